@@ -1,0 +1,35 @@
+# One word a verb. `make demo` and `make test` do all their own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup lock demo up test unit check bench fmt
+
+setup:            ## install what is missing into .venv
+	@$(PYTHON) infra/setup.py
+
+lock:             ## write requirements/*.txt anew
+	@$(PYTHON) infra/setup.py lock
+
+demo: setup       ## wake an endpoint at zero, ask it, bill it, put it back to zero
+	@$(BIN)/python -m pilotlight.cli.main demo
+
+up: setup         ## start everything on this machine, in the foreground
+	@$(BIN)/pilotlight up
+
+test: setup       ## every test this machine can run
+	@$(BIN)/python -m pytest -q tests
+
+unit: setup       ## the tests that take milliseconds
+	@$(BIN)/python -m pytest -q tests/unit
+
+check: setup      ## what CI asks of the text: ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+fmt: setup
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: setup      ## measure, beside stock vLLM, and rewrite loadtests/bench/RESULTS.md
+	@$(BIN)/python -m loadtests.bench

@@ -1,0 +1,32 @@
+"""How router and admin reach the activator. See `wire.py`."""
+
+from __future__ import annotations
+
+from activator.wire import Deploy, Done, FromActivator, Remove, RouterHello, Status
+from pilotlight.frames import FrameStream, connect
+
+
+class ActivatorError(Exception):
+    """The activator refused a command; the text says what to do."""
+
+
+async def subscribe(address: str, hello: RouterHello) -> FrameStream[FromActivator]:  # type: ignore[type-var]
+    """Connect as a router; the first frame received is a whole table. Raises OSError when nobody listens."""
+    stream = await connect(address, FromActivator)
+    stream.send(hello)
+    return stream
+
+
+async def command(address: str, frame: Deploy | Remove | Status) -> Done:
+    """Send one command and wait for its outcome. Raises OSError, ActivatorError."""
+    stream = await connect(address, FromActivator)
+    try:
+        stream.send(frame)
+        answer = await stream.receive()
+    finally:
+        stream.close()
+    if not isinstance(answer, Done):
+        raise ActivatorError("the activator closed the connection before it answered; try again")
+    if not answer.ok:
+        raise ActivatorError(answer.message)
+    return answer

@@ -1,0 +1,126 @@
+"""Frames: the one way two Pilotlight processes talk to each other, whoever they are.
+
+A frame is a frozen pydantic model with a literal `kind`, sent as one line of JSON over a stream socket. The callee's
+package owns its frames (`activator/wire.py`, `runtime/wire.py`); this module only carries them. It must survive a peer
+that sends nonsense, half a line, or a line without end: each closes that one connection with `FrameError`.
+
+An address is `unix:/path/to.sock` or `tcp:HOST:PORT`; nobody outside this module takes one apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+LONGEST_FRAME = 64 << 20  # bytes; a table of 10,000 replicas is about 3 MB
+LONGEST_UNIX_PATH = 107  # bytes; the kernel's sun_path less its closing zero
+
+
+class FrameError(Exception):
+    """The peer sent something that is not a frame of this contract; the connection is of no more use."""
+
+
+class AddressError(ValueError):
+    """An address that is neither unix:/path nor tcp:host:port, or a socket path the kernel cannot hold."""
+
+
+class Frame(BaseModel):
+    """Base of every frame: immutable, and closed, so that a misspelt field is an error at the sender."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Received = TypeVar("Received", bound=Frame)
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+class FrameStream(Generic[Received]):
+    """Both directions of one connection. `Received` is the union of frames the peer may send."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, receives: Any) -> None:
+        self._reader, self._writer = reader, writer
+        if receives not in _adapters:
+            _adapters[receives] = TypeAdapter(receives)
+        self._adapter: TypeAdapter[Received] = _adapters[receives]
+
+    def send(self, *frames: Frame) -> None:
+        """Queue frames for sending; never waits. On a connection already lost this does nothing: the reader's end tells."""
+        if not self._writer.is_closing():
+            self._writer.write(b"".join(frame.model_dump_json().encode() + b"\n" for frame in frames))
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough. Raises ConnectionError when it is gone."""
+        await self._writer.drain()
+
+    async def receive(self) -> Received | None:
+        """The next frame; None at the peer's end. Raises FrameError for what is not a frame."""
+        try:
+            line = await self._reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError:
+            return None
+        except ConnectionError:
+            return None
+        except asyncio.LimitOverrunError as error:
+            raise FrameError(f"a frame longer than {LONGEST_FRAME} bytes") from error
+        try:
+            return self._adapter.validate_json(line)
+        except ValidationError as error:
+            raise FrameError(str(error)) from error
+
+    async def __aiter__(self) -> AsyncIterator[Received]:
+        while (frame := await self.receive()) is not None:
+            yield frame
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def split(address: str) -> tuple[str, str, int]:
+    """Take an address apart: ("unix", path, 0) or ("tcp", host, port). Raises AddressError."""
+    scheme, _, rest = address.partition(":")
+    if scheme == "unix" and rest.startswith("/"):
+        if len(os.fsencode(rest)) > LONGEST_UNIX_PATH:
+            raise AddressError(f"socket path {rest} has more than {LONGEST_UNIX_PATH} bytes: choose a shorter state folder (--state)")
+        return "unix", rest, 0
+    host, _, port = rest.rpartition(":")
+    if scheme == "tcp" and host and port.isdigit():
+        return "tcp", host, int(port)
+    raise AddressError(f"{address!r} is no address: write unix:/path/to.sock or tcp:HOST:PORT")
+
+
+async def connect(address: str, receives: Any) -> FrameStream[Any]:
+    """Connect once. Raises OSError when nobody listens there, AddressError for a bad address."""
+    scheme, host, port = split(address)
+    if scheme == "unix":
+        reader, writer = await asyncio.open_unix_connection(host, limit=LONGEST_FRAME)
+    else:
+        reader, writer = await asyncio.open_connection(host, port, limit=LONGEST_FRAME)
+    return FrameStream(reader, writer, receives)
+
+
+async def serve(address: str, receives: Any, on_peer: Callable[[FrameStream[Any]], Awaitable[None]]) -> asyncio.Server:
+    """Listen; `on_peer` runs once a connection and the connection closes when it returns.
+
+    A Unix socket left by a dead process is replaced; it is made readable and writable by its owner only.
+    """
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await on_peer(FrameStream(reader, writer, receives))
+        finally:
+            writer.close()
+
+    scheme, host, port = split(address)
+    if scheme == "tcp":
+        return await asyncio.start_server(greet, host, port, limit=LONGEST_FRAME)
+    Path(host).unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(greet, host, limit=LONGEST_FRAME)
+    finally:
+        os.umask(before)

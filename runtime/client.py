@@ -1,0 +1,19 @@
+"""How the activator reaches a node's agent: connect, hear its whole state, then its changes. See `wire.py`."""
+
+from __future__ import annotations
+
+from pilotlight.frames import FrameStream, connect
+from runtime.wire import FromAgent, NodeReport
+
+
+async def connect_agent(address: str) -> tuple[FrameStream[FromAgent], NodeReport]:  # type: ignore[type-var]
+    """Connect and read the node's report.
+
+    Raises OSError when no agent listens at `address`, FrameError or ConnectionError when it is not one of ours.
+    """
+    stream = await connect(address, FromAgent)
+    report = await stream.receive()
+    if not isinstance(report, NodeReport):
+        stream.close()
+        raise ConnectionError(f"the agent at {address} did not begin with its report")
+    return stream, report

@@ -1,0 +1,155 @@
+"""What the node agent (`runtime/agent.py`) says and hears: the contract between activator and runtime.
+
+The agent serves it on an address of its own and outlives its caller: an activator that comes back after kill -9 reads
+`NodeReport` and adopts what runs. Commands are fenced: each carries (epoch, sequence), the agent persists the highest it
+has seen and answers a lower one with `Refused`.
+
+Times: `at` is seconds on the host's monotonic clock (CLOCK_MONOTONIC, one clock for all processes of a host); everything
+else is a duration in seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pilotlight.frames import Frame
+
+PhaseName = Literal["hold", "place", "spawn", "fetch", "load", "init", "canary", "first_token"]
+ReplicaState = Literal["starting", "ready", "draining", "stopped"]
+Task = Literal["generate", "embed", "score"]
+
+
+class Phase(Frame):
+    """One named, timed step of a cold start."""
+
+    name: PhaseName
+    at: float  # monotonic seconds of its begin
+    seconds: float
+
+
+class EngineEnvironment(Frame):
+    """Which engine a standby has imported: a replica of one environment never starts in another."""
+
+    engine: str  # "vllm"
+    version: str
+    device: Literal["cpu", "cuda"]
+
+
+class ReplicaReport(Frame):
+    """All that is known of one replica, sent on every change; `phases` holds those finished so far."""
+
+    kind: Literal["replica"] = "replica"
+    replica_id: str
+    revision_id: str
+    state: ReplicaState
+    address: str = ""  # "unix:/…" once ready
+    devices: tuple[str, ...] = ()
+    slots: int = 1  # requests the gate admits at once
+    in_flight: int = 0
+    pid: int = 0
+    start_time: int = 0  # of the pid, clock ticks since boot: identity is the pair
+    phases: tuple[Phase, ...] = ()
+    reason: str = ""  # why it stopped, in the engine's own words where it failed
+    failed: bool = False  # stopped without having been told to
+
+
+class UsageEntry(Frame):
+    """What the engine really produced for one request: written at finish and at abort, before the last byte goes out."""
+
+    request_id: str  # the router's x-request-id
+    replica_id: str
+    input_tokens: int
+    cached_tokens: int  # part of input_tokens
+    output_tokens: int
+    finish: str  # stop, length, abort, error as the engine has it
+
+
+# Activator → agent
+
+
+class Start(Frame):
+    kind: Literal["start"] = "start"
+    epoch: int
+    sequence: int
+    replica_id: str
+    revision_id: str
+    endpoint: str  # the served model's name
+    digest: str  # snapshot, "sha256:…"
+    task: Task = "generate"
+    engine_args: dict[str, str | int | float | bool] = {}
+    slots: int = 64
+    deadline_seconds: float = 300.0
+
+
+class Drain(Frame):
+    """Admit nothing more, finish what runs (at most `seconds`), stop."""
+
+    kind: Literal["drain"] = "drain"
+    epoch: int
+    sequence: int
+    replica_id: str
+    seconds: float = 30.0
+
+
+class Stop(Frame):
+    """Stop now."""
+
+    kind: Literal["stop"] = "stop"
+    epoch: int
+    sequence: int
+    replica_id: str
+
+
+class UsageStored(Frame):
+    """Usage up to this batch number is durable in Postgres; the agent may forget it."""
+
+    kind: Literal["usage_stored"] = "usage_stored"
+    batch: int
+
+
+# Agent → activator
+
+
+class NodeReport(Frame):
+    """Whole state, the first frame on every connection."""
+
+    kind: Literal["node"] = "node"
+    node_id: str
+    boot_id: str  # of the kernel: equal ids share a monotonic clock
+    environment: EngineEnvironment
+    memory_bytes: int
+    devices: tuple[str, ...] = ()
+    standbys_ready: int = 0
+    highest: tuple[int, int] = (0, 0)  # (epoch, sequence) seen
+    replicas: tuple[ReplicaReport, ...] = ()
+
+
+class StandbyReport(Frame):
+    kind: Literal["standby"] = "standby"
+    ready: int
+    private_bytes: int = 0
+    reason: str = ""
+
+
+class UsageBatch(Frame):
+    kind: Literal["usage"] = "usage"
+    batch: int
+    entries: tuple[UsageEntry, ...]
+
+
+class Refused(Frame):
+    kind: Literal["refused"] = "refused"
+    replica_id: str
+    reason: str
+
+
+class Alive(Frame):
+    """Heartbeat, a second apart, both ways."""
+
+    kind: Literal["alive"] = "alive"
+
+
+ToAgent = Annotated[Start | Drain | Stop | UsageStored | Alive, Field(discriminator="kind")]
+FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Refused | Alive, Field(discriminator="kind")]
