@@ -1,0 +1,49 @@
+"""The two lines a request leaves in the spool: `open` before it is dispatched, `end` before its last byte.
+
+An `open` without an `end` is a router that died: the ledger settles it from the engine's journal, else with nothing, and
+says so in `finish`. Step 12.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pilotlight.frames import Frame
+from runtime.wire import Phase
+
+Finish = Literal["complete", "client_disconnect", "upstream_error", "refused", "timeout", "router_lost"]
+CountSource = Literal["engine", "journal", "relayed", "none"]
+
+
+class OpenRecord(Frame):
+    kind: Literal["open"] = "open"
+    event_id: str  # UUIDv7 hex; the x-request-id of the caller and of the replica
+    org_id: str
+    endpoint_id: str
+    key_id: str
+    path: str
+    streamed: bool
+    admitted_at: float  # Unix seconds
+
+
+class EndRecord(Frame):
+    kind: Literal["end"] = "end"
+    event_id: str
+    revision_id: str = ""
+    replica_id: str = ""
+    status: int  # HTTP status; 0: the client left before one was sent
+    finish: Finish
+    start: Literal["warm", "cold"] = "warm"
+    hold_ms: float = 0.0
+    first_byte_ms: float | None = None  # from admission
+    total_ms: float = 0.0
+    phases: tuple[Phase, ...] = ()  # of the cold start this request waited for, hold and first_token included
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    count_source: CountSource = "none"  # engine: told in band at the end; relayed: counted as it passed; none: unknown here
+
+
+SpoolLine = Annotated[OpenRecord | EndRecord, Field(discriminator="kind")]
