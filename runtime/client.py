@@ -6,7 +6,7 @@ from pilotlight.frames import FrameStream, connect
 from runtime.wire import FromAgent, NodeReport
 
 
-async def connect_agent(address: str) -> tuple[FrameStream[FromAgent], NodeReport]:  # type: ignore[type-var]
+async def connect_agent(address: str) -> tuple[FrameStream[FromAgent], NodeReport]:
     """Connect and read the node's report.
 
     Raises OSError when no agent listens at `address`, FrameError or ConnectionError when it is not one of ours.

@@ -1,0 +1,1 @@
+"""The engines a standby can be. Importing this package imports none of them."""

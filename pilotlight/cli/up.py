@@ -1,0 +1,242 @@
+"""`pilotlight up`: everything of one machine in the foreground, supervised.
+
+Starts Postgres (unless DATABASE_URL names one), brings its tables up to date, then activator, ledger, admin and router,
+each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the router
+drains first, Postgres goes last. A process that dies is started again, with a pause that grows. When `up` itself is
+killed by -9 the kernel tells the others to stop (PR_SET_PDEATHSIG), and the activator stops what it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import typer
+
+from pilotlight import keys, tls
+from pilotlight.database import embedded
+from pilotlight.database.errors import DatabaseError
+from pilotlight.database.migrate import migrate
+from pilotlight.files import write_atomic
+from pilotlight.settings import Settings
+
+PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
+STOP_SECONDS = {"router": 40.0, "router.admin": 5.0, "router.ledger": 10.0, "activator": 45.0}
+PR_SET_PDEATHSIG = 1
+
+
+class UpError(Exception):
+    """It cannot start; the text says what to do."""
+
+
+class Child:
+    """One supervised process: started again when it dies, until `stop`."""
+
+    def __init__(self, module: str, settings: Settings) -> None:
+        self.module = module
+        self._settings = settings
+        self._stopping = False
+        self._deaths = 0
+        self.process = self._start()
+        self._watch = asyncio.ensure_future(self._supervise())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", self.module],
+                env=environ(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_stop_with_parent,
+            )
+
+    async def _supervise(self) -> None:
+        while True:
+            began = time.monotonic()
+            await _ended(self.process)
+            if self._stopping:
+                return
+            self._deaths = 1 if time.monotonic() - began > 30 else self._deaths + 1
+            pause = min(5.0, 0.05 * 2**self._deaths)
+            typer.echo(f"{self.module} ended ({self.process.wait()}); starting it again in {pause:g} s, see its log", err=True)
+            await asyncio.sleep(pause)
+            if self._stopping:
+                return
+            self.process = self._start()
+
+    async def stop(self) -> None:
+        self._stopping = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(_ended(self.process), STOP_SECONDS[self.module])
+        except TimeoutError:
+            self.process.kill()
+        self.process.wait()
+        self._watch.cancel()
+
+
+class Installation:
+    """All of it, from `start` to `stop`. `say` gets progress in sentences."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self._settings, self._say = settings, say
+        self._postgres: embedded.EmbeddedPostgres | None = None
+        self._children: list[Child] = []
+        self._lock = -1
+        self.url = f"https://{settings.router.host}:{settings.router.port}"
+
+    async def start(self) -> None:
+        """Returns once the router answers. Raises UpError, DatabaseError, OSError; call `stop` in any case."""
+        paths = self._settings.paths
+        paths.make()
+        self._lock = _only_one(paths.run / "up.lock")
+        keys.ensure_pepper(paths)
+        keys.ensure_admin_key(paths)
+        tls.ensure(paths, [self._settings.router.host])
+        dsn = self._settings.database_url
+        if not dsn:
+            self._say("starting Postgres")
+            self._postgres = await embedded.start(paths)
+            dsn = self._postgres.dsn
+        await migrate(dsn)
+        self._say("starting activator, ledger, admin and router")
+        self._children = [Child(module, self._settings) for module in PROCESSES]
+        await self._wait_for_router()
+        write_atomic(paths.client, json.dumps({"url": self.url}).encode())
+
+    async def stop(self) -> None:
+        """Stop in reverse order; what was never started is passed over."""
+        for child in reversed(self._children):
+            await child.stop()
+        if self._postgres:
+            await self._postgres.stop()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def postgres_ended(self) -> None:
+        if self._postgres is None:
+            await asyncio.Event().wait()
+        else:
+            await self._postgres.ended()
+
+    async def _wait_for_router(self, seconds: float = 60.0) -> None:
+        context = ssl.create_default_context(cafile=str(self._settings.paths.ca_cert))
+        deadline = time.monotonic() + seconds
+        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+            while True:
+                with contextlib.suppress(httpx.HTTPError):
+                    if (await client.get(f"{self.url}/readyz")).is_success:
+                        return
+                router = self._children[-1].process
+                if router.poll() not in (None, 0) or time.monotonic() > deadline:
+                    raise UpError(f"the router does not answer at {self.url}: {_last_words(self._settings.paths.logs / 'router.log')}")
+                await asyncio.sleep(0.05)
+
+
+def environ(settings: Settings) -> dict[str, str]:
+    """The settings as given, for every process: flags become variables, so that all agree."""
+    ours = {"PILOTLIGHT_STATE_DIR": str(settings.paths.state)}
+    if settings.database_url:
+        ours["PILOTLIGHT_DATABASE_URL"] = settings.database_url
+    for section in ("router", "activator", "runtime"):
+        values = getattr(settings, section)
+        for name in values.model_fields_set:
+            ours[f"PILOTLIGHT_{section.upper()}__{name.upper()}"] = str(getattr(values, name))
+    return os.environ | ours
+
+
+def run_up(settings: Settings) -> int:
+    return asyncio.run(_run(settings))
+
+
+async def _run(settings: Settings) -> int:
+    installation = Installation(settings, say)
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    try:
+        starting = asyncio.ensure_future(installation.start())
+        stop = asyncio.ensure_future(stopping.wait())
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            _show(settings, installation.url)
+            ended = asyncio.ensure_future(installation.postgres_ended())
+            await asyncio.wait({stop, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done() and not stopping.is_set():
+                raise UpError(f"Postgres ended: {_last_words(settings.paths.logs / 'postgres.log')}")
+        else:
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+    except (UpError, DatabaseError, OSError, keys.SecretError) as error:
+        say(str(error))
+        return 1
+    finally:
+        say("stopping")
+        await installation.stop()
+    return 0
+
+
+def say(text: str) -> None:
+    typer.echo(f"pilotlight: {text}", err=True)
+
+
+def _show(settings: Settings, url: str) -> None:
+    paths = settings.paths
+    print(f"API        {url}/e/ENDPOINT/v1")
+    print(f"CA file    {paths.ca_cert}")
+    print(f"admin key  in {paths.admin_key}")
+    print(f"metrics    http://127.0.0.1:{settings.router.metrics_port}/metrics")
+    print(f"logs       {paths.logs}", flush=True)
+
+
+def _only_one(file: Path) -> int:
+    """Hold a lock on the state folder. Raises UpError when another `up` has it."""
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise UpError(f"another `pilotlight up` runs on {file.parent.parent}: stop it, or choose another folder with --state") from None
+    return lock
+
+
+def _stop_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Return when it has died; its status is left for `wait`."""
+    if process.poll() is not None:
+        return
+    watch = os.pidfd_open(process.pid)
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(watch, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(watch)
+        os.close(watch)
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
+    return lines[-1] if lines else "its log is empty"

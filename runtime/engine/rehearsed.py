@@ -1,0 +1,104 @@
+"""vLLM, imported and rehearsed once in the standby, so that no replica does it again. Step 8.
+
+What is done here, before any fork, is what is the same for every model: imports, argument parser, the FastAPI
+application with its routes and schemas, and one tiny engine built, asked for two tokens and torn down (on CPU; on a GPU
+no engine is built, since CUDA must not be initialised before the fork). Afterwards `hold_still` keeps vLLM from doing
+the same work again in a fork, freezes the heap, and checks that the process can be forked at all.
+
+vLLM's modules are changed in place, in one function each with the reason beside it: version 0.32 has no hook for any of
+these. `Unforkable` is raised where an assumption about that version no longer holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import vllm
+import vllm.v1.engine.async_llm
+from vllm.entrypoints.launchers.api_server import app_state as _app_state  # noqa: F401  (imported for the fork)
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.platforms import current_platform
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine import core
+
+set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
+
+
+class Unforkable(RuntimeError):
+    """This process must not be forked: CUDA is initialised, or a thread nobody expects is alive."""
+
+
+@dataclass
+class Rehearsal:
+    """What a fork starts from."""
+
+    version: str
+    device: str  # "cpu" or "cuda"
+    parser: FlexibleArgumentParser
+    defaults: argparse.Namespace  # arguments of a serve command with nothing but a model
+    app: Any  # FastAPI application for task `generate`
+
+
+def rehearse(model: Path) -> Rehearsal:
+    """Go through an engine's start once. `model` is a small snapshot folder of an architecture everybody uses."""
+    device = "cpu" if current_platform.is_cpu() else "cuda"
+    parser = make_arg_parser(FlexibleArgumentParser())
+    defaults = parser.parse_args(["--model", str(model), "--disable-fastapi-docs"])
+    validate_parsed_serve_args(defaults)
+    app = build_app(defaults, ("generate",), None)
+    _import_architectures()
+    if device == "cpu":
+        _build_and_drop_an_engine(model)
+    hold_still(device)
+    return Rehearsal(vllm.__version__, device, parser, defaults, app)
+
+
+def _import_architectures() -> None:
+    """The model classes most snapshots have, and what vLLM wants to know of them (else asked of a subprocess each)."""
+    from vllm.model_executor.models.registry import ModelRegistry, _try_inspect_model_cls, _try_load_model_cls
+
+    for architecture in ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM"):
+        registered = ModelRegistry.models.get(architecture)
+        if registered is not None:
+            _try_inspect_model_cls(architecture, registered)
+            _try_load_model_cls(architecture, registered)
+
+
+def _build_and_drop_an_engine(model: Path) -> None:
+    from vllm import LLM, SamplingParams
+    from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
+
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    llm = LLM(str(model), enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=8 << 20, disable_log_stats=True)
+    llm.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=2, temperature=0), use_tqdm=False)
+    del llm
+    gc.collect()
+    del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    destroy_model_parallel()
+    destroy_distributed_environment()
+    torch.set_num_threads = set_num_threads
+
+
+def hold_still(device: str) -> None:
+    """Keep a fork from repeating what was rehearsed, and freeze what it inherits."""
+    # Registering walks every loaded name (0.4 s and more); the rehearsal did it for this process and its forks.
+    if device == "cpu":
+        type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
+    # vLLM freezes the heap when an engine is built: over a heap this size 0.5 s, and already done below.
+    core.freeze_gc_heap = lambda: None
+    gc.collect()
+    gc.freeze()
+
+
+def check_forkable(device: str) -> int:
+    """How many threads are alive. Raises Unforkable where a fork would not be safe."""
+    if device == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        raise Unforkable("CUDA is initialised in the standby: a fork of it cannot use the device")
+    return len(os.listdir("/proc/self/task"))

@@ -1,0 +1,212 @@
+"""A forked replica becomes vLLM's own OpenAI server behind our gate. Step 8, and 11 to 12 from then on.
+
+Runs in the child of a rehearsed standby. Two processes: this one (HTTP, tokenizer, detokenizer, journal) and the engine
+core it forks. A failure anywhere in the build is told to the agent in the engine's own words before the process ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import multiprocessing
+import multiprocessing.shared_memory
+import os
+import signal
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+import vllm.v1.engine.async_llm as async_llm_module
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core import EngineCoreProc
+from vllm.v1.engine.output_processor import OutputProcessor, RequestState
+from vllm.v1.executor.abstract import Executor
+from vllm.v1.executor.uniproc_executor import UniProcExecutor
+from vllm.v1.worker.gpu_worker import Worker
+
+from runtime.control import Control, Depth, DrainNow, Failed, Fork, Journaled, Serving
+from runtime.engine.rehearsed import Rehearsal, set_num_threads
+from runtime.gate import Gate
+from runtime.phases import Phases
+from runtime.reap import shared_memory_prefix
+from runtime.usage import Journal
+
+PR_SET_PDEATHSIG = 1
+
+
+def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
+    """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
+    _stay_in_this_folder(fork)
+    _fork_instead_of_spawn()
+    _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control)
+    _time_the_load(phases)
+    args = arguments(rehearsal, fork)
+    uvloop.run(_serve(rehearsal, args, fork, control, phases, began))
+
+
+def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
+    """vLLM's serve arguments: our defaults, the revision's engine arguments over them, then what is not theirs to set."""
+    given: dict[str, str | int | float | bool] = {"generation-config": "auto", "max-num-seqs": fork.slots}
+    if rehearsal.device == "cpu":
+        given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
+        if fork.max_model_len:
+            given["max-model-len"] = fork.max_model_len
+    given |= {name.replace("_", "-"): value for name, value in fork.engine_args.items()}
+    given |= {"model": fork.snapshot, "served-model-name": fork.endpoint, "disable-fastapi-docs": True}
+    words: list[str] = []
+    for name, value in given.items():
+        words += [f"--{name}"] if value is True else [f"--no-{name}"] if value is False else [f"--{name}", str(value)]
+    args: argparse.Namespace = rehearsal.parser.parse_args(words)
+    validate_parsed_serve_args(args)
+    return args
+
+
+async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, control: Control, phases: Phases, began: float) -> None:
+    journal = Journal(fork.journal, fork.replica_id, lambda: _tell(control, Journaled()))
+    _meter(journal)
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    engine = AsyncLLM.from_vllm_config(
+        config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
+    )
+    app = rehearsal.app
+    app.state.args = args
+    await init_app_state(engine, app.state, args, ("generate",))
+    gate = Gate(app, slots=fork.slots, journal=journal, on_depth=lambda depth: _tell(control, Depth(in_flight=depth)))
+    path = f"{fork.folder}/s"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        Path(path).chmod(0o600)
+        server = _Server(
+            uvicorn.Config(
+                gate, http="httptools", loop="none", ws="none", lifespan="off", access_log=False, log_level="warning", server_header=False
+            )
+        )
+        _obey(control, gate, server)
+        serving = asyncio.ensure_future(server.serve([listener]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0)
+        phases.add("init", began)
+        control.send(Serving(address=f"unix:{path}"))
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """The agent ends a replica, not a signal to its server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _tell(control: Control, frame: Depth | Journaled) -> None:
+    """A notice the agent can do without: it reads journal and depth once a second in any case."""
+    with contextlib.suppress(BlockingIOError):
+        control.send(frame)
+
+
+def _obey(control: Control, gate: Gate, server: uvicorn.Server) -> None:
+    """Drain when told; end with the agent: a replica nobody watches would be left behind."""
+    control.sock.setblocking(False)
+
+    def leave() -> None:
+        server.should_exit = True  # uvicorn flushes and closes its connections first
+
+    def heard() -> None:
+        got = control.receive()
+        if got is None:
+            os.killpg(0, signal.SIGKILL)
+        elif isinstance(got[0], DrainNow):
+            gate.drain(leave)
+
+    asyncio.get_running_loop().add_reader(control.sock, heard)
+
+
+def _stay_in_this_folder(fork: Fork) -> None:
+    """Temporary files, ZMQ sockets and shared memory where the agent finds and removes them."""
+    os.environ["TMPDIR"] = os.environ["VLLM_RPC_BASE_PATH"] = fork.folder
+    import tempfile
+
+    tempfile.tempdir = fork.folder
+    multiprocessing.shared_memory._SHM_NAME_PREFIX = "/" + shared_memory_prefix(fork.replica_id)  # type: ignore[attr-defined]
+
+
+def _fork_instead_of_spawn() -> None:
+    """vLLM's CPU platform asks for spawn, which would import everything again; on a GPU fork is its default."""
+    context = multiprocessing.get_context("fork")
+    multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
+
+
+def _run_the_model_in_the_engine_core(device: str, threads: int, control: Control) -> None:
+    """One process less on CPU, threads set where they compute, and the engine core's own failure told to the agent."""
+    if device == "cpu":
+        # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
+        Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
+    original = EngineCoreProc.run_engine_core
+
+    def run(*args: Any, **kwargs: Any) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if device == "cpu":
+            set_num_threads(threads)
+        try:
+            original(*args, **kwargs)
+        except Exception as error:
+            control.send(Failed(reason=f"{type(error).__name__}: {error}"))
+            raise
+
+    EngineCoreProc.run_engine_core = staticmethod(run)
+
+
+def _time_the_load(phases: Phases) -> None:
+    original = Worker.load_model
+
+    def load_model(self: Worker, **kwargs: Any) -> None:
+        with phases.phase("load"):
+            original(self, **kwargs)
+
+    Worker.load_model = load_model
+
+
+def _meter(journal: Journal) -> None:
+    """vLLM's output processor sees every token once, at finish and at abort alike; its own counters are fed there too."""
+
+    class Metered(OutputProcessor):  # type: ignore[misc]
+        def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
+            fresh = request.request_id not in self.request_states
+            super().add_request(request, *args, **kwargs)
+            if fresh:
+                journal.opened(request.external_req_id)
+
+        def abort_requests(self, request_ids: Iterable[str], internal: bool) -> list[str]:
+            before = dict(self.request_states)
+            aborted: list[str] = super().abort_requests(request_ids, internal)
+            for request_id in aborted:
+                if request_id in before and request_id not in self.request_states:
+                    _close(journal, before.pop(request_id), "abort")
+            return aborted
+
+        def _finish_request(self, req_state: RequestState) -> None:
+            super()._finish_request(req_state)
+            _close(journal, req_state, "stop")
+
+    async_llm_module.OutputProcessor = Metered
+
+
+def _close(journal: Journal, state: RequestState, finish: str) -> None:
+    """A prompt counts once its prefill is done, as in `vllm:prompt_tokens_total`."""
+    journal.closed(
+        state.external_req_id,
+        input_tokens=0 if state.is_prefilling else state.prompt_len,
+        cached_tokens=state.num_cached_tokens,
+        output_tokens=state.detokenizer.num_output_tokens() if state.detokenizer else 0,
+        finish=finish,
+    )

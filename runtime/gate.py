@@ -1,0 +1,101 @@
+"""The last word on a replica's slots, and the only door to its engine. Step 11.
+
+An ASGI application around vLLM's own. It lets through the routes Pilotlight serves and no other (vLLM has control routes
+that must not face anybody), refuses before any work what is over the limit or comes while draining, tells the agent its
+depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment just before
+`data: [DONE]` on streams. It keeps no state of a request beyond the exchange.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from runtime.usage import Journal, Tally
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+INFERENCE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+OPEN = frozenset({"/v1/models", "/metrics", "/health"})
+DONE = b"data: [DONE]\n\n"
+
+
+class Gate:
+    def __init__(self, app: App, *, slots: int, journal: Journal, on_depth: Callable[[int], None]) -> None:
+        self._app, self._slots, self._journal, self._on_depth = app, slots, journal, on_depth
+        self.in_flight = 0
+        self.draining = False
+        self._on_empty: Callable[[], None] = lambda: None
+
+    def drain(self, on_empty: Callable[[], None]) -> None:
+        """Admit nothing more; `on_empty` is called once nothing runs any more."""
+        self.draining, self._on_empty = True, on_empty
+        if self.in_flight == 0:
+            on_empty()
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        path = scope["path"]
+        if path in OPEN or path.startswith("/metrics/"):
+            await self._app(scope, receive, send)
+        elif path not in INFERENCE:
+            await _answer(send, 404, b'{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":null}}')
+        elif self.draining:
+            await _refuse(send, b"draining")
+        elif self.in_flight >= self._slots:
+            await _refuse(send, b"full")
+        else:
+            await self._admit(scope, receive, send)
+
+    async def _admit(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        self.in_flight += 1
+        self._on_depth(self.in_flight)
+        request_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        try:
+            await self._app(scope, receive, _metered(send, self._journal, request_id))
+        finally:
+            self._journal.ended(request_id)
+            self.in_flight -= 1
+            self._on_depth(self.in_flight)
+            if self.draining and self.in_flight == 0:
+                self._on_empty()
+
+
+def _metered(send: Send, journal: Journal, request_id: str) -> Send:
+    """Wrap `send` so that the engine's counts travel with the answer."""
+    streaming = False
+
+    async def sending(message: Message) -> None:
+        nonlocal streaming
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            streaming = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+            if not streaming:
+                headers.append((b"x-pilotlight-usage", counts(journal.settle(request_id))))
+                message = {**message, "headers": headers}
+        elif streaming and message.get("body", b"").endswith(DONE):
+            told = b": pilotlight-usage " + counts(journal.settle(request_id)) + b"\n\n"
+            message = {**message, "body": message["body"][: -len(DONE)] + told + DONE}
+        await send(message)
+
+    return sending
+
+
+def counts(tally: Tally) -> bytes:
+    """ "INPUT;CACHED;OUTPUT", in tokens."""
+    return b"%d;%d;%d" % (tally.input_tokens, tally.cached_tokens, tally.output_tokens)
+
+
+async def _refuse(send: Send, why: bytes) -> None:
+    body = b'{"error":{"message":"this replica is %s","type":"server_error","param":null,"code":"%s"}}' % (why, why)
+    await _answer(send, 503, body, (b"x-pilotlight-refused", why))
+
+
+async def _answer(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": head})
+    await send({"type": "http.response.body", "body": body})

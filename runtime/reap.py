@@ -1,0 +1,103 @@
+"""Leave nothing behind: the processes, shared memory and folder of one replica, however it ended.
+
+Each replica is a session of its own (killpg reaches its engine core, even when its leader is gone), has a shared-memory
+prefix and a run folder of its own. A pid alone is no identity, the kernel reuses it: `Identity` adds the start time, and
+nothing is signalled that does not match. The identity lies in the run folder, so that an agent that comes back after
+kill -9 finds and ends what its predecessor left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+IDENTITY_FILE = "identity.json"
+
+
+@dataclass(frozen=True)
+class Identity:
+    pid: int
+    start_time: int  # clock ticks since boot
+
+    @staticmethod
+    def of(pid: int) -> Identity | None:
+        """Who has this pid now; None when nobody does."""
+        started = start_time(pid)
+        return None if started is None else Identity(pid, started)
+
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.start_time
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat; None for no such process or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def session_members(session: int) -> list[int]:
+    """Living processes of a session, its leader or not."""
+    members = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                stat = Path(entry.path, "stat").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            fields = stat[stat.rindex(")") + 2 :].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                members.append(int(entry.name))
+    return members
+
+
+def shared_memory_prefix(replica_id: str) -> str:
+    return f"pl{replica_id}_"
+
+
+def remember(folder: Path, identity: Identity) -> None:
+    (folder / IDENTITY_FILE).write_text(json.dumps(asdict(identity)))
+
+
+def kill_session(identity: Identity) -> None:
+    """End every process of the session that `identity` leads or led. A session id is not reused while a member lives."""
+    leader = start_time(identity.pid)
+    if leader is not None and leader != identity.start_time:
+        return  # the pid is somebody else's now; its session is too
+    try:
+        os.killpg(identity.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    for pid in session_members(identity.pid):  # a member that made a process group of its own
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def clean(folder: Path, replica_id: str) -> None:
+    """Unlink the replica's shared memory by prefix and remove its run folder."""
+    for segment in SHARED_MEMORY.glob(f"{shared_memory_prefix(replica_id)}*"):
+        segment.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def reap_leftovers(replicas: Path) -> list[str]:
+    """End and remove everything in the folder of run folders: what an agent killed by -9 left. Returns the replica ids."""
+    found = []
+    for folder in sorted(replicas.iterdir()) if replicas.is_dir() else []:
+        try:
+            kill_session(Identity(**json.loads((folder / IDENTITY_FILE).read_text())))
+        except (FileNotFoundError, json.JSONDecodeError, TypeError):
+            pass  # died before it had an identity: nothing was forked, or the fork ended with its control socket
+        clean(folder, folder.name)
+        found.append(folder.name)
+    return found

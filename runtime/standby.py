@@ -1,0 +1,114 @@
+"""The standby: a process that has imported and rehearsed the engine, and starts replicas by forking. Step 8.
+
+Single-threaded and blocking, with no event loop in it: a fork copies only the thread that forks, so anything else alive
+here would be a lock held for ever in a replica. It reads forks from its agent and reports the deaths of its children;
+when the agent is gone it goes too. Its own death leaves its replicas running (they are sessions of their own, and the
+agent, as their subreaper, inherits them).
+
+    python -m runtime.standby CONTROL_FD REHEARSAL_MODEL
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime import replica
+from runtime.control import Control, DrainNow, Exited, Failed, Fork, Rehearsed
+
+if TYPE_CHECKING:
+    from runtime.engine.rehearsed import Rehearsal
+
+PR_SET_PDEATHSIG = 1
+
+
+def main(control_fd: int, model: Path) -> int:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = Control(socket.socket(fileno=control_fd), Fork)
+    begin = time.monotonic()
+    try:
+        from runtime.engine.rehearsed import check_forkable, rehearse
+
+        rehearsal = rehearse(model)
+        import runtime.engine.serving  # noqa: F401  (for the forks)
+
+        threads = check_forkable(rehearsal.device)
+    except BaseException as error:
+        control.send(Failed(reason=f"{type(error).__name__}: {error}"))
+        raise
+    control.send(
+        Rehearsed(
+            engine="vllm",
+            version=rehearsal.version,
+            device=rehearsal.device,  # type: ignore[arg-type]
+            seconds=time.monotonic() - begin,
+            private_bytes=private_bytes(),
+            threads=threads,
+        )
+    )
+    gc.disable()  # a collection would touch, and so copy, every page shared with the forks
+    attend(rehearsal, control)
+    return 0
+
+
+def attend(rehearsal: Rehearsal, control: Control) -> None:
+    """Fork when told, report who died, until the agent is gone."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(control.sock, select.POLLIN)
+    poll.register(woken, select.POLLIN)
+    while True:
+        for fd, _event in poll.poll():
+            if fd == woken:
+                os.read(woken, 4096)
+                bury(control)
+                continue
+            got = control.receive()
+            if got is None:
+                return
+            fork(rehearsal, got[0], got[1][0], control, (woken, wake))
+
+
+def fork(rehearsal: Rehearsal, order: Fork, control_fd: int, control: Control, pipe: tuple[int, int]) -> None:
+    if os.fork() == 0:
+        signal.set_wakeup_fd(-1)
+        control.close()
+        for fd in pipe:
+            os.close(fd)
+        gc.enable()
+        replica.run(rehearsal, order, Control(socket.socket(fileno=control_fd), DrainNow))
+    os.close(control_fd)
+
+
+def bury(control: Control) -> None:
+    """Collect every child that has died and tell the agent, whose children they are not."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        control.send(Exited(pid=pid, status=status))
+
+
+def private_bytes() -> int:
+    """Private memory of this process, in bytes (Private_Clean + Private_Dirty)."""
+    rollup = Path("/proc/self/smaps_rollup").read_text()
+    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Private_"))
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,144 @@
+"""The agent's side of its standbys: start them, hand them forks, replace the dead. Step 7 to 8.
+
+`fork` asks for the outcome: it returns when the order is in a rehearsed standby's socket, however long the rehearsal
+still takes. A standby that dies with an order in hand closes the replica's control socket with it; the caller sees that
+end of file before any `Born` and asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from runtime.control import Control, Exited, Failed, Fork, FromStandby, Rehearsed
+from runtime.wire import StandbyReport
+
+log = structlog.get_logger()
+
+BACKOFF_SECONDS = (0.0, 1.0, 5.0, 30.0)  # before a standby's restart, by how often it died before it was ready
+
+
+class Standby:
+    """One standby process. `ready` once rehearsed."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: Control) -> None:
+        self.process, self.control = process, control
+        self.pidfd = os.pidfd_open(process.pid)
+        self.rehearsed: Rehearsed | None = None
+
+
+class Standbys:
+    def __init__(
+        self, *, count: int, model: Path, environ: dict[str, str], log_file: Path, on_change: Callable[[StandbyReport], None]
+    ) -> None:
+        self._count, self._model, self._environ, self._log_file, self._on_change = count, model, environ, log_file, on_change
+        self._all: list[Standby] = []
+        self._ready = asyncio.Condition()
+        self._deaths = 0  # in a row, before ready
+        self._reason = ""
+        self._closing = False
+
+    def report(self) -> StandbyReport:
+        ready = [standby.rehearsed for standby in self._all if standby.rehearsed]
+        return StandbyReport(ready=len(ready), private_bytes=max((r.private_bytes for r in ready), default=0), reason=self._reason)
+
+    def fill(self) -> None:
+        """Start as many as are missing."""
+        while len(self._all) < self._count and not self._closing:
+            self._start()
+
+    async def fork(self, order: Fork, replica_end: socket.socket) -> None:
+        """Give the order, and the replica's end of its control socket, to a rehearsed standby."""
+        self._count = max(self._count, 1)
+        self.fill()
+        async with self._ready:
+            while True:
+                for standby in self._all:
+                    if standby.rehearsed and standby.control.send(order, (replica_end.fileno(),)):
+                        return
+                await self._ready.wait()
+
+    def close(self) -> None:
+        """End every standby. Their replicas are not touched."""
+        self._closing = True
+        for standby in list(self._all):
+            standby.process.kill()
+            self._forget(standby)
+            standby.process.wait()
+
+    def _start(self) -> None:
+        ours, theirs = Control.pair()
+        with self._log_file.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "runtime.standby", str(theirs.fileno()), str(self._model)],
+                pass_fds=[theirs.fileno()],
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        theirs.close()
+        ours.setblocking(False)
+        standby = Standby(process, Control(ours, FromStandby))
+        self._all.append(standby)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ours, self._heard, standby)
+        loop.add_reader(standby.pidfd, self._died, standby)
+        log.info("standby starting", action="standby_start", pid=process.pid)
+
+    def _heard(self, standby: Standby) -> None:
+        got = standby.control.receive()
+        if got is None:
+            asyncio.get_running_loop().remove_reader(standby.control.sock)
+            return
+        frame = got[0]
+        if isinstance(frame, Rehearsed):
+            standby.rehearsed = frame
+            self._deaths, self._reason = 0, ""
+            log.info(
+                "standby ready", action="standby_ready", pid=standby.process.pid, seconds=round(frame.seconds, 2), threads=frame.threads
+            )
+            self._on_change(self.report())
+            asyncio.ensure_future(self._announce())
+        elif isinstance(frame, Failed):
+            self._reason = frame.reason
+        elif isinstance(frame, Exited):
+            how = (
+                signal.Signals(os.WTERMSIG(frame.status)).name
+                if os.WIFSIGNALED(frame.status)
+                else f"exit {os.waitstatus_to_exitcode(frame.status)}"
+            )
+            log.info("child of a standby gone", action="replica_exit", pid=frame.pid, how=how)
+
+    async def _announce(self) -> None:
+        async with self._ready:
+            self._ready.notify_all()
+
+    def _died(self, standby: Standby) -> None:
+        was_ready = standby.rehearsed is not None
+        self._forget(standby)
+        status = standby.process.wait()
+        if self._closing:
+            return
+        self._deaths += 0 if was_ready else 1
+        pause = BACKOFF_SECONDS[min(self._deaths, len(BACKOFF_SECONDS) - 1)]
+        log.warning("standby died", action="standby_died", pid=standby.process.pid, status=status, reason=self._reason, restart_in=pause)
+        self._on_change(self.report())
+        asyncio.get_running_loop().call_later(pause, self.fill)
+
+    def _forget(self, standby: Standby) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(standby.pidfd)
+        loop.remove_reader(standby.control.sock)
+        os.close(standby.pidfd)
+        standby.control.close()
+        self._all.remove(standby)
