@@ -1,0 +1,56 @@
+"""`make bench`: measure what this machine can measure and rewrite results.json and RESULTS.md beside this file.
+
+    python -m loadtests.bench [SECTION …] [--wakes N] [--stock N]
+
+Each section replaces its own figures and leaves the others; every figure carries the hardware it was measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from loadtests.bench import coldstart, hardware
+from loadtests.bench.report import render
+
+HERE = Path(__file__).parent
+DEMO_MODEL = HERE.parents[1] / "snapshots" / "demo" / "model"
+
+Section = Callable[[argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]]
+
+
+async def coldstart_demo(options: argparse.Namespace) -> dict[str, Any]:
+    return await coldstart.measure(DEMO_MODEL, wakes=options.wakes, stock_starts=options.stock)
+
+
+SECTIONS: dict[str, Section] = {"coldstart_demo": coldstart_demo}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all, unless given")
+    parser.add_argument("--wakes", type=int, default=10, help="wakes from zero a cold-start section")
+    parser.add_argument("--stock", type=int, default=3, help="starts of stock vLLM between them")
+    options = parser.parse_args()
+    unknown = set(options.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
+    for name in options.sections or SECTIONS:
+        record(name, asyncio.run(SECTIONS[name](options)))
+
+
+def record(name: str, figures: dict[str, Any]) -> None:
+    """Put one section's figures into results.json and render RESULTS.md from all of them."""
+    file = HERE / "results.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    results[name] = {"hardware": hardware.describe(), **figures}
+    file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    (HERE / "RESULTS.md").write_text(render(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""An installation for measuring: started like `pilotlight up`, on a folder of its own, asked only over HTTPS."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pilotlight.cli.api import Api
+from pilotlight.cli.up import Installation
+from pilotlight.settings import load
+from snapshots.pack import pack
+
+
+class Bench:
+    """What a measurement needs of a running installation."""
+
+    def __init__(self, api: Api, snapshots: Path) -> None:
+        self.api, self._snapshots = api, snapshots
+
+    async def deploy(self, name: str, model: Path, **wanted: Any) -> str:
+        """Deploy at zero and return a key."""
+        manifest = await asyncio.to_thread(pack, model, self._snapshots)
+        await self.call("PUT", f"/endpoints/{name}", json={"digest": manifest.digest, "min_replicas": 0, **wanted})
+        key: str = (await self.call("POST", f"/endpoints/{name}/keys", json={"name": "bench"}))["key"]
+        return key
+
+    async def call(self, method: str, path: str, **arguments: Any) -> Any:
+        return await asyncio.to_thread(self.api.call, method, path, **arguments)
+
+    async def replicas(self, name: str) -> list[dict[str, Any]]:
+        status = await self.call("GET", "/status")
+        found = [endpoint for endpoint in status["endpoints"] if endpoint["name"] == name]
+        return [replica for endpoint in found for revision in endpoint["revisions"] for replica in revision["replicas"]]
+
+    async def until_zero(self, name: str) -> None:
+        while await self.replicas(name):
+            await asyncio.sleep(0.1)
+
+    async def first_token(self, name: str, key: str, question: str) -> tuple[float, str]:
+        """Seconds from opening a fresh TLS connection to the first content token, and the request's id."""
+        context = ssl.create_default_context(cafile=self.api.ca_file)
+        body = {"messages": [{"role": "user", "content": question}], "stream": True, "max_tokens": 16, "temperature": 0}
+        begin = time.monotonic()
+        async with (
+            httpx.AsyncClient(verify=context, timeout=300, trust_env=False) as client,
+            client.stream(
+                "POST", f"{self.api.url}/e/{name}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}
+            ) as answer,
+        ):
+            took = 0.0
+            async for line in answer.aiter_lines():
+                if not took and '"content":"' in line and '"content":""' not in line:
+                    took = time.monotonic() - begin
+            if answer.status_code != 200 or not took:
+                raise RuntimeError(f"wake of {name} gave HTTP {answer.status_code} and no token")
+            return took, answer.headers["x-request-id"]
+
+    async def row(self, name: str, request_id: str) -> dict[str, Any]:
+        """The settled usage row of a request."""
+        while True:
+            rows = (await self.call("GET", "/usage", params={"endpoint": name, "limit": 50}))["rows"]
+            for row in rows:
+                if row["event_id"] == request_id:
+                    found: dict[str, Any] = row
+                    return found
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Bench]:
+    """Start, wait for a rehearsed standby, stop, remove."""
+    state = Path(tempfile.mkdtemp(prefix="pl-bench-", dir="/tmp"))
+    state.chmod(0o711)
+    settings = load(state_dir=state, router={"port": free_port(), "metrics_port": free_port()})
+    installation = Installation(settings, lambda text: None)
+    try:
+        await installation.start()
+        bench = Bench(Api(settings.paths), settings.paths.snapshots)
+        while not any(node["standbys_ready"] for node in (await bench.call("GET", "/status"))["nodes"]):
+            await asyncio.sleep(0.1)
+        yield bench
+    finally:
+        await installation.stop()
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,47 @@
+"""RESULTS.md from results.json: every section with its hardware, nothing typed by hand but the words around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TITLES = {"coldstart_demo": "Cold start: the demo model, from zero to the first token over HTTPS"}
+
+
+def render(results: dict[str, Any]) -> str:
+    parts = [
+        "# Results",
+        "",
+        "Made by `make bench` from `results.json`. Ratios are of one run; absolute times drift on shared machines.",
+        "",
+    ]
+    for name in sorted(results):
+        parts += _section(name, results[name])
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _section(name: str, figures: dict[str, Any]) -> list[str]:
+    machine = figures["hardware"]
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, GPU: {machine['gpu']}, Python {machine['python']}"
+    versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
+    lines = [f"## {TITLES.get(name, name)}", "", f"{machine['date']}; {where}; {versions}.", ""]
+    if name.startswith("coldstart"):
+        lines += _coldstart(figures)
+    else:
+        lines += _plain({key: value for key, value in figures.items() if key != "hardware"})
+    return [*lines, ""]
+
+
+def _coldstart(figures: dict[str, Any]) -> list[str]:
+    lines = ["| | seconds |", "|---|---|"]
+    lines += [f"| p50 of {figures['wakes']} wakes | {figures['p50_s']:.3f} |", f"| p95 | {figures['p95_s']:.3f} |"]
+    lines += [f"| slowest | {figures['max_s']:.3f} |"]
+    if "stock_s" in figures:
+        starts = len(figures["stock_all_s"])
+        lines += [f"| stock vLLM, median of {starts}, same run | {figures['stock_s']:.2f} |", f"| ratio | **{figures['ratio']:.0f} ×** |"]
+    lines += ["", "Phases, median, in seconds:", "", "| phase | seconds |", "|---|---|"]
+    lines += [f"| {phase} | {seconds:.3f} |" for phase, seconds in sorted(figures["phases_p50_s"].items(), key=lambda item: -item[1])]
+    return lines
+
+
+def _plain(figures: dict[str, Any]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in figures.items())]

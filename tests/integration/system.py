@@ -1,0 +1,218 @@
+"""A whole installation for tests: `pilotlight up` as a user starts it, on a folder and ports of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pilotlight.cli.api import Api, ApiError
+from pilotlight.settings import Paths
+
+MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
+QUESTION = "What is Pilotlight?"
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true value of `condition`, asked again until then: for what can only be asked for. Raises AssertionError."""
+    deadline = time.monotonic() + seconds
+    pause = __import__("threading").Event()
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        pause.wait(0.02)
+    return value
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class System:
+    """One running installation."""
+
+    def __init__(self, **settings: str) -> None:
+        self.state = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
+        self.state.chmod(0o711)
+        self.paths = Paths(self.state)
+        self.shared_memory_before = set(os.listdir("/dev/shm"))
+        self.port = free_port()
+        ours = {
+            "PILOTLIGHT_STATE_DIR": str(self.state),
+            "PILOTLIGHT_ROUTER__PORT": str(self.port),
+            "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port()),
+        }
+        self.environ = os.environ | ours | settings
+        self.environ.pop("DATABASE_URL", None)
+        self.output = (self.state / "up.out").open("wb")
+        self.up = subprocess.Popen(
+            [sys.executable, "-m", "pilotlight.cli.main", "up"],
+            env=self.environ,
+            stdout=self.output,
+            stderr=self.output,
+            start_new_session=True,
+        )
+
+    def ready(self) -> None:
+        """Wait for the router and the first rehearsed standby."""
+        wait_until(lambda: self.paths.client.exists() or self._dead(), 60, "the router answers")
+        self.api = Api(self.paths)
+        wait_until(lambda: any(node["standbys_ready"] for node in self.status()["nodes"]), 120, "a standby is ready")
+
+    def _dead(self) -> bool:
+        assert self.up.poll() is None, f"up ended: {(self.state / 'up.out').read_text()}"
+        return False
+
+    def status(self) -> dict[str, Any]:
+        try:
+            status: dict[str, Any] = self.api.call("GET", "/status")
+        except ApiError:
+            return {"nodes": [], "endpoints": []}
+        return status
+
+    def cli(self, *arguments: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "pilotlight.cli.main", *arguments],
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == code, f"pilotlight {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout.strip()
+
+    def deploy(self, name: str, *options: str, model: Path = MODEL) -> str:
+        """Deploy and return a key."""
+        self.cli("deploy", name, "--model", str(model), *options)
+        return self.cli("keys", "create", name)
+
+    def client(self, key: str, **options: Any) -> httpx.Client:
+        context = ssl.create_default_context(cafile=str(self.paths.ca_cert))
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.api.url, verify=context, headers=headers, trust_env=False, **({"timeout": 60} | options))
+
+    def async_client(self, key: str, connections: int = 100) -> httpx.AsyncClient:
+        context = ssl.create_default_context(cafile=str(self.paths.ca_cert))
+        limits = httpx.Limits(max_connections=connections)
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.api.url, verify=context, headers=headers, timeout=120, limits=limits, trust_env=False)
+
+    def replicas(self, name: str) -> list[dict[str, Any]]:
+        endpoints = [endpoint for endpoint in self.status()["endpoints"] if endpoint["name"] == name]
+        return [replica for endpoint in endpoints for revision in endpoint["revisions"] for replica in revision["replicas"]]
+
+    def until_zero(self, name: str, seconds: float = 60) -> None:
+        wait_until(lambda: self.status()["nodes"] and not self.replicas(name), seconds, f"{name} is at zero")
+
+    def until_ready(self, name: str, seconds: float = 60) -> dict[str, Any]:
+        def ready() -> list[dict[str, Any]]:
+            return [replica for replica in self.replicas(name) if replica["state"] == "ready"]
+
+        found: dict[str, Any] = wait_until(ready, seconds, f"{name} has a ready replica")[0]
+        return found
+
+    def engine_counters(self, replica: dict[str, Any]) -> tuple[int, int]:
+        """(prompt, generation) tokens as vLLM's own counters have them."""
+        transport = httpx.HTTPTransport(uds=replica["address"].removeprefix("unix:"))
+        with httpx.Client(transport=transport) as client:
+            text = client.get("http://replica/metrics").text
+        found = {name: float(value) for name, value in re.findall(r"^vllm:(prompt|generation)_tokens_total\{[^}]*\} (\S+)", text, re.M)}
+        return int(found.get("prompt", 0)), int(found.get("generation", 0))
+
+    def usage(self, name: str, rows: int, seconds: float = 20) -> list[dict[str, Any]]:
+        """All usage rows of an endpoint, once there are at least `rows`."""
+
+        def enough() -> list[dict[str, Any]] | None:
+            try:
+                found: list[dict[str, Any]] = self.api.call("GET", "/usage", params={"endpoint": name, "limit": 1000})["rows"]
+            except ApiError:
+                return None
+            return found if len(found) >= rows else None
+
+        found: list[dict[str, Any]] = wait_until(enough, seconds, f"{rows} usage rows of {name}")
+        return found
+
+    def processes(self) -> dict[int, str]:
+        """Every living process of this installation, by its environment: pid → command line."""
+        mark = f"PILOTLIGHT_STATE_DIR={self.state}".encode()
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if mark in (entry / "environ").read_bytes() and int(entry.name) != os.getpid():
+                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                except OSError:
+                    continue
+        return found
+
+    def pid_of(self, module: str) -> int:
+        """The process of `python -m MODULE`."""
+
+        def one() -> int | None:
+            found = [pid for pid, line in self.processes().items() if f"-m {module} " in line]
+            return found[0] if found else None
+
+        pid: int = wait_until(one, 20, f"a process of {module}")
+        return pid
+
+    def stop(self) -> None:
+        if self.up.poll() is None:
+            self.up.send_signal(signal.SIGTERM)
+        self.up.wait(90)
+
+    def left_behind(self) -> dict[str, Any]:
+        """What a stopped installation still holds: processes, shared memory, sockets. All must be empty."""
+        sockets = [str(path) for path in self.paths.run.rglob("*") if path.is_socket()]
+        return {
+            "processes": self.processes(),
+            "shared memory": sorted(name for name in set(os.listdir("/dev/shm")) - self.shared_memory_before if name.startswith("pl")),
+            "replica folders": [str(path) for path in self.paths.replicas.iterdir()],
+            "replica sockets": [path for path in sockets if "/r/" in path],
+        }
+
+    def logs(self) -> str:
+        parts = [f"--- up\n{(self.state / 'up.out').read_text()}"]
+        for log in sorted(self.paths.logs.glob("*.log")):
+            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
+        return "\n".join(parts)
+
+
+@contextmanager
+def running(**settings: str) -> Iterator[System]:
+    """Start, wait, stop, and assert that nothing is left behind."""
+    system = System(**settings)
+    try:
+        system.ready()
+        yield system
+        system.stop()
+        assert not any(system.left_behind().values()), system.left_behind()
+    except BaseException:
+        print(system.logs())
+        raise
+    finally:
+        system.stop()
+        for pid in system.processes():
+            os.kill(pid, signal.SIGKILL)
+        system.output.close()
+        shutil.rmtree(system.state, ignore_errors=True)
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, indent=1)

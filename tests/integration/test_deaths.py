@@ -1,0 +1,174 @@
+"""Kill -9 of each process at bad moments: the caller gets an answer or a clear error, the next call works, nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.system import QUESTION, System, running, wait_until
+
+LONG = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[System]:
+    with running() as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+def demo(system: System) -> str:
+    return system.deploy("demo", "--idle-timeout", "3", "--slots", "16")
+
+
+def ask(system: System, key: str) -> httpx.Response:
+    with system.client(key) as client:
+        body = {"model": "demo", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60, "temperature": 0}
+        return client.post("/e/demo/v1/chat/completions", json=body)
+
+
+def works(system: System, key: str) -> None:
+    answer = ask(system, key)
+    assert answer.status_code == 200, answer.text
+    assert "Pilotlight" in answer.json()["choices"][0]["message"]["content"]
+
+
+def nothing_left_of(system: System, replica: dict[str, Any]) -> None:
+    folder = Path(replica["address"].removeprefix("unix:")).parent
+    wait_until(lambda: not folder.exists(), 5, "the dead replica's folder is removed")
+    wait_until(lambda: not _session(replica["pid"]), 5, "the dead replica's session is empty")
+
+
+def _session(leader: int) -> list[int]:
+    from runtime.reap import session_members
+
+    return session_members(leader)
+
+
+async def test_the_replicas_api_process_mid_stream(system: System, demo: str) -> None:
+    async with system.async_client(demo) as client, client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
+        request_id = answer.headers["x-request-id"]
+        lines = []
+        async for line in answer.aiter_lines():
+            lines.append(line)
+            if len(lines) == 3:
+                replica = await asyncio.to_thread(system.until_ready, "demo")
+                os.kill(replica["pid"], signal.SIGKILL)
+    last = [line for line in lines if line.startswith("data: ")][-1]
+    assert "error" in json.loads(last[6:]), last
+    await asyncio.to_thread(works, system, demo)
+    nothing_left_of(system, replica)
+    row = next(row for row in await asyncio.to_thread(system.usage, "demo", 1) if row["event_id"] == request_id)
+    assert row["finish"] == "upstream_error"
+
+
+async def test_the_replicas_api_process_under_load(system: System, demo: str) -> None:
+    await asyncio.to_thread(works, system, demo)
+    replica = await asyncio.to_thread(system.until_ready, "demo")
+
+    async with system.async_client(demo) as client:
+        body = {"model": "demo", "prompt": "x", "max_tokens": 100, "ignore_eos": True}
+        calls = [asyncio.ensure_future(client.post("/e/demo/v1/completions", json=body)) for _ in range(40)]
+        await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        os.kill(replica["pid"], signal.SIGKILL)
+        answers = await asyncio.gather(*calls)
+    for answer in answers:
+        assert answer.status_code in (200, 503), answer.text
+        if answer.status_code == 503:
+            assert answer.json()["error"]["message"] and "retry-after" in answer.headers
+    assert sum(answer.status_code == 200 for answer in answers) >= 20  # what was held was served by the next replica
+    nothing_left_of(system, replica)
+    await asyncio.to_thread(works, system, demo)
+
+
+def test_the_engine_core(system: System, demo: str) -> None:
+    works(system, demo)
+    replica = system.until_ready("demo")
+    core = next(pid for pid in _session(replica["pid"]) if pid != replica["pid"])
+    os.kill(core, signal.SIGKILL)
+    wait_until(
+        lambda: replica["replica_id"] not in {other["replica_id"] for other in system.replicas("demo")}, 10, "the replica is given up"
+    )
+    nothing_left_of(system, replica)
+    works(system, demo)
+
+
+def test_the_standby_while_a_replica_lives(system: System, demo: str) -> None:
+    works(system, demo)
+    replica = system.until_ready("demo")
+    standby = system.pid_of("runtime.standby")
+    os.kill(standby, signal.SIGKILL)
+    works(system, demo)
+    assert system.until_ready("demo")["replica_id"] == replica["replica_id"]
+    system.until_zero("demo")
+    nothing_left_of(system, replica)
+    works(system, demo)  # held until the next standby is rehearsed
+    assert system.pid_of("runtime.standby") != standby
+
+
+async def test_the_standby_while_it_forks(system: System, demo: str) -> None:
+    await asyncio.to_thread(system.until_zero, "demo")
+    call = asyncio.ensure_future(asyncio.to_thread(ask, system, demo))
+    await asyncio.to_thread(wait_until, lambda: system.replicas("demo") or call.done(), 10, "a start")
+    os.kill(system.pid_of("runtime.standby"), signal.SIGKILL)
+    assert (await call).status_code in (200, 503)
+    await asyncio.to_thread(works, system, demo)
+
+
+def test_the_activator_keeps_what_runs(system: System, demo: str) -> None:
+    works(system, demo)
+    replica = system.until_ready("demo")
+    activator = system.pid_of("activator")
+    os.kill(activator, signal.SIGKILL)
+    works(system, demo)
+    wait_until(lambda: system.pid_of("activator") != activator and system.status()["nodes"], 20, "the activator is back")
+    assert system.until_ready("demo")["pid"] == replica["pid"]
+    works(system, demo)
+    system.until_zero("demo")
+    works(system, demo)
+
+
+async def test_the_activator_while_a_call_is_held(system: System, demo: str) -> None:
+    await asyncio.to_thread(system.until_zero, "demo")
+    call = asyncio.ensure_future(asyncio.to_thread(ask, system, demo))
+    await asyncio.to_thread(wait_until, lambda: system.replicas("demo") or call.done(), 10, "a start")
+    os.kill(system.pid_of("activator"), signal.SIGKILL)
+    answer = await call
+    assert answer.status_code == 200, answer.text
+    await asyncio.to_thread(works, system, demo)
+
+
+async def test_the_router_mid_stream(system: System, demo: str) -> None:
+    await asyncio.to_thread(works, system, demo)
+    request_id = ""
+    with pytest.raises(httpx.HTTPError):
+        async with system.async_client(demo) as client, client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
+            request_id = answer.headers["x-request-id"]
+            async for _ in answer.aiter_lines():
+                os.kill(system.pid_of("router"), signal.SIGKILL)
+                break
+            async for _ in answer.aiter_lines():
+                continue
+
+    def back() -> bool:
+        try:
+            return ask(system, demo).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    await asyncio.to_thread(wait_until, back, 30, "the router is back")
+
+    def settled() -> list[dict[str, Any]]:
+        return [row for row in system.usage("demo", 1) if row["event_id"] == request_id]
+
+    (row,) = await asyncio.to_thread(wait_until, settled, 20, "the lost router's request is settled")
+    assert (row["finish"], row["count_source"]) == ("router_lost", "journal")
+    assert row["output_tokens"] > 0
