@@ -2,7 +2,8 @@
 
 A frame is a frozen pydantic model with a literal `kind`, sent as one line of JSON over a stream socket. The callee's
 package owns its frames (`activator/wire.py`, `runtime/wire.py`); this module only carries them. It must survive a peer
-that sends nonsense, half a line, or a line without end: each closes that one connection with `FrameError`.
+that sends nonsense or a line without end (that one connection ends with `FrameError`), one that dies within a line (the
+same as having left), and one that never reads (cut off when `MOST_UNSENT` bytes wait for it).
 
 An address is `unix:/path/to.sock` or `tcp:HOST:PORT`; nobody outside this module takes one apart.
 """
@@ -11,14 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import structlog
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 LONGEST_FRAME = 64 << 20  # bytes; a table of 10,000 replicas is about 3 MB
+MOST_UNSENT = 2 * LONGEST_FRAME  # bytes waiting for one peer
 LONGEST_UNIX_PATH = 107  # bytes; the kernel's sun_path less its closing zero
+
+log = structlog.get_logger()
 
 
 class FrameError(Exception):
@@ -30,9 +36,9 @@ class AddressError(ValueError):
 
 
 class Frame(BaseModel):
-    """Base of every frame: immutable, and closed, so that a misspelt field is an error at the sender."""
+    """Base of every frame: immutable, and closed, so that a misspelt field, or an infinite number, is an error at the sender."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Received = TypeVar("Received", bound=Frame)
@@ -50,27 +56,31 @@ class FrameStream(Generic[Received]):
 
     def send(self, *frames: Frame) -> None:
         """Queue frames for sending; never waits. On a connection already lost this does nothing: the reader's end tells."""
-        if not self._writer.is_closing():
-            self._writer.write(b"".join(frame.model_dump_json().encode() + b"\n" for frame in frames))
+        if self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > MOST_UNSENT:
+            log.warning("a peer that does not read is cut off", action="peer_stuck")
+            self._writer.transport.abort()
+            return
+        self._writer.write(b"".join(frame.model_dump_json().encode() + b"\n" for frame in frames))
 
     async def drain(self) -> None:
         """Wait until the peer has taken enough. Raises ConnectionError when it is gone."""
         await self._writer.drain()
 
     async def receive(self) -> Received | None:
-        """The next frame; None at the peer's end. Raises FrameError for what is not a frame."""
+        """The next frame; None when the peer has left or is lost. Raises FrameError for what is not a frame."""
         try:
             line = await self._reader.readuntil(b"\n")
-        except asyncio.IncompleteReadError:
-            return None
-        except ConnectionError:
+        except (asyncio.IncompleteReadError, OSError):
             return None
         except asyncio.LimitOverrunError as error:
             raise FrameError(f"a frame longer than {LONGEST_FRAME} bytes") from error
         try:
             return self._adapter.validate_json(line)
         except ValidationError as error:
-            raise FrameError(str(error)) from error
+            first = error.errors(include_input=False, include_url=False)[0]  # what was sent stays out of logs
+            raise FrameError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     async def __aiter__(self) -> AsyncIterator[Received]:
         while (frame := await self.receive()) is not None:
@@ -88,7 +98,8 @@ def split(address: str) -> tuple[str, str, int]:
             raise AddressError(f"socket path {rest} has more than {LONGEST_UNIX_PATH} bytes: choose a shorter state folder (--state)")
         return "unix", rest, 0
     host, _, port = rest.rpartition(":")
-    if scheme == "tcp" and host and port.isdigit():
+    host = host.removeprefix("[").removesuffix("]")  # tcp:[::1]:80
+    if scheme == "tcp" and host and port.isascii() and port.isdigit() and int(port) <= 65535:
         return "tcp", host, int(port)
     raise AddressError(f"{address!r} is no address: write unix:/path/to.sock or tcp:HOST:PORT")
 
@@ -104,23 +115,34 @@ async def connect(address: str, receives: Any) -> FrameStream[Any]:
 
 
 async def serve(address: str, receives: Any, on_peer: Callable[[FrameStream[Any]], Awaitable[None]]) -> asyncio.Server:
-    """Listen; `on_peer` runs once a connection and the connection closes when it returns.
+    """Listen; `on_peer` runs once a connection and the connection closes when it returns or raises FrameError.
 
-    A Unix socket left by a dead process is replaced; it is made readable and writable by its owner only.
+    A Unix socket is made readable and writable by its owner only, and takes the place of one that is there: who comes
+    last serves, and commands of an earlier leader are refused by their epoch. Raises OSError, AddressError.
     """
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await on_peer(FrameStream(reader, writer, receives))
+        except FrameError as error:
+            log.warning("a peer sent no frame of ours", action="bad_frame", address=address, error=str(error)[:200])
         finally:
             writer.close()
 
     scheme, host, port = split(address)
     if scheme == "tcp":
         return await asyncio.start_server(greet, host, port, limit=LONGEST_FRAME)
-    Path(host).unlink(missing_ok=True)
-    before = os.umask(0o177)
+    return await asyncio.start_unix_server(greet, sock=_private_socket(host), limit=LONGEST_FRAME)
+
+
+def _private_socket(path: str) -> socket.socket:
+    """Bound, not yet listening, mode 0600: nobody can connect before the mode is right, and no umask of other tasks is touched."""
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        return await asyncio.start_unix_server(greet, host, limit=LONGEST_FRAME)
-    finally:
-        os.umask(before)
+        listener.bind(path)
+        Path(path).chmod(0o600)
+    except OSError:
+        listener.close()
+        raise
+    return listener

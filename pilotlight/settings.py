@@ -7,11 +7,13 @@ process with the field's name and what was wrong. `DATABASE_URL`, as everywhere,
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings.exceptions import SettingsError as MalformedSource
 
 
 class SettingsError(Exception):
@@ -23,39 +25,51 @@ class Section(BaseModel):
 
 
 class RouterSettings(Section):
-    host: str = Field("127.0.0.1", description="Address the public HTTPS port listens on.")
-    port: int = Field(8443, ge=1, le=65535, description="Public HTTPS port.")
-    metrics_port: int = Field(9464, ge=1, le=65535, description="Private port of /metrics, loopback only; worker n serves on it plus n.")
-    workers: int = Field(1, ge=1, le=64, description="Worker processes sharing the port.")
-    max_body_bytes: int = Field(8 << 20, ge=1024, description="Largest request body, in bytes; larger ones are answered 413.")
-    header_seconds: float = Field(10.0, gt=0, description="Longest time a client may take to send its request, in seconds.")
-    keep_alive_seconds: float = Field(75.0, gt=0, description="How long an idle client connection is kept, in seconds.")
-    drain_seconds: float = Field(30.0, ge=0, description="After SIGTERM, how long running answers may go on, in seconds.")
-    max_held_bytes: int = Field(256 << 20, ge=1 << 20, description="Bodies of all held requests of a worker, in bytes; over it: 503.")
+    host: str = Field(default="127.0.0.1", description="Address the public HTTPS port listens on.")
+    port: int = Field(default=8443, ge=1, le=65535, description="Public HTTPS port.")
+    metrics_port: int = Field(
+        default=9464, ge=1, le=65535, description="Private port of /metrics, loopback only; worker n serves on it plus n."
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes sharing the port.")
+    max_body_bytes: int = Field(default=8 << 20, ge=1024, description="Largest request body, in bytes; larger ones are answered 413.")
+    header_seconds: float = Field(default=10.0, gt=0, description="Longest time a client may take to send its request, in seconds.")
+    keep_alive_seconds: float = Field(default=75.0, gt=0, description="How long an idle client connection is kept, in seconds.")
+    drain_seconds: float = Field(default=30.0, ge=0, description="After SIGTERM, how long running answers may go on, in seconds.")
+    max_held_bytes: int = Field(
+        default=256 << 20, ge=1 << 20, description="Bodies of all held requests of a worker, in bytes; over it: 503."
+    )
 
 
 class ActivatorSettings(Section):
-    tick_seconds: float = Field(0.25, gt=0, description="How often time-based decisions (idle, backoff) are looked at, in seconds.")
-    silent_router_seconds: float = Field(30.0, gt=0, description="How long the last demand of a silent router still counts, in seconds.")
-    settle_seconds: float = Field(10.0, ge=0, description="After a start, no scale-down before this many seconds or the known routers' reports.")
-    start_deadline_seconds: float = Field(300.0, gt=0, description="A replica not ready after this many seconds is given up.")
-    drain_seconds: float = Field(30.0, ge=0, description="How long a draining replica may finish what it runs, in seconds.")
-    backoff_seconds: float = Field(0.5, gt=0, description="First pause after a failed start, in seconds; doubles up to backoff_max_seconds.")
-    backoff_max_seconds: float = Field(30.0, gt=0, description="Longest pause after repeated failed starts, in seconds.")
+    tick_seconds: float = Field(default=0.25, gt=0, description="How often time-based decisions (idle, backoff) are looked at, in seconds.")
+    silent_router_seconds: float = Field(
+        default=30.0, gt=0, description="How long the last demand of a silent router still counts, in seconds."
+    )
+    settle_seconds: float = Field(
+        default=10.0, ge=0, description="After a start, no scale-down before this many seconds or the known routers' reports."
+    )
+    start_deadline_seconds: float = Field(default=300.0, gt=0, description="A replica not ready after this many seconds is given up.")
+    drain_seconds: float = Field(default=30.0, ge=0, description="How long a draining replica may finish what it runs, in seconds.")
+    backoff_seconds: float = Field(
+        default=0.5, gt=0, description="First pause after a failed start, in seconds; doubles up to backoff_max_seconds."
+    )
+    backoff_max_seconds: float = Field(default=30.0, gt=0, description="Longest pause after repeated failed starts, in seconds.")
 
 
 class RuntimeSettings(Section):
-    standbys: int = Field(1, ge=0, le=16, description="Rehearsed engine processes kept ready on this node.")
-    kv_cache_bytes: int = Field(64 << 20, ge=1 << 20, description="KV cache of a replica on CPU, in bytes, unless its engine arguments say otherwise.")
-    threads: int = Field(0, ge=0, description="Threads a replica computes with on CPU; 0: one a core.")
-    max_model_len: int = Field(0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says.")
+    standbys: int = Field(default=1, ge=0, le=16, description="Rehearsed engine processes kept ready on this node.")
+    kv_cache_bytes: int = Field(
+        default=64 << 20, ge=1 << 20, description="KV cache of a replica on CPU, in bytes, unless its engine arguments say otherwise."
+    )
+    threads: int = Field(default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core.")
+    max_model_len: int = Field(default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says.")
 
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PILOTLIGHT_", env_nested_delimiter="__", extra="forbid", frozen=True)
 
     state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="Folder of everything this machine keeps.")
-    database_url: str = Field("", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
+    database_url: str = Field(default="", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
     router: RouterSettings = RouterSettings()
     activator: ActivatorSettings = ActivatorSettings()
     runtime: RuntimeSettings = RuntimeSettings()
@@ -69,12 +83,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("PILOTLIGHT_CONFIG", "pilotlight.toml"))
+        file = Path(os.environ.get("PILOTLIGHT_CONFIG") or "pilotlight.toml")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
 
     @property
     def paths(self) -> Paths:
-        return Paths(self.state_dir.absolute())
+        return Paths(self.state_dir.expanduser().absolute())
 
 
 class Paths:
@@ -86,6 +100,7 @@ class Paths:
         self.secrets = state / "secrets"  # 0700: CA key, admin key, key pepper, database password
         self.spool = state / "spool"  # the routers' usage records on their way to Postgres
         self.snapshots = state / "snapshots"  # directory store, content-addressed
+        self.staged = state / "staged"  # which snapshots this node has verified, and in which state of their files
         self.replicas = state / "run" / "r"  # one short folder a replica: TMPDIR, sockets
         self.journal = state / "journal"  # what engines produced, until Postgres has it
         self.logs = state / "logs"
@@ -94,6 +109,7 @@ class Paths:
         self.ca_cert = state / "ca.pem"
         self.admin_key = state / "secrets" / "admin.key"
         self.key_pepper = state / "secrets" / "key.pepper"
+        self.database_dsn = state / "secrets" / "database.dsn"  # of the embedded Postgres, password included
         self.client = state / "client.json"  # URLs for the command line, written by `up`
 
     def address(self, name: str) -> str:
@@ -101,11 +117,27 @@ class Paths:
         return f"unix:{self.run / name}.sock"
 
     def make(self) -> None:
-        """Create the folders. Those others must traverse (an unprivileged Postgres) are 0711, the rest 0700."""
-        for folder, mode in ((self.state, 0o711), (self.run, 0o711)):
-            folder.mkdir(parents=True, exist_ok=True, mode=mode)
-        for folder in (self.secrets, self.spool, self.snapshots, self.replicas, self.journal, self.logs):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        """Create what is missing. Raises OSError.
+
+        Folders an unprivileged Postgres must traverse are 0711, the rest 0700, whatever the umask; no mode of a folder
+        that was there is changed.
+        """
+        for missing in [folder for folder in reversed(self.state.parents) if not folder.exists()]:
+            make_folder(missing, 0o755)
+        make_folder(self.state, 0o711)
+        make_folder(self.run, 0o711)
+        for folder in (self.secrets, self.spool, self.snapshots, self.staged, self.replicas, self.journal, self.logs):
+            make_folder(folder, 0o700)
+
+
+def make_folder(folder: Path, mode: int) -> None:
+    """Create one folder with exactly this mode; a folder that is there keeps its own. Raises OSError."""
+    try:
+        folder.mkdir(mode=mode)
+        folder.chmod(mode)  # what the umask took
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
 
 
 def default_state_dir() -> Path:
@@ -118,10 +150,23 @@ def default_state_dir() -> Path:
 def load(**overrides: Any) -> Settings:
     """Read the settings; `overrides` are the flags given. Raises SettingsError."""
     given = {key: value for key, value in overrides.items() if value is not None}
-    if "database_url" not in given and os.environ.get("DATABASE_URL"):
+    if "database_url" not in given and "PILOTLIGHT_DATABASE_URL" not in os.environ and os.environ.get("DATABASE_URL"):
         given["database_url"] = os.environ["DATABASE_URL"]
+    file = os.environ.get("PILOTLIGHT_CONFIG", "")
+    if file and not Path(file).is_file():
+        raise SettingsError(f"PILOTLIGHT_CONFIG names {file}, which is no file: correct it, or unset it to read ./pilotlight.toml")
     try:
         return Settings(**given)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
-        raise SettingsError("bad settings: " + "; ".join(lines)) from error
+        raise SettingsError("bad settings: " + "; ".join(map(_explain, error.errors()))) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file or 'pilotlight.toml'} is no TOML: {error}") from error
+    except MalformedSource as error:
+        raise SettingsError(f"bad settings: {error}") from error
+
+
+def _explain(error: Any) -> str:
+    """One line for one of pydantic's errors; what may hold a password is not repeated."""
+    name = ".".join(map(str, error["loc"]))
+    got = "" if "url" in name else f" (got {error['input']!r})"
+    return f"{name}: {error['msg']}{got}"

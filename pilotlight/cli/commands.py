@@ -11,7 +11,8 @@ import typer
 from pilotlight.cli.api import Api
 from pilotlight.cli.main import stop
 from pilotlight.settings import Settings
-from snapshots.manifest import Manifest, SnapshotError
+from snapshots.errors import SnapshotError
+from snapshots.manifest import Manifest
 from snapshots.pack import pack
 
 

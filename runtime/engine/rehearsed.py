@@ -61,14 +61,21 @@ def rehearse(model: Path) -> Rehearsal:
 
 
 def _import_architectures() -> None:
-    """The model classes most snapshots have, and what vLLM wants to know of them (else asked of a subprocess each)."""
-    from vllm.model_executor.models.registry import ModelRegistry, _try_inspect_model_cls, _try_load_model_cls
+    """Import the model classes most snapshots have, and let every class be inspected where it is needed.
 
+    vLLM asks a fresh subprocess about a class it has not met, which imports everything again (over 10 s each); importing
+    a model class here initialises no device, and `check_forkable` would notice.
+    """
+    from vllm.model_executor.models import registry
+
+    def inspect_model_cls(self: registry._LazyRegisteredModel) -> registry._ModelInfo:
+        return registry._ModelInfo.from_model_cls(self.load_model_cls())
+
+    registry._LazyRegisteredModel.inspect_model_cls = inspect_model_cls
     for architecture in ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM"):
-        registered = ModelRegistry.models.get(architecture)
-        if registered is not None:
-            _try_inspect_model_cls(architecture, registered)
-            _try_load_model_cls(architecture, registered)
+        if registered := registry.ModelRegistry.models.get(architecture):
+            registry._try_inspect_model_cls(architecture, registered)
+            registry._try_load_model_cls(architecture, registered)
 
 
 def _build_and_drop_an_engine(model: Path) -> None:

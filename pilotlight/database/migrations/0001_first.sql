@@ -76,7 +76,7 @@ CREATE TABLE prices (                                   -- immutable rows; a new
     valid_from    timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO prices (price_id, org_id, input_per_million, cached_per_million, output_per_million, valid_from)
-VALUES ('price_default', 'default', 0.10, 0.05, 0.40, '-infinity');
+VALUES ('price_default', 'default', 0.10, 0.05, 0.40, '2000-01-01T00:00:00Z');
 
 CREATE TABLE engine_journal (                           -- what an engine produced; the ledger joins it with the router's record
     request_id    text PRIMARY KEY,

@@ -1,0 +1,25 @@
+"""What can go wrong with the database, drawn as a tree. Every text says what to do.
+
+DatabaseError
+├── Unreachable      no Postgres answers there, or it refuses us
+├── SchemaError      its tables are not ones this version can work with
+└── EmbeddedError    the embedded Postgres cannot be started here
+"""
+
+from __future__ import annotations
+
+
+class DatabaseError(Exception):
+    """Base of all."""
+
+
+class Unreachable(DatabaseError):
+    """No Postgres answers there, or it refuses us; trying again later may help."""
+
+
+class SchemaError(DatabaseError):
+    """The tables are newer than this version, or a migration failed; trying again does not help."""
+
+
+class EmbeddedError(DatabaseError):
+    """The embedded Postgres cannot be started here."""

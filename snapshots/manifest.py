@@ -1,0 +1,98 @@
+"""What a snapshot is: an immutable list of files, and a digest that names it and nothing else. Step 9.
+
+The digest is SHA-256 over the manifest's canonical JSON, which holds the SHA-256 of every file: who knows the digest can
+check every byte, and the same model packed twice, anywhere, has the same digest. It must survive a manifest written by
+somebody else: paths that leave the folder, sizes below zero and unknown fields are refused before anything is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from snapshots.errors import NotStored, TamperedError
+
+MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 64 << 20  # bytes
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_FOLDER = re.compile(r"sha256-[0-9a-f]{64}", re.ASCII)
+
+
+def _inside(path: str) -> str:
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or part.startswith(".") for part in parts) or not path.isprintable() or "\\" in path or path == MANIFEST:
+        raise ValueError(f"{path!r} is no path of a file in a snapshot")
+    return path
+
+
+class SnapshotFile(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Annotated[str, AfterValidator(_inside)]  # below the snapshot's folder, with /
+    size: int = Field(ge=0)  # bytes
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+
+
+class Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    architecture: str  # as config.json has it: "LlamaForCausalLM"
+    dtype: str  # "bfloat16"
+    tensors: int = Field(ge=1)
+    tensor_bytes: int = Field(ge=0)
+    files: tuple[SnapshotFile, ...]  # sorted by path, each once
+
+    @model_validator(mode="after")
+    def _sorted_once(self) -> Manifest:
+        paths = [file.path for file in self.files]
+        if paths != sorted(set(paths)):
+            raise ValueError("the files are not sorted by path, each once")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def canonical(self) -> bytes:
+        """The one spelling of this manifest, which `manifest.json` holds and the digest is taken over."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + hashlib.sha256(self.canonical()).hexdigest()
+
+
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
+def folder_name(digest: str) -> str:
+    """A digest as the name of a folder: `sha256-…`. Raises NotStored for what is no digest, so that no path can be smuggled in."""
+    if not is_digest(digest):
+        raise NotStored(f"{digest[:100]!r} is no digest: write sha256: and 64 hex digits (`pilotlight snapshot ls` shows them)")
+    return digest.replace(":", "-")
+
+
+def digest_of_folder(name: str) -> str | None:
+    """The digest a folder's name stands for; None for any other name."""
+    return name.replace("-", ":") if _FOLDER.fullmatch(name) else None
+
+
+def read_manifest(folder: Path, digest: str) -> Manifest:
+    """The manifest in `folder`, which must be the very one of `digest`. Raises TamperedError, OSError."""
+    file = folder / MANIFEST
+    content = file.read_bytes() if file.stat().st_size <= LARGEST_MANIFEST else b""
+    try:
+        manifest = Manifest.model_validate_json(content)
+    except ValidationError as error:
+        raise TamperedError(f"{file} is no manifest ({error.error_count()} errors): remove the snapshot and pack it again") from None
+    if manifest.canonical() != content or manifest.digest != digest:
+        raise TamperedError(f"{file} is not the manifest of {digest}: remove the snapshot and pack it again")
+    return manifest

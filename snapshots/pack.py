@@ -1,0 +1,103 @@
+"""From a Hugging Face folder to an immutable snapshot: `pack(folder, store)`. What serves is only ever a snapshot.
+
+Every byte is hashed as it is copied, and what is checked are the copies: the folder may change meanwhile. Packing the
+same model again, on any machine, gives the same digest and writes nothing. What a kill or a full disk must leave is told
+in `store/disk.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from snapshots.errors import SnapshotError
+from snapshots.facts import find_facts
+from snapshots.manifest import MANIFEST, Manifest, SnapshotFile, read_manifest
+from snapshots.model_folder import Source, sources
+from snapshots.store.disk import building, digests, path_of, publish
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+CHUNK = 4 << 20  # bytes
+THREADS = 4  # hashing and copying release the interpreter lock
+
+
+def pack(folder: Path, store: Path, progress: Progress | None = None) -> Manifest:
+    """Put a model into the store and return its manifest (`.digest`); one that is there already is only read.
+
+    Raises SnapshotError (see `errors.py`), OSError.
+    """
+    files = sources(folder)
+    known = _of_same_sizes(store, files)
+    if known is not None and tuple(_each(files, None, progress)) == known.files:
+        return known
+    with building(store, sum(source.size for source in files)) as work:
+        copied = _each(files, work, progress)
+        facts = find_facts(work, [file.path for file in copied])
+        manifest = Manifest(
+            architecture=facts.architecture,
+            dtype=facts.dtype,
+            tensors=facts.tensors,
+            tensor_bytes=facts.tensor_bytes,
+            files=tuple(copied),
+        )
+        with (work / MANIFEST).open("wb") as stream:
+            stream.write(manifest.canonical())
+            stream.flush()
+            os.fsync(stream.fileno())
+        publish(work, store, manifest.digest)
+    return manifest
+
+
+def _of_same_sizes(store: Path, files: list[Source]) -> Manifest | None:
+    """A stored snapshot that may be of these very files: only then is it worth hashing before copying."""
+    for digest in digests(store):
+        with contextlib.suppress(SnapshotError, OSError):
+            manifest = read_manifest(path_of(store, digest), digest)
+            if [(file.path, file.size) for file in manifest.files] == [(source.path, source.size) for source in files]:
+                return manifest
+    return None
+
+
+def _each(files: list[Source], work: Path | None, progress: Progress | None) -> list[SnapshotFile]:
+    """Hash the files, copying them below `work` where given."""
+    total, done, lock = sum(source.size for source in files), 0, threading.Lock()
+
+    def count(size: int) -> None:
+        nonlocal done
+        with lock:
+            done += size
+            if progress:
+                progress(done, total)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(lambda source: _one(source, work, count), files))
+
+
+def _one(source: Source, work: Path | None, count: Callable[[int], None]) -> SnapshotFile:
+    with source.open() as stream:
+        if work is None:
+            return _transfer(source.path, stream.fileno(), None, count)
+        target = work / source.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb", buffering=0) as copy:
+            file = _transfer(source.path, stream.fileno(), copy.fileno(), count)
+            os.fsync(copy.fileno())
+            return file
+
+
+def _transfer(path: str, source: int, target: int | None, count: Callable[[int], None]) -> SnapshotFile:
+    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK))
+    while length := os.readv(source, [buffer]):
+        digest.update(buffer[:length])
+        written = 0
+        while target is not None and written < length:
+            written += os.write(target, buffer[written:length])
+        size += length
+        count(length)
+    return SnapshotFile(path=path, size=size, sha256=digest.hexdigest())

@@ -1,0 +1,108 @@
+"""The store that is a folder: one read-only folder a snapshot, named `sha256-…`. Steps 8 and 9 open what `path_of` gives.
+
+    sha256-<64 hex>/     whole, synced, immutable
+    .new-…/              at work, or left by a kill: removed by the next who builds
+    .lock                held, shared, by those at work
+
+A snapshot appears by one rename after its last sync, so that kill -9, power loss or a full disk leave all of it or nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pilotlight.files import sync_folder
+from snapshots.errors import NotStored, StoreFull
+from snapshots.manifest import digest_of_folder, folder_name
+
+UNFINISHED = ".new-"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def digests(store: Path) -> list[str]:
+    """What is stored here, sorted. Raises OSError."""
+    if not store.exists():
+        return []
+    return sorted(digest for entry in store.iterdir() if (digest := digest_of_folder(entry.name)) is not None)
+
+
+def path_of(store: Path, digest: str) -> Path:
+    """The folder of a snapshot. Raises NotStored."""
+    folder = store / folder_name(digest)
+    if not folder.is_dir():
+        raise NotStored(
+            f"snapshot {digest} is not in {store}: `pilotlight snapshot pack FOLDER` puts it there, `pilotlight snapshot ls` shows what is"
+        )
+    return folder
+
+
+@contextmanager
+def building(store: Path, size: int) -> Iterator[Path]:
+    """An empty folder to build a snapshot of about `size` bytes in; gone afterwards unless published.
+
+    Raises StoreFull, before anything is written where that can be known, and OSError.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    lock = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _remove_leftovers(store, lock)
+        free = shutil.disk_usage(store).free
+        if size > free:
+            raise StoreFull(_full(store, size, free))
+        work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=store))
+        try:
+            yield work
+        except OSError as error:
+            if error.errno in FULL:
+                raise StoreFull(_full(store, size, free)) from error
+            raise
+        finally:
+            _remove(work)
+    finally:
+        os.close(lock)
+
+
+def publish(work: Path, store: Path, digest: str) -> Path:
+    """Make a folder from `building`, its files already synced, the snapshot `digest`; the same as one already there. Raises OSError."""
+    for parent, _, names in os.walk(work, topdown=False):
+        for name in names:
+            (Path(parent) / name).chmod(0o444)
+        sync_folder(Path(parent))
+        Path(parent).chmod(0o555)
+    target = store / folder_name(digest)
+    try:
+        work.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+    sync_folder(store)
+    return target
+
+
+def _remove_leftovers(store: Path, lock: int) -> None:
+    """Remove what a kill has left, unless others are at work now; then hold the lock as one at work."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for leftover in store.glob(f"{UNFINISHED}*"):
+            _remove(leftover)
+    except BlockingIOError:
+        pass
+    fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _remove(folder: Path) -> None:
+    for parent, _, _ in os.walk(folder):
+        Path(parent).chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _full(store: Path, size: int, free: int) -> str:
+    remedy = "remove snapshots (`pilotlight snapshot ls`) or use another disk"
+    return f"{store} has {free / 1e9:.2f} GB free, the snapshot needs {size / 1e9:.2f} GB: {remedy}"

@@ -1,0 +1,391 @@
+"""The embedded Postgres starts, survives every kind of death, leaves nothing behind and changes no mode; the tables come up once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from pilotlight.database import embedded
+from pilotlight.database.account import server_account
+from pilotlight.database.binaries import PACKAGE, program_folder
+from pilotlight.database.embedded import EmbeddedPostgres
+from pilotlight.database.errors import EmbeddedError, SchemaError, Unreachable
+from pilotlight.database.leftovers import _processes_in
+from pilotlight.database.migrate import MIGRATIONS, migrate, newest
+from pilotlight.database.pool import connect_pool, dsn
+from pilotlight.settings import Paths, load
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+def new_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
+    folder.chmod(0o711)
+    return folder
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = new_folder()
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def paths() -> Iterator[Paths]:
+    """One database for most tests: each starts and stops a server of its own on it."""
+    made = new_folder()
+    yield Paths(made / "with space")
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+async def server(paths: Paths) -> AsyncIterator[EmbeddedPostgres]:
+    started = await embedded.start(paths)
+    yield started
+    await started.stop()
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Look until it is so: for what other processes do."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def shared_memory_of(pid: int) -> list[str]:
+    """System V segments that `pid` made."""
+    return [line for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:] if line.split()[4] == str(pid)]
+
+
+async def fetch(dsn: str, query: str) -> object:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def test_start_and_stop_leave_nothing(paths: Paths) -> None:
+    server = await embedded.start(paths)
+    assert await fetch(server.dsn, "SELECT version()")
+    processes = _processes_in(paths.postgres / "data")
+    assert server.pid in processes
+    assert shared_memory_of(server.pid)  # Postgres' own interlock
+    await server.stop()
+    await server.stop()
+    await server.ended()
+    assert not any(map(alive, processes))
+    assert not list(paths.postgres.glob(".s.PGSQL*"))
+    assert not list(paths.postgres.glob("new-*"))
+    assert not shared_memory_of(server.pid)
+
+
+async def test_it_is_durable_private_and_off_the_network(server: EmbeddedPostgres, paths: Paths) -> None:
+    for name, value in {
+        "fsync": "on",
+        "synchronous_commit": "on",
+        "full_page_writes": "on",
+        "listen_addresses": "",
+        "TimeZone": "UTC",
+    }.items():
+        assert await fetch(server.dsn, f"SELECT current_setting('{name}')") == value
+    assert stat.S_IMODE(paths.postgres.stat().st_mode) == 0o700
+    for name in ("database.password", "database.dsn"):
+        assert stat.S_IMODE((paths.secrets / name).stat().st_mode) == 0o600
+    password = (paths.secrets / "database.password").read_text()
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(server.dsn.replace(password, "guessed"))
+    assert await fetch(server.dsn, "SELECT current_setting('dynamic_shared_memory_type')") == "mmap"  # nothing in /dev/shm
+    command_line = Path(f"/proc/{server.pid}/cmdline").read_bytes()
+    assert password.encode() not in command_line
+
+
+@as_root
+async def test_root_starts_it_unprivileged_and_changes_no_mode(folder: Path) -> None:
+    parents = [Path("/tmp"), folder]
+    before = [parent.stat().st_mode for parent in parents]
+    paths = Paths(folder / "a" / "state")
+    server = await embedded.start(paths)
+    try:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
+        groups = next(line for line in status.splitlines() if line.startswith("Groups:")).split()[1:]
+        assert "0" not in uids + groups
+        assert paths.postgres.stat().st_uid == int(uids[0])
+    finally:
+        await server.stop()
+    assert [parent.stat().st_mode for parent in parents] == before
+    assert paths.secrets.stat().st_uid == 0
+
+
+@as_root
+async def test_a_closed_folder_is_named_and_stays_closed(folder: Path) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(EmbeddedError, match=rf"cannot enter {closed}: .*--state.*DATABASE_URL"):
+        await embedded.start(Paths(closed / "state"))
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@as_root
+async def test_programs_that_are_closed_to_it_are_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = Paths(folder / "state")
+    account = server_account(paths.postgres)
+    installed = program_folder(paths, account).parents[2]
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    for name in (PACKAGE, f"{PACKAGE}.libs"):
+        shutil.copytree(installed / name, closed / name, ignore=shutil.ignore_patterns("pginstall", "include"))
+    monkeypatch.syspath_prepend(str(closed))
+    server = await embedded.start(paths)
+    try:
+        program = Path(f"/proc/{server.pid}/exe").readlink()
+    finally:
+        await server.stop()
+    assert program.is_relative_to(paths.state)
+    copied = program.stat().st_ino
+    assert program_folder(paths, account) == program.parent
+    assert program.stat().st_ino == copied
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+async def test_a_second_start_is_refused_while_the_first_runs(server: EmbeddedPostgres, paths: Paths) -> None:
+    with pytest.raises(EmbeddedError, match="another process runs"):
+        await embedded.start(paths)
+    assert await fetch(server.dsn, "SELECT 1") == 1
+
+
+async def test_kill_of_the_server_loses_nothing_committed(paths: Paths) -> None:
+    server = await embedded.start(paths)
+    await fetch(server.dsn, "CREATE TABLE kept AS SELECT 42 AS number")
+    os.kill(server.pid, signal.SIGKILL)
+    await server.ended()
+    await server.stop()
+    again = await embedded.start(paths)
+    try:
+        assert await fetch(again.dsn, "SELECT number FROM kept") == 42
+        await fetch(again.dsn, "DROP TABLE kept")
+    finally:
+        await again.stop()
+
+
+async def test_a_backend_orphaned_in_the_middle_of_work_is_ended(paths: Paths) -> None:
+    server = await embedded.start(paths)
+    busy = asyncio.ensure_future(fetch(server.dsn, "SELECT count(*) FROM generate_series(1, 1000000000)"))
+    watcher = await asyncpg.connect(server.dsn)
+    while not await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate%'"):
+        await asyncio.sleep(0.005)
+    orphans = _processes_in(paths.postgres / "data") - {server.pid}
+    os.kill(server.pid, signal.SIGKILL)
+    await server.ended()
+    await server.stop()
+    again = await embedded.start(paths)
+    try:
+        assert not any(map(alive, orphans))
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await busy
+    finally:
+        watcher.terminate()
+        await again.stop()
+
+
+STARTER = """
+import asyncio, sys
+from pathlib import Path
+from pilotlight.database import embedded
+from pilotlight.settings import Paths
+
+async def main():
+    server = await embedded.start(Paths(Path(sys.argv[1])))
+    print(server.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def starter(paths: Paths) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", STARTER, paths.state], stdout=subprocess.PIPE, text=True)
+
+
+async def test_it_ends_when_its_starter_is_killed(paths: Paths) -> None:
+    with starter(paths) as up:
+        assert up.stdout
+        pid = int(up.stdout.readline())
+        assert alive(pid)
+        up.kill()
+    until(lambda: not alive(pid))
+    server = await embedded.start(paths)
+    await server.stop()
+
+
+async def test_it_starts_again_at_once_when_its_starter_is_killed(paths: Paths) -> None:
+    with starter(paths) as up:
+        assert up.stdout
+        up.stdout.readline()
+        up.kill()
+    server = await embedded.start(paths)
+    assert await fetch(server.dsn, "SELECT 1") == 1
+    await server.stop()
+
+
+async def test_a_server_left_behind_is_ended_first(paths: Paths) -> None:
+    await (await embedded.start(paths)).stop()
+    account = server_account(paths.postgres)
+    command: list[str | Path] = [
+        program_folder(paths, account) / "postgres",
+        "-D",
+        paths.postgres / "data",
+        "-c",
+        "listen_addresses=",
+        "-k",
+        paths.postgres,
+    ]
+    with (paths.logs / "left-behind.log").open("ab") as log:
+        left = account.start(command, log)
+    until((paths.postgres / ".s.PGSQL.5432").exists)
+    server = await embedded.start(paths)
+    try:
+        assert left.wait() == 0
+        assert await fetch(server.dsn, "SELECT 1") == 1
+    finally:
+        await server.stop()
+
+
+async def test_a_stale_pid_file_that_names_a_stranger_does_not_hinder(paths: Paths) -> None:
+    await (await embedded.start(paths)).stop()
+    for name in ("data/postmaster.pid", ".s.PGSQL.5432.lock"):
+        (paths.postgres / name).write_text(f"{os.getpid()}\n{paths.postgres / 'data'}\n1\n5432\n{paths.postgres}\n\n 1 1\nready\n")
+        os.chown(paths.postgres / name, paths.postgres.stat().st_uid, -1)
+    server = await embedded.start(paths)
+    await server.stop()
+
+
+async def test_kill_in_the_middle_of_the_first_start_is_survived(folder: Path) -> None:
+    paths = Paths(folder / "state")
+    with starter(paths) as up:
+        until(lambda: list(paths.postgres.glob("new-*/data/base")))
+        up.kill()
+    assert not (paths.postgres / "data").exists()
+    server = await embedded.start(paths)
+    try:
+        assert await fetch(server.dsn, "SELECT 1") == 1
+    finally:
+        await server.stop()
+    assert not [path for path in paths.postgres.iterdir() if path.name.startswith("new-") and any(path.iterdir())]
+
+
+async def test_a_path_too_long_for_a_socket_is_refused(folder: Path) -> None:
+    with pytest.raises(EmbeddedError, match=r"107 bytes.*--state"):
+        await embedded.start(Paths(folder / ("x" * 100)))
+
+
+async def test_another_major_version_is_refused(paths: Paths) -> None:
+    await (await embedded.start(paths)).stop()
+    version = paths.postgres / "data" / "PG_VERSION"
+    version.write_text("15\n")
+    try:
+        with pytest.raises(EmbeddedError, match="made by Postgres 15"):
+            await embedded.start(paths)
+    finally:
+        version.write_text("18\n")
+
+
+async def test_a_server_that_cannot_start_says_why_and_is_gone(paths: Paths) -> None:
+    await (await embedded.start(paths)).stop()
+    settings = paths.postgres / "data" / "postgresql.auto.conf"
+    settings.write_text("nonsense = 1\n")
+    try:
+        with pytest.raises(EmbeddedError, match="nonsense"):
+            await embedded.start(paths)
+    finally:
+        settings.write_text("")
+    assert not _processes_in(paths.postgres / "data")
+    await (await embedded.start(paths)).stop()
+
+
+WITHOUT_ORG = """
+SELECT array_agg(t.tablename::text) FROM pg_tables t
+WHERE schemaname = 'public' AND tablename <> 'alembic_version' AND NOT EXISTS (
+    SELECT FROM information_schema.columns c WHERE c.table_name = t.tablename AND c.column_name = 'org_id')
+"""
+
+
+async def test_tables_come_up_once_also_when_two_ask_at_once(server: EmbeddedPostgres) -> None:
+    await asyncio.gather(migrate(server.dsn), migrate(server.dsn))
+    assert await fetch(server.dsn, "SELECT version_num FROM alembic_version") == newest()
+    assert await fetch(server.dsn, WITHOUT_ORG) is None
+    await migrate(server.dsn)
+    assert "alembic" not in sys.modules  # a child did the work
+
+
+async def test_a_database_of_a_newer_version_is_refused(server: EmbeddedPostgres) -> None:
+    await migrate(server.dsn)
+    await fetch(server.dsn, "UPDATE alembic_version SET version_num = '9999'")
+    try:
+        with pytest.raises(SchemaError, match="9999"):
+            await migrate(server.dsn)
+    finally:
+        await fetch(server.dsn, f"UPDATE alembic_version SET version_num = '{newest()}'")
+
+
+async def test_a_migration_that_fails_changes_nothing(server: EmbeddedPostgres) -> None:
+    connection = await asyncpg.connect(server.dsn)
+    await connection.execute("DROP DATABASE IF EXISTS broken")
+    await connection.execute("CREATE DATABASE broken")
+    await connection.close()
+    broken = server.dsn.replace("/postgres?", "/broken?")
+    await fetch(broken, "CREATE TABLE usage ()")  # in the way of 0001_first.sql
+    with pytest.raises(SchemaError, match='relation "usage" already exists'):
+        await migrate(broken)
+    assert await fetch(broken, "SELECT array_agg(tablename::text) FROM pg_tables WHERE schemaname = 'public'") == ["usage"]
+
+
+def test_revisions_are_numbered_by_file() -> None:
+    for file in (MIGRATIONS / "versions").glob("[0-9]*.py"):
+        assert f'revision = "{file.name.partition("_")[0]}"' in file.read_text()
+
+
+async def test_pool(server: EmbeddedPostgres, paths: Paths) -> None:
+    settings = load(state_dir=paths.state)
+    pool = await connect_pool(dsn(settings), application="test")
+    value = {"a": [1, None, "ü"]}
+    assert await pool.fetchval("SELECT $1::jsonb", value) == value
+    assert await pool.fetchval("SELECT current_setting('application_name')") == "pilotlight test"
+    assert await pool.fetchval("SELECT current_setting('statement_timeout')") == "30s"
+    await pool.close()
+
+
+async def test_a_server_that_is_away_is_one_clear_error(paths: Paths) -> None:
+    await (await embedded.start(paths)).stop()
+    password = (paths.secrets / "database.password").read_text()
+    for place in (dsn(load(state_dir=paths.state)), f"postgresql://a:{password}@127.0.0.1:1/x", f"a:{password}@nonsense"):
+        with pytest.raises(Unreachable, match="pilotlight up") as caught:
+            await connect_pool(place, application="test")
+        assert password not in str(caught.value)
+
+
+def test_no_database_known(folder: Path) -> None:
+    with pytest.raises(Unreachable, match="DATABASE_URL"):
+        dsn(load(state_dir=folder, database_url=""))
