@@ -66,7 +66,7 @@ async def wake(bench: Bench, name: str, key: str) -> dict[str, Any]:
     await bench.until_zero(name)
     await asyncio.sleep(0.5)  # the dead replica's memory is given back by the kernel meanwhile
     seconds, request_id = await bench.first_token(name, key, QUESTION)
-    row = await bench.row(name, request_id)
+    row = await bench.row(request_id)
     if row["start"] != "cold":
         raise RuntimeError(f"a wake that was not cold: {row}")
     return {"seconds": seconds} | {phase["name"]: phase["seconds"] for phase in row["phases"]}

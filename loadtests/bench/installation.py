@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from pilotlight.cli.api import Api
+from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.up import Installation
 from pilotlight.settings import load
 from snapshots.pack import pack
@@ -65,15 +65,14 @@ class Bench:
                 raise RuntimeError(f"wake of {name} gave HTTP {answer.status_code} and no token")
             return took, answer.headers["x-request-id"]
 
-    async def row(self, name: str, request_id: str) -> dict[str, Any]:
+    async def row(self, request_id: str) -> dict[str, Any]:
         """The settled usage row of a request."""
         while True:
-            rows = (await self.call("GET", "/usage", params={"endpoint": name, "limit": 50}))["rows"]
-            for row in rows:
-                if row["event_id"] == request_id:
-                    found: dict[str, Any] = row
-                    return found
-            await asyncio.sleep(0.05)
+            try:
+                row: dict[str, Any] = await self.call("GET", f"/requests/{request_id}")
+                return row
+            except ApiError:
+                await asyncio.sleep(0.05)  # 404 until it is settled
 
 
 @asynccontextmanager

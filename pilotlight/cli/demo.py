@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pilotlight.cli.api import Api
+from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.show import print_usage, print_waterfall
 from pilotlight.cli.up import Installation
 from pilotlight.settings import Settings, load
@@ -192,8 +192,8 @@ async def _settled(api: Api, request_id: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     async def there() -> bool:
-        rows = (await asyncio.to_thread(api.call, "GET", "/usage", params={"endpoint": ENDPOINT}))["rows"]
-        found.update(next((row for row in rows if row["event_id"] == request_id), {}))
+        with contextlib.suppress(ApiError):  # 404 until it is settled
+            found.update(await asyncio.to_thread(api.call, "GET", f"/requests/{request_id}"))
         return bool(found)
 
     await _until(there, 15, f"no usage row for request {request_id} in 15 s")

@@ -82,5 +82,5 @@ def print_waterfall(console: Console, phases: list[dict[str, Any]], total_second
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=True, overflow="ignore")
     return table

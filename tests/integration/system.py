@@ -149,6 +149,19 @@ class System:
         found: list[dict[str, Any]] = wait_until(enough, seconds, f"{rows} usage rows of {name}")
         return found
 
+    def request(self, request_id: str, seconds: float = 20) -> dict[str, Any]:
+        """The settled row of one request, its phases included."""
+
+        def settled() -> dict[str, Any] | None:
+            try:
+                row: dict[str, Any] = self.api.call("GET", f"/requests/{request_id}")
+            except ApiError:
+                return None
+            return row
+
+        found: dict[str, Any] = wait_until(settled, seconds, f"request {request_id} is settled")
+        return found
+
     def processes(self) -> dict[int, str]:
         """Every living process of this installation, by its environment: pid → command line."""
         mark = f"PILOTLIGHT_STATE_DIR={self.state}".encode()

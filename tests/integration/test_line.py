@@ -44,7 +44,7 @@ def test_a_call_wakes_the_endpoint_streams_is_billed_and_it_goes_back_to_zero(sy
     assert usage is not None
     replica = system.until_ready("demo")
     rows = {row["event_id"]: row for row in system.usage("demo", 2)}
-    cold_row, warm_row = rows[raw.headers["x-request-id"]], rows[warm.headers["x-request-id"]]
+    cold_row, warm_row = (system.request(answer.headers["x-request-id"]) for answer in (raw, warm))
     assert (warm_row["input_tokens"], warm_row["output_tokens"]) == (usage.prompt_tokens, usage.completion_tokens)
     assert (cold_row["start"], cold_row["finish"], cold_row["count_source"]) == ("cold", "complete", "engine")
     assert float(cold_row["cost"]) > 0

@@ -1,0 +1,286 @@
+"""What the router's warm path costs: CPU time per request and per relayed chunk, beside nginx, in the same run.
+
+    python -m loadtests.bench.relay [--requests 20000] [--rounds 3] [--json]
+
+One router worker and one nginx worker (where `nginx` is installed), the same back end on a Unix socket, the same client with
+32 kept-alive connections. The figure is utime + stime of the process under test, all its threads included, from
+/proc/PID/stat, divided by requests or chunks: unlike times, it hardly depends on what else runs. Medians of the rounds.
+The router checks keys, reads bodies, holds, meters and writes durable records; the settler's share is not in here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httptools
+import uvloop
+
+from activator.wire import EndpointRow, ReplicaRow, RevisionRow
+from pilotlight.keys import ensure_pepper, hash_key, mint
+from pilotlight.settings import Paths
+from router.ledger.wire import KeyRow, Policy
+from tests.fakes import FakeActivator, FakeLedger
+
+CONNECTIONS = 32
+CHUNKS = 200  # of a streamed answer
+TICKS = os.sysconf("SC_CLK_TCK")
+CASES = {"json": "a 270-byte JSON answer", "json4k": "the same, with a 4 KB prompt", "stream": f"one of {CHUNKS} relayed SSE chunks"}
+
+LAUNCH = """
+import socket, sys
+from pilotlight import logs, settings
+from router import worker
+logs.configure("router")
+worker.run(settings.load(), socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=2048), plain=sys.argv[2] == "plain")
+"""
+
+NGINX = """
+worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; user root;
+events {{ worker_connections 1024; }}
+http {{ access_log off; client_body_temp_path {folder}/t; proxy_temp_path {folder}/t; fastcgi_temp_path {folder}/t;
+  uwsgi_temp_path {folder}/t; scgi_temp_path {folder}/t; keepalive_requests 1000000; client_body_buffer_size 64k;
+  upstream back {{ server unix:{folder}/back.sock; keepalive 64; keepalive_requests 1000000; }}
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering {buffering}; }} }} }}
+"""
+
+
+class Back(asyncio.Protocol):
+    """The replica: as little as can be."""
+
+    body = json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"message": {"content": "x" * 150}}], "usage": {}}).encode()
+    answer = (
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-pilotlight-usage: 9;0;16\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    )
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    event = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+    done = b": pilotlight-usage 9;0;200\n\ndata: [DONE]\n\n"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.parser = httptools.HttpRequestParser(self)
+        self.stream = False
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        self.stream = b'"stream": true' in body
+
+    def on_message_complete(self) -> None:
+        if self.stream:
+            self.transport.write(self.head)
+            self.left = CHUNKS
+            asyncio.get_running_loop().call_soon(self.next_chunk)
+        else:
+            self.transport.write(self.answer)
+
+    def next_chunk(self) -> None:
+        if self.left:
+            self.left -= 1
+            self.transport.write(b"%x\r\n%s\r\n" % (len(self.event), self.event))
+            asyncio.get_running_loop().call_later(0.002, self.next_chunk)
+        else:
+            self.transport.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(self.done), self.done))
+
+
+class Caller(asyncio.Protocol):
+    """One kept-alive connection that asks again as soon as it is answered."""
+
+    def __init__(self, request: bytes, left: list[int], over: asyncio.Event) -> None:
+        self.request, self.left, self.over = request, left, over
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.parser = httptools.HttpResponseParser(self)
+        self.ask()
+
+    def ask(self) -> None:
+        if self.left[0] > 0:
+            self.left[0] -= 1
+            self.transport.write(self.request)
+        else:
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_headers_complete(self) -> None:
+        assert self.parser.get_status_code() == 200, self.parser.get_status_code()
+
+    def on_message_complete(self) -> None:
+        self.left[1] -= 1
+        if self.left[1] == 0:
+            self.over.set()
+        self.ask()
+
+
+@dataclass
+class Target:
+    name: str
+    port: int
+    pid: int
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+async def load(port: int, request: bytes, count: int, *, tls: bool = False) -> float:
+    """Seconds that `count` requests took."""
+    loop, left, over = asyncio.get_running_loop(), [count, count], asyncio.Event()
+    context = None
+    if tls:
+        import ssl
+
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    began = time.perf_counter()
+    for _ in range(CONNECTIONS):
+        await loop.create_connection(lambda: Caller(request, left, over), "127.0.0.1", port, ssl=context)
+    await asyncio.wait_for(over.wait(), 300)
+    return time.perf_counter() - began
+
+
+def request(key: str, case: str) -> bytes:
+    prompt = "hello " * 680 if case == "json4k" else "hello there"
+    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": prompt}], "max_tokens": 16, "stream": case == "stream"})
+    head = f"POST /e/tiny/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+    return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+async def listening(port: int) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)  # another program's start: nothing to wait on
+                continue
+            writer.close()
+            return
+
+
+@contextlib.asynccontextmanager
+async def running(arguments: list[str], **environment: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(arguments, env={**os.environ, **environment})  # noqa: ASYNC220
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(process.wait)
+
+
+@contextlib.asynccontextmanager
+async def router(folder: Path, *, tls: bool) -> AsyncIterator[tuple[Target, str]]:
+    paths = Paths(folder / ("tls" if tls else "plain"))
+    paths.make()
+    key = mint()
+    row = KeyRow(hash=hash_key(ensure_pepper(paths), key).hex(), key_id="k", org_id="o", endpoint_id="e", scope="inference")
+    replica = ReplicaRow(replica_id="p", address=f"unix:{folder}/back.sock", slots=64)
+    revision = RevisionRow(revision_id="r", task="generate", replicas=(replica,))
+    endpoint = EndpointRow(
+        name="tiny", org_id="o", endpoint_id="e", created=1, task="generate", max_held=100, hold_seconds=30, route=(("r", 100),),
+        revisions=(revision,),
+    )  # fmt: skip
+    activator = FakeActivator(paths.address("activator"), endpoint)
+    ledger = FakeLedger(paths.address("ledger"), Policy(version=1, keys=(row,)))
+    await activator.start()
+    await ledger.start()
+    port = free_port()
+    environment = {"PILOTLIGHT_STATE_DIR": str(paths.state), "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port())}
+    async with running([sys.executable, "-c", LAUNCH, str(port), "tls" if tls else "plain"], **environment) as process:
+        await listening(port)
+        await activator.until(lambda: activator.acknowledged > 0, seconds=20)
+        yield Target("router over TLS" if tls else "router", port, process.pid), key
+    await activator.stop()
+    await ledger.stop()
+
+
+@contextlib.asynccontextmanager
+async def nginx(folder: Path) -> AsyncIterator[Target]:
+    port = free_port()
+    (folder / "t").mkdir()
+    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port, buffering="off"))
+    async with running(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)]) as process:
+        await listening(port)
+        worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+        yield Target("nginx", port, worker)
+
+
+async def measure(target: Target, key: str, case: str, count: int) -> dict[str, float]:
+    requests = max(count // CHUNKS, 2 * CONNECTIONS) if case == "stream" else count
+    payload = request(key, case)
+    tls = "TLS" in target.name
+    await load(target.port, payload, CONNECTIONS if case == "stream" else count // 10, tls=tls)  # warm up
+    before = cpu_seconds(target.pid)
+    seconds = await load(target.port, payload, requests, tls=tls)
+    units = requests * CHUNKS if case == "stream" else requests
+    return {"cpu_us": (cpu_seconds(target.pid) - before) / units * 1e6, "per_second": units / seconds}
+
+
+async def bench(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    loop = asyncio.get_running_loop()
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    with tempfile.TemporaryDirectory(prefix="pl") as name:
+        folder = Path(name)
+        await loop.create_unix_server(Back, f"{folder}/back.sock")
+        async with contextlib.AsyncExitStack() as stack:
+            plain, key = await stack.enter_async_context(router(folder, tls=False))
+            secure, other_key = await stack.enter_async_context(router(folder, tls=True))
+            targets = [(plain, key), (secure, other_key)]
+            if shutil.which("nginx"):
+                targets.append((await stack.enter_async_context(nginx(folder)), key))
+            for _ in range(rounds):  # interleaved, so that what else the machine does hits all alike
+                for target, its_key in targets:
+                    for case in CASES:
+                        results.setdefault(target.name, {}).setdefault(case, []).append(await measure(target, its_key, case, count))
+    return {
+        target: {case: {field: statistics.median(r[field] for r in runs) for field in runs[0]} for case, runs in cases.items()}
+        for target, cases in results.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    given = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        results = runner.run(bench(given.requests, given.rounds))
+    if given.json:
+        print(json.dumps(results, indent=2))
+        return
+    for case, what in CASES.items():
+        print(f"{what}:")
+        for target, cases in results.items():
+            print(f"  {target:18} {cases[case]['cpu_us']:7.1f} µs CPU   {cases[case]['per_second']:9.0f}/s")
+    if "nginx" not in results:
+        print("nginx is not installed: no peer was measured", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""`python -m router.admin`: the admin API on a Unix socket only its owner may use; the router relays /api to it.
+
+A process of its own, so that a heavy listing never delays a token. It keeps no state: kill -9 costs the requests it was
+answering, nothing more.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import uvicorn
+
+from pilotlight import keys, logs, settings
+from pilotlight.frames import split
+from router.admin.app import make_app
+from router.admin.store import AdminStore
+from router.ledger.postgres import Database
+
+
+def listen(path: str) -> socket.socket:
+    """Bind the socket, 0600 from the first moment, in place of one a dead process left."""
+    Path(path).unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    return listener
+
+
+def main() -> None:
+    logs.configure("admin")
+    given = settings.load()
+    paths = given.paths
+    paths.make()
+    app = make_app(
+        store=AdminStore(Database(given, application="admin")),
+        activator=paths.address("activator"),
+        admin_key=keys.ensure_admin_key(paths),
+        pepper=keys.ensure_pepper(paths),
+    )
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, server_header=False)
+    uvicorn.Server(config).run(sockets=[listen(split(paths.address("admin"))[1])])
+
+
+if __name__ == "__main__":
+    main()

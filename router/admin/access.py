@@ -1,0 +1,65 @@
+"""Who may use the admin API, and the one shape of its errors.
+
+Step 2's counterpart for the admin API: every request carries the installation's admin key as a bearer token, compared in
+constant time, before anything else is looked at.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from router.errors import NotFound, RouterError, Unauthorized, WrongMethod
+
+
+class RequireAdminKey:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, *, key: str) -> None:
+        self._app, self._expected = app, key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+            scheme, _, key = given.partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._expected):
+                refusal = Unauthorized("this needs the admin key: send `Authorization: Bearer KEY` with the key in STATE/secrets/admin.key")
+                await answer(refusal)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def answer(error: RouterError) -> JSONResponse:
+    headers = {}
+    if error.retry_after:
+        headers["retry-after"] = str(math.ceil(error.retry_after))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+
+
+async def on_router_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RouterError)
+    return answer(error)
+
+
+async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's own: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        response = answer(WrongMethod(f"{request.url.path} does not take {request.method}"))
+        response.headers.update(error.headers or {})
+        return response
+    if error.status_code == 404:
+        return answer(NotFound(f"there is no {request.url.path} in the admin API"))
+    return JSONResponse(RouterError(error.detail).body(), status_code=error.status_code)
+
+
+async def on_crash(request: Request, error: Exception) -> JSONResponse:
+    """Ours: Starlette logs the traceback, the caller learns no more than that."""
+    return JSONResponse(RouterError("an error of ours; it is in the log of the admin process").body(), status_code=500)

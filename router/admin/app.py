@@ -1,0 +1,25 @@
+"""The admin API: every path under /api/v1, JSON in and out, errors in OpenAI's shape, behind the admin key."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+
+from router.admin.access import RequireAdminKey, on_crash, on_http_exception, on_router_error
+from router.admin.endpoints import Endpoints
+from router.admin.keys import Keys
+from router.admin.store import AdminStore
+from router.admin.usage import Usage
+from router.errors import RouterError
+
+
+def make_app(*, store: AdminStore, activator: str, admin_key: str, pepper: bytes) -> Starlette:
+    """`activator` is its frame address."""
+    routes = Endpoints(store, activator=activator).routes() + Keys(store, pepper=pepper).routes() + Usage(store).routes()
+    return Starlette(
+        routes=[Mount("/api/v1", routes=routes)],
+        middleware=[Middleware(RequireAdminKey, key=admin_key)],
+        exception_handlers={RouterError: on_router_error, HTTPException: on_http_exception, Exception: on_crash},
+    )

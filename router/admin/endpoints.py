@@ -1,0 +1,93 @@
+"""Endpoints over the admin API: read from Postgres, changed only by commands to the activator, their one writer.
+
+The failure to survive is an activator that is away or dies in the middle: the caller gets a 503 with Retry-After, and a
+command that did take effect is found there by the next GET. A PUT repeated makes another revision of the same
+configuration, nothing worse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from activator.client import ActivatorError, command
+from activator.wire import Deploy, Done, Remove, Status
+from pilotlight.frames import FrameError
+from router.admin.bodies import ENDPOINT_NAME, EndpointBody, read_body
+from router.admin.store import AdminStore, Row
+from router.errors import BadRequest, NotFound, Unavailable
+
+COMMAND_SECONDS = 30.0
+ORG = "default"  # the installation's admin key acts for this organisation
+
+
+class Endpoints:
+    """`activator` is its address."""
+
+    def __init__(self, store: AdminStore, *, activator: str) -> None:
+        self._store, self._activator = store, activator
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/endpoints", self.list, methods=["GET"]),
+            Route("/endpoints/{name}", self.get, methods=["GET"]),
+            Route("/endpoints/{name}", self.put, methods=["PUT"]),
+            Route("/endpoints/{name}", self.delete, methods=["DELETE"]),
+            Route("/status", self.status, methods=["GET"]),
+        ]
+
+    async def list(self, request: Request) -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [shown(row) for row in await self._store.endpoints()]})
+
+    async def get(self, request: Request) -> JSONResponse:
+        return JSONResponse(shown(await find_endpoint(self._store, request.path_params["name"])))
+
+    async def put(self, request: Request) -> JSONResponse:
+        """Make a revision and put the whole route on it. Answers the endpoint as it is then."""
+        name = request.path_params["name"]
+        if not re.fullmatch(ENDPOINT_NAME, name):
+            raise BadRequest("an endpoint's name has 1 to 63 of a-z, 0-9 and inner hyphens", param="name")
+        body = await read_body(request, EndpointBody)
+        done = await self._command(Deploy(org_id=ORG, name=name, **body.model_dump()))
+        try:
+            row = await self._store.endpoint(name)
+        except Unavailable:
+            row = None  # deployed all the same: the activator may go on without Postgres
+        return JSONResponse(shown(row) if row else {"object": "endpoint", "name": name, **done.result})
+
+    async def delete(self, request: Request) -> JSONResponse:
+        row = await find_endpoint(self._store, request.path_params["name"])
+        await self._command(Remove(org_id=ORG, name=row["name"]))
+        return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True})
+
+    async def status(self, request: Request) -> JSONResponse:
+        """Every endpoint, revision, replica and node, as the activator sees them now."""
+        return JSONResponse((await self._command(Status())).result)
+
+    async def _command(self, frame: Deploy | Remove | Status) -> Done:
+        try:
+            async with asyncio.timeout(COMMAND_SECONDS):
+                return await command(self._activator, frame)
+        except (OSError, TimeoutError, FrameError) as error:
+            raise Unavailable("the activator is away for the moment: try again", retry_after=2.0) from error
+        except ActivatorError as error:
+            if str(error).endswith("try again"):  # it died in the middle, and has not refused
+                raise Unavailable(str(error), retry_after=2.0) from error
+            raise BadRequest(str(error)) from error
+
+
+async def find_endpoint(store: AdminStore, name: str) -> Row:
+    """Raises NotFound, Unavailable."""
+    row = await store.endpoint(name) if re.fullmatch(ENDPOINT_NAME, name) else None
+    if row is None:
+        raise NotFound(f"there is no endpoint {name!r}: GET /api/v1/endpoints lists them", param="name")
+    return row
+
+
+def shown(row: Row) -> dict[str, Any]:
+    return {"object": "endpoint", **row}

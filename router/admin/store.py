@@ -1,0 +1,94 @@
+"""What the admin API asks of Postgres, one method a statement of `sql/`. Only keys are written here.
+
+The failure to survive: Postgres away. Each method then raises `Unavailable` at once (503 with Retry-After), and the next
+request finds a fresh connection. Endpoints and revisions are the activator's to write; this only reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from asyncpg.pool import PoolConnectionProxy
+
+from router.errors import Unavailable
+from router.ledger.postgres import AWAY, POISON, Database, read_sql
+
+_SQL = {path.stem: read_sql(path.parent, path.stem) for path in (Path(__file__).parent / "sql").glob("*.sql")}
+JSON_COLUMNS = ("route", "engine_args", "phases")
+
+Row = dict[str, Any]
+
+
+class AdminStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def endpoints(self) -> list[Row]:
+        return await self._fetch("list_endpoints", None)
+
+    async def endpoint(self, name: str) -> Row | None:
+        return await self._fetch_one("list_endpoints", name)
+
+    async def endpoint_id(self, name: str, *, org_id: str) -> str | None:
+        row = await self._fetch_one("find_endpoint_id", name, org_id)
+        return row["endpoint_id"] if row else None
+
+    async def create_key(
+        self, *, key_id: str, org_id: str, endpoint_id: str, name: str, hash: bytes, prefix: str, last_four: str, expires_in: float | None
+    ) -> Row:
+        row = await self._fetch_one("create_key", key_id, org_id, endpoint_id, name, hash, prefix, last_four, expires_in)
+        assert row is not None  # INSERT … RETURNING
+        return row
+
+    async def keys(self, endpoint_id: str) -> list[Row]:
+        return await self._fetch("list_keys", endpoint_id)
+
+    async def revoke_key(self, key_id: str, *, org_id: str) -> Row | None:
+        """None: there is no such key."""
+        return await self._fetch_one("revoke_key", key_id, org_id)
+
+    async def usage(self, *, org_id: str, endpoint_id: str | None, since: float | None, limit: int) -> tuple[list[Row], Row]:
+        """(rows, totals over all that match)."""
+        rows = await self._fetch("list_usage", org_id, endpoint_id, since, limit)
+        totals = await self._fetch_one("sum_usage", org_id, endpoint_id, since)
+        return rows, totals or {}
+
+    async def request(self, event_id: str, *, org_id: str) -> Row | None:
+        return await self._fetch_one("find_request", event_id, org_id)
+
+    async def _fetch(self, statement: str, *values: Any) -> list[Row]:
+        async with self._connection() as connection:
+            return [plain(dict(record)) for record in await connection.fetch(_SQL[statement], *values)]
+
+    async def _fetch_one(self, statement: str, *values: Any) -> Row | None:
+        rows = await self._fetch(statement, *values)
+        return rows[0] if rows else None
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PoolConnectionProxy]:
+        try:
+            async with self._database.connection() as connection:
+                yield connection
+        except POISON:
+            raise
+        except AWAY as error:
+            raise Unavailable("the database is away for the moment: try again", retry_after=2.0) from error
+
+
+def plain(row: Row) -> Row:
+    """As JSON can say it: money as a decimal string, never a float; times as ISO 8601 in UTC; kept JSON taken apart."""
+    for name, value in row.items():
+        if isinstance(value, Decimal):
+            row[name] = format(value, "f")
+        elif isinstance(value, datetime):
+            row[name] = value.astimezone(UTC).isoformat()
+        elif name in JSON_COLUMNS and isinstance(value, str):
+            row[name] = json.loads(value)
+    row.pop("told", None)
+    return row

@@ -1,0 +1,48 @@
+"""Settled usage over the admin API: what the ledger (step 12) has written, newest first, and single requests by id.
+
+Money and sums of it are decimal strings: a float would not be what the row says. Times are ISO 8601, in UTC.
+"""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from router.admin.bodies import UsageQuery, read_query
+from router.admin.endpoints import ORG
+from router.admin.store import AdminStore
+from router.errors import NotFound
+
+
+class Usage:
+    def __init__(self, store: AdminStore) -> None:
+        self._store = store
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/usage", self.list, methods=["GET"]),
+            Route("/requests/{event_id}", self.get, methods=["GET"]),
+        ]
+
+    async def list(self, request: Request) -> JSONResponse:
+        """Rows up to `limit`, and totals over all that match."""
+        query = read_query(request, UsageQuery)
+        endpoint_id = None
+        if query.endpoint is not None:
+            endpoint_id = await self._store.endpoint_id(query.endpoint, org_id=ORG) if "\0" not in query.endpoint else None
+            if endpoint_id is None:
+                raise NotFound(f"there is no endpoint {query.endpoint!r}: GET /api/v1/endpoints lists them", param="endpoint")
+        rows, totals = await self._store.usage(org_id=ORG, endpoint_id=endpoint_id, since=query.since, limit=query.limit)
+        return JSONResponse({"rows": rows, "totals": totals, "has_more": totals["requests"] > len(rows)})
+
+    async def get(self, request: Request) -> JSONResponse:
+        event_id = request.path_params["event_id"]
+        row = await self._store.request(event_id, org_id=ORG) if "\0" not in event_id else None
+        if row is None:
+            raise NotFound(
+                f"no settled request {event_id!r}. One that has just ended is settled within a second, or three where the "
+                "engine's journal is waited for: look again; one still running has no row yet.",
+                param="event_id",
+            )
+        return JSONResponse({"object": "request", **row})

@@ -1,0 +1,59 @@
+"""`python -m router.ledger`: one a router machine. Serves the policy, settles the spool. Steps 2 and 12.
+
+kill -9 at any moment loses nothing: what it knows is in Postgres or still on disk. SIGTERM: what is on disk is settled,
+for at most five seconds; the rest is for the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+
+import uvloop
+
+from pilotlight import logs, settings
+from pilotlight.frames import serve
+from pilotlight.tasks import Tasks
+from router.ledger.follow import Follower
+from router.ledger.join import Join
+from router.ledger.policy import Policies
+from router.ledger.postgres import Database, Listener
+from router.ledger.server import LedgerServer
+from router.ledger.settle import Settler
+from router.ledger.store import LedgerStore
+from router.ledger.tail import Tail
+from router.ledger.wire import ToLedger
+from router.ledger.workers import Workers, files_held
+
+
+async def run(given: settings.Settings) -> None:
+    paths, stop = given.paths, asyncio.Event()
+    paths.make()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    database = Database(given, application="ledger")
+    store, join, tail, workers = LedgerStore(database), Join(), Tail(paths.spool), Workers(lambda: files_held(paths.spool))
+    policies = Policies(file=paths.policy, load=store.live_keys)
+    settler = Settler(join=join, store=store, reject=tail.reject)
+    follower = Follower(tail=tail, join=join, workers=workers, settle=settler.wake)
+    settler.on_settled = follower.wake
+    changed, arrived = [policies.invalidate, settler.prices_changed], [settler.journal_arrived]
+    listener = Listener(database, on_notify={"policy": changed, "journal": arrived}, on_connect=changed + arrived)
+    async with Tasks() as tasks:
+        for work in (listener.run, policies.run, settler.run, settler.run_journal):
+            tasks.spawn(work(), name=work.__qualname__)
+        following = tasks.spawn(follower.run(), name="follow")
+        greeter = LedgerServer(policies=policies, workers=workers, spooled=follower.wake)
+        server = await serve(paths.address("ledger"), ToLedger, greeter.greet)
+        await stop.wait()
+        server.close()
+        following.cancel()
+        await follower.finish()
+    await database.close()
+
+
+if __name__ == "__main__":
+    gc.set_threshold(50_000, 20, 100)  # records make no cycles: looking for some was a quarter of the time
+    logs.configure("ledger")
+    uvloop.run(run(settings.load()))

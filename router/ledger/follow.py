@@ -1,0 +1,122 @@
+"""Follows the spool: what workers write goes into the join; what is settled is deleted; what the dead left is ended.
+
+Step 12. Failures to survive: a notice that never comes (a scan each second), Postgres away for long (nothing is read
+beyond BACKLOG, the disk keeps it), and a worker's death (its files are read to their ends first, then what it opened
+and never ended is given up as lost).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from router.ledger.join import Join
+from router.ledger.tail import SpoolFile, Tail
+from router.ledger.workers import Workers
+
+BACKLOG = 20_000  # complete requests in memory; beyond it the spool is left on disk until Postgres has taken some
+LINGER_SECONDS = 0.02  # what workers write meanwhile is read together
+SCAN_SECONDS = 1.0
+FINISH_SECONDS = 5.0
+
+log = structlog.get_logger()
+
+
+class Follower:
+    """The one reader of the spool. `settle` is called when requests have become ready."""
+
+    def __init__(self, *, tail: Tail, join: Join, workers: Workers, settle: Callable[[], None]) -> None:
+        self._tail, self._join, self._workers, self._settle = tail, join, workers, settle
+        self._grown: dict[str, None] = {}  # files with something to read, in the order of their notices
+        self._lost: set[str] = set()  # dead workers whose open requests have been given up
+        self._awake = asyncio.Event()
+
+    def wake(self, name: str = "") -> None:
+        """This file has grown; without a name: there is room in the join again."""
+        if name and self._tail.file(name) is not None:
+            self._grown[name] = None
+        self._awake.set()
+
+    async def run(self) -> None:
+        scan_at = 0.0
+        while True:
+            if time.monotonic() >= scan_at:
+                self.scan()
+                scan_at = time.monotonic() + SCAN_SECONDS
+            await self.read()
+            await asyncio.sleep(LINGER_SECONDS)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), max(scan_at - time.monotonic(), 0))
+            self._awake.clear()
+
+    async def finish(self) -> None:
+        """Read what is on disk now, and wait FINISH_SECONDS for it to be settled. For the end of the process, after `run`."""
+        self.scan()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_SECONDS):
+                while self._grown or self._join.backlog:
+                    await self.read()
+                    await asyncio.sleep(LINGER_SECONDS)
+
+    def scan(self) -> None:
+        """The named fallback: look at the folder, at the dead, and at what may be deleted."""
+        for file in self._tail.scan():
+            self._grown[file.name] = None
+        dead = self._workers.dead(self._tail.workers(), now=time.monotonic())
+        self._lost &= dead
+        for worker in dead:
+            self._bury(worker)
+        for worker in self._tail.workers():
+            self._sweep(worker, dead=worker in self._lost)
+
+    async def read(self) -> None:
+        """Read what has grown, until there is no more or the join is full."""
+        while self._grown and self._join.backlog < BACKLOG:
+            name = next(iter(self._grown))
+            file = self._tail.files.get(name)
+            if file is None or not self._read_chunk(file):
+                del self._grown[name]
+            self._settle()
+            await asyncio.sleep(0)
+
+    def _read_chunk(self, file: SpoolFile) -> bool:
+        chunk = self._tail.read(file)
+        if chunk.rejected:
+            self._tail.reject(chunk.rejected, source=file.name)
+            log.error(
+                "lines that are no records were kept in rejected.jsonl", action="ledger.reject", file=file.name, lines=len(chunk.rejected)
+            )
+        now = time.monotonic()
+        for record in chunk.records:
+            self._join.add(record, file=file.name, worker=file.worker, now=now)
+        return chunk.more
+
+    def _bury(self, worker: str) -> None:
+        """Give up what a dead worker never ended, once all it did write has been read."""
+        files = self._tail.of_worker(worker)
+        if worker in self._lost or not all(self._tail.is_read(file) for file in files):
+            return
+        for file in files:
+            if file.size > file.offset:
+                torn = self._tail.torn(file)
+                log.warning("a dead worker's torn last line is dropped", action="ledger.torn", file=file.name, bytes=len(torn))
+        self._lost.add(worker)
+        self._join.lost(worker, now=time.monotonic())
+        self._settle()
+
+    def _sweep(self, worker: str, *, dead: bool) -> None:
+        """Delete the files nobody needs: wholly read and settled, and not the one a living worker writes."""
+        files = self._tail.of_worker(worker)
+        for file in files if dead else files[:-1]:
+            whole = dead or file.size == file.offset
+            if whole and self._tail.is_read(file) and self._join.is_clear(file.name):
+                self._tail.delete(file)
+                self._join.forget(file.name)
+                self._grown.pop(file.name, None)
+                log.info("spool file settled", action="ledger.sweep", file=file.name, bytes=file.offset)
+        if dead and not self._tail.of_worker(worker):
+            self._workers.forget(worker)

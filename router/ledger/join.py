@@ -1,0 +1,165 @@
+"""The join: open + end + what the engine journalled become one settlement a request, in whatever order they come.
+
+Step 12, the pure part: no I/O, time is an argument. The failure to survive is repetition: files are read again from
+their start after a crash, lines come twice, Postgres refuses a batch it has taken. Each request goes one way only:
+
+    new ──open──→ open ──end──→ waiting ──journal, or its time is up──→ ready ──Postgres has it──→ settled
+                    │             ↑  └ (an end the engine told in band skips waiting)
+                    └─router lost─┘
+
+An end whose open is not (yet) known stays `new`: a router writes the open first, so the open was in a file that has
+been settled and deleted, and the end with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from router.ledger.record import EndRecord, OpenRecord
+from runtime.wire import UsageEntry
+
+JOURNAL_SECONDS = 3.0  # how long a request whose count was not told in band waits for the engine's journal
+AFTER_OUTAGE_SECONDS = 10.0  # and after Postgres was away: the activator has to reconnect, too, to bring the journal
+
+
+@dataclass(slots=True, eq=False)
+class Case:
+    """One request on its way into `usage`."""
+
+    event_id: str
+    worker: str
+    files: tuple[str, ...] = ()  # the spool files that have lines of it
+    open: OpenRecord | None = None
+    end: EndRecord | None = None
+    engine: UsageEntry | None = None
+    state: Literal["new", "open", "waiting", "ready", "settled"] = "new"
+
+
+class Join:
+    """All requests with a line in a spool file that still exists."""
+
+    def __init__(self) -> None:
+        self._cases: dict[str, Case] = {}
+        self._events: dict[str, list[str]] = defaultdict(list)  # by file: the requests with a line in it
+        self._unsettled: dict[str, int] = defaultdict(int)  # by file: those of them neither new nor settled
+        self._waiting: dict[str, float] = {}  # until when, monotonic seconds
+        self._ready: deque[Case] = deque()
+        self._taken = 0
+        self._not_before = -math.inf
+
+    @property
+    def backlog(self) -> int:
+        """Requests complete but not yet settled: what must be bounded while Postgres is away."""
+        return len(self._waiting) + len(self._ready) + self._taken
+
+    @property
+    def waiting(self) -> list[str]:
+        """Whose journal rows are wanted."""
+        return list(self._waiting)
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def ready(self) -> int:
+        return len(self._ready)
+
+    def add(self, record: OpenRecord | EndRecord, *, file: str, worker: str, now: float) -> None:
+        """Take in a line of a spool file; one that was seen before changes nothing."""
+        case = self._cases.get(record.event_id)
+        if case is None:
+            case = self._cases[record.event_id] = Case(record.event_id, worker)
+        if file not in case.files:
+            case.files += (file,)
+            self._events[file].append(case.event_id)
+            self._unsettled[file] += case.state not in ("new", "settled")
+        if case.state == "settled":
+            return
+        if isinstance(record, EndRecord):
+            if case.end is not None:
+                return
+            case.end = record  # also of a request given up as lost a moment too early
+        elif case.open is None:
+            case.open, case.state = record, "open"
+            for name in case.files:
+                self._unsettled[name] += 1
+        else:
+            return
+        if case.state in ("open", "waiting") and case.end is not None:
+            if case.end.count_source in ("relayed", "none") and case.end.replica_id:
+                self._wait(case, now)
+            else:
+                self._settle(case)
+
+    def lost(self, worker: str, *, now: float) -> None:
+        """The worker is dead and its files are read to their ends: what it opened and did not end, it never will."""
+        for case in self._cases.values():
+            if case.state == "open" and case.worker == worker:
+                self._wait(case, now)
+
+    def journal(self, entries: Iterable[UsageEntry]) -> None:
+        """What engines produced, for requests that wait for it."""
+        for entry in entries:
+            if entry.request_id in self._waiting:
+                case = self._cases[entry.request_id]
+                case.engine = entry
+                self._settle(case)
+
+    def expire(self, *, asked: Iterable[str], at: float) -> None:
+        """The journal was `asked` for these at the time `at` and had nothing: those whose time was up wait no longer."""
+        for event_id in asked:
+            until = self._waiting.get(event_id)
+            if until is not None and until <= at:
+                self._settle(self._cases[event_id])
+
+    def postpone(self, *, now: float) -> None:
+        """Postgres is back: no wait ends before the activator has had time to bring the journals."""
+        self._not_before = now + AFTER_OUTAGE_SECONDS
+        self._waiting = {event_id: max(until, self._not_before) for event_id, until in self._waiting.items()}
+
+    def take(self, limit: int) -> list[Case]:
+        """Up to `limit` requests to settle; each must come back through `settled` or `give_back`."""
+        cases = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+        self._taken += len(cases)
+        return cases
+
+    def settled(self, cases: Iterable[Case]) -> None:
+        """Postgres has them."""
+        for case in cases:
+            case.state, case.open, case.end, case.engine = "settled", None, None, None
+            self._taken -= 1
+            for name in case.files:
+                self._unsettled[name] -= 1
+
+    def give_back(self, cases: Iterable[Case]) -> None:
+        """Postgres does not have them, or may not: first in the queue again."""
+        for case in reversed(list(cases)):
+            self._taken -= 1
+            self._ready.appendleft(case)
+
+    def is_clear(self, file: str) -> bool:
+        """Whether every request with a line in the file is settled."""
+        return not self._unsettled.get(file)
+
+    def forget(self, file: str) -> None:
+        """The file is gone."""
+        self._unsettled.pop(file, None)
+        for event_id in self._events.pop(file, ()):
+            case = self._cases[event_id]
+            case.files = tuple(name for name in case.files if name != file)
+            if not case.files:
+                del self._cases[event_id]
+
+    def _wait(self, case: Case, now: float) -> None:
+        case.state = "waiting"
+        self._waiting[case.event_id] = max(now + JOURNAL_SECONDS, self._not_before)
+
+    def _settle(self, case: Case) -> None:
+        self._waiting.pop(case.event_id, None)
+        case.state = "ready"
+        self._ready.append(case)

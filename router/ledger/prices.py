@@ -1,0 +1,68 @@
+"""What a request costs, exactly: integers only, one rounding, the price pinned by its version.
+
+Step 12. Prices are immutable rows; a new price is a new row with a later `valid_from`. The list is a cache, and being
+out of date is the failure to survive: the settling statement names the newest version it priced with and Postgres
+refuses the batch when there is a newer one (`sql/settle_usage.sql`).
+
+Money is an integer of 1e-10 dollars, the last digit `numeric(20,10)` holds; a price is that per million tokens. So
+tokens × price counts 1e-16 dollars, and a cost is that, rounded half up once.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from router.ledger.record import Finish
+
+INSURED: frozenset[Finish] = frozenset({"upstream_error", "refused", "timeout", "router_lost"})
+"""Zero-completion insurance: a request that ended so, and got no output, costs nothing. A client that left pays for what
+the engine produced for it."""
+
+
+class Unpriced(Exception):
+    """No price was valid for a request when it was admitted; the text says how to add one."""
+
+
+class Price(NamedTuple):
+    version: int
+    org_id: str
+    endpoint_id: str  # "": every endpoint of the organisation; and, of "default", of every organisation without its own
+    valid_from: float  # Unix seconds; -inf: always
+    input: int  # 1e-10 dollars a million tokens
+    cached: int
+    output: int
+
+
+class PriceList:
+    """All prices there are, looked up by endpoint and time of admission."""
+
+    def __init__(self, prices: Iterable[Price] = ()) -> None:
+        self._prices: dict[tuple[str, str], tuple[list[float], list[Price]]] = defaultdict(lambda: ([], []))
+        self.newest = 0  # the highest version in the list
+        for price in sorted(prices, key=lambda price: (price.valid_from, price.version)):
+            times, listed = self._prices["" if price.endpoint_id else price.org_id, price.endpoint_id]
+            times.append(price.valid_from)
+            listed.append(price)
+            self.newest = max(self.newest, price.version)
+
+    def at(self, *, org_id: str, endpoint_id: str, admitted_at: float) -> Price:
+        """The newest price valid at `admitted_at`, in Unix seconds. Raises Unpriced.
+
+        1. the endpoint's own; 2. its organisation's default; 3. the installation's default.
+        """
+        for key in (("", endpoint_id), (org_id, ""), ("default", "")):
+            found = self._prices.get(key)
+            if found and (count := bisect_right(found[0], admitted_at)):
+                return found[1][count - 1]
+        raise Unpriced(f"no price of endpoint {endpoint_id} is valid at {admitted_at}: insert a default into `prices` (endpoint_id null)")
+
+
+def cost(price: Price, *, finish: Finish, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
+    """1e-10 dollars, rounded half up. `cached_tokens` are part of `input_tokens`."""
+    if output_tokens == 0 and finish in INSURED:
+        return 0
+    exact = (input_tokens - cached_tokens) * price.input + cached_tokens * price.cached + output_tokens * price.output
+    return (exact + 500_000) // 1_000_000

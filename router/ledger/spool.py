@@ -1,0 +1,255 @@
+"""Step 12, the worker's side: an append-only file of records, durable before anything is answered.
+
+`open` and `end` are one `write` each; a thread syncs whole groups with one `fdatasync`, opens at once, ends within
+END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn line is cut off again;
+opens raise SpoolFull, ends wait in memory, so what runs can finish), a disk that will not sync (a new file is begun, and
+opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files later).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from pilotlight.files import sync_folder
+from router.errors import SpoolFull
+
+ROTATE_BYTES = 16 << 20
+END_SYNC_SECONDS = 0.004
+TELL_SECONDS = 0.1  # news for the ledger is gathered so long
+RETRY_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+Tell = Callable[[str, int], None]
+
+
+@dataclass(slots=True)
+class _File:
+    name: str
+    descriptor: int
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sync:
+    """What the thread is to do: make everything up to line `target` durable."""
+
+    target: int
+    file: _File | None
+    retired: tuple[_File, ...]
+    folder: Path | None  # set when a file in it is new
+
+
+class Spool:
+    """One worker's spool. `write` and `sync` are the disk: os.write and os.fdatasync, or a broken one in tests."""
+
+    def __init__(
+        self,
+        folder: Path,
+        worker_id: str,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        write: Callable[[int, bytes], int] = os.write,
+        sync: Callable[[int], None] = os.fdatasync,
+    ) -> None:
+        self._folder, self._worker_id, self._loop, self._write, self._sync = folder, worker_id, loop, write, sync
+        self._file: _File | None = None
+        self._number = 0
+        self._retired: list[_File] = []
+        self._fresh = False
+        self._refusing = False
+        self._written = self._opened = self.synced = 0  # lines: in all, up to the last open, durable
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._late: deque[bytes] = deque()  # ends the disk had no room for
+        self._jobs: queue.SimpleQueue[_Sync | None] = queue.SimpleQueue()
+        self._syncing = False
+        self._end_timer: asyncio.TimerHandle | None = None
+        self._tell: Tell | None = None
+        self._grown: dict[str, int] = {}
+        self._tell_timer: asyncio.TimerHandle | None = None
+        self._thread = threading.Thread(target=self._sync_for_ever, name="spool", daemon=True)
+        self._thread.start()
+
+    def open(self, line: bytes) -> int:
+        """Write an open record; returns the number for `when_synced`. Raises SpoolFull."""
+        if self._refusing:
+            raise _full("cannot be synced")
+        try:
+            self._write_late()
+            self._append(line)
+        except OSError as error:
+            raise _full(error.strerror or str(error)) from error
+        self._opened = self._written
+        self._ask()
+        return self._opened
+
+    def end(self, line: bytes) -> None:
+        """Write an end record; where the disk has no room, later."""
+        try:
+            self._write_late()
+            self._append(line)
+        except OSError as error:
+            if not self._late:
+                log.error("the spool takes no more; new requests are refused", action="spool_full", reason=str(error))
+                self._loop.call_later(RETRY_SECONDS, self._retry_late)
+            self._late.append(line)
+            return
+        self._ask_soon()
+
+    def when_synced(self, number: int, callback: Callable[[], None]) -> None:
+        """Call once line `number` is durable (later, from the loop)."""
+        self._waiting.append((number, callback))
+
+    def tell(self, tell: Tell | None) -> None:
+        """Whom to tell how far which file has grown; None: nobody for now. Begins with the file that is being written."""
+        self._tell = tell
+        if tell is not None and self._file is not None:
+            tell(self._file.name, self._file.size)
+
+    def close(self) -> None:
+        """Make all durable and stop the thread. Blocks for one sync: only when the loop has nothing else to do."""
+        self._retry_late()
+        if self._file is not None:
+            self._retire()
+        self._jobs.put(self._job())
+        self._jobs.put(None)
+        self._thread.join()
+        self._tell_now()
+
+    # Writing
+
+    def _append(self, line: bytes) -> None:
+        file = self._file
+        if file is None or file.size + len(line) > ROTATE_BYTES:
+            file = self._rotate()
+        written = self._write(file.descriptor, line)
+        if written != len(line):
+            self._cut(file)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        file.size += written
+        self._written += 1
+
+    def _rotate(self) -> _File:
+        name = f"{self._worker_id}.{self._number}.jsonl"
+        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if self._file is not None:
+            self._retire()
+        self._number += 1
+        self._fresh = True
+        self._file = _File(name, descriptor)
+        return self._file
+
+    def _retire(self) -> None:
+        assert self._file is not None
+        self._grown[self._file.name] = self._file.size
+        self._retired.append(self._file)
+        self._file = None
+
+    def _cut(self, file: _File) -> None:
+        """Take back a torn line; where that fails too, it stays the last of its file."""
+        try:
+            os.ftruncate(file.descriptor, file.size)
+        except OSError:
+            self._retire()
+
+    def _write_late(self) -> None:
+        while self._late:
+            self._append(self._late[0])
+            self._late.popleft()
+
+    def _retry_late(self) -> None:
+        try:
+            self._write_late()
+        except OSError:
+            self._loop.call_later(RETRY_SECONDS, self._retry_late)
+        self._ask_soon()
+
+    # Syncing
+
+    def _job(self) -> _Sync:
+        job = _Sync(self._written, self._file, tuple(self._retired), self._folder if self._fresh else None)
+        self._retired, self._fresh = [], False
+        return job
+
+    def _ask(self) -> None:
+        if not self._syncing:
+            self._syncing = True
+            self._jobs.put(self._job())
+
+    def _ask_soon(self) -> None:
+        if self._end_timer is None and not self._syncing:
+            self._end_timer = self._loop.call_later(END_SYNC_SECONDS, self._ask_late)
+
+    def _ask_late(self) -> None:
+        self._end_timer = None
+        if self._written > self.synced:
+            self._ask()
+
+    def _sync_for_ever(self) -> None:
+        """The thread. It alone closes files."""
+        while (job := self._jobs.get()) is not None:
+            error: OSError | None = None
+            try:
+                for file in (*job.retired, *((job.file,) if job.file else ())):
+                    self._sync(file.descriptor)
+                if job.folder:
+                    sync_folder(job.folder)
+            except OSError as failure:
+                error = failure
+            for file in job.retired:
+                os.close(file.descriptor)
+            try:
+                self._loop.call_soon_threadsafe(self._done, job, error)
+            except RuntimeError:
+                pass  # the loop is closed: the process is ending
+
+    def _done(self, job: _Sync, error: OSError | None) -> None:
+        self._syncing = False
+        self.synced = job.target
+        if error is not None:
+            self._unsynced(job, error)
+        due = [callback for number, callback in self._waiting if number <= job.target]
+        if due:
+            self._waiting = [entry for entry in self._waiting if entry[0] > job.target]
+        if self._opened > job.target:
+            self._ask()
+        elif self._written > job.target:
+            self._ask_soon()
+        if self._file is not None:
+            self._grown[self._file.name] = self._file.size
+        if self._tell_timer is None:
+            self._tell_timer = self._loop.call_later(TELL_SECONDS, self._tell_now)
+        for callback in due:
+            callback()
+
+    def _unsynced(self, job: _Sync, error: OSError) -> None:
+        """What is in this file may be lost with the power, and only then. Begin another, and refuse opens meanwhile."""
+        log.error("the spool could not be synced; new requests are refused", action="spool_sync", reason=str(error))
+        if job.file is self._file is not None:
+            self._retire()
+        self._refusing = True
+        self._loop.call_later(RETRY_SECONDS, self._accept)
+
+    def _accept(self) -> None:
+        self._refusing = False
+
+    def _tell_now(self) -> None:
+        self._tell_timer = None
+        grown, self._grown = self._grown, {}
+        if self._tell is not None:
+            for name, size in grown.items():
+                self._tell(name, size)
+
+
+def _full(reason: str) -> SpoolFull:
+    return SpoolFull(f"This router cannot write its usage records ({reason}), so it takes no requests. Its operator must free disk space.")

@@ -1,0 +1,71 @@
+"""What the ledger asks of Postgres, one method a statement of `sql/`. Each raises postgres.AWAY or postgres.POISON.
+
+Step 12. All of it may be repeated: nothing here changes a row that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+from router.ledger.postgres import Database, read_sql
+from router.ledger.prices import Price, PriceList
+from router.ledger.row import UsageRow
+from router.ledger.wire import KeyRow
+from runtime.wire import UsageEntry
+
+_FOLDER = Path(__file__).parent / "sql"
+_SETTLE_USAGE = read_sql(_FOLDER, "settle_usage")
+_FIND_JOURNAL = read_sql(_FOLDER, "find_journal")
+_LIST_PRICES = read_sql(_FOLDER, "list_prices")
+_LIST_LIVE_KEYS = read_sql(_FOLDER, "list_live_keys")
+
+
+class Settled(NamedTuple):
+    newest_price: int  # another one than the rows were priced with: none of them was written
+    written: int  # rows that were not there before
+
+
+class LedgerStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def settle(self, rows: Sequence[UsageRow], *, newest_price: int) -> Settled:
+        """Write the rows, all or none; those that are there already stay as they are."""
+        async with self._database.connection() as connection:
+            record = await connection.fetchrow(_SETTLE_USAGE, *zip(*rows, strict=True), newest_price)
+        assert record is not None  # the statement always returns one row
+        return Settled(record["newest"], record["written"])
+
+    async def journal(self, request_ids: Sequence[str]) -> list[UsageEntry]:
+        async with self._database.connection() as connection:
+            records = await connection.fetch(_FIND_JOURNAL, request_ids)
+        return [UsageEntry(**record) for record in records]
+
+    async def prices(self) -> PriceList:
+        async with self._database.connection() as connection:
+            records = await connection.fetch(_LIST_PRICES)
+        return PriceList(
+            Price(
+                version=record["version"],
+                org_id=record["org_id"],
+                endpoint_id=record["endpoint_id"],
+                valid_from=record["valid_from"],
+                input=_units(record["input_per_million"]),
+                cached=_units(record["cached_per_million"]),
+                output=_units(record["output_per_million"]),
+            )
+            for record in records
+        )
+
+    async def live_keys(self) -> tuple[KeyRow, ...]:
+        async with self._database.connection() as connection:
+            records = await connection.fetch(_LIST_LIVE_KEYS)
+        return tuple(KeyRow(**record) for record in records)
+
+
+def _units(dollars: Decimal) -> int:
+    """numeric(20,10) as an integer of 1e-10: exact."""
+    return int(dollars.scaleb(10))

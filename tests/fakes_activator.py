@@ -1,0 +1,405 @@
+"""Stand-ins around the activator: effects and peers in simulated time, and an agent that speaks real frames.
+
+`SimAgent` knows whether it was told to end a replica while a router could still send to it, and `World` asserts it after
+every event: no test has to remember to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from itertools import count
+from typing import Any, Protocol
+
+from activator import events
+from activator.catalogue import Endpoint, Revision
+from activator.events import Event
+from activator.lifecycle import Replica
+from activator.reconciler import Found, Reconciler
+from activator.wire import Demand, Done, EndpointRow, RevisionRow, Table
+from pilotlight import frames
+from pilotlight.frames import Frame, FrameStream
+from pilotlight.settings import ActivatorSettings
+from runtime.wire import (
+    Drain,
+    EngineEnvironment,
+    NodeReport,
+    Phase,
+    Refused,
+    ReplicaReport,
+    StandbyReport,
+    Start,
+    Stop,
+    ToAgent,
+    UsageBatch,
+    UsageStored,
+)
+
+ENVIRONMENT = EngineEnvironment(engine="vllm", version="0", device="cpu")
+DIGEST = "sha256:" + "0" * 64
+
+
+def revision(name: str = "a", number: int = 1, **given: Any) -> Revision:
+    values: dict[str, Any] = {
+        "digest": DIGEST,
+        "task": "generate",
+        "engine_args": {},
+        "min_replicas": 0,
+        "max_replicas": 1,
+        "idle_timeout_seconds": 60.0,
+        "slots": 4,
+    }
+    return Revision(revision_id=f"rev_{name}{number}", endpoint_id=f"ep_{name}", org_id="default", number=number, **values | given)
+
+
+def endpoint(name: str = "a", *revisions: Revision, removed: bool = False) -> Endpoint:
+    """The whole route on the last of the revisions."""
+    known = revisions or (revision(name),)
+    route = () if removed else ((known[-1].revision_id, 100),)
+    return Endpoint(
+        endpoint_id=f"ep_{name}",
+        org_id="default",
+        name=name,
+        created=0,
+        route=route,
+        max_held=10,
+        hold_seconds=300.0,
+        revisions=known,
+        removed=removed,
+    )
+
+
+def report(replica_id: str, state: Any = "ready", *, revision_id: str = "rev_a1", **given: Any) -> ReplicaReport:
+    address = f"unix:/r/{replica_id}" if state in ("ready", "draining") else ""
+    return ReplicaReport(**{"replica_id": replica_id, "revision_id": revision_id, "state": state, "address": address, "slots": 4} | given)
+
+
+class SimPeer(Protocol):
+    def receive(self, frame: Frame) -> None: ...
+
+
+class FakeEffects:
+    """Hands frames to simulated peers, and remembers everything."""
+
+    def __init__(self) -> None:
+        self.peers: dict[int, SimPeer] = {}
+        self.sent: list[Frame] = []
+        self.rows: dict[str, list[str]] = {}  # replica → the states written
+        self.usage: list[UsageBatch] = []
+        self.hung_up: list[int] = []
+        self.raised: list[int] = []
+
+    def send(self, connection: int, *sent: Frame) -> None:
+        self.sent.extend(sent)
+        for frame in sent:
+            if peer := self.peers.get(connection):
+                peer.receive(frame)
+
+    def hang_up(self, connection: int) -> None:
+        self.hung_up.append(connection)
+        self.peers.pop(connection, None)
+
+    def save_replica(self, replica: Replica) -> None:
+        states = self.rows.setdefault(replica.replica_id, [])
+        if not states or states[-1] != replica.state:
+            states.append(replica.state)
+
+    def save_usage(self, connection: int, batch: UsageBatch) -> None:
+        self.usage.append(batch)
+
+    def raise_epoch(self, above: int) -> None:
+        self.raised.append(above)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [frame for frame in self.sent if isinstance(frame, kind)]
+
+
+class SimRouter:
+    """A router that applies tables when the test says so."""
+
+    def __init__(self, router_id: str) -> None:
+        self.router_id, self.connection = router_id, 0
+        self.waiting: deque[Table] = deque()
+        self.rows: dict[str, EndpointRow] = {}
+        self.applied = -1
+        self.epoch = 0
+        self.sequence = 0
+        self.requests: dict[str, int] = {}
+
+    def receive(self, frame: Frame) -> None:
+        if isinstance(frame, Table):
+            self.waiting.append(frame)
+
+    def apply(self, count: int = 1_000_000) -> None:
+        for _ in range(min(count, len(self.waiting))):
+            table = self.waiting.popleft()
+            assert (table.epoch, table.sequence) >= (self.epoch, self.applied), "a table went backwards"
+            assert table.whole or self.applied >= 0, "a delta before any whole table"
+            if table.whole:
+                self.rows = {}
+            self.rows |= {row.name: row for row in table.endpoints}
+            for name in table.removed:
+                self.rows.pop(name, None)
+            self.epoch, self.applied = table.epoch, table.sequence
+
+    def revision(self, revision_id: str) -> RevisionRow:
+        return next(row for e in self.rows.values() for row in e.revisions if row.revision_id == revision_id)
+
+    def sends_to(self) -> set[str]:
+        """Replicas this router would send to now."""
+        return {r.replica_id for e in self.rows.values() for row in e.revisions for r in row.replicas if not r.draining}
+
+
+class SimAgent:
+    """A node in simulated time: obeys, and reports when the test says so."""
+
+    def __init__(self, node_id: str = "n1", memory_bytes: int = 64 << 30) -> None:
+        self.node_id, self.memory_bytes, self.connection = node_id, memory_bytes, 0
+        self.replicas: dict[str, ReplicaReport] = {}
+        self.told: list[tuple[type[Frame], str]] = []
+        self.stored: list[int] = []
+        self.highest = (0, 0)
+        self.refusing = False
+        self.refused: list[Refused] = []
+
+    def receive(self, frame: Frame) -> None:
+        if isinstance(frame, UsageStored):
+            self.stored.append(frame.batch)
+        if not isinstance(frame, Start | Drain | Stop):
+            return
+        assert (frame.epoch, frame.sequence) > self.highest, "a command went backwards"
+        self.highest = (frame.epoch, frame.sequence)
+        self.told.append((type(frame), frame.replica_id))
+        if isinstance(frame, Start):
+            assert len(frame.replica_id) <= 10
+            if self.refusing:
+                self.refused.append(Refused(replica_id=frame.replica_id, reason="no"))
+            else:
+                self.replicas[frame.replica_id] = report(frame.replica_id, "starting", revision_id=frame.revision_id)
+
+    def starting(self) -> list[str]:
+        return [replica_id for replica_id, said in self.replicas.items() if said.state == "starting"]
+
+    def ordered_to_end(self) -> list[str]:
+        """Told to drain or stop, and not stopped yet."""
+        told = {replica_id for kind, replica_id in self.told if kind is not Start}
+        return [replica_id for replica_id in self.replicas if replica_id in told]
+
+
+class World:
+    """A reconciler in simulated time, with its peers. `now` is a number the test moves."""
+
+    def __init__(self, *endpoints: Endpoint, **settings: float) -> None:
+        self.settings = ActivatorSettings(**{"settle_seconds": 0.0} | settings)  # type: ignore[arg-type]
+        self.now = 1000.0
+        self.effects = FakeEffects()
+        self.routers: dict[str, SimRouter] = {}
+        self.agent = SimAgent()
+        self.connections = 0
+        self.epoch = 1
+        self._ids = count(1)
+        self.reconciler = self._reconciler(Found(endpoints=endpoints))
+
+    def _reconciler(self, found: Found) -> Reconciler:
+        return Reconciler(
+            settings=self.settings,
+            effects=self.effects,
+            epoch=self.epoch,
+            found=found,
+            clock=lambda: self.now,
+            new_id=lambda: f"r{next(self._ids):04}",
+        )
+
+    def handle(self, event: Event) -> None:
+        told = len(self.agent.told)
+        self.reconciler.handle(event)
+        for kind, replica_id in self.agent.told[told:]:
+            if kind is not Start:
+                self._assert_nobody_sends_to(replica_id)
+        self._assert_within_bounds()
+
+    def restart(self, *, forget_rows: bool = False) -> None:
+        """kill -9 of the activator, and its successor. `forget_rows`: it died before its rows were written."""
+        for router in self.routers.values():
+            router.waiting.clear()
+        self.effects.peers.clear()
+        rows = [] if forget_rows else list(self.reconciler.fleet.replicas.values())
+        for replica in rows:
+            replica.drain_sent = replica.stop_sent = replica.drain_after = None
+        self.epoch += 1
+        self.reconciler = self._reconciler(Found(endpoints=list(self.reconciler.catalogue), replicas=rows))
+
+    # Routers
+
+    def join(self, router_id: str = "w1") -> SimRouter:
+        router = self.routers.setdefault(router_id, SimRouter(router_id))
+        router.connection, router.sequence = self._connect(router), 0
+        router.waiting.clear()
+        self.handle(events.RouterJoined(router_id, router.connection))
+        return router
+
+    def leave(self, router_id: str = "w1") -> None:
+        router = self.routers.pop(router_id)
+        self.effects.peers.pop(router.connection, None)
+        self.handle(events.RouterLeft(router_id, router.connection))
+
+    def demand(self, count: int | None = None, revision_id: str = "rev_a1", router_id: str = "w1", *, apply: bool = True) -> None:
+        """A demand frame; with `count`, a new number for one revision. `apply`: the router takes the tables that wait for it first."""
+        router = self.routers[router_id]
+        if apply:
+            router.apply()
+        if count is not None:
+            router.requests = {key: n for key, n in (router.requests | {revision_id: count}).items() if n}
+        router.sequence += 1
+        frame = Demand(sequence=router.sequence, requests=router.requests, table_sequence=router.applied)
+        self.handle(events.DemandHeard(router_id, router.connection, frame, self.now))
+
+    # The node
+
+    def connect_agent(self) -> None:
+        said = NodeReport(
+            node_id=self.agent.node_id,
+            boot_id="b",
+            environment=ENVIRONMENT,
+            memory_bytes=self.agent.memory_bytes,
+            standbys_ready=1,
+            highest=self.agent.highest,
+            replicas=tuple(self.agent.replicas.values()),
+        )
+        self.agent.connection = self._connect(self.agent)
+        self.handle(events.NodeJoined(self.agent.connection, said))
+
+    def disconnect_agent(self, *, dead: bool = False) -> None:
+        self.effects.peers.pop(self.agent.connection, None)
+        if dead:
+            self.agent.replicas.clear()
+        self.handle(events.NodeLeft(self.agent.node_id, self.agent.connection, dead))
+
+    def say(self, frame: ReplicaReport | StandbyReport | UsageBatch | Refused | None) -> None:
+        if isinstance(frame, ReplicaReport):
+            self.agent.replicas[frame.replica_id] = frame
+            if frame.state == "stopped":
+                del self.agent.replicas[frame.replica_id]
+        self.handle(events.NodeHeard(self.agent.node_id, self.agent.connection, frame))
+
+    def becomes(self, replica_id: str, state: str, **given: Any) -> None:
+        before = self.agent.replicas[replica_id]
+        self.say(report(replica_id, state, revision_id=before.revision_id, **given))
+
+    def ready(self) -> str:
+        """The one replica that starts becomes ready."""
+        (replica_id,) = self.agent.starting()
+        self.becomes(replica_id, "ready")
+        return replica_id
+
+    # Time and commands
+
+    def pass_time(self, seconds: float, *, talking: Iterable[str] | None = None, lagging: Iterable[str] = (), step: float = 0.25) -> None:
+        """Ticks; the routers named (all, by default) and the agent say that they live. Those that lag apply no tables."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(until, self.now + step)
+            for router_id in list(self.routers) if talking is None else talking:
+                self.demand(router_id=router_id, apply=router_id not in lagging)
+            if self.agent.connection in self.effects.peers:
+                self.say(None)
+            self.handle(events.Tick())
+
+    def store(self, stored: Endpoint) -> list[Done]:
+        answers: list[Done] = []
+        self.handle(events.EndpointStored(stored, answers.append, Done(ok=True)))
+        return answers
+
+    def status(self) -> dict[str, Any]:
+        answers: list[Done] = []
+        self.handle(events.StatusAsked(answers.append))
+        return answers[0].result
+
+    def states(self) -> dict[str, str]:
+        return {replica.replica_id: replica.state for replica in self.reconciler.fleet.replicas.values()}
+
+    def _connect(self, peer: SimPeer) -> int:
+        self.connections += 1
+        self.effects.peers[self.connections] = peer
+        return self.connections
+
+    def _assert_nobody_sends_to(self, replica_id: str) -> None:
+        for router in self.routers.values():
+            if router.connection in self.effects.peers:
+                assert replica_id not in router.sends_to(), f"{replica_id} was told to end while {router.router_id} could send to it"
+
+    def _assert_within_bounds(self) -> None:
+        fleet = self.reconciler.fleet
+        for known in self.reconciler.catalogue:
+            for each in known.revisions:
+                assert fleet.live(each.revision_id) <= each.max_replicas, "more than max_replicas"
+
+
+class FakeAgent:
+    """An agent on a real socket: it makes replicas ready by itself, and says what it was told."""
+
+    def __init__(self, *, ready_seconds: float | None = 0.01) -> None:
+        self.ready_seconds = ready_seconds  # None: replicas start for ever
+        self.told: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()  # monotonic seconds, frame
+        self.replicas: dict[str, ReplicaReport] = {}
+        self.peers: list[FrameStream[Any]] = []
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(self, address: str) -> None:
+        self._server = await frames.serve(address, ToAgent, self._attend)
+
+    async def close(self) -> None:
+        if self._server:
+            self._server.close()
+        for peer in self.peers:
+            peer.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def say(self, frame: Frame) -> None:
+        if isinstance(frame, ReplicaReport):
+            self.replicas[frame.replica_id] = frame
+            if frame.state == "stopped":
+                del self.replicas[frame.replica_id]
+        for peer in self.peers:
+            peer.send(frame)
+
+    async def expect(self, kind: type[Any], seconds: float = 10.0) -> Any:
+        """The next command of this kind, and nothing lost: others before it are an error, but for heartbeats."""
+        async with asyncio.timeout(seconds):
+            while True:
+                _at, frame = await self.told.get()
+                if isinstance(frame, kind):
+                    return frame
+                assert not isinstance(frame, Start | Drain | Stop), f"expected {kind.__name__}, got {frame}"
+
+    async def _attend(self, peer: FrameStream[Any]) -> None:
+        peer.send(
+            NodeReport(node_id="n1", boot_id="b", environment=ENVIRONMENT, memory_bytes=64 << 30, replicas=tuple(self.replicas.values()))
+        )
+        self.peers.append(peer)
+        try:
+            async for frame in peer:
+                self.told.put_nowait((time.monotonic(), frame))
+                self._obey(frame)
+        finally:
+            self.peers.remove(peer)
+
+    def _obey(self, frame: Frame) -> None:
+        if isinstance(frame, Start):
+            self.say(report(frame.replica_id, "starting", revision_id=frame.revision_id))
+            if self.ready_seconds is not None:
+                task = asyncio.ensure_future(self._make_ready(frame))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        elif isinstance(frame, Drain | Stop) and (known := self.replicas.get(frame.replica_id)):
+            self.say(known.model_copy(update={"state": "stopped"}))
+
+    async def _make_ready(self, start: Start) -> None:
+        begun = time.monotonic()
+        await asyncio.sleep(self.ready_seconds or 0)
+        phases = (Phase(name="load", at=begun, seconds=time.monotonic() - begun),)
+        self.say(report(start.replica_id, "ready", revision_id=start.revision_id, phases=phases, pid=1, slots=start.slots))

@@ -1,0 +1,501 @@
+"""The ledger and the admin API as real processes over the embedded Postgres: killed, starved of Postgres, and exact to the token.
+
+The router's workers are played by the test: it writes spool files (and holds them open, as a living worker does) and
+speaks the frames. What Postgres must hold in the end is computed here, in fractions, by other code than the ledger's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from pilotlight.database import embedded
+from pilotlight.database.migrate import migrate
+from pilotlight.frames import FrameStream, connect
+from pilotlight.keys import ensure_admin_key, ensure_pepper, hash_key
+from pilotlight.settings import Paths
+from router.ledger.record import EndRecord, OpenRecord
+from router.ledger.wire import FromLedger, Policy, Spooled, WorkerHello
+
+PRICE = {"input": Fraction(10, 100), "cached": Fraction(5, 100), "output": Fraction(40, 100)}  # of the first migration, dollars a million
+
+
+class Process:
+    """`python -m MODULE` on a state folder; its log is `log`."""
+
+    def __init__(self, paths: Paths, module: str) -> None:
+        self.log = paths.logs / f"{module}.{uuid.uuid4().hex[:6]}.log"
+        environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | {"PILOTLIGHT_STATE_DIR": str(paths.state)}
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen([sys.executable, "-m", module], env=environ, stdout=output, stderr=output)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(10)
+
+    def said(self, text: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if text in line["event"]]
+
+
+class Worker:
+    """A router worker's spool: its newest file is held open, so it counts as alive until `close`."""
+
+    def __init__(self, paths: Paths) -> None:
+        self.paths, self.id, self.number = paths, uuid.uuid4().hex, 0
+        self.tokens = {"input": 0, "cached": 0, "output": 0}
+        self.cost = Fraction(0)
+        self.count = 0
+        self._file = self.path.open("ab", buffering=0)
+
+    @property
+    def path(self) -> Path:
+        return self.paths.spool / f"{self.id}.{self.number}.jsonl"
+
+    def rotate(self) -> None:
+        self._file.close()
+        self.number += 1
+        self._file = self.path.open("ab", buffering=0)
+
+    def open(self) -> str:
+        record = OpenRecord(
+            event_id=f"{time.time_ns():032x}",
+            org_id="default",
+            endpoint_id="ep_test",
+            key_id="key_test",
+            path="/v1/completions",
+            streamed=True,
+            admitted_at=time.time(),
+        )
+        self.write(record.model_dump_json().encode() + b"\n")
+        return record.event_id
+
+    def end(self, event_id: str, **said: Any) -> None:
+        record = EndRecord.model_validate({"event_id": event_id, "status": 200, "finish": "complete", "replica_id": "rep"} | said)
+        self.write(record.model_dump_json().encode() + b"\n")
+
+    def request(self, dice: random.Random) -> None:
+        """A whole request, counted."""
+        tokens = {"input": dice.randrange(1, 5000), "output": dice.randrange(1, 3000)}
+        tokens["cached"] = dice.randrange(tokens["input"])
+        self.end(
+            self.open(),
+            input_tokens=tokens["input"],
+            cached_tokens=tokens["cached"],
+            output_tokens=tokens["output"],
+            count_source="engine",
+        )
+        for name, count in tokens.items():
+            self.tokens[name] += count
+        plain = tokens["input"] - tokens["cached"]
+        self.cost += (plain * PRICE["input"] + tokens["cached"] * PRICE["cached"] + tokens["output"] * PRICE["output"]) / 1_000_000
+        self.count += 1
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Bench:
+    """A state folder with a running Postgres, and one event loop for everything asynchronous."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self.runner = runner
+        self.state = Path(tempfile.mkdtemp(prefix="pl-led-", dir="/tmp"))
+        self.state.chmod(0o711)
+        self.paths = Paths(self.state)
+        self.start_postgres()
+        runner.run(migrate(self.postgres.dsn))
+        self.sql("INSERT INTO endpoints (endpoint_id, org_id, name) VALUES ('ep_test', 'default', 'test')")
+        self.processes: list[Process] = []
+
+    def start_postgres(self) -> None:
+        self.postgres = self.runner.run(embedded.start(self.paths))
+
+    def spawn(self, module: str) -> Process:
+        self.processes.append(Process(self.paths, module))
+        return self.processes[-1]
+
+    def ledger(self) -> Process:
+        """Start it and wait until it answers on its socket."""
+        process = self.spawn("router.ledger")
+        self.until(lambda: not self.runner.run(_refused(self.paths.address("ledger"))), "the ledger answers")
+        return process
+
+    def sql(self, statement: str, *values: Any) -> list[asyncpg.Record]:
+        async def ask() -> list[asyncpg.Record]:
+            connection = await asyncpg.connect(self.postgres.dsn)
+            try:
+                return await connection.fetch(statement, *values)
+            finally:
+                await connection.close()
+
+        return self.runner.run(ask())
+
+    def count(self) -> int:
+        found: int = self.sql("SELECT count(*) FROM usage")[0][0]
+        return found
+
+    def row(self, event_id: str) -> asyncpg.Record | None:
+        rows = self.sql("SELECT * FROM usage WHERE event_id = $1", event_id)
+        return rows[0] if rows else None
+
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+        """The first true value of `condition`: for what gives nothing to wait on."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"not within {seconds} s: {what}\n{self.logs()}"
+            self.runner.run(asyncio.sleep(0.02))
+        return value
+
+    def logs(self) -> str:
+        return "\n".join(process.log.read_text()[-4000:] for process in self.processes[-3:])
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+        self.runner.run(self.postgres.stop())
+        shutil.rmtree(self.state, ignore_errors=True)
+
+
+async def _refused(address: str) -> bool:
+    try:
+        (await connect(address, FromLedger)).close()
+    except OSError:
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def installation() -> Iterator[Bench]:
+    with asyncio.Runner() as runner:
+        bench = Bench(runner)
+        try:
+            yield bench
+        finally:
+            bench.close()
+
+
+@pytest.fixture
+def bench(installation: Bench) -> Iterator[Bench]:
+    """Each test begins with no usage, no spool and no process."""
+    installation.sql("TRUNCATE usage, engine_journal, keys")
+    yield installation
+    for process in installation.processes:
+        process.kill()
+    installation.processes.clear()
+    for file in installation.paths.spool.iterdir():
+        file.unlink()
+
+
+def assert_exact(bench: Bench, *workers: Worker) -> None:
+    """Every row once, every token, every 1e-10 dollar."""
+    sums = bench.sql(
+        "SELECT count(*) AS rows, sum(input_tokens)::bigint AS input, sum(cached_tokens)::bigint AS cached, "
+        "sum(output_tokens)::bigint AS output, sum(cost) AS cost, count(DISTINCT event_id) AS events FROM usage"
+    )[0]
+    expected = {name: sum(worker.tokens[name] for worker in workers) for name in ("input", "cached", "output")}
+    total = sum((worker.cost for worker in workers), Fraction(0))
+    count = sum(worker.count for worker in workers)
+    assert dict(sums) == {"rows": count, "events": count, **expected, "cost": Decimal(total.numerator) / Decimal(total.denominator)}
+
+
+def test_two_thousand_requests_and_three_kills_make_exactly_two_thousand_rows(bench: Bench) -> None:
+    dice, workers = random.Random(1), [Worker(bench.paths), Worker(bench.paths)]
+    ledger = bench.ledger()
+    for number in range(1, 2001):
+        worker = workers[number % 2]
+        worker.request(dice)
+        if number % 700 == 0:
+            worker.rotate()
+        if number in (500, 1000, 1500):
+            bench.until(lambda: bench.count() > 0, "settling has begun")
+            ledger.kill()
+            ledger = bench.ledger()
+    bench.until(lambda: bench.count() >= 2000, "all is settled")
+    assert_exact(bench, *workers)
+    assert ledger.stop() == 0
+    for worker in workers:
+        worker.close()
+    bench.ledger()  # reads all of it again, as the files are still there
+    bench.until(lambda: not list(bench.paths.spool.iterdir()), "the dead workers' files are settled and deleted")
+    assert_exact(bench, *workers)
+
+
+def test_the_journal_wins_over_what_the_router_counted_and_who_failed_pays_nothing(bench: Bench) -> None:
+    worker = Worker(bench.paths)
+    bench.ledger()
+    left, engine, failed, none = (worker.open() for _ in range(4))
+    worker.end(left, finish="client_disconnect", input_tokens=10, output_tokens=3, count_source="relayed")
+    worker.end(engine, input_tokens=10, output_tokens=3, count_source="engine")
+    worker.end(failed, finish="upstream_error", status=502, input_tokens=1000, count_source="engine")
+    worker.end(none, finish="client_disconnect", status=0, replica_id="rep", count_source="none")
+    bench.until(lambda: bench.row(engine), "what was told in band is settled")
+    assert bench.row(left) is None
+    journal = "INSERT INTO engine_journal VALUES ($1, 'default', 'rep', 1000000, 400000, 1000000, 'abort')"
+    bench.sql(journal, left)
+    bench.sql(journal, engine)
+    bench.sql("NOTIFY journal")
+    row = bench.until(lambda: bench.row(left), "the journal has come", seconds=2)
+    assert (row["count_source"], row["output_tokens"], row["cost"]) == ("journal", 1_000_000, Decimal("0.48"))
+    row = bench.row(engine)
+    assert row is not None and (row["count_source"], row["output_tokens"]) == ("engine", 3)
+    row = bench.row(failed)
+    assert row is not None and (row["cost"], row["input_tokens"]) == (0, 1000)
+    row = bench.until(lambda: bench.row(none), "no journal came in time")
+    assert (row["count_source"], row["cost"]) == ("none", 0)
+    worker.close()
+
+
+def test_what_a_dead_worker_never_ended_is_settled_from_the_journal_and_a_living_one_is_left_alone(bench: Bench) -> None:
+    dead, living = Worker(bench.paths), Worker(bench.paths)
+    lost, unknown, running = dead.open(), dead.open(), living.open()
+    dead.write(b'{"kind":"end","event_id":"' + lost.encode())  # torn by its death
+    dead.close()
+    bench.sql("INSERT INTO engine_journal VALUES ($1, 'default', 'rep', 100, 0, 50, 'abort')", lost)
+    ledger = bench.ledger()
+    row = bench.until(lambda: bench.row(lost), "the lost request is settled")
+    assert (row["finish"], row["status"], row["count_source"], row["output_tokens"]) == ("router_lost", 0, "journal", 50)
+    assert row["replica_id"] == "rep" and row["cost"] == Decimal("0.00003")
+    row = bench.until(lambda: bench.row(unknown), "nobody knows anything of this one")
+    assert (row["finish"], row["count_source"], row["output_tokens"], row["cost"]) == ("router_lost", "none", 0, 0)
+    bench.until(lambda: not dead.path.exists(), "its file is deleted")
+    assert ledger.said("torn last line")
+    assert bench.row(running) is None and living.path.exists()
+    living.end(running, input_tokens=1, output_tokens=1, count_source="engine")
+    row = bench.until(lambda: bench.row(running), "the living one's is settled as it ended")
+    assert row["finish"] == "complete"
+    living.close()
+
+
+def test_postgres_away_loses_nothing_and_is_told_once(bench: Bench) -> None:
+    dice, worker = random.Random(2), Worker(bench.paths)
+    ledger = bench.ledger()
+    for _ in range(300):
+        worker.request(dice)
+    bench.until(lambda: bench.count() == 300, "the first are settled")
+    bench.runner.run(bench.postgres.stop())
+    for _ in range(300):
+        worker.request(dice)
+    worker.rotate()
+    for _ in range(300):
+        worker.request(dice)
+    bench.until(lambda: len(ledger.said("Postgres is away")) == 2, "the listener and the settler have noticed")
+    ledger.kill()
+    ledger = bench.ledger()  # and a start without Postgres
+    bench.until(lambda: ledger.said("Postgres is away"), "it has noticed, too")
+    bench.start_postgres()
+    bench.until(lambda: bench.count() >= 900, "all is settled")
+    assert_exact(bench, worker)
+    told = [line["action"] for line in ledger.said("Postgres is away")]
+    assert len(told) == len(set(told)) <= 4
+    assert "Traceback" not in ledger.log.read_text()
+    worker.close()
+
+
+def test_sigterm_settles_what_is_on_disk_and_ends_well(bench: Bench) -> None:
+    dice, worker = random.Random(3), Worker(bench.paths)
+    ledger = bench.ledger()
+    for _ in range(1000):
+        worker.request(dice)
+    worker.open()  # still running: stays for the next start
+    assert ledger.stop() == 0
+    assert_exact(bench, worker)
+    assert "Traceback" not in ledger.log.read_text()
+    worker.close()
+
+
+def test_a_line_that_is_no_record_and_a_row_postgres_never_takes_hold_up_nobody(bench: Bench) -> None:
+    dice, worker = random.Random(4), Worker(bench.paths)
+    bench.ledger()
+    worker.request(dice)
+    worker.write(b"nonsense\n")
+    never = worker.open()
+    worker.end(never, input_tokens=2**62, output_tokens=2**62, count_source="engine")  # the cost has more digits than the column
+    worker.request(dice)
+    bench.until(lambda: bench.count() == 2, "the good ones are settled")
+    kept = bench.paths.spool / "rejected.jsonl"
+    bench.until(lambda: kept.exists() and never in kept.read_text(), "the row is kept aside")
+    lines = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert {line["file"] for line in lines} == {worker.path.name, "usage"} and len(lines) == 3
+    assert_exact(bench, worker)
+    worker.close()
+
+
+def admin_client(bench: Bench) -> httpx.AsyncClient:
+    transport = httpx.AsyncHTTPTransport(uds=bench.paths.address("admin").removeprefix("unix:"), retries=0)
+    headers = {"authorization": f"Bearer {ensure_admin_key(bench.paths)}"}
+    return httpx.AsyncClient(transport=transport, base_url="http://admin/api/v1", headers=headers)
+
+
+async def answering(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await client.get("/endpoints")
+                return
+            except httpx.TransportError:
+                await asyncio.sleep(0.02)  # the process is starting: nothing to wait on
+
+
+async def next_policy(stream: FrameStream[Any], seconds: float) -> Policy:
+    async with asyncio.timeout(seconds):
+        while not isinstance(frame := await stream.receive(), Policy):
+            assert frame is not None, "the ledger closed the connection"
+        return frame
+
+
+def test_a_key_reaches_a_worker_within_a_second_and_its_revocation_likewise(bench: Bench) -> None:
+    bench.ledger()
+    bench.spawn("router.admin")
+
+    async def scene() -> None:
+        stream = await connect(bench.paths.address("ledger"), FromLedger)
+        stream.send(WorkerHello(worker_id="w", pid=os.getpid()), Spooled(file="w.0.jsonl", bytes=0))
+        before = await next_policy(stream, 10)
+        async with admin_client(bench) as client:
+            await answering(client)
+            made = await client.post("/endpoints/test/keys", json={"name": "laptop"})
+            assert made.status_code == 201, made.text
+            policy = await next_policy(stream, 1)
+            key, key_id = made.json()["key"], made.json()["key_id"]
+            hashed = hash_key(ensure_pepper(bench.paths), key).hex()
+            assert [(row.hash, row.key_id, row.endpoint_id, row.scope) for row in policy.keys] == [(hashed, key_id, "ep_test", "inference")]
+            assert policy.version > before.version
+            assert Policy.model_validate_json(bench.paths.policy.read_bytes()) == policy
+            listed = (await client.get("/endpoints/test/keys")).json()["data"]
+            assert [(row["last_four"], row["revoked_at"]) for row in listed] == [(key[-4:], None)] and key not in str(listed)
+            assert (await client.delete(f"/keys/{key_id}")).status_code == 200
+            assert (await next_policy(stream, 1)).keys == ()
+            assert (await client.post("/endpoints/test/keys", json={"expires_in_seconds": 3600})).json()["expires_at"]
+            expiring = (await next_policy(stream, 1)).keys[0].expires_at
+            assert abs(expiring - time.time() - 3600) < 60
+        stream.close()
+
+    bench.runner.run(scene())
+    socket = Path(bench.paths.address("admin").removeprefix("unix:"))
+    assert socket.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_policy_is_served_without_postgres(bench: Bench) -> None:
+    ledger = bench.ledger()
+
+    async def policy() -> Policy:
+        stream = await connect(bench.paths.address("ledger"), FromLedger)
+        stream.send(WorkerHello(worker_id="w", pid=os.getpid()))
+        try:
+            return await next_policy(stream, 10)
+        finally:
+            stream.close()
+
+    bench.sql("INSERT INTO keys VALUES ('key_1', 'default', 'ep_test', 'inference', '', '\\x01', 'pl_ab', 'wxyz')")
+    bench.sql("NOTIFY policy")
+    bench.until(lambda: [key.key_id for key in bench.runner.run(policy()).keys] == ["key_1"], "the key is known")
+    bench.runner.run(bench.postgres.stop())
+    ledger.kill()
+    ledger = bench.ledger()
+    assert [key.key_id for key in bench.runner.run(policy()).keys] == ["key_1"]
+    ledger.process.send_signal(signal.SIGSTOP)  # it must not be back before the key is gone
+    bench.start_postgres()
+    bench.sql("DELETE FROM keys")  # and nobody notifies: it reads everything anew when it is connected again
+    ledger.process.send_signal(signal.SIGCONT)
+    bench.until(lambda: bench.runner.run(policy()).keys == (), "Postgres' word counts again")
+
+
+def test_usage_over_the_admin_api_is_what_postgres_holds(bench: Bench) -> None:
+    dice, worker = random.Random(5), Worker(bench.paths)
+    bench.ledger()
+    bench.spawn("router.admin")
+    for _ in range(30):
+        worker.request(dice)
+    bench.until(lambda: bench.count() == 30, "all is settled")
+
+    async def scene() -> None:
+        async with admin_client(bench) as client:
+            await answering(client)
+            answer = (await client.get("/usage", params={"endpoint": "test", "limit": 10})).json()
+            totals, rows = answer["totals"], answer["rows"]
+            assert (totals["requests"], totals["input_tokens"], totals["output_tokens"]) == (
+                30,
+                worker.tokens["input"],
+                worker.tokens["output"],
+            )
+            assert isinstance(totals["cost"], str) and Fraction(totals["cost"]) == worker.cost
+            assert len(rows) == 10 and [row["admitted_at"] for row in rows] == sorted((row["admitted_at"] for row in rows), reverse=True)
+            assert isinstance(rows[0]["cost"], str) and rows[0]["endpoint"] == "test"
+            later = (await client.get("/usage", params={"since": rows[4]["admitted_at"]})).json()
+            assert later["totals"]["requests"] == 5
+            one = (await client.get(f"/requests/{rows[0]['event_id']}")).json()
+            assert one["phases"] == [] and one["event_id"] == rows[0]["event_id"]
+            assert (await client.get("/requests/none")).status_code == 404
+            endpoint = (await client.get("/endpoints/test")).json()
+            assert endpoint["endpoint_id"] == "ep_test" and endpoint["route"] == []
+            assert (await client.get("/status")).status_code == 503, "no activator runs here"
+
+    bench.runner.run(scene())
+    worker.close()
+
+
+ROUTER = """
+import asyncio, os, sys, time
+from pathlib import Path
+from pilotlight.frames import connect
+from router.ledger.record import EndRecord, OpenRecord
+from router.ledger.spool import Spool
+from router.ledger.wire import FromLedger, Spooled, WorkerHello
+
+async def main(folder, address):
+    stream = await connect(address, FromLedger)
+    stream.send(WorkerHello(worker_id="real", pid=os.getpid()))
+    spool = Spool(Path(folder), "real", loop=asyncio.get_running_loop())
+    spool.tell(lambda file, size: stream.send(Spooled(file=file, bytes=size)))
+    for number in range(201):
+        who = {"org_id": "default", "endpoint_id": "ep_test", "key_id": "k", "path": "/", "streamed": False}
+        opened = OpenRecord(event_id=f"e{number}", admitted_at=time.time(), **who)
+        last = spool.open(opened.model_dump_json().encode() + b"\\n")
+        if number < 200:
+            ended = EndRecord(event_id=f"e{number}", status=200, finish="complete", output_tokens=1, count_source="engine")
+            spool.end(ended.model_dump_json().encode() + b"\\n")
+    spool.when_synced(last, lambda: print("synced", flush=True))
+    await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_the_routers_own_spool_is_settled_and_its_death_noticed(bench: Bench) -> None:
+    bench.ledger()
+    command = [sys.executable, "-c", ROUTER, str(bench.paths.spool), bench.paths.address("ledger")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as router:
+        assert router.stdout is not None and router.stdout.readline() == b"synced\n"
+        bench.until(lambda: bench.count() == 200, "all that ended is settled")
+        assert bench.row("e200") is None
+        router.kill()
+    row = bench.until(lambda: bench.row("e200"), "what it never ended is given up")
+    assert row["finish"] == "router_lost"
+    bench.until(lambda: not list(bench.paths.spool.iterdir()), "its file is deleted")
+    assert bench.count() == 201

@@ -1,0 +1,258 @@
+"""A whole router worker in the test's own loop, with one fake replica behind it, and a client that speaks raw HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
+from pilotlight.keys import hash_key, mint
+from router.app import Router
+from router.auth import Keys
+from router.balance import Revision
+from router.hold import Hold
+from router.ledger.spool import Spool
+from router.ledger.wire import KeyRow, Policy
+from router.metrics import Metrics
+from router.protocol import ClientLimits, RouterProtocol
+from router.table import RouteTable
+from router.web import pages
+from runtime.wire import Phase, Task
+from tests.fakes import FakeReplica
+
+PEPPER = b"p" * 32
+KEY, OTHER_KEY, ADMIN_KEY, OLD_KEY = mint(), mint(), mint(), mint()
+
+
+def key_row(key: str, endpoint_id: str, *, scope: Any = "inference", expires_at: float = 0.0) -> KeyRow:
+    digest = hash_key(PEPPER, key).hex()
+    return KeyRow(hash=digest, key_id="key-" + key[-4:], org_id="default", endpoint_id=endpoint_id, scope=scope, expires_at=expires_at)
+
+
+POLICY = Policy(
+    version=1,
+    keys=(
+        key_row(KEY, "e1"),
+        key_row(OTHER_KEY, "e2"),
+        key_row(ADMIN_KEY, "", scope="admin"),
+        key_row(OLD_KEY, "e1", expires_at=1.0),
+    ),
+)
+
+
+def endpoint_row(
+    *replicas: ReplicaRow,
+    name: str = "tiny",
+    endpoint_id: str = "e1",
+    revision_id: str = "r1",
+    task: Task = "generate",
+    max_held: int = 10,
+    hold_seconds: float = 30.0,
+    **revision: Any,
+) -> EndpointRow:
+    row = RevisionRow(revision_id=revision_id, task=task, replicas=replicas, **revision)
+    return EndpointRow(
+        name=name,
+        org_id="default",
+        endpoint_id=endpoint_id,
+        created=1_700_000_000,
+        task=task,
+        max_held=max_held,
+        hold_seconds=hold_seconds,
+        route=((revision_id, 100),),
+        revisions=(row,),
+    )
+
+
+@dataclass
+class World:
+    folder: Path
+    port: int
+    router: Router
+    table: RouteTable
+    hold: Hold
+    spool: Spool
+    replica: FakeReplica
+    connections: set[Any]
+    changes: list[tuple[str, bool]]
+    sequence: int = 0
+    clients: list[Client] = field(default_factory=list)
+
+    def row(self, **more: Any) -> ReplicaRow:
+        return ReplicaRow(
+            **{"replica_id": "p1", "address": self.replica.address, "slots": 4, "phases": (Phase(name="load", at=1.0, seconds=0.25),), **more}
+        )
+
+    def show(self, *rows: EndpointRow, removed: tuple[str, ...] = ()) -> None:
+        """The activator pushes these."""
+        self.sequence += 1
+        self.table.apply(Table(epoch=1, sequence=self.sequence, whole=self.sequence == 1, endpoints=rows, removed=removed))
+
+    async def client(self) -> Client:
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
+        self.clients.append(client)
+        return client
+
+    async def ask(self, **fields: Any) -> Reply:
+        """One call on a connection of its own."""
+        client = await self.client()
+        client.post(**fields)
+        return await client.answer()
+
+    async def records(self) -> list[dict[str, Any]]:
+        """All lines of the spool, once every request has ended."""
+        await until(lambda: not any(revision.demand for revision in self.table.revisions.values()))
+        return [json.loads(line) for file in sorted(self.folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
+
+    async def ends(self) -> list[dict[str, Any]]:
+        records = await self.records()
+        opened = [record["event_id"] for record in records if record["kind"] == "open"]
+        ends = [record for record in records if record["kind"] == "end"]
+        assert sorted(opened) == sorted(end["event_id"] for end in ends), "a record was not closed exactly once"
+        return ends
+
+    async def wait_held(self, count: int) -> None:
+        await until(lambda: sum(endpoint.held for endpoint in self.table.endpoints.values()) == count)
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    raw_head: bytes = b""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> Any:
+        error = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        return error
+
+
+class Client:
+    """Raw HTTP/1.1, so that nothing is hidden or mended on the way."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def post(self, **options: Any) -> None:
+        self.send(request(**options))
+
+    async def answer(self) -> Reply:
+        async with asyncio.timeout(5):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            status, headers = parse_head(head)
+            if headers.get("transfer-encoding") == "chunked":
+                body = b"".join([piece async for piece in self.chunks()])
+            elif "content-length" in headers:
+                body = await self.reader.readexactly(int(headers["content-length"]))
+            else:
+                body = await self.reader.read()
+            return Reply(status, headers, body, head)
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        async with asyncio.timeout(5):
+            return parse_head(await self.reader.readuntil(b"\r\n\r\n"))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while True:
+            size = int(await self.reader.readuntil(b"\r\n"), 16)
+            data = await self.reader.readexactly(size + 2)
+            assert data.endswith(b"\r\n")
+            if size == 0:
+                return
+            yield data[:-2]
+
+    async def closed(self) -> bytes:
+        """What still comes until the server closes."""
+        async with asyncio.timeout(5):
+            return await self.reader.read()
+
+    def leave(self) -> None:
+        self.writer.transport.abort()
+
+
+def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
+    lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines[1:] if line)}
+    return int(lines[0].split(" ")[1]), headers
+
+
+def request(
+    *,
+    url: str = "/e/tiny/v1/chat/completions",
+    key: str | None = KEY,
+    headers: tuple[str, ...] = (),
+    body: bytes | None = None,
+    version: str = "1.1",
+    **fields: Any,
+) -> bytes:
+    if body is None:
+        body = json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+    lines = [f"POST {url} HTTP/{version}", "host: x", f"content-length: {len(body)}", *headers]
+    if key is not None:
+        lines.append(f"authorization: Bearer {key}")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+async def until(true: Any, *, seconds: float = 5.0) -> None:
+    """Let the loop run until something in it has happened."""
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def world(*, waiting_seconds: float = 5.0, show: bool = True, spool: Any = Spool, **limits: Any) -> AsyncIterator[World]:
+    loop = asyncio.get_running_loop()
+    with tempfile.TemporaryDirectory(prefix="pl") as name:
+        folder = Path(name)
+        changes: list[tuple[str, bool]] = []
+
+        def changed(revision: Revision, urgent: bool) -> None:
+            changes.append((revision.revision_id, urgent))
+
+        lines = spool(folder, "w", loop=loop)
+        keys = Keys(pepper=PEPPER, wall=time.time)
+        keys.replace(POLICY)
+        hold = Hold(clock=loop, max_bytes=limits.pop("max_held_bytes", 1 << 20), changed=changed)
+        table = RouteTable(clock=loop, hold=hold)
+        router = Router(keys=keys, table=table, hold=hold, spool=lines, metrics=Metrics(), clock=loop, waiting_seconds=waiting_seconds)
+        replica = await FakeReplica(f"unix:{folder}/r.sock").start()
+        given = {"max_body": 1 << 20, "max_uploading": 8 << 20, "header_seconds": 10.0, "keep_alive_seconds": 75.0, **limits}
+        config = uvicorn.Config(pages(router, admin=f"unix:{folder}/admin.sock"), ws="none", log_config=None, access_log=False, proxy_headers=False)
+        config.load()
+        state = ServerState()
+        make = partial(RouterProtocol, config, state, {}, loop, router=router, limits=ClientLimits(**given))
+        listener = socket.create_server(("127.0.0.1", 0))
+        server = await loop.create_server(make, sock=listener)
+        made = World(folder, listener.getsockname()[1], router, table, hold, lines, replica, state.connections, changes)
+        if show:
+            made.show(endpoint_row(made.row()))
+        try:
+            yield made
+        finally:
+            for client in made.clients:
+                client.writer.close()
+            server.close()
+            await replica.stop()
+            lines.close()

@@ -1,0 +1,108 @@
+"""One replica's life as a table of steps, and what deaths teach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from activator import lifecycle
+from activator.lifecycle import Backoff, Event, Patience, Replica, Step, Trouble, next_step
+from tests.fakes_activator import report
+
+PATIENCE = Patience(start_deadline=300.0, drain=30.0)
+BACKOFF = Backoff(first=0.5, most=30.0)
+
+
+def replica(**given: Any) -> Replica:
+    return Replica(**{"replica_id": "r1", "revision_id": "rev", "org_id": "o", "node_id": "n", "started_at": 0.0} | given)
+
+
+READY = {"state": "ready", "ready_at": 1.0}
+DRAINING = {"state": "draining", "ready_at": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("given", "now", "acknowledged", "settled", "step", "why"),
+    [
+        ({}, 300.0, 0, True, Step.WAIT, "it may still start"),
+        ({}, 300.1, 0, True, Step.GIVE_UP, "its time to start is over"),
+        (READY, 9e9, 0, True, Step.WAIT, "it is well"),
+        ({"state": "draining"}, 1.0, -1, False, Step.STOP, "no router has ever heard of it"),
+        (DRAINING, 1.0, 9, True, Step.WAIT, "no table says that it drains"),
+        (DRAINING | {"drain_after": 5}, 1.0, 4, True, Step.WAIT, "a router may still send to it"),
+        (DRAINING | {"drain_after": 5}, 1.0, 5, False, Step.WAIT, "routers may be on their way back to us"),
+        (DRAINING | {"drain_after": 5}, 1.0, 5, True, Step.DRAIN, "every router knows"),
+        (DRAINING | {"drain_after": 5, "drain_sent": 1.0}, 41.0, 5, True, Step.WAIT, "it finishes what it runs"),
+        (DRAINING | {"drain_after": 5, "drain_sent": 1.0}, 41.1, 5, True, Step.STOP, "the agent should have ended it"),
+        (DRAINING | {"stop_sent": 1.0}, 11.0, 5, True, Step.WAIT, "the agent is ending it"),
+        (DRAINING | {"stop_sent": 1.0}, 11.1, 5, True, Step.STOP, "say it again"),
+    ],
+)
+def test_next_step(given: dict[str, Any], now: float, acknowledged: float, settled: bool, step: Step, why: str) -> None:
+    assert next_step(replica(**given), now=now, acknowledged=acknowledged, settled=settled, patience=PATIENCE) is step, why
+
+
+@pytest.mark.parametrize(
+    ("given", "said", "event", "state"),
+    [
+        ({}, report("r1", "starting"), Event.NOTHING, "starting"),
+        ({}, report("r1", "ready"), Event.READY, "ready"),
+        ({}, report("r1", "stopped", failed=True), Event.START_FAILED, "stopped"),
+        ({}, report("r1", "stopped", failed=False), Event.START_FAILED, "stopped"),
+        (READY, report("r1", "ready"), Event.NOTHING, "ready"),
+        (READY, report("r1", "draining"), Event.NOTHING, "draining"),
+        (READY, report("r1", "stopped", failed=True), Event.DIED, "stopped"),
+        (DRAINING, report("r1", "ready"), Event.NOTHING, "draining"),
+        (DRAINING, report("r1", "stopped", failed=True), Event.ENDED, "stopped"),
+        ({"state": "draining"}, report("r1", "ready"), Event.NOTHING, "draining"),
+        ({"stop_sent": 1.0}, report("r1", "stopped"), Event.ENDED, "stopped"),
+    ],
+)
+def test_observe(given: dict[str, Any], said: Any, event: Event, state: str) -> None:
+    known = replica(**given)
+    assert lifecycle.observe(known, said, 2.0) is event
+    assert known.state == state
+
+
+def test_what_its_node_lost_is_nobodys_fault() -> None:
+    assert lifecycle.lost(replica(), "gone", 1.0) is Event.DIED
+    assert lifecycle.lost(replica(**READY), "gone", 1.0) is Event.DIED
+    assert lifecycle.lost(replica(**DRAINING), "gone", 1.0) is Event.ENDED
+
+
+def test_starts_that_fail_wait_longer_each_time_and_say_why() -> None:
+    trouble, now, pauses = Trouble(), 0.0, []
+    for _ in range(9):
+        trouble = lifecycle.start_failed(trouble, "no \0memory", started_at=now, now=now, backoff=BACKOFF)
+        pauses.append(trouble.pause)
+        assert trouble.shown(now) == "no memory" and not trouble.may_start(now)
+        now = trouble.retry_at
+        assert trouble.shown(now) == "" and trouble.may_start(now)
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+    assert not trouble.is_over(now + 300.0, BACKOFF) and trouble.is_over(now + 300.1, BACKOFF)
+    assert lifecycle.became_ready(trouble).failures == 0
+
+
+def test_starts_that_fail_together_count_once() -> None:
+    first = lifecycle.start_failed(Trouble(), "one", started_at=1.0, now=5.0, backoff=BACKOFF)
+    second = lifecycle.start_failed(first, "two", started_at=1.0, now=5.1, backoff=BACKOFF)
+    assert (second.failures, second.retry_at, second.reason) == (1, 5.5, "two")
+
+
+def test_the_first_death_is_replaced_at_once_and_the_next_after_a_pause() -> None:
+    trouble, now, pauses = Trouble(), 0.0, []
+    for _ in range(4):
+        trouble = lifecycle.died(trouble, started_at=now, lived=1.0, now=now, backoff=BACKOFF)
+        trouble = lifecycle.became_ready(trouble)
+        assert trouble.shown(now) == "", "nobody held fails for it"
+        pauses.append(trouble.pause)
+        now += 100.0
+    assert pauses == [0.0, 0.5, 1.0, 2.0]
+    steady = lifecycle.died(trouble, started_at=now, lived=31.0, now=now, backoff=BACKOFF)
+    assert (steady.deaths, steady.pause) == (1, 0.0)
+
+
+def test_those_that_die_together_count_once() -> None:
+    first = lifecycle.died(Trouble(), started_at=1.0, lived=1.0, now=5.0, backoff=BACKOFF)
+    assert lifecycle.died(first, started_at=2.0, lived=1.0, now=5.0, backoff=BACKOFF) == first

@@ -1,0 +1,63 @@
+"""The scaler's law, as tables, and over any history of demand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activator.scaler import Bounds, Load, Peak, decide, forget, remember, target
+
+ONE = Bounds(min_replicas=0, max_replicas=1, idle_timeout_seconds=60.0, slots=4)
+MANY = Bounds(min_replicas=1, max_replicas=3, idle_timeout_seconds=60.0, slots=4)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "requests", "peaks", "whole", "replicas", "wanted", "why"),
+    [
+        (ONE, 0, (), True, 0, 0, "nothing asked, nothing there"),
+        (ONE, 1, (), True, 0, 1, "the first request wakes it"),
+        (ONE, 1, (), False, 0, 1, "a missing signal does not keep anybody waiting"),
+        (ONE, 99, (), True, 0, 1, "never more than the most"),
+        (MANY, 0, (), True, 0, 1, "never fewer than the least"),
+        (MANY, 4, (), True, 1, 1, "exactly full"),
+        (MANY, 5, (), True, 1, 2, "one too many for one"),
+        (MANY, 99, (), True, 1, 3, "as many as may be"),
+        (ONE, 0, (Peak(941.0, 1),), True, 1, 1, "59 s since the end of the last request"),
+        (ONE, 0, (Peak(940.0, 1),), True, 1, 0, "60 s since the end of the last request"),
+        (ONE, 0, (Peak(900.0, 1),), False, 1, 1, "a missing signal is never zero demand"),
+        (ONE, 0, (Peak(999.0, 1),), True, 0, 0, "what was wanted a moment ago is not started again"),
+        (MANY, 5, (Peak(950.0, 3),), True, 3, 3, "three were wanted 50 s ago"),
+        (MANY, 5, (Peak(930.0, 3), Peak(950.0, 2)), True, 3, 2, "three were wanted 70 s ago, two 50 s ago"),
+        (MANY, 1, (Peak(999.0, 3),), True, 2, 2, "a peak keeps what runs, it does not start more"),
+        (ONE, 0, (), False, 2, 1, "more than the most is too many even then"),
+    ],
+)
+def test_decides(bounds: Bounds, requests: int, peaks: tuple[Peak, ...], whole: bool, replicas: int, wanted: int, why: str) -> None:
+    assert decide(bounds, Load(requests, whole, peaks), replicas, 1000.0) == wanted, why
+
+
+def test_remembers_only_what_can_still_matter() -> None:
+    peaks: tuple[Peak, ...] = ()
+    for before, after, now in ((0, 3, 1.0), (3, 1, 2.0), (1, 2, 3.0), (2, 0, 4.0)):
+        peaks = remember(peaks, before, after, now)
+    assert peaks == (Peak(2.0, 3), Peak(4.0, 2))
+    assert forget(peaks, ONE, 63.0) == (Peak(4.0, 2),)
+    assert remember((Peak(2.0, 2),), 3, 0, 5.0) == (Peak(5.0, 3),)
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 100.0), st.integers(0, 20)), min_size=1, max_size=30))
+def test_keeps_the_most_that_was_wanted_within_the_idle_timeout(history: list[tuple[float, int]]) -> None:
+    now, last, replicas, wanted_at = 0.0, 0, 0, []  # (from, to, target)
+    peaks: tuple[Peak, ...] = ()
+    begun = 0.0
+    for pause, requests in history:
+        now += pause
+        wanted_at.append((begun, now, last))
+        after = target(MANY, requests)
+        peaks = remember(peaks, last, after, now)
+        last, begun = after, now
+        expected = max([after, MANY.min_replicas, *(wanted for _, end, wanted in wanted_at if now - end < MANY.idle_timeout_seconds)])
+        before, replicas = replicas, decide(MANY, Load(requests, True, peaks), replicas, now)
+        assert max(after, MANY.min_replicas) <= replicas <= MANY.max_replicas
+        assert replicas == max(after, MANY.min_replicas) if replicas > before else replicas == min(before, expected)

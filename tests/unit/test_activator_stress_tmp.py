@@ -1,0 +1,205 @@
+"""Whatever happens in whatever order: the promises of the control plane hold.
+
+- No replica is told to drain or stop while a connected router could still send to it (`World` asserts it), deaths apart.
+- No revision ever has more than its most (`World` asserts it).
+- Demand leads to a replica that starts or runs, or to a failure its callers are told, or to a pause after deaths, or to
+  the short wait for a node that is away. Never to silence.
+- A missing signal never takes a replica away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from activator import events
+from activator.fleet import NODE_GRACE_SECONDS
+from activator.wire import Table
+from tests.fakes_activator import World, endpoint, revision
+
+ROUTERS = ("w1", "w2", "w3")
+SILENT = 30.0
+SETTLE = 10.0
+
+
+class Machine(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.a = endpoint("a", revision("a", max_replicas=2, idle_timeout_seconds=5.0))
+        self.b = endpoint("b", revision("b", min_replicas=1, max_replicas=3, idle_timeout_seconds=20.0))
+        self.world = World(self.a, self.b, settle_seconds=SETTLE)
+        self.begun = self.world.now
+        self.up: set[str] = set()  # routers connected
+        self.said: dict[str, tuple[float, dict[str, int], bool]] = {}  # router → heard at, demand, told on this connection
+        self.agent_up = False
+
+    # Routers
+
+    @rule(router_id=st.sampled_from(ROUTERS))
+    def join(self, router_id: str) -> None:
+        self.watch(lambda: self.world.join(router_id))
+        self.up.add(router_id)
+        before = self.said.get(router_id, (0.0, {}, False))[1]
+        self.said[router_id] = (self.world.now, before, False)
+
+    @precondition(lambda self: self.up)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        router_id = data.draw(st.sampled_from(sorted(self.up)))
+        self.up.remove(router_id)
+        self.watch(lambda: self.world.leave(router_id))
+
+    @precondition(lambda self: self.up)
+    @rule(data=st.data(), count=st.integers(0, 14), revision_id=st.sampled_from(("rev_a1", "rev_a2", "rev_b1")), applies=st.booleans())
+    def demand(self, data: st.DataObject, count: int, revision_id: str, applies: bool) -> None:
+        router_id = data.draw(st.sampled_from(sorted(self.up)))
+        if self.world.routers[router_id].connection not in self.world.effects.peers:
+            self.up.discard(router_id)  # hung up on
+            return
+        requests = {key: n for key, n in (self.world.routers[router_id].requests | {revision_id: count}).items() if n}
+        self.said[router_id] = (self.world.now, requests, True)
+        self.watch(lambda: self.world.demand(count, revision_id, router_id, apply=applies))
+
+    # The node
+
+    @rule()
+    def agent_connects(self) -> None:
+        self.agent_up = True
+        self.watch(self.world.connect_agent)
+
+    @precondition(lambda self: self.agent_up)
+    @rule(dead=st.booleans())
+    def agent_leaves(self, dead: bool) -> None:
+        self.agent_up = False
+        self.watch(lambda: self.world.disconnect_agent(dead=dead))
+
+    @precondition(lambda self: self.agent_up and self.world.agent.starting())
+    @rule(data=st.data(), state=st.sampled_from(("ready", "ready", "stopped")))
+    def start_ends(self, data: st.DataObject, state: str) -> None:
+        replica_id = data.draw(st.sampled_from(self.world.agent.starting()))
+        self.watch(lambda: self.world.becomes(replica_id, state, failed=state == "stopped", reason="why" * (state == "stopped")))
+
+    @precondition(lambda self: self.agent_up and self.world.agent.replicas)
+    @rule(data=st.data())
+    def dies(self, data: st.DataObject) -> None:
+        replica_id = data.draw(st.sampled_from(sorted(self.world.agent.replicas)))
+        self.watch(lambda: self.world.becomes(replica_id, "stopped", failed=True, reason="killed"))
+
+    @precondition(lambda self: self.agent_up and self.world.agent.ordered_to_end())
+    @rule(data=st.data())
+    def ends_as_told(self, data: st.DataObject) -> None:
+        replica_id = data.draw(st.sampled_from(self.world.agent.ordered_to_end()))
+        self.watch(lambda: self.world.becomes(replica_id, "stopped"))
+
+    # Time, commands, crashes
+
+    @rule(seconds=st.sampled_from((0.25, 1.0, 6.0, 25.0)), heard=st.booleans())
+    def time(self, seconds: float, heard: bool) -> None:
+        for _ in range(4):
+            self.world.now += seconds / 4
+            for router_id in sorted(self.up) if heard else ():
+                connection = self.world.routers[router_id].connection
+                if connection in self.world.effects.peers:
+                    _, requests, told = self.said[router_id]
+                    self.said[router_id] = (self.world.now, requests, told)
+                    self.watch(lambda r=router_id, c=connection: self.world.handle(events.RouterHeard(r, c)))  # type: ignore[misc]
+            if self.agent_up:
+                self.watch(lambda: self.world.say(None))
+            self.watch(lambda: self.world.handle(events.Tick()))
+        self.up = {router_id for router_id in self.up if self.world.routers[router_id].connection in self.world.effects.peers}
+
+    @rule(removed=st.booleans(), newer=st.booleans())
+    def deploy(self, removed: bool, newer: bool) -> None:
+        known = (*self.a.revisions, revision("a", 2, max_replicas=1, idle_timeout_seconds=5.0)) if newer else self.a.revisions
+        self.world.store(endpoint("a", *known, removed=removed))
+
+    @rule(forget_rows=st.booleans())
+    def crash(self, forget_rows: bool) -> None:
+        self.up.clear()
+        self.said.clear()
+        self.agent_up = False
+        self.world.restart(forget_rows=forget_rows)
+        self.begun = self.world.now
+
+    # What must hold
+
+    def watch(self, event: Any) -> None:
+        """Run one event; a replica that was wanted before and drains after it was not wanted by any demand that may exist."""
+        fleet, catalogue = self.world.reconciler.fleet, self.world.reconciler.catalogue
+        before = {replica.replica_id: replica.revision_id for replica in fleet.replicas.values() if replica.state in ("starting", "ready")}
+        live = {revision_id: fleet.live(revision_id) for revision_id in before.values()}
+        event()
+        for replica_id, revision_id in before.items():
+            replica = fleet.replicas.get(replica_id)
+            found = catalogue.find(revision_id)
+            gave_up = replica is not None and "not ready after" in replica.reason
+            if replica is None or replica.state != "draining" or gave_up or found is None:
+                continue
+            if found[0].removed:
+                continue
+            requests = sum(asked.get(revision_id, 0) for at, asked, _ in self.said.values() if self.world.now - at <= SILENT)
+            wanted = min(-(-requests // found[1].slots), found[1].max_replicas)
+            left = fleet.live(revision_id)
+            assert left >= min(wanted, live[revision_id]), f"{replica_id} was taken away though {requests} requests may be waiting"
+            assert self.world.now - self.begun >= SETTLE, f"{replica_id} was taken away before anybody could report"
+            for router_id in self.up:
+                connected = self.world.routers[router_id].connection in self.world.effects.peers
+                assert self.said[router_id][2] or not connected, f"{replica_id} was taken away before {router_id} reported"
+
+    @invariant()
+    def demand_is_answered(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        reconciler, now = self.world.reconciler, self.world.now
+        reconciler.handle(events.Tick())
+        for revision_id in list(reconciler.book.wanted()):
+            found = reconciler.catalogue.find(revision_id)
+            if found is None or found[0].removed or reconciler.fleet.live(revision_id):
+                continue
+            row, _ = reconciler._row(found[0], now)
+            failures = [each.failure for each in row.revisions if each.revision_id == revision_id]
+            trouble = reconciler.fleet.troubles.get(revision_id)
+            pausing = trouble is not None and trouble.deaths > 0 and now < trouble.retry_at
+            since = reconciler.fleet.nodes.nodeless_since
+            waiting = since is not None and now - since <= NODE_GRACE_SECONDS
+            assert any(failures) or pausing or waiting, f"nobody answers the demand for {revision_id}"
+
+    @invariant()
+    def routers_hear_what_is(self) -> None:
+        """Whoever applies everything it was sent sees the table the reconciler has in mind."""
+        if not hasattr(self, "world"):
+            return
+        reconciler = self.world.reconciler
+        truth = {e.name: reconciler._row(e, self.world.now)[0] for e in reconciler.catalogue if not e.removed}
+        for router_id in self.up:
+            router = self.world.routers[router_id]
+            if router.connection not in self.world.effects.peers:
+                continue
+            rows = dict(router.rows)
+            for table in router.waiting:
+                rows = {} if table.whole else rows
+                rows |= {row.name: row for row in table.endpoints}
+                rows = {name: row for name, row in rows.items() if name not in table.removed}
+            assert rows == truth
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            assert all(isinstance(table, Table) for router in self.world.routers.values() for table in router.waiting)
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50), cache_logger_on_first_use=False)
+    yield
+    structlog.configure(**before)
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=2500, stateful_step_count=80, deadline=None, suppress_health_check=list(HealthCheck))

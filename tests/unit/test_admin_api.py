@@ -1,0 +1,307 @@
+"""The admin API: who may use it, what it refuses and how it says so, what it asks of the activator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from activator.wire import Deploy, Done, Remove, Status, ToActivator
+from pilotlight.frames import FrameStream, serve
+from pilotlight.keys import hash_key, mint, well_formed
+from router.admin.app import make_app
+from router.admin.store import AdminStore, Row, plain
+from router.errors import Unavailable
+
+ADMIN_KEY, PEPPER = mint(), b"p" * 32
+DIGEST = "sha256:" + "a" * 64
+
+
+class FakeStore(AdminStore):
+    """Postgres as the admin API sees it."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = ["chat"]
+        self.made: list[dict[str, Any]] = []
+        self.revoked: list[str] = []
+        self.asked: dict[str, Any] = {}
+        self.away = False
+
+    def _row(self, name: str) -> Row:
+        return {"name": name, "endpoint_id": f"ep_{name}", "org_id": "default"}
+
+    async def endpoints(self) -> list[Row]:
+        if self.away:
+            raise Unavailable("the database is away for the moment: try again", retry_after=2.0)
+        return [self._row(name) for name in self.names]
+
+    async def endpoint(self, name: str) -> Row | None:
+        return next((row for row in await self.endpoints() if row["name"] == name), None)
+
+    async def endpoint_id(self, name: str, *, org_id: str) -> str | None:
+        return f"ep_{name}" if name in self.names else None
+
+    async def create_key(self, **given: Any) -> Row:
+        self.made.append(given)
+        return {name: given[name] for name in ("key_id", "name", "prefix", "last_four")}
+
+    async def keys(self, endpoint_id: str) -> list[Row]:
+        return [{"key_id": key["key_id"], "prefix": key["prefix"]} for key in self.made if key["endpoint_id"] == endpoint_id]
+
+    async def revoke_key(self, key_id: str, *, org_id: str) -> Row | None:
+        self.revoked.append(key_id)
+        return {"key_id": key_id, "revoked_at": 1.0} if any(key["key_id"] == key_id for key in self.made) else None
+
+    async def usage(self, **asked: Any) -> tuple[list[Row], Row]:
+        self.asked = asked
+        return [{"event_id": "e1", "cost": "0.0000100000"}], {"requests": 3, "cost": "0.0000300000"}
+
+    async def request(self, event_id: str, *, org_id: str) -> Row | None:
+        return {"event_id": event_id, "phases": [{"name": "load"}]} if event_id == "e1" else None
+
+
+class FakeActivator:
+    """Answers every command with `answer`; None: dies instead."""
+
+    def __init__(self) -> None:
+        self.commands: list[Deploy | Remove | Status] = []
+        self.answer: Done | None = Done(ok=True, result={"nodes": []})
+
+    async def greet(self, stream: FrameStream[Any]) -> None:
+        command = await stream.receive()
+        assert isinstance(command, Deploy | Remove | Status)
+        self.commands.append(command)
+        if self.answer is not None:
+            stream.send(self.answer)
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.address = f"unix:{folder}/a.sock"
+        self.store, self.activator = FakeStore(), FakeActivator()
+        self.app = make_app(store=self.store, activator=self.address, admin_key=ADMIN_KEY, pepper=PEPPER)
+
+    async def ask(self, method: str, path: str, *, key: str | None = ADMIN_KEY, **given: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"} if key is not None else {}
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://admin", headers=headers) as client:
+            return await client.request(method, path, **given)
+
+
+def play(folder: Path, scene: Callable[[Bench], Awaitable[None]], *, activator: bool = True) -> None:
+    async def run() -> None:
+        bench = Bench(folder)
+        server = await serve(bench.address, ToActivator, bench.activator.greet) if activator else None
+        await scene(bench)
+        if server:
+            server.close()
+
+    asyncio.run(run())
+
+
+def error(response: httpx.Response, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert body.keys() == {"error"} and body["error"].keys() == {"message", "type", "param", "code"}
+    assert isinstance(body["error"], dict)
+    return body["error"]
+
+
+@pytest.mark.parametrize("key", [None, "", "pl_wrong", ADMIN_KEY + "x", ADMIN_KEY[:-1], mint()])
+@pytest.mark.parametrize("path", ["/api/v1/endpoints", "/api/v1/nothing", "/"])
+def test_without_the_admin_key_nothing_is_answered(tmp_path: Path, key: str | None, path: str) -> None:
+    async def scene(bench: Bench) -> None:
+        response = await bench.ask("GET", path, key=key)
+        assert error(response, 401)["code"] == "invalid_api_key"
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert ADMIN_KEY not in response.text
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_unknown_paths_and_methods_have_the_same_shape(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        assert error(await bench.ask("GET", "/api/v1/nothing"), 404)["code"] == "not_found"
+        response = await bench.ask("PATCH", "/api/v1/status")
+        assert error(response, 405)["code"] == "method_not_allowed" and "GET" in response.headers["allow"]
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_deploy_reaches_the_activator_whole(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        args = {"max_model_len": 512, "enforce_eager": True, "gpu": 0.5, "dtype": "bfloat16"}
+        body = {"digest": DIGEST, "engine_args": args, "max_replicas": 3, "idle_timeout_seconds": 5, "slots": 8, "max_held": 7}
+        response = await bench.ask("PUT", "/api/v1/endpoints/chat", json=body)
+        assert response.status_code == 200 and response.json()["name"] == "chat"
+        sent = bench.activator.commands[0]
+        assert sent == Deploy(
+            org_id="default",
+            name="chat",
+            digest=DIGEST,
+            engine_args=args,  # type: ignore[arg-type]
+            max_replicas=3,
+            idle_timeout_seconds=5.0,
+            slots=8,
+            max_held=7,
+        )
+        assert isinstance(sent, Deploy) and sent.engine_args["enforce_eager"] is True
+
+    play(tmp_path, scene)
+
+
+def test_deploy_answers_even_when_postgres_is_away(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.store.away = True
+        response = await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST})
+        assert response.status_code == 200 and response.json()["name"] == "chat"
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "digest"),
+        ({"digest": "sha256:short"}, "digest"),
+        ({"digest": DIGEST, "task": "paint"}, "task"),
+        ({"digest": DIGEST, "min_replicas": 2, "max_replicas": 1}, "max_replicas"),
+        ({"digest": DIGEST, "slots": 0}, "slots"),
+        ({"digest": DIGEST, "hold_seconds": 1e9}, "hold_seconds"),
+        ({"digest": DIGEST, "colour": "red"}, "colour"),
+        ({"digest": DIGEST, "engine_args": {"nested": {"a": 1}}}, "engine_args.nested"),
+        ([], None),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, body: Any, param: str | None) -> None:
+    async def scene(bench: Bench) -> None:
+        wrong = error(await bench.ask("PUT", "/api/v1/endpoints/chat", json=body), 400)
+        assert wrong["param"] == param and wrong["type"] == "invalid_request_error" and wrong["message"]
+        assert not bench.activator.commands
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("name", ["Chat", "-a", "a" * 64, "a.b", "a_b"])
+def test_a_name_that_could_not_be_a_host_name_is_refused(tmp_path: Path, name: str) -> None:
+    async def scene(bench: Bench) -> None:
+        assert error(await bench.ask("PUT", f"/api/v1/endpoints/{name}", json={"digest": DIGEST}), 400)["param"] == "name"
+
+    play(tmp_path, scene)
+
+
+def test_a_body_that_is_no_json_or_too_large_is_refused(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        error(await bench.ask("PUT", "/api/v1/endpoints/chat", content=b"{"), 400)
+        error(await bench.ask("PUT", "/api/v1/endpoints/chat", content=b" " * (2 << 20)), 413)
+
+    play(tmp_path, scene)
+
+
+def test_what_the_activator_refuses_is_the_callers_to_mend_and_its_absence_is_ours(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.activator.answer = Done(ok=False, message="no such snapshot: push it first")
+        wrong = error(await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST}), 400)
+        assert wrong["message"] == "no such snapshot: push it first"
+        bench.activator.answer = None
+        response = await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST})
+        error(response, 503)
+        assert response.headers["retry-after"] == "2"
+
+    play(tmp_path, scene)
+
+
+def test_an_activator_that_is_away_is_a_503_with_retry_after(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        for method, path in (("GET", "/api/v1/status"), ("DELETE", "/api/v1/endpoints/chat")):
+            response = await bench.ask(method, path)
+            assert error(response, 503)["code"] == "unavailable" and response.headers["retry-after"] == "2"
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_status_list_get_and_delete(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        assert (await bench.ask("GET", "/api/v1/status")).json() == {"nodes": []}
+        assert [row["name"] for row in (await bench.ask("GET", "/api/v1/endpoints")).json()["data"]] == ["chat"]
+        assert (await bench.ask("GET", "/api/v1/endpoints/chat")).json()["endpoint_id"] == "ep_chat"
+        error(await bench.ask("GET", "/api/v1/endpoints/other"), 404)
+        error(await bench.ask("DELETE", "/api/v1/endpoints/other"), 404)
+        assert (await bench.ask("DELETE", "/api/v1/endpoints/chat")).json()["deleted"] is True
+        assert bench.activator.commands[1:] == [Remove(org_id="default", name="chat")]
+
+    play(tmp_path, scene)
+
+
+def test_a_database_that_is_away_is_a_503_with_retry_after(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.store.away = True
+        response = await bench.ask("GET", "/api/v1/endpoints")
+        assert error(response, 503) and response.headers["retry-after"] == "2"
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        response = await bench.ask("POST", "/api/v1/endpoints/chat/keys", json={"name": "laptop", "expires_in_seconds": 60})
+        assert response.status_code == 201
+        key, made = response.json()["key"], bench.store.made[0]
+        assert well_formed(key) and made["hash"] == hash_key(PEPPER, key)
+        assert (made["prefix"], made["last_four"], made["expires_in"]) == (key[:5], key[-4:], 60.0)
+        assert key not in str({**made, "hash": b""})
+        assert response.json()["key_id"] == made["key_id"] and "hash" not in response.json()
+        listed = (await bench.ask("GET", "/api/v1/endpoints/chat/keys")).json()
+        assert key not in str(listed) and listed["data"][0]["key_id"] == made["key_id"]
+        assert (await bench.ask("DELETE", f"/api/v1/keys/{made['key_id']}")).json()["revoked"] is True
+        error(await bench.ask("DELETE", "/api/v1/keys/key_none"), 404)
+        assert (await bench.ask("POST", "/api/v1/endpoints/chat/keys")).status_code == 201, "a body is optional"
+
+    play(tmp_path, scene, activator=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"), [({"expires_in_seconds": 0}, "expires_in_seconds"), ({"scope": "admin"}, "scope"), ({"name": "a\0"}, "name")]
+)
+def test_a_key_cannot_be_made_with_other_rights(tmp_path: Path, body: dict[str, Any], param: str) -> None:
+    async def scene(bench: Bench) -> None:
+        assert error(await bench.ask("POST", "/api/v1/endpoints/chat/keys", json=body), 400)["param"] == param
+        assert error(await bench.ask("POST", "/api/v1/endpoints/other/keys", json={}), 404)
+        assert not bench.store.made
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_usage_is_filtered_and_money_is_never_a_float(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        answer = (await bench.ask("GET", "/api/v1/usage?endpoint=chat&limit=5&since=2024-01-01T00:00:00Z")).json()
+        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1704067200.0, "limit": 5}
+        assert answer["totals"]["cost"] == "0.0000300000" and answer["has_more"] is True
+        await bench.ask("GET", "/api/v1/usage?since=12.5")
+        assert bench.store.asked == {"org_id": "default", "endpoint_id": None, "since": 12.5, "limit": 100}
+        error(await bench.ask("GET", "/api/v1/usage?endpoint=other"), 404)
+        for query, param in (("limit=0", "limit"), ("since=soon", "since"), ("since=2024-13-45", "since"), ("colour=red", "colour")):
+            assert error(await bench.ask("GET", f"/api/v1/usage?{query}"), 400)["param"] == param
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_a_request_is_shown_with_its_phases_and_a_missing_one_says_why(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        assert (await bench.ask("GET", "/api/v1/requests/e1")).json()["phases"] == [{"name": "load"}]
+        assert "look again" in error(await bench.ask("GET", "/api/v1/requests/e2"), 404)["message"]
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_money_is_said_with_all_its_decimals() -> None:
+    assert plain({"cost": Decimal("0E-10"), "told": "", "phases": "[]"}) == {"cost": "0.0000000000", "phases": []}
+    assert plain({"cost": Decimal("1.0000000001")}) == {"cost": "1.0000000001"}
+    moment = datetime(2024, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
+    assert plain({"admitted_at": moment, "expires_at": None}) == {"admitted_at": "2024-01-01T00:00:00+00:00", "expires_at": None}

@@ -1,0 +1,190 @@
+"""The join settles each request exactly once, with the right figures, whatever the order, the repeats and the outages."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from router.ledger.join import AFTER_OUTAGE_SECONDS, JOURNAL_SECONDS, Join
+from router.ledger.prices import Price, PriceList
+from router.ledger.record import CountSource, EndRecord, Finish, OpenRecord
+from router.ledger.row import UsageRow, figures, usage_row
+from runtime.wire import Phase, UsageEntry
+
+PRICES = PriceList([Price(version=7, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)])
+
+
+def opened(event_id: str) -> OpenRecord:
+    return OpenRecord(
+        event_id=event_id, org_id="default", endpoint_id="ep", key_id="key", path="/v1/completions", streamed=True, admitted_at=1e9
+    )
+
+
+def ended(
+    event_id: str, *, source: CountSource = "engine", replica: str = "rep", tokens: int = 5, finish: Finish = "complete"
+) -> EndRecord:
+    return EndRecord(
+        event_id=event_id, replica_id=replica, status=200, finish=finish, input_tokens=tokens, output_tokens=tokens, count_source=source
+    )
+
+
+def journalled(event_id: str, tokens: int = 9) -> UsageEntry:
+    return UsageEntry(request_id=event_id, replica_id="rep", input_tokens=tokens, cached_tokens=0, output_tokens=tokens, finish="abort")
+
+
+def settle_all(join: Join) -> list[UsageRow]:
+    cases = join.take(1000)
+    rows = [usage_row(case, PRICES) for case in cases]
+    join.settled(cases)
+    return rows
+
+
+plans = st.lists(
+    st.fixed_dictionaries(
+        {
+            "open": st.sampled_from(["once", "twice", "never"]),
+            "end": st.sampled_from(["once", "twice", "never"]),
+            "source": st.sampled_from(["engine", "relayed", "none"]),
+            "replica": st.sampled_from(["rep", ""]),
+            "journal": st.booleans(),
+        }
+    ),
+    min_size=1,
+    max_size=12,
+)
+TIMES = {"once": 1, "twice": 2, "never": 0}
+
+
+@settings(max_examples=150, deadline=None)
+@given(plans=plans, seed=st.integers(0, 2**32))
+def test_every_opened_request_settles_exactly_once_whatever_the_order(plans: list[dict[str, object]], seed: int) -> None:
+    dice = random.Random(seed)
+    join, journal = Join(), dict[str, UsageEntry]()
+    rows, lines = list[UsageRow](), list[OpenRecord | EndRecord]()
+    for number, plan in enumerate(plans):
+        event_id = f"e{number}"
+        lines += [opened(event_id)] * TIMES[str(plan["open"])]
+        lines += [ended(event_id, source=plan["source"], replica=str(plan["replica"]))] * TIMES[str(plan["end"])]  # type: ignore[arg-type]
+        if plan["journal"]:
+            journal[event_id] = journalled(event_id)
+    dice.shuffle(lines)
+    written: dict[str, set[str]] = {"w.1.jsonl": set(), "w.2.jsonl": set()}
+
+    def disturb() -> None:
+        """A look-up, a batch that is refused, a batch that is taken: at any moment."""
+        join.journal(journal[event_id] for event_id in join.waiting if event_id in journal)
+        join.give_back(join.take(dice.randrange(3)))
+        cases = join.take(dice.randrange(3))
+        rows.extend(usage_row(case, PRICES) for case in cases)
+        join.settled(cases)
+        done = {row.event_id for row in rows}
+        for file, events in written.items():
+            assert join.is_clear(file) == (events & seen_open <= done)
+
+    seen_open: set[str] = set()
+    for line in lines:
+        file = dice.choice(list(written))
+        written[file].add(line.event_id)
+        if isinstance(line, OpenRecord):
+            seen_open.add(line.event_id)
+        join.add(line, file=file, worker="w", now=0.0)
+        if dice.random() < 0.5:
+            disturb()
+    join.lost("w", now=1.0)
+    disturb()
+    join.journal(journal[event_id] for event_id in join.waiting if event_id in journal)
+    join.expire(asked=join.waiting, at=1.0 + JOURNAL_SECONDS)
+    rows += settle_all(join)
+
+    by_event = {row.event_id: row for row in rows}
+    assert len(by_event) == len(rows), "settled twice"
+    assert by_event.keys() == {f"e{number}" for number, plan in enumerate(plans) if plan["open"] != "never"}
+    for event_id, row in by_event.items():
+        plan = plans[int(event_id[1:])]
+        in_band = plan["end"] != "never" and (plan["source"] == "engine" or plan["replica"] == "")
+        if plan["end"] == "never":
+            assert (row.finish, row.status) == ("router_lost", 0)
+        if not in_band and plan["journal"]:
+            assert (row.count_source, row.output_tokens) == ("journal", 9)
+        else:
+            assert row.output_tokens == (0 if plan["end"] == "never" else 5)
+    assert join.backlog == 0
+    for file in written:
+        assert join.is_clear(file)
+        join.forget(file)
+    assert not join._cases, "something stays in memory for ever"
+
+
+def test_an_end_told_in_band_does_not_wait() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=0.0)
+    join.add(ended("a", source="engine"), file="f", worker="w", now=0.0)
+    assert [row.count_source for row in settle_all(join)] == ["engine"]
+
+
+def test_relayed_figures_stand_when_the_journal_has_nothing_in_time_and_not_before() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=10.0)
+    join.add(ended("a", source="relayed"), file="f", worker="w", now=10.0)
+    join.expire(asked=join.waiting, at=10.0 + JOURNAL_SECONDS - 0.01)
+    assert join.ready == 0
+    join.expire(asked=join.waiting, at=10.0 + JOURNAL_SECONDS)
+    assert [(row.count_source, row.output_tokens) for row in settle_all(join)] == [("relayed", 5)]
+
+
+def test_after_an_outage_the_journal_is_given_more_time() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=0.0)
+    join.add(ended("a", source="none"), file="f", worker="w", now=0.0)
+    join.postpone(now=100.0)
+    join.add(opened("b"), file="f", worker="w", now=101.0)
+    join.add(ended("b", source="none"), file="f", worker="w", now=101.0)
+    join.expire(asked=join.waiting, at=100.0 + AFTER_OUTAGE_SECONDS - 0.01)
+    assert join.ready == 0
+    join.expire(asked=join.waiting, at=100.0 + AFTER_OUTAGE_SECONDS)
+    assert join.ready == 2
+
+
+def test_an_end_that_comes_after_its_worker_was_given_up_still_counts() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=0.0)
+    join.lost("w", now=0.0)
+    join.add(ended("a"), file="f", worker="w", now=0.0)
+    assert [row.finish for row in settle_all(join)] == ["complete"]
+
+
+def test_a_line_that_comes_again_does_not_prolong_the_wait() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=0.0)
+    join.add(ended("a", source="none"), file="f", worker="w", now=0.0)
+    join.add(ended("a", source="none"), file="f", worker="w", now=2.0)
+    join.expire(asked=join.waiting, at=JOURNAL_SECONDS)
+    assert join.ready == 1
+
+
+def test_what_the_engine_told_in_band_is_not_overruled() -> None:
+    assert figures(ended("a", source="engine", tokens=5), journalled("a", tokens=9)) == (5, 0, 5, "engine")
+    assert figures(ended("a", source="relayed", tokens=5), journalled("a", tokens=9)) == (9, 0, 9, "journal")
+    assert figures(ended("a", source="relayed", tokens=5), None) == (5, 0, 5, "relayed")
+
+
+def test_only_the_dead_workers_requests_are_given_up() -> None:
+    join = Join()
+    join.add(opened("a"), file="w.1.jsonl", worker="w", now=0.0)
+    join.add(opened("b"), file="v.1.jsonl", worker="v", now=0.0)
+    join.lost("w", now=0.0)
+    assert join.waiting == ["a"]
+    assert not join.is_clear("v.1.jsonl")
+
+
+def test_a_row_has_all_that_the_records_say() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=0.0)
+    end = ended("a").model_copy(update={"phases": (Phase(name="load", at=1.0, seconds=0.5),), "cached_tokens": 99, "first_byte_ms": 3.0})
+    join.add(end, file="f", worker="w", now=0.0)
+    row = settle_all(join)[0]
+    assert row.phases == '[{"name":"load","at":1.0,"seconds":0.5}]'
+    assert row.cached_tokens == 5, "cached tokens are part of the input"
+    assert (row.price_version, row.cost, row.first_byte_ms) == (7, 0, 3.0)

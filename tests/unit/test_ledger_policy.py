@@ -1,0 +1,110 @@
+"""The policy: pushed when it changes, kept on disk, served from there while Postgres is away; never an empty one by mistake."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from pilotlight.frames import connect, serve
+from router.ledger.policy import Policies
+from router.ledger.server import LedgerServer
+from router.ledger.wire import FromLedger, KeyRow, Policy, Spooled, ToLedger, WorkerHello
+from router.ledger.workers import Workers
+
+KEY = KeyRow(hash="00", key_id="key_1", org_id="default", endpoint_id="ep", scope="inference")
+
+
+class Keys:
+    """Postgres' keys; away while `away` is set."""
+
+    def __init__(self, *keys: KeyRow, away: bool = False) -> None:
+        self.keys, self.away = keys, away
+
+    async def load(self) -> tuple[KeyRow, ...]:
+        if self.away:
+            raise ConnectionRefusedError
+        return self.keys
+
+
+def test_a_change_is_published_with_a_higher_version_and_kept(tmp_path: Path) -> None:
+    async def scene() -> None:
+        keys = Keys(KEY)
+        policies = Policies(file=tmp_path / "policy.json", load=keys.load)
+        task = asyncio.create_task(policies.run())
+        first = await asyncio.wait_for(policies.newer_than(0), 2)
+        keys.keys = ()
+        policies.invalidate()
+        second = await asyncio.wait_for(policies.newer_than(first.version), 2)
+        task.cancel()
+        assert first.keys == (KEY,) and second.keys == () and second.version > first.version
+        assert Policy.model_validate_json((tmp_path / "policy.json").read_bytes()) == second
+        assert (tmp_path / "policy.json").stat().st_mode & 0o777 == 0o600
+
+    asyncio.run(scene())
+
+
+def test_without_postgres_the_kept_policy_is_served_until_it_is_back(tmp_path: Path) -> None:
+    async def scene() -> None:
+        kept = Policy(version=2**60, keys=(KEY,))
+        (tmp_path / "policy.json").write_text(kept.model_dump_json())
+        keys = Keys(away=True)
+        policies = Policies(file=tmp_path / "policy.json", load=keys.load)
+        task = asyncio.create_task(policies.run())
+        assert await asyncio.wait_for(policies.newer_than(0), 2) == kept
+        keys.away = False
+        assert (await asyncio.wait_for(policies.newer_than(kept.version), 2)).version == 2**60 + 1
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"kind":"policy"}'])
+def test_with_neither_postgres_nor_a_kept_policy_none_is_given(tmp_path: Path, content: bytes | None) -> None:
+    async def scene() -> None:
+        if content is not None:
+            (tmp_path / "policy.json").write_bytes(content)
+        policies = Policies(file=tmp_path / "policy.json", load=Keys(away=True).load)
+        assert policies.current is None
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(policies.newer_than(0), 0.01)
+
+    asyncio.run(scene())
+
+
+def test_a_worker_gets_the_policy_at_once_and_is_heard(tmp_path: Path) -> None:
+    async def scene() -> None:
+        keys, heard = Keys(KEY), asyncio.Queue[str]()
+        policies, workers = Policies(file=tmp_path / "policy.json", load=keys.load), Workers(lambda: set())
+        task = asyncio.create_task(policies.run())
+        greeter = LedgerServer(policies=policies, workers=workers, spooled=heard.put_nowait)
+        server = await serve(f"unix:{tmp_path}/l.sock", ToLedger, greeter.greet)
+        stream = await connect(f"unix:{tmp_path}/l.sock", FromLedger)
+        stream.send(WorkerHello(worker_id="w", pid=1), Spooled(file="w.1.jsonl", bytes=10))
+        policy = await asyncio.wait_for(stream.receive(), 2)
+        assert isinstance(policy, Policy) and policy.keys == (KEY,)
+        assert await asyncio.wait_for(heard.get(), 2) == "w.1.jsonl"
+        assert workers.dead(["w"], now=1e9) == set()
+        keys.keys = ()
+        policies.invalidate()
+        changed = await asyncio.wait_for(stream.receive(), 2)
+        assert isinstance(changed, Policy) and changed.keys == ()
+        stream.close()
+        server.close()
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_who_does_not_say_hello_is_let_go(tmp_path: Path) -> None:
+    async def scene() -> None:
+        policies = Policies(file=tmp_path / "policy.json", load=Keys().load)
+        greeter = LedgerServer(policies=policies, workers=Workers(lambda: set()), spooled=lambda file: None)
+        server = await serve(f"unix:{tmp_path}/l.sock", ToLedger, greeter.greet)
+        stream = await connect(f"unix:{tmp_path}/l.sock", FromLedger)
+        stream.send(Spooled(file="w.1.jsonl", bytes=10))
+        assert await asyncio.wait_for(stream.receive(), 2) is None
+        server.close()
+
+    asyncio.run(scene())

@@ -1,0 +1,162 @@
+"""The settler loses nothing: Postgres away, a new price in the middle, a row that is never taken, a journal late or never."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import asyncpg
+import pytest
+
+from router.ledger.join import Join
+from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Outage
+from router.ledger.prices import Price, PriceList
+from router.ledger.row import UsageRow
+from router.ledger.settle import BATCH_ROWS, Settler
+from router.ledger.store import LedgerStore, Settled
+from runtime.wire import UsageEntry
+from tests.unit.test_ledger_join import ended, journalled, opened
+
+
+class FakeStore(LedgerStore):
+    """Postgres as the settler sees it; `trouble` is raised, one a statement, before anything else happens."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, UsageRow] = {}
+        self.batches: list[int] = []
+        self.price_rows = [Price(version=1, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)]
+        self.entries: dict[str, UsageEntry] = {}
+        self.trouble: list[Exception] = []
+        self.poison: set[str] = set()
+        self.changed = asyncio.Condition()
+
+    async def _stumble(self) -> None:
+        await asyncio.sleep(0)
+        if self.trouble:
+            raise self.trouble.pop(0)
+
+    async def settle(self, rows: Sequence[UsageRow], *, newest_price: int) -> Settled:
+        await self._stumble()
+        if self.poison & {row.event_id for row in rows}:
+            raise asyncpg.DataError("invalid input")
+        newest = max(price.version for price in self.price_rows)
+        if newest == newest_price:
+            self.batches.append(len(rows))
+            for row in rows:
+                self.rows.setdefault(row.event_id, row)
+            async with self.changed:
+                self.changed.notify_all()
+        return Settled(newest, len(rows))
+
+    async def journal(self, request_ids: Sequence[str]) -> list[UsageEntry]:
+        await self._stumble()
+        return [self.entries[name] for name in request_ids if name in self.entries]
+
+    async def prices(self) -> PriceList:
+        await self._stumble()
+        return PriceList(self.price_rows)
+
+    async def has(self, count: int) -> None:
+        async with self.changed, asyncio.timeout(5):
+            await self.changed.wait_for(lambda: len(self.rows) >= count)
+
+
+class Bench:
+    """A settler at work; `rejected` is what it kept aside."""
+
+    def __init__(self) -> None:
+        self.join, self.store, self.rejected = Join(), FakeStore(), list[tuple[bytes, str]]()
+        self.settler = Settler(join=self.join, store=self.store, reject=lambda lines, source: self.rejected.extend(lines))
+
+    def finish(self, *events: str, source: str = "engine") -> None:
+        now = asyncio.get_running_loop().time()
+        for event_id in events:
+            self.join.add(opened(event_id), file="f", worker="w", now=now)
+            self.join.add(ended(event_id, source=source), file="f", worker="w", now=now)  # type: ignore[arg-type]
+        self.settler.wake()
+
+    async def __aenter__(self) -> Bench:
+        self._tasks = [asyncio.create_task(self.settler.run()), asyncio.create_task(self.settler.run_journal())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+
+def test_batches_are_bounded_and_everything_is_settled_once() -> None:
+    async def scene() -> None:
+        async with Bench() as bench:
+            bench.finish(*(f"e{number}" for number in range(2500)))
+            await bench.store.has(2500)
+            assert sum(bench.store.batches) == 2500 and max(bench.store.batches) == BATCH_ROWS
+
+    asyncio.run(scene())
+
+
+def test_what_postgres_refuses_for_now_is_tried_again() -> None:
+    async def scene() -> None:
+        async with Bench() as bench:
+            bench.store.trouble = [ConnectionRefusedError(), asyncpg.AdminShutdownError("bye")]
+            bench.finish("a", "b")
+            await bench.store.has(2)
+            assert bench.store.batches == [2] and not bench.rejected
+
+    asyncio.run(scene())
+
+
+def test_a_new_price_is_never_missed() -> None:
+    async def scene() -> None:
+        async with Bench() as bench:
+            bench.finish("a")
+            await bench.store.has(1)
+            bench.store.price_rows.append(bench.store.price_rows[0]._replace(version=2, valid_from=1.0))
+            bench.finish("b")  # nobody has told the settler
+            await bench.store.has(2)
+            assert {name: row.price_version for name, row in bench.store.rows.items()} == {"a": 1, "b": 2}
+
+    asyncio.run(scene())
+
+
+def test_one_row_that_is_never_taken_holds_up_nobody_and_is_kept() -> None:
+    async def scene() -> None:
+        async with Bench() as bench:
+            bench.store.poison = {"e3"}
+            bench.finish(*(f"e{number}" for number in range(10)))
+            await bench.store.has(9)
+            bench.finish("after")
+            await bench.store.has(10)
+            assert bench.store.rows.keys() == {f"e{number}" for number in range(10)} - {"e3"} | {"after"}
+            assert len(bench.rejected) == 2 and all(b'"e3"' in line for line, _ in bench.rejected)
+            assert bench.join.is_clear("f")
+
+    asyncio.run(scene())
+
+
+def test_the_journal_wins_as_soon_as_it_is_there() -> None:
+    async def scene() -> None:
+        async with Bench() as bench:
+            bench.finish("a", source="relayed")
+            bench.finish("b", source="engine")
+            await bench.store.has(1)
+            assert "a" not in bench.store.rows
+            bench.store.entries["a"] = journalled("a", tokens=9)
+            bench.settler.journal_arrived()
+            await bench.store.has(2)
+            assert {name: (row.count_source, row.output_tokens) for name, row in bench.store.rows.items()} == {
+                "a": ("journal", 9),
+                "b": ("engine", 5),
+            }
+
+    asyncio.run(scene())
+
+
+def test_an_outage_is_told_once_and_the_pauses_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    outage = Outage("test", clock=lambda: now[0])
+    pauses = [outage.failed(OSError("refused")) for _ in range(20)]
+    now[0] = 60.0
+    assert outage.over() and not outage.over()
+    assert pauses[0] == FIRST_PAUSE_SECONDS and pauses[-1] == LONGEST_PAUSE_SECONDS and pauses == sorted(pauses)
+    assert outage.failed(OSError("again")) == FIRST_PAUSE_SECONDS

@@ -1,0 +1,124 @@
+"""Step 2: who may call, and that a refusal says nothing else."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from typing import Any
+
+import pytest
+
+from pilotlight import keys
+from router import auth
+from router.auth import Keys
+from router.errors import Forbidden, NotReady, Unauthorized
+from tests.unit.router_world import ADMIN_KEY, KEY, OLD_KEY, OTHER_KEY, PEPPER, POLICY, request, world
+
+
+def known() -> Keys:
+    made = Keys(pepper=PEPPER, wall=time.time)
+    made.replace(POLICY)
+    return made
+
+
+def test_a_key_is_its_tenant() -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        tenant = known().caller(f"{scheme} {KEY}".encode())
+        assert (tenant.endpoint_id, tenant.org_id) == ("e1", "default")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, b"", b"Bearer", b"Bearer ", b"Basic " + KEY.encode(), KEY.encode(), b"Bearer x" + KEY.encode(), b"Bearer \xff\xfe", b"Bearer " + b"p" * 60_000],
+)  # fmt: skip
+def test_anything_else_is_401_with_the_same_words(header: bytes | None) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        known().caller(header)
+    with pytest.raises(Unauthorized) as expired:
+        known().caller(b"Bearer " + OLD_KEY.encode())
+    assert caught.value.message == expired.value.message
+
+
+def test_missing_and_wrong_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    work: list[str] = []
+    compare_digest = hmac.compare_digest
+
+    def hash_key(pepper: bytes, key: str) -> bytes:
+        work.append("hash")
+        return keys.hash_key(pepper, key)
+
+    def compare(a: bytes, b: bytes) -> bool:
+        work.append("compare")
+        return compare_digest(a, b)
+
+    monkeypatch.setattr(auth, "hash_key", hash_key)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    for header in (None, b"Bearer wrong", b"Bearer " + OLD_KEY.encode(), b"Bearer " + KEY.encode()):
+        work.clear()
+        try:
+            known().tenant(header)
+        except Unauthorized:
+            pass
+        assert work == ["hash", "compare"]
+
+
+def test_an_admin_key_may_not_infer() -> None:
+    with pytest.raises(Forbidden):
+        known().caller(b"Bearer " + ADMIN_KEY.encode())
+    assert known().tenant(b"Bearer " + ADMIN_KEY.encode()).scope == "admin"
+
+
+def test_without_a_policy_nobody_is_wrong() -> None:
+    with pytest.raises(NotReady):
+        Keys(pepper=PEPPER, wall=time.time).caller(b"Bearer " + KEY.encode())
+
+
+def test_a_key_expires_while_we_run() -> None:
+    now = 0.5
+    made = Keys(pepper=PEPPER, wall=lambda: now)
+    made.replace(POLICY)
+    made.caller(b"Bearer " + OLD_KEY.encode())
+    now = 1.0
+    with pytest.raises(Unauthorized):
+        made.caller(b"Bearer " + OLD_KEY.encode())
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("options", "status", "code"),
+    [
+        ({"key": None}, 401, "invalid_api_key"),
+        ({"key": "pl_nonsense", "body": b"not json"}, 401, "invalid_api_key"),
+        ({"key": None, "url": "/e/none/v1/chat/completions"}, 401, "invalid_api_key"),
+        ({"key": OTHER_KEY}, 403, "forbidden"),
+        ({"key": ADMIN_KEY}, 403, "forbidden"),
+        ({"url": "/e/none/v1/chat/completions"}, 404, "model_not_found"),
+        ({"url": "/v1/chat/completions", "model": "none"}, 404, "model_not_found"),
+        ({"url": "/v1/chat/completions"}, 400, "invalid_value"),
+        ({"model": "gpt-4"}, 404, "model_not_found"),
+        ({"body": b"{"}, 400, "invalid_value"),
+    ],
+)
+async def test_refusals_over_the_wire_leave_no_record(options: Any, status: int, code: str) -> None:
+    async with world() as w:
+        client = await w.client()
+        client.post(**options)
+        reply = await client.answer()
+        assert (reply.status, reply.error["code"]) == (status, code)
+        assert len(reply.headers["x-request-id"]) == 32
+        client.send(request())  # and the connection lives on
+        assert (await client.answer()).status == 200
+        assert len(await w.ends()) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_route_that_does_not_fit_the_task_wakes_nothing() -> None:
+    from tests.unit.router_world import endpoint_row
+
+    async with world() as w:
+        w.show(endpoint_row(task="embed"))
+        w.changes.clear()
+        reply = await w.ask()
+        assert (reply.status, reply.error["code"]) == (400, "invalid_value")
+        assert "embed" in reply.error["message"]
+        assert w.changes == []

@@ -1,0 +1,473 @@
+"""Step 5: the hold's invariants, as a state machine, and its decisions one by one. Time is faked."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
+from router.balance import Revision
+from router.errors import HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
+from router.hold import Hold, Mark, Slot
+from router.table import RouteTable, Stale
+
+
+class FakeTimer:
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._timers: list[tuple[float, int, FakeTimer, Callable[[], object]]] = []
+        self._count = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> FakeTimer:
+        self._count += 1
+        timer = FakeTimer()
+        heapq.heappush(self._timers, (when, self._count, timer, lambda: callback(*args)))
+        return timer
+
+    def advance(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self._timers and self._timers[0][0] <= end:
+            self.now, _, timer, callback = heapq.heappop(self._timers)
+            if not timer.cancelled:
+                callback()
+        self.now = end
+
+
+class Caller:
+    """A waiter that writes down what it was told."""
+
+    def __init__(self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1) -> None:
+        self.deadline, self.held_bytes = clock.now + seconds, size
+        self.held_in: Revision | None = None
+        self.slots: list[Slot] = []
+        self.errors: list[RouterError] = []
+        self.left = False
+        self.release_at_once = False
+
+    def granted(self, slot: Slot) -> None:
+        assert not self.errors
+        assert not self.left
+        self.slots.append(slot)
+        if self.release_at_once:
+            slot.release()
+
+    def refused(self, error: RouterError) -> None:
+        assert not self.errors
+        assert not self.left
+        self.errors.append(error)
+
+
+def row(
+    *replicas: ReplicaRow, max_held: int = 5, name: str = "tiny", revisions: tuple[str, ...] = ("r1",), task: Any = "generate", **more: Any
+) -> EndpointRow:
+    return EndpointRow(
+        name=name,
+        org_id="o",
+        endpoint_id="e-" + name,
+        created=1,
+        task=task,
+        max_held=max_held,
+        hold_seconds=30,
+        route=((revisions[0], 100),),
+        revisions=tuple(RevisionRow(revision_id=r, task=task, replicas=replicas, **more) for r in revisions),
+    )
+
+
+def replica(name: str = "p1", slots: int = 1, *, draining: bool = False) -> ReplicaRow:
+    return ReplicaRow(replica_id=name, address=f"unix:/{name}", slots=slots, draining=draining)
+
+
+class Rig:
+    def __init__(self, *, max_bytes: int = 1 << 20) -> None:
+        self.clock = FakeClock()
+        self.changes: list[tuple[str, bool]] = []
+        self.hold = Hold(clock=self.clock, max_bytes=max_bytes, changed=lambda r, urgent: self.changes.append((r.revision_id, urgent)))
+        self.table = RouteTable(clock=self.clock, hold=self.hold)
+        self.sequence = 0
+
+    def show(self, *rows: EndpointRow, removed: tuple[str, ...] = (), whole: bool = False) -> None:
+        self.sequence += 1
+        self.table.apply(Table(epoch=1, sequence=self.sequence, whole=whole or self.sequence == 1, endpoints=rows, removed=removed))
+
+    @property
+    def revision(self) -> Revision:
+        return self.table.revisions["r1"]
+
+    def ask(self, **options: Any) -> Caller:
+        caller = Caller(self.clock, **options)
+        slot = self.hold.ask(self.revision, caller)
+        if slot is not None:
+            caller.granted(slot)
+        return caller
+
+
+def test_a_free_slot_is_granted_at_once() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=2)))
+    assert rig.ask().slots
+    assert rig.revision.demand == 1
+    assert rig.changes == [("r1", False)]
+
+
+def test_the_first_waiter_is_urgent_the_next_is_not() -> None:
+    rig = Rig()
+    rig.show(row())
+    rig.ask()
+    rig.ask()
+    assert rig.changes == [("r1", True), ("r1", False)]
+    assert rig.table.requests() == {"r1": 2}
+
+
+def test_as_many_are_woken_as_there_are_slots_in_order() -> None:
+    rig = Rig()
+    rig.show(row())
+    callers = [rig.ask() for _ in range(5)]
+    rig.show(row(replica(slots=3)))
+    assert [len(caller.slots) for caller in callers] == [1, 1, 1, 0, 0]
+    callers[1].slots[0].release()
+    assert [len(caller.slots) for caller in callers] == [1, 1, 1, 1, 0]
+
+
+def test_a_slot_is_released_once() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=2)))
+    caller = rig.ask()
+    for _ in range(3):
+        caller.slots[0].release()
+    caller.slots[0].back(caller, "full")
+    assert rig.revision.replicas["p1"].in_flight == rig.revision.demand == 0
+
+
+def test_the_least_busy_replica_is_taken() -> None:
+    rig = Rig()
+    rig.show(row(replica("a", 4), replica("b", 4)))
+    taken = [rig.ask().slots[0].replica.row.replica_id for _ in range(4)]
+    assert taken == ["a", "b", "a", "b"]
+
+
+def test_bounds_by_count_and_by_bytes() -> None:
+    rig = Rig(max_bytes=100)
+    rig.show(row(max_held=2, expected_seconds=7.0))
+    rig.ask(size=60)
+    with pytest.raises(QueueFull, match="bytes"):
+        rig.ask(size=60)
+    rig.ask(size=40)
+    with pytest.raises(QueueFull, match="2 requests") as caught:
+        rig.ask(size=0)
+    assert caught.value.retry_after == 7.0
+    rig.clock.advance(31)
+    assert rig.hold.bytes == 0
+
+
+def test_the_deadline() -> None:
+    rig = Rig()
+    rig.show(row(starting=True))
+    short, long = rig.ask(seconds=2), rig.ask(seconds=10)
+    rig.clock.advance(2)
+    assert isinstance(short.errors[0], HoldTimeout)
+    assert not long.errors
+    rig.show(row(replica()))
+    assert long.slots
+    rig.clock.advance(100)
+    assert not long.errors
+
+
+def test_who_leaves_is_forgotten() -> None:
+    rig = Rig()
+    rig.show(row())
+    first, second = rig.ask(), rig.ask()
+    first.left = True
+    rig.hold.leave(first)
+    rig.hold.leave(first)
+    rig.show(row(replica()))
+    assert second.slots
+    assert rig.revision.demand == 1
+
+
+def test_back_at_the_head_and_the_replica_rests_a_moment() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=4)))
+    first = rig.ask()
+    rig.revision.replicas["p1"].full = True
+    second = rig.ask()
+    first.slots.pop().back(first, "full")
+    assert list(rig.revision.waiting) == [first, second]
+    rig.clock.advance(0.05)
+    assert first.slots
+    assert second.slots
+
+
+def test_an_end_at_a_full_replica_wakes_at_once() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=4)))
+    running, first = rig.ask(), rig.ask()
+    first.slots.pop().back(first, "full")
+    assert not first.slots
+    running.slots[0].release()
+    assert first.slots
+
+
+def test_a_return_over_the_bound_costs_the_youngest_its_place() -> None:
+    rig = Rig()
+    rig.show(row(replica(), max_held=2))
+    first = rig.ask()
+    second, third = rig.ask(), rig.ask()
+    first.slots.pop().back(first, "dead")
+    assert isinstance(third.errors[0], QueueFull)
+    assert list(rig.revision.waiting) == [first, second]
+
+
+def test_a_dead_replica_is_left_alone_until_its_next_row() -> None:
+    rig = Rig()
+    rig.show(row(replica()))
+    caller = rig.ask()
+    caller.slots.pop().back(caller, "dead")
+    rig.clock.advance(0.5)
+    assert not caller.slots
+    rig.show(row(replica()))
+    assert caller.slots
+
+
+def test_a_start_that_cannot_succeed_fails_all() -> None:
+    rig = Rig()
+    rig.show(row())
+    callers = [rig.ask(), rig.ask()]
+    rig.show(row(failure="out of memory: needs 9 GB, has 4", retry_after_seconds=12.0))
+    for caller in callers:
+        assert isinstance(caller.errors[0], StartFailed)
+        assert "needs 9 GB" in caller.errors[0].message
+        assert caller.errors[0].retry_after == 12.0
+    with pytest.raises(StartFailed):
+        rig.ask()
+
+
+def test_a_failure_beside_a_replica_that_serves_fails_nobody() -> None:
+    rig = Rig()
+    rig.show(row(replica()))
+    rig.ask()
+    waiting = rig.ask()
+    rig.show(row(replica(), failure="no room for a second"))
+    assert not waiting.errors
+
+
+def test_what_waits_for_a_removed_endpoint_is_refused() -> None:
+    rig = Rig()
+    rig.show(row())
+    caller = rig.ask()
+    rig.show(removed=("tiny",))
+    assert isinstance(caller.errors[0], ModelNotFound)
+
+
+def test_what_waits_follows_the_route() -> None:
+    rig = Rig()
+    rig.show(row())
+    callers = [rig.ask() for _ in range(3)]
+    rig.show(row(replica(slots=2), revisions=("r2",)))
+    assert [len(caller.slots) for caller in callers] == [1, 1, 0]
+    assert callers[2].held_in is rig.table.revisions["r2"]
+    assert rig.table.requests() == {"r2": 3}
+    assert "r1" not in rig.table.revisions
+
+
+def test_a_retired_revision_counts_until_its_last_request_ends() -> None:
+    rig = Rig()
+    rig.show(row(replica()))
+    caller = rig.ask()
+    rig.show(row(revisions=("r2",)))
+    assert rig.table.requests() == {"r1": 1}
+    caller.slots[0].release()
+    assert rig.table.requests() == {}
+    rig.show(row(revisions=("r2",)))
+    assert set(rig.table.revisions) == {"r2"}
+
+
+def test_ten_thousand_that_end_at_once_do_not_recurse() -> None:
+    rig = Rig()
+    rig.show(row(max_held=10_000))
+    callers = [rig.ask() for _ in range(10_000)]
+    for caller in callers:
+        caller.release_at_once = True
+    rig.show(row(replica(), max_held=10_000))
+    assert all(len(caller.slots) == 1 for caller in callers)
+    assert rig.revision.demand == 0
+
+
+def test_older_tables_are_refused() -> None:
+    rig = Rig()
+    with pytest.raises(Stale, match="before any whole"):
+        rig.table.apply(Table(epoch=1, sequence=1, whole=False))
+    rig.show(row())
+    rig.show(row(replica()))
+    for epoch, sequence in ((1, 1), (0, 9)):
+        with pytest.raises(Stale, match="older"):
+            rig.table.apply(Table(epoch=epoch, sequence=sequence, whole=True))
+    assert rig.revision.replicas
+    rig.table.apply(Table(epoch=2, sequence=0, whole=True))
+    assert not rig.table.endpoints
+
+
+def test_a_replica_keeps_its_count_over_tables_and_draining_never_ends() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=2)))
+    rig.ask()
+    rig.show(row(replica(slots=2, draining=True)))
+    rig.show(row(replica(slots=2)))
+    assert rig.revision.replicas["p1"].in_flight == 1
+    assert not rig.revision.replicas["p1"].free
+
+
+class HoldMachine(RuleBasedStateMachine):
+    """Whatever happens in whatever order: bounded, no slot too many, and everybody hears exactly one thing."""
+
+    BOUND = 4
+    running = Bundle("running")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig()
+        self.shown: dict[str, int] = {}
+        self.rig.show(row(max_held=self.BOUND))
+        self.callers: list[Caller] = []
+        self.refused_at_the_door = 0
+
+    def _show(self, **more: Any) -> None:
+        self.rig.show(row(*(replica(name, slots) for name, slots in self.shown.items()), max_held=self.BOUND, **more))
+
+    @rule(target=running, seconds=st.sampled_from([0.01, 1.0, 30.0]), quick=st.booleans())
+    def arrive(self, seconds: float, quick: bool) -> Caller:
+        caller = Caller(self.rig.clock, seconds=seconds)
+        caller.release_at_once = quick
+        try:
+            slot = self.rig.hold.ask(self.rig.revision, caller)
+        except (QueueFull, StartFailed):
+            self.refused_at_the_door += 1
+            caller.left = True
+            return caller
+        self.callers.append(caller)
+        if slot is not None:
+            caller.granted(slot)
+        return caller
+
+    @rule(caller=consumes(running))
+    def leave(self, caller: Caller) -> None:
+        caller.left = caller.left or not caller.errors
+        self.rig.hold.leave(caller)
+        for slot in caller.slots:
+            slot.release()
+
+    @rule(caller=running)
+    def finish(self, caller: Caller) -> None:
+        for slot in caller.slots:
+            slot.release()
+
+    @rule(caller=running, mark=st.sampled_from(["full", "draining", "dead"]))
+    def turned_away(self, caller: Caller, mark: Mark) -> None:
+        slots = [slot for slot in caller.slots if not slot._released]
+        if slots and not caller.left:
+            caller.slots.remove(slots[0])
+            caller.release_at_once = False
+            slots[0].back(caller, mark)
+
+    @rule(name=st.sampled_from("abc"), slots=st.integers(1, 3))
+    def replica_changes(self, name: str, slots: int) -> None:
+        self.shown[name] = slots
+        self._show()
+
+    @precondition(lambda self: self.shown)
+    @rule(data=st.data())
+    def replica_goes(self, data: st.DataObject) -> None:
+        del self.shown[data.draw(st.sampled_from(sorted(self.shown)))]
+        self._show()
+
+    @rule()
+    def start_fails(self) -> None:
+        self._show(failure="no")
+
+    @rule(seconds=st.sampled_from([0.01, 0.05, 1.0, 31.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.rig.clock.advance(seconds)
+
+    @invariant()
+    def held_within_bound(self) -> None:
+        revision = self.rig.revision
+        assert len(revision.waiting) == revision.endpoint.held <= self.BOUND
+        assert self.rig.hold.bytes == sum(waiter.held_bytes for waiter in revision.waiting)
+
+    @invariant()
+    def everybody_is_in_one_place(self) -> None:
+        for caller in self.callers:
+            granted = bool(caller.slots)
+            held = caller in self.rig.revision.waiting
+            assert held == (caller.held_in is not None)
+            assert granted + bool(caller.errors) + held + (caller.left and not granted and not caller.errors) == 1
+            assert len(caller.slots) <= 1
+
+    @invariant()
+    def slots_add_up(self) -> None:
+        live = [slot for caller in self.callers for slot in caller.slots if not slot._released]
+        assert self.rig.revision.granted == len(live)
+        for shown in self.rig.revision.replicas.values():
+            assert shown.in_flight == sum(slot.replica is shown for slot in live) >= 0
+
+    @invariant()
+    def nobody_waits_beside_a_free_slot(self) -> None:
+        if self.rig.revision.waiting:
+            assert not any(shown.free for shown in self.rig.revision.replicas.values())
+
+
+class SlotsNeverExceeded(RuleBasedStateMachine):
+    """With a fixed fleet, no replica ever has more of our requests than its share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rig = Rig()
+        self.rig.show(row(replica("a", 2), replica("b", 1), max_held=3))
+        self.callers: list[Caller] = []
+
+    @rule()
+    def arrive(self) -> None:
+        try:
+            self.callers.append(self.rig.ask())
+        except QueueFull:
+            assert len(self.rig.revision.waiting) == 3
+
+    @rule(which=st.integers(0, 50), mark=st.sampled_from([None, "full", "dead"]))
+    def end(self, which: int, mark: Mark | None) -> None:
+        running = [caller for caller in self.callers if caller.slots and not caller.slots[0]._released]
+        if running:
+            caller = running[which % len(running)]
+            if mark is None:
+                caller.slots[0].release()
+            else:
+                caller.slots.pop().back(caller, mark)
+
+    @rule(seconds=st.sampled_from([0.01, 0.05, 1.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.rig.clock.advance(seconds)
+
+    @invariant()
+    def within_share(self) -> None:
+        assert all(0 <= shown.in_flight <= shown.row.slots for shown in self.rig.revision.replicas.values())
+
+
+TestHold = HoldMachine.TestCase
+TestHold.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestSlots = SlotsNeverExceeded.TestCase
+TestSlots.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

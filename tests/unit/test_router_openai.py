@@ -1,0 +1,149 @@
+"""Step 3: what is read from a body, what is refused, and what is changed (nothing but a missing `model`)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.errors import BadRequest, ModelNotFound
+from router.openai import ROUTES, body_for, read
+from router.request import hot
+
+CHAT, TEXT = ROUTES["chat/completions"], ROUTES["completions"]
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def chat(**fields: Any) -> bytes:
+    return json.dumps({"messages": MESSAGES, **fields}).encode()
+
+
+def test_what_is_read() -> None:
+    asked = read(chat(model="tiny", stream=True, n=2, max_tokens=5, tools=[{}]), CHAT)
+    assert (asked.model, asked.stream) == ("tiny", True)
+    assert read(chat(stream=None, model=None, max_completion_tokens=None), CHAT).stream is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"stream": "yes"}, "stream"),
+        ({"model": 3}, "model"),
+        ({"n": 9}, "n"),
+        ({"n": 0}, "n"),
+        ({"n": True}, "n"),
+        ({"n": 1.0}, "n"),
+        ({"best_of": 100}, "best_of"),
+        ({"max_tokens": "10"}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_completion_tokens": 1e99}, "max_completion_tokens"),
+        ({"messages": []}, "messages"),
+        ({"messages": None}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": ["hi"]}, "messages"),
+        ({"cache_salt": "x"}, "cache_salt"),
+        ({"priority": 1}, "priority"),
+        ({"kv_transfer_params": None}, "kv_transfer_params"),
+        ({"request_id": "x"}, "request_id"),
+    ],
+)
+def test_what_is_refused_is_named(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(BadRequest, match=param) as caught:
+        read(chat(**fields), CHAT)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"3", b'{"a":1}x', b'{"a": "\xff"}', b"\x00", b"[" * 100_000, b'{"a":' * 100_000])
+def test_what_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        read(body, CHAT)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "good"),
+    [
+        ("hi", True),
+        (["a", "b"], True),
+        ([1, 2, 3] * 1000, True),
+        ([[1], [2]], True),
+        (["a"] * 16, True),
+        (["a"] * 17, False),
+        ([[1]] * 17, False),
+        ([], False),
+        ({}, False),
+        (3, False),
+        (None, False),
+    ],
+)
+def test_prompts(prompt: Any, good: bool) -> None:
+    body = json.dumps({"prompt": prompt}).encode()
+    if good:
+        read(body, TEXT)
+    else:
+        with pytest.raises(BadRequest) as caught:
+            read(body, TEXT)
+        assert caught.value.param == "prompt"
+
+
+def test_a_body_with_the_right_model_is_not_touched() -> None:
+    body = b' \n{ "messages" : [{}],"model":"tiny" , "x": 1e400}'
+    assert body_for("tiny", read(body, CHAT), body) is body
+
+
+def test_a_missing_model_is_put_in_front() -> None:
+    body = b'\n { "messages": [{"content":"{"}], "seed": 1}'
+    assert body_for("tiny", read(body, CHAT), body) == b'{"model":"tiny", "messages": [{"content":"{"}], "seed": 1}'
+
+
+def test_a_null_model_is_replaced() -> None:
+    body = chat(model=None)
+    assert json.loads(body_for("tiny", read(body, CHAT), body)) == {"messages": MESSAGES, "model": "tiny"}
+
+
+def test_another_model_does_not_exist() -> None:
+    body = chat(model="gpt-4")
+    with pytest.raises(ModelNotFound, match="gpt-4") as caught:
+        body_for("tiny", read(body, CHAT), body)
+    assert (caught.value.status, caught.value.code, caught.value.param) == (404, "model_not_found", "model")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "n", "stream", "messages", "x"]), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_json_is_read_or_refused(value: Any) -> None:
+    body = json.dumps(value).encode()
+    try:
+        asked = read(body, CHAT)
+    except BadRequest as error:
+        assert error.message
+        return
+    try:
+        assert json.loads(body_for("tiny", asked, body)) == {**value, "model": "tiny"}
+    except ModelNotFound:
+        assert value["model"] not in (None, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("url", "found"),
+    [
+        (b"/v1/chat/completions", (CHAT, None)),
+        (b"/e/tiny/v1/completions", (TEXT, "tiny")),
+        (b"//e//tiny///v1/chat//completions?x=1", (CHAT, "tiny")),
+        (b"/e/a%20b/v1/completions", (TEXT, "a b")),
+        (b"/v1/chat/completions/", None),
+        (b"/v1/embeddings", None),
+        (b"/e/tiny/chat/completions", None),
+        (b"/", None),
+        (b"*", None),
+    ],
+)
+def test_hot_urls(url: bytes, found: Any) -> None:
+    assert hot(url) == found

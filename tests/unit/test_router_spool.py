@@ -1,0 +1,276 @@
+"""Step 12: the spool on disks that are slow, full or broken, and the lines in it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from activator.wire import ReplicaRow
+from router.auth import Tenant
+from router.balance import Endpoint, Replica
+from router.errors import SpoolFull
+from router.ledger import spool as spool_module
+from router.ledger.record import EndRecord, OpenRecord, SpoolLine
+from router.ledger.spool import Spool
+from router.ledger.tail import Tail
+from router.meter import NOTHING, Meter, Tokens
+from router.metrics import Metrics
+from router.pool import Pool
+from router.request import new_event_id
+from runtime.wire import Phase
+from tests.unit.router_world import endpoint_row, key_row, until, world
+
+LINES: TypeAdapter[OpenRecord | EndRecord] = TypeAdapter(SpoolLine)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+class Disk:
+    """A disk with so much room, which can be told not to sync, or to wait."""
+
+    def __init__(self, room: int = 1 << 30) -> None:
+        self.room, self.broken = room, False
+        self.syncs = 0
+        self.may_sync = threading.Event()
+        self.may_sync.set()
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if self.room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = os.write(descriptor, data[: self.room])
+        self.room -= written
+        return written
+
+    def sync(self, descriptor: int) -> None:
+        self.may_sync.wait(5)
+        self.syncs += 1
+        if self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(descriptor)
+
+
+def made(folder: Path, disk: Disk) -> Spool:
+    return Spool(folder, "w", loop=asyncio.get_running_loop(), write=disk.write, sync=disk.sync)
+
+
+def lines(folder: Path) -> list[bytes]:
+    return [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_bytes().splitlines(keepends=True)]
+
+
+@pytest.mark.asyncio
+async def test_a_line_is_told_durable_only_once_it_is(folder: Path) -> None:
+    disk = Disk()
+    disk.may_sync.clear()
+    spool = made(folder, disk)
+    heard: list[str] = []
+    spool.when_synced(spool.open(b"1\n"), lambda: heard.append("first"))
+    spool.when_synced(spool.open(b"2\n"), lambda: heard.append("second"))
+    await asyncio.sleep(0.01)
+    assert (heard, spool.synced) == ([], 0)
+    disk.may_sync.set()
+    await until(lambda: heard == ["first", "second"])
+    assert spool.synced == 2
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_opens_that_come_together_are_synced_together(folder: Path) -> None:
+    disk = Disk()
+    disk.may_sync.clear()
+    spool = made(folder, disk)
+    numbers = [spool.open(b"%d\n" % n) for n in range(100)]
+    disk.may_sync.set()
+    await until(lambda: spool.synced == numbers[-1])
+    assert disk.syncs <= 2
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_ends_are_synced_within_their_time(folder: Path) -> None:
+    disk = Disk()
+    spool = made(folder, disk)
+    spool.end(b"1\n")
+    await until(lambda: spool.synced == 1, seconds=1)
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_tears_no_line_and_loses_no_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "RETRY_SECONDS", 0.01)
+    disk = Disk(room=10)
+    spool = made(folder, disk)
+    spool.open(b"1234567\n")
+    with pytest.raises(SpoolFull, match="No space"):
+        spool.open(b"1234567\n")
+    assert lines(folder) == [b"1234567\n"]
+    disk.room = 0
+    spool.end(b"end\n")
+    with pytest.raises(SpoolFull):
+        spool.open(b"x\n")
+    disk.room = 1 << 20
+    await until(lambda: lines(folder) == [b"1234567\n", b"end\n"])
+    spool.open(b"x\n")
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_a_disk_that_will_not_sync(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs goes on, new requests are refused for a moment, and then a new file is tried."""
+    monkeypatch.setattr(spool_module, "RETRY_SECONDS", 0.05)
+    disk = Disk()
+    disk.broken = True
+    spool = made(folder, disk)
+    heard: list[int] = []
+    spool.when_synced(spool.open(b"1\n"), lambda: heard.append(1))
+    await until(lambda: heard == [1])
+    with pytest.raises(SpoolFull, match="synced"):
+        spool.open(b"2\n")
+    disk.broken = False
+    await until(lambda: not spool._refusing)
+    number = spool.open(b"3\n")
+    await until(lambda: spool.synced >= number)
+    assert len(list(folder.glob("*.jsonl"))) == 2
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_files_are_rotated_and_the_ledger_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "ROTATE_BYTES", 100)
+    monkeypatch.setattr(spool_module, "TELL_SECONDS", 0.01)
+    told: dict[str, int] = {}
+    spool = made(folder, Disk())
+    spool.tell(told.__setitem__)
+    for _ in range(25):
+        spool.open(b"x" * 9 + b"\n")
+    await until(lambda: told == {"w.0.jsonl": 100, "w.1.jsonl": 100, "w.2.jsonl": 50})
+    spool.close()
+    tail = Tail(folder)
+    assert [(file.worker, file.number) for file in sorted(tail.scan(), key=lambda f: f.number)] == [("w", 0), ("w", 1), ("w", 2)]
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_written_before_the_first_request(folder: Path) -> None:
+    spool = made(folder, Disk())
+    spool.close()
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_refuses_requests_and_lets_the_running_finish() -> None:
+    disk = Disk()
+
+    def spool(*args: Any, **more: Any) -> Spool:
+        return Spool(*args, write=disk.write, sync=disk.sync, **more)
+
+    async with world(spool=spool) as w:
+        w.show(endpoint_row())
+        running = await w.client()
+        running.post(stream=True)
+        await w.wait_held(1)
+        disk.room = 0
+        reply = await w.ask()
+        assert (reply.status, reply.error["code"]) == (503, "ledger_unavailable")
+        w.show(endpoint_row(w.row()))
+        assert (await running.answer()).body.endswith(b"[DONE]\n\n")
+        disk.room = 1 << 20
+        w.spool._retry_late()
+        [end] = await w.ends()
+        assert end["finish"] == "complete"
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_answered_while_the_disk_is_slow() -> None:
+    disk = Disk()
+    disk.may_sync.clear()
+    async with world(spool=lambda *args, **more: Spool(*args, write=disk.write, sync=disk.sync, **more)) as w:
+        client = await w.client()
+        client.post()
+        await w.replica.until(lambda: len(w.replica.emitted) == 1)
+        await until(lambda: w.table.revisions["r1"].demand == 0)  # all of the answer is here
+        assert client.reader._buffer == b""  # type: ignore[attr-defined]
+        disk.may_sync.set()
+        assert (await client.answer()).status == 200
+
+
+class Lines:
+    """A spool that is a list."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def open(self, line: bytes) -> int:
+        self.lines.append(line)
+        return len(self.lines)
+
+    def end(self, line: bytes) -> None:
+        self.lines.append(line)
+
+
+def meter(spool: Lines, *, endpoint_id: str = "e1", org_id: str = "o", **more: Any) -> Meter:
+    row = key_row("k", endpoint_id).model_copy(update={"org_id": org_id})
+    return Meter(
+        spool=spool,  # type: ignore[arg-type]
+        metrics=Metrics(),
+        tenant=Tenant(row),
+        endpoint=Endpoint(endpoint_row(endpoint_id=endpoint_id)),
+        event_id=new_event_id(),
+        path="/v1/completions",
+        streamed=True,
+        **more,
+    )
+
+
+@given(text=st.text(max_size=20), counts=st.tuples(*[st.integers(0, 1 << 40)] * 3), phases=st.booleans())
+def test_the_lines_are_records(text: str, counts: tuple[int, int, int], phases: bool) -> None:
+    """Made by hand, so held to the contract whatever the ids are."""
+    spool = Lines()
+    made = meter(spool, endpoint_id=text, org_id=text)
+    row = ReplicaRow(replica_id=text, address="unix:/x", slots=1, phases=(Phase(name="load", at=1.5, seconds=1e-7),) if phases else ())
+    made.held_seconds = 0.25
+    made.dispatched(text, Replica(row, pool=Pool("unix:/x"), now=0.0), cold=phases)
+    made.first_byte()
+    made.close(status=200, finish="complete", tokens=Tokens(*counts, "engine"))
+    opened, ended = map(LINES.validate_json, spool.lines)
+    assert isinstance(opened, OpenRecord)
+    assert isinstance(ended, EndRecord)
+    assert opened.event_id == ended.event_id == made.event_id
+    assert opened.org_id == opened.endpoint_id == ended.replica_id == ended.revision_id == text
+    assert (ended.input_tokens, ended.cached_tokens, ended.output_tokens) == counts
+    assert [phase.name for phase in ended.phases] == (["hold", "load", "first_token"] if phases else [])
+    assert all(line.endswith(b"}\n") and line.count(b"\n") == 1 for line in spool.lines)
+
+
+def test_a_meter_closes_once() -> None:
+    spool = Lines()
+    made = meter(spool)
+    made.close(status=503, finish="timeout", tokens=NOTHING)
+    made.close(status=200, finish="complete", tokens=Tokens(1, 1, 1, "engine"))
+    assert len(spool.lines) == 2
+    ended = json.loads(spool.lines[1])
+    assert (ended["finish"], ended["first_byte_ms"]) == ("timeout", None)
+
+
+def test_event_ids_are_uuid7_in_hex() -> None:
+    import uuid
+
+    ids = [new_event_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    for text in ids[:50]:
+        made = uuid.UUID(hex=text)
+        assert (made.version, made.variant, made.hex) == (7, uuid.RFC_4122, text)

@@ -1,0 +1,171 @@
+"""Step 5, what a held client hears: nothing, then our head and comments, then the answer or an error event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from runtime.wire import Phase
+from tests.fakes import FakeRequest, json_answer
+from tests.unit.router_world import endpoint_row, until, world
+
+pytestmark = pytest.mark.asyncio
+
+PHASES = (Phase(name="place", at=1.0, seconds=0.0123), Phase(name="load", at=2.0, seconds=0.25))
+
+
+async def test_a_cold_start_within_the_silence() -> None:
+    async with world() as w:
+        w.show(endpoint_row(starting=True))
+        client = await w.client()
+        client.post(stream=True)
+        await w.wait_held(1)
+        assert w.changes[-1] == ("r1", True)
+        w.show(endpoint_row(w.row(phases=PHASES)))
+        reply = await client.answer()
+        assert reply.headers["x-pilotlight-start"] == "cold"
+        assert float(reply.headers["x-pilotlight-hold-ms"]) > 0
+        timing = reply.headers["server-timing"]
+        assert timing.startswith("hold;dur=")
+        assert timing.endswith("place;dur=12.3, load;dur=250.0")
+        [end] = await w.ends()
+        assert [phase["name"] for phase in end["phases"]] == ["hold", "place", "load", "first_token"]
+        assert (end["start"], end["hold_ms"] > 0) == ("cold", True)
+
+
+async def test_an_early_head_then_comments_then_the_answer() -> None:
+    async with world(waiting_seconds=0.02) as w:
+        w.show(endpoint_row(starting=True, expected_seconds=9.0))
+        client = await w.client()
+        client.post(stream=True)
+        status, headers = await client.head()
+        assert (status, headers["content-type"], headers["transfer-encoding"]) == (200, "text/event-stream; charset=utf-8", "chunked")
+        assert len(headers["x-request-id"]) == 32
+        comments = []
+        body = b""
+        async for piece in client.chunks():
+            if piece.startswith(b": pilotlight phase="):
+                comments.append(piece)
+            else:
+                body += piece
+            if len(comments) == 2:
+                w.show(endpoint_row(w.row(phases=PHASES)))
+        assert comments[0] == b": pilotlight phase=load eta=9.0s\n\n"
+        first, _, rest = body.partition(b"\n\n")
+        assert first.startswith(b": pilotlight start=cold hold-ms=")
+        assert first.endswith(b"place;dur=12.3, load;dur=250.0")
+        assert rest.startswith(b"data: {")
+        assert rest.endswith(b"data: [DONE]\n\n")
+        [end] = await w.ends()
+        assert (end["status"], end["finish"], end["output_tokens"], end["count_source"]) == (200, "complete", 3, "engine")
+        client.post(stream=True)  # the framing was right: the connection lives on
+        assert (await client.answer()).headers["x-pilotlight-start"] == "warm"
+
+
+async def test_an_early_head_for_http_1_0() -> None:
+    async with world(waiting_seconds=0.02) as w:
+        w.show(endpoint_row())
+        client = await w.client()
+        client.post(stream=True, version="1.0")
+        status, headers = await client.head()
+        assert (status, headers["connection"]) == (200, "close")
+        assert "transfer-encoding" not in headers
+        w.show(endpoint_row(w.row()))
+        raw = await client.closed()
+        assert raw.startswith(b": pilotlight phase=hold\n\n")
+        assert raw.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("why", ["failure", "deadline", "removed", "engine"])
+async def test_a_failure_after_the_early_head_is_an_event(why: str) -> None:
+    async with world(waiting_seconds=0.02) as w:
+        w.show(endpoint_row(hold_seconds=0.05 if why == "deadline" else 30.0))
+        client = await w.client()
+        client.post(stream=True)
+        assert (await client.head())[0] == 200
+        if why == "failure":
+            w.show(endpoint_row(failure="the weights are damaged"))
+        elif why == "removed":
+            w.show(removed=("tiny",))
+        elif why == "engine":
+
+            async def answer(_: FakeRequest) -> AsyncIterator[bytes]:
+                yield json_answer(400, b'{"error":{"message":"too long a prompt"}}')
+
+            w.replica.answer = answer
+            w.show(endpoint_row(w.row()))
+        body = b"".join([piece async for piece in client.chunks()])
+        [event] = [part for part in body.split(b"\n\n") if part.startswith(b"data: ")]
+        error = json.loads(event[6:])["error"]
+        expected = {"failure": "start_failed", "deadline": "hold_timeout", "removed": "model_not_found", "engine": "upstream_error"}
+        assert error["code"] == expected[why]
+        [end] = await w.ends()
+        assert end["status"] == 200
+        assert end["finish"] == {"failure": "upstream_error", "deadline": "timeout", "removed": "refused", "engine": "upstream_error"}[why]
+
+
+async def test_a_failure_within_the_silence_is_a_proper_status() -> None:
+    async with world() as w:
+        w.show(endpoint_row(expected_seconds=3.2))
+        client = await w.client()
+        client.post(stream=True)
+        await w.wait_held(1)
+        w.show(endpoint_row(failure="no memory", retry_after_seconds=11.5))
+        reply = await client.answer()
+        assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (503, "start_failed", "12")
+
+
+async def test_what_is_no_stream_hears_nothing_early() -> None:
+    async with world(waiting_seconds=0.01) as w:
+        w.show(endpoint_row(hold_seconds=0.05))
+        reply = await w.ask()
+        assert (reply.status, reply.error["code"]) == (503, "hold_timeout")
+
+
+async def test_prefer_wait_shortens_and_never_commits() -> None:
+    async with world(waiting_seconds=0.01) as w:
+        w.show(endpoint_row(expected_seconds=5.0))
+        client = await w.client()
+        client.post(stream=True, headers=("prefer: respond-async, wait=0",))
+        reply = await client.answer()
+        assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (503, "hold_timeout", "5")
+        client.post(stream=True, headers=("prefer: wait=1",))
+        await w.wait_held(1)
+        [waiter] = w.table.revisions["r1"].waiting
+        assert waiter.deadline - waiter.entered_at == 1.0  # type: ignore[attr-defined]
+        assert waiter._waiting is None  # type: ignore[attr-defined]
+        w.show(endpoint_row(w.row()))
+        assert (await client.answer()).status == 200
+
+
+async def test_the_queue_is_bounded_and_says_so_at_once() -> None:
+    async with world() as w:
+        w.show(endpoint_row(max_held=1, expected_seconds=4.0))
+        client = await w.client()
+        client.post()
+        await w.wait_held(1)
+        reply = await w.ask()
+        assert (reply.status, reply.error["code"], reply.headers["retry-after"]) == (503, "queue_full", "4")
+        w.show(endpoint_row(w.row()))
+        assert (await client.answer()).status == 200
+        assert sorted(end["finish"] for end in await w.ends()) == ["complete", "refused"]
+
+
+async def test_comments_go_on_for_who_is_turned_away() -> None:
+    async with world(waiting_seconds=0.02) as w:
+        w.show(endpoint_row())
+        client = await w.client()
+        client.post(stream=True)
+        assert (await client.head())[0] == 200
+        w.replica.refusals = ["draining"]
+        w.show(endpoint_row(w.row()))
+        await w.replica.until(lambda: bool(w.replica.requests))
+        seen = 0
+        async for piece in client.chunks():
+            seen += piece.startswith(b": pilotlight phase=hold")
+            if seen == 3:
+                w.show(endpoint_row(w.row(replica_id="p2")))
+        assert seen >= 3
+        await until(lambda: w.table.revisions["r1"].demand == 0)

@@ -1,0 +1,146 @@
+"""Step 1's other branch: models, probes, the admin relay, and OpenAI's shape on everything else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from tests.fakes import FakeReplica, FakeRequest
+from tests.unit.router_world import ADMIN_KEY, KEY, OTHER_KEY, Client, Reply, World, endpoint_row, world
+
+pytestmark = pytest.mark.asyncio
+
+
+async def get(w: World, path: str, *, key: str | None = KEY, method: str = "GET", client: Client | None = None) -> Reply:
+    client = client or await w.client()
+    auth = f"authorization: Bearer {key}\r\n" if key else ""
+    client.send(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{auth}content-length: 0\r\n\r\n".encode())
+    return await client.answer()
+
+
+async def test_models() -> None:
+    async with world() as w:
+        w.show(endpoint_row(name="other", endpoint_id="e2", revision_id="r2"))
+        model = {"id": "tiny", "object": "model", "created": 1_700_000_000, "owned_by": "default"}
+        for path in ("/v1/models", "/e/tiny/v1/models", "//v1//models"):
+            assert (await get(w, path)).json == {"object": "list", "data": [model]}
+        for path in ("/v1/models/tiny", "/e/tiny/v1/models/tiny"):
+            assert (await get(w, path)).json == model
+        assert {m["id"] for m in (await get(w, "/v1/models", key=ADMIN_KEY)).json["data"]} == {"tiny", "other"}
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status", "code"),
+    [
+        ("/v1/models", {"key": None}, 401, "invalid_api_key"),
+        ("/e/tiny/v1/models", {"key": "wrong"}, 401, "invalid_api_key"),
+        ("/e/tiny/v1/models", {"key": OTHER_KEY}, 403, "forbidden"),
+        ("/e/none/v1/models", {}, 404, "model_not_found"),
+        ("/v1/models/none", {}, 404, "model_not_found"),
+        ("/v1/models/tiny", {"key": OTHER_KEY}, 404, "model_not_found"),
+        ("/nothing", {}, 404, "not_found"),
+        ("/", {}, 404, "not_found"),
+        ("/v1/embeddings", {"method": "POST"}, 404, "not_found"),
+        ("/v1/chat/completions", {}, 405, "method_not_allowed"),
+        ("/e/tiny/v1/completions", {"method": "DELETE"}, 405, "method_not_allowed"),
+        ("/v1/models", {"method": "POST"}, 405, "method_not_allowed"),
+        ("/api/v1/endpoints", {}, 503, "starting"),
+    ],
+)
+async def test_refusals(path: str, options: Any, status: int, code: str) -> None:
+    async with world() as w:
+        reply = await get(w, path, **options)
+        assert (reply.status, reply.error["code"]) == (status, code)
+        assert ("allow" in reply.headers) == (status == 405)
+
+
+async def test_probes() -> None:
+    async with world(show=False) as w:
+        assert (await get(w, "/healthz", key=None)).status == 200
+        assert (await get(w, "/readyz", key=None)).json == {"status": "waiting for endpoints"}
+        early = await w.ask()
+        assert (early.status, early.error["code"]) == (503, "starting")
+        assert (await get(w, "/v1/models")).status == 503
+        w.show(endpoint_row(w.row()))
+        assert (await get(w, "/readyz", key=None)).status == 200
+        w.router.draining = True
+        assert (await get(w, "/readyz", key=None)).status == 503
+
+
+async def test_a_bug_is_an_openai_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        monkeypatch.setattr(w.router.keys, "tenant", lambda _: 1 / 0)
+        assert (await get(w, "/v1/models")).error["type"] == "server_error"
+
+
+class Admin(FakeReplica):
+    """Stands in for the admin process: one answer, after it has seen the request."""
+
+    async def talk(self, request: FakeRequest) -> Any:
+        yield b"HTTP/1.1 201 Created\r\nx-own: yes\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok"
+
+
+async def test_the_admin_relay() -> None:
+    async with world() as w:
+        admin = await Admin(f"unix:{w.folder}/admin.sock").start()
+        client = await w.client()
+        client.send(
+            b"POST //api/v1/endpoints?dry=1%20x HTTP/1.1\r\nhost: pilot\r\ncontent-length: 2\r\nx-forwarded-for: 6.6.6.6\r\n"
+            b"connection: x-secret\r\nx-secret: 1\r\nauthorization: Bearer k\r\n\r\n{}"
+        )
+        reply = await client.answer()
+        assert (reply.status, reply.body, reply.headers["x-own"]) == (201, b"ok", "yes")
+        [seen] = admin.requests
+        assert seen.path == "/api/v1/endpoints?dry=1%20x"
+        assert (seen.headers["host"], seen.headers["authorization"], seen.headers["x-forwarded-for"]) == ("pilot", "Bearer k", "127.0.0.1")
+        assert seen.body == b"{}"
+        assert "x-secret" not in seen.headers
+        await admin.stop()
+
+
+async def test_who_leaves_the_admin_relay_ends_it_there_too() -> None:
+    async with world() as w:
+        admin = Admin(f"unix:{w.folder}/admin.sock")
+
+        async def endless(_: FakeRequest) -> Any:
+            yield b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+            await asyncio.Event().wait()
+
+        admin.answer = endless
+        await admin.start()
+        client = await w.client()
+        client.send(b"GET /api/v1/events HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        assert (await client.head())[0] == 200
+        await client.reader.readuntil(b"x\r\n")
+        client.leave()
+        await admin.until(lambda: len(admin.aborted) == 1)
+        await admin.stop()
+
+
+async def test_metrics() -> None:
+    async with world() as w:
+        w.show(endpoint_row())
+        client = await w.client()
+        client.post()
+        await w.wait_held(1)
+        w.router.metrics.held = lambda: {name: endpoint.held for name, endpoint in w.table.endpoints.items()}
+        registry = CollectorRegistry()
+        registry.register(w.router.metrics)
+        assert 'pilotlight_router_held{endpoint="tiny"} 1.0' in generate_latest(registry).decode()
+        w.show(endpoint_row(w.row()))
+        await client.answer()
+        await w.ask(key="wrong")
+        text = generate_latest(registry).decode()
+        for line in (
+            'pilotlight_router_requests_total{code="200",endpoint="tiny"} 1.0',
+            'pilotlight_router_requests_total{code="401",endpoint=""} 1.0',
+            'pilotlight_router_tokens_total{endpoint="tiny",kind="output"} 3.0',
+            'pilotlight_router_cold_starts_total{endpoint="tiny"} 1.0',
+            'pilotlight_router_hold_seconds_count{endpoint="tiny"} 1.0',
+            'pilotlight_router_first_byte_seconds_count{endpoint="tiny"} 1.0',
+            'pilotlight_router_latency_seconds_bucket{endpoint="tiny",le="+Inf"} 1.0',
+        ):
+            assert line in text, line
