@@ -9,14 +9,13 @@ import signal
 import socket
 from pathlib import Path
 
-from snapshots.stage import stage
-
 import snapshots
 from pilotlight import frames, logs
 from pilotlight.settings import Settings, load
 from runtime.agent import Agent
 from runtime.standbys import Standbys
 from runtime.wire import EngineEnvironment, ToAgent
+from snapshots.stage import stage
 
 REHEARSAL_MODEL = Path(snapshots.__file__).parent / "demo" / "model"
 

@@ -12,8 +12,11 @@ these. `Unforkable` is raised where an assumption about that version no longer h
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
+import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine import core
+from vllm.v1.worker import gpu_model_runner
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
 
@@ -94,14 +98,42 @@ def _build_and_drop_an_engine(model: Path) -> None:
 
 
 def hold_still(device: str) -> None:
-    """Keep a fork from repeating what was rehearsed, and freeze what it inherits."""
-    # Registering walks every loaded name (0.4 s and more); the rehearsal did it for this process and its forks.
+    """Keep a fork from repeating what was rehearsed, and freeze what it inherits. Costs are a fork's, on two cores."""
+    import importlib.metadata
+
+    from vllm.utils import cpu_resource_utils
+
     if device == "cpu":
+        # Registering walks every loaded name (0.4 s); the rehearsal did it for this process and its forks.
         type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
-    # vLLM freezes the heap when an engine is built: over a heap this size 0.5 s, and already done below.
+        # The list of CPUs comes from a subprocess, asked twice (13 ms).
+        cpu_resource_utils._get_cpu_list = functools.cache(cpu_resource_utils._get_cpu_list)
+        gpu_model_runner.allocate_kv_cache = zeroed_by_the_kernel(gpu_model_runner.allocate_kv_cache)
+    # The engine core configures logging anew; each of 400 loggers clears the caches of all others (120 ms).
+    core.configure_logging = lambda config: None
+    # Plug-ins are looked for in the metadata of every installed package, three times (16 ms each).
+    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)  # type: ignore[assignment]
+    # vLLM freezes the heap when an engine is built: over a heap this size 0.5 s, and done below.
     core.freeze_gc_heap = lambda: None
     gc.collect()
     gc.freeze()
+
+
+def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
+    """vLLM fills its KV cache with zeros, 0.5 s and more a GiB on CPU; fresh anonymous pages are zero when first touched."""
+
+    def zeros(size: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        return torch.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=dtype)
+
+    def allocate_kv_cache(*args: Any, **kwargs: Any) -> Any:
+        original = torch.zeros
+        torch.zeros = zeros  # type: ignore[assignment]
+        try:
+            return allocate(*args, **kwargs)
+        finally:
+            torch.zeros = original
+
+    return allocate_kv_cache
 
 
 def check_forkable(device: str) -> int:
