@@ -10,7 +10,7 @@ class ActivatorError(Exception):
     """The activator refused a command; the text says what to do."""
 
 
-async def subscribe(address: str, hello: RouterHello) -> FrameStream[FromActivator]:  # type: ignore[type-var]
+async def subscribe(address: str, hello: RouterHello) -> FrameStream[FromActivator]:
     """Connect as a router; the first frame received is a whole table. Raises OSError when nobody listens."""
     stream = await connect(address, FromActivator)
     stream.send(hello)

@@ -81,8 +81,19 @@ def make_uv() -> None:
     if not UV.exists():
         if not (VENV / "bin" / "python").exists():
             venv.create(VENV, with_pip=True)
-        run([VENV / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
-             "-r", LOCKS / "uv.txt"])
+        run(
+            [
+                VENV / "bin" / "python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "-r",
+                LOCKS / "uv.txt",
+            ]
+        )
 
 
 def install(extra: str) -> None:
@@ -107,10 +118,32 @@ def lock(folder: Path, only: str = "cpu gpu") -> None:
         target = folder / f"{name}.txt"
         extras = [] if name == "base" else ["--extra", name]
         constraints = [argument for file in done if not (name == "gpu" and file.endswith("cpu.txt")) for argument in ("-c", file)]
-        run([UV, "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links",
-             "--python-version", ".".join(map(str, sys.version_info[:2])), "--python-platform", "x86_64-manylinux_2_28",
-             "--custom-compile-command", "make lock", "--override", LOCKS / "overrides.txt", *extras, *constraints,
-             *sources(name), "-o", target, ROOT / "pyproject.toml"])
+        run(
+            [
+                UV,
+                "pip",
+                "compile",
+                "--quiet",
+                "--generate-hashes",
+                "--no-annotate",
+                "--no-emit-index-url",
+                "--no-emit-find-links",
+                "--python-version",
+                ".".join(map(str, sys.version_info[:2])),
+                "--python-platform",
+                "x86_64-manylinux_2_28",
+                "--custom-compile-command",
+                "make lock",
+                "--override",
+                LOCKS / "overrides.txt",
+                *extras,
+                *constraints,
+                *sources(name),
+                "-o",
+                target,
+                ROOT / "pyproject.toml",
+            ]
+        )
         done.append(str(target))
 
 

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import activator.wire as activator_wire
+import router.ledger.wire as ledger_wire
 from activator.wire import Demand, EndpointRow, RouterHello, Table, ToActivator
 from pilotlight.frames import Frame, FrameStream, serve, split
 from router.ledger.wire import Policy, ToLedger, WorkerHello
@@ -192,6 +194,7 @@ class _Peer(Changes):
     """What our own kind of server has heard, and whom it can tell."""
 
     receives: Any
+    alive: Frame
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -220,19 +223,27 @@ class _Peer(Changes):
     async def _greet(self, stream: FrameStream[Any]) -> None:
         self.streams.append(stream)
         stream.send(*self._first())
+        beating = asyncio.create_task(self._beat(stream))
         try:
             async for frame in stream:
                 self.heard.append(frame)
                 self._change()
         finally:
+            beating.cancel()
             with contextlib.suppress(ValueError):
                 self.streams.remove(stream)
+
+    async def _beat(self, stream: FrameStream[Any]) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            stream.send(self.alive)
 
 
 class FakeActivator(_Peer):
     """Tells every router the same whole table when it connects; `push` sends deltas."""
 
     receives = ToActivator
+    alive = activator_wire.Alive()
 
     def __init__(self, address: str, *endpoints: EndpointRow, epoch: int = 1) -> None:
         super().__init__(address)
@@ -267,6 +278,7 @@ class FakeLedger(_Peer):
     """Gives every worker the same policy."""
 
     receives = ToLedger
+    alive = ledger_wire.Alive()
 
     def __init__(self, address: str, policy: Policy | None = None) -> None:
         super().__init__(address)

@@ -26,6 +26,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httptools
 import uvloop
@@ -62,7 +63,9 @@ http {{ access_log off; client_body_temp_path {folder}/t; proxy_temp_path {folde
 class Back(asyncio.Protocol):
     """The replica: as little as can be."""
 
-    body = json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"message": {"content": "x" * 150}}], "usage": {}}).encode()
+    body = json.dumps(
+        {"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"message": {"content": "x" * 150}}], "usage": {}}
+    ).encode()
     answer = (
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-pilotlight-usage: 9;0;16\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     )
@@ -71,8 +74,7 @@ class Back(asyncio.Protocol):
     done = b": pilotlight-usage 9;0;200\n\ndata: [DONE]\n\n"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.parser = httptools.HttpRequestParser(self)
         self.stream = False
 
@@ -106,8 +108,7 @@ class Caller(asyncio.Protocol):
         self.request, self.left, self.over = request, left, over
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.parser = httptools.HttpResponseParser(self)
         self.ask()
 
@@ -119,10 +120,14 @@ class Caller(asyncio.Protocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserCallbackError as error:
+            sys.exit(f"{error.__context__}: {data!r}")
 
     def on_headers_complete(self) -> None:
-        assert self.parser.get_status_code() == 200, self.parser.get_status_code()
+        if self.parser.get_status_code() != 200:
+            raise ValueError("not the answer expected")
 
     def on_message_complete(self) -> None:
         self.left[1] -= 1
@@ -246,8 +251,9 @@ async def bench(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory(prefix="pl") as name:
         folder = Path(name)
-        await loop.create_unix_server(Back, f"{folder}/back.sock")
+        back = await loop.create_unix_server(Back, f"{folder}/back.sock")
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(back.close)
             plain, key = await stack.enter_async_context(router(folder, tls=False))
             secure, other_key = await stack.enter_async_context(router(folder, tls=True))
             targets = [(plain, key), (secure, other_key)]

@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ QUESTION = "What is Pilotlight?"
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
     """The first true value of `condition`, asked again until then: for what can only be asked for. Raises AssertionError."""
     deadline = time.monotonic() + seconds
-    pause = __import__("threading").Event()
+    pause = threading.Event()
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         pause.wait(0.02)
@@ -202,8 +203,10 @@ class System:
 
     def logs(self) -> str:
         parts = [f"--- up\n{(self.state / 'up.out').read_text()}"]
-        for log in sorted(self.paths.logs.glob("*.log")):
-            parts.append(f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
+        parts += [
+            f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:])
+            for log in sorted(self.paths.logs.glob("*.log"))
+        ]
         return "\n".join(parts)
 
 

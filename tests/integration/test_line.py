@@ -82,7 +82,9 @@ async def test_fifty_calls_at_zero_make_one_start_fifty_answers_and_fifty_rows(s
 async def test_a_client_that_leaves_is_billed_for_exactly_what_the_engine_made(system: System, demo: str) -> None:
     long = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True}
     async with system.async_client(demo) as client:
-        assert (await client.post("/e/demo/v1/chat/completions", json=body())).status_code == 200
+        first = await client.post("/e/demo/v1/chat/completions", json=body())
+        assert first.status_code == 200
+        await asyncio.to_thread(system.request, first.headers["x-request-id"])
         replica = await asyncio.to_thread(system.until_ready, "demo")
         before = await asyncio.to_thread(system.engine_counters, replica)
         seen = {row["event_id"] for row in await asyncio.to_thread(system.usage, "demo", 1)}

@@ -425,6 +425,46 @@ def test_a_new_activator_adopts_what_runs(world: World, forget_rows: bool) -> No
     assert told(world.agent) == ["Start", "Drain"]
 
 
+def test_what_was_adopted_has_an_idle_timeout_to_prove_itself(world: World) -> None:
+    world.demand(1)
+    replica_id = world.ready()
+    world.demand(0)
+    world.restart(forget_rows=True)
+    world.join()
+    world.connect_agent()
+    world.pass_time(59.0)
+    assert world.states() == {replica_id: "ready"}
+    world.pass_time(2.0)
+    assert world.states() == {replica_id: "draining"}
+
+
+def test_what_an_old_revision_runs_is_adopted_even_if_it_was_replaced_before_its_node_said_so() -> None:
+    world = World(endpoint("a"), settle_seconds=10.0)
+    world.connect_agent()
+    world.join()
+    world.demand(1)
+    replica_id = world.ready()
+    world.restart(forget_rows=True)
+    world.store(endpoint("a", revision(), revision(number=2)))
+    world.connect_agent()
+    router = world.join()
+    router.apply()
+    assert router.sends_to() == {replica_id}
+
+
+def test_a_start_that_was_lost_with_the_last_activator_is_not_shown_for_ever(world: World) -> None:
+    world.demand(1)
+    world.restart()
+    router = world.join()
+    router.apply()
+    assert router.revision("rev_a1").starting
+    world.agent.replicas.clear()
+    world.demand(0)
+    world.connect_agent()
+    router.apply()
+    assert not router.revision("rev_a1").starting
+
+
 def test_routers_of_a_restarted_activator_lose_no_replica_for_a_moment(world: World) -> None:
     world.demand(1)
     replica_id = world.ready()

@@ -92,7 +92,13 @@ class World:
 
     def row(self, **more: Any) -> ReplicaRow:
         return ReplicaRow(
-            **{"replica_id": "p1", "address": self.replica.address, "slots": 4, "phases": (Phase(name="load", at=1.0, seconds=0.25),), **more}
+            **{
+                "replica_id": "p1",
+                "address": self.replica.address,
+                "slots": 4,
+                "phases": (Phase(name="load", at=1.0, seconds=0.25),),
+                **more,
+            }
         )
 
     def show(self, *rows: EndpointRow, removed: tuple[str, ...] = ()) -> None:
@@ -239,7 +245,9 @@ async def world(*, waiting_seconds: float = 5.0, show: bool = True, spool: Any =
         router = Router(keys=keys, table=table, hold=hold, spool=lines, metrics=Metrics(), clock=loop, waiting_seconds=waiting_seconds)
         replica = await FakeReplica(f"unix:{folder}/r.sock").start()
         given = {"max_body": 1 << 20, "max_uploading": 8 << 20, "header_seconds": 10.0, "keep_alive_seconds": 75.0, **limits}
-        config = uvicorn.Config(pages(router, admin=f"unix:{folder}/admin.sock"), ws="none", log_config=None, access_log=False, proxy_headers=False)
+        config = uvicorn.Config(
+            pages(router, admin=f"unix:{folder}/admin.sock"), ws="none", log_config=None, access_log=False, proxy_headers=False
+        )
         config.load()
         state = ServerState()
         make = partial(RouterProtocol, config, state, {}, loop, router=router, limits=ClientLimits(**given))

@@ -75,6 +75,15 @@ def test_one_that_leaves_without_demand_is_forgotten() -> None:
     assert set(demand.routers) == {"b"}
 
 
+def test_one_that_comes_and_goes_without_a_word_is_a_missing_signal() -> None:
+    demand = book()
+    demand.report("a", 1, frame(1), 1.0)
+    demand.leave("b", 2)
+    assert not demand.whole()
+    demand.expire(30.5)
+    assert demand.whole()
+
+
 def test_acknowledged_is_the_slowest_of_the_connected() -> None:
     demand = book()
     demand.report("a", 1, frame(1, table=7), 1.0)

@@ -15,11 +15,12 @@ BACKOFF = Backoff(first=0.5, most=30.0)
 
 
 def replica(**given: Any) -> Replica:
-    return Replica(**{"replica_id": "r1", "revision_id": "rev", "org_id": "o", "node_id": "n", "started_at": 0.0} | given)
+    values: dict[str, Any] = {"replica_id": "r1", "revision_id": "rev", "org_id": "o", "node_id": "n", "started_at": 0.0}
+    return Replica(**values | given)
 
 
-READY = {"state": "ready", "ready_at": 1.0}
-DRAINING = {"state": "draining", "ready_at": 1.0}
+READY: dict[str, Any] = {"state": "ready", "ready_at": 1.0}
+DRAINING: dict[str, Any] = {"state": "draining", "ready_at": 1.0}
 
 
 @pytest.mark.parametrize(

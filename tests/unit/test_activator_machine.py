@@ -25,7 +25,8 @@ from tests.fakes_activator import World, endpoint, revision
 
 ROUTERS = ("w1", "w2", "w3")
 SILENT = 30.0
-SETTLE = 10.0
+SETTLE = 3.0
+SELDOM = st.integers(0, 3).map(lambda drawn: drawn == 3)
 
 
 class Machine(RuleBasedStateMachine):
@@ -38,6 +39,8 @@ class Machine(RuleBasedStateMachine):
         self.up: set[str] = set()  # routers connected
         self.said: dict[str, tuple[float, dict[str, int], bool]] = {}  # router → heard at, demand, told on this connection
         self.agent_up = False
+        self.agent_connects()
+        self.join("w1")
 
     # Routers
 
@@ -45,26 +48,59 @@ class Machine(RuleBasedStateMachine):
     def join(self, router_id: str) -> None:
         self.watch(lambda: self.world.join(router_id))
         self.up.add(router_id)
-        before = self.said.get(router_id, (0.0, {}, False))[1]
-        self.said[router_id] = (self.world.now, before, False)
+        at, before, _ = self.said.get(router_id, (self.world.now, {}, False))
+        self.said[router_id] = (self.world.now, before if self.world.now - at <= SILENT else {}, False)
 
     @precondition(lambda self: self.up)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), really=SELDOM)
+    def leave(self, data: st.DataObject, really: bool) -> None:
         router_id = data.draw(st.sampled_from(sorted(self.up)))
+        if not really:
+            return
         self.up.remove(router_id)
         self.watch(lambda: self.world.leave(router_id))
 
     @precondition(lambda self: self.up)
-    @rule(data=st.data(), count=st.integers(0, 14), revision_id=st.sampled_from(("rev_a1", "rev_a2", "rev_b1")), applies=st.booleans())
+    @rule(
+        data=st.data(),
+        count=st.sampled_from((0, 0, 1, 5, 14)),
+        revision_id=st.sampled_from(("rev_a1", "rev_a1", "rev_a2", "rev_b1")),
+        applies=st.booleans(),
+    )
     def demand(self, data: st.DataObject, count: int, revision_id: str, applies: bool) -> None:
         router_id = data.draw(st.sampled_from(sorted(self.up)))
-        if self.world.routers[router_id].connection not in self.world.effects.peers:
-            self.up.discard(router_id)  # hung up on
+        self.tells(router_id, self.world.routers[router_id].requests | {revision_id: count}, applies=applies)
+
+    @precondition(lambda self: self.up and self.agent_up)
+    @rule(data=st.data(), count=st.sampled_from((1, 5)), revision_id=st.sampled_from(("rev_a1", "rev_b1")), applies=st.booleans())
+    def wakes(self, data: st.DataObject, count: int, revision_id: str, applies: bool) -> None:
+        """A call that finds or gets a ready replica."""
+        router_id = data.draw(st.sampled_from(sorted(self.up)))
+        self.tells(router_id, self.world.routers[router_id].requests | {revision_id: count}, applies=applies)
+        for replica_id in self.world.agent.starting():
+            self.watch(lambda r=replica_id: self.world.becomes(r, "ready"))
+        self.tells(router_id, self.world.routers[router_id].requests, applies=applies)
+
+    @precondition(lambda self: self.up)
+    @rule(slow=st.sampled_from((*ROUTERS, "")), seconds=st.sampled_from((6.0, 21.0)))
+    def nobody_calls(self, slow: str, seconds: float) -> None:
+        """Every router says zero and goes on saying it; one of them applies no table meanwhile."""
+        for _ in range(5):
+            for router_id in sorted(self.up):
+                self.tells(router_id, {}, applies=router_id != slow)
+            self.world.now += seconds / 4
+            if self.agent_up:
+                self.watch(lambda: self.world.say(None))
+            self.watch(lambda: self.world.handle(events.Tick()))
+
+    def tells(self, router_id: str, requests: dict[str, int], *, applies: bool) -> None:
+        router = self.world.routers[router_id]
+        if router.connection not in self.world.effects.peers:  # hung up on
+            self.up.discard(router_id)
             return
-        requests = {key: n for key, n in (self.world.routers[router_id].requests | {revision_id: count}).items() if n}
-        self.said[router_id] = (self.world.now, requests, True)
-        self.watch(lambda: self.world.demand(count, revision_id, router_id, apply=applies))
+        router.requests = {key: n for key, n in requests.items() if n}
+        self.said[router_id] = (self.world.now, router.requests, True)
+        self.watch(lambda: self.world.demand(router_id=router_id, apply=applies))
 
     # The node
 
@@ -74,8 +110,10 @@ class Machine(RuleBasedStateMachine):
         self.watch(self.world.connect_agent)
 
     @precondition(lambda self: self.agent_up)
-    @rule(dead=st.booleans())
-    def agent_leaves(self, dead: bool) -> None:
+    @rule(dead=st.booleans(), really=SELDOM)
+    def agent_leaves(self, dead: bool, really: bool) -> None:
+        if not really:
+            return
         self.agent_up = False
         self.watch(lambda: self.world.disconnect_agent(dead=dead))
 
@@ -86,10 +124,11 @@ class Machine(RuleBasedStateMachine):
         self.watch(lambda: self.world.becomes(replica_id, state, failed=state == "stopped", reason="why" * (state == "stopped")))
 
     @precondition(lambda self: self.agent_up and self.world.agent.replicas)
-    @rule(data=st.data())
-    def dies(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), really=SELDOM)
+    def dies(self, data: st.DataObject, really: bool) -> None:
         replica_id = data.draw(st.sampled_from(sorted(self.world.agent.replicas)))
-        self.watch(lambda: self.world.becomes(replica_id, "stopped", failed=True, reason="killed"))
+        if really:
+            self.watch(lambda: self.world.becomes(replica_id, "stopped", failed=True, reason="killed"))
 
     @precondition(lambda self: self.agent_up and self.world.agent.ordered_to_end())
     @rule(data=st.data())
@@ -108,19 +147,23 @@ class Machine(RuleBasedStateMachine):
                 if connection in self.world.effects.peers:
                     _, requests, told = self.said[router_id]
                     self.said[router_id] = (self.world.now, requests, told)
-                    self.watch(lambda r=router_id, c=connection: self.world.handle(events.RouterHeard(r, c)))  # type: ignore[misc]
+                    self.watch(lambda r=router_id, c=connection: self.world.handle(events.RouterHeard(r, c)))
             if self.agent_up:
                 self.watch(lambda: self.world.say(None))
             self.watch(lambda: self.world.handle(events.Tick()))
         self.up = {router_id for router_id in self.up if self.world.routers[router_id].connection in self.world.effects.peers}
 
-    @rule(removed=st.booleans(), newer=st.booleans())
-    def deploy(self, removed: bool, newer: bool) -> None:
+    @rule(removed=SELDOM, newer=st.booleans(), really=SELDOM)
+    def deploy(self, removed: bool, newer: bool, really: bool) -> None:
+        if not really:
+            return
         known = (*self.a.revisions, revision("a", 2, max_replicas=1, idle_timeout_seconds=5.0)) if newer else self.a.revisions
         self.world.store(endpoint("a", *known, removed=removed))
 
-    @rule(forget_rows=st.booleans())
-    def crash(self, forget_rows: bool) -> None:
+    @rule(forget_rows=st.booleans(), really=SELDOM)
+    def crash(self, forget_rows: bool, really: bool) -> None:
+        if not really:
+            return
         self.up.clear()
         self.said.clear()
         self.agent_up = False

@@ -56,7 +56,9 @@ def test_what_is_refused_is_named(fields: dict[str, Any], param: str) -> None:
     assert caught.value.param == param
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"3", b'{"a":1}x', b'{"a": "\xff"}', b"\x00", b"[" * 100_000, b'{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b"3", b'{"a":1}x', b'{"a": "\xff"}', b"\x00", b"[" * 100_000, b'{"a":' * 100_000]
+)
 def test_what_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
         read(body, CHAT)
@@ -112,7 +114,9 @@ def test_another_model_does_not_exist() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "n", "stream", "messages", "x"]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "n", "stream", "messages", "x"]), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 

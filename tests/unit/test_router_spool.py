@@ -8,6 +8,7 @@ import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from router.ledger import spool as spool_module
 from router.ledger.record import EndRecord, OpenRecord, SpoolLine
 from router.ledger.spool import Spool
 from router.ledger.tail import Tail
-from router.meter import NOTHING, Meter, Tokens
+from router.meter import NOTHING, Meter, Tokens, waited_for
 from router.metrics import Metrics
 from router.pool import Pool
 from router.request import new_event_id
@@ -241,7 +242,9 @@ def test_the_lines_are_records(text: str, counts: tuple[int, int, int], phases: 
     """Made by hand, so held to the contract whatever the ids are."""
     spool = Lines()
     made = meter(spool, endpoint_id=text, org_id=text)
-    row = ReplicaRow(replica_id=text, address="unix:/x", slots=1, phases=(Phase(name="load", at=1.5, seconds=1e-7),) if phases else ())
+    row = ReplicaRow(
+        replica_id=text, address="unix:/x", slots=1, phases=(Phase(name="load", at=time.monotonic() - 1, seconds=9.0),) if phases else ()
+    )
     made.held_seconds = 0.25
     made.dispatched(text, Replica(row, pool=Pool("unix:/x"), now=0.0), cold=phases)
     made.first_byte()
@@ -274,3 +277,25 @@ def test_event_ids_are_uuid7_in_hex() -> None:
     for text in ids[:50]:
         made = uuid.UUID(hex=text)
         assert (made.version, made.variant, made.hex) == (7, uuid.RFC_4122, text)
+
+
+def test_phases_add_up_to_the_wait() -> None:
+    """A start of 3 s, from 10 to 13; init ends where it was dispatched, and the load lies within it, not counted twice."""
+    start = (
+        Phase(name="place", at=10.0, seconds=0.5),
+        Phase(name="spawn", at=10.5, seconds=0.5),
+        Phase(name="init", at=11.0, seconds=1.5),
+        Phase(name="load", at=11.5, seconds=0.5),
+    )
+    witnessed = waited_for(start, 9.9, 13.2)
+    assert {phase.name: round(phase.seconds, 6) for phase in witnessed} == {
+        "hold": 0.3,
+        "place": 0.5,
+        "spawn": 0.5,
+        "init": 1.5,
+        "load": 0.5,
+    }
+    late = waited_for(start, 10.8, 13.2)
+    assert [phase.name for phase in late] == ["hold", "spawn", "init", "load"]
+    assert sum(phase.seconds for phase in late) == pytest.approx(13.2 - 10.8)
+    assert [phase.name for phase in waited_for(start, 20.0, 20.5)] == ["hold"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,7 +15,11 @@ from tests.unit.router_world import endpoint_row, until, world
 
 pytestmark = pytest.mark.asyncio
 
-PHASES = (Phase(name="place", at=1.0, seconds=0.0123), Phase(name="load", at=2.0, seconds=0.25))
+
+def phases_since(seconds: float) -> tuple[Phase, ...]:
+    """A replica's start, begun so long ago, that fills a millisecond of place and one of load."""
+    begun = time.monotonic() - seconds
+    return (Phase(name="place", at=begun, seconds=0.001), Phase(name="load", at=begun + 0.001, seconds=0.001))
 
 
 async def test_a_cold_start_within_the_silence() -> None:
@@ -23,16 +29,18 @@ async def test_a_cold_start_within_the_silence() -> None:
         client.post(stream=True)
         await w.wait_held(1)
         assert w.changes[-1] == ("r1", True)
-        w.show(endpoint_row(w.row(phases=PHASES)))
+        await asyncio.sleep(0.01)  # the start takes a while
+        w.show(endpoint_row(w.row(phases=phases_since(0.005))))
         reply = await client.answer()
         assert reply.headers["x-pilotlight-start"] == "cold"
         assert float(reply.headers["x-pilotlight-hold-ms"]) > 0
         timing = reply.headers["server-timing"]
         assert timing.startswith("hold;dur=")
-        assert timing.endswith("place;dur=12.3, load;dur=250.0")
+        assert timing.endswith("place;dur=1.0, load;dur=1.0")
         [end] = await w.ends()
         assert [phase["name"] for phase in end["phases"]] == ["hold", "place", "load", "first_token"]
         assert (end["start"], end["hold_ms"] > 0) == ("cold", True)
+        assert sum(phase["seconds"] for phase in end["phases"]) * 1000 == pytest.approx(end["first_byte_ms"], abs=0.5)
 
 
 async def test_an_early_head_then_comments_then_the_answer() -> None:
@@ -51,11 +59,11 @@ async def test_an_early_head_then_comments_then_the_answer() -> None:
             else:
                 body += piece
             if len(comments) == 2:
-                w.show(endpoint_row(w.row(phases=PHASES)))
+                w.show(endpoint_row(w.row(phases=phases_since(0.005))))
         assert comments[0] == b": pilotlight phase=load eta=9.0s\n\n"
         first, _, rest = body.partition(b"\n\n")
         assert first.startswith(b": pilotlight start=cold hold-ms=")
-        assert first.endswith(b"place;dur=12.3, load;dur=250.0")
+        assert first.endswith(b"place;dur=1.0, load;dur=1.0")
         assert rest.startswith(b"data: {")
         assert rest.endswith(b"data: [DONE]\n\n")
         [end] = await w.ends()

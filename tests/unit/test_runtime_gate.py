@@ -49,7 +49,8 @@ async def call(gate: Gate, path: str = "/v1/chat/completions") -> tuple[int, dic
 
 def make(tmp_path: Path, *, slots: int = 1, stream: bool = False) -> tuple[Gate, Engine, list[int]]:
     journal = Journal(str(tmp_path / "j"), "r1", lambda: None)
-    engine, depths = Engine(journal, stream=stream), []
+    engine = Engine(journal, stream=stream)
+    depths: list[int] = []
     return Gate(engine, slots=slots, journal=journal, on_depth=depths.append), engine, depths
 
 

@@ -1,0 +1,92 @@
+"""What is to be served: endpoints, their routes and their revisions, as Postgres has them. Step 6.
+
+Immutable values: the reconciler swaps a whole endpoint when a command has been stored, so no half-applied deploy is ever
+seen. Postgres is the authority; after a crash the catalogue is read again from there and nothing else is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from runtime.wire import Task
+
+EngineArgs = Mapping[str, str | int | float | bool]
+Route = tuple[tuple[str, int], ...]  # (revision id, weight), weights sum to 100; empty for a removed endpoint
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Revision:
+    """One immutable configuration of an endpoint."""
+
+    revision_id: str
+    endpoint_id: str
+    org_id: str
+    number: int
+    digest: str
+    task: Task
+    engine_args: EngineArgs
+    min_replicas: int
+    max_replicas: int
+    idle_timeout_seconds: float
+    slots: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Endpoint:
+    """A public name and where its requests go."""
+
+    endpoint_id: str
+    org_id: str
+    name: str
+    created: int  # Unix seconds
+    route: Route
+    max_held: int
+    hold_seconds: float
+    revisions: tuple[Revision, ...] = ()  # routed, newest, or with replicas; oldest first
+    removed: bool = False
+
+    def revision(self, revision_id: str) -> Revision | None:
+        return next((revision for revision in self.revisions if revision.revision_id == revision_id), None)
+
+    def routes_to(self, revision_id: str) -> bool:
+        return any(routed == revision_id and weight > 0 for routed, weight in self.route)
+
+    @property
+    def newest(self) -> Revision | None:
+        return max(self.revisions, key=lambda revision: revision.number, default=None)
+
+
+@dataclass(slots=True)
+class Catalogue:
+    """Every endpoint, found by its id, its name, or one of its revisions."""
+
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    _of_revision: dict[str, str] = field(default_factory=dict)
+
+    def put(self, endpoint: Endpoint) -> None:
+        """Take the endpoint as stored now; revisions known before are kept, for replicas of theirs may still run."""
+        before = self.endpoints.get(endpoint.endpoint_id)
+        known = {revision.revision_id: revision for revision in (*(before.revisions if before else ()), *endpoint.revisions)}
+        revisions = tuple(sorted(known.values(), key=lambda revision: revision.number))
+        self.endpoints[endpoint.endpoint_id] = replace(endpoint, revisions=revisions)
+        for revision in revisions:
+            self._of_revision[revision.revision_id] = endpoint.endpoint_id
+
+    def find(self, revision_id: str) -> tuple[Endpoint, Revision] | None:
+        """The revision and its endpoint; None for a revision never heard of."""
+        endpoint = self.endpoints.get(self._of_revision.get(revision_id, ""))
+        revision = endpoint.revision(revision_id) if endpoint else None
+        return (endpoint, revision) if endpoint and revision else None
+
+    def forget(self, revision_id: str) -> None:
+        """Let go of a revision that is neither routed nor newest and has nothing running."""
+        found = self.find(revision_id)
+        if found is None or found[0].routes_to(revision_id) or found[0].newest is found[1]:
+            return
+        endpoint, gone = found
+        self.endpoints[endpoint.endpoint_id] = replace(endpoint, revisions=tuple(r for r in endpoint.revisions if r is not gone))
+        del self._of_revision[revision_id]
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self.endpoints.values())

@@ -1,0 +1,95 @@
+"""The hands of the reconciler: frames to routers and agents, rows to Postgres. Steps 6, 7 and 10.
+
+Nothing here waits. A frame goes to the socket at once; a row goes into an ordered queue (`store/writer.py`), so a start
+command is on its way before anything of it is in Postgres. A crash in between leaves nothing stranded: the agent's
+`NodeReport` names the replica, and the next activator adopts it. To a link that is gone, sending does nothing; its end
+comes to the reconciler as an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+import structlog
+
+from activator.lifecycle import Replica
+from activator.store.replicas import ReplicaRecord
+from activator.store.writer import Writer
+from pilotlight.frames import Frame, FrameStream
+from runtime.wire import UsageBatch, UsageStored
+
+log = structlog.get_logger()
+
+
+class Effects(Protocol):
+    """All that the reconciler can do to the world. Every method returns at once and raises nothing."""
+
+    def send(self, connection: int, *frames: Frame) -> None:
+        """Frames to a router or an agent."""
+
+    def hang_up(self, connection: int) -> None:
+        """Close a link; its end follows as an event."""
+
+    def save_replica(self, replica: Replica) -> None:
+        """The replica's row, as it is now."""
+
+    def save_usage(self, connection: int, batch: UsageBatch) -> None:
+        """What engines produced; the agent hears `UsageStored` once it is durable."""
+
+    def raise_epoch(self, above: int) -> None:
+        """An agent obeys only epochs above this one: take such a one, or end if leadership is lost."""
+
+
+@dataclass(slots=True)
+class Links:
+    """The open connections, by number. A number is never used twice in the life of a process."""
+
+    streams: dict[int, FrameStream[Any]] = field(default_factory=dict)
+    _numbers: count[int] = field(default_factory=lambda: count(1))
+
+    def open(self, stream: FrameStream[Any]) -> int:
+        number = next(self._numbers)
+        self.streams[number] = stream
+        return number
+
+    def close(self, connection: int) -> None:
+        if stream := self.streams.pop(connection, None):
+            stream.close()
+
+
+class RealEffects:
+    """Sockets and Postgres."""
+
+    def __init__(self, links: Links, writer: Writer, raise_epoch: Callable[[int], None]) -> None:
+        self._links, self._writer, self._raise_epoch = links, writer, raise_epoch
+        self._overflowed: set[int] = set()
+
+    def send(self, connection: int, *frames: Frame) -> None:
+        if stream := self._links.streams.get(connection):
+            stream.send(*frames)
+
+    def hang_up(self, connection: int) -> None:
+        self._overflowed.discard(connection)
+        self._links.close(connection)
+
+    def save_replica(self, replica: Replica) -> None:
+        self._writer.replica(ReplicaRecord.of(replica))
+
+    def save_usage(self, connection: int, batch: UsageBatch) -> None:
+        """Too much for the queue: nothing more of this link is taken, for an acknowledgement covers all batches before it. When the
+        queue is empty the link is closed, and on the next the agent sends again what is not stored."""
+
+        def stored() -> None:
+            self.send(connection, UsageStored(batch=batch.batch))
+
+        if connection in self._overflowed or self._writer.usage(batch.entries, stored):
+            return
+        log.warning("too much usage waits for Postgres; the agent keeps it", action="usage_deferred", batch=batch.batch)
+        self._overflowed.add(connection)
+        self._writer.when_empty(lambda: self.hang_up(connection))
+
+    def raise_epoch(self, above: int) -> None:
+        self._raise_epoch(above)

@@ -1,0 +1,20 @@
+"""What can go wrong in the activator, drawn as a tree.
+
+ActivatorProblem
+├── CommandRefused    a command is malformed or may not be: the text says what to do
+└── LeadershipLost    another activator leads, or may: this one ends, and its supervisor starts it to wait in line
+"""
+
+from __future__ import annotations
+
+
+class ActivatorProblem(Exception):
+    """Base of the activator's own errors."""
+
+
+class CommandRefused(ActivatorProblem):
+    """A command cannot be carried out as given."""
+
+
+class LeadershipLost(ActivatorProblem):
+    """This activator must not act any more."""

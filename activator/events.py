@@ -1,0 +1,117 @@
+"""What the reconciler hears. Everything that can change its mind comes as one of these, in order, through one inbox.
+
+A connection is a number that names one link for ever: what a link that was since replaced still has to say is told apart
+by it. `at` is when the news arrived, in monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from activator.catalogue import Endpoint
+from activator.wire import Demand, Done
+from runtime.wire import NodeReport, Refused, ReplicaReport, StandbyReport, UsageBatch
+
+Reply = Callable[[Done], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterJoined:
+    router_id: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemandHeard:
+    router_id: str
+    connection: int
+    frame: Demand
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class RouterHeard:
+    """A heartbeat."""
+
+    router_id: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class RouterLeft:
+    router_id: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeJoined:
+    connection: int
+    report: NodeReport
+
+
+@dataclass(frozen=True, slots=True)
+class NodeHeard:
+    """Anything an agent says after its report; None is a heartbeat."""
+
+    node_id: str
+    connection: int
+    frame: ReplicaReport | StandbyReport | UsageBatch | Refused | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLeft:
+    """The link to an agent broke. `dead`: so did the agent, and its replicas with it."""
+
+    node_id: str
+    connection: int
+    dead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStored:
+    """A command is durable: this is the endpoint from now on. `reply` once the routers know it."""
+
+    endpoint: Endpoint
+    reply: Reply
+    done: Done
+
+
+@dataclass(frozen=True, slots=True)
+class StatusAsked:
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class EpochTaken:
+    """Leadership was renewed under a higher epoch."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShutDown:
+    """End every replica, then the reconciler. `hastily`: without letting them finish."""
+
+    hastily: bool = False
+
+
+Event = (
+    RouterJoined
+    | DemandHeard
+    | RouterHeard
+    | RouterLeft
+    | NodeJoined
+    | NodeHeard
+    | NodeLeft
+    | EndpointStored
+    | StatusAsked
+    | EpochTaken
+    | Tick
+    | ShutDown
+)

@@ -1,0 +1,106 @@
+"""One activator from its first line to its last: wait to lead, take over what runs, lead, end. Steps 6, 7 and 10.
+
+The first SIGTERM (or SIGINT) ends every replica gently, then the node's agent; a second one does not wait for what runs.
+A crash, or leadership lost, ends only this process: replicas, agent and routers go on, and whoever leads next adopts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+
+import structlog
+
+from activator.agents import keep_node
+from activator.commands import Commands
+from activator.effects import Links, RealEffects
+from activator.events import EpochTaken, Event, ShutDown, Tick
+from activator.launchers import Launcher
+from activator.lease import Lease
+from activator.reconciler import Found, Reconciler
+from activator.server import Server
+from activator.store import catalogue, replicas
+from activator.store.connection import Pool
+from activator.store.writer import Writer
+from activator.table import PAST_STARTS
+from pilotlight.database.pool import connect_pool, dsn
+from pilotlight.settings import Settings
+from pilotlight.tasks import Tasks
+
+log = structlog.get_logger()
+
+INBOX = 10_000  # events waiting; when it is full, sockets are not read
+FLUSH_SECONDS = 2.0  # for the last rows, at the end
+PATIENCE_SECONDS = 5.0  # beyond the drain, for agents to report that replicas are gone
+
+
+async def lead(settings: Settings, launcher: Launcher) -> None:
+    """Returns after a signal to end. Raises LeadershipLost (in a group), DatabaseError, and whatever crashed."""
+    settings.paths.make()
+    signals: asyncio.Queue[None] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
+    lease = Lease(dsn(settings))
+    waiting, ending = asyncio.ensure_future(lease.take()), asyncio.ensure_future(signals.get())
+    await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
+    if ending.done():
+        waiting.cancel()
+        return
+    log.info("leading", action="lead", epoch=waiting.result())
+    pool = await connect_pool(dsn(settings), application="activator", smallest=1, largest=4)
+    try:
+        await _serve(settings, lease, pool, launcher, ending, signals)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(pool.close(), 1.0)
+        await lease.give_up()
+
+
+async def recall(pool: Pool) -> Found:
+    """What Postgres knows: where the last activator stopped."""
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        return Found(
+            endpoints=await catalogue.load(connection),
+            replicas=await replicas.load_alive(connection, time.monotonic()),
+            cold_starts=await replicas.cold_starts(connection, PAST_STARTS),
+        )
+
+
+async def _serve(
+    settings: Settings, lease: Lease, pool: Pool, launcher: Launcher, ending: asyncio.Future[None], signals: asyncio.Queue[None]
+) -> None:
+    links, writer = Links(), Writer(pool)
+    inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
+    effects = RealEffects(links, writer, lease.raise_above)
+    reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=await recall(pool), clock=time.monotonic)
+    commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch)
+    async with Tasks() as tasks:
+        reconciling = tasks.spawn(reconciler.run(inbox), name="reconciler")
+        tasks.spawn(writer.run(), name="writer")
+        tasks.spawn(lease.keep(lambda epoch: inbox.put(EpochTaken(epoch))), name="lease")
+        tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
+        node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
+        server = await Server(inbox=inbox, links=links, commands=commands).serve(settings.paths.address("activator"))
+        await ending
+        await inbox.put(ShutDown())
+        tasks.spawn(_hasten(signals, inbox), name="second signal")
+        await asyncio.wait((reconciling,), timeout=settings.activator.drain_seconds + PATIENCE_SECONDS)
+        server.close()
+        node.cancel()
+        await launcher.end()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(writer.flush(), FLUSH_SECONDS)
+    log.info("ended", action="end")
+
+
+async def _tick(inbox: asyncio.Queue[Event], seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await inbox.put(Tick())
+
+
+async def _hasten(signals: asyncio.Queue[None], inbox: asyncio.Queue[Event]) -> None:
+    await signals.get()
+    await inbox.put(ShutDown(hastily=True))

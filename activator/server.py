@@ -1,0 +1,59 @@
+"""Serves routers and admin commands: turns what comes over sockets into events for the reconciler. Steps 6 and 10.
+
+The first frame says who calls: a `RouterHello` opens a link that lives as long as its router, anything else is one
+command with one `Done`. A peer that talks nonsense loses its connection, nobody else does. The inbox is bounded; when it
+is full, reading stops, and the peers' sockets fill instead of this process's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+
+from activator.commands import Commands
+from activator.effects import Links
+from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
+from activator.wire import Alive, Demand, Deploy, Remove, RouterHello, Status, ToActivator
+from pilotlight import frames
+from pilotlight.frames import FrameError, FrameStream
+
+log = structlog.get_logger()
+
+
+class Server:
+    def __init__(self, *, inbox: asyncio.Queue[Event], links: Links, commands: Commands) -> None:
+        self._inbox, self._links, self._commands = inbox, links, commands
+
+    async def serve(self, address: str) -> asyncio.Server:
+        return await frames.serve(address, ToActivator, self.attend)
+
+    async def attend(self, peer: FrameStream[Any]) -> None:
+        try:
+            first = await peer.receive()
+            if isinstance(first, RouterHello):
+                await self._router(first, peer)
+            elif isinstance(first, Deploy | Remove | Status):
+                peer.send(await self._commands.execute(first))
+                await peer.drain()
+        except FrameError as error:
+            log.warning("a peer sent what is no frame", action="bad_frame", error=str(error))
+        except ConnectionError:
+            pass  # it did not wait for its answer
+
+    async def _router(self, hello: RouterHello, peer: FrameStream[Any]) -> None:
+        connection = self._links.open(peer)
+        log.info("router joined", action="router_joined", router_id=hello.router_id, connection=connection)
+        try:
+            await self._inbox.put(RouterJoined(hello.router_id, connection))
+            async for frame in peer:
+                if isinstance(frame, Demand):
+                    await self._inbox.put(DemandHeard(hello.router_id, connection, frame, time.monotonic()))
+                elif isinstance(frame, Alive):
+                    await self._inbox.put(RouterHeard(hello.router_id, connection))
+        finally:
+            self._links.close(connection)
+            log.info("router left", action="router_left", router_id=hello.router_id, connection=connection)
+            await self._inbox.put(RouterLeft(hello.router_id, connection))

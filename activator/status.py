@@ -1,0 +1,93 @@
+"""What an operator sees: every endpoint, revision, replica and node, as the reconciler sees them now. Pure.
+
+{"epoch": 3, "routers": 2,
+     "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "max_held", "hold_seconds",
+       "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
+         "idle_timeout_seconds", "slots", "demand", "failure", "retry_in_seconds", "expected_seconds",
+         "replicas": [{"replica_id", "node_id", "state", "address", "slots", "in_flight", "pid", "devices", "age_seconds",
+           "phases": [{"name", "at", "seconds"}]}]}]}],
+     "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "committed_bytes",
+       "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from activator.catalogue import Catalogue, Endpoint, Revision
+from activator.demand import DemandBook
+from activator.fleet import Fleet
+from activator.lifecycle import Replica, Trouble
+from activator.nodes import Node
+
+
+def status(catalogue: Catalogue, book: DemandBook, fleet: Fleet, *, epoch: int, now: float) -> dict[str, Any]:
+    """JSON-able; see the module's docstring for its shape."""
+    endpoints = [endpoint for endpoint in catalogue if not endpoint.removed or any(map(fleet.has, _ids(endpoint)))]
+    return {
+        "epoch": epoch,
+        "routers": book.connected(),
+        "endpoints": [_endpoint(endpoint, book, fleet, now) for endpoint in sorted(endpoints, key=lambda e: e.name)],
+        "nodes": [_node(node) for node in fleet.nodes.known.values()],
+    }
+
+
+def _ids(endpoint: Endpoint) -> list[str]:
+    return [revision.revision_id for revision in endpoint.revisions]
+
+
+def _endpoint(endpoint: Endpoint, book: DemandBook, fleet: Fleet, now: float) -> dict[str, Any]:
+    return {
+        "name": endpoint.name,
+        "endpoint_id": endpoint.endpoint_id,
+        "org_id": endpoint.org_id,
+        "created": endpoint.created,
+        "removed": endpoint.removed,
+        "route": [list(part) for part in endpoint.route],
+        "max_held": endpoint.max_held,
+        "hold_seconds": endpoint.hold_seconds,
+        "revisions": [_revision(revision, book, fleet, now) for revision in endpoint.revisions],
+    }
+
+
+def _revision(revision: Revision, book: DemandBook, fleet: Fleet, now: float) -> dict[str, Any]:
+    trouble = fleet.troubles.get(revision.revision_id, Trouble())
+    return {
+        **{key: value for key, value in asdict(revision).items() if key not in ("endpoint_id", "org_id", "engine_args")},
+        "engine_args": dict(revision.engine_args),
+        "demand": book.total(revision.revision_id),
+        "failure": trouble.shown(now),
+        "retry_in_seconds": round(max(0.0, trouble.retry_at - now), 3),
+        "expected_seconds": fleet.expected.seconds(revision.revision_id),
+        "replicas": [_replica(replica, now) for replica in fleet.of(revision.revision_id)],
+    }
+
+
+def _replica(replica: Replica, now: float) -> dict[str, Any]:
+    return {
+        "replica_id": replica.replica_id,
+        "node_id": replica.node_id,
+        "state": replica.state,
+        "address": replica.address,
+        "slots": replica.slots,
+        "in_flight": replica.in_flight,
+        "pid": replica.pid,
+        "devices": list(replica.devices),
+        "age_seconds": round(now - replica.started_at, 3),
+        "phases": [phase.model_dump() for phase in replica.place + replica.phases],
+    }
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "node_id": node.node_id,
+        "connected": node.connection is not None,
+        "environment": node.environment.model_dump(),
+        "memory_bytes": node.memory_bytes,
+        "committed_bytes": node.committed_bytes,
+        "devices": list(node.devices),
+        "standbys_ready": node.standbys_ready,
+        "standby_bytes": node.standby_bytes,
+        "standby_reason": node.standby_reason,
+    }

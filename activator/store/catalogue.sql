@@ -1,0 +1,39 @@
+-- Endpoints and their revisions. The activator is their only writer.
+
+-- name: epoch
+-- The epoch that leads now; shared-locked, so that it cannot change before the command that asks has committed.
+SELECT epoch FROM leadership FOR SHARE
+
+-- name: endpoints
+-- Every endpoint that serves, and the removed ones whose replicas still run. $1: only the one of this name, null: all.
+SELECT e.endpoint_id, e.org_id, e.name, e.route::text AS route, e.max_held, e.hold_seconds,
+       extract(epoch FROM e.created_at)::bigint AS created, e.removed_at IS NOT NULL AS removed
+FROM endpoints e
+WHERE CASE WHEN $1::text IS NOT NULL THEN e.name = $1
+           ELSE e.removed_at IS NULL OR EXISTS (
+                SELECT FROM revisions v JOIN replicas r USING (revision_id)
+                WHERE v.endpoint_id = e.endpoint_id AND r.state <> 'stopped') END
+
+-- name: revisions
+-- Of the endpoints given: the newest revision, those in the route, and those with replicas that are not stopped.
+SELECT v.revision_id, v.endpoint_id, v.org_id, v.number, v.digest, v.task, v.engine_args::text AS engine_args,
+       v.min_replicas, v.max_replicas, v.idle_timeout_seconds, v.slots
+FROM revisions v JOIN endpoints e USING (endpoint_id)
+WHERE v.endpoint_id = ANY($1::text[])
+  AND (v.number = (SELECT max(number) FROM revisions n WHERE n.endpoint_id = v.endpoint_id)
+       OR EXISTS (SELECT FROM jsonb_array_elements(e.route) AS part WHERE part->>0 = v.revision_id)
+       OR EXISTS (SELECT FROM replicas r WHERE r.revision_id = v.revision_id AND r.state <> 'stopped'))
+ORDER BY v.endpoint_id, v.number
+
+-- name: put_endpoint
+-- A new endpoint, or new limits, route and life for one that is known (removed ones come back with what they were).
+INSERT INTO endpoints (endpoint_id, org_id, name, max_held, hold_seconds, route, removed_at)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, CASE WHEN $7::boolean THEN now() END)
+ON CONFLICT (endpoint_id) DO UPDATE
+SET max_held = excluded.max_held, hold_seconds = excluded.hold_seconds, route = excluded.route, removed_at = excluded.removed_at
+
+-- name: add_revision
+-- Immutable: there is no statement that changes one.
+INSERT INTO revisions (revision_id, org_id, endpoint_id, number, digest, task, engine_args,
+                       min_replicas, max_replicas, idle_timeout_seconds, slots)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11)

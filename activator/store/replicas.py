@@ -1,0 +1,87 @@
+"""Replicas in Postgres: written on every change of state, read once, when an activator takes over."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from activator.lifecycle import Replica
+from activator.store.connection import Connection
+from activator.store.statements import statements
+from runtime.wire import Phase
+
+SQL = statements("replicas")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRecord:
+    """A replica's row. Moments are monotonic seconds of this process; what is stored is how long ago they were."""
+
+    replica_id: str
+    org_id: str
+    revision_id: str
+    node_id: str
+    state: str
+    address: str
+    phases: tuple[Phase, ...]
+    reason: str
+    started_at: float
+    ready_at: float | None
+    stopped_at: float | None
+
+    @staticmethod
+    def of(replica: Replica) -> ReplicaRecord:
+        return ReplicaRecord(
+            replica.replica_id,
+            replica.org_id,
+            replica.revision_id,
+            replica.node_id,
+            replica.state,
+            replica.address,
+            replica.place + replica.phases,
+            replica.reason,
+            replica.started_at,
+            replica.ready_at,
+            replica.stopped_at,
+        )
+
+
+async def put(connection: Connection, record: ReplicaRecord, now: float) -> None:
+    """Store the row, at `now` (monotonic seconds). Raises asyncpg.PostgresError."""
+    ages = [None if at is None else max(0.0, now - at) for at in (record.started_at, record.ready_at, record.stopped_at)]
+    phases = json.dumps([phase.model_dump() for phase in record.phases])
+    ids = (record.replica_id, record.org_id, record.revision_id, record.node_id)
+    await connection.execute(SQL["put_replica"], *ids, record.state, record.address, phases, record.reason, *ages)
+
+
+async def load_alive(connection: Connection, now: float) -> list[Replica]:
+    """The replicas an earlier activator left running, as it saw them last. Their nodes know better, and will say."""
+    return [_replica(row, now) for row in await connection.fetch(SQL["alive"])]
+
+
+async def cold_starts(connection: Connection, last: int) -> dict[str, Sequence[float]]:
+    """Seconds of the `last` cold starts of each revision, oldest first."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in await connection.fetch(SQL["cold_starts"], last):
+        found[row["revision_id"]].append(row["seconds"])
+    return dict(found)
+
+
+def _replica(row: Any, now: float) -> Replica:
+    phases = [Phase(**phase) for phase in json.loads(row["phases"])]
+    return Replica(
+        replica_id=row["replica_id"],
+        revision_id=row["revision_id"],
+        org_id=row["org_id"],
+        node_id=row["node_id"],
+        state=row["state"],
+        slots=row["slots"],
+        address=row["address"],
+        place=tuple(phase for phase in phases if phase.name == "place"),
+        phases=tuple(phase for phase in phases if phase.name != "place"),
+        started_at=now - row["started_age"],
+        ready_at=None if row["ready_age"] is None else now - row["ready_age"],
+    )

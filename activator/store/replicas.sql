@@ -1,0 +1,27 @@
+-- Replicas: one row each, kept after its end as the record of its cold start.
+
+-- name: put_replica
+-- The row as the activator sees the replica now. Ages in seconds, not moments: only durations travel between hosts.
+-- A row that says stopped never says anything else again, whatever comes late.
+INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, address, phases, reason, started_at, ready_at, stopped_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8,
+        now() - make_interval(secs => $9::float8), now() - make_interval(secs => $10::float8), now() - make_interval(secs => $11::float8))
+ON CONFLICT (replica_id) DO UPDATE
+SET state = excluded.state, address = excluded.address, phases = excluded.phases, reason = excluded.reason,
+    ready_at = coalesce(replicas.ready_at, excluded.ready_at), stopped_at = excluded.stopped_at
+WHERE replicas.state <> 'stopped'
+
+-- name: alive
+-- Replicas that were not stopped when the last activator wrote. Ages in seconds.
+SELECT r.replica_id, r.org_id, r.revision_id, r.node_id, r.state, v.slots, r.address, r.phases::text AS phases,
+       extract(epoch FROM now() - r.started_at)::float8 AS started_age, extract(epoch FROM now() - r.ready_at)::float8 AS ready_age
+FROM replicas r JOIN revisions v USING (revision_id) WHERE r.state <> 'stopped'
+
+-- name: cold_starts
+-- Seconds from start to ready of the last few replicas of each revision, oldest first. $1: how many.
+SELECT revision_id, seconds
+FROM (SELECT revision_id, started_at, extract(epoch FROM ready_at - started_at)::float8 AS seconds,
+             row_number() OVER (PARTITION BY revision_id ORDER BY started_at DESC) AS nth
+      FROM replicas WHERE ready_at IS NOT NULL AND started_at > now() - interval '30 days') last
+WHERE nth <= $1
+ORDER BY revision_id, started_at

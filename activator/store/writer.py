@@ -1,0 +1,112 @@
+"""The queue between the reconciler and Postgres: in order, and never waited for.
+
+With Postgres away it keeps what it was given and goes on trying: a replica's row is kept in its newest form only, and
+usage up to a bound, beyond which it is left with the agent, that keeps it anyway. A row Postgres refuses is logged and
+dropped; the next report of that replica, or its end, writes it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from activator.store import journal, replicas
+from activator.store.connection import FAILED, REFUSED, Connection, Pool
+from activator.store.replicas import ReplicaRecord
+from runtime.wire import UsageEntry
+
+log = structlog.get_logger()
+
+MOST_USAGE = 100_000  # entries waiting; about 30 MB
+MOST_ROWS = 100_000  # replicas waiting
+RETRY_SECONDS = 0.5
+STATEMENT_SECONDS = 30.0
+
+Usage = tuple[Sequence[UsageEntry], Callable[[], None]]
+
+
+class Writer:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: OrderedDict[str | int, ReplicaRecord | Usage] = OrderedDict()
+        self._entries = 0
+        self._numbers = 0
+        self._more = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._when_empty: list[Callable[[], None]] = []
+
+    def replica(self, record: ReplicaRecord) -> None:
+        """Write this row, in place of what waits of the same replica."""
+        if len(self._waiting) >= MOST_ROWS and record.replica_id not in self._waiting:
+            log.error("too many rows wait for Postgres; one is lost", action="row_lost", replica_id=record.replica_id)
+            return
+        self._put(record.replica_id, record)
+
+    def usage(self, entries: Sequence[UsageEntry], stored: Callable[[], None]) -> bool:
+        """Write these, then call `stored`. False when too many wait already."""
+        if self._entries + len(entries) > MOST_USAGE:
+            return False
+        self._entries += len(entries)
+        self._numbers += 1
+        self._put(self._numbers, (entries, stored))
+        return True
+
+    def when_empty(self, call: Callable[[], None]) -> None:
+        """Call once nothing waits any more."""
+        self._when_empty.append(call)
+
+    async def flush(self) -> None:
+        """Returns when nothing waits."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._more.wait()
+            key, item = self._waiting.popitem(last=False)
+            if await self._written(item):
+                if not isinstance(item, ReplicaRecord):
+                    self._entries -= len(item[0])
+                    item[1]()
+            elif key not in self._waiting:
+                self._waiting[key] = item
+                self._waiting.move_to_end(key, last=False)
+            if not self._waiting:
+                self._emptied()
+
+    def _put(self, key: str | int, item: ReplicaRecord | Usage) -> None:
+        self._waiting[key] = item
+        self._more.set()
+        self._idle.clear()
+
+    def _emptied(self) -> None:
+        self._more.clear()
+        self._idle.set()
+        calls, self._when_empty = self._when_empty, []
+        for call in calls:
+            call()
+
+    async def _written(self, item: ReplicaRecord | Usage) -> bool:
+        """False when Postgres is away, after a pause."""
+        try:
+            async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection, asyncio.timeout(STATEMENT_SECONDS):
+                await self._write(connection, item)
+        except FAILED as error:
+            if isinstance(error, REFUSED) and isinstance(item, ReplicaRecord):
+                log.error("Postgres refused a row", action="row_refused", replica_id=item.replica_id, error=str(error))
+                return True
+            log.warning("Postgres is away; rows wait", action="postgres_away", waiting=len(self._waiting) + 1, error=str(error))
+            await asyncio.sleep(RETRY_SECONDS)  # usage is never dropped, whatever Postgres has against it now
+            return False
+        return True
+
+    async def _write(self, connection: Connection, item: ReplicaRecord | Usage) -> None:
+        if isinstance(item, ReplicaRecord):
+            await replicas.put(connection, item, time.monotonic())
+        else:
+            await journal.add(connection, item[0])

@@ -1,0 +1,126 @@
+"""The table every router has: whole when it connects, then what changed. Step 10. Pure.
+
+Sequences begin anew with each epoch, above every sequence of an earlier one, so an acknowledgement of an old leader's
+table is never taken for one of ours. Deltas are whole endpoints: one that is lost with its connection does no harm, the
+next connection begins with everything. Endpoints at rest cost no cached row; theirs is made when a router asks for all.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+from activator.catalogue import Endpoint, Revision
+from activator.lifecycle import Replica, Trouble
+from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
+
+EPOCH_BITS = 32  # sequences per epoch
+PAST_STARTS = 5  # cold starts a revision is judged by
+
+
+class TableBook:
+    """What the routers have been told. `sequence` is that of the newest table."""
+
+    def __init__(self, epoch: int) -> None:
+        self.begin(epoch)
+        self._sent: dict[str, EndpointRow] = {}  # endpoints that differ from their row at rest
+        self._changed: dict[str, EndpointRow | None] = {}
+
+    def begin(self, epoch: int) -> None:
+        """A new epoch: whoever has a table must get a whole one."""
+        self.epoch, self.sequence = epoch, epoch << EPOCH_BITS
+
+    def put(self, row: EndpointRow, *, at_rest: bool, altered: bool = False) -> None:
+        """This is the endpoint's row now. `at_rest`: nothing runs, starts or fails; `altered`: its route or limits are new."""
+        sent = self._sent.get(row.name)
+        if not altered and (sent == row or (at_rest and sent is None)):
+            return
+        if at_rest:
+            self._sent.pop(row.name, None)
+        else:
+            self._sent[row.name] = row
+        self._changed[row.name] = row
+
+    def remove(self, name: str) -> None:
+        self._sent.pop(name, None)
+        self._changed[name] = None
+
+    def delta(self) -> Table | None:
+        """What changed since the last call, under a new sequence; None when nothing did."""
+        if not self._changed:
+            return None
+        self.sequence += 1
+        rows = tuple(row for row in self._changed.values() if row is not None)
+        removed = tuple(name for name, row in self._changed.items() if row is None)
+        self._changed = {}
+        return Table(epoch=self.epoch, sequence=self.sequence, whole=False, endpoints=rows, removed=removed)
+
+    def whole(self, rows: Iterable[EndpointRow]) -> Table:
+        """Everything, under the sequence it was last changed with."""
+        return Table(epoch=self.epoch, sequence=self.sequence, whole=True, endpoints=tuple(rows))
+
+
+def share(slots: int, routers: int) -> int:
+    """One router's part of a replica's slots. The gate in the replica is the last word, so a part is never less than one."""
+    return max(1, slots // max(1, routers))
+
+
+def replica_row(replica: Replica, routers: int) -> ReplicaRow:
+    return ReplicaRow(
+        replica_id=replica.replica_id,
+        address=replica.address,
+        slots=share(replica.slots, routers),
+        draining=replica.state == "draining",
+        cold_start_id=replica.replica_id,
+        phases=replica.place + replica.phases,
+    )
+
+
+def revision_row(
+    revision: Revision, replicas: Iterable[Replica], trouble: Trouble | None, expected: float, routers: int, now: float
+) -> RevisionRow:
+    """Replicas that are or were ready; a failure only where none is ready, for else what is held will be served."""
+    known = list(replicas)
+    ready = any(replica.state == "ready" for replica in known)
+    failure = trouble.shown(now) if trouble and not ready else ""
+    return RevisionRow(
+        revision_id=revision.revision_id,
+        task=revision.task,
+        replicas=tuple(replica_row(replica, routers) for replica in known if replica.ready_at is not None),
+        starting=any(replica.state == "starting" for replica in known),
+        failure=failure,
+        retry_after_seconds=trouble.pause if trouble and failure else 0.0,
+        expected_seconds=expected,
+    )
+
+
+def endpoint_row(endpoint: Endpoint, revisions: Iterable[RevisionRow]) -> EndpointRow:
+    rows = tuple(revisions)
+    routed = next((revision for revision in endpoint.revisions if endpoint.routes_to(revision.revision_id)), None)
+    return EndpointRow(
+        name=endpoint.name,
+        org_id=endpoint.org_id,
+        endpoint_id=endpoint.endpoint_id,
+        created=endpoint.created,
+        task=routed.task if routed else "generate",
+        max_held=endpoint.max_held,
+        hold_seconds=endpoint.hold_seconds,
+        route=endpoint.route,
+        revisions=rows,
+    )
+
+
+class Expected:
+    """How long a cold start of a revision takes, learned from its last few: their median, in seconds."""
+
+    def __init__(self, past: Mapping[str, Iterable[float]]) -> None:
+        self._past = {revision_id: deque(seconds, PAST_STARTS) for revision_id, seconds in past.items()}
+
+    def learn(self, revision_id: str, seconds: float) -> None:
+        self._past.setdefault(revision_id, deque(maxlen=PAST_STARTS)).append(seconds)
+
+    def seconds(self, revision_id: str) -> float:
+        """0 when none was seen."""
+        past = self._past.get(revision_id)
+        return round(statistics.median(past), 3) if past else 0.0

@@ -1,0 +1,112 @@
+"""Steps 11 and 12: what one client is told, in order: nothing before its open record is durable, one head, one end.
+
+The sink is whatever carries bytes to the client; this module knows neither uvicorn nor ASGI. The failure to survive is an error
+that comes late: before the head it is a proper status, in a stream an event the SDKs raise from, and in any other
+body the connection breaks, so that half an answer is never taken for a whole one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from router import errors
+from router.ledger.spool import Spool
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Sink(Protocol):
+    """The way to one client, for one answer."""
+
+    chunked: bool  # it can read chunks: HTTP/1.1
+    keep_alive: bool
+
+    def write(self, data: bytes) -> None: ...
+
+    def finish(self) -> None:
+        """All is written."""
+
+    def cut(self) -> None:
+        """It cannot be completed: break the connection."""
+
+
+class Answer:
+    """`status` is 0 until a head was given; `committed`: our own head went out while the request was held."""
+
+    __slots__ = ("_durable", "_ended", "_kept", "_number", "_spool", "committed", "sink", "status", "streaming")
+
+    def __init__(self, sink: Sink, spool: Spool) -> None:
+        self.sink, self._spool = sink, spool
+        self.status = 0
+        self.committed = self.streaming = self._ended = False
+        self._number = 0
+        self._durable = True
+        self._kept: list[bytes] = []
+
+    def open(self, number: int) -> None:
+        """The open record has this number in the spool: from now on every byte waits for it."""
+        self._number, self._durable = number, False
+
+    def head(self, status: int, fields: Iterable[tuple[bytes, bytes]], *, streaming: bool) -> bytes:
+        """The bytes of the head. They count as given: write them with what follows."""
+        self.status, self.streaming = status, streaming
+        lines = b"".join([b"%s: %s\r\n" % field for field in fields])
+        return b"%s%s%s\r\n" % (STATUS_LINE[status], lines, b"" if self.sink.keep_alive else b"connection: close\r\n")
+
+    def commit(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Give our own head of a stream."""
+        framing = ((b"transfer-encoding", b"chunked"),) if self.sink.chunked else ()
+        self.write(self.head(200, (*fields, (b"content-type", b"text/event-stream; charset=utf-8"), *framing), streaming=True))
+        self.committed = True
+
+    def framed(self, body: bytes, *, last: bool = False) -> bytes:
+        """`body` as this client must have it where the length was not told: as a chunk, or bare for HTTP/1.0."""
+        if not self.sink.chunked:
+            return body
+        chunk = b"%x\r\n%s\r\n" % (len(body), body) if body else b""
+        return chunk + LAST_CHUNK if last else chunk
+
+    def write(self, data: bytes) -> None:
+        if self._durable:
+            self.sink.write(data)
+        elif self._spool.synced >= self._number:
+            self._durable = True
+            self.sink.write(data)
+        else:
+            if not self._kept:
+                self._spool.when_synced(self._number, self._release)
+            self._kept.append(data)
+
+    def end(self) -> None:
+        if self._kept:
+            self._ended = True
+        else:
+            self.sink.finish()
+
+    def fail(self, error: errors.RouterError, *, request_id: bytes) -> None:
+        """Tell the client that there is no (whole) answer.
+
+        1. No head yet: a whole answer, with the error's status.
+        2. A stream: an event, then a proper end.
+        3. Half a body: the connection breaks.
+        """
+        if self.status == 0:  # 1
+            self.status = error.status
+            self.write(errors.answer(error, request_id=request_id, keep_alive=self.sink.keep_alive))
+            self.end()
+        elif self.streaming:  # 2
+            self.write(self.framed(errors.event(error), last=True))
+            self.end()
+        else:  # 3
+            self.sink.cut()
+
+    def _release(self) -> None:
+        """The open record is durable."""
+        self._durable = True
+        kept, self._kept = self._kept, []
+        self.sink.write(b"".join(kept))
+        if self._ended:
+            self.sink.finish()

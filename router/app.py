@@ -1,0 +1,285 @@
+"""The data path: every stage of an inference call, in order, one line a stage. Steps 2 to 5, 11 and 12.
+
+A `Call` is one request from admission to its closed record. Synchronous callbacks all the way: nothing here awaits, and a warm
+request makes no task. Whatever happens (an answer, an error, a client that leaves, a bug in a callback), it ends in
+`_close`, once: the record is closed, the slot released, the hold left.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+
+from router import openai
+from router.answer import Answer, Sink
+from router.auth import Keys, Tenant
+from router.balance import Endpoint, Revision
+from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError
+from router.hold import Clock, Hold, Mark, Slot
+from router.ledger.record import Finish
+from router.ledger.spool import Spool
+from router.meter import NOTHING, Meter, Tokens, relayed
+from router.metrics import Metrics
+from router.relay import Relay
+from router.request import Request, new_event_id
+from router.table import RouteTable
+from router.waiting import WAITING_SECONDS, Waiting, comment
+from runtime.wire import Phase
+
+
+class Router:
+    """What all calls of a worker share."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        table: RouteTable,
+        hold: Hold,
+        spool: Spool,
+        metrics: Metrics,
+        clock: Clock,
+        waiting_seconds: float = WAITING_SECONDS,
+    ) -> None:
+        self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
+        self.waiting_seconds = waiting_seconds
+        self.draining = False
+        self.uploading = 0  # bytes of bodies that are coming in
+
+    @property
+    def ready(self) -> bool:
+        return self.keys.known and self.table.whole and not self.draining
+
+    def admit(self, request: Request) -> Tenant:
+        """Step 2, as soon as the head is here: nobody uploads a body, or learns anything, without a key."""
+        return self.keys.caller(request.headers.get(b"authorization"))
+
+    def endpoint(self, tenant: Tenant, name: str) -> Endpoint:
+        """The endpoint the tenant means, if it may. Another org's is as if there were none."""
+        if not self.table.whole:
+            raise NotReady("This router has just started and does not know its endpoints yet. Try again in a moment.")
+        endpoint = self.table.endpoints.get(name)
+        if endpoint is None or endpoint.row.org_id != tenant.org_id:
+            raise ModelNotFound(f"The model '{name}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
+        if endpoint.row.endpoint_id != tenant.endpoint_id:
+            raise Forbidden(f"This key belongs to another endpoint. Use a key of '{name}'.")
+        return endpoint
+
+
+class Call:
+    """One inference call: the hold's waiter and the relay's handler."""
+
+    __slots__ = (
+        "_answer", "_body", "_closed", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_router", "_slot",
+        "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in",
+    )  # fmt: skip
+
+    def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
+        self._router, self._request, self._tenant = router, request, tenant
+        self._answer = Answer(sink, router.spool)
+        self._event_id = new_event_id()
+        self._meter: Meter | None = None
+        self._slot: Slot | None = None
+        self._relay: Relay | None = None
+        self._waiting: Waiting | None = None
+        self._held_at: float | None = None
+        self._closed = self._paused = False
+        self.held_in: Revision | None = None
+        self.held_bytes = len(request.body)
+        self.entered_at = router.clock.time()
+        self.deadline = 0.0
+        self._body = b""
+
+    def run(self) -> None:
+        """Steps 3 to 12, once the body is here. May be over when it returns."""
+        router, request = self._router, self._request
+        try:
+            asked = openai.read(request.body, request.route)  # 3: before the endpoint is looked for: `model` may name it
+            name = request.endpoint or asked.model
+            if name is None:
+                raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")
+            endpoint = router.endpoint(self._tenant, name)
+            revision = self._route(endpoint)  # before the hold: what does not fit the task wakes nothing
+            self._body = request.upstream(self._event_id, openai.body_for(name, asked, request.body))
+            request.body = b""  # what is held is held once
+            self._meter = self._open(endpoint, streamed=asked.stream)  # 12: before anything is dispatched, or waits
+            slot = router.hold.ask(revision, self)  # 5
+        except RouterError as error:
+            self._fail(error)
+            return
+        if slot is not None:
+            self.granted(slot)  # 11: the warm path
+        else:
+            self._begin_waiting(endpoint, stream=asked.stream)
+
+    # The hold's news
+
+    def granted(self, slot: Slot) -> None:
+        """A slot is ours: send the request."""
+        self._end_waiting()
+        self._slot = slot
+        assert self._meter is not None
+        self._meter.dispatched(slot.revision.revision_id, slot.replica, cold=slot.replica.seen_at > self.entered_at)
+        self._relay = Relay(request=self._body, pool=slot.replica.pool, answer=self._answer, handler=self)
+        self._relay.start()
+        if self._paused:
+            self._relay.pause()
+
+    def refused(self, error: RouterError) -> None:
+        self._end_waiting()
+        self._fail(error)
+
+    # The relay's news
+
+    def answering(self) -> list[tuple[bytes, bytes]]:
+        meter = self._meter
+        assert meter is not None
+        fields = [
+            (b"x-request-id", self._event_id.encode()),
+            (b"x-pilotlight-start", b"cold" if meter.cold else b"warm"),
+            (b"x-pilotlight-hold-ms", b"%.1f" % (meter.held_seconds * 1000)),
+        ]
+        if meter.cold:
+            fields.append((b"server-timing", timings(meter.phases)))
+        return fields
+
+    def first_byte(self) -> None:
+        assert self._meter is not None
+        self._meter.first_byte()
+
+    def timing(self) -> bytes:
+        assert self._meter is not None
+        start, held = b"cold" if self._meter.cold else b"warm", self._meter.held_seconds * 1000
+        return b": pilotlight start=%s hold-ms=%.1f timing=%s\n\n" % (start, held, timings(self._meter.phases))
+
+    def turned_away(self, mark: Mark) -> None:
+        slot, self._slot, self._relay = self._slot, None, None
+        assert slot is not None
+        self._held_at = time.monotonic()
+        if self._waiting is not None:
+            self._waiting.start()
+        slot.back(self, mark)  # last: it may grant or refuse at once
+
+    def failed(self, error: RouterError) -> None:
+        self._fail(error)
+
+    def ending(self, status: int, tokens: Tokens | None) -> None:
+        finish: Finish = "complete" if status < 400 else "refused" if status < 500 else "upstream_error"
+        assert self._meter is not None
+        self._meter.close(status=status, finish=finish, tokens=tokens or (self._relayed() if status < 400 else NOTHING))
+
+    def ended(self) -> None:
+        self._close()
+
+    # The client's news
+
+    def gone(self) -> None:
+        """The client has left: nothing more is done for it, here or at the replica."""
+        if self._closed:
+            return
+        self._end_waiting()
+        self._router.hold.leave(self)
+        if self._relay is not None:
+            self._relay.stop()
+        if self._meter is not None:
+            self._meter.close(status=self._answer.status, finish="client_disconnect", tokens=self._relayed())
+        self._close()
+
+    def drained(self) -> None:
+        """The router ends, and this call has had its time."""
+        if not self._closed:
+            self._end_waiting()
+            self._router.hold.leave(self)
+            self._fail(Draining("This router is shutting down. Send the request again."))
+
+    def pause(self) -> None:
+        self._paused = True
+        if self._relay is not None:
+            self._relay.pause()
+
+    def resume(self) -> None:
+        self._paused = False
+        if self._relay is not None:
+            self._relay.resume()
+
+    # Stages
+
+    def _route(self, endpoint: Endpoint) -> Revision:
+        revision = endpoint.routed(random.random())
+        name, route = endpoint.row.name, self._request.route
+        if revision is None:
+            raise NotReady(f"'{name}' has no revision to serve it yet. Deploy one, or try again in a moment.")
+        if revision.row.task != route.task:
+            raise BadRequest(f"'{name}' does the task '{revision.row.task}'; {route.path} needs '{route.task}'. Use a route of its task.")
+        seconds = endpoint.row.hold_seconds
+        wait = self._request.wait_seconds
+        self.deadline = self.entered_at + (seconds if wait is None else min(wait, seconds))
+        return revision
+
+    def _open(self, endpoint: Endpoint, *, streamed: bool) -> Meter:
+        router = self._router
+        meter = Meter(
+            spool=router.spool,
+            metrics=router.metrics,
+            tenant=self._tenant,
+            endpoint=endpoint,
+            event_id=self._event_id,
+            path=self._request.route.path,
+            streamed=streamed,
+        )
+        self._answer.open(meter.number)
+        return meter
+
+    def _begin_waiting(self, endpoint: Endpoint, *, stream: bool) -> None:
+        self._held_at = time.monotonic()
+        if stream and self._request.wait_seconds is None:  # `Prefer: wait` never commits early
+            router = self._router
+            fields = ((b"x-request-id", self._event_id.encode()),)
+            self._waiting = Waiting(
+                clock=router.clock, seconds=router.waiting_seconds, answer=self._answer, fields=fields, describe=self._describe
+            )
+
+    def _end_waiting(self) -> None:
+        if self._held_at is not None and self._meter is not None:
+            self._meter.held_seconds += time.monotonic() - self._held_at
+            self._held_at = None
+        if self._waiting is not None:
+            self._waiting.stop()
+
+    def _describe(self) -> bytes:
+        """What a waiting client is told now."""
+        revision = self.held_in
+        if revision is None or not revision.row.starting:
+            return comment("hold", 0)
+        return comment("load", revision.row.expected_seconds - (self._router.clock.time() - self.entered_at))
+
+    # The one way out
+
+    def _fail(self, error: RouterError) -> None:
+        if self._closed:
+            return
+        if self._relay is not None:
+            self._relay.stop()
+        if self._meter is not None:
+            self._meter.close(status=self._answer.status or error.status, finish=error.finish, tokens=self._relayed())
+        else:
+            self._router.metrics.refused(error.status)
+        self._answer.fail(error, request_id=self._event_id.encode())
+        self._close()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        slot, self._slot = self._slot, None
+        self._relay = self._waiting = None
+        if slot is not None:
+            slot.release()
+
+    def _relayed(self) -> Tokens:
+        return relayed(self._relay.upstream) if self._relay is not None else NOTHING
+
+
+def timings(phases: tuple[Phase, ...]) -> bytes:
+    """The phases as Server-Timing has them, in milliseconds."""
+    return ", ".join(f"{phase.name};dur={phase.seconds * 1000:.1f}" for phase in phases).encode()

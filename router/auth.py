@@ -1,0 +1,73 @@
+"""Step 2: turns the bearer key into a tenant, by a hash look-up in memory, before anything else is revealed.
+
+A key that is missing, wrong or expired costs the same hash, look-up and comparison, and reads the same. The failures to survive:
+no policy yet (503, not 401: a client would throw away a good key), and a key of any length and any bytes.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Callable
+
+from pilotlight.keys import hash_key
+from router.errors import Forbidden, NotReady, Unauthorized
+from router.ledger.wire import KeyRow, Policy
+
+LONGEST_KEY = 256  # characters; longer ones are not worth hashing
+_NOBODY = bytes(32)
+
+
+class Tenant:
+    """Whose request it is. `spooled` is the tenant's part of an open record, as JSON, made once."""
+
+    __slots__ = ("endpoint_id", "expires_at", "hash", "key_id", "org_id", "scope", "spooled")
+
+    def __init__(self, row: KeyRow) -> None:
+        self.hash = bytes.fromhex(row.hash)
+        self.key_id, self.org_id, self.endpoint_id = row.key_id, row.org_id, row.endpoint_id
+        self.scope, self.expires_at = row.scope, row.expires_at
+        self.spooled = f'"org_id":{json.dumps(row.org_id)},"key_id":{json.dumps(row.key_id)}'
+
+
+class Keys:
+    """All keys, as the policy has them. `wall` gives Unix seconds: expiry is a date."""
+
+    def __init__(self, *, pepper: bytes, wall: Callable[[], float]) -> None:
+        self._pepper, self._wall = pepper, wall
+        self._tenants: dict[bytes, Tenant] | None = None
+
+    @property
+    def known(self) -> bool:
+        return self._tenants is not None
+
+    def replace(self, policy: Policy) -> None:
+        self._tenants = {tenant.hash: tenant for tenant in map(Tenant, policy.keys)}
+
+    def tenant(self, authorization: bytes | None) -> Tenant:
+        """The tenant of an Authorization header. Raises Unauthorized, NotReady."""
+        if self._tenants is None:
+            raise NotReady("This router has just started and does not know its keys yet. Try again in a moment.")
+        key = _bearer(authorization or b"")
+        digest = hash_key(self._pepper, key)
+        tenant = self._tenants.get(digest)
+        same = hmac.compare_digest(digest, tenant.hash if tenant else _NOBODY)
+        if tenant is None or not same or 0 < tenant.expires_at <= self._wall():
+            raise Unauthorized(
+                "The API key is missing, wrong or expired. Send 'Authorization: Bearer pl_…' with a key of this endpoint "
+                "(`pilotlight keys create ENDPOINT` makes one)."
+            )
+        return tenant
+
+    def caller(self, authorization: bytes | None) -> Tenant:
+        """The tenant, if its key may ask for inference. Raises Unauthorized, Forbidden, NotReady."""
+        tenant = self.tenant(authorization)
+        if tenant.scope != "inference":
+            raise Forbidden("This is an admin key: it manages endpoints and cannot call them. Use a key of the endpoint.")
+        return tenant
+
+
+def _bearer(authorization: bytes) -> str:
+    scheme, _, key = authorization.partition(b" ")
+    key = key.strip()
+    return key.decode("latin-1") if scheme.lower() == b"bearer" and len(key) <= LONGEST_KEY else ""

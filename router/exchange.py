@@ -1,0 +1,193 @@
+"""Step 1, one client request as its connection sees it: a hot one, which is also the sink of its answer, or a page's.
+
+Requests of one connection take turns, in order, whatever kind each is: `begin` is called when its turn has come, which
+may be before its body is whole. The failure to survive is a client that is refused or leaves while it still sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from router import errors
+from router.app import Call, Router
+from router.auth import Tenant
+from router.errors import BodyTooLarge, QueueFull, RouterError
+from router.request import Request, new_event_id
+
+MOST_DISCARDED = 64 << 10  # bytes of a refused request's body that are read so that the connection can be kept
+
+
+class Connection(Protocol):
+    """What an exchange needs of its connection."""
+
+    transport: asyncio.Transport
+
+    def turn_over(self) -> None: ...
+
+    @property
+    def write_paused(self) -> bool: ...
+
+
+class Exchange:
+    """One inference call."""
+
+    __slots__ = (
+        "_begun", "_connection", "_expects_continue", "_max_body", "_max_uploading", "_pieces", "_received", "_refusal", "_request", "_router",
+        "_size", "_tenant", "call", "chunked", "complete", "keep_alive",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        connection: Connection,
+        router: Router,
+        request: Request,
+        *,
+        chunked: bool,
+        keep_alive: bool,
+        expects_continue: bool,
+        max_body: int,
+        max_uploading: int,
+    ) -> None:
+        self._connection, self._router, self._request = connection, router, request
+        self.chunked, self.keep_alive, self._expects_continue = chunked, keep_alive, expects_continue
+        self._max_body, self._max_uploading = max_body, max_uploading
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._begun = self._received = self.complete = False
+        self._tenant: Tenant | None = None
+        self._refusal: RouterError | None = None
+        self.call: Call | None = None
+
+    def admit(self) -> bool:
+        """The head is here. Returns False when nothing more is to be read on this connection.
+
+        1. No valid key: refused, before anything else is looked at.
+           A short body that is coming anyway is read, and the connection kept.
+        2. The body will be too long: refused, unread.
+        """
+        length = int(self._request.headers.get(b"content-length", b"-1"))
+        try:
+            self._tenant = self._router.admit(self._request)
+        except RouterError as error:  # 1
+            if 0 <= length <= MOST_DISCARDED and not self._expects_continue:
+                self._refusal = error
+                return True
+            self.refuse(error)
+            return False
+        if length > self._max_body:  # 2
+            self.refuse(self._too_large())
+            return False
+        return True
+
+    def refuse(self, error: RouterError) -> None:
+        """Answer with this when its turn comes, and close: the rest of the request is not read."""
+        self._refusal, self.keep_alive, self._received = error, False, True
+        self._drop_body()
+        if self._begun:
+            self._go_on()
+
+    def add(self, body: bytes) -> bool:
+        """More of the body. Returns False when nothing more is to be read on this connection."""
+        self._size += len(body)
+        self._router.uploading += len(body)
+        if self._size > self._max_body:
+            self.refuse(self._refusal or self._too_large())
+            return False
+        if self._router.uploading > self._max_uploading:
+            self.refuse(QueueFull("This router is receiving as many bytes as it may hold. Try again in a moment."))
+            return False
+        self._pieces.append(body)
+        return True
+
+    def received(self) -> None:
+        """The body is whole."""
+        self._received = True
+        if self._begun:
+            self._go_on()
+
+    def begin(self) -> None:
+        """Its turn has come."""
+        self._begun = True
+        self._go_on()
+
+    def gone(self) -> None:
+        """The client has left."""
+        self.complete = True
+        self._drop_body()
+        if self.call is not None:
+            self.call.gone()
+
+    # The sink of its answer
+
+    def write(self, data: bytes) -> None:
+        if not self.complete:
+            self._connection.transport.write(data)
+
+    def finish(self) -> None:
+        if not self.complete:
+            self.complete = True
+            self._connection.turn_over()
+
+    def cut(self) -> None:
+        self._connection.transport.abort()
+
+    def _go_on(self) -> None:
+        if not self._received:
+            if self._expects_continue:
+                self._expects_continue = False
+                self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        elif self._refusal is not None:
+            self._drop_body()
+            self._router.metrics.refused(self._refusal.status)
+            self.write(errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive))
+            self.finish()
+        else:
+            self._serve()
+
+    def _serve(self) -> None:
+        assert self._tenant is not None
+        self._request.body = b"".join(self._pieces)
+        self._drop_body()
+        self.call = call = Call(self._router, self._request, self._tenant, self)
+        if self._connection.write_paused:
+            call.pause()
+        call.run()
+
+    def _drop_body(self) -> None:
+        self._router.uploading -= self._size
+        self._size = 0
+        self._pieces = []
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"The body is larger than {self._max_body} bytes, this server's limit (router.max_body_bytes). Send less.")
+
+
+class Page:
+    """A request that goes to the ASGI application: uvicorn's own cycle, in its turn."""
+
+    __slots__ = ("_app", "_start", "cycle")
+
+    def __init__(
+        self, cycle: RequestResponseCycle, app: ASGI3Application, start: Callable[[RequestResponseCycle, ASGI3Application], None]
+    ) -> None:
+        self.cycle, self._app, self._start = cycle, app, start
+
+    @property
+    def keep_alive(self) -> bool:
+        return self.cycle.keep_alive
+
+    @keep_alive.setter
+    def keep_alive(self, keep: bool) -> None:
+        self.cycle.keep_alive = keep
+
+    def begin(self) -> None:
+        self._start(self.cycle, self._app)
+
+    def gone(self) -> None:
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()

@@ -1,0 +1,244 @@
+"""Step 5: the bounded wait of a request for a slot, first come first served per revision.
+
+Every request that enters is granted a slot, refused, or leaves, exactly once; a slot is released exactly once, whoever
+asks how often. The queue is bounded by the endpoint's `max_held`, by the worker's `max_held_bytes`, and in time by
+each waiter's deadline. Failures to survive: a replica that refuses or cannot be reached (the request returns to
+the head, and the youngest gives way if that breaks the bound), a start that cannot succeed, an endpoint that is
+removed, an activator that is away (the deadline still holds), and a waiter that fails while it is woken.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import structlog
+
+from router.balance import Endpoint, Replica, Revision, pick
+from router.errors import HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
+
+FULL_RETRY_SECONDS = 0.05  # the named fallback: a full replica's slots are other routers', whose ends we do not see
+DEAD_RETRY_SECONDS = 1.0  # and one we could not reach may just have been busy
+
+log = structlog.get_logger()
+
+Mark = Literal["full", "draining", "dead"]
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """What we need of an event loop."""
+
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer: ...
+
+
+class Waiter(Protocol):
+    """A request that waits. Exactly one of the two is called, once, unless it leaves; neither may raise."""
+
+    held_in: Revision | None  # where it waits now; the hold's alone to set
+
+    @property
+    def held_bytes(self) -> int: ...
+
+    @property
+    def deadline(self) -> float:
+        """In the clock's seconds."""
+
+    def granted(self, slot: Slot) -> None: ...
+
+    def refused(self, error: RouterError) -> None: ...
+
+
+class Slot:
+    """The right to have one request at one replica."""
+
+    __slots__ = ("_hold", "_released", "replica", "revision")
+
+    def __init__(self, hold: Hold, revision: Revision, replica: Replica) -> None:
+        self._hold, self.revision, self.replica = hold, revision, replica
+        self._released = False
+
+    def release(self) -> None:
+        """Give it back; the next waiter gets it. Later calls do nothing."""
+        if not self._released:
+            self._released = True
+            self._hold._released(self)
+
+    def back(self, waiter: Waiter, mark: Mark) -> None:
+        """The replica would not have the request: give the slot back and `waiter` its place at the head."""
+        if not self._released:
+            self._released = True
+            self._hold._back(self, waiter, mark)
+
+
+class Hold:
+    """All waiting of one worker. `changed(revision, urgent)` hears of every change of demand."""
+
+    def __init__(self, *, clock: Clock, max_bytes: int, changed: Callable[[Revision, bool], None]) -> None:
+        self._clock, self._max_bytes, self._changed = clock, max_bytes, changed
+        self.bytes = 0
+
+    def ask(self, revision: Revision, waiter: Waiter) -> Slot | None:
+        """A slot now, or None: then `waiter` is held and hears later. Raises StartFailed, QueueFull.
+
+        1. Nobody waits and a replica has a free slot: it is taken, without any waiting.
+        2. No start can succeed for now: refused.
+        3. The endpoint's queue, or the worker's memory, is full: refused.
+        4. Held, at the end of the queue; the first waiter's demand is told at once.
+        """
+        if not revision.waiting and (replica := pick(revision.replicas.values())):  # 1
+            return self._grant(revision, replica)
+        if revision.failed:  # 2
+            raise start_failed(revision)
+        row = revision.endpoint.row
+        if revision.endpoint.held >= row.max_held:  # 3
+            raise queue_full(revision)
+        if self.bytes + waiter.held_bytes > self._max_bytes:
+            raise QueueFull(
+                "This router holds as many bytes of waiting requests as it may. Try again later.", retry_after=revision.retry_after
+            )
+        self._enter(revision, waiter)  # 4
+        return None
+
+    def leave(self, waiter: Waiter) -> None:
+        """The waiter's caller is gone. Does nothing if it does not wait."""
+        if revision := waiter.held_in:
+            self._take(revision, waiter)
+            self._changed(revision, False)
+
+    def refresh(self, revision: Revision) -> None:
+        """The revision's row is new.
+
+        1. It is gone: what waits goes where the route leads now, in order, or is refused.
+        2. No start can succeed for now: what waits is refused.
+        3. Wake as many waiters as there are free slots.
+        """
+        if revision.endpoint.revisions.get(revision.revision_id) is not revision:  # 1
+            target = None if revision.endpoint.removed else revision.endpoint.routed(random.random())
+            self._move(revision, target)
+        elif revision.failed:  # 2
+            self._refuse_all(revision, lambda: start_failed(revision))
+        else:
+            self.wake(revision)  # 3
+
+    def wake(self, revision: Revision) -> None:
+        """Grant slots to the head of the queue while there are both. A waiter may release its slot at once: no recursion."""
+        if revision.waking:
+            return
+        revision.waking = True
+        try:
+            while revision.waiting and (replica := pick(revision.replicas.values())):
+                waiter = next(iter(revision.waiting))
+                self._take(revision, waiter)
+                self._hand(waiter, self._grant(revision, replica))
+        finally:
+            revision.waking = False
+
+    def _hand(self, waiter: Waiter, slot: Slot) -> None:
+        try:
+            waiter.granted(slot)
+        except Exception:
+            log.exception("a waiter failed when it was granted its slot", action="hold_grant")
+            slot.release()
+
+    def _grant(self, revision: Revision, replica: Replica) -> Slot:
+        replica.in_flight += 1
+        revision.granted += 1
+        self._changed(revision, False)
+        return Slot(self, revision, replica)
+
+    def _released(self, slot: Slot) -> None:
+        slot.replica.in_flight -= 1
+        slot.replica.full = False
+        slot.revision.granted -= 1
+        self.wake(slot.revision)
+        self._changed(slot.revision, False)
+
+    def _back(self, slot: Slot, waiter: Waiter, mark: Mark) -> None:
+        revision, replica = slot.revision, slot.replica
+        replica.in_flight -= 1
+        revision.granted -= 1
+        setattr(replica, mark, True)
+        if mark != "draining":
+            pause = FULL_RETRY_SECONDS if mark == "full" else DEAD_RETRY_SECONDS
+            self._clock.call_at(self._clock.time() + pause, self._retry, revision, replica, mark)
+        self._enter(revision, waiter)
+        revision.waiting.move_to_end(waiter, last=False)
+        if revision.endpoint.held > revision.endpoint.row.max_held:
+            youngest = next(reversed(revision.waiting))
+            self._take(revision, youngest)
+            youngest.refused(queue_full(revision))
+        self.refresh(revision)
+
+    def _retry(self, revision: Revision, replica: Replica, mark: Mark) -> None:
+        setattr(replica, mark, False)
+        self.wake(revision)
+
+    def _enter(self, revision: Revision, waiter: Waiter) -> None:
+        revision.waiting[waiter] = self._clock.call_at(waiter.deadline, self._expire, revision, waiter)
+        waiter.held_in = revision
+        revision.endpoint.held += 1
+        self.bytes += waiter.held_bytes
+        self._changed(revision, len(revision.waiting) == 1)
+
+    def _take(self, revision: Revision, waiter: Waiter) -> None:
+        revision.waiting.pop(waiter).cancel()
+        waiter.held_in = None
+        revision.endpoint.held -= 1
+        self.bytes -= waiter.held_bytes
+
+    def _expire(self, revision: Revision, waiter: Waiter) -> None:
+        self._take(revision, waiter)
+        self._changed(revision, False)
+        waiter.refused(hold_timeout(revision))
+
+    def _refuse_all(self, revision: Revision, error: Callable[[], RouterError]) -> None:
+        for waiter in list(revision.waiting):
+            if waiter.held_in is revision:  # what one does when it is refused may take another with it
+                self._take(revision, waiter)
+                waiter.refused(error())
+        self._changed(revision, False)
+
+    def _move(self, revision: Revision, target: Revision | None) -> None:
+        if target is None or target.row.task != revision.row.task:
+            self._refuse_all(revision, lambda: endpoint_gone(revision.endpoint))
+            return
+        for waiter in list(revision.waiting):
+            self._take(revision, waiter)
+            self._enter(target, waiter)
+        self._changed(revision, False)
+        self.refresh(target)
+
+
+def start_failed(revision: Revision) -> StartFailed:
+    name, why = revision.endpoint.row.name, revision.row.failure
+    return StartFailed(f"'{name}' cannot start: {why}", retry_after=revision.retry_after)
+
+
+def queue_full(revision: Revision) -> QueueFull:
+    row = revision.endpoint.row
+    return QueueFull(
+        f"'{row.name}' already has {row.max_held} requests waiting, its limit. Try again later, or raise max_held or max_replicas.",
+        retry_after=revision.retry_after,
+    )
+
+
+def hold_timeout(revision: Revision) -> HoldTimeout:
+    name = revision.endpoint.row.name
+    if revision.row.starting:
+        what = "its replica is still starting"
+    elif any(replica.dead for replica in revision.replicas.values()):
+        what = "its replica could not be reached"
+    else:
+        what = "none of its replicas has a free slot"
+    return HoldTimeout(f"'{name}' had no free slot in time: {what}. Try again, or wait longer.", retry_after=revision.retry_after)
+
+
+def endpoint_gone(endpoint: Endpoint) -> ModelNotFound:
+    return ModelNotFound(f"The model '{endpoint.row.name}' does not exist any more.", param="model")

@@ -1,0 +1,142 @@
+"""Step 12: one request's usage record. Opened before anything is dispatched, closed exactly once, however it ended.
+
+The engine's own counts come in band: a header on JSON answers, a comment right before `data: [DONE]` on streams. Without
+them (the client left, the replica died) the events relayed are counted: an estimate, which the ledger replaces by the
+engine's journal. Lines are written by hand, being on the path of every request; a test holds them to the contract.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii as quoted
+from typing import Literal
+
+from router.auth import Tenant
+from router.balance import Endpoint, Replica
+from router.ledger.record import CountSource, Finish
+from router.ledger.spool import Spool
+from router.metrics import Metrics
+from router.pool import Upstream
+from runtime.wire import Phase
+
+_COMMENT = re.compile(rb"(?:^|\n): pilotlight-usage (\d{1,18});(\d{1,18});(\d{1,18})\r?\n\r?\ndata: \[DONE\]\s*$")
+_HEADER = re.compile(rb"(\d{1,18});(\d{1,18});(\d{1,18})")
+
+
+def waited_for(start: tuple[Phase, ...], admitted: float, dispatched: float) -> tuple[Phase, ...]:
+    """What a request waited for, in phases that add up: those of the replica's start as far as the request was there,
+    and as `hold` the rest, until it was dispatched. All times in seconds on the host's monotonic clock."""
+    shared = []
+    for phase in start:
+        begin = max(phase.at, admitted)
+        if (seconds := min(phase.at + phase.seconds, dispatched) - begin) > 0:
+            shared.append(Phase(name=phase.name, at=begin, seconds=seconds))
+    rest = dispatched - admitted - sum(phase.seconds for phase in shared)
+    return (Phase(name="hold", at=admitted, seconds=max(rest, 0.0)), *shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    input: int = 0
+    cached: int = 0  # part of input
+    output: int = 0
+    source: CountSource = "none"
+
+
+NOTHING = Tokens()
+
+
+def told(upstream: Upstream) -> Tokens | None:
+    """The engine's counts in a complete answer."""
+    if upstream.tail.rstrip().endswith(b"data: [DONE]"):
+        match = _COMMENT.search(upstream.tail)
+    else:
+        header = next((value for name, value in upstream.headers if name == b"x-pilotlight-usage"), b"")
+        match = _HEADER.fullmatch(header)
+    return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine") if match else None
+
+
+def relayed(upstream: Upstream | None) -> Tokens:
+    """What has passed by: one token an event, but for a chat's first, which only names the role."""
+    if upstream is None or not upstream.heard:
+        return NOTHING
+    return Tokens(output=max(upstream.events - 1, 0), source="relayed")
+
+
+class Meter:
+    """`close` is for the owner's one way out; a second call does nothing."""
+
+    __slots__ = (
+        "_closed", "_dispatched", "_endpoint", "_first_byte", "_metrics", "_monotonic", "_opened", "_spool",
+        "cold", "event_id", "held_seconds", "number", "phases", "replica_id", "revision_id",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        metrics: Metrics,
+        tenant: Tenant,
+        endpoint: Endpoint,
+        event_id: str,
+        path: str,
+        streamed: bool,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Writes the open record. Raises SpoolFull; then there is nothing to close."""
+        self._spool, self._metrics, self._endpoint, self._monotonic = spool, metrics, endpoint.row.name, monotonic
+        self.event_id = event_id
+        self.revision_id = self.replica_id = ""
+        self.held_seconds = 0.0
+        self.cold = self._closed = False
+        self.phases: tuple[Phase, ...] = ()
+        self._first_byte: float | None = None
+        self._dispatched = 0.0
+        self._opened = monotonic()
+        self.number = spool.open(
+            f'{{"kind":"open","event_id":"{event_id}",{tenant.spooled},"endpoint_id":{quoted(endpoint.row.endpoint_id)},'
+            f'"path":"{path}","streamed":{"true" if streamed else "false"},"admitted_at":{wall():.6f}}}\n'.encode()
+        )
+
+    def dispatched(self, revision_id: str, replica: Replica, *, cold: bool) -> None:
+        """It goes to this replica; `cold`: the request waited for its start."""
+        self.revision_id, self.replica_id, self.cold = revision_id, replica.row.replica_id, cold
+        self._dispatched = self._monotonic()
+        if cold:
+            self.phases = waited_for(replica.row.phases, self._opened, self._dispatched)
+
+    def first_byte(self) -> None:
+        """The first byte of the body is here: of a stream, the first token."""
+        now = self._monotonic()
+        self._first_byte = now - self._opened
+        if self.cold:
+            self.phases += (Phase(name="first_token", at=self._dispatched, seconds=now - self._dispatched),)
+
+    def close(self, *, status: int, finish: Finish, tokens: Tokens = NOTHING) -> None:
+        """Write the end record. Before the last byte of the answer."""
+        if self._closed:
+            return
+        self._closed = True
+        total = self._monotonic() - self._opened
+        start: Literal["warm", "cold"] = "cold" if self.cold else "warm"
+        first = "null" if self._first_byte is None else f"{self._first_byte * 1000:.3f}"
+        phases = ",".join(phase.model_dump_json() for phase in self.phases)
+        self._spool.end(
+            f'{{"kind":"end","event_id":"{self.event_id}","revision_id":{quoted(self.revision_id)},"replica_id":{quoted(self.replica_id)},'
+            f'"status":{status},"finish":"{finish}","start":"{start}","hold_ms":{self.held_seconds * 1000:.3f},"first_byte_ms":{first},'
+            f'"total_ms":{total * 1000:.3f},"phases":[{phases}],"input_tokens":{tokens.input},"cached_tokens":{tokens.cached},'
+            f'"output_tokens":{tokens.output},"count_source":"{tokens.source}"}}\n'.encode()
+        )
+        self._metrics.ended(
+            self._endpoint,
+            status=status,
+            start=start,
+            held=self.held_seconds,
+            first_byte=self._first_byte,
+            total=total,
+            tokens=(tokens.input, tokens.cached, tokens.output),
+        )

@@ -1,0 +1,258 @@
+"""Step 11, the replica's side: kept-alive HTTP/1.1 connections to one replica, and what comes back on them.
+
+An `Upstream` sends one request at a time and tells its `Receiver` of each segment of the answer, raw and parsed. The
+failures to survive: an answer split at any byte, a replica that dies at any byte, one that goes silent, and bytes that
+nobody asked for: the connection is then of no more use, and no byte of it reaches another request's client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+import httptools
+import structlog
+
+from pilotlight.frames import split
+
+CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 600.0  # without a byte of an answer
+LONGEST_HEAD = 64 << 10  # bytes
+MOST_KEPT = 64  # idle connections
+TAIL_BYTES = 160  # of the body, kept to find the usage at its end
+
+log = structlog.get_logger()
+
+
+class Receiver(Protocol):
+    """Who gets an answer. `lost` is the last call, or a `received` with `upstream.done`."""
+
+    def received(self, upstream: Upstream, segment: bytes, head: bool) -> None:
+        """A segment of the body has come; `head`: the head has, just before it."""
+
+    def lost(self, upstream: Upstream, why: str, *, closed: bool) -> None:
+        """There will be no (more of the) answer. `closed`: the replica closed the connection, else we did."""
+
+
+class Pool:
+    """The idle connections of one replica."""
+
+    def __init__(self, address: str, *, idle_seconds: float = IDLE_SECONDS) -> None:
+        self.address, self._idle_seconds = address, idle_seconds
+        self._idle: list[Upstream] = []
+        self._closed = False
+
+    def take(self) -> Upstream | None:
+        """The connection used last, if one is idle."""
+        return self._idle.pop() if self._idle else None
+
+    async def connect(self) -> Upstream:
+        """A new connection. Raises OSError, TimeoutError, AddressError."""
+        loop = asyncio.get_running_loop()
+        scheme, host, port = split(self.address)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            if scheme == "unix":
+                _, upstream = await loop.create_unix_connection(lambda: Upstream(self, loop, self._idle_seconds), host)
+            else:
+                _, upstream = await loop.create_connection(lambda: Upstream(self, loop, self._idle_seconds), host, port)
+        return upstream
+
+    def put(self, upstream: Upstream) -> None:
+        if self._closed or len(self._idle) >= MOST_KEPT:
+            upstream.transport.close()
+        else:
+            self._idle.append(upstream)
+
+    def drop(self, upstream: Upstream) -> None:
+        if upstream in self._idle:
+            self._idle.remove(upstream)
+
+    def close(self) -> None:
+        """The replica is gone from the table: nothing is kept any more; what runs may finish."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for upstream in idle:
+            upstream.transport.close()
+
+
+class Upstream(asyncio.Protocol):
+    """One connection. The fields are of the answer under way, for the receiver to read."""
+
+    __slots__ = (
+        "_aligned", "_between", "_check_timer", "_heard_at", "_idle_seconds", "_keep", "_loop", "_parser", "_partial_head", "_paused", "_pool",
+        "_receiver", "aligned", "chunked", "complete", "done", "events", "headers", "heard", "pieces", "reused", "status", "tail", "transport",
+    )  # fmt: skip
+
+    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, idle_seconds: float) -> None:
+        self._pool, self._loop, self._idle_seconds = pool, loop, idle_seconds
+        self._receiver: Receiver | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
+        self._paused = self._keep = False
+        self.reused = self.done = False
+        self._parser = httptools.HttpResponseParser(self)
+
+    def send(self, receiver: Receiver, request: bytes) -> None:
+        """Begin an exchange. The answer, or its loss, goes to `receiver`."""
+        self._receiver = receiver
+        self._partial_head: bytes | None = b""
+        self._between = self._aligned = True
+        self.aligned = False  # whether this segment is whole chunks
+        self.heard = self.done = self.chunked = False
+        self.status = 0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.pieces: list[bytes] = []  # of the body, not yet taken; the first `complete` make whole chunks
+        self.complete = self.events = 0
+        self.tail = b""
+        self._heard_at = self._loop.time()
+        if self._check_timer is None:
+            self._check_timer = self._loop.call_later(self._idle_seconds, self._check)
+        self.transport.write(request)
+
+    def take(self, *, partial: bool) -> list[bytes]:
+        """The body since the last call, as far as it makes whole chunks, or all of it."""
+        count = len(self.pieces) if partial or self.done else self.complete
+        taken, self.pieces = self.pieces[:count], self.pieces[count:]
+        self.complete = 0
+        return taken
+
+    def pause(self) -> None:
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self._paused = False
+            self._heard_at = self._loop.time()
+            self.transport.resume_reading()
+
+    def abort(self, receiver: Receiver) -> None:
+        """It wants no more of the answer: the replica sees the connection close, and stops its work. After the answer: nothing."""
+        if self._receiver is receiver:
+            self._receiver = None
+            self.transport.abort()
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lose("closed the connection" if error is None else f"broke the connection ({error})", closed=True)
+        self._pool.drop(self)
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._receiver is None:
+            self.transport.abort()
+            return
+        self._heard_at = self._loop.time()
+        self.heard = True
+        end = 0
+        if self._partial_head is not None:
+            data = self._partial_head + data
+            end = _head_end(data)
+            if end < 0:
+                self._partial_head = data
+                if len(data) > LONGEST_HEAD:
+                    self._break("sent a head too long")
+                return
+            data, end = _without_interim(data, end)
+            if end < 0:
+                self._partial_head = data
+                return
+            self._partial_head = None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._break(f"sent what is not HTTP: {error.__context__ or error}")
+            return
+        self._received(data[end:] if end else data, end > 0)
+
+    def _received(self, segment: bytes, head: bool) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        began, self._aligned = self._aligned, self.done or (self._between and segment.endswith(b"\r\n")) or not segment
+        self.aligned = began and self._aligned
+        if self.done:
+            self._receiver = None
+            if self._keep:
+                self.reused = True
+                self.resume()
+                self._pool.put(self)  # before the receiver is told: what it wakes may use it
+            else:
+                self.transport.close()
+        try:
+            receiver.received(self, segment, head)
+        except Exception:
+            log.exception("an answer could not be passed on", action="relay", address=self._pool.address)
+            self.transport.abort()
+            receiver.lost(self, "answered, and the router failed to pass it on,", closed=False)
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        if self.done:
+            raise ConnectionError("more than the answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"transfer-encoding":
+            self.chunked = True
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        self._keep = self._parser.should_keep_alive()
+
+    def on_chunk_header(self) -> None:
+        self._between = False
+
+    def on_chunk_complete(self) -> None:
+        self._between = True
+        self.complete = len(self.pieces)
+
+    def on_body(self, body: bytes) -> None:
+        self.pieces.append(body)
+        self.events += body.count(b"data: {")
+        self.tail = body if len(body) >= TAIL_BYTES else self.tail[-TAIL_BYTES:] + body
+
+    def on_message_complete(self) -> None:
+        self.done = True
+
+    # Ends
+
+    def _break(self, why: str) -> None:
+        self.transport.abort()
+        self._lose(why, closed=False)
+
+    def _lose(self, why: str, *, closed: bool) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.lost(self, why, closed=closed)
+
+    def _check(self) -> None:
+        """One timer a connection, however many requests: it looks when the last byte came."""
+        self._check_timer = None
+        if self._receiver is None:
+            return
+        quiet = 0.0 if self._paused else self._loop.time() - self._heard_at
+        if quiet >= self._idle_seconds:
+            self._break(f"sent nothing for {self._idle_seconds:.0f} s")
+        else:
+            self._check_timer = self._loop.call_later(self._idle_seconds - quiet, self._check)
+
+
+def _head_end(data: bytes) -> int:
+    """Where the head ends, or -1."""
+    found = data.find(b"\r\n\r\n")
+    return found + 4 if found >= 0 else -1
+
+
+def _without_interim(data: bytes, end: int) -> tuple[bytes, int]:
+    """Leave out answers of the 1xx kind before the real one."""
+    while end > 0 and data.startswith(b"HTTP/1.1 1"):
+        data = data[end:]
+        end = _head_end(data)
+    return data, end

@@ -1,0 +1,201 @@
+"""Step 11: sends one request to one replica and streams the answer back. Knows neither uvicorn nor ASGI.
+
+What the replica sends is passed on raw, chunk framing included, wherever a segment is whole chunks; else whole chunks
+are framed anew and the rest waits for its end, so that a stream can always be closed properly behind the last
+whole event. Failures to survive: a gate that refuses (back to the hold, unnoticed), a kept connection that had gone stale
+(one retry, on a new one), a replica that cannot be reached (back to the hold), one that dies before or within its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Literal, Protocol
+
+from router.answer import Answer
+from router.errors import RouterError, UpstreamError
+from router.hold import Mark
+from router.meter import Tokens, told
+from router.pool import Pool, Upstream
+
+MOST_CARRIED = 256 << 10  # bytes of one unfinished chunk; a longer one is passed on in parts
+MOST_COLLECTED = 64 << 10  # bytes of an error's body
+DONE = b"data: [DONE]\n\n"
+_HOP = frozenset({b"connection", b"keep-alive", b"server", b"x-request-id", b"upgrade", b"trailer"})
+
+
+class Handler(Protocol):
+    """Who had the request sent. Of `turned_away`, `failed` and `ended` exactly one is called, unless it calls `stop`."""
+
+    def answering(self) -> list[tuple[bytes, bytes]]:
+        """The replica's head is here. Returns the fields to put behind the status line."""
+
+    def first_byte(self) -> None:
+        """The first of the body is here."""
+
+    def timing(self) -> bytes:
+        """The same as `answering`'s, as a comment, for a stream whose head went out before."""
+
+    def turned_away(self, mark: Mark) -> None:
+        """The replica never had the request: it may go elsewhere."""
+
+    def failed(self, error: RouterError) -> None: ...
+
+    def ending(self, status: int, tokens: Tokens | None) -> None:
+        """The answer is whole; its last byte is written when this returns."""
+
+    def ended(self) -> None: ...
+
+
+class Relay:
+    """One request at one replica."""
+
+    __slots__ = (
+        "_answer", "_begun", "_body", "_connecting", "_handler", "_mode", "_pool", "_refusal", "_request", "_retried", "upstream",
+    )  # fmt: skip
+
+    def __init__(self, *, request: bytes, pool: Pool, answer: Answer, handler: Handler) -> None:
+        self._request, self._pool, self._answer, self._handler = request, pool, answer, handler
+        self.upstream: Upstream | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._retried = self._begun = False
+        self._mode: Literal["head", "raw", "framed", "refused", "collect"] = "head"
+        self._refusal: Mark = "full"
+        self._body = b""
+
+    def start(self) -> None:
+        """Send the request: at once where a connection is idle."""
+        upstream = self._pool.take()
+        if upstream is not None:
+            self._send(upstream)
+        else:
+            self._connect()
+
+    def stop(self) -> None:
+        """The answer is not wanted any more: close the connection, so that the replica stops its work."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self.upstream is not None:
+            self.upstream.abort(self)
+
+    def pause(self) -> None:
+        """The client does not keep up."""
+        if self.upstream is not None:
+            self.upstream.pause()
+
+    def resume(self) -> None:
+        if self.upstream is not None:
+            self.upstream.resume()
+
+    def _connect(self) -> None:
+        self._connecting = asyncio.get_running_loop().create_task(self._connected(), name="connect to replica")
+
+    async def _connected(self) -> None:
+        try:
+            upstream = await self._pool.connect()
+        except (OSError, ValueError):  # AddressError is a ValueError, TimeoutError an OSError
+            self._connecting = None
+            self._handler.turned_away("dead")
+            return
+        self._connecting = None
+        self._send(upstream)
+
+    def _send(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        upstream.send(self, self._request)
+
+    # The upstream's news
+
+    def received(self, upstream: Upstream, segment: bytes, head: bool) -> None:
+        out = self._begin(upstream) if head else b""
+        if self._mode == "raw" and (upstream.aligned or not upstream.chunked):
+            upstream.pieces.clear()
+            upstream.complete = 0
+            out += segment
+        elif self._mode == "raw" or self._mode == "framed":
+            out += self._answer.framed(self._taken(upstream), last=upstream.done)
+        else:
+            self._swallow(upstream)
+            return
+        if segment and not self._begun:
+            self._begun = True
+            self._handler.first_byte()
+        if upstream.done:
+            self._end(upstream, out)
+        elif out:
+            self._answer.write(out)
+
+    def _end(self, upstream: Upstream, out: bytes) -> None:
+        self._handler.ending(upstream.status, told(upstream))
+        self._answer.write(out)
+        self._answer.end()
+        self._handler.ended()
+
+    def lost(self, upstream: Upstream, why: str, *, closed: bool) -> None:
+        """There is no more.
+
+        1. A kept connection that was stale: once more, on a new one.
+        2. A stream that had said its last word: it is whole, only the last chunk is missing.
+        3. All else is for the client to know.
+        """
+        if closed and upstream.reused and not upstream.heard and not self._retried:  # 1
+            self._retried = True
+            self.upstream = None
+            self._connect()
+            return
+        if self._mode in ("raw", "framed") and self._answer.streaming and upstream.tail.endswith(DONE):  # 2
+            self._end(upstream, self._answer.framed(b"".join(upstream.take(partial=True)), last=True))
+            return
+        when = "before it answered" if self._mode == "head" else "within its answer"  # 3
+        self._handler.failed(UpstreamError(f"The replica {why} {when}. Send the request again."))
+
+    def _begin(self, upstream: Upstream) -> bytes:
+        """The replica's head is here. Returns what the client gets of it.
+
+        1. The gate refused before any work: nothing; the request goes back.
+        2. Neither a length nor chunks: the end could not be told from a death, so it is an error.
+        3. Our own head went out while the request was held: a comment; what is no stream becomes an error event.
+        4. The replica's head, ours in it.
+        """
+        fields = dict(upstream.headers)
+        if upstream.status == 503 and b"x-pilotlight-refused" in fields:  # 1
+            self._mode = "refused"
+            self._refusal = "draining" if fields[b"x-pilotlight-refused"] == b"draining" else "full"
+            return b""
+        if not upstream.chunked and b"content-length" not in fields and upstream.status not in (204, 304):  # 2
+            self._mode = "collect"
+            upstream.abort(self)
+            self._handler.failed(UpstreamError("The replica answered without a length. Its engine's server must send one, or chunks."))
+            return b""
+        streaming = fields.get(b"content-type", b"").startswith(b"text/event-stream")
+        ours = self._handler.answering()
+        if self._answer.committed:  # 3
+            self._mode = "framed" if streaming and upstream.status == 200 else "collect"
+            return self._answer.framed(self._handler.timing()) if self._mode == "framed" else b""
+        self._mode = "raw" if self._answer.sink.chunked or not upstream.chunked else "framed"  # 4
+        passed = [(n, v) for n, v in upstream.headers if n not in _HOP and not n.startswith(b"x-pilotlight-")]
+        if self._mode == "framed":
+            passed = [(name, value) for name, value in passed if name != b"transfer-encoding"]
+        return self._answer.head(upstream.status, ours + passed, streaming=streaming)
+
+    def _taken(self, upstream: Upstream) -> bytes:
+        partial = not self._answer.streaming or not upstream.chunked or sum(map(len, upstream.pieces)) > MOST_CARRIED
+        return b"".join(upstream.take(partial=partial))
+
+    def _swallow(self, upstream: Upstream) -> None:
+        """An answer the client does not get as it is: a refusal, or an error after our own head."""
+        self._body = (self._body + b"".join(upstream.take(partial=True)))[:MOST_COLLECTED]
+        if not upstream.done:
+            return
+        if self._mode == "refused":
+            self._handler.turned_away(self._refusal)
+        else:
+            self._handler.failed(UpstreamError(_message(self._body) or f"The replica answered {upstream.status}. Send the request again."))
+
+
+def _message(body: bytes) -> str:
+    """What an OpenAI-shaped error says."""
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, TypeError, KeyError):
+        return ""

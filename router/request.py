@@ -1,0 +1,64 @@
+"""Step 1: which calls take the hot path, and what of one call the later steps need."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+from router.openai import ROUTES, Route
+
+KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"content-length"})
+_TRACED = (b"traceparent", b"tracestate")  # all that goes on to the replica
+_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Request:
+    """One inference call as it came in. `endpoint` is the name in the URL, None for `/v1/…`."""
+
+    route: Route
+    endpoint: str | None
+    headers: dict[bytes, bytes] = field(default_factory=dict)  # those in KEPT
+    body: bytes = b""
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """Of `Prefer: wait=N`."""
+        match = _WAIT.search(self.headers.get(b"prefer", b""))
+        return float(match[1]) if match else None
+
+    def upstream(self, event_id: str, body: bytes) -> bytes:
+        """The request as the replica is to have it: nothing of the client's head but what is allow-listed."""
+        traced = b"".join(b"%s: %s\r\n" % (name, self.headers[name]) for name in _TRACED if name in self.headers)
+        return (
+            b"POST %s HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: %s\r\ncontent-length: %d\r\n%s\r\n%s"
+            % (self.route.path.encode(), event_id.encode(), len(body), traced, body)
+        )
+
+
+def hot(url: bytes) -> tuple[Route, str | None] | None:
+    """The route and the endpoint named in the URL, if this is an inference route; `//` counts as `/`."""
+    path = url.partition(b"?")[0]
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    if b"//" in path:
+        path = re.sub(rb"/+", b"/", path)
+    name: str | None = None
+    if path.startswith(b"/e/"):
+        raw, _, rest = path[3:].partition(b"/")
+        path = b"/" + rest
+        name = raw.decode("latin-1")
+    if not path.startswith(b"/v1/"):
+        return None
+    route = ROUTES.get(path[4:].decode("latin-1"))
+    return (route, name) if route else None
+
+
+def new_event_id() -> str:
+    """A UUIDv7 as 32 hex digits: sorts by time, unique without asking anyone."""
+    random = int.from_bytes(os.urandom(10), "big")
+    milliseconds = time.time_ns() // 1_000_000
+    return f"{milliseconds:012x}7{random >> 68:03x}{0x8000000000000000 | (random & 0x3FFFFFFFFFFFFFFF):016x}"

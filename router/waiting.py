@@ -1,0 +1,47 @@
+"""Step 5, what a held stream is told: nothing for 5 s, so that a failure is still a proper status; then our own head, and a
+comment every 5 s, so that no client or proxy on the way gives up.
+
+The failure to survive is a request that goes back to the hold: its next comment comes when it would have come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from router.answer import Answer
+from router.hold import Clock, Timer
+
+WAITING_SECONDS = 5.0
+
+
+class Waiting:
+    """The comments of one held stream. `describe` gives the comment, `fields` the head's fields."""
+
+    __slots__ = ("_answer", "_clock", "_describe", "_fields", "_next", "_seconds", "_timer")
+
+    def __init__(
+        self, *, clock: Clock, seconds: float, answer: Answer, fields: Iterable[tuple[bytes, bytes]], describe: Callable[[], bytes]
+    ) -> None:
+        self._clock, self._seconds, self._answer, self._fields, self._describe = clock, seconds, answer, fields, describe
+        self._next = clock.time() + seconds
+        self._timer: Timer | None = None
+        self.start()
+
+    def start(self) -> None:
+        self._timer = self._clock.call_at(self._next, self._tell)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tell(self) -> None:
+        if not self._answer.committed:
+            self._answer.commit(self._fields)
+        self._answer.write(self._answer.framed(self._describe()))
+        self._next = self._clock.time() + self._seconds
+        self.start()
+
+
+def comment(phase: str, eta: float) -> bytes:
+    """`: pilotlight phase=load eta=0.8s`; an eta of 0 is not known and not told."""
+    return b": pilotlight phase=%s%s\n\n" % (phase.encode(), b" eta=%.1fs" % eta if eta > 0 else b"")

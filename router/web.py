@@ -1,0 +1,203 @@
+"""Everything on the public port that is not an inference call: models, probes, and the way to the admin process.
+
+Step 1, the other branch. Every answer has OpenAI's shape, 404 and 405 included, and `//` counts as `/`. The failures
+to survive: the admin process away (503, while inference goes on), and a client that leaves a long answer of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pilotlight.frames import split
+from router import errors
+from router.app import Router
+from router.auth import Tenant
+from router.balance import Endpoint
+from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod
+from router.openai import ROUTES
+
+RELAYED = ("/api", "/console", "/v1/organization")  # the admin process's
+_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
+)
+_OURS = frozenset({"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"})  # never the client's word
+
+
+def pages(router: Router, *, admin: str) -> ASGIApp:
+    """The application; `admin` is the address of the admin process."""
+    relay = AdminRelay(admin)
+    models = Models(router)
+    inference = [Route(f"{prefix}/v1/{path}", _post_only, methods=["POST"]) for prefix in ("", "/e/{endpoint}") for path in ROUTES]
+    app = Starlette(
+        routes=[
+            Route("/healthz", _alive),
+            Route("/readyz", _ready(router)),
+            *[Route(f"{prefix}/v1/models", models.all) for prefix in ("", "/e/{endpoint}")],
+            *[Route(f"{prefix}/v1/models/{{model}}", models.one) for prefix in ("", "/e/{endpoint}")],
+            *[Route(prefix + rest, relay) for prefix in RELAYED for rest in ("", "/{rest:path}")],
+            *inference,
+        ],
+        exception_handlers={RouterError: _told, HTTPException: _untaught, Exception: _broken},
+    )
+    app.router.redirect_slashes = False
+    return _one_slash(app)
+
+
+def _one_slash(app: ASGIApp) -> ASGIApp:
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "//" in scope["path"]:
+            scope = {**scope, "path": re.sub("/+", "/", scope["path"])}
+        await app(scope, receive, send)
+
+    return called
+
+
+class Models:
+    """`/v1/models`: what the key can use; an admin key sees its org's."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    async def all(self, request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_model(endpoint) for endpoint in self._visible(request)]})
+
+    async def one(self, request: Request) -> Response:
+        name = request.path_params["model"]
+        for endpoint in self._visible(request):
+            if endpoint.row.name == name:
+                return JSONResponse(_model(endpoint))
+        raise ModelNotFound(f"The model '{name}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
+
+    def _visible(self, request: Request) -> list[Endpoint]:
+        tenant = self._router.keys.tenant(request.headers.get("authorization", "").encode("latin-1"))
+        if "endpoint" in request.path_params:
+            return [self._router.endpoint(tenant, request.path_params["endpoint"])]
+        if not self._router.table.whole:
+            raise NotReady("This router has just started and does not know its endpoints yet. Try again in a moment.")
+        return [endpoint for endpoint in self._router.table.endpoints.values() if _may_see(tenant, endpoint)]
+
+
+def _may_see(tenant: Tenant, endpoint: Endpoint) -> bool:
+    return tenant.org_id == endpoint.row.org_id and (tenant.scope == "admin" or tenant.endpoint_id == endpoint.row.endpoint_id)
+
+
+def _model(endpoint: Endpoint) -> dict[str, Any]:
+    row = endpoint.row
+    return {"id": row.name, "object": "model", "created": row.created, "owned_by": row.org_id}
+
+
+class AdminRelay:
+    """Passes a request on to the admin process, and its answer back, both as they come."""
+
+    def __init__(self, address: str) -> None:
+        scheme, host, port = split(address)
+        unix = scheme == "unix"
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=host if unix else None, verify=False, limits=httpx.Limits(max_keepalive_connections=16)),
+            base_url="http://admin" if unix else f"http://{host}:{port}",
+            timeout=httpx.Timeout(None, connect=5.0),
+            trust_env=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}  # hop by hop, says the client
+        headers = [(name, value) for name, value in request.headers.items() if name not in _HOP | _OURS | named]
+        headers += [("x-forwarded-for", request.client.host if request.client else ""), ("x-forwarded-proto", request.url.scheme)]
+        sends_body = "content-length" in request.headers or "transfer-encoding" in request.headers
+        url = httpx.URL(self._client.base_url, raw_path=_raw(scope))
+        passed = self._client.build_request(request.method, url, headers=headers, content=request.stream() if sends_body else None)
+        try:
+            answer = await self._client.send(passed, stream=True)
+        except httpx.TransportError as error:
+            raise NotReady("The admin API is not running. Start it (`pilotlight up` does), and try again.") from error
+        try:
+            await _first_of(_passed_back(answer, send), _disconnected(receive))
+        finally:
+            await answer.aclose()
+
+
+def _raw(scope: Scope) -> bytes:
+    path: bytes = re.sub(b"/+", b"/", scope["raw_path"])
+    return path + b"?" + scope["query_string"] if scope["query_string"] else path
+
+
+async def _passed_back(answer: httpx.Response, send: Send) -> None:
+    headers = [(name, value) for name, value in answer.headers.raw if name.lower().decode("latin-1") not in _HOP]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+    body: AsyncIterator[bytes] = answer.aiter_raw()
+    async for piece in body:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    message: Message = {"type": ""}
+    while message["type"] != "http.disconnect":
+        message = await receive()
+
+
+async def _first_of(*works: Awaitable[None]) -> None:
+    """Until one has ended. The others are cancelled; its error is raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _alive(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+def _ready(router: Router) -> Callable[[Request], Awaitable[Response]]:
+    """Ready once a whole table and a policy were seen: then every answer is a true one."""
+
+    async def answer(request: Request) -> Response:
+        if router.ready:
+            return JSONResponse({"status": "ready"})
+        waits = [what for what, known in (("keys", router.keys.known), ("endpoints", router.table.whole)) if not known]
+        status = "draining" if router.draining else "waiting for " + " and ".join(waits)
+        return JSONResponse({"status": status}, status_code=503, headers={"retry-after": "1"})
+
+    return answer
+
+
+async def _post_only(request: Request) -> Response:
+    raise NotFound("Use this route without a trailing part.")  # a POST never comes here: it took the hot path
+
+
+async def _told(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RouterError)
+    return Response(errors.payload(error), status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)})
+
+
+async def _untaught(request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses: no such route, or not with this method."""
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "POST")
+        answer = await _told(request, WrongMethod(f"{where} is not served. Allowed here: {allowed}."))
+        answer.headers["allow"] = allowed
+        return answer
+    return await _told(request, NotFound(f"{where} is not served here. See /v1/chat/completions, /v1/completions and /v1/models."))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return await _told(request, RouterError("The router failed at this request; it has been logged. Try again."))

@@ -1,0 +1,162 @@
+"""One worker of the router: everything put together, served until told to stop, and drained. Steps 1 to 12.
+
+The failures to survive: SIGTERM amid answers (accept no more, finish what runs and what is held within `drain_seconds`, then
+end the rest with an error and a record), and the parent's death (its pipe's end says so; the port must not stay taken).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+import uvloop
+
+from pilotlight import logs, settings, tls
+from pilotlight.keys import ensure_pepper
+from pilotlight.settings import Settings
+from pilotlight.tasks import Tasks
+from router.app import Router
+from router.auth import Keys
+from router.demand import ActivatorLink, DemandBook
+from router.hold import Hold
+from router.ledger.spool import Spool
+from router.ledger.wire import WorkerHello
+from router.metrics import Metrics
+from router.policy import LedgerLink
+from router.protocol import ClientLimits, RouterProtocol
+from router.table import RouteTable
+from router.web import pages
+
+BACKLOG = 2048
+
+
+class Worker:
+    """All parts of one worker, wired. Needs a running loop."""
+
+    def __init__(self, config: Settings) -> None:
+        loop, paths = asyncio.get_running_loop(), config.paths
+        self._config = config
+        self.worker_id = uuid.uuid4().hex[:16]
+        self.metrics = Metrics()
+        self.spool = Spool(paths.spool, self.worker_id, loop=loop)
+        self.keys = Keys(pepper=ensure_pepper(paths), wall=time.time)
+        self.demand = DemandBook(clock=loop, requests=lambda: self.table.requests(), acknowledged=lambda: self.table.at[1])
+        self.hold = Hold(clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed)
+        self.table = RouteTable(clock=loop, hold=self.hold)
+        self.router = Router(keys=self.keys, table=self.table, hold=self.hold, spool=self.spool, metrics=self.metrics, clock=loop)
+        self.metrics.held = lambda: {name: endpoint.held for name, endpoint in list(self.table.endpoints.items())}
+        self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
+        hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid())
+        self.ledger = LedgerLink(address=paths.address("ledger"), file=paths.policy, hello=hello, keys=self.keys, spool=self.spool)
+
+    def protocol(self) -> Any:
+        """What makes the protocol of a connection."""
+        router = self._config.router
+        limits = ClientLimits(
+            max_body=router.max_body_bytes,
+            max_uploading=router.max_held_bytes,
+            header_seconds=router.header_seconds,
+            keep_alive_seconds=router.keep_alive_seconds,
+        )
+        return partial(RouterProtocol, router=self.router, limits=limits)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which ends with 0 after a signal, and tells those that are not done when their time is over."""
+
+    def __init__(self, config: uvicorn.Config, router: Router) -> None:
+        super().__init__(config)
+        self._router = router
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._router.draining = True
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, RouterProtocol):
+                connection.drained()
+        for _ in range(10):  # what they were told goes out
+            if self.server_state.connections:
+                await asyncio.sleep(0.05)
+
+
+async def serve(config: Settings, listener: socket.socket, *, index: int = 0, watch_parent: bool = False, plain: bool = False) -> None:
+    """Serve until SIGTERM, or the parent's end. `plain`: without TLS, which is for benchmarks."""
+    certificate = None if plain else tls.ensure(config.paths, names(config))
+    worker = Worker(config)
+    worker.metrics.serve(config.router.metrics_port + index)
+    application = pages(worker.router, admin=config.paths.address("admin"))
+    server = Server(
+        uvicorn.Config(
+            application,
+            http=cast(Any, worker.protocol()),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            ssl_certfile=certificate.cert_file if certificate else None,
+            ssl_keyfile=certificate.key_file if certificate else None,
+            timeout_graceful_shutdown=math.ceil(config.router.drain_seconds),
+        ),
+        worker.router,
+    )
+    if watch_parent:
+        _on_end_of(sys.stdin.fileno(), lambda: server.handle_exit(signal.SIGTERM, None))
+    async with Tasks() as tasks:
+        tasks.spawn(worker.activator.run(), name="activator link")
+        tasks.spawn(worker.ledger.run(), name="ledger link")
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            worker.spool.close()
+
+
+def _on_end_of(pipe: int, ended: Callable[[], None]) -> None:
+    """Nobody writes into the pipe: it becomes readable when its other end closes."""
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        loop.remove_reader(pipe)
+        ended()
+
+    loop.add_reader(pipe, readable)
+
+
+def run(config: Settings, listener: socket.socket, *, index: int = 0, watch_parent: bool = False, plain: bool = False) -> None:
+    """A worker's whole life."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held request is an open connection
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config, listener, index=index, watch_parent=watch_parent, plain=plain))
+
+
+def names(config: Settings) -> list[str]:
+    """What the certificate must be good for besides what it always is."""
+    return [] if config.router.host in ("0.0.0.0", "::", "") else [config.router.host]
+
+
+if __name__ == "__main__":
+    logs.configure("router")
+    descriptor, number = int(sys.argv[1]), int(sys.argv[2])
+    run(settings.load(), socket.socket(fileno=descriptor), index=number, watch_parent=True)
