@@ -27,7 +27,7 @@ from pilotlight.settings import Settings, load
 
 MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
 ENDPOINT = "demo"
-QUESTIONS = ("What is Pilotlight?", "What is a cold start?", "What happens when nobody calls an endpoint?")
+QUESTIONS = ("What is Pilotlight?", "What is a cold start?", "Why is it called Pilotlight?")
 IDLE_SECONDS = 2.0
 console = Console(highlight=False)
 
