@@ -63,7 +63,7 @@ async def _demo(state: Path) -> int:
                 await work
             return 130
         await work
-    except DemoFailed as error:
+    except (DemoFailed, ApiError) as error:
         console.print(f"the demo failed: {error}; logs were in {settings.paths.logs}")
         _keep_logs(settings.paths.logs)
         return 1

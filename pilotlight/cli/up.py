@@ -136,12 +136,15 @@ class Installation:
             await self._postgres.ended()
 
     async def _wait_for_router(self, seconds: float = 60.0) -> None:
-        context = ssl.create_default_context(cafile=str(self._settings.paths.ca_cert))
+        """Until the router knows keys and endpoints, and the admin API, asked through it, has heard from the activator."""
+        paths = self._settings.paths
+        context = ssl.create_default_context(cafile=str(paths.ca_cert))
+        headers = {"authorization": f"Bearer {keys.ensure_admin_key(paths)}"}
         deadline = time.monotonic() + seconds
-        async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.url, verify=context, headers=headers, trust_env=False) as client:
             while True:
                 with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get(f"{self.url}/readyz")).is_success:
+                    if (await client.get("/readyz")).is_success and (await client.get("/api/v1/status")).is_success:
                         return
                 router = self._children[-1].process
                 if router.poll() not in (None, 0) or time.monotonic() > deadline:
