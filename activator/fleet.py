@@ -223,6 +223,11 @@ class Fleet:
         log.info("replica adopted", action="adopt", replica_id=replica.replica_id, revision_id=replica.revision_id, state=report.state)
         return replica
 
+    def bury_strangers(self, now: float) -> None:
+        """Replicas of nodes that were never seen since the start: machines that are gone, or have another name now."""
+        for replica in [r for r in self.replicas.values() if r.node_id not in self.nodes.known]:
+            self._happened(replica, lifecycle.lost(replica, "its node did not come back", now), now)
+
     def node_died(self, node_id: str, now: float) -> None:
         """Its agent is gone, and its replicas with it."""
         for replica in [r for r in self.replicas.values() if r.node_id == node_id]:

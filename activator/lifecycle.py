@@ -80,7 +80,7 @@ def observe(replica: Replica, report: ReplicaReport, now: float) -> Event:
             replica.state, replica.ready_at = "ready", now
             return Event.READY
     if report.state == "draining":  # 4
-        replica.state = "draining"
+        replica.state, replica.ready_at = "draining", now if replica.ready_at is None else replica.ready_at
         replica.drain_sent = replica.drain_sent if replica.drain_sent is not None else now
     return Event.NOTHING
 
@@ -150,10 +150,10 @@ def next_step(replica: Replica, *, now: float, acknowledged: float, settled: boo
         return Step.WAIT
     if replica.stop_sent is not None:
         return Step.STOP if now - replica.stop_sent > ANSWER_SECONDS else Step.WAIT  # 5
-    if replica.ready_at is None:
-        return Step.STOP  # 2
     if replica.drain_sent is not None:
         return Step.STOP if now - replica.drain_sent > patience.drain + ANSWER_SECONDS else Step.WAIT  # 5
+    if replica.ready_at is None:
+        return Step.STOP  # 2
     if replica.drain_after is None or acknowledged < replica.drain_after or not settled:
         return Step.WAIT  # 3
     return Step.DRAIN  # 4

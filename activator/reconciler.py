@@ -19,7 +19,7 @@ from activator.catalogue import Catalogue, Endpoint, Revision
 from activator.demand import NOBODY, DemandBook
 from activator.effects import Effects
 from activator.events import Event
-from activator.fleet import Fleet, new_replica_id
+from activator.fleet import NODE_GRACE_SECONDS, Fleet, new_replica_id
 from activator.lifecycle import Backoff, Patience, Replica
 from activator.nodes import Fence, Nodes
 from activator.scaler import Bounds, Load, Peak
@@ -237,6 +237,8 @@ class Reconciler:
             self._effects.hang_up(connection)
         if silent:
             self._share_anew()
+        if now - self._begun > NODE_GRACE_SECONDS:
+            self.fleet.bury_strangers(now)
         nodes = [node for node in self.fleet.nodes.known.values() if node.connection is not None]
         for node in nodes:
             if node.connection is not None and now - node.heard_at > SILENT_NODE_SECONDS:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
@@ -38,8 +37,7 @@ def waited_for(start: tuple[Phase, ...], admitted: float, dispatched: float) -> 
     return (Phase(name="hold", at=admitted, seconds=max(rest, 0.0)), *shared)
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
+class Tokens(NamedTuple):
     input: int = 0
     cached: int = 0  # part of input
     output: int = 0
@@ -54,8 +52,7 @@ def told(upstream: Upstream) -> Tokens | None:
     if upstream.tail.rstrip().endswith(b"data: [DONE]"):
         match = _COMMENT.search(upstream.tail)
     else:
-        header = next((value for name, value in upstream.headers if name == b"x-pilotlight-usage"), b"")
-        match = _HEADER.fullmatch(header)
+        match = _HEADER.fullmatch(upstream.usage)
     return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine") if match else None
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -19,7 +19,7 @@ from runtime.wire import Task
 
 MOST_CHOICES = 8  # of `n` and `best_of`
 MOST_PROMPTS = 16  # in one completions body
-PRIVILEGED = ("cache_salt", "priority", "kv_transfer_params", "request_id")
+PRIVILEGED = frozenset({"cache_salt", "priority", "kv_transfer_params", "request_id"})
 _OPENING = re.compile(rb"\s*\{")
 
 
@@ -38,8 +38,7 @@ ROUTES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """What the caller wants, as far as the router has to know."""
 
     model: str | None
@@ -55,9 +54,9 @@ def read(body: bytes, route: Route) -> Asked:
         raise BadRequest(f"The body is not JSON we can read: {error}. Send one JSON object.", param=None) from error
     if not isinstance(fields, dict):
         raise BadRequest("The body must be a JSON object.")
-    for name in PRIVILEGED:
-        if name in fields:
-            raise BadRequest(f"'{name}' is set by the platform. Remove it from the request.", param=name)
+    if not PRIVILEGED.isdisjoint(fields):
+        name = min(PRIVILEGED & fields.keys())
+        raise BadRequest(f"'{name}' is set by the platform. Remove it from the request.", param=name)
     _check_needed(fields, route.needs)
     for name in ("n", "best_of"):
         _check_count(fields, name, least=1, most=MOST_CHOICES)
@@ -92,8 +91,9 @@ def _check_needed(fields: dict[str, Any], name: str) -> None:
     if name == "messages":
         if not isinstance(value, list) or not value:
             raise BadRequest("'messages' must be a list of at least one message.", param=name)
-        if not all(isinstance(message, dict) for message in value):
-            raise BadRequest("Each of 'messages' must be an object with 'role' and 'content'.", param=name)
+        for message in value:
+            if not isinstance(message, dict):
+                raise BadRequest("Each of 'messages' must be an object with 'role' and 'content'.", param=name)
     elif isinstance(value, list):
         if not value:
             raise BadRequest("'prompt' must not be an empty list.", param=name)

@@ -81,6 +81,7 @@ class Upstream(asyncio.Protocol):
     __slots__ = (
         "_aligned", "_between", "_check_timer", "_heard_at", "_idle_seconds", "_keep", "_loop", "_parser", "_partial_head", "_paused", "_pool",
         "_receiver", "aligned", "chunked", "complete", "done", "events", "headers", "heard", "pieces", "reused", "status", "tail", "transport",
+        "usage",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, idle_seconds: float) -> None:
@@ -102,7 +103,7 @@ class Upstream(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []  # of the body, not yet taken; the first `complete` make whole chunks
         self.complete = self.events = 0
-        self.tail = b""
+        self.tail = self.usage = b""
         self._heard_at = self._loop.time()
         if self._check_timer is None:
             self._check_timer = self._loop.call_later(self._idle_seconds, self._check)
@@ -201,6 +202,8 @@ class Upstream(asyncio.Protocol):
         self.headers.append((name, value))
         if name == b"transfer-encoding":
             self.chunked = True
+        elif name == b"x-pilotlight-usage":
+            self.usage = value
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()

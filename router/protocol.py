@@ -181,12 +181,15 @@ class RouterProtocol(HttpToolsProtocol):
                 self._refuse(UrlTooLong(f"The URL is longer than {LONGEST_URL} bytes. Send parameters in the body."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._deaf:
+        if self._deaf or not self._in_head:  # a trailer
             return
         if len(self.headers) >= MOST_HEADERS:
             self._refuse(HeadTooLarge(f"The request has more than {MOST_HEADERS} headers. Send fewer."))
-        elif self._in_head:  # not a trailer
-            super().on_header(name, value)
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -203,13 +206,13 @@ class RouterProtocol(HttpToolsProtocol):
         if route is None:
             self._receive_page()
         else:
-            version = self.parser.get_http_version()
+            modern = self.parser.get_http_version() == "1.1"
             exchange = Exchange(
                 self,
                 self._router,
                 Request(route[0], route[1], {name: value for name, value in self.headers if name in KEPT}),
-                chunked=version == "1.1",
-                keep_alive=version == "1.1" and self.parser.should_keep_alive() and not self._leaving,
+                chunked=modern,
+                keep_alive=modern and self.parser.should_keep_alive() and not self._leaving,
                 expects_continue=self.expect_100_continue,
                 max_body=self._limits.max_body,
                 max_uploading=self._limits.max_uploading,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import os
 import resource
@@ -145,6 +146,8 @@ def _on_end_of(pipe: int, ended: Callable[[], None]) -> None:
 
 def run(config: Settings, listener: socket.socket, *, index: int = 0, watch_parent: bool = False, plain: bool = False) -> None:
     """A worker's whole life."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held request is an open connection
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -49,7 +49,7 @@ class Process:
         self._fd = os.pidfd_open(pid)
 
     def alive(self) -> bool:
-        return start_time(self.pid) == self.start_time
+        return self.start_time is not None and start_time(self.pid) == self.start_time
 
     async def ended(self, seconds: float) -> bool:
         """Wait for its end. False when the time was too short."""

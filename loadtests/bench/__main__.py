@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench import coldstart, hardware
+from loadtests.bench import coldstart, fresh, hardware, line
 from loadtests.bench.report import render
 
 HERE = Path(__file__).parent
@@ -27,7 +27,24 @@ async def coldstart_demo(options: argparse.Namespace) -> dict[str, Any]:
     return await coldstart.measure(DEMO_MODEL, wakes=options.wakes, stock_starts=options.stock)
 
 
-SECTIONS: dict[str, Section] = {"coldstart_demo": coldstart_demo}
+async def simultaneous(options: argparse.Namespace) -> dict[str, Any]:
+    return await line.measure(DEMO_MODEL)
+
+
+async def recovery(options: argparse.Namespace) -> dict[str, Any]:
+    return await line.recovery(DEMO_MODEL)
+
+
+async def newcomer(options: argparse.Namespace) -> dict[str, Any]:
+    return await fresh.measure()
+
+
+SECTIONS: dict[str, Section] = {
+    "coldstart_demo": coldstart_demo,
+    "simultaneous": simultaneous,
+    "recovery": recovery,
+    "newcomer": newcomer,
+}
 
 
 def main() -> None:

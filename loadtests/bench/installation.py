@@ -24,8 +24,8 @@ from snapshots.pack import pack
 class Bench:
     """What a measurement needs of a running installation."""
 
-    def __init__(self, api: Api, snapshots: Path) -> None:
-        self.api, self._snapshots = api, snapshots
+    def __init__(self, api: Api, installation: Installation, snapshots: Path) -> None:
+        self.api, self.installation, self._snapshots = api, installation, snapshots
 
     async def deploy(self, name: str, model: Path, **wanted: Any) -> str:
         """Deploy at zero and return a key."""
@@ -84,7 +84,7 @@ async def running() -> AsyncIterator[Bench]:
     installation = Installation(settings, lambda text: None)
     try:
         await installation.start()
-        bench = Bench(Api(settings.paths), settings.paths.snapshots)
+        bench = Bench(Api(settings.paths), installation, settings.paths.snapshots)
         while not any(node["standbys_ready"] for node in (await bench.call("GET", "/status"))["nodes"]):
             await asyncio.sleep(0.1)
         yield bench

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-TITLES = {"coldstart_demo": "Cold start: the demo model, from zero to the first token over HTTPS"}
+TITLES = {
+    "coldstart_demo": "Cold start: the demo model, from zero to the first token over HTTPS",
+    "simultaneous": "Fifty simultaneous calls to an endpoint at zero",
+    "recovery": "Kill -9, and the time until a call is answered again",
+    "newcomer": "A fresh clone on a machine with an empty package cache",
+}
 
 
 def render(results: dict[str, Any]) -> str:

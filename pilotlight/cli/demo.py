@@ -17,10 +17,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from pilotlight.cli.api import Api, ApiError
+from pilotlight.cli.show import console as make_console
 from pilotlight.cli.show import print_usage, print_waterfall
 from pilotlight.cli.up import Installation
 from pilotlight.settings import Settings, load
@@ -29,7 +29,7 @@ MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
 ENDPOINT = "demo"
 QUESTIONS = ("What is Pilotlight?", "What is a cold start?", "Why is it called Pilotlight?")
 IDLE_SECONDS = 2.0
-console = Console(highlight=False)
+console = make_console()
 
 
 class DemoFailed(Exception):

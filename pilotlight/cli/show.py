@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -12,12 +13,17 @@ from pilotlight.cli.api import Api
 from pilotlight.settings import Settings
 
 
+def console() -> Console:
+    """As wide as the terminal; 120 columns where there is none, so that nothing is cut in a file or a pipe."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+
+
 def show_status(settings: Settings, *, as_json: bool) -> None:
     status = Api(settings.paths).call("GET", "/status")
     if as_json:
         print(json.dumps(status))
         return
-    console = Console()
+    out = console()
     table = _table("endpoint", "revision", "replica", "state", "in flight", "started in")
     for endpoint in status["endpoints"]:
         for revision in endpoint["revisions"]:
@@ -32,10 +38,10 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
                     str(replica.get("in_flight", "")),
                     f"{took:.2f} s" if took else "",
                 )
-    console.print(table)
+    out.print(table)
     for node in status["nodes"]:
         environment = node["environment"]
-        console.print(
+        out.print(
             f"node {node['node_id']}: {environment['engine']} {environment['version']} on {environment['device']}, "
             f"{node['standbys_ready']} standby ready"
         )
@@ -47,10 +53,10 @@ def show_usage(settings: Settings, name: str | None, limit: int, *, as_json: boo
     if as_json:
         print(json.dumps(usage))
         return
-    print_usage(Console(), usage)
+    print_usage(console(), usage)
 
 
-def print_usage(console: Console, usage: dict[str, Any]) -> None:
+def print_usage(out: Console, usage: dict[str, Any]) -> None:
     table = _table("request", "when", "start", "finish", "input", "cached", "output", "counted by", "cost, $")
     for row in usage["rows"]:
         table.add_row(
@@ -64,10 +70,10 @@ def print_usage(console: Console, usage: dict[str, Any]) -> None:
             row["count_source"],
             str(row["cost"]),
         )
-    console.print(table)
+    out.print(table)
 
 
-def print_waterfall(console: Console, phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
+def print_waterfall(out: Console, phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
     """One bar a phase on a common axis. `phases`: name, at (monotonic seconds), seconds; the rest of the total is shown too."""
     begin = min((phase["at"] for phase in phases), default=0.0)
     table = _table("phase", "seconds", "")
@@ -76,7 +82,7 @@ def print_waterfall(console: Console, phases: list[dict[str, Any]], total_second
         length = max(1, round(phase["seconds"] / total_seconds * width)) if total_seconds else 1
         table.add_row(phase["name"], f"{phase['seconds']:.3f}", " " * min(offset, width) + "█" * min(length, width))
     table.add_row("whole", f"{total_seconds:.3f}", "")
-    console.print(table)
+    out.print(table)
 
 
 def _table(*columns: str) -> Table:

@@ -96,7 +96,7 @@ class Installation:
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings, self._say = settings, say
         self._postgres: embedded.EmbeddedPostgres | None = None
-        self._children: list[Child] = []
+        self.children: list[Child] = []
         self._lock = -1
         self.url = f"https://{settings.router.host}:{settings.router.port}"
 
@@ -115,13 +115,13 @@ class Installation:
             dsn = self._postgres.dsn
         await migrate(dsn)
         self._say("starting activator, ledger, admin and router")
-        self._children = [Child(module, self._settings) for module in PROCESSES]
+        self.children = [Child(module, self._settings) for module in PROCESSES]
         await self._wait_for_router()
         write_atomic(paths.client, json.dumps({"url": self.url}).encode())
 
     async def stop(self) -> None:
         """Stop in reverse order; what was never started is passed over."""
-        for child in reversed(self._children):
+        for child in reversed(self.children):
             await child.stop()
         if self._postgres:
             await self._postgres.stop()
@@ -146,7 +146,7 @@ class Installation:
                 with contextlib.suppress(httpx.HTTPError):
                     if (await client.get("/readyz")).is_success and (await client.get("/api/v1/status")).is_success:
                         return
-                router = self._children[-1].process
+                router = self.children[-1].process
                 if router.poll() not in (None, 0) or time.monotonic() > deadline:
                     raise UpError(f"the router does not answer at {self.url}: {_last_words(self._settings.paths.logs / 'router.log')}")
                 await asyncio.sleep(0.05)

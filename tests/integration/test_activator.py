@@ -582,6 +582,15 @@ async def test_the_launcher_starts_no_second_agent_while_the_first_is_on_its_way
     await successor.end()
 
 
+async def test_the_launcher_tries_again_when_an_agent_ends_at_once(short: Path) -> None:
+    once = f"import os, sys\nif not os.path.exists('{short}/once'): open('{short}/once', 'w').close(); sys.exit('not yet')\n"
+    hopeful = launcher(short, sys.executable, "-c", f"{once}sys.argv[1:] = ['unix:{short}/agent.sock']\n{AGENT}")
+    async with asyncio.timeout(10):
+        await hopeful.reach()
+    assert "not yet" in (short / "agent.log").read_text()
+    await hopeful.end()
+
+
 async def test_the_launcher_knows_an_agent_started_by_hand(short: Path) -> None:
     by_hand = await asyncio.create_subprocess_exec(sys.executable, "-c", AGENT, f"unix:{short}/agent.sock")
     while not (short / "agent.sock").exists():

@@ -495,6 +495,34 @@ def test_rows_of_replicas_that_run_no_more_are_stopped(world: World) -> None:
     assert world.states() == {} and world.effects.rows[replica_id][-1] == "stopped"
 
 
+def test_replicas_of_a_node_that_never_comes_back_are_given_up(world: World) -> None:
+    world.demand(1)
+    first = world.ready()
+    world.agent.replicas.clear()
+    world.agent.node_id = "renamed"
+    world.restart()
+    world.join()
+    world.connect_agent()
+    world.demand(1)
+    world.pass_time(9.0)
+    assert told(world.agent) == ["Start"], "its node may still be on its way"
+    world.pass_time(2.0)
+    assert told(world.agent) == ["Start", "Start"] and world.effects.rows[first][-1] == "stopped"
+
+
+def test_a_drain_of_the_last_activator_is_let_go_on(world: World) -> None:
+    world.agent.replicas["r9"] = report("r9", "draining", in_flight=3)
+    world.restart(forget_rows=True)
+    router = world.join()
+    world.connect_agent()
+    router.apply()
+    assert router.sends_to() == set() and [r.draining for r in router.revision("rev_a1").replicas] == [True]
+    world.pass_time(39.0)
+    assert told(world.agent) == []
+    world.pass_time(2.0)
+    assert told(world.agent) == ["Stop"]
+
+
 def test_replicas_of_unknown_revisions_are_stopped() -> None:
     world = World(endpoint("a"))
     world.agent.replicas["r9"] = report("r9", revision_id="rev_unheard")

@@ -1,0 +1,139 @@
+"""The queue to Postgres: in order, newest state only, nothing lost while Postgres is away, and never more than its bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import asyncpg
+import pytest
+
+from activator.effects import Links, RealEffects
+from activator.lifecycle import Replica
+from activator.store import writer as module
+from activator.store.replicas import ReplicaRecord
+from activator.store.statements import statements
+from activator.store.writer import Writer
+from pilotlight.frames import Frame
+from runtime.wire import UsageBatch, UsageEntry, UsageStored
+
+
+class FakePostgres:
+    """A pool and its one connection. It can be away, and it can refuse."""
+
+    def __init__(self) -> None:
+        self.there = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.done: list[tuple[str, tuple[Any, ...]]] = []
+        self.refuses = ""  # a replica id, or a request id
+
+    @asynccontextmanager
+    async def acquire(self, timeout: float) -> AsyncIterator[FakePostgres]:
+        self.asked.set()
+        await self.there.wait()
+        yield self
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        yield
+
+    async def execute(self, statement: str, *values: Any) -> None:
+        if self.refuses and (self.refuses in values or any(isinstance(v, list) and self.refuses in v for v in values)):
+            raise asyncpg.DataError("no")
+        names = {text: name for subject in ("replicas", "journal") for name, text in statements(subject).items()}
+        self.done.append((names[statement], values))
+
+    def rows(self) -> list[tuple[str, str]]:
+        return [(values[0], values[4]) for name, values in self.done if name == "put_replica"]
+
+    def usage(self) -> list[str]:
+        return [request_id for name, values in self.done if name == "add_usage" for request_id in values[0]]
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.sent: list[Frame] = []
+        self.closed = False
+
+    def send(self, *frames: Frame) -> None:
+        self.sent += frames
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def record(replica_id: str, state: Any) -> ReplicaRecord:
+    return ReplicaRecord.of(Replica(replica_id=replica_id, revision_id="v", org_id="o", node_id="n", started_at=0.0, state=state))
+
+
+def batch(number: int, count: int = 1) -> UsageBatch:
+    entry = {"replica_id": "r", "input_tokens": 1, "cached_tokens": 0, "output_tokens": 1, "finish": "stop"}
+    return UsageBatch(batch=number, entries=tuple(UsageEntry(request_id=f"q{number}.{n}", **cast(Any, entry)) for n in range(count)))
+
+
+@pytest.fixture
+async def postgres() -> FakePostgres:
+    return FakePostgres()
+
+
+@pytest.fixture
+async def writer(postgres: FakePostgres) -> AsyncIterator[Writer]:
+    made = Writer(cast(Any, postgres))
+    task = asyncio.ensure_future(made.run())
+    yield made
+    task.cancel()
+
+
+async def test_writes_in_order_and_only_the_newest_of_each_replica(writer: Writer, postgres: FakePostgres) -> None:
+    for replica_id, state in (("a", "starting"), ("b", "starting"), ("a", "ready"), ("a", "draining")):
+        writer.replica(record(replica_id, state))
+    postgres.there.set()
+    await writer.flush()
+    assert postgres.rows() == [("a", "draining"), ("b", "starting")]
+
+
+async def test_what_changes_while_it_is_written_is_written_again(writer: Writer, postgres: FakePostgres) -> None:
+    writer.replica(record("a", "starting"))
+    await postgres.asked.wait()
+    writer.replica(record("a", "ready"))
+    postgres.there.set()
+    await writer.flush()
+    assert postgres.rows() == [("a", "starting"), ("a", "ready")]
+
+
+async def test_a_row_that_is_refused_does_not_stop_the_others(writer: Writer, postgres: FakePostgres) -> None:
+    postgres.refuses = "a"
+    postgres.there.set()
+    writer.replica(record("a", "starting"))
+    writer.replica(record("b", "starting"))
+    await writer.flush()
+    assert postgres.rows() == [("b", "starting")]
+
+
+async def test_an_entry_that_is_refused_does_not_stop_its_batch(writer: Writer, postgres: FakePostgres) -> None:
+    postgres.refuses, stored = "q1.1", asyncio.Event()
+    postgres.there.set()
+    writer.usage(batch(1, 3).entries, stored.set)
+    await stored.wait()
+    assert postgres.usage() == ["q1.0", "q1.2"]
+    assert ("notify", ()) in postgres.done
+
+
+async def test_too_much_usage_is_left_with_the_agent_and_asked_for_again(writer: Writer, postgres: FakePostgres) -> None:
+    links, stream = Links(), Stream()
+    effects = RealEffects(links, writer, lambda above: None)
+    connection = links.open(cast(Any, stream))
+    fits = batch(1, module.MOST_USAGE)
+    effects.save_usage(connection, fits)
+    effects.save_usage(connection, batch(2))
+    postgres.there.set()
+    effects.save_usage(connection, batch(3))
+    await writer.flush()
+    assert stream.sent == [UsageStored(batch=1)], "3 would say that 2 is stored as well"
+    assert stream.closed, "on the next link the agent sends 2 and 3 again"
+    again = links.open(cast(Any, Stream()))
+    effects.save_usage(again, batch(2))
+    await writer.flush()
+    assert postgres.usage()[-1] == "q2.0"
