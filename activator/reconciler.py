@@ -87,6 +87,7 @@ class Reconciler:
         self._awake: set[str] = set()  # revisions that time alone may change
         self._subscribers: set[int] = set()  # routers' connections
         self._replies: list[tuple[int, float, events.Reply, Done]] = []  # (table sequence, deadline, …)
+        self._awaits_nodes = True  # those whose replicas Postgres knew
         self._closing_since: float | None = None
         self._begin(found)
 
@@ -237,13 +238,15 @@ class Reconciler:
             self._effects.hang_up(connection)
         if silent:
             self._share_anew()
-        if now - self._begun > NODE_GRACE_SECONDS:
+        if self._awaits_nodes and now - self._begun > NODE_GRACE_SECONDS:
+            self._awaits_nodes = False
             self.fleet.bury_strangers(now)
         nodes = [node for node in self.fleet.nodes.known.values() if node.connection is not None]
         for node in nodes:
             if node.connection is not None and now - node.heard_at > SILENT_NODE_SECONDS:
                 log.warning("an agent has gone silent; connecting anew", action="node_silent", node_id=node.node_id)
                 self._effects.hang_up(node.connection)
+                node.heard_at = now  # its end is on its way
         if now - self._alive_at >= ALIVE_SECONDS:
             self._alive_at = now
             for connection in self._subscribers:

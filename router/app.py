@@ -132,7 +132,7 @@ class Call:
     # The relay's news
 
     def answering(self) -> list[tuple[bytes, bytes]]:
-        meter = self._meter
+        meter, self._body = self._meter, b""
         assert meter is not None
         fields = [
             (b"x-request-id", self._event_id.encode()),

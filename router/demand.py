@@ -86,7 +86,8 @@ class ActivatorLink:
         await reconnect.for_ever("activator", self._converse)
 
     async def _converse(self, heard: Callable[[], None]) -> None:
-        stream = await asyncio.wait_for(subscribe(self._address, self._hello), reconnect.CONNECT_SECONDS)
+        async with asyncio.timeout(reconnect.CONNECT_SECONDS):  # not wait_for: Python 3.11's may lose a cancellation
+            stream = await subscribe(self._address, self._hello)
         try:
             self._demand.begin(stream.send)
             whole = False

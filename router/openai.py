@@ -20,6 +20,7 @@ from runtime.wire import Task
 MOST_CHOICES = 8  # of `n` and `best_of`
 MOST_PROMPTS = 16  # in one completions body
 PRIVILEGED = frozenset({"cache_salt", "priority", "kv_transfer_params", "request_id"})
+COUNTS = {"n": (1, MOST_CHOICES), "best_of": (1, MOST_CHOICES), "max_tokens": (0, 1 << 31), "max_completion_tokens": (0, 1 << 31)}
 _OPENING = re.compile(rb"\s*\{")
 
 
@@ -58,10 +59,9 @@ def read(body: bytes, route: Route) -> Asked:
         name = min(PRIVILEGED & fields.keys())
         raise BadRequest(f"'{name}' is set by the platform. Remove it from the request.", param=name)
     _check_needed(fields, route.needs)
-    for name in ("n", "best_of"):
-        _check_count(fields, name, least=1, most=MOST_CHOICES)
-    for name in ("max_tokens", "max_completion_tokens"):
-        _check_count(fields, name, least=0, most=1 << 31)
+    for name, (least, most) in COUNTS.items():
+        if name in fields:
+            _check_count(fields[name], name, least=least, most=most)
     model, stream = fields.get("model"), fields.get("stream")
     if model is not None and not isinstance(model, str):
         raise BadRequest("'model' must be a string.", param="model")
@@ -103,8 +103,7 @@ def _check_needed(fields: dict[str, Any], name: str) -> None:
         raise BadRequest("'prompt' must be a string, a list of strings, or tokens.", param=name)
 
 
-def _check_count(fields: dict[str, Any], name: str, *, least: int, most: int) -> None:
-    value = fields.get(name)
+def _check_count(value: Any, name: str, *, least: int, most: int) -> None:
     if value is None:
         return
     if type(value) is not int:

@@ -33,7 +33,8 @@ class LedgerLink:
         await reconnect.for_ever("ledger", self._converse)
 
     async def _converse(self, heard: Callable[[], None]) -> None:
-        stream: FrameStream[Policy | Alive] = await asyncio.wait_for(connect(self._address, FromLedger), reconnect.CONNECT_SECONDS)
+        async with asyncio.timeout(reconnect.CONNECT_SECONDS):  # not wait_for: Python 3.11's may lose a cancellation
+            stream: FrameStream[Policy | Alive] = await connect(self._address, FromLedger)
         beating = asyncio.create_task(_beat(stream), name="ledger heartbeat")
         try:
             stream.send(self._hello)

@@ -377,7 +377,7 @@ class RouterProtocol(HttpToolsProtocol):
     def _look(self) -> None:
         """One timer a connection, however many requests: it looks whether a deadline has passed."""
         now = self.loop.time()
-        waiting_for_client = self._in_message or not self._turns
+        waiting_for_client = (self._in_message and not self._deaf) or not self._turns
         if not waiting_for_client or self.flow.read_paused or now < self._deadline:
             left = self._deadline - now if waiting_for_client and now < self._deadline else self._period
             self._watch = self.loop.call_later(min(left, self._period), self._look)

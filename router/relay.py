@@ -51,14 +51,14 @@ class Relay:
     """One request at one replica."""
 
     __slots__ = (
-        "_answer", "_begun", "_body", "_connecting", "_handler", "_mode", "_pool", "_refusal", "_request", "_retried", "upstream",
+        "_answer", "_begun", "_body", "_connecting", "_handler", "_mode", "_paused", "_pool", "_refusal", "_request", "_retried", "upstream",
     )  # fmt: skip
 
     def __init__(self, *, request: bytes, pool: Pool, answer: Answer, handler: Handler) -> None:
         self._request, self._pool, self._answer, self._handler = request, pool, answer, handler
         self.upstream: Upstream | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._retried = self._begun = False
+        self._retried = self._begun = self._paused = False
         self._mode: Literal["head", "raw", "framed", "refused", "collect"] = "head"
         self._refusal: Mark = "full"
         self._body = b""
@@ -80,10 +80,12 @@ class Relay:
 
     def pause(self) -> None:
         """The client does not keep up."""
+        self._paused = True
         if self.upstream is not None:
             self.upstream.pause()
 
     def resume(self) -> None:
+        self._paused = False
         if self.upstream is not None:
             self.upstream.resume()
 
@@ -103,6 +105,8 @@ class Relay:
     def _send(self, upstream: Upstream) -> None:
         self.upstream = upstream
         upstream.send(self, self._request)
+        if self._paused:
+            upstream.pause()
 
     # The upstream's news
 
@@ -169,6 +173,7 @@ class Relay:
             return b""
         streaming = fields.get(b"content-type", b"").startswith(b"text/event-stream")
         ours = self._handler.answering()
+        self._request = b""  # it will not be sent again
         if self._answer.committed:  # 3
             self._mode = "framed" if streaming and upstream.status == 200 else "collect"
             return self._answer.framed(self._handler.timing()) if self._mode == "framed" else b""

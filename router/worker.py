@@ -131,6 +131,7 @@ async def serve(config: Settings, listener: socket.socket, *, index: int = 0, wa
             await server.serve(sockets=[listener])
         finally:
             worker.spool.close()
+            worker.demand.tell()  # none: else the last told would count until the activator calls us silent
 
 
 def _on_end_of(pipe: int, ended: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -83,7 +84,9 @@ class Agent:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, standbys: Standbys) -> None:
-        """Inherit orphans, remove what a predecessor left, start the standbys."""
+        """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent runs already."""
+        self._lock = os.open(self._paths.run / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a second agent here would reap the first one's replicas
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         for replica_id in reap_leftovers(self._paths.replicas):
             log.warning("removed a replica left by a dead agent", action="leftover_reaped", replica_id=replica_id)

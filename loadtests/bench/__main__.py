@@ -36,7 +36,7 @@ async def recovery(options: argparse.Namespace) -> dict[str, Any]:
 
 
 async def newcomer(options: argparse.Namespace) -> dict[str, Any]:
-    return await fresh.measure()
+    return await asyncio.to_thread(fresh.measure)
 
 
 SECTIONS: dict[str, Section] = {

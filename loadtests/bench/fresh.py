@@ -13,7 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-async def measure() -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(prefix="pl-fresh-", dir="/tmp"))
     folder.chmod(0o755)
     clone = folder / "pilotlight"

@@ -38,7 +38,10 @@ class Bench:
         return await asyncio.to_thread(self.api.call, method, path, **arguments)
 
     async def replicas(self, name: str) -> list[dict[str, Any]]:
-        status = await self.call("GET", "/status")
+        try:
+            status = await self.call("GET", "/status")
+        except ApiError:
+            return []  # the activator is away
         found = [endpoint for endpoint in status["endpoints"] if endpoint["name"] == name]
         return [replica for endpoint in found for revision in endpoint["revisions"] for replica in revision["replicas"]]
 
@@ -47,7 +50,7 @@ class Bench:
             await asyncio.sleep(0.1)
 
     async def first_token(self, name: str, key: str, question: str) -> tuple[float, str]:
-        """Seconds from opening a fresh TLS connection to the first content token, and the request's id."""
+        """Seconds from opening a fresh TLS connection to the first content token, and the request's id. Raises RuntimeError, HTTPError."""
         context = ssl.create_default_context(cafile=self.api.ca_file)
         body = {"messages": [{"role": "user", "content": question}], "stream": True, "max_tokens": 16, "temperature": 0}
         begin = time.monotonic()

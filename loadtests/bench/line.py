@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import ssl
 import time
 from pathlib import Path
@@ -71,9 +73,6 @@ async def recovery(model: Path) -> dict[str, Any]:
 
 
 async def _kill(bench: Bench, key: str, name: str) -> float:
-    import os
-    import signal
-
     (replica,) = await bench.replicas("bench")
     if name in ("the replica's API process", "the engine core"):
         pid = replica["pid"] if name == "the replica's API process" else _child(replica["pid"])
@@ -81,15 +80,16 @@ async def _kill(bench: Bench, key: str, name: str) -> float:
         pid = next(child.process.pid for child in bench.installation.children if child.module == name)
     begin = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    while True:
-        try:
-            await bench.first_token("bench", key, QUESTION)
-            took = time.monotonic() - begin
-            break
-        except (httpx.HTTPError, RuntimeError):
-            await asyncio.sleep(0.01)
-    while len(await bench.replicas("bench")) != 1:
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await bench.first_token("bench", key, QUESTION)
+                took = time.monotonic() - begin
+                break
+            except (httpx.HTTPError, RuntimeError):
+                await asyncio.sleep(0.01)
+        while [replica["state"] for replica in await bench.replicas("bench")] != ["ready"]:
+            await asyncio.sleep(0.05)
     return took
 
 

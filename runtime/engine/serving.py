@@ -101,7 +101,9 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
                 gate, http="httptools", loop="none", ws="none", lifespan="off", access_log=False, log_level="warning", server_header=False
             )
         )
+        app.state.server = server  # vLLM's error handlers look at it
         _obey(control, gate, server)
+        _end_with_the_engine_core(engine, control)
         serving = asyncio.ensure_future(server.serve([listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0)
@@ -139,6 +141,19 @@ def _obey(control: Control, gate: Gate, server: uvicorn.Server) -> None:
             gate.drain(leave)
 
     asyncio.get_running_loop().add_reader(control.sock, heard)
+
+
+def _end_with_the_engine_core(engine: AsyncLLM, control: Control) -> None:
+    """Without its engine core a replica only gives errors; the agent ends what is left and starts another."""
+    loop = asyncio.get_running_loop()
+
+    def died(process: Any) -> None:
+        process.join()
+        control.send(Failed(reason=f"the engine core ended unexpectedly (exit code {process.exitcode}; -9: killed, or out of memory)"))
+        os._exit(1)
+
+    for process in engine.engine_core.resources.engine_manager.processes:
+        loop.add_reader(process.sentinel, died, process)
 
 
 def _stay_in_this_folder(fork: Fork) -> None:

@@ -150,6 +150,24 @@ async def test_a_long_answer_is_no_slow_request() -> None:
         assert (await w.ask(stream=True)).body.endswith(b"[DONE]\n\n")
 
 
+async def test_a_refusal_behind_a_long_answer_waits_for_it() -> None:
+    async with world(header_seconds=0.03, keep_alive_seconds=0.03) as w:
+        w.replica.pause = 0.05
+        client = await w.client()
+        client.send(request(stream=True) + b"NONSENSE\r\n\r\n")
+        assert (await client.answer()).body.endswith(b"[DONE]\n\n")
+        assert (await client.answer()).status == 400
+
+
+async def test_half_a_request_behind_a_long_answer_is_408_after_it() -> None:
+    async with world(header_seconds=0.03, keep_alive_seconds=0.03) as w:
+        w.replica.pause = 0.05
+        client = await w.client()
+        client.send(request(stream=True) + HEAD)
+        assert (await client.answer()).body.endswith(b"[DONE]\n\n")
+        assert (await client.answer()).status == 408
+
+
 async def test_who_says_nothing_is_let_go() -> None:
     async with world(header_seconds=0.05) as w:
         client = await w.client()

@@ -1,0 +1,237 @@
+"""`python -m router` as operators run it: over TLS, with real processes, killed in every way. Behind it are the fakes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from pilotlight.keys import ensure_pepper, hash_key, mint
+from pilotlight.settings import Paths
+from router.ledger.wire import KeyRow, Policy
+from tests.fakes import SSE_HEAD, Die, FakeActivator, FakeLedger, FakeReplica, FakeRequest, chunk, event
+from tests.unit.router_world import endpoint_row
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+class Site:
+    """A state folder, the fakes in it, and router processes on one port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = Paths(folder)
+        self.paths.make()
+        self.port, self.metrics_port = free_port(), free_port()
+        self.key = mint()
+        digest = hash_key(ensure_pepper(self.paths), self.key).hex()
+        policy = Policy(version=1, keys=(KeyRow(hash=digest, key_id="k", org_id="default", endpoint_id="e1", scope="inference"),))
+        self.replica = FakeReplica(f"unix:{self.paths.run}/p.sock")
+        self.activator = FakeActivator(self.paths.address("activator"), endpoint_row())
+        self.ledger = FakeLedger(self.paths.address("ledger"), policy)
+
+    async def start(self, **settings: str) -> asyncio.subprocess.Process:
+        environment = {
+            "PILOTLIGHT_STATE_DIR": str(self.paths.state),
+            "PILOTLIGHT_ROUTER__PORT": str(self.port),
+            "PILOTLIGHT_ROUTER__METRICS_PORT": str(self.metrics_port),
+            **settings,
+        }
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "router", env={**os.environ, **environment}, stderr=asyncio.subprocess.PIPE
+        )
+
+    async def ready(self, workers: int = 1) -> None:
+        await self.activator.until(lambda: len(self.activator.streams) == workers, seconds=20)
+        await self.ledger.until(lambda: len(self.ledger.streams) == workers, seconds=20)
+        async with self.http() as http:
+            assert (await http.get("/readyz")).status_code == 200
+
+    def http(self) -> httpx.AsyncClient:
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(self.paths.ca_cert))
+        return httpx.AsyncClient(base_url=f"https://localhost:{self.port}", verify=context, timeout=20)
+
+    def openai(self) -> openai.AsyncOpenAI:
+        import httpx2
+
+        client: Any = httpx2.AsyncClient(verify=str(self.paths.ca_cert))
+        return openai.AsyncOpenAI(base_url=f"https://localhost:{self.port}/e/tiny/v1", api_key=self.key, max_retries=0, http_client=client)
+
+    def show(self, **more: Any) -> None:
+        from activator.wire import ReplicaRow
+
+        self.activator.push(endpoint_row(ReplicaRow(replica_id="p", address=self.replica.address, slots=8), **more))
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for file in self.paths.spool.glob("*.jsonl") for line in file.read_text().splitlines()]
+
+
+@contextlib.asynccontextmanager
+async def site() -> AsyncIterator[Site]:
+    with tempfile.TemporaryDirectory(prefix="pl") as name:
+        made = Site(Path(name))
+        await made.replica.start()
+        await made.activator.start()
+        await made.ledger.start()
+        try:
+            yield made
+        finally:
+            await made.replica.stop()
+            await made.activator.stop()
+            await made.ledger.stop()
+
+
+async def stopped(process: asyncio.subprocess.Process) -> int:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    return await process.wait()
+
+
+async def test_the_openai_client_through_a_cold_start_and_a_death() -> None:
+    async with site() as s:
+        process = await s.start()
+        await s.ready()
+        client = s.openai()
+        asking = asyncio.ensure_future(
+            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True)
+        )
+        await s.activator.until(lambda: s.activator.demand == {"r1": 1})
+        s.show()
+        stream = await asking
+        assert "".join([part.choices[0].delta.content or "" async for part in stream]) == "w0 w1 w2 "
+        assert stream.response.headers["x-pilotlight-start"] == "cold"
+
+        async def dies(_: FakeRequest) -> AsyncIterator[bytes]:
+            yield SSE_HEAD + chunk(event({"choices": [{"index": 0, "delta": {"content": "a"}}]}))
+            await asyncio.sleep(0.05)
+            raise Die
+
+        s.replica.answer = dies
+        stream = await client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True)
+        with pytest.raises(openai.APIError, match="replica"):
+            [part async for part in stream]
+        assert [model.id async for model in client.models.list()] == ["tiny"]
+        with pytest.raises(openai.NotFoundError):
+            await client.chat.completions.create(model="other", messages=[{"role": "user", "content": "hi"}])
+        with pytest.raises(openai.AuthenticationError):
+            await client.with_options(api_key="pl_no").models.list()
+        async with httpx.AsyncClient() as http:
+            assert "pilotlight_router_cold_starts_total" in (await http.get(f"http://127.0.0.1:{s.metrics_port}/metrics")).text
+        assert await stopped(process) == 0
+        assert sorted(record["kind"] for record in s.records()) == ["end", "end", "open", "open"]
+
+
+async def test_sigterm_finishes_what_runs_and_serves_what_is_held() -> None:
+    async with site() as s:
+        process = await s.start()
+        await s.ready()
+        client = s.openai()
+        held = asyncio.ensure_future(client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}]))
+        await s.activator.until(lambda: s.activator.demand == {"r1": 1})
+        process.terminate()
+        async with asyncio.timeout(5):
+            while True:  # until nobody listens any more
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", s.port)
+                except OSError:
+                    break
+                writer.close()
+                await asyncio.sleep(0.02)
+        s.show()
+        assert (await held).choices[0].message.content == "w0 w1 w2 "
+        assert await process.wait() == 0
+
+
+async def test_sigterm_tells_what_cannot_be_finished() -> None:
+    async with site() as s:
+        process = await s.start(PILOTLIGHT_ROUTER__DRAIN_SECONDS="1")
+        await s.ready()
+        client = s.openai()
+        held = asyncio.ensure_future(client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}]))
+        await s.activator.until(lambda: s.activator.demand == {"r1": 1})
+        process.terminate()
+        with pytest.raises(openai.InternalServerError, match="shutting down"):
+            await held
+        assert await process.wait() == 0
+        [end] = [record for record in s.records() if record["kind"] == "end"]
+        assert (end["status"], end["finish"]) == (503, "timeout")
+
+
+async def test_a_taken_port_is_said_in_one_line() -> None:
+    async with site() as s:
+        with socket.create_server(("127.0.0.1", s.port)):
+            process = await s.start()
+            _, said = await process.communicate()
+        assert process.returncode == 1
+        [line] = said.decode().splitlines()
+        assert f"port {s.port} on 127.0.0.1 is taken" in line
+
+
+async def test_a_bad_setting_is_said_in_one_line() -> None:
+    async with site() as s:
+        process = await s.start(PILOTLIGHT_ROUTER__WORKERS="none")
+        _, said = await process.communicate()
+        assert process.returncode == 1
+        assert len(said.decode().splitlines()) == 1
+
+
+async def test_workers_are_replaced_and_end_with_their_parent() -> None:
+    async with site() as s:
+        process = await s.start(PILOTLIGHT_ROUTER__WORKERS="2")
+        await s.ready(workers=2)
+        s.show()
+        workers = {frame.worker_id: frame.pid for frame in s.ledger.heard if frame.kind == "worker"}  # type: ignore[attr-defined]
+        assert len(workers) == 2
+        os.kill(next(iter(workers.values())), signal.SIGKILL)
+        await s.ledger.until(lambda: len(s.ledger.workers) == 3, seconds=20)
+        await s.ready(workers=2)
+        async with s.http() as http:
+            body = {"messages": [{"role": "user", "content": "hi"}]}
+            for _ in range(4):
+                reply = await http.post("/e/tiny/v1/chat/completions", json=body, headers={"authorization": f"Bearer {s.key}"})
+                assert reply.status_code == 200
+        process.kill()
+        await process.wait()
+        await s.ledger.until(lambda: not s.ledger.streams, seconds=20)
+        with socket.create_server(("127.0.0.1", s.port)):
+            pass
+
+
+async def test_workers_drain_with_their_parent() -> None:
+    async with site() as s:
+        process = await s.start(PILOTLIGHT_ROUTER__WORKERS="2")
+        await s.ready(workers=2)
+        assert await stopped(process) == 0
+
+
+async def test_kill_9_leaves_the_opened_on_disk() -> None:
+    async with site() as s:
+        process = await s.start()
+        await s.ready()
+        client = s.openai()
+        held = asyncio.ensure_future(client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}]))
+        await s.activator.until(lambda: s.activator.demand == {"r1": 1})
+        process.kill()
+        await process.wait()
+        with pytest.raises(openai.APIConnectionError):
+            await held
+        [opened] = s.records()
+        assert (opened["kind"], opened["endpoint_id"], opened["key_id"]) == ("open", "e1", "k")
