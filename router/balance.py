@@ -84,17 +84,24 @@ class Revision:
 class Endpoint:
     """A public name. `held` counts the waiters of all its revisions."""
 
-    __slots__ = ("held", "removed", "revisions", "row")
+    __slots__ = ("_route", "held", "removed", "revisions", "row")
 
     def __init__(self, row: EndpointRow) -> None:
         self.row = row
         self.revisions: dict[str, Revision] = {}
+        self._route: list[tuple[Revision, int]] = []
         self.held = 0
         self.removed = False
 
+    def reroute(self) -> None:
+        """The row or its revisions are new."""
+        self._route = [
+            (self.revisions[revision], weight) for revision, weight in self.row.route if revision in self.revisions and weight > 0
+        ]
+
     def routed(self, roll: float) -> Revision | None:
         """Where the route sends a request; `roll` in [0, 1). None while the route leads nowhere."""
-        route = [(self.revisions[revision], weight) for revision, weight in self.row.route if revision in self.revisions and weight > 0]
+        route = self._route
         if len(route) < 2:
             return route[0][0] if route else None
         mark = roll * sum(weight for _, weight in route)

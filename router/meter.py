@@ -49,10 +49,7 @@ NOTHING = Tokens()
 
 def told(upstream: Upstream) -> Tokens | None:
     """The engine's counts in a complete answer."""
-    if upstream.tail.rstrip().endswith(b"data: [DONE]"):
-        match = _COMMENT.search(upstream.tail)
-    else:
-        match = _HEADER.fullmatch(upstream.usage)
+    match = _HEADER.fullmatch(upstream.usage) if upstream.usage else _COMMENT.search(upstream.tail)
     return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine") if match else None
 
 

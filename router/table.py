@@ -67,6 +67,7 @@ class RouteTable:
             revision = endpoint.revisions.get(revision_row.revision_id) or Revision(revision_row, endpoint)
             revision.update(revision_row, now=now)
             endpoint.revisions[revision.revision_id] = self.revisions[revision.revision_id] = revision
+        endpoint.reroute()
         return gone + list(endpoint.revisions.values())
 
     def _retire(self, revision: Revision) -> None:

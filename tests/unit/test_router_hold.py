@@ -471,3 +471,15 @@ TestHold = HoldMachine.TestCase
 TestHold.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSlots = SlotsNeverExceeded.TestCase
 TestSlots.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+
+
+def test_the_route_is_followed_by_weight() -> None:
+    rig = Rig()
+    split = row(replica(), revisions=("r1", "r2")).model_copy(update={"route": (("r1", 75), ("r2", 25), ("r3", 0))})
+    rig.show(split)
+    endpoint = rig.table.endpoints["tiny"]
+    chosen = [endpoint.routed(roll / 100) for roll in range(100)]
+    assert [revision.revision_id for revision in chosen if revision].count("r1") == 75
+    assert None not in chosen
+    rig.show(split.model_copy(update={"route": ()}))
+    assert endpoint.routed(0.5) is None
