@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
 import os
 import signal
@@ -67,10 +68,9 @@ async def run(settings: Settings) -> None:
     server = await frames.serve(paths.address("agent"), ToAgent, agent.attend)
     while not stopping.is_set():
         agent.tick()
-        try:
-            await asyncio.wait_for(stopping.wait(), 1.0)
-        except TimeoutError:
-            continue
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await stopping.wait()
     server.close()
     await agent.close()
     Path(paths.address("agent").removeprefix("unix:")).unlink(missing_ok=True)

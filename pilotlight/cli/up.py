@@ -83,7 +83,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(_ended(self.process), STOP_SECONDS[self.module])
+            async with asyncio.timeout(STOP_SECONDS[self.module]):
+                await _ended(self.process)
         except TimeoutError:
             self.process.kill()
         self.process.wait()
