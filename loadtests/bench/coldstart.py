@@ -36,6 +36,7 @@ def stock_first_token(model: Path) -> float:
     command += ["--max-model-len", str(sizing.max_model_len), "--disable-fastapi-docs", "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     kept = {name: value for name, value in os.environ.items() if name not in ("VLLM_CPU_KVCACHE_SPACE", "PYTHONDONTWRITEBYTECODE")}
+    memory = set(os.listdir("/dev/shm"))
     begin = time.monotonic()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=kept | quiet, stdout=log, stderr=log, start_new_session=True)
@@ -44,6 +45,8 @@ def stock_first_token(model: Path) -> float:
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            for name in set(os.listdir("/dev/shm")) - memory:  # stock leaves its segments behind
+                Path("/dev/shm", name).unlink(missing_ok=True)
 
 
 def _poll_first_token(process: subprocess.Popen[bytes], port: int, begin: float) -> float:

@@ -47,7 +47,7 @@ class Rehearsal:
     device: str  # "cpu" or "cuda"
     parser: FlexibleArgumentParser
     defaults: argparse.Namespace  # arguments of a serve command with nothing but a model
-    app: Any  # FastAPI application for task `generate`
+    app: Any  # FastAPI application for task `generate`; other tasks' routes depend on the model
 
 
 def rehearse(model: Path) -> Rehearsal:

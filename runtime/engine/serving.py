@@ -26,6 +26,7 @@ import uvloop
 import vllm.v1.engine.async_llm as async_llm_module
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -58,6 +59,8 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
 def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
     """vLLM's serve arguments: our defaults, the revision's engine arguments over them, then what is not theirs to set."""
     given: dict[str, str | int | float | bool] = {"generation-config": "auto", "max-num-seqs": fork.slots}
+    if fork.task == "embed":
+        given |= {"runner": "pooling", "convert": "embed"}
     if rehearsal.device == "cpu":
         given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
         if fork.max_model_len:
@@ -88,9 +91,10 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
     engine = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
     )
-    app = rehearsal.app
+    tasks = ("generate",) if fork.task == "generate" else await engine.get_supported_tasks()
+    app = rehearsal.app if fork.task == "generate" else build_app(args, tasks, engine.model_config)
     app.state.args = args
-    await init_app_state(engine, app.state, args, ("generate",))
+    await init_app_state(engine, app.state, args, tasks)
     gate = Gate(app, slots=fork.slots, journal=journal, on_depth=lambda depth: _tell(control, Depth(in_flight=depth)))
     path = f"{fork.folder}/s"
     with socket.socket(socket.AF_UNIX) as listener:
