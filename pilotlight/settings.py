@@ -27,6 +27,9 @@ class Section(BaseModel):
 class RouterSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address the public HTTPS port listens on.")
     port: int = Field(default=8443, ge=1, le=65535, description="Public HTTPS port.")
+    domain: str = Field(
+        default="", description="Domain whose names are endpoints: https://ENDPOINT.DOMAIN/v1/…; its wildcard must resolve to this machine."
+    )
     metrics_port: int = Field(
         default=9464, ge=1, le=65535, description="Private port of /metrics, loopback only; worker n serves on it plus n."
     )
@@ -54,6 +57,12 @@ class ActivatorSettings(Section):
         default=0.5, gt=0, description="First pause after a failed start, in seconds; doubles up to backoff_max_seconds."
     )
     backoff_max_seconds: float = Field(default=30.0, gt=0, description="Longest pause after repeated failed starts, in seconds.")
+    memory_fraction: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Part of a node's memory that standbys and replicas may have, private pages and KV cache counted.",
+    )
 
 
 class RuntimeSettings(Section):
@@ -102,6 +111,8 @@ class Paths:
         self.snapshots = state / "snapshots"  # directory store, content-addressed
         self.staged = state / "staged"  # which snapshots this node has verified, and in which state of their files
         self.replicas = state / "run" / "r"  # one short folder a replica: TMPDIR, sockets
+        self.baked = state / "baked"  # engine-ready copies of snapshots, mapped by replicas
+        self.canaries = state / "canaries"  # what a revision's engine answered at its first boot
         self.journal = state / "journal"  # what engines produced, until Postgres has it
         self.logs = state / "logs"
         self.postgres = state / "postgres"
@@ -126,7 +137,7 @@ class Paths:
             make_folder(missing, 0o755)
         make_folder(self.state, 0o711)
         make_folder(self.run, 0o711)
-        for folder in (self.secrets, self.spool, self.snapshots, self.staged, self.replicas, self.journal, self.logs):
+        for folder in (self.secrets, self.spool, self.snapshots, self.staged, self.replicas, self.baked, self.canaries, self.journal, self.logs):
             make_folder(folder, 0o700)
 
 

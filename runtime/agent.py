@@ -12,6 +12,8 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
+import hashlib
+import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -25,7 +27,7 @@ from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Born, Control, Depth, DrainNow, Failed, Fork, FromReplica, Journaled, PhaseDone, Serving
 from runtime.reap import Identity, clean, kill_session, reap_leftovers, remember
 from runtime.shipping import Shipping
-from runtime.sizing import Sizing, size
+from runtime.sizing import Sizing, cache_bytes, needed, node_memory, private_bytes, size
 from runtime.standbys import Standbys
 from runtime.wire import (
     Alive,
@@ -47,6 +49,9 @@ log = structlog.get_logger()
 PR_SET_CHILD_SUBREAPER = 36
 FORK_TRIES = 3  # standbys that may die with the same order in hand
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
+WEIGH_TICKS = 5  # seconds between two looks at what replicas take of memory
+FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and little of the cache is touched
+NEWS_BYTES = 1 << 20  # what a replica takes is told anew when it differs by more than this, and by a hundredth
 
 Stage = Callable[[str], Awaitable[Path]]  # digest → verified folder; raises OSError or snapshots.SnapshotError
 
@@ -64,6 +69,9 @@ class Running:
     pidfd: int = -1
     address: str = ""
     in_flight: int = 0
+    kv_cache_bytes: int = 0  # of this machine's memory
+    first_bytes: int = 0  # private pages, when first looked at
+    private_bytes: int = 0
     phases: list[Phase] = field(default_factory=list)
     reason: str = ""
     told: bool = False  # we ended it, or asked it to end
@@ -82,6 +90,8 @@ class Agent:
         self.standbys: Standbys
         self.shipping: Shipping
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ticks = 0
+        self._weighing = False
 
     def begin(self, standbys: Standbys) -> None:
         """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent runs already."""
@@ -110,13 +120,14 @@ class Agent:
             self._peers.remove(peer)
 
     def report(self) -> NodeReport:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        standbys = self.standbys.report()
         return NodeReport(
             node_id=self._node_id,
             boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
             environment=self._environment,
-            memory_bytes=memory,
-            standbys_ready=self.standbys.report().ready,
+            memory_bytes=node_memory(),
+            standbys_ready=standbys.ready,
+            standby_bytes=standbys.private_bytes,
             highest=self._highest,
             replicas=tuple(self._describe(running) for running in self._replicas.values()),
         )
@@ -126,9 +137,12 @@ class Agent:
             peer.send(frame)
 
     def tick(self) -> None:
-        """Once a second: heartbeat, and the fallback for lost journal notices."""
+        """Once a second: heartbeat, and the fallback for lost journal notices. Now and then: what replicas take of memory."""
         self.tell(Alive())
         self.shipping.sweep()
+        self._ticks += 1
+        if self._ticks % WEIGH_TICKS == 0:
+            self._weigh()
 
     def _post_usage(self, batch: UsageBatch) -> bool:
         if not self._peers:
@@ -181,6 +195,7 @@ class Agent:
         try:
             snapshot = await self._stage(start.digest)
             sizing = size(snapshot, slots=start.slots, settings=self._settings)
+            running.kv_cache_bytes = cache_bytes(start.engine_args, sizing) if self._environment.device == "cpu" else 0
             running.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.shipping.opened(start.replica_id)
         except Exception as error:
@@ -204,7 +219,9 @@ class Agent:
             engine_args=start.engine_args,
             slots=start.slots,
             folder=str(running.folder),
+            baked=str(self._paths.baked / start.digest.replace(":", "-")),
             journal=str(self.shipping.path_of(start.replica_id)),
+            canary=str(self._paths.canaries / f"{self._canary_key(start)}.json"),
             log=str(self._paths.logs / f"{start.endpoint}.log"),
             threads=self._settings.threads or os.cpu_count() or 1,
             kv_cache_bytes=sizing.kv_cache_bytes,
@@ -219,6 +236,11 @@ class Agent:
         asyncio.get_running_loop().add_reader(ours, heard)
         with theirs:
             await self.standbys.fork(order, theirs)
+
+    def _canary_key(self, start: Start) -> str:
+        """Everything that may change an answer: the snapshot, the engine, its arguments, how many threads sum."""
+        deciding = [start.digest, self._environment.model_dump(), start.task, start.engine_args, self._settings.threads or os.cpu_count()]
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
     def _heard(self, running: Running, control: Control, again: Callable[[], None]) -> None:
         try:
@@ -273,6 +295,25 @@ class Agent:
             "replica ready", action="replica_ready", replica_id=running.start.replica_id, seconds=round(time.monotonic() - running.begun, 3)
         )
         self.tell(self._describe(running))
+        asyncio.get_running_loop().call_later(FIRST_WEIGH_SECONDS, self._weigh)
+
+    def _weigh(self) -> None:
+        """Look at what those that serve take of memory, one look at a time."""
+        served = {r.identity.pid: r for r in self._replicas.values() if r.identity and r.state in ("ready", "draining")}
+        if served and not self._weighing:
+            self._weighing = True
+            self._spawn(self._weighed(served))
+
+    async def _weighed(self, served: dict[int, Running]) -> None:
+        try:
+            found = await asyncio.to_thread(private_bytes, served.keys())
+        finally:
+            self._weighing = False
+        for session, running in served.items():
+            now, before = found[session], running.private_bytes
+            if now and running.state != "stopped" and abs(now - before) > max(NEWS_BYTES, before // 100):
+                running.private_bytes, running.first_bytes = now, running.first_bytes or now
+                self.tell(self._describe(running))
 
     def _drain(self, running: Running, seconds: float) -> None:
         running.told = True
@@ -381,6 +422,10 @@ class Agent:
             address=running.address,
             slots=running.start.slots,
             in_flight=running.in_flight,
+            private_bytes=running.private_bytes,
+            kv_cache_bytes=running.kv_cache_bytes,
+            memory_bytes=running.private_bytes
+            and needed(first=running.first_bytes, now=running.private_bytes, kv_cache_bytes=running.kv_cache_bytes),
             pid=running.identity.pid if running.identity else 0,
             start_time=running.identity.start_time if running.identity else 0,
             phases=tuple(running.phases),

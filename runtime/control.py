@@ -34,7 +34,9 @@ class Fork(Frame):
     engine_args: dict[str, str | int | float | bool]
     slots: int
     folder: str  # run folder: TMPDIR, sockets
+    baked: str  # folder of the snapshot's baked copies
     journal: str  # file the usage goes to
+    canary: str  # file of the recorded answer; made at the first boot
     log: str  # file stdout and stderr go to
     threads: int
     kv_cache_bytes: int

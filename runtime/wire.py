@@ -48,6 +48,9 @@ class ReplicaReport(Frame):
     devices: tuple[str, ...] = ()
     slots: int = 1  # requests the gate admits at once
     in_flight: int = 0
+    private_bytes: int = 0  # pages no other session shares, all its processes together, as measured last; 0: not yet
+    kv_cache_bytes: int = 0  # of the node's memory, touched or not; 0 where the cache is in a device
+    memory_bytes: int = 0  # what it needs of the node's memory: both, each page counted once; 0: not measured yet
     pid: int = 0
     start_time: int = 0  # of the pid, clock ticks since boot: identity is the pair
     phases: tuple[Phase, ...] = ()
@@ -119,9 +122,10 @@ class NodeReport(Frame):
     node_id: str
     boot_id: str  # of the kernel: equal ids share a monotonic clock
     environment: EngineEnvironment
-    memory_bytes: int
+    memory_bytes: int  # what the machine, or the container's limit, gives to all of this node
     devices: tuple[str, ...] = ()
     standbys_ready: int = 0
+    standby_bytes: int = 0  # private, of one standby
     highest: tuple[int, int] = (0, 0)  # (epoch, sequence) seen
     replicas: tuple[ReplicaReport, ...] = ()
 
@@ -129,7 +133,7 @@ class NodeReport(Frame):
 class StandbyReport(Frame):
     kind: Literal["standby"] = "standby"
     ready: int
-    private_bytes: int = 0
+    private_bytes: int = 0  # of one standby
     reason: str = ""
 
 

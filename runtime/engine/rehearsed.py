@@ -15,14 +15,21 @@ import argparse
 import functools
 import gc
 import mmap
+import multiprocessing.popen_fork  # noqa: F401
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Imported here for the forks, which would each do it on their way to the first token (25 ms).
+import anyio._backends._asyncio  # noqa: F401
+import setproctitle  # noqa: F401
 import torch
+import uvicorn.lifespan.off
+import uvicorn.protocols.http.httptools_impl  # noqa: F401
 import vllm
+import vllm.entrypoints.serve.utils.fingerprint
 import vllm.v1.engine.async_llm
 from vllm.entrypoints.launchers.api_server import app_state as _app_state  # noqa: F401  (imported for the fork)
 from vllm.entrypoints.launchers.app import build_app

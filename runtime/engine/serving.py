@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import hashlib
+import itertools
 import json
 import multiprocessing
 import multiprocessing.shared_memory
@@ -37,13 +38,16 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.worker.gpu_worker import Worker
 
 from runtime.control import Control, Depth, DrainNow, Failed, Fork, Journaled, Serving
+from runtime.engine.canary import sing
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
 from runtime.gate import Gate
+from runtime.loader.mapped import LOAD_FORMAT, unpacked
 from runtime.phases import Phases
 from runtime.reap import shared_memory_prefix
 from runtime.usage import Journal
 
 PR_SET_PDEATHSIG = 1
+STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
 
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
@@ -63,6 +67,7 @@ def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
         given |= {"runner": "pooling", "convert": "embed"}
     if rehearsal.device == "cpu":
         given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
+        given |= {"load-format": LOAD_FORMAT, "model-loader-extra-config": json.dumps({"baked": fork.baked})}
         if fork.max_model_len:
             given["max-model-len"] = fork.max_model_len
     given |= {name.replace("_", "-"): value for name, value in fork.engine_args.items()}
@@ -112,6 +117,9 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
         while not server.started and not serving.done():
             await asyncio.sleep(0)
         phases.add("init", began)
+        if fork.task == "generate":
+            with phases.phase("canary"), unmetered(engine):
+                await sing(engine, Path(fork.canary))
         control.send(Serving(address=f"unix:{path}"))
         await serving
 
@@ -180,6 +188,7 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
     if device == "cpu":
         # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
         Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
+        _pack_between_steps()
     original = EngineCoreProc.run_engine_core
 
     def run(*args: Any, **kwargs: Any) -> None:
@@ -193,6 +202,20 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
             raise
 
     EngineCoreProc.run_engine_core = staticmethod(run)
+
+
+def _pack_between_steps() -> None:
+    """Once there is traffic, pack a mapped layer after each step: the first tokens do not wait for it, the many do not miss it."""
+    step = EngineCoreProc._process_engine_step
+    steps = itertools.count()
+
+    def step_and_pack(self: EngineCoreProc) -> bool:
+        executed: bool = step(self)
+        if unpacked.layers and next(steps) >= STEPS_BEFORE_PACKING:
+            unpacked.pack_one()
+        return executed
+
+    EngineCoreProc._process_engine_step = step_and_pack
 
 
 def _time_the_load(phases: Phases) -> None:
@@ -209,10 +232,15 @@ def _meter(journal: Journal) -> None:
     """vLLM's output processor sees every token once, at finish and at abort alike; its own counters are fed there too."""
 
     class Metered(OutputProcessor):  # type: ignore[misc]
+        unmetered = False
+
+        def process_outputs(self, outputs: Any, timestamp: Any = None, iteration_stats: Any = None, *args: Any, **kwargs: Any) -> Any:
+            return super().process_outputs(outputs, timestamp, None if self.unmetered else iteration_stats, *args, **kwargs)
+
         def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
             fresh = request.request_id not in self.request_states
             super().add_request(request, *args, **kwargs)
-            if fresh:
+            if fresh and not self.unmetered:
                 journal.opened(request.external_req_id)
 
         def abort_requests(self, request_ids: Iterable[str], internal: bool) -> list[str]:
@@ -225,9 +253,18 @@ def _meter(journal: Journal) -> None:
 
         def _finish_request(self, req_state: RequestState) -> None:
             super()._finish_request(req_state)
-            _close(journal, req_state, "stop")
+            if not self.unmetered:
+                _close(journal, req_state, "stop")
 
     async_llm_module.OutputProcessor = Metered
+
+
+@contextlib.contextmanager
+def unmetered(engine: AsyncLLM) -> Iterator[None]:
+    """What is asked meanwhile is nobody's: it appears neither in the journal nor in vLLM's counters."""
+    engine.output_processor.unmetered = True
+    yield
+    engine.output_processor.unmetered = False
 
 
 def _close(journal: Journal, state: RequestState, finish: str) -> None:

@@ -1,0 +1,64 @@
+"""The canary: a short greedy answer, recorded at a revision's first boot and asked again before every `ready`. Step 8.
+
+A forked, mapped or restored engine that is subtly wrong still answers, fluently and fast; what it cannot do is repeat, token
+for token and with the same log-probabilities, what it once said. A replica whose canary differs never serves. The record
+lies on the node, under a key of everything that may change an answer: snapshot, engine version, device, engine arguments.
+Its tokens count for nobody: neither in the journal nor in vLLM's own counters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from vllm import SamplingParams, TokensPrompt
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from pilotlight.files import write_once
+
+PROMPT_TOKENS = 8
+ANSWER_TOKENS = 2  # a prefill and a decode: each step reads all weights
+TOLERANCE = 0.05  # nats; bf16 sums in another order (batch shape, thread count) differ by about 0.01
+
+
+class CanaryMismatch(RuntimeError):
+    """The engine answers otherwise than it did at this revision's first boot."""
+
+
+Answer = list[tuple[int, float]]  # token id, log-probability in nats
+
+
+async def sing(engine: AsyncLLM, record: Path) -> None:
+    """Ask, and compare with the record; make the record where there is none. Raises CanaryMismatch."""
+    heard = await ask(engine)
+    recorded = json.loads(write_once(record, json.dumps(heard).encode()))
+    if (difference := differs([(int(token), float(logprob)) for token, logprob in recorded], heard)) is not None:
+        raise CanaryMismatch(f"the canary of {record.stem} {difference}; its weights or its engine are not what they were")
+
+
+async def ask(engine: AsyncLLM) -> Answer:
+    """A greedy answer to a fixed prompt of token ids that every vocabulary has."""
+    vocabulary = engine.model_config.get_vocab_size()
+    prompt = TokensPrompt(prompt_token_ids=[1 + (7 * number) % (vocabulary - 1) for number in range(1, PROMPT_TOKENS + 1)])
+    parameters = SamplingParams(
+        temperature=0, max_tokens=ANSWER_TOKENS, logprobs=0, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+    )
+    answer: Answer = []
+    async for output in engine.generate(prompt, parameters, request_id="canary"):
+        told = output.outputs[0]
+        assert told.logprobs is not None
+        answer = [(token, chances[token].logprob) for token, chances in zip(told.token_ids, told.logprobs, strict=True)]
+    return answer
+
+
+def differs(recorded: Sequence[tuple[int, float]], heard: Sequence[tuple[int, float]]) -> str | None:
+    """What is different, in words; None where nothing is. A log-probability that is no number is always different."""
+    if [token for token, _ in recorded] != [token for token, _ in heard]:
+        return f"said {[token for token, _ in heard]}, not {[token for token, _ in recorded]}"
+    for place, ((_, was), (_, now)) in enumerate(zip(recorded, heard, strict=True)):
+        if not math.isfinite(now) or abs(was - now) > TOLERANCE:
+            return f"gave its token {place} the log-probability {now:.4f}, not {was:.4f}"
+    return None
