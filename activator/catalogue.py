@@ -30,6 +30,12 @@ class Revision:
     max_replicas: int
     idle_timeout_seconds: float
     slots: int
+    target_concurrency: int = 0  # requests a replica is meant to have at once, at most its slots; 0: its slots
+    weight_bytes: int = 0  # of the snapshot's safetensors; 0: not known
+
+    @property
+    def concurrency(self) -> int:
+        return self.target_concurrency or self.slots
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -45,6 +45,11 @@ def check(frame: Deploy) -> None:
             f"min_replicas is {frame.min_replicas}: it must be 0 to max_replicas ({frame.max_replicas})",
         ),
         (1 <= frame.slots <= MOST_SLOTS, f"slots is {frame.slots}: it must be 1 to {MOST_SLOTS}"),
+        (
+            0 <= frame.target_concurrency <= frame.slots,
+            f"target_concurrency is {frame.target_concurrency}: it must be 1 to slots ({frame.slots}), or 0 for as many as there are slots",
+        ),
+        (frame.weight_bytes >= 0, f"weight_bytes is {frame.weight_bytes}: it must not be negative"),
         (0 <= frame.max_held <= MOST_HELD, f"max_held is {frame.max_held}: it must be 0 to {MOST_HELD}"),
         (
             _is_duration(frame.idle_timeout_seconds),
@@ -84,9 +89,11 @@ def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str
         max_replicas=frame.max_replicas,
         idle_timeout_seconds=frame.idle_timeout_seconds,
         slots=frame.slots,
+        target_concurrency=frame.target_concurrency,
+        weight_bytes=frame.weight_bytes,
     )
     current = base.revision(base.route[0][0]) if len(base.route) == 1 else None
-    same = current is not None and replace(revision, revision_id=current.revision_id, number=current.number) == current
+    same = current is not None and _same(revision, current)
     route = base.route if same else ((revision.revision_id, 100),)
     revisions = base.revisions if same else (*base.revisions, revision)
     after = replace(base, route=route, revisions=revisions, max_held=frame.max_held, hold_seconds=frame.hold_seconds, removed=False)
@@ -98,6 +105,13 @@ def plan_remove(frame: Remove, stored: Endpoint | None) -> Plan:
     if stored is None or stored.removed or stored.org_id != frame.org_id:
         raise CommandRefused(f"there is no endpoint {frame.name!r}: `pilotlight ls` lists those there are")
     return Plan(replace(stored, route=(), removed=True), None, changed=True)
+
+
+def _same(revision: Revision, current: Revision) -> bool:
+    """Would it serve just as the current one? Names and numbers aside, and what is merely known of its weights."""
+    known = {"revision_id": current.revision_id, "number": current.number, "weight_bytes": current.weight_bytes}
+    spelt = {"target_concurrency": current.target_concurrency} if revision.concurrency == current.concurrency else {}
+    return replace(revision, **known, **spelt) == current  # type: ignore[arg-type]
 
 
 def _is_duration(seconds: float) -> bool:

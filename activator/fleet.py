@@ -8,8 +8,8 @@ knowing only what Postgres had. All three end in `join`: the node's own report d
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -19,13 +19,14 @@ from activator.catalogue import Endpoint, Revision
 from activator.effects import Effects
 from activator.lifecycle import Backoff, Event, Patience, Replica, Step, Trouble
 from activator.nodes import Fence, Node, Nodes
-from activator.placement import Refusal, choose, needs_of
+from activator.placement import Idle, Needs, Refusal, Room, choose, make_room, needs_of
 from activator.table import Expected
 from runtime.wire import Drain, NodeReport, Phase, Refused, ReplicaReport, Start, Stop
 
 log = structlog.get_logger()
 
 Find = Callable[[str], Revision | None]
+Spare = Callable[[], Iterable[Idle]]  # the replicas that others may have the memory of, now
 
 NODE_GRACE_SECONDS = 10.0  # how long callers stay held for a node that is away, before they hear of it
 
@@ -45,12 +46,15 @@ class Fleet:
         patience: Patience,
         backoff: Backoff,
         expected: Expected,
+        memory: Mapping[str, int],
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         self._effects, self._fence, self.nodes = effects, fence, nodes
         self._patience, self._backoff, self.expected = patience, backoff, expected
         self._clock, self._new_id = clock, new_id
+        self.memory = dict(memory)  # what the last measured replica of a revision needs, in bytes
+        self.promised: dict[str, Room] = {}  # revisions whose next start waits for room
         self.replicas: dict[str, Replica] = {}
         self.troubles: dict[str, Trouble] = {}
         self.changed: set[str] = set()
@@ -73,17 +77,34 @@ class Fleet:
 
     # More
 
-    def grow(self, endpoint: Endpoint, revision: Revision, count: int, asked_at: float, now: float) -> None:
-        """Start `count` more, unless a pause after failures is on."""
+    def grow(self, endpoint: Endpoint, revision: Revision, count: int, asked_at: float, now: float, spare: Spare) -> None:
+        """Start `count` more, unless a pause after failures is on. `spare` is asked only where memory is short."""
+        self.promised.pop(revision.revision_id, None)
         trouble = self.troubles.get(revision.revision_id, Trouble())
-        while count and trouble.may_start(now) and self._start(endpoint, revision, asked_at, now):
+        while count and trouble.may_start(now) and self._start(endpoint, revision, asked_at, now, spare):
             count -= 1
 
-    def _start(self, endpoint: Endpoint, revision: Revision, asked_at: float, now: float) -> bool:
-        needs = needs_of(revision.engine_args)
-        chosen = choose(self.nodes.views(), needs)
+    def enough(self, revision_id: str) -> None:
+        """It waits for no room any more."""
+        self.promised.pop(revision_id, None)
+
+    def look_again_for_room(self) -> None:
+        """There may be room where there was none: what waits, or was refused for want of a node, is decided anew."""
+        self.changed.update(self.promised)
+        for revision_id, trouble in list(self.troubles.items()):
+            if trouble.nowhere:
+                del self.troubles[revision_id]
+                self.changed.add(revision_id)
+
+    def _start(self, endpoint: Endpoint, revision: Revision, asked_at: float, now: float, spare: Spare) -> bool:
+        needs = self._needs(revision)
+        nodes = self.nodes.views(draining=self._draining(), promised=self._promised())
+        chosen = choose(nodes, needs)
         if isinstance(chosen, Refusal):
-            self._refused(revision, chosen, now)
+            if chosen.short and (room := make_room(nodes, needs, spare())):
+                self._clear(room, revision, now)
+            else:
+                self._refused(revision, chosen, now)
             return False
         replica = Replica(
             replica_id=self._new_id(),
@@ -91,7 +112,7 @@ class Fleet:
             org_id=revision.org_id,
             node_id=chosen.node_id,
             started_at=now,
-            needs_bytes=needs.memory_bytes,
+            needs_bytes=needs.on(chosen.environment.device),
         )
         epoch, sequence = self._fence.next()
         start = Start(
@@ -116,6 +137,35 @@ class Fleet:
             "replica starting", action="start", replica_id=replica.replica_id, revision_id=replica.revision_id, node_id=replica.node_id
         )
         return True
+
+    def _needs(self, revision: Revision) -> Needs:
+        measured = self.memory.get(revision.revision_id, 0)
+        return needs_of(revision.engine_args, measured_bytes=measured, weight_bytes=revision.weight_bytes)
+
+    def _draining(self) -> Counter[str]:
+        """Bytes that are about to come free, by node."""
+        return _sums((replica.node_id, replica.needs_bytes) for replica in self._moving.values() if replica.state == "draining")
+
+    def _promised(self) -> Counter[str]:
+        return _sums((room.node_id, room.nbytes) for room in self.promised.values())
+
+    def _clear(self, room: Room, revision: Revision, now: float) -> None:
+        """Let those go that stand in the way; the start is tried again as each of them ends. Its callers stay held meanwhile."""
+        self.promised[revision.revision_id] = room
+        for replica_id in room.evicted:
+            replica = self.replicas[replica_id]
+            lifecycle.retire(replica)
+            self._moved(replica)
+            log.info(
+                "replica evicted to make room",
+                action="evict",
+                replica_id=replica_id,
+                revision_id=replica.revision_id,
+                node_id=replica.node_id,
+                bytes=replica.needs_bytes,
+                for_revision_id=revision.revision_id,
+                needed_bytes=room.nbytes,
+            )
 
     def _refused(self, revision: Revision, refusal: Refusal, now: float) -> None:
         """No node will take it. For one that is away callers wait a while; for the rest they fail now, with the reason."""
@@ -177,6 +227,7 @@ class Fleet:
         2. One that was not known is adopted if its revision is, else stopped.
         3. One of this node that is not in the report runs no more.
         """
+        self._count_memory(report, find)
         reported = {replica.replica_id for replica in report.replicas}
         for said in report.replicas:
             if replica := self.replicas.get(said.replica_id):  # 1
@@ -184,10 +235,7 @@ class Fleet:
             self.observe(report.node_id, said, find, now)  # 1, 2
         for replica in [r for r in self.replicas.values() if r.node_id == report.node_id and r.replica_id not in reported]:  # 3
             self._happened(replica, lifecycle.lost(replica, "its node does not have it any more", now), now)
-        for revision_id, trouble in list(self.troubles.items()):
-            if trouble.nowhere:
-                del self.troubles[revision_id]
-                self.changed.add(revision_id)
+        self.look_again_for_room()
 
     def observe(self, node_id: str, report: ReplicaReport, find: Find, now: float) -> None:
         replica = self.replicas.get(report.replica_id)
@@ -204,6 +252,7 @@ class Fleet:
             replica = self._adopt(node_id, report, revision, now)
         before = (replica.state, replica.address)
         event = lifecycle.observe(replica, report, now)
+        self._weigh(replica)
         if event is not Event.NOTHING or (replica.state, replica.address) != before:
             self._happened(replica, event, now)
 
@@ -216,12 +265,26 @@ class Fleet:
             node_id=node_id,
             started_at=begun if 0 <= now - begun <= self._patience.start_deadline else now,
             slots=revision.slots,
-            needs_bytes=needs_of(revision.engine_args).memory_bytes,
+            needs_bytes=self._needs(revision).on(self.nodes.known[node_id].environment.device),
         )
         self.add(replica)
         self._moved(replica)
         log.info("replica adopted", action="adopt", replica_id=replica.replica_id, revision_id=replica.revision_id, state=report.state)
         return replica
+
+    def _count_memory(self, report: NodeReport, find: Find) -> None:
+        """What its replicas need, those included that were known before it was: they came from Postgres, without a figure."""
+        replicas = [replica for replica in self.replicas.values() if replica.node_id == report.node_id]
+        for replica in replicas:
+            if not replica.needs_bytes and (revision := find(replica.revision_id)):
+                replica.needs_bytes = self._needs(revision).on(report.environment.device)
+        self.nodes.known[report.node_id].replica_bytes = sum(replica.needs_bytes for replica in replicas)
+
+    def _weigh(self, replica: Replica) -> None:
+        """What was measured takes the place of what was estimated."""
+        if replica.memory_bytes:
+            self.nodes.commit(replica.node_id, replica.memory_bytes - replica.needs_bytes)
+            replica.needs_bytes = self.memory[replica.revision_id] = replica.memory_bytes
 
     def bury_strangers(self, now: float) -> None:
         """Replicas of nodes that were never seen since the start: machines that are gone, or have another name now."""
@@ -253,7 +316,9 @@ class Fleet:
         elif event is Event.DIED:
             lived = now - (replica.ready_at if replica.ready_at is not None else now)
             trouble = self.troubles.get(revision_id, Trouble())
-            self.troubles[revision_id] = lifecycle.died(trouble, started_at=replica.started_at, lived=lived, now=now, backoff=self._backoff)
+            self.troubles[revision_id] = lifecycle.died(
+                trouble, started_at=replica.started_at, lived=lived, now=now, backoff=self._backoff, reason=replica.reason
+            )
         if replica.state == "stopped":
             self._remove(replica)
         self._moved(replica)
@@ -314,6 +379,7 @@ class Fleet:
         if not of:
             del self._of[replica.revision_id]
         self.nodes.commit(replica.node_id, -replica.needs_bytes)
+        self.look_again_for_room()
 
     def _stop(self, node_id: str, replica_id: str) -> None:
         epoch, sequence = self._fence.next()
@@ -327,3 +393,10 @@ class Fleet:
     def _connected(self, node_id: str) -> Node | None:
         node = self.nodes.known.get(node_id)
         return node if node and node.connection is not None else None
+
+
+def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for key, number in pairs:
+        sums[key] += number
+    return sums

@@ -65,6 +65,7 @@ async def recall(pool: Pool) -> Found:
             endpoints=await catalogue.load(connection),
             replicas=await replicas.load_alive(connection, time.monotonic()),
             cold_starts=await replicas.cold_starts(connection, PAST_STARTS),
+            memory=await replicas.memory(connection),
         )
 
 

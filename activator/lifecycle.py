@@ -17,6 +17,7 @@ from enum import Enum
 from runtime.wire import Phase, ReplicaReport, ReplicaState
 
 ANSWER_SECONDS = 10.0  # how long an agent may take beyond what it was allowed, before it is told (again) to stop a replica
+MANY_FAILURES = 5  # starts that failed in a row, from which on callers are told of how many
 LONGEST_REASON = 2000  # characters of an engine's reason that travel to routers and callers
 
 
@@ -31,7 +32,10 @@ class Replica:
     started_at: float
     state: ReplicaState = "starting"
     slots: int = 1
-    needs_bytes: int = 0
+    needs_bytes: int = 0  # of its node's memory, counted there: estimated, then measured
+    memory_bytes: int = 0  # private pages + KV cache, as its node measured them; 0: not yet
+    private_bytes: int = 0
+    kv_cache_bytes: int = 0
     address: str = ""
     devices: tuple[str, ...] = ()
     pid: int = 0
@@ -72,6 +76,8 @@ def observe(replica: Replica, report: ReplicaReport, now: float) -> Event:
     replica.pid, replica.process_start_time = report.pid or replica.pid, report.start_time or replica.process_start_time  # 1
     replica.in_flight, replica.devices = report.in_flight, report.devices
     replica.address, replica.phases = report.address or replica.address, report.phases or replica.phases
+    replica.memory_bytes, replica.kv_cache_bytes = report.memory_bytes or replica.memory_bytes, report.kv_cache_bytes
+    replica.private_bytes = report.private_bytes
     if report.state == "stopped":  # 2
         return ended(replica, report.reason, now)
     if report.state == "ready":  # 3
@@ -181,6 +187,7 @@ class Trouble:
     retry_at: float = -math.inf  # no start before
     pause: float = 0.0  # retry_at - at
     reason: str = ""  # of a failed start; "" where callers are better held
+    last: str = ""  # what the last failure or death said, until a start succeeds and lasts: for operators
     nowhere: bool = False  # no node would take it: over as soon as nodes change
 
     def may_start(self, now: float) -> bool:
@@ -188,7 +195,10 @@ class Trouble:
 
     def shown(self, now: float) -> str:
         """Why what is held must fail; "" when it may wait."""
-        return self.reason if now < self.retry_at else ""
+        if now >= self.retry_at or not self.reason:
+            return ""
+        often = self.failures >= MANY_FAILURES and not self.nowhere
+        return f"{self.reason} ({self.failures} starts in a row have failed)" if often else self.reason
 
     def is_over(self, now: float, backoff: Backoff) -> bool:
         """Quiet for so long that it is no longer "in a row"."""
@@ -199,13 +209,13 @@ def start_failed(trouble: Trouble, reason: str, *, started_at: float, now: float
     """A start failed: pause, longer each time. Starts that were on their way together count once."""
     reason = printable(reason) or "the engine stopped without a word; see the log of its endpoint"
     if started_at < trouble.at and trouble.reason:
-        return replace(trouble, reason=reason)
+        return replace(trouble, reason=reason, last=reason)
     failures = trouble.failures + 1
     pause = backoff.pause(failures)
-    return replace(trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, nowhere=nowhere)
+    return replace(trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=nowhere)
 
 
-def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff) -> Trouble:
+def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = "") -> Trouble:
     """A ready replica died. Its callers stay held: the first is replaced at once, the next in a row after a pause.
 
     "In a row" ends with a replica that lived longer than the longest pause; those that die together count once.
@@ -214,9 +224,11 @@ def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backo
         return trouble
     deaths = 1 if lived > backoff.most else trouble.deaths + 1
     pause = backoff.pause(deaths - 1) if deaths > 1 else 0.0
-    return replace(trouble, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", nowhere=False)
+    return replace(trouble, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", last=reason, nowhere=False)
 
 
 def became_ready(trouble: Trouble) -> Trouble:
     """A start succeeded: the failed ones before it are forgotten, the deaths are not."""
-    return replace(trouble, failures=0, reason="", retry_at=-math.inf, pause=0.0) if trouble.failures else trouble
+    if not trouble.failures:
+        return trouble
+    return replace(trouble, failures=0, reason="", last="" if not trouble.deaths else trouble.last, retry_at=-math.inf, pause=0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from activator.placement import NodeView
@@ -21,19 +22,14 @@ class Node:
     heard_at: float  # monotonic seconds
     devices: tuple[str, ...] = ()
     standbys_ready: int = 0
-    standby_bytes: int = 0
+    standby_bytes: int = 0  # private, of one
     standby_reason: str = ""
-    committed_bytes: int = 0  # needed by its replicas
+    replica_bytes: int = 0  # needed by its replicas
 
-    def view(self) -> NodeView:
-        return NodeView(
-            node_id=self.node_id,
-            connected=self.connection is not None,
-            environment=self.environment,
-            memory_bytes=self.memory_bytes,
-            committed_bytes=self.committed_bytes + self.standby_bytes,
-            standbys_ready=self.standbys_ready,
-        )
+    @property
+    def committed_bytes(self) -> int:
+        """By its replicas and standbys; one that starts anew is counted as if it were there."""
+        return self.replica_bytes + self.standby_bytes * max(1, self.standbys_ready)
 
 
 @dataclass(slots=True)
@@ -41,6 +37,7 @@ class Nodes:
     """Every node seen since the start. `nodeless_since`: when the last connected one left; None while one is connected."""
 
     nodeless_since: float | None
+    memory_fraction: float = 1.0  # of a node's memory that is for standbys and replicas
     known: dict[str, Node] = field(default_factory=dict)
 
     def join(self, report: NodeReport, connection: int, now: float) -> int | None:
@@ -54,7 +51,7 @@ class Nodes:
             now,
             report.devices,
             report.standbys_ready,
-            committed_bytes=before.committed_bytes if before else 0,
+            report.standby_bytes or (before.standby_bytes if before else 0),
         )
         self.nodeless_since = None
         return before.connection if before else None
@@ -74,15 +71,32 @@ class Nodes:
         return True
 
     def standby(self, node: Node, report: StandbyReport) -> None:
-        node.standbys_ready, node.standby_bytes, node.standby_reason = report.ready, report.private_bytes, report.reason
+        node.standbys_ready, node.standby_reason = report.ready, report.reason
+        node.standby_bytes = report.private_bytes or node.standby_bytes
 
     def commit(self, node_id: str, nbytes: int) -> None:
         """A replica that needs so much came (or, negative, went)."""
         if node := self.known.get(node_id):
-            node.committed_bytes += nbytes
+            node.replica_bytes += nbytes
 
-    def views(self) -> list[NodeView]:
-        return [node.view() for node in self.known.values()]
+    def budget(self, node: Node) -> int:
+        return int(node.memory_bytes * self.memory_fraction)
+
+    def views(self, *, draining: Mapping[str, int], promised: Mapping[str, int]) -> list[NodeView]:
+        """Bytes that are about to come free, and that are promised to starts that wait for them, by node."""
+        return [
+            NodeView(
+                node_id=node.node_id,
+                connected=node.connection is not None,
+                environment=node.environment,
+                budget_bytes=self.budget(node),
+                committed_bytes=node.committed_bytes,
+                draining_bytes=draining.get(node.node_id, 0),
+                promised_bytes=promised.get(node.node_id, 0),
+                standbys_ready=node.standbys_ready,
+            )
+            for node in self.known.values()
+        ]
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
-"""Which node a replica starts on. Steps 6 and 7. Pure.
+"""Which node a replica starts on, and what must go to make room for it. Steps 6 and 7. Pure.
 
-Refuses with a reason a person can act on. What must survive is a start that can never succeed: it is told apart from one
-that only has to wait for a node to come back, so that nobody is held for a thing that will not happen.
+Memory is private pages and KV cache, never RSS: what replicas share with their standby costs once. A start fits, or
+waits for room that is being made, or is refused with a reason a person can act on. What must survive is a start that can
+never succeed: it is told apart from one that only has to wait, so that nobody is held for a thing that will not happen.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from activator.catalogue import EngineArgs
 from runtime.wire import EngineEnvironment
 
 GIB = 1 << 30
+WEIGHT_FACTOR = 1.2  # a replica that was never measured takes its weights and a fifth more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,33 +23,75 @@ class Needs:
 
     engine: str = "vllm"
     device: str = ""  # "cpu" or "cuda"; "": any
-    memory_bytes: int = 0  # 0: not known
+    measured_bytes: int = 0  # what the last one of its revision took; 0: none was measured
+    weight_bytes: int = 0  # of its snapshot; 0: not known
+    kv_cache_bytes: int = 0  # as its engine arguments say; 0: they do not
+
+    def on(self, device: str) -> int:
+        """Bytes of a node's memory: measured, else estimated where weights and cache lie in it. 0: not known."""
+        if self.measured_bytes or device != "cpu":
+            return self.measured_bytes
+        return int(self.weight_bytes * WEIGHT_FACTOR) + self.kv_cache_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
-    """A node as placement sees it."""
+    """A node as placement sees it. Bytes of its memory."""
 
     node_id: str
     connected: bool
     environment: EngineEnvironment
-    memory_bytes: int
+    budget_bytes: int  # what standbys and replicas may have
     committed_bytes: int = 0  # needed by the replicas that run or start there, and by its standbys
+    draining_bytes: int = 0  # the part of it that is about to be given back
+    promised_bytes: int = 0  # to starts that wait for that
     standbys_ready: int = 0
+
+    @property
+    def soon_left(self) -> int:
+        """Once all that drains has ended and all that waits has started."""
+        return self.budget_bytes - self.committed_bytes + self.draining_bytes - self.promised_bytes
+
+    @property
+    def left(self) -> int:
+        """For a start that takes nothing from those that wait."""
+        return max(0, min(self.budget_bytes - self.committed_bytes, self.soon_left))
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A replica nobody asks for, that its revision can do without."""
+
+    replica_id: str
+    node_id: str
+    nbytes: int
+    since: float  # monotonic seconds of the end of its revision's last request
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """There will be room on this node once what drains there has ended, and these have, the longest idle first."""
+
+    node_id: str
+    nbytes: int
+    evicted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No node will do. `waits`: one that is away may come back and do."""
+    """No node will do. `waits`: one that is away may come back and do; `short`: all that is missing is memory."""
 
     reason: str
     waits: bool = False
+    short: bool = False
 
 
-def needs_of(engine_args: EngineArgs) -> Needs:
-    """What is known of a replica's needs before it has ever run."""
-    kv_cache = engine_args.get("kv_cache_memory_bytes", 0)
-    return Needs(memory_bytes=kv_cache if isinstance(kv_cache, int) else 0)
+def needs_of(engine_args: EngineArgs, *, measured_bytes: int = 0, weight_bytes: int = 0) -> Needs:
+    """What is known of a replica's needs. Engine arguments may be spelt with hyphens."""
+    given = {name.replace("-", "_"): value for name, value in engine_args.items()}
+    kv_cache = given.get("kv_cache_memory_bytes", 0)
+    kv_cache_bytes = kv_cache if isinstance(kv_cache, int) else 0
+    return Needs(measured_bytes=measured_bytes, weight_bytes=weight_bytes, kv_cache_bytes=kv_cache_bytes)
 
 
 def choose(nodes: Iterable[NodeView], needs: Needs) -> NodeView | Refusal:
@@ -67,19 +111,60 @@ def choose(nodes: Iterable[NodeView], needs: Needs) -> NodeView | Refusal:
     if not fitting:  # 2
         have = ", ".join(sorted({f"{n.environment.engine} on {n.environment.device}" for n in connected}))
         return Refusal(f"no node runs {needs.engine} on {needs.device or 'any device'}; the connected ones run {have}")
-    roomy = [node for node in fitting if _left(node) >= needs.memory_bytes]
+    roomy = [node for node in fitting if node.left >= _asked(node, needs)]
     if not roomy:  # 3
-        most = max(map(_left, fitting))
-        return Refusal(
-            f"a replica needs {needs.memory_bytes / GIB:.1f} GiB and the emptiest node has {most / GIB:.1f} GiB left: "
-            "lower kv_cache_memory_bytes, let another endpoint go to zero, or add memory"
-        )
-    return max(roomy, key=lambda node: (node.standbys_ready > 0, _left(node), node.node_id))  # 4
+        return Refusal(_too_little(max(fitting, key=lambda node: node.left - _asked(node, needs)), needs), short=True)
+    return max(roomy, key=lambda node: (node.standbys_ready > 0, node.left, node.node_id))  # 4
+
+
+def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Idle]) -> Room | None:
+    """How a start that fits nowhere now will fit soon. None: it will not.
+
+    1. What drains is enough.
+    2. With the fewest evicted, the longest idle first; those that are not needed after all stay.
+    """
+    spare = sorted(idle, key=lambda replica: (replica.since, replica.replica_id))
+    rooms = []
+    for node in nodes:
+        if node.connected and _fits(node.environment, needs):
+            missing = _asked(node, needs) - node.soon_left
+            taken = _longest_idle([replica for replica in spare if replica.node_id == node.node_id and replica.nbytes > 0], missing)
+            if taken is not None:
+                rooms.append(Room(node.node_id, _asked(node, needs), tuple(replica.replica_id for replica in taken)))
+    return min(rooms, key=lambda room: (len(room.evicted), room.node_id), default=None)
+
+
+def _longest_idle(spare: list[Idle], missing: int) -> list[Idle] | None:
+    """Those to end so that `missing` bytes come free; None where all would not do."""
+    taken: list[Idle] = []
+    for replica in spare:
+        if missing <= 0:
+            break
+        taken.append(replica)
+        missing -= replica.nbytes
+    if missing > 0:
+        return None
+    for replica in list(taken):  # one that is larger may have made an earlier one needless
+        if missing + replica.nbytes <= 0:
+            taken.remove(replica)
+            missing += replica.nbytes
+    return taken
+
+
+def _too_little(node: NodeView, needs: Needs) -> str:
+    how = "as the last one was measured" if needs.measured_bytes else "estimated from its weights and KV cache"
+    asked = _asked(node, needs)
+    if asked > node.budget_bytes:
+        remedy = "lower kv_cache_memory_bytes, raise activator.memory_fraction, or add memory"
+    else:
+        remedy = "lower kv_cache_memory_bytes or the min_replicas of others, let another endpoint go to zero, or add memory"
+    left = f"node {node.node_id} has {node.left / GIB:.1f} GiB left of the {node.budget_bytes / GIB:.1f} GiB for replicas"
+    return f"a replica needs {asked / GIB:.1f} GiB of memory ({how}) and {left}, and nothing idle there makes enough room: {remedy}"
+
+
+def _asked(node: NodeView, needs: Needs) -> int:
+    return needs.on(node.environment.device)
 
 
 def _fits(environment: EngineEnvironment, needs: Needs) -> bool:
     return environment.engine == needs.engine and needs.device in ("", environment.device)
-
-
-def _left(node: NodeView) -> int:
-    return max(0, node.memory_bytes - node.committed_bytes)

@@ -22,6 +22,7 @@ from activator.events import Event
 from activator.fleet import NODE_GRACE_SECONDS, Fleet, new_replica_id
 from activator.lifecycle import Backoff, Patience, Replica
 from activator.nodes import Fence, Nodes
+from activator.placement import Idle
 from activator.scaler import Bounds, Load, Peak
 from activator.status import status
 from activator.table import Expected, TableBook, endpoint_row, revision_row
@@ -44,6 +45,7 @@ class Scale:
 
     target: int = 0
     peaks: tuple[Peak, ...] = ()
+    idle_since: float | None = None  # the end of the last request; None while there are any
 
 
 @dataclass(slots=True)
@@ -53,6 +55,7 @@ class Found:
     endpoints: Iterable[Endpoint] = ()
     replicas: Iterable[Replica] = ()
     cold_starts: Mapping[str, Iterable[float]] = field(default_factory=dict)
+    memory: Mapping[str, int] = field(default_factory=dict)
 
 
 class Reconciler:
@@ -76,10 +79,11 @@ class Reconciler:
         self.fleet = Fleet(
             effects=effects,
             fence=self._fence,
-            nodes=Nodes(nodeless_since=now),
+            nodes=Nodes(nodeless_since=now, memory_fraction=settings.memory_fraction),
             patience=Patience(settings.start_deadline_seconds, settings.drain_seconds),
             backoff=Backoff(settings.backoff_seconds, settings.backoff_max_seconds),
             expected=Expected(found.cold_starts),
+            memory=found.memory,
             clock=clock,
             new_id=new_id,
         )
@@ -285,22 +289,17 @@ class Reconciler:
             return
         endpoint, revision = found
         routed = endpoint.routes_to(revision_id)
-        bounds = Bounds(  # 1
-            revision.min_replicas if routed else 0,
-            revision.max_replicas,
-            revision.idle_timeout_seconds if routed else 0.0,
-            revision.slots,
-        )
+        bounds = _bounds(revision, routed)  # 1
         requests, live = self.book.total(revision_id), self.fleet.live(revision_id)
         scale = self._remember(revision_id, bounds, requests, live, now)
         if endpoint.removed or self._closing_since is not None:
             wanted = 0  # 2
         else:
-            whole = self._settled(now) and self.book.whole()
-            wanted = scaler.decide(bounds, Load(requests, whole, scale.peaks), live, now)  # 3
+            wanted = scaler.decide(bounds, Load(requests, self._whole(now), scale.peaks), live, now)  # 3
         if wanted > live:  # 4
-            self.fleet.grow(endpoint, revision, wanted - live, asked_at, now)
-        elif wanted < live:
+            self.fleet.grow(endpoint, revision, wanted - live, asked_at, now, lambda: self._spare(now))
+        else:
+            self.fleet.enough(revision_id)
             self.fleet.shrink(revision_id, live - wanted)
         if revision_id in self.fleet.changed or revision_id in self.fleet.troubles or not routed:
             self._forget_trouble(revision_id, now)
@@ -316,7 +315,30 @@ class Reconciler:
         target = scaler.target(bounds, requests)
         scale.peaks = scaler.forget(scaler.remember(scale.peaks, scale.target, target, now), bounds, now)
         scale.target = target
+        if requests:
+            scale.idle_since = None
+        elif scale.idle_since is None:
+            scale.idle_since = now
+            if live:
+                self.fleet.look_again_for_room()
         return scale
+
+    def _whole(self, now: float) -> bool:
+        """Is what the routers said all the demand there is?"""
+        return self._settled(now) and self.book.whole()
+
+    def _spare(self, now: float) -> Iterable[Idle]:
+        """The replicas that others may have the memory of: nobody asks for them, their gate has nothing, and there are more than the least."""
+        for endpoint in self.catalogue:
+            for revision in endpoint.revisions:
+                live = [replica for replica in self.fleet.of(revision.revision_id) if replica.state in ("starting", "ready")]
+                load = Load(self.book.total(revision.revision_id), self._whole(now))
+                count = scaler.spare(_bounds(revision, endpoint.routes_to(revision.revision_id)), load, len(live)) if live else 0
+                idle = [replica for replica in live if not replica.in_flight]
+                scale = self._scales.get(revision.revision_id)
+                since = now if scale is None or scale.idle_since is None else scale.idle_since
+                for replica in idle[:count]:
+                    yield Idle(replica.replica_id, replica.node_id, replica.needs_bytes, since)
 
     def _forget_trouble(self, revision_id: str, now: float) -> None:
         trouble = self.fleet.troubles.get(revision_id)
@@ -383,3 +405,13 @@ class Reconciler:
             self._replies = [reply for reply in self._replies if reply not in due]
             for _sequence, _deadline, reply, done in due:
                 reply(done)
+
+
+def _bounds(revision: Revision, routed: bool) -> Bounds:
+    """Of a revision no route leads to: no least number, and no waiting for more."""
+    return Bounds(
+        min_replicas=revision.min_replicas if routed else 0,
+        max_replicas=revision.max_replicas,
+        idle_timeout_seconds=revision.idle_timeout_seconds if routed else 0.0,
+        concurrency=revision.concurrency,
+    )

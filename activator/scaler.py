@@ -1,8 +1,8 @@
 """How many replicas a revision should have, now. Step 6. Pure: no I/O, no clock.
 
-The law: enough slots for every request that is held or in flight, at once; fewer only when that has been too many for a
-whole `idle_timeout_seconds`, counted from the END of the demand that asked for more. What must survive is a signal that
-is missing: while not every router has reported, nothing is taken away.
+The law: enough replicas that none has more than its target concurrency of the requests held or in flight, at once; fewer
+only when that has been too many for a whole `idle_timeout_seconds`, counted from the END of the demand that asked for
+more. What must survive is a signal that is missing: while not every router has reported, nothing is taken away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Bounds:
     min_replicas: int
     max_replicas: int
     idle_timeout_seconds: float
-    slots: int  # requests one replica takes at once
+    concurrency: int  # requests one replica is meant to have at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Load:
 
 
 def target(bounds: Bounds, requests: int) -> int:
-    """ceil(requests / slots), at most the most allowed."""
-    return min(-(-requests // bounds.slots), bounds.max_replicas)
+    """ceil(requests / concurrency), at most the most allowed."""
+    return min(-(-requests // bounds.concurrency), bounds.max_replicas)
 
 
 def remember(peaks: tuple[Peak, ...], before: int, after: int, now: float) -> tuple[Peak, ...]:
@@ -68,3 +68,14 @@ def decide(bounds: Bounds, load: Load, replicas: int, now: float) -> int:
         return min(replicas, bounds.max_replicas)
     recent = max((peak.replicas for peak in forget(load.peaks, bounds, now)), default=0)
     return min(max(wanted, recent), replicas, bounds.max_replicas)  # 3
+
+
+def spare(bounds: Bounds, load: Load, replicas: int) -> int:
+    """How many of `replicas` may be taken before their idle timeout, to make room for another revision's.
+
+    1. None while anybody asks for them, or may: a missing signal is demand.
+    2. Else all but the least there must be.
+    """
+    if load.requests or not load.whole:  # 1
+        return 0
+    return max(0, replicas - bounds.min_replicas)  # 2

@@ -3,11 +3,16 @@
 {"epoch": 3, "routers": 2,
      "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "max_held", "hold_seconds",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
-         "idle_timeout_seconds", "slots", "demand", "failure", "retry_in_seconds", "expected_seconds",
-         "replicas": [{"replica_id", "node_id", "state", "address", "slots", "in_flight", "pid", "devices", "age_seconds",
-           "phases": [{"name", "at", "seconds"}]}]}]}],
-     "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "committed_bytes",
-       "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
+         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "demand", "failure", "failures", "deaths",
+         "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room",
+         "replicas": [{"replica_id", "node_id", "state", "address", "slots", "in_flight", "private_bytes", "kv_cache_bytes",
+           "needs_bytes", "pid", "devices", "age_seconds", "phases": [{"name", "at", "seconds"}]}]}]}],
+     "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "budget_bytes",
+       "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
+
+`failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row. Bytes are of a node's memory:
+`memory_bytes` all of it, `budget_bytes` what standbys and replicas may have, `committed_bytes` what they need; a revision's
+`needs_bytes` is what its last replica needed, 0 for none measured.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ def status(catalogue: Catalogue, book: DemandBook, fleet: Fleet, *, epoch: int, 
         "epoch": epoch,
         "routers": book.connected(),
         "endpoints": [_endpoint(endpoint, book, fleet, now) for endpoint in sorted(endpoints, key=lambda e: e.name)],
-        "nodes": [_node(node) for node in fleet.nodes.known.values()],
+        "nodes": [_node(node, fleet.nodes.budget(node)) for node in fleet.nodes.known.values()],
     }
 
 
@@ -56,10 +61,15 @@ def _revision(revision: Revision, book: DemandBook, fleet: Fleet, now: float) ->
     return {
         **{key: value for key, value in asdict(revision).items() if key not in ("endpoint_id", "org_id", "engine_args")},
         "engine_args": dict(revision.engine_args),
+        "target_concurrency": revision.concurrency,
         "demand": book.total(revision.revision_id),
-        "failure": trouble.shown(now),
+        "failure": trouble.shown(now) or trouble.last,
+        "failures": trouble.failures,
+        "deaths": trouble.deaths,
         "retry_in_seconds": round(max(0.0, trouble.retry_at - now), 3),
         "expected_seconds": fleet.expected.seconds(revision.revision_id),
+        "needs_bytes": fleet.memory.get(revision.revision_id, 0),
+        "waits_for_room": revision.revision_id in fleet.promised,
         "replicas": [_replica(replica, now) for replica in fleet.of(revision.revision_id)],
     }
 
@@ -72,6 +82,9 @@ def _replica(replica: Replica, now: float) -> dict[str, Any]:
         "address": replica.address,
         "slots": replica.slots,
         "in_flight": replica.in_flight,
+        "private_bytes": replica.private_bytes,
+        "kv_cache_bytes": replica.kv_cache_bytes,
+        "needs_bytes": replica.needs_bytes,
         "pid": replica.pid,
         "devices": list(replica.devices),
         "age_seconds": round(now - replica.started_at, 3),
@@ -79,12 +92,13 @@ def _replica(replica: Replica, now: float) -> dict[str, Any]:
     }
 
 
-def _node(node: Node) -> dict[str, Any]:
+def _node(node: Node, budget_bytes: int) -> dict[str, Any]:
     return {
         "node_id": node.node_id,
         "connected": node.connection is not None,
         "environment": node.environment.model_dump(),
         "memory_bytes": node.memory_bytes,
+        "budget_bytes": budget_bytes,
         "committed_bytes": node.committed_bytes,
         "devices": list(node.devices),
         "standbys_ready": node.standbys_ready,

@@ -99,8 +99,10 @@ class Deploy(Frame):
     max_replicas: int = 1
     idle_timeout_seconds: float = 60.0
     slots: int = 64
+    target_concurrency: int = 0  # requests a replica is meant to have at once; above it another starts. 0: its slots
     hold_seconds: float = 300.0
     max_held: int = 1000
+    weight_bytes: int = 0  # of the snapshot's safetensors, for the first estimate of its memory; 0: not known
 
 
 class Remove(Frame):

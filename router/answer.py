@@ -70,10 +70,9 @@ class Answer:
         return chunk + LAST_CHUNK if last else chunk
 
     def write(self, data: bytes) -> None:
-        if self._durable:
-            self.sink.write(data)
-        elif self._spool.synced >= self._number:
+        if self._durable or self._spool.synced >= self._number:
             self._durable = True
+            self._spool.flush()  # `data` may hold the last byte: the end record is written before it
             self.sink.write(data)
         else:
             if not self._kept:

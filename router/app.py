@@ -40,9 +40,11 @@ class Router:
         metrics: Metrics,
         clock: Clock,
         waiting_seconds: float = WAITING_SECONDS,
+        domain: str = "",
     ) -> None:
         self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
         self.waiting_seconds = waiting_seconds
+        self.domain = domain.lower().strip(".")  # `ENDPOINT.DOMAIN` is an endpoint's own host
         self.draining = False
         self.uploading = 0  # bytes of bodies that are coming in
 
@@ -138,6 +140,7 @@ class Call:
             (b"x-request-id", self._event_id.encode()),
             (b"x-pilotlight-start", b"cold" if meter.cold else b"warm"),
             (b"x-pilotlight-hold-ms", b"%.1f" % (meter.held_seconds * 1000)),
+            (b"openai-processing-ms", b"%d" % (meter.age * 1000)),
         ]
         if meter.cold:
             fields.append((b"server-timing", timings(meter.phases)))
@@ -183,6 +186,7 @@ class Call:
             self._relay.stop()
         if self._meter is not None:
             self._meter.close(status=self._answer.status, finish="client_disconnect", tokens=self._relayed())
+            self._router.spool.flush()
         self._close()
 
     def drained(self) -> None:

@@ -64,7 +64,7 @@ class Meter:
     """`close` is for the owner's one way out; a second call does nothing."""
 
     __slots__ = (
-        "_closed", "_dispatched", "_endpoint", "_first_byte", "_metrics", "_monotonic", "_opened", "_spool",
+        "_closed", "_dispatched", "_endpoint", "_first_byte", "_metrics", "_monotonic", "_opened", "_spool", "_streamed",
         "cold", "event_id", "held_seconds", "number", "phases", "replica_id", "revision_id",
     )  # fmt: skip
 
@@ -89,6 +89,7 @@ class Meter:
         self.cold = self._closed = False
         self.phases: tuple[Phase, ...] = ()
         self._first_byte: float | None = None
+        self._streamed = streamed
         self._dispatched = 0.0
         self._opened = monotonic()
         self.number = spool.open(
@@ -102,6 +103,11 @@ class Meter:
         self._dispatched = self._monotonic()
         if cold:
             self.phases = waited_for(replica.row.phases, self._opened, self._dispatched)
+
+    @property
+    def age(self) -> float:
+        """Seconds since admission."""
+        return self._monotonic() - self._opened
 
     def first_byte(self) -> None:
         """The first byte of the body is here: of a stream, the first token."""
@@ -130,7 +136,8 @@ class Meter:
             status=status,
             start=start,
             held=self.held_seconds,
-            first_byte=self._first_byte,
+            first_token=self._first_byte if self._streamed else None,
             total=total,
-            tokens=(tokens.input, tokens.cached, tokens.output),
+            phases=self.phases,
+            tokens=tokens,
         )

@@ -1,19 +1,23 @@
 """What operators scrape from this worker, on a private port of its own: `pilotlight_router_…`, no key, no request in a label.
 
 The counters are plain numbers, changed on the loop and read by the scraping thread, because a warm request has no time for
-locks. The failure to survive is a taken port: the worker serves without metrics and says so.
+locks. What was refused before it was any endpoint's has the empty endpoint. The failure to survive is a taken port: the
+worker serves without metrics and says so.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from runtime.wire import Phase
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
@@ -42,12 +46,12 @@ class Histogram:
 class Series:
     """One endpoint's."""
 
-    __slots__ = ("cold_starts", "first_byte", "hold", "latency", "requests", "tokens")
+    __slots__ = ("cold_starts", "first_token", "hold", "latency", "requests", "tokens")
 
     def __init__(self) -> None:
         self.requests: dict[int, int] = defaultdict(int)
         self.cold_starts = 0
-        self.hold, self.first_byte, self.latency = Histogram(), Histogram(), Histogram()
+        self.hold, self.first_token, self.latency = Histogram(), Histogram(), Histogram()
         self.tokens = [0, 0, 0]
 
 
@@ -56,23 +60,37 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._series: dict[str, Series] = {}
+        self._phases: dict[str, Histogram] = {}
         self.held: Callable[[], dict[str, int]] = dict
 
     def ended(
-        self, endpoint: str, *, status: int, start: str, held: float, first_byte: float | None, total: float, tokens: tuple[int, int, int]
+        self,
+        endpoint: str,
+        *,
+        status: int,
+        start: str,
+        held: float,
+        first_token: float | None,
+        total: float,
+        phases: tuple[Phase, ...],
+        tokens: Iterable[Any],
     ) -> None:
-        """One request has ended; times in seconds. `status` 0: the client left before it had one."""
+        """One request has ended; times in seconds. `status` 0: the client left before it had one. `first_token`: of a
+        stream. `phases`: of the cold start it waited for. `tokens` begins with input, cached and output."""
         series = self._of(endpoint)
         series.requests[status] += 1
         series.latency.observe(total)
-        if first_byte is not None:
-            series.first_byte.observe(first_byte)
+        if first_token is not None:
+            series.first_token.observe(first_token)
         if held:
             series.hold.observe(held)
         if start == "cold":
             series.cold_starts += 1
-        for kind, count in enumerate(tokens):
-            series.tokens[kind] += count
+            for phase in phases:
+                self._phases.setdefault(phase.name, Histogram()).observe(phase.seconds)
+        counted = series.tokens
+        for kind, count in zip((0, 1, 2), tokens, strict=False):
+            counted[kind] += count
 
     def refused(self, status: int) -> None:
         """A request that was refused before it was any endpoint's."""
@@ -82,12 +100,19 @@ class Metrics(Collector):
         requests = CounterMetricFamily("pilotlight_router_requests", "Requests ended, by HTTP status.", labels=("endpoint", "code"))
         tokens = CounterMetricFamily("pilotlight_router_tokens", "Tokens, by kind; cached is part of input.", labels=("endpoint", "kind"))
         cold = CounterMetricFamily("pilotlight_router_cold_starts", "Requests that waited for a cold start.", labels=("endpoint",))
-        held = GaugeMetricFamily("pilotlight_router_held", "Requests waiting for a slot.", labels=("endpoint",))
+        held = GaugeMetricFamily("pilotlight_router_held_requests", "Requests waiting for a slot.", labels=("endpoint",))
         hold = HistogramMetricFamily(
             "pilotlight_router_hold_seconds", "Time requests waited for a slot, where they did.", labels=("endpoint",)
         )
-        first = HistogramMetricFamily("pilotlight_router_first_byte_seconds", "Admission to the first byte.", labels=("endpoint",))
+        first = HistogramMetricFamily(
+            "pilotlight_router_time_to_first_token_seconds", "Admission to the first token of a stream.", labels=("endpoint",)
+        )
         latency = HistogramMetricFamily("pilotlight_router_latency_seconds", "Admission to the last byte.", labels=("endpoint",))
+        phases = HistogramMetricFamily(
+            "pilotlight_router_cold_start_phase_seconds",
+            "Phases of cold starts, as the requests that waited for them had them.",
+            labels=("phase",),
+        )
         for name, series in list(self._series.items()):
             for code, count in list(series.requests.items()):
                 requests.add_metric((name, str(code)), count)
@@ -96,11 +121,13 @@ class Metrics(Collector):
             for kind, count in zip(("input", "cached", "output"), series.tokens, strict=True):
                 tokens.add_metric((name, kind), count)
             cold.add_metric((name,), series.cold_starts)
-            for family, histogram in ((hold, series.hold), (first, series.first_byte), (latency, series.latency)):
+            for family, histogram in ((hold, series.hold), (first, series.first_token), (latency, series.latency)):
                 family.add_metric((name,), histogram.buckets(), histogram.total)
         for name, count in self.held().items():
             held.add_metric((name,), count)
-        yield from (requests, tokens, cold, held, hold, first, latency)
+        for name, histogram in list(self._phases.items()):
+            phases.add_metric((name,), histogram.buckets(), histogram.total)
+        yield from (requests, tokens, cold, held, hold, first, latency, phases)
 
     def serve(self, port: int) -> None:
         """Answer scrapes on the loopback, in a thread."""

@@ -1,8 +1,8 @@
 """Step 3: reads from an OpenAI body only what routing, limits and billing need, and refuses what is malformed.
 
 All else is the engine's to judge. The body goes on byte for byte, but for a missing `model`, which is put in front. The
-failures to survive: bodies built to hurt (nesting, `n` and prompt batches that make one request many), and fields
-that are the platform's, not the caller's.
+failures to survive: bodies built to hurt (nesting, millions of tiny values that would hold up everyone while they are
+read, `n` and prompt batches that make one request many), and fields that are the platform's, not the caller's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from runtime.wire import Task
 
 MOST_CHOICES = 8  # of `n` and `best_of`
 MOST_PROMPTS = 16  # in one completions body
+MOST_INPUTS = 2048  # in one embeddings body, as at OpenAI
+LARGE_BODY = 128 << 10  # bytes; a smaller one is read within milliseconds, whatever is in it
+MOST_COST = 1 << 20  # of reading a body: 1 a value, HEAVY more a list, an object or a field
+HEAVY = 8
+MOST_QUOTES = 1 << 18  # of a large body
 PRIVILEGED = frozenset({"cache_salt", "priority", "kv_transfer_params", "request_id"})
 COUNTS = {"n": (1, MOST_CHOICES), "best_of": (1, MOST_CHOICES), "max_tokens": (0, 1 << 31), "max_completion_tokens": (0, 1 << 31)}
 _OPENING = re.compile(rb"\s*\{")
@@ -36,6 +41,7 @@ class Route:
 ROUTES = {
     "chat/completions": Route("/v1/chat/completions", "generate", "messages"),
     "completions": Route("/v1/completions", "generate", "prompt"),
+    "embeddings": Route("/v1/embeddings", "embed", "input"),
 }
 
 
@@ -49,6 +55,8 @@ class Asked(NamedTuple):
 
 def read(body: bytes, route: Route) -> Asked:
     """Raises BadRequest, with `param` naming the field."""
+    if len(body) > LARGE_BODY:
+        _check_cost(body)
     try:
         fields = from_json(body)
     except ValueError as error:
@@ -94,13 +102,41 @@ def _check_needed(fields: dict[str, Any], name: str) -> None:
         for message in value:
             if not isinstance(message, dict):
                 raise BadRequest("Each of 'messages' must be an object with 'role' and 'content'.", param=name)
-    elif isinstance(value, list):
-        if not value:
-            raise BadRequest("'prompt' must not be an empty list.", param=name)
-        if len(value) > MOST_PROMPTS and not isinstance(value[0], int):  # a list of numbers is one prompt, in tokens
-            raise BadRequest(f"'prompt' has {len(value)} prompts; at most {MOST_PROMPTS} go into one request. Send several.", param=name)
-    elif not isinstance(value, str):
-        raise BadRequest("'prompt' must be a string, a list of strings, or tokens.", param=name)
+    else:
+        _check_texts(value, name, most=MOST_PROMPTS if name == "prompt" else MOST_INPUTS)
+
+
+def _check_texts(value: Any, name: str, *, most: int) -> None:
+    """`prompt` or `input`: one text, or a list of at most `most`. A list of numbers is one text, in tokens."""
+    if isinstance(value, str):
+        return
+    kinds = set(map(type, value)) if isinstance(value, list) else set()
+    if value == []:
+        raise BadRequest(f"'{name}' must not be an empty list.", param=name)
+    if kinds not in ({str}, {int}, {list}):
+        raise BadRequest(f"'{name}' must be a string, a list of strings, tokens, or a list of lists of tokens.", param=name)
+    if kinds != {int} and len(value) > most:
+        raise BadRequest(f"'{name}' has {len(value)} texts; at most {most} go into one request. Send several.", param=name)
+    if kinds == {list} and not all(tokens and set(map(type, tokens)) == {int} for tokens in value):
+        raise BadRequest(f"Each list in '{name}' must be of tokens: at least one, and whole numbers only.", param=name)
+
+
+def _check_cost(body: bytes) -> None:
+    """Refuses what would take long to read. Text may hold any number of commas and brackets: only what is outside of it counts.
+
+    1. Cheap even with all text counted: nothing more to see.
+    2. Without text, which `split` at the quotes leaves out once escaped quotes are gone.
+    """
+    if _cost(body) <= MOST_COST:  # 1
+        return
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # 2
+    if plain.count(b'"') > MOST_QUOTES or _cost(b"".join(plain.split(b'"')[::2])) > MOST_COST:
+        raise BadRequest("The body has too many values to be one request. Send several.")
+
+
+def _cost(text: bytes) -> int:
+    values, heavy = len(text) - len(text.translate(None, b",")), len(text) - len(text.translate(None, b"[{:"))
+    return values + HEAVY * heavy
 
 
 def _check_count(value: Any, name: str, *, least: int, most: int) -> None:

@@ -27,7 +27,7 @@ from router.app import Router
 from router.errors import BadRequest, BodyTooLarge, HeadTooLarge, RouterError, TooSlow, UrlTooLong, WrongMethod
 from router.exchange import Exchange, Page
 from router.openai import ROUTES
-from router.request import KEPT, Request, hot
+from router.request import KEPT, Request, hot, named_by_host
 
 MOST_HEADERS = 100
 LONGEST_HEAD = 64 << 10  # bytes
@@ -207,10 +207,14 @@ class RouterProtocol(HttpToolsProtocol):
             self._receive_page()
         else:
             modern = self.parser.get_http_version() == "1.1"
+            kept = {name: value for name, value in self.headers if name in KEPT}
+            name = route[1]
+            if name is None and self._router.domain:
+                name = named_by_host(kept.get(b"host", b""), self._router.domain)
             exchange = Exchange(
                 self,
                 self._router,
-                Request(route[0], route[1], {name: value for name, value in self.headers if name in KEPT}),
+                Request(route[0], name, kept),
                 chunked=modern,
                 keep_alive=modern and self.parser.should_keep_alive() and not self._leaving,
                 expects_continue=self.expect_100_continue,
@@ -317,6 +321,7 @@ class RouterProtocol(HttpToolsProtocol):
             untold = self._turns[0] is page and not page.cycle.response_started
             self._leave()
             if untold:
+                self._router.metrics.refused(error.status)
                 self.transport.write(errors.answer(error, keep_alive=False))
             self._close()
             return

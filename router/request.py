@@ -11,14 +11,14 @@ from urllib.parse import unquote_to_bytes
 
 from router.openai import ROUTES, Route
 
-KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"content-length"})
+KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"content-length", b"host"})
 _TRACED = (b"traceparent", b"tracestate")  # all that goes on to the replica
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Request:
-    """One inference call as it came in. `endpoint` is the name in the URL, None for `/v1/…`."""
+    """One inference call as it came in. `endpoint` is the name in the URL, path or host, None where `model` is to name it."""
 
     route: Route
     endpoint: str | None
@@ -57,6 +57,13 @@ def hot(url: bytes) -> tuple[Route, str | None] | None:
         return None
     route = ROUTES.get(path[4:].decode("latin-1"))
     return (route, name) if route else None
+
+
+@functools.lru_cache(maxsize=4096)
+def named_by_host(host: bytes, domain: str) -> str | None:
+    """The endpoint that `Host: ENDPOINT.DOMAIN` names; None where it names none, or there is no domain."""
+    name, _, rest = host.partition(b":")[0].decode("latin-1").lower().rstrip(".").partition(".")
+    return name if name and domain and rest == domain else None
 
 
 def new_event_id() -> str:

@@ -26,6 +26,7 @@ from router.auth import Tenant
 from router.balance import Endpoint
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod
 from router.openai import ROUTES
+from router.request import named_by_host
 
 RELAYED = ("/api", "/console", "/v1/organization")  # the admin process's
 _HOP = frozenset(
@@ -48,19 +49,45 @@ def pages(router: Router, *, admin: str) -> ASGIApp:
             *[Route(prefix + rest, relay) for prefix in RELAYED for rest in ("", "/{rest:path}")],
             *inference,
         ],
-        exception_handlers={RouterError: _told, HTTPException: _untaught, Exception: _broken},
+        exception_handlers={
+            RouterError: _counted(router, _told),
+            HTTPException: _counted(router, _untaught),
+            Exception: _counted(router, _broken),
+        },
     )
     app.router.redirect_slashes = False
-    return _one_slash(app)
+    return _one_way(app, router)
 
 
-def _one_slash(app: ASGIApp) -> ASGIApp:
+def _one_way(app: ASGIApp, router: Router) -> ASGIApp:
+    """Where several URLs mean the same: `//` is `/`, and `/v1/…` on an endpoint's own host is `/e/ENDPOINT/v1/…`."""
+
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and "//" in scope["path"]:
-            scope = {**scope, "path": re.sub("/+", "/", scope["path"])}
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if "//" in path:
+                path = re.sub("/+", "/", path)
+            if router.domain and path.startswith("/v1/"):
+                host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+                name = named_by_host(host, router.domain)
+                path = f"/e/{name}{path}" if name else path
+            if path != scope["path"]:
+                scope = {**scope, "path": path}
         await app(scope, receive, send)
 
     return called
+
+
+Teller = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def _counted(router: Router, tell: Teller) -> Teller:
+    async def told(request: Request, error: Exception) -> Response:
+        answer = await tell(request, error)
+        router.metrics.refused(answer.status_code)
+        return answer
+
+    return told
 
 
 class Models:
@@ -196,7 +223,9 @@ async def _untaught(request: Request, error: Exception) -> Response:
         answer = await _told(request, WrongMethod(f"{where} is not served. Allowed here: {allowed}."))
         answer.headers["allow"] = allowed
         return answer
-    return await _told(request, NotFound(f"{where} is not served here. See /v1/chat/completions, /v1/completions and /v1/models."))
+    return await _told(
+        request, NotFound(f"{where} is not served here. See /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models.")
+    )
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -56,7 +56,15 @@ class Worker:
         self.demand = DemandBook(clock=loop, requests=lambda: self.table.requests(), acknowledged=lambda: self.table.at[1])
         self.hold = Hold(clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed)
         self.table = RouteTable(clock=loop, hold=self.hold)
-        self.router = Router(keys=self.keys, table=self.table, hold=self.hold, spool=self.spool, metrics=self.metrics, clock=loop)
+        self.router = Router(
+            keys=self.keys,
+            table=self.table,
+            hold=self.hold,
+            spool=self.spool,
+            metrics=self.metrics,
+            clock=loop,
+            domain=config.router.domain,
+        )
         self.metrics.held = lambda: {name: endpoint.held for name, endpoint in list(self.table.endpoints.items())}
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
         hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid())
@@ -157,7 +165,8 @@ def run(config: Settings, listener: socket.socket, *, index: int = 0, watch_pare
 
 def names(config: Settings) -> list[str]:
     """What the certificate must be good for besides what it always is."""
-    return [] if config.router.host in ("0.0.0.0", "::", "") else [config.router.host]
+    host, domain = config.router.host, config.router.domain.strip(".")
+    return [*([] if host in ("0.0.0.0", "::", "") else [host]), *([domain, f"*.{domain}"] if domain else [])]
 
 
 if __name__ == "__main__":

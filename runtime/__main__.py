@@ -31,7 +31,7 @@ def environment() -> EngineEnvironment:
     raise SystemExit("no engine is installed: run `make setup`, or install pilotlight[cpu] or pilotlight[gpu]")
 
 
-def standby_environ(settings: Settings) -> dict[str, str]:
+def standby_environ(settings: Settings, device: str) -> dict[str, str]:
     """One compute thread (a fork must inherit no OpenMP pool), no network, caches in the state folder.
 
     OpenMP's threads sleep while they wait: spinning ones cost nothing on an idle machine, but beside two busy processes on
@@ -49,6 +49,8 @@ def standby_environ(settings: Settings) -> dict[str, str]:
         "TORCH_COMPILE_DISABLE": "1",
     }
     ours |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TOKENIZERS_PARALLELISM": "false"}
+    if device == "cpu":
+        ours["TORCH_COMPILE_DISABLE"] = "1"
     return kept | {"VLLM_LOGGING_LEVEL": "WARNING"} | ours
 
 
@@ -59,11 +61,12 @@ async def run(settings: Settings) -> None:
     async def staged(digest: str) -> Path:
         return await asyncio.to_thread(stage, paths.snapshots, digest, paths.staged)
 
-    agent = Agent(node_id=socket.gethostname(), environment=environment(), paths=paths, settings=settings.runtime, stage=staged)
+    engine = environment()
+    agent = Agent(node_id=socket.gethostname(), environment=engine, paths=paths, settings=settings.runtime, stage=staged)
     standbys = Standbys(
         count=settings.runtime.standbys,
         model=REHEARSAL_MODEL,
-        environ=standby_environ(settings),
+        environ=standby_environ(settings, engine.device),
         log_file=paths.logs / "standby.log",
         on_change=agent.tell,
     )

@@ -4,10 +4,15 @@ SnapshotError
 ├── HeaderError       a safetensors file that is not one, or lies about its tensors
 ├── PackError         a model folder that cannot become a snapshot
 │   ├── CodeRefused       it brings code: pickle weights, .py, auto_map, a symlink out of the folder
-│   └── Incomplete        something belongs to it that is not there
+│   ├── Incomplete        something belongs to it that is not there
+│   └── UnknownModel      an architecture the engine does not know
 ├── StoreFull         no room for it
 ├── NotStored         no snapshot of that digest here
-└── TamperedError     a stored snapshot is not what its digest says
+├── TamperedError     a stored snapshot is not what its digest says
+└── OriginError       another store, which snapshots are pushed to and pulled from, does not do its part
+    ├── Unreachable       it does not answer, or stops answering
+    ├── NoBucket          it has no such bucket or folder
+    └── Denied            it does not let us
 """
 
 from __future__ import annotations
@@ -33,6 +38,10 @@ class Incomplete(PackError):
     """Something belongs to the model that the folder does not hold."""
 
 
+class UnknownModel(PackError):
+    """The engine does not know the architecture; the text has the nearest names it knows."""
+
+
 class StoreFull(SnapshotError):
     """There is no room; nothing of the snapshot is left behind."""
 
@@ -43,3 +52,19 @@ class NotStored(SnapshotError):
 
 class TamperedError(SnapshotError):
     """A stored snapshot is not what its digest says; the text names the file."""
+
+
+class OriginError(SnapshotError):
+    """Another store does not do its part; the text names it."""
+
+
+class Unreachable(OriginError):
+    """It does not answer, or stops answering; asked again, the work goes on where it stopped."""
+
+
+class NoBucket(OriginError):
+    """There is no such bucket or folder."""
+
+
+class Denied(OriginError):
+    """It refuses our credentials, or what they ask for."""

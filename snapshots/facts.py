@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from snapshots.architectures import check_known
 from snapshots.errors import CodeRefused, Incomplete, PackError
 from snapshots.safetensors_header import Header, read_header
 
@@ -71,6 +72,7 @@ def _config(config: dict[str, Any]) -> tuple[str, str]:
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
         raise Incomplete('config.json names no architecture: it needs "architectures": ["…"], as in the model\'s repository')
+    check_known(architectures[0])
     nested = config.get("text_config")
     named = [part.get(key) for part in (config, nested) if isinstance(part, dict) for key in ("dtype", "torch_dtype")]
     return architectures[0], next((name.removeprefix("torch.") for name in named if isinstance(name, str)), "")

@@ -3,6 +3,9 @@
 The digest is SHA-256 over the manifest's canonical JSON, which holds the SHA-256 of every file: who knows the digest can
 check every byte, and the same model packed twice, anywhere, has the same digest. It must survive a manifest written by
 somebody else: paths that leave the folder, sizes below zero and unknown fields are refused before anything is opened.
+
+Files longer than CHUNK also have the SHA-256 of each of their chunks, so that a transfer can trust each as it arrives. A
+manifest from before there were chunks has none, is spelt without, and keeps its digest.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from snapshots.errors import NotStored, TamperedError
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 64 << 20  # bytes
+CHUNK = 8 << 20  # bytes; part of the format
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _FOLDER = re.compile(r"sha256-[0-9a-f]{64}", re.ASCII)
 
@@ -30,12 +34,22 @@ def _inside(path: str) -> str:
     return path
 
 
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+
+
 class SnapshotFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Annotated[str, AfterValidator(_inside)]  # below the snapshot's folder, with /
     size: int = Field(ge=0)  # bytes
-    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
+    sha256: Sha256
+    chunks: tuple[Sha256, ...] = ()  # of each CHUNK bytes in order, the last shorter; none where the file is not longer than one
+
+    @model_validator(mode="after")
+    def _all_chunks_or_none(self) -> SnapshotFile:
+        if self.chunks and (self.size <= CHUNK or len(self.chunks) != -(-self.size // CHUNK)):
+            raise ValueError(f"{self.path} of {self.size} bytes does not have {len(self.chunks)} chunks")
+        return self
 
 
 class Manifest(BaseModel):
@@ -62,7 +76,11 @@ class Manifest(BaseModel):
 
     def canonical(self) -> bytes:
         """The one spelling of this manifest, which `manifest.json` holds and the digest is taken over."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        document = self.model_dump(mode="json")
+        for file in document["files"]:
+            if not file["chunks"]:
+                del file["chunks"]
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
     @property
     def digest(self) -> str:
@@ -88,11 +106,15 @@ def digest_of_folder(name: str) -> str | None:
 def read_manifest(folder: Path, digest: str) -> Manifest:
     """The manifest in `folder`, which must be the very one of `digest`. Raises TamperedError, OSError."""
     file = folder / MANIFEST
-    content = file.read_bytes() if file.stat().st_size <= LARGEST_MANIFEST else b""
+    return parse_manifest(file.read_bytes() if file.stat().st_size <= LARGEST_MANIFEST else b"", digest, str(file))
+
+
+def parse_manifest(content: bytes, digest: str, name: str, remedy: str = "remove the snapshot and pack it again") -> Manifest:
+    """A manifest, which must be the very one of `digest`; errors call it `name`. Raises TamperedError."""
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise TamperedError(f"{file} is no manifest ({error.error_count()} errors): remove the snapshot and pack it again") from None
+        raise TamperedError(f"{name} is no manifest ({error.error_count()} errors): {remedy}") from None
     if manifest.canonical() != content or manifest.digest != digest:
-        raise TamperedError(f"{file} is not the manifest of {digest}: remove the snapshot and pack it again")
+        raise TamperedError(f"{name} is not the manifest of {digest}: {remedy}")
     return manifest

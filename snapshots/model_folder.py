@@ -19,9 +19,10 @@ from snapshots.errors import CodeRefused, Incomplete, PackError
 
 TOKENIZERS = {"tokenizer.model", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model"}
 TAKEN = {".safetensors", ".json", ".jinja"}
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
-CODE = {".py", ".pyc", ".so", ".sh"}
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
+CODE = {".py", ".pyc", ".pyo", ".pyw", ".pyd", ".ipynb", ".so", ".dll", ".dylib", ".sh"}
 DOWNLOAD = "`hf download MODEL --local-dir FOLDER --exclude '*.bin' '*.pt' '*.pth' '*.py' 'original/*'` makes a folder that fits"
+_LINK_OUT = "{path} is a symlink out of the folder, to {real}: copy the files themselves (`cp -rL {root} ELSEWHERE`)"
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,7 @@ class Source:
             return cast(BinaryIO, stream)
         stream.close()
         if not real.is_relative_to(self.root):
-            raise CodeRefused(
-                f"{self.path} is a symlink out of the folder, to {real}: copy the files themselves (`cp -rL {self.root} ELSEWHERE`)"
-            )
+            raise CodeRefused(_LINK_OUT.format(path=self.path, real=real, root=self.root))
         raise PackError(f"{self.path} is no plain file: remove it")
 
 
@@ -51,6 +50,7 @@ def sources(folder: Path) -> list[Source]:
     root, taken = folder.resolve(), []
     for path in _paths(root):
         _refuse_code(path)
+        _refuse_link_out(root, path)
         if (path.suffix not in TAKEN and path.name not in TOKENIZERS) or path.name.endswith(".bin.index.json"):
             continue
         if not str(path).isprintable() or "\\" in str(path) or str(path) == "manifest.json":
@@ -86,3 +86,15 @@ def _refuse_code(path: PurePosixPath) -> None:
         )
     if suffix in CODE:
         raise CodeRefused(f"{path} is code: remove it, if the model works without; a snapshot is data only. {DOWNLOAD}")
+
+
+def _refuse_link_out(root: Path, path: PurePosixPath) -> None:
+    """Also where the file would be left out: who links out of the folder did not mean it as a model's."""
+    if not (root / path).is_symlink():
+        return
+    try:
+        real = (root / path).resolve(strict=True)
+    except (OSError, RuntimeError):
+        raise PackError(f"{path} is a symlink to nothing: remove it, or get the file anew from where it came from") from None
+    if not real.is_relative_to(root):
+        raise CodeRefused(_LINK_OUT.format(path=path, real=real, root=root))

@@ -17,13 +17,12 @@ from pathlib import Path
 
 from snapshots.errors import SnapshotError
 from snapshots.facts import find_facts
-from snapshots.manifest import MANIFEST, Manifest, SnapshotFile, read_manifest
+from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, read_manifest
 from snapshots.model_folder import Source, sources
 from snapshots.store.disk import building, digests, path_of, publish
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
-CHUNK = 4 << 20  # bytes
 THREADS = 4  # hashing and copying release the interpreter lock
 
 
@@ -34,7 +33,7 @@ def pack(folder: Path, store: Path, progress: Progress | None = None) -> Manifes
     """
     files = sources(folder)
     known = _of_same_sizes(store, files)
-    if known is not None and tuple(_each(files, None, progress)) == known.files:
+    if known is not None and [file.sha256 for file in _each(files, None, progress)] == [file.sha256 for file in known.files]:
         return known
     with building(store, sum(source.size for source in files)) as work:
         copied = _each(files, work, progress)
@@ -92,12 +91,22 @@ def _one(source: Source, work: Path | None, count: Callable[[int], None]) -> Sna
 
 
 def _transfer(path: str, source: int, target: int | None, count: Callable[[int], None]) -> SnapshotFile:
-    digest, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(CHUNK))
-    while length := os.readv(source, [buffer]):
-        digest.update(buffer[:length])
-        written = 0
-        while target is not None and written < length:
-            written += os.write(target, buffer[written:length])
+    whole, chunks, size, buffer = hashlib.sha256(), list[str](), 0, memoryview(bytearray(CHUNK))
+    while length := _fill(source, buffer):
+        whole.update(buffer[:length])
+        if target is not None:
+            chunks.append(hashlib.sha256(buffer[:length]).hexdigest())
+            written = 0
+            while written < length:
+                written += os.write(target, buffer[written:length])
         size += length
         count(length)
-    return SnapshotFile(path=path, size=size, sha256=digest.hexdigest())
+    return SnapshotFile(path=path, size=size, sha256=whole.hexdigest(), chunks=tuple(chunks) if size > CHUNK else ())
+
+
+def _fill(source: int, buffer: memoryview) -> int:
+    """Read until the buffer is full or the file at its end; how much there is."""
+    length = 0
+    while length < len(buffer) and (more := os.readv(source, [buffer[length:]])):
+        length += more
+    return length

@@ -102,6 +102,10 @@ class FakeReplica(Changes):
     async def talk(self, request: FakeRequest) -> AsyncIterator[bytes]:
         """What a gate around vLLM says."""
         usage = f"5;2;{self.tokens}"
+        if request.path == "/v1/embeddings":
+            body = json.dumps({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]}).encode()
+            yield json_answer(200, body, "x-pilotlight-usage: 5;2;0\r\n")
+            return
         words = [f"w{n} " for n in range(self.tokens)]
         if not request.fields.get("stream"):
             self.emitted[request.request_id] = self.tokens

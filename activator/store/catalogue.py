@@ -50,6 +50,8 @@ async def _add_revision(connection: Connection, revision: Revision) -> None:
         revision.max_replicas,
         revision.idle_timeout_seconds,
         revision.slots,
+        revision.target_concurrency,
+        revision.weight_bytes,
     )
 
 

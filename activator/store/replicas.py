@@ -28,6 +28,7 @@ class ReplicaRecord:
     address: str
     phases: tuple[Phase, ...]
     reason: str
+    memory_bytes: int
     started_at: float
     ready_at: float | None
     stopped_at: float | None
@@ -43,6 +44,7 @@ class ReplicaRecord:
             replica.address,
             replica.place + replica.phases,
             replica.reason,
+            replica.memory_bytes,
             replica.started_at,
             replica.ready_at,
             replica.stopped_at,
@@ -54,7 +56,7 @@ async def put(connection: Connection, record: ReplicaRecord, now: float) -> None
     ages = [None if at is None else max(0.0, now - at) for at in (record.started_at, record.ready_at, record.stopped_at)]
     phases = json.dumps([phase.model_dump() for phase in record.phases])
     ids = (record.replica_id, record.org_id, record.revision_id, record.node_id)
-    await connection.execute(SQL["put_replica"], *ids, record.state, record.address, phases, record.reason, *ages)
+    await connection.execute(SQL["put_replica"], *ids, record.state, record.address, phases, record.reason, record.memory_bytes, *ages)
 
 
 async def load_alive(connection: Connection, now: float) -> list[Replica]:
@@ -68,6 +70,11 @@ async def cold_starts(connection: Connection, last: int) -> dict[str, Sequence[f
     for row in await connection.fetch(SQL["cold_starts"], last):
         found[row["revision_id"]].append(row["seconds"])
     return dict(found)
+
+
+async def memory(connection: Connection) -> dict[str, int]:
+    """Bytes that the newest measured replica of each revision took."""
+    return {row["revision_id"]: row["memory_bytes"] for row in await connection.fetch(SQL["memory"])}
 
 
 def _replica(row: Any, now: float) -> Replica:

@@ -3,11 +3,12 @@
 -- name: put_replica
 -- The row as the activator sees the replica now. Ages in seconds, not moments: only durations travel between hosts.
 -- A row that says stopped never says anything else again, whatever comes late.
-INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, address, phases, reason, started_at, ready_at, stopped_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8,
-        now() - make_interval(secs => $9::float8), now() - make_interval(secs => $10::float8), now() - make_interval(secs => $11::float8))
+INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, address, phases, reason, memory_bytes, started_at, ready_at, stopped_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9,
+        now() - make_interval(secs => $10::float8), now() - make_interval(secs => $11::float8), now() - make_interval(secs => $12::float8))
 ON CONFLICT (replica_id) DO UPDATE
 SET state = excluded.state, address = excluded.address, phases = excluded.phases, reason = excluded.reason,
+    memory_bytes = greatest(replicas.memory_bytes, excluded.memory_bytes),
     ready_at = coalesce(replicas.ready_at, excluded.ready_at), stopped_at = excluded.stopped_at
 WHERE replicas.state <> 'stopped'
 
@@ -25,3 +26,9 @@ FROM (SELECT revision_id, started_at, extract(epoch FROM ready_at - started_at):
       FROM replicas WHERE ready_at IS NOT NULL AND started_at > now() - interval '30 days') last
 WHERE nth <= $1
 ORDER BY revision_id, started_at
+
+-- name: memory
+-- What the newest measured replica of each revision took, in bytes.
+SELECT DISTINCT ON (revision_id) revision_id, memory_bytes
+FROM replicas WHERE memory_bytes > 0 AND started_at > now() - interval '30 days'
+ORDER BY revision_id, started_at DESC

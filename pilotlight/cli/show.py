@@ -1,8 +1,7 @@
-"""The commands that show something: ps, usage, and the waterfall of a cold start."""
+"""The commands that show something: ls, ps, usage, and the waterfall of a cold start."""
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pilotlight.cli.api import Api
+from pilotlight.cli.options import print_json
 from pilotlight.settings import Settings
 
 
@@ -18,48 +18,99 @@ def console() -> Console:
     return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
+def table(*columns: str) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, no_wrap=True, overflow="ignore")
+    return made
+
+
+def show_endpoints(settings: Settings, *, as_json: bool) -> None:
+    api = Api(settings.paths)
+    found = api.call("GET", "/endpoints")["data"]
+    if as_json:
+        print_json(found)
+        return
+    rows = table("endpoint", "task", "snapshot", "replicas", "idle after", "slots", "URL")
+    for row in found:
+        rows.add_row(
+            row["name"],
+            row["task"],
+            (row["digest"] or "")[7:19],
+            f"{row['min_replicas']}–{row['max_replicas']}",
+            f"{row['idle_timeout_seconds']:g} s",
+            str(row["slots"]),
+            f"{api.url}/e/{row['name']}/v1",
+        )
+    console().print(rows)
+
+
 def show_status(settings: Settings, *, as_json: bool) -> None:
     status = Api(settings.paths).call("GET", "/status")
     if as_json:
-        print(json.dumps(status))
+        print_json(status)
         return
     out = console()
-    table = _table("endpoint", "revision", "replica", "state", "in flight", "started in")
+    rows = table("endpoint", "revision", "demand", "replica", "state", "in flight", "memory")
+    rows.add_column("phases of its start, s")  # broken where the terminal is narrow
     for endpoint in status["endpoints"]:
         for revision in endpoint["revisions"]:
-            replicas = revision["replicas"] or [{}]
-            for replica in replicas:
-                took = sum(phase["seconds"] for phase in replica.get("phases", ()))
-                table.add_row(
-                    endpoint["name"],
-                    revision["revision_id"],
-                    replica.get("replica_id", "–"),
-                    replica.get("state", "at zero"),
-                    str(replica.get("in_flight", "")),
-                    f"{took:.2f} s" if took else "",
-                )
-    out.print(table)
+            for replica in revision["replicas"] or [{}]:
+                rows.add_row(endpoint["name"], revision["revision_id"], str(revision["demand"]), *_replica(replica, revision))
+    out.print(rows)
     for node in status["nodes"]:
-        environment = node["environment"]
-        out.print(
-            f"node {node['node_id']}: {environment['engine']} {environment['version']} on {environment['device']}, "
-            f"{node['standbys_ready']} standby ready"
-        )
+        out.print(_node(node))
 
 
-def show_usage(settings: Settings, name: str | None, limit: int, *, as_json: bool) -> None:
-    parameters: dict[str, Any] = {"limit": limit} | ({"endpoint": name} if name else {})
+def _replica(replica: dict[str, Any], revision: dict[str, Any]) -> tuple[str, ...]:
+    if not replica:
+        failure = revision.get("failure", "")
+        waits = "waits for room" if revision.get("waits_for_room") else "at zero"
+        return ("–", "cannot start" if failure else waits, "", "", failure)
+    phases = sorted(replica["phases"], key=lambda phase: phase["at"])
+    depth = f"{replica['in_flight']} of {replica['slots']}"
+    taken = replica.get("private_bytes", 0) + replica.get("kv_cache_bytes", 0)
+    told = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in phases)
+    return replica["replica_id"], replica["state"], depth, size(taken) if taken else "", told
+
+
+def _node(node: dict[str, Any]) -> str:
+    environment = node["environment"]
+    memory = f"{size(node['committed_bytes'])} of {size(node.get('budget_bytes') or node['memory_bytes'])} memory committed"
+    if node.get("standby_bytes"):
+        memory += f", a standby {size(node['standby_bytes'])}"
+    away = "" if node["connected"] else ", not connected"
+    reason = f" ({node['standby_reason']})" if node.get("standby_reason") else ""
+    return (
+        f"node {node['node_id']}: {environment['engine']} {environment['version']} on {environment['device']}, "
+        f"{node['standbys_ready']} standby ready{reason}, {memory}{away}"
+    )
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB", "MB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def show_usage(settings: Settings, name: str | None, limit: int, since: float | None, *, as_json: bool) -> None:
+    parameters: dict[str, Any] = {"limit": limit}
+    parameters |= {"endpoint": name} if name else {}
+    parameters |= {"since": since} if since is not None else {}
     usage = Api(settings.paths).call("GET", "/usage", params=parameters)
     if as_json:
-        print(json.dumps(usage))
+        print_json(usage)
         return
     print_usage(console(), usage)
 
 
 def print_usage(out: Console, usage: dict[str, Any]) -> None:
-    table = _table("request", "when", "start", "finish", "input", "cached", "output", "counted by", "cost, $")
+    rows = table("request", "when", "start", "finish", "input", "cached", "output", "counted by", "cost, $")
     for row in usage["rows"]:
-        table.add_row(
+        rows.add_row(
             row["event_id"][:13],
             row["admitted_at"][:19].replace("T", " "),
             row["start"],
@@ -70,23 +121,16 @@ def print_usage(out: Console, usage: dict[str, Any]) -> None:
             row["count_source"],
             str(row["cost"]),
         )
-    out.print(table)
+    out.print(rows)
 
 
 def print_waterfall(out: Console, phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
     """One bar a phase on a common axis. `phases`: name, at (monotonic seconds), seconds; the rest of the total is shown too."""
     begin = min((phase["at"] for phase in phases), default=0.0)
-    table = _table("phase", "seconds", "")
+    rows = table("phase", "seconds", "")
     for phase in sorted(phases, key=lambda phase: phase["at"]):
         offset = round((phase["at"] - begin) / total_seconds * width) if total_seconds else 0
         length = max(1, round(phase["seconds"] / total_seconds * width)) if total_seconds else 1
-        table.add_row(phase["name"], f"{phase['seconds']:.3f}", " " * min(offset, width) + "█" * min(length, width))
-    table.add_row("whole", f"{total_seconds:.3f}", "")
-    out.print(table)
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, no_wrap=True, overflow="ignore")
-    return table
+        rows.add_row(phase["name"], f"{phase['seconds']:.3f}", " " * min(offset, width) + "█" * min(length, width))
+    rows.add_row("whole", f"{total_seconds:.3f}", "")
+    out.print(rows)

@@ -6,65 +6,95 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-import typer
-
-from pilotlight.cli.api import Api, ApiError, Unreachable, message_of
+from pilotlight.cli.api import Api, ApiError
+from pilotlight.cli.options import say
 from pilotlight.settings import Settings
 
 KEY_SECONDS = 86_400.0  # a key made for this machine lives a day
+ANSWER_SECONDS = 600.0
+LEARN_SECONDS = 5.0  # the longest that routers may take to learn of a new key
+
+Message = dict[str, str]
+
+
+@dataclass
+class Took:
+    """What one answer took, filled in while it streams."""
+
+    begin: float = field(default_factory=time.monotonic)
+    first: float | None = None  # seconds until its first piece
+    start: str = ""
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.start} start, first token after {self.first or 0:.2f} s, request {self.request_id}"
+
+
+class Talker:
+    """Asks one endpoint, with the key given or one kept on this machine, which is made anew when it is no longer good."""
+
+    def __init__(self, settings: Settings, name: str, key: str) -> None:
+        self.api = Api(settings.paths)
+        self._name, self._given = name, key
+        self._kept = settings.paths.secrets / f"run-{name}.key"
+        self._made: float | None = None  # when we made the key, of the monotonic clock
+        self._key = key or (self._kept.read_text().strip() if self._kept.exists() else "") or self._make_key()
+
+    def stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
+        """The pieces of the answer. Raises ApiError with the server's own message.
+
+        1. A kept key that is no longer good is made anew, once.
+        2. A new key is pushed to the routers while we ask: a refusal of it is asked again, for LEARN_SECONDS.
+        """
+        while True:
+            try:
+                yield from self._stream(body, took)
+                return
+            except ApiError as error:
+                if error.status != 401 or self._given:
+                    raise
+                if self._made is None:  # 1
+                    self._key = self._make_key()
+                elif time.monotonic() - self._made > LEARN_SECONDS:
+                    raise
+                else:  # 2
+                    time.sleep(LEARN_SECONDS / 50)
+
+    def _stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
+        headers = {"authorization": f"Bearer {self._key}"}
+        path = f"/e/{self._name}/v1/chat/completions"
+        with self.api.stream("POST", path, json={**body, "stream": True}, headers=headers, timeout=ANSWER_SECONDS) as answer:
+            took.start = answer.headers.get("x-pilotlight-start", "")
+            took.request_id = answer.headers.get("x-request-id", "")
+            for text in pieces(answer.iter_lines()):
+                took.first = took.first or time.monotonic() - took.begin
+                yield text
+
+    def _make_key(self) -> str:
+        body = {"name": "pilotlight run", "expires_in_seconds": KEY_SECONDS}
+        made: str = self.api.call("POST", f"/endpoints/{self._name}/keys", json=body)["key"]
+        _keep(self._kept, made)
+        self._made = time.monotonic()
+        return made
 
 
 def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str) -> None:
     """Ask and stream. Raises ApiError with the server's own message."""
-    api = Api(settings.paths)
-    kept = settings.paths.secrets / f"run-{name}.key"
-    chosen = key or (kept.read_text().strip() if kept.exists() else "") or _make_key(api, name, kept)
-    try:
-        _stream(api, name, prompt, max_tokens, chosen)
-    except _Unauthorised:
-        if key:
-            raise
-        _stream(api, name, prompt, max_tokens, _make_key(api, name, kept))
+    took = Took()
+    talker = Talker(settings, name, key)
+    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens, "temperature": 0}
+    for text in talker.stream(body, took):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    print()
+    say(str(took))
 
 
-class _Unauthorised(ApiError):
-    """The key is not, or no longer, good for this endpoint."""
-
-
-def _make_key(api: Api, name: str, kept: Path) -> str:
-    made: str = api.call("POST", f"/endpoints/{name}/keys", json={"name": "pilotlight run", "expires_in_seconds": KEY_SECONDS})["key"]
-    kept.touch(mode=0o600)
-    kept.write_text(made)
-    return made
-
-
-def _stream(api: Api, name: str, prompt: str, max_tokens: int, key: str) -> None:
-    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens, "temperature": 0, "stream": True}
-    begin = time.monotonic()
-    first: float | None = None
-    try:
-        with api.http.stream(
-            "POST", f"/e/{name}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}, timeout=600
-        ) as answer:
-            if not answer.is_success:
-                answer.read()
-                raise (_Unauthorised if answer.status_code == 401 else ApiError)(message_of(answer))
-            for text in _pieces(answer.iter_lines()):
-                first = first or time.monotonic() - begin
-                sys.stdout.write(text)
-                sys.stdout.flush()
-            print()
-            start = answer.headers.get("x-pilotlight-start", "")
-            typer.echo(f"{start} start, first token after {first or 0:.2f} s, request {answer.headers.get('x-request-id', '')}", err=True)
-    except httpx.HTTPError as error:
-        raise Unreachable(f"the connection to {api.url} broke: {error}") from None
-
-
-def _pieces(lines: Iterator[str]) -> Iterator[str]:
+def pieces(lines: Iterator[str]) -> Iterator[str]:
     """The text of each streamed chunk. Raises ApiError for an error in the stream."""
     for line in lines:
         if line.startswith("data: ") and line != "data: [DONE]":
@@ -74,3 +104,8 @@ def _pieces(lines: Iterator[str]) -> Iterator[str]:
             for choice in data.get("choices", ()):
                 if text := choice.get("delta", {}).get("content"):
                     yield text
+
+
+def _keep(file: Path, key: str) -> None:
+    file.touch(mode=0o600)
+    file.write_text(key)

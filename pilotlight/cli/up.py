@@ -26,8 +26,10 @@ import httpx
 import typer
 
 from pilotlight import keys, tls
+from pilotlight.cli.options import FAILED, OK, UNREACHABLE, explain_os_error, one_line
+from pilotlight.cli.ports import PortTaken, need_port
 from pilotlight.database import embedded
-from pilotlight.database.errors import DatabaseError
+from pilotlight.database.errors import DatabaseError, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
 from pilotlight.settings import Settings
@@ -35,6 +37,7 @@ from pilotlight.settings import Settings
 PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
 STOP_SECONDS = {"router": 40.0, "router.admin": 5.0, "router.ledger": 10.0, "activator": 45.0}
 PR_SET_PDEATHSIG = 1
+GIVE_UP_DEATHS = 3  # of one process in a row, before all of them once ran
 
 
 class UpError(Exception):
@@ -48,7 +51,7 @@ class Child:
         self.module = module
         self._settings = settings
         self._stopping = False
-        self._deaths = 0
+        self.deaths = 0  # in a row, each soon after its start
         self.process = self._start()
         self._watch = asyncio.ensure_future(self._supervise())
 
@@ -70,8 +73,8 @@ class Child:
             await _ended(self.process)
             if self._stopping:
                 return
-            self._deaths = 1 if time.monotonic() - began > 30 else self._deaths + 1
-            pause = min(5.0, 0.05 * 2**self._deaths)
+            self.deaths = 1 if time.monotonic() - began > 30 else self.deaths + 1
+            pause = min(5.0, 0.05 * 2**self.deaths)
             typer.echo(f"{self.module} ended ({self.process.wait()}); starting it again in {pause:g} s, see its log", err=True)
             await asyncio.sleep(pause)
             if self._stopping:
@@ -102,10 +105,11 @@ class Installation:
         self.url = f"https://{settings.router.host}:{settings.router.port}"
 
     async def start(self) -> None:
-        """Returns once the router answers. Raises UpError, DatabaseError, OSError; call `stop` in any case."""
+        """Returns once the router answers. Raises UpError, PortTaken, DatabaseError, OSError; call `stop` in any case."""
         paths = self._settings.paths
         paths.make()
         self._lock = _only_one(paths.run / "up.lock")
+        need_port(self._settings.router.host, self._settings.router.port)
         keys.ensure_pepper(paths)
         keys.ensure_admin_key(paths)
         tls.ensure(paths, [self._settings.router.host])
@@ -147,9 +151,13 @@ class Installation:
                 with contextlib.suppress(httpx.HTTPError):
                     if (await client.get("/readyz")).is_success and (await client.get("/api/v1/status")).is_success:
                         return
-                router = self.children[-1].process
-                if router.poll() not in (None, 0) or time.monotonic() > deadline:
-                    raise UpError(f"the router does not answer at {self.url}: {_last_words(self._settings.paths.logs / 'router.log')}")
+                for child in self.children:
+                    if child.deaths >= GIVE_UP_DEATHS:
+                        log = paths.logs / f"{child.module}.log"
+                        raise UpError(f"{child.module} does not stay up; the end of {log}: {_last_words(log)}")
+                if time.monotonic() > deadline:
+                    log = paths.logs / "router.log"
+                    raise UpError(f"the router does not answer at {self.url} after {seconds:g} s; the end of {log}: {_last_words(log)}")
                 await asyncio.sleep(0.05)
 
 
@@ -189,13 +197,17 @@ async def _run(settings: Settings) -> int:
             starting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await starting
-    except (UpError, DatabaseError, OSError, keys.SecretError) as error:
-        say(str(error))
-        return 1
+    except OSError as error:
+        say(explain_os_error(error))
+        return FAILED
+    except (UpError, PortTaken, DatabaseError, keys.SecretError, tls.NameRefused) as error:
+        say(one_line(str(error)))
+        return UNREACHABLE if isinstance(error, Unreachable) else FAILED
     finally:
-        say("stopping")
+        if installation.children:
+            say("stopping")
         await installation.stop()
-    return 0
+    return OK
 
 
 def say(text: str) -> None:

@@ -10,6 +10,7 @@ from starlette.routing import Mount
 from router.admin.access import RequireAdminKey, on_crash, on_http_exception, on_router_error
 from router.admin.endpoints import Endpoints
 from router.admin.keys import Keys
+from router.admin.prices import Prices
 from router.admin.store import AdminStore
 from router.admin.usage import Usage
 from router.errors import RouterError
@@ -17,7 +18,8 @@ from router.errors import RouterError
 
 def make_app(*, store: AdminStore, activator: str, admin_key: str, pepper: bytes) -> Starlette:
     """`activator` is its frame address."""
-    routes = Endpoints(store, activator=activator).routes() + Keys(store, pepper=pepper).routes() + Usage(store).routes()
+    routes = Endpoints(store, activator=activator).routes() + Keys(store, pepper=pepper).routes()
+    routes += Prices(store).routes() + Usage(store).routes()
     return Starlette(
         routes=[Mount("/api/v1", routes=routes)],
         middleware=[Middleware(RequireAdminKey, key=admin_key)],

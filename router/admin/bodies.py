@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import time
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from starlette.requests import Request
@@ -14,6 +17,7 @@ from runtime.wire import Task
 MAX_BODY_BYTES = 1 << 20
 ENDPOINT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # a DNS label: the endpoint is also https://NAME.DOMAIN
 TEN_YEARS = 10 * 365 * 86400
+CLOCKS_DIFFER_SECONDS = 60.0
 
 
 class Body(BaseModel):
@@ -57,39 +61,108 @@ class KeyBody(Body):
     expires_in_seconds: float | None = Field(None, gt=0, le=TEN_YEARS)
 
 
+def _iso(value: str) -> datetime | None:
+    """In UTC, which it also is where it does not say; None: it is none."""
+    try:
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unix(value: object) -> object:
+    if not isinstance(value, str) or "-" not in value:
+        return value
+    moment = _iso(value)
+    if moment is None:
+        raise ValueError("must be Unix seconds or an ISO 8601 time")
+    return moment.timestamp()
+
+
+Moment = Annotated[float, BeforeValidator(_unix), Field(ge=0, lt=253402300800)]
+"""Unix seconds, before the year 10000; also taken as ISO 8601."""
+
+
 class UsageQuery(Body):
     """The query of GET /api/v1/usage"""
 
     endpoint: str | None = None
     limit: int = Field(100, ge=1, le=1000)
-    since: float | None = None  # Unix seconds; also taken as ISO 8601
+    since: Moment | None = None
 
-    @field_validator("since", mode="before")
+
+class ExportQuery(Body):
+    """The query of GET /api/v1/usage/export"""
+
+    format: Literal["csv", "jsonl"] = "csv"
+    endpoint: str | None = None
+    since: Moment | None = None
+    until: Moment | None = None  # rows admitted before it
+
+    @field_validator("until")
     @classmethod
-    def _from_iso(cls, value: str) -> float | str:
-        try:
-            moment = datetime.fromisoformat(value) if "-" in value else None
-        except ValueError:
-            raise ValueError("must be Unix seconds or an ISO 8601 time") from None
+    def _not_before_since(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and value < (info.data.get("since") or value):
+            raise ValueError("must not be before since")
+        return value
+
+
+def _money(value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise ValueError("must be a number, or a number as text")
+    return value
+
+
+Dollars = Annotated[Decimal, BeforeValidator(_money), Field(ge=0, le=1_000_000, max_digits=20, decimal_places=10)]
+
+
+class PriceBody(Body):
+    """PUT /api/v1/endpoints/NAME/prices: dollars a million tokens"""
+
+    input_per_million: Dollars
+    cached_per_million: Dollars
+    output_per_million: Dollars
+    valid_from: datetime | None = None  # ISO 8601, UTC unless it says otherwise; none: from now on
+
+    @field_validator("valid_from", mode="before")
+    @classmethod
+    def _moment(cls, value: object) -> datetime | None:
+        if value is None:
+            return None
+        moment = _iso(value) if isinstance(value, str) else None
         if moment is None:
-            return value
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            raise ValueError("must be an ISO 8601 time")
+        if moment.timestamp() < time.time() - CLOCKS_DIFFER_SECONDS:
+            raise ValueError("must not be in the past: what was used has its price")
+        return moment
 
 
 Given = TypeVar("Given", bound=Body)
 
 
-async def read_body(request: Request, model: type[Given]) -> Given:
-    """The request's body as `model`. Raises BadRequest, BodyTooLarge."""
+async def read_body(request: Request, model: type[Given], *, exact: bool = False) -> Given:
+    """The request's body as `model`; `exact`: its numbers as Decimal, to the last digit sent. Raises BadRequest, BodyTooLarge."""
     data = b""
     async for piece in request.stream():
         data += piece
         if len(data) > MAX_BODY_BYTES:
             raise BodyTooLarge(f"the body has more than {MAX_BODY_BYTES} bytes")
     try:
-        return model.model_validate_json(data or b"{}")
+        return model.model_validate(_decimals(data)) if exact else model.model_validate_json(data or b"{}")
     except ValidationError as error:
         raise bad_request(error) from error
+
+
+def _decimals(data: bytes) -> Any:
+    """JSON with no float in it. Raises BadRequest."""
+    try:
+        return json.loads(data or b"{}", parse_float=Decimal, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
 
 
 def read_query(request: Request, model: type[Given]) -> Given:

@@ -1,4 +1,4 @@
-"""What the admin API asks of Postgres, one method a statement of `sql/`. Only keys are written here.
+"""What the admin API asks of Postgres, one method a statement of `sql/`. Only keys and prices are written here.
 
 The failure to survive: Postgres away. Each method then raises `Unavailable` at once (503 with Retry-After), and the next
 request finds a fresh connection. Endpoints and revisions are the activator's to write; this only reads them.
@@ -7,8 +7,8 @@ request finds a fresh connection. Endpoints and revisions are the activator's to
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,11 +16,13 @@ from typing import Any
 
 from asyncpg.pool import PoolConnectionProxy
 
-from router.errors import Unavailable
-from router.ledger.postgres import AWAY, POISON, Database, read_sql
+from router.errors import NotFound, Unavailable
+from router.ledger.postgres import AWAY, POISON, STATEMENT_SECONDS, Database, read_sql
 
 _SQL = {path.stem: read_sql(path.parent, path.stem) for path in (Path(__file__).parent / "sql").glob("*.sql")}
 JSON_COLUMNS = ("route", "engine_args", "phases")
+PAGE_ROWS = 500
+SLOW_SECONDS = 60.0  # an export whose client reads nothing for so long is ended by Postgres
 
 Row = dict[str, Any]
 
@@ -59,6 +61,40 @@ class AdminStore:
         totals = await self._fetch_one("sum_usage", org_id, endpoint_id, since)
         return rows, totals or {}
 
+    async def export_usage(
+        self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None
+    ) -> AsyncGenerator[list[Row], None]:
+        """Pages of at most PAGE_ROWS rows, oldest first, all of one moment, from a cursor in Postgres. Close it: aclosing()."""
+        limits = {"statement_timeout": STATEMENT_SECONDS, "idle_in_transaction_session_timeout": SLOW_SECONDS}
+        with _unavailable():
+            connection = await self._database.connect("export", **{name: f"{seconds:.0f}s" for name, seconds in limits.items()})
+        try:
+            with _unavailable():
+                await connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor = await connection.cursor(_SQL["export_usage"], org_id, endpoint_id, since, until)
+            while True:
+                with _unavailable():
+                    records = await cursor.fetch(PAGE_ROWS, timeout=STATEMENT_SECONDS)
+                if not records:
+                    return
+                yield [plain(dict(record)) for record in records]
+        finally:
+            connection.terminate()
+
+    async def create_price(
+        self, *, price_id: str, org_id: str, endpoint_id: str, input: Decimal, cached: Decimal, output: Decimal, valid_from: datetime | None
+    ) -> Row:
+        row = await self._fetch_one("create_price", price_id, org_id, endpoint_id, input, cached, output, valid_from)
+        assert row is not None  # INSERT … RETURNING
+        return row
+
+    async def prices(self, endpoint_id: str) -> list[Row]:
+        """An endpoint's own, newest first."""
+        return await self._fetch("list_prices", endpoint_id)
+
+    async def price_now(self, endpoint_id: str, *, org_id: str) -> Row | None:
+        return await self._fetch_one("find_price", endpoint_id, org_id)
+
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
         return await self._fetch_one("find_request", event_id, org_id)
 
@@ -72,13 +108,29 @@ class AdminStore:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[PoolConnectionProxy]:
-        try:
+        with _unavailable():
             async with self._database.connection() as connection:
                 yield connection
-        except POISON:
-            raise
-        except AWAY as error:
-            raise Unavailable("the database is away for the moment: try again", retry_after=2.0) from error
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except POISON:
+        raise
+    except AWAY as error:
+        raise Unavailable("the database is away for the moment: try again", retry_after=2.0) from error
+
+
+async def find_endpoint_id(store: AdminStore, name: str | None, *, org_id: str) -> str | None:
+    """Of the endpoint that usage is asked of; None: of all. Raises NotFound, Unavailable."""
+    if name is None:
+        return None
+    endpoint_id = await store.endpoint_id(name, org_id=org_id) if "\0" not in name else None
+    if endpoint_id is None:
+        raise NotFound(f"there is no endpoint {name!r}: GET /api/v1/endpoints lists them", param="endpoint")
+    return endpoint_id
 
 
 def plain(row: Row) -> Row:

@@ -11,7 +11,8 @@ from starlette.routing import Route
 
 from router.admin.bodies import UsageQuery, read_query
 from router.admin.endpoints import ORG
-from router.admin.store import AdminStore
+from router.admin.export import Export
+from router.admin.store import AdminStore, find_endpoint_id
 from router.errors import NotFound
 
 
@@ -22,17 +23,14 @@ class Usage:
     def routes(self) -> list[Route]:
         return [
             Route("/usage", self.list, methods=["GET"]),
+            Route("/usage/export", Export(self._store), methods=["GET"]),
             Route("/requests/{event_id}", self.get, methods=["GET"]),
         ]
 
     async def list(self, request: Request) -> JSONResponse:
         """Rows up to `limit`, and totals over all that match."""
         query = read_query(request, UsageQuery)
-        endpoint_id = None
-        if query.endpoint is not None:
-            endpoint_id = await self._store.endpoint_id(query.endpoint, org_id=ORG) if "\0" not in query.endpoint else None
-            if endpoint_id is None:
-                raise NotFound(f"there is no endpoint {query.endpoint!r}: GET /api/v1/endpoints lists them", param="endpoint")
+        endpoint_id = await find_endpoint_id(self._store, query.endpoint, org_id=ORG)
         rows, totals = await self._store.usage(org_id=ORG, endpoint_id=endpoint_id, since=query.since, limit=query.limit)
         return JSONResponse({"rows": rows, "totals": totals, "has_more": totals["requests"] > len(rows)})
 

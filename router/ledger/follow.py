@@ -50,7 +50,8 @@ class Follower:
             await self.read()
             await asyncio.sleep(LINGER_SECONDS)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._awake.wait(), max(scan_at - time.monotonic(), 0))
+                async with asyncio.timeout(max(scan_at - time.monotonic(), 0)):  # not wait_for: on Python 3.11 it may lose a cancellation
+                    await self._awake.wait()
             self._awake.clear()
 
     async def finish(self) -> None:

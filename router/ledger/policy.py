@@ -50,7 +50,8 @@ class Policies:
         outage = Outage("ledger.policy")
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), RELOAD_SECONDS)
+                async with asyncio.timeout(RELOAD_SECONDS):
+                    await self._stale.wait()
             self._stale.clear()
             await self._publish(await until_done(outage, self._load))
 

@@ -28,7 +28,8 @@ STATEMENT_SECONDS = 30.0  # a statement that takes longer is an outage: all of o
 
 POISON = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)  # these values will never be accepted: trying again is no use
 AWAY = (OSError, TimeoutError, DatabaseError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# POISON is in AWAY, too: look for it first. All else that is in AWAY may pass: try again later.
+# POISON is in AWAY, too: look for it first. All else that is in AWAY may pass: try again later. InternalClientError is what asyncpg
+# raises where a connection is cut while a statement runs on it.
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -78,11 +79,12 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._making = asyncio.Lock()
 
-    async def connect(self) -> asyncpg.Connection:
-        """A connection of one's own, for LISTEN. Raises one of AWAY."""
+    async def connect(self, purpose: str, **limits: str) -> asyncpg.Connection:
+        """A connection of one's own, for what lasts longer than a statement. `limits`: settings of its session. Raises one of AWAY."""
         where = dsn(self._settings)
+        named = {"application_name": f"pilotlight {self._application} {purpose}"}
         try:
-            return await asyncpg.connect(where, timeout=5, server_settings={"application_name": f"pilotlight {self._application} listen"})
+            return await asyncpg.connect(where, timeout=5, server_settings=named | limits)
         except ValueError as error:
             raise unreachable(where, error) from error
 
@@ -122,7 +124,7 @@ class Listener:
                 await asyncio.sleep(outage.failed(error))
 
     async def _listen(self, outage: Outage) -> None:
-        connection = await self._database.connect()
+        connection = await self._database.connect("listen")
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         try:
@@ -133,7 +135,8 @@ class Listener:
                 call()
             while not ended.is_set():
                 try:
-                    await asyncio.wait_for(ended.wait(), self.PROBE_SECONDS)
+                    async with asyncio.timeout(self.PROBE_SECONDS):
+                        await ended.wait()
                 except TimeoutError:
                     await connection.execute("SELECT 1", timeout=5)
             raise ConnectionResetError("the connection that listened has ended")

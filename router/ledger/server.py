@@ -32,7 +32,8 @@ class LedgerServer:
     async def greet(self, stream: FrameStream[ToLedger]) -> None:
         """One connection, from its hello to its end."""
         try:
-            hello = await asyncio.wait_for(stream.receive(), HELLO_SECONDS)
+            async with asyncio.timeout(HELLO_SECONDS):
+                hello = await stream.receive()
             if not isinstance(hello, WorkerHello):
                 return
             await self._serve(stream, hello)
@@ -58,12 +59,14 @@ class LedgerServer:
         try:
             while True:
                 try:
-                    policy = await asyncio.wait_for(self._policies.newer_than(version), HEARTBEAT_SECONDS)
+                    async with asyncio.timeout(HEARTBEAT_SECONDS):
+                        policy = await self._policies.newer_than(version)
                     version = policy.version
                     stream.send(policy)
                 except TimeoutError:
                     stream.send(Alive())
-                await asyncio.wait_for(stream.drain(), SLOW_SECONDS)
+                async with asyncio.timeout(SLOW_SECONDS):
+                    await stream.drain()
         except (TimeoutError, ConnectionError):
             pass  # it reads nothing, or is gone: `_serve` sees the end
         finally:

@@ -78,7 +78,8 @@ class Settler:
         outage = Outage("ledger.journal")
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._journal.wait(), LOOK_AGAIN_SECONDS if self._join.is_waiting else None)
+                async with asyncio.timeout(LOOK_AGAIN_SECONDS if self._join.is_waiting else None):
+                    await self._journal.wait()
             self._journal.clear()
             await self._look_up(outage)
             self._looking = self._join.is_waiting

@@ -1,9 +1,10 @@
 """Step 12, the worker's side: an append-only file of records, durable before anything is answered.
 
-`open` and `end` are one `write` each; a thread syncs whole groups with one `fdatasync`, opens at once, ends within
-END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn line is cut off again;
-opens raise SpoolFull, ends wait in memory, so what runs can finish), a disk that will not sync (a new file is begun, and
-opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files later).
+An `open` is written at once. An `end` is written with the next `open`, or by `flush`, which comes before the bytes it must
+precede. A thread syncs whole groups with one `fdatasync`: the first open at once, those that came meanwhile together, ends
+within END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn line is cut off
+again; opens raise SpoolFull, ends wait in memory, so what runs can finish), a disk that will not sync (a new file is begun,
+and opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files later).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from pilotlight.files import sync_folder
 from router.errors import SpoolFull
 
 ROTATE_BYTES = 16 << 20
-END_SYNC_SECONDS = 0.004
+END_SYNC_SECONDS = 0.003
+GATHER_SECONDS = 0.001  # between two syncs while opens keep coming: a sync costs as much as a request
 TELL_SECONDS = 0.1  # news for the ledger is gathered so long
 RETRY_SECONDS = 1.0
 
@@ -70,7 +72,8 @@ class Spool:
         self._refusing = False
         self._written = self._opened = self.synced = 0  # lines: in all, up to the last open, durable
         self._waiting: list[tuple[int, Callable[[], None]]] = []
-        self._late: deque[bytes] = deque()  # ends the disk had no room for
+        self._ends: deque[bytes] = deque()  # not written yet
+        self._full = False  # the disk had no room for them
         self._jobs: queue.SimpleQueue[_Sync | None] = queue.SimpleQueue()
         self._syncing = False
         self._end_timer: asyncio.TimerHandle | None = None
@@ -85,26 +88,24 @@ class Spool:
         if self._refusing:
             raise _full("cannot be synced")
         try:
-            self._write_late()
-            self._append(line)
+            self._append(b"".join((*self._ends, line)), 1 + len(self._ends))
         except OSError as error:
+            self._write_ends()  # they are smaller, and matter more
             raise _full(error.strerror or str(error)) from error
+        self._ends.clear()
         self._opened = self._written
         self._ask()
         return self._opened
 
     def end(self, line: bytes) -> None:
-        """Write an end record; where the disk has no room, later."""
-        try:
-            self._write_late()
-            self._append(line)
-        except OSError as error:
-            if not self._late:
-                log.error("the spool takes no more; new requests are refused", action="spool_full", reason=str(error))
-                self._loop.call_later(RETRY_SECONDS, self._retry_late)
-            self._late.append(line)
-            return
+        """Take an end record; it is in the file after the next `open` or `flush`, where the disk has no room, later."""
+        self._ends.append(line)
         self._ask_soon()
+
+    def flush(self) -> None:
+        """Write the ends. Before the last byte of the answers they are of."""
+        if self._ends and not self._full:
+            self._write_ends()
 
     def when_synced(self, number: int, callback: Callable[[], None]) -> None:
         """Call once line `number` is durable (later, from the loop)."""
@@ -118,7 +119,7 @@ class Spool:
 
     def close(self) -> None:
         """Make all durable and stop the thread. Blocks for one sync: only when the loop has nothing else to do."""
-        self._retry_late()
+        self._write_ends()
         if self._file is not None:
             self._retire()
         self._jobs.put(self._job())
@@ -128,16 +129,17 @@ class Spool:
 
     # Writing
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, data: bytes, lines: int) -> None:
+        """All of it or, raising OSError, nothing."""
         file = self._file
-        if file is None or file.size + len(line) > ROTATE_BYTES:
+        if file is None or file.size + len(data) > ROTATE_BYTES:
             file = self._rotate()
-        written = self._write(file.descriptor, line)
-        if written != len(line):
+        written = self._write(file.descriptor, data)
+        if written != len(data):
             self._cut(file)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file.size += written
-        self._written += 1
+        self._written += lines
 
     def _rotate(self) -> _File:
         name = f"{self._worker_id}.{self._number}.jsonl"
@@ -162,16 +164,31 @@ class Spool:
         except OSError:
             self._retire()
 
-    def _write_late(self) -> None:
-        while self._late:
-            self._append(self._late[0])
-            self._late.popleft()
+    def _write_ends(self) -> None:
+        """All at once; where the disk has no room for all, as many as go."""
+        ends = self._ends
+        while ends:
+            try:
+                self._append(b"".join(ends), len(ends))
+                ends.clear()
+            except OSError:
+                try:
+                    self._append(ends[0], 1)
+                    ends.popleft()
+                except OSError as error:
+                    self._has_no_room(error)
+                    return
+        self._full = False
 
-    def _retry_late(self) -> None:
-        try:
-            self._write_late()
-        except OSError:
-            self._loop.call_later(RETRY_SECONDS, self._retry_late)
+    def _has_no_room(self, error: OSError) -> None:
+        if not self._full:
+            self._full = True
+            log.error("the spool takes no more; new requests are refused", action="spool_full", reason=str(error))
+            self._loop.call_later(RETRY_SECONDS, self._retry_ends)
+
+    def _retry_ends(self) -> None:
+        self._full = False
+        self._write_ends()
         self._ask_soon()
 
     # Syncing
@@ -192,8 +209,13 @@ class Spool:
 
     def _ask_late(self) -> None:
         self._end_timer = None
+        self.flush()
         if self._written > self.synced:
             self._ask()
+
+    def _ask_again(self) -> None:
+        self.flush()
+        self._jobs.put(self._job())
 
     def _sync_for_ever(self) -> None:
         """The thread. It alone closes files."""
@@ -214,17 +236,19 @@ class Spool:
                 pass  # the loop is closed: the process is ending
 
     def _done(self, job: _Sync, error: OSError | None) -> None:
-        self._syncing = False
         self.synced = job.target
+        self.flush()  # before the answers that now go out
         if error is not None:
             self._unsynced(job, error)
         due = [callback for number, callback in self._waiting if number <= job.target]
         if due:
             self._waiting = [entry for entry in self._waiting if entry[0] > job.target]
         if self._opened > job.target:
-            self._ask()
-        elif self._written > job.target:
-            self._ask_soon()
+            self._loop.call_later(GATHER_SECONDS, self._ask_again)
+        else:
+            self._syncing = False
+            if self._written > job.target:
+                self._ask_soon()
         if self._file is not None:
             self._grown[self._file.name] = self._file.size
         if self._tell_timer is None:

@@ -2,6 +2,7 @@
 
     sha256-<64 hex>/     whole, synced, immutable
     .new-…/              at work, or left by a kill: removed by the next who builds
+    .pull-sha256-…/      being pulled, or left by a kill: the next who pulls that digest goes on with it (`partial.py`)
     .lock                held, shared, by those at work
 
 A snapshot appears by one rename after its last sync, so that kill -9, power loss or a full disk leave all of it or nothing.
@@ -23,6 +24,7 @@ from snapshots.errors import NotStored, StoreFull
 from snapshots.manifest import digest_of_folder, folder_name
 
 UNFINISHED = ".new-"
+PULLED = ".pull-"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -53,18 +55,18 @@ def building(store: Path, size: int) -> Iterator[Path]:
     lock = os.open(store / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _remove_leftovers(store, lock)
-        free = shutil.disk_usage(store).free
-        if size > free:
-            raise StoreFull(_full(store, size, free))
+        left = free(store)
+        if size > left:
+            raise StoreFull(no_room(store, size, left))
         work = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=store))
         try:
             yield work
         except OSError as error:
             if error.errno in FULL:
-                raise StoreFull(_full(store, size, free)) from error
+                raise StoreFull(no_room(store, size, left)) from error
             raise
         finally:
-            _remove(work)
+            remove_folder(work)
     finally:
         os.close(lock)
 
@@ -91,18 +93,25 @@ def _remove_leftovers(store: Path, lock: int) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         for leftover in store.glob(f"{UNFINISHED}*"):
-            _remove(leftover)
+            remove_folder(leftover)
     except BlockingIOError:
         pass
     fcntl.flock(lock, fcntl.LOCK_SH)
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of ours, read-only or not, as far as that is possible."""
     for parent, _, _ in os.walk(folder):
         Path(parent).chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _full(store: Path, size: int, free: int) -> str:
+def free(folder: Path) -> int:
+    """Bytes left on the disk of a folder. Raises OSError."""
+    return shutil.disk_usage(folder).free
+
+
+def no_room(store: Path, size: int, left: int) -> str:
+    """What a StoreFull says. Sizes in bytes."""
     remedy = "remove snapshots (`pilotlight snapshot ls`) or use another disk"
-    return f"{store} has {free / 1e9:.2f} GB free, the snapshot needs {size / 1e9:.2f} GB: {remedy}"
+    return f"{store} has {left / 1e9:.2f} GB free, the snapshot needs {size / 1e9:.2f} GB: {remedy}"

@@ -7,6 +7,8 @@ speaks the frames. What Postgres must hold in the end is computed here, in fract
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import os
 import random
@@ -204,6 +206,7 @@ def installation() -> Iterator[Bench]:
 def bench(installation: Bench) -> Iterator[Bench]:
     """Each test begins with no usage, no spool and no process."""
     installation.sql("TRUNCATE usage, engine_journal, keys")
+    installation.sql("DELETE FROM prices WHERE endpoint_id IS NOT NULL")
     yield installation
     for process in installation.processes:
         process.kill()
@@ -457,6 +460,178 @@ def test_usage_over_the_admin_api_is_what_postgres_holds(bench: Bench) -> None:
             assert (await client.get("/status")).status_code == 503, "no activator runs here"
 
     bench.runner.run(scene())
+    worker.close()
+
+
+def test_a_new_price_counts_at_once_and_never_for_what_was_settled(bench: Bench) -> None:
+    worker = Worker(bench.paths)
+    bench.ledger()
+    bench.spawn("router.admin")
+    prices = {"input_per_million": "1.0000000001", "cached_per_million": 0.1, "output_per_million": "12345.0123456789"}
+    told = {"input_tokens": 1_000_000, "cached_tokens": 0, "output_tokens": 1_000_000, "count_source": "engine"}
+
+    def settled() -> dict[str, Any]:
+        event_id = worker.open()
+        worker.end(event_id, **told)
+        return dict(bench.until(lambda: bench.row(event_id), "it is settled"))
+
+    before = settled()
+    running = worker.open()  # admitted under the old price, settled under the new one
+
+    async def scene() -> tuple[dict[str, Any], dict[str, Any]]:
+        async with admin_client(bench) as client:
+            await answering(client)
+            assert (await client.get("/endpoints/test/prices")).json()["in_force"]["input_per_million"] == "0.1000000000"
+            made = await client.put("/endpoints/test/prices", json=prices)
+            assert made.status_code == 201, made.text
+            later = await client.put("/endpoints/test/prices", json=prices | {"valid_from": "2999-01-01T00:00:00+01:00"})
+            assert later.json()["valid_from"] == "2998-12-31T23:00:00+00:00"
+            return made.json(), (await client.get("/endpoints/test/prices")).json()
+
+    made, listed = bench.runner.run(scene())
+    assert (made["input_per_million"], made["cached_per_million"]) == ("1.0000000001", "0.1000000000")
+    assert [row["version"] for row in listed["data"]] == [made["version"] + 1, made["version"]]
+    assert listed["in_force"]["version"] == made["version"]
+    after = settled()
+    assert (after["price_version"], after["cost"]) == (made["version"], Decimal("12346.0123456790"))
+    worker.end(running, **told)
+    row = bench.until(lambda: bench.row(running), "the one that ran meanwhile is settled")
+    assert (row["price_version"], row["cost"]) == (before["price_version"], before["cost"]) == (1, Decimal("0.5"))
+    unchanged = bench.row(before["event_id"])
+    assert unchanged is not None and dict(unchanged) == before, "what was billed stays as it was"
+    worker.close()
+
+
+MANY = """
+INSERT INTO usage (event_id, org_id, endpoint_id, key_id, path, streamed, status, finish, start, admitted_at, hold_ms, first_byte_ms, total_ms,
+                   phases, input_tokens, cached_tokens, output_tokens, count_source, price_version, cost)
+SELECT 'e' || lpad(n::text, 6, '0'), 'default', CASE n % 5 WHEN 0 THEN 'ep_test' ELSE 'ep_other' END, 'k',
+       CASE n % 7 WHEN 0 THEN '=HYPERLINK("http://x","' || n || '")' ELSE '/v1/completions' END, n % 2 = 0, 200, 'complete', 'cold',
+       to_timestamp(1700000000 + n), 1.5, NULL, 2.5, '[{"name":"load","at":1.0,"seconds":0.25}]', n, 0, 2 * n, 'engine', 1, n * 0.0000000001
+FROM generate_series(1, $1::integer) AS n
+"""
+
+
+def test_an_export_is_whole_exact_and_takes_no_memory_that_grows_with_it(bench: Bench) -> None:
+    count = 50_000
+    bench.sql(MANY, count)
+    admin = bench.spawn("router.admin")
+
+    def memory() -> int:
+        return int(Path(f"/proc/{admin.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    async def export(client: httpx.AsyncClient, **query: Any) -> tuple[str, int]:
+        """(all of it, the most memory the process had meanwhile)."""
+        pieces, most = [], 0
+        async with client.stream("GET", "/usage/export", params=query) as answer:
+            assert answer.status_code == 200
+            async for piece in answer.aiter_text():
+                pieces.append(piece)
+                most = max(most, memory())
+        return "".join(pieces), most
+
+    async def scene() -> None:
+        async with admin_client(bench) as client:
+            await answering(client)
+            await export(client, since=1700000000 + count - 1000)
+            await export(client, since=1700000000 + count - 1000, format="jsonl")
+            before = memory()
+            text, most_csv = await export(client)
+            lines, most_jsonl = await export(client, format="jsonl")
+            listed = (await client.get("/usage", params={"limit": 1})).json()["rows"][0]
+            some, _ = await export(client, endpoint="test", since="2023-11-14T22:13:30Z", until=1700000021)
+        rows = list(csv.DictReader(io.StringIO(text)))
+        parsed = [json.loads(line) for line in lines.splitlines()]
+        assert len(rows) == len(parsed) == count and list(rows[0]) == list(listed) and list(parsed[0]) == [*listed, "phases"]
+        assert (
+            sum(Fraction(row["cost"]) for row in rows)
+            == sum(Fraction(row["cost"]) for row in parsed)
+            == Fraction(count * (count + 1), 2 * 10**10)
+        )
+        assert [row["event_id"] for row in rows] == sorted(row["event_id"] for row in rows) == [row["event_id"] for row in parsed]
+        assert rows[6]["path"] == """'=HYPERLINK("http://x","7")""" and parsed[6]["path"] == """=HYPERLINK("http://x","7")"""
+        assert rows[0]["first_byte_ms"] == "" and rows[0]["streamed"] == "false" and rows[0]["cost"] == "0.0000000001"
+        assert parsed[0]["phases"] == [{"name": "load", "at": 1.0, "seconds": 0.25}] and parsed[-1] == listed | {
+            "phases": parsed[0]["phases"]
+        }
+        assert [row["event_id"] for row in csv.DictReader(io.StringIO(some))] == ["e000010", "e000015", "e000020"]
+        assert len(lines) > 20 << 20, "as text alone it is more than what it may take"
+        assert max(most_csv, most_jsonl) - before < 8 << 20, f"it grew from {before} to {most_csv} and {most_jsonl}"
+
+    bench.runner.run(scene())
+
+
+def test_exports_are_few_left_ones_end_and_one_cut_off_is_never_taken_for_whole(bench: Bench) -> None:
+    bench.sql(MANY, 50_000)
+    admin = bench.spawn("router.admin")
+
+    def cursors() -> int:
+        found: int = bench.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pilotlight admin export'")[0][0]
+        return found
+
+    async def two_at_once() -> None:
+        async with admin_client(bench) as client:
+            await answering(client)
+            async with client.stream("GET", "/usage/export") as first, client.stream("GET", "/usage/export") as second:
+                assert (first.status_code, second.status_code) == (200, 200)  # and nobody reads them
+                third = await client.get("/usage/export")
+                assert (third.status_code, third.headers["retry-after"]) == (503, "5")
+                assert (await client.get("/usage")).status_code == 200
+
+    async def cut_off() -> None:
+        async with admin_client(bench) as client, client.stream("GET", "/usage/export", params={"format": "jsonl"}) as answer:
+            assert answer.status_code == 200
+            await bench.postgres.stop()
+            with pytest.raises(httpx.RemoteProtocolError):
+                await answer.aread()
+
+    async def refused() -> None:
+        async with admin_client(bench) as client:
+            answer = await client.get("/usage/export")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+
+    bench.runner.run(two_at_once())
+    bench.until(lambda: cursors() == 0, "the cursors of clients that left are closed")
+    bench.runner.run(cut_off())
+    bench.runner.run(refused())
+    bench.start_postgres()
+    assert admin.said("broken off") and "Traceback" not in admin.log.read_text()
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_postgres_gone_in_the_middle_of_statements_is_survived_by_ledger_and_admin(bench: Bench, how: str) -> None:
+    dice, worker = random.Random(6), Worker(bench.paths)
+    ledger, admin = bench.ledger(), bench.spawn("router.admin")
+
+    async def scene() -> None:
+        holder, watcher = await asyncpg.connect(bench.postgres.dsn), await asyncpg.connect(bench.postgres.dsn)
+        async with admin_client(bench) as client:
+            await answering(client)
+            await holder.execute("BEGIN; LOCK TABLE usage")
+            try:
+                for _ in range(10):
+                    worker.request(dice)
+                asked = [asyncio.ensure_future(client.get(path)) for path in ("/usage", "/usage/export", "/requests/e1")]
+                async with asyncio.timeout(20):
+                    while len(cut := await watcher.fetch("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'")) < 4:
+                        await asyncio.sleep(0.02)  # until the ledger and these three are in the middle
+                for record in cut if how == "killed" else ():
+                    os.kill(record["pid"], signal.SIGKILL)
+                await bench.postgres.stop()
+            finally:
+                holder.terminate()
+                watcher.terminate()
+            for answer in await asyncio.gather(*asked):
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "2"), answer.text
+            assert (await client.get("/usage")).status_code == 503
+
+    bench.runner.run(scene())
+    bench.until(lambda: ledger.said("Postgres is away"), "the ledger has noticed")
+    bench.start_postgres()
+    bench.until(lambda: bench.count() >= 10, "all is settled")
+    assert_exact(bench, worker)
+    assert ledger.process.poll() is None and admin.process.poll() is None
+    assert "Traceback" not in ledger.log.read_text() + admin.log.read_text()
     worker.close()
 
 

@@ -160,6 +160,98 @@ async def test_sigterm_finishes_what_runs_and_serves_what_is_held() -> None:
         assert await process.wait() == 0
 
 
+async def test_sigterm_under_load_loses_nothing() -> None:
+    async with site() as s:
+        s.replica.pause = 0.05  # seconds between tokens
+        s.activator.endpoints["tiny"] = endpoint_row(max_held=100)
+        process = await s.start()
+        await s.ready()
+        async with s.http() as http:
+            headers = {"authorization": f"Bearer {s.key}"}
+            asked = [
+                asyncio.ensure_future(
+                    http.post(
+                        "/e/tiny/v1/chat/completions",
+                        json={"messages": [{"role": "user", "content": "hi"}], "stream": stream},
+                        headers=headers,
+                    )
+                )
+                for stream in (True, False) * 20
+            ]
+            await s.activator.until(lambda: s.activator.demand == {"r1": 40})
+            s.show(max_held=100)
+            await s.replica.until(lambda: s.replica.in_flight == 8)  # its slots; the rest is held
+            process.terminate()
+            for reply in await asyncio.gather(*asked):
+                assert reply.status_code == 200
+                assert "w2" in reply.text
+        assert await process.wait() == 0
+        ends = [record for record in s.records() if record["kind"] == "end"]
+        assert len(ends) == 40
+        assert {(end["finish"], end["count_source"], end["output_tokens"]) for end in ends} == {("complete", "engine", 3)}
+        assert not s.replica.aborted
+
+
+async def test_a_client_that_leaves_frees_the_engine_within_a_second() -> None:
+    async with site() as s:
+        s.replica.pause, s.replica.tokens = 0.02, 10_000
+        process = await s.start()
+        await s.ready()
+        s.show()
+        stream = await s.openai().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True)
+        async for part in stream:
+            if part.choices[0].delta.content:
+                break
+        await stream.close()
+        await s.replica.until(lambda: len(s.replica.aborted) == 1 and s.replica.in_flight == 0, seconds=1)
+        assert await stopped(process) == 0
+        [end] = [record for record in s.records() if record["kind"] == "end"]
+        assert (end["finish"], end["count_source"]) == ("client_disconnect", "relayed")
+        assert 1 <= end["output_tokens"] <= s.replica.emitted[end["event_id"]]
+
+
+async def test_an_endpoint_by_its_host_and_by_model_over_tls() -> None:
+    async with site() as s:
+        process = await s.start(PILOTLIGHT_ROUTER__DOMAIN="llm.test")
+        await s.ready()
+        s.show()
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(s.paths.ca_cert))
+        asked = {"messages": [{"role": "user", "content": "hi"}]}
+        body = json.dumps(asked).encode()
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", s.port, ssl=context, server_hostname="tiny.llm.test"
+        )  # its name is in the certificate
+        writer.write(
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: tiny.llm.test:{s.port}\r\nauthorization: Bearer {s.key}\r\n"
+            f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+        async with s.http() as http:
+            headers = {"authorization": f"Bearer {s.key}"}
+            assert (await http.post("/v1/chat/completions", json={**asked, "model": "tiny"}, headers=headers)).status_code == 200
+            assert (await http.post("/v1/chat/completions", json=asked, headers=headers)).json()["error"]["param"] == "model"
+            models = await http.get("/v1/models", headers={**headers, "host": "tiny.llm.test"})
+            assert [model["id"] for model in models.json()["data"]] == ["tiny"]
+        assert {request.fields["model"] for request in s.replica.requests} == {"tiny"}
+        assert await stopped(process) == 0
+
+
+async def test_the_openai_client_asks_for_embeddings() -> None:
+    async with site() as s:
+        process = await s.start()
+        await s.ready()
+        s.show(task="embed")
+        answer = await s.openai().embeddings.create(model="tiny", input=["a", "b"], encoding_format="float")
+        assert answer.data[0].embedding == [0.5, -0.5]
+        assert await stopped(process) == 0
+        [end] = [record for record in s.records() if record["kind"] == "end"]
+        assert (end["input_tokens"], end["output_tokens"], end["count_source"]) == (5, 0, "engine")
+
+
 async def test_sigterm_tells_what_cannot_be_finished() -> None:
     async with site() as s:
         process = await s.start(PILOTLIGHT_ROUTER__DRAIN_SECONDS="1")

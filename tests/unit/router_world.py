@@ -210,11 +210,12 @@ def request(
     headers: tuple[str, ...] = (),
     body: bytes | None = None,
     version: str = "1.1",
+    host: str = "x",
     **fields: Any,
 ) -> bytes:
     if body is None:
         body = json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}).encode()
-    lines = [f"POST {url} HTTP/{version}", "host: x", f"content-length: {len(body)}", *headers]
+    lines = [f"POST {url} HTTP/{version}", f"host: {host}", f"content-length: {len(body)}", *headers]
     if key is not None:
         lines.append(f"authorization: Bearer {key}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -228,7 +229,9 @@ async def until(true: Any, *, seconds: float = 5.0) -> None:
 
 
 @contextlib.asynccontextmanager
-async def world(*, waiting_seconds: float = 5.0, show: bool = True, spool: Any = Spool, **limits: Any) -> AsyncIterator[World]:
+async def world(
+    *, waiting_seconds: float = 5.0, show: bool = True, spool: Any = Spool, domain: str = "", **limits: Any
+) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory(prefix="pl") as name:
         folder = Path(name)
@@ -242,7 +245,16 @@ async def world(*, waiting_seconds: float = 5.0, show: bool = True, spool: Any =
         keys.replace(POLICY)
         hold = Hold(clock=loop, max_bytes=limits.pop("max_held_bytes", 1 << 20), changed=changed)
         table = RouteTable(clock=loop, hold=hold)
-        router = Router(keys=keys, table=table, hold=hold, spool=lines, metrics=Metrics(), clock=loop, waiting_seconds=waiting_seconds)
+        router = Router(
+            keys=keys,
+            table=table,
+            hold=hold,
+            spool=lines,
+            metrics=Metrics(),
+            clock=loop,
+            waiting_seconds=waiting_seconds,
+            domain=domain,
+        )
         replica = await FakeReplica(f"unix:{folder}/r.sock").start()
         given = {"max_body": 1 << 20, "max_uploading": 8 << 20, "header_seconds": 10.0, "keep_alive_seconds": 75.0, **limits}
         config = uvicorn.Config(

@@ -50,6 +50,20 @@ def test_any_other_configuration_is_the_next_revision(change: dict[str, Any]) ->
     assert back.new_revision and back.new_revision.number == 3, "revisions are never taken up again"
 
 
+def test_the_target_concurrency_is_the_slots_unless_given() -> None:
+    first = plan(frame(slots=8)).endpoint
+    assert first.revisions[0].concurrency == 8
+    assert plan(frame(slots=8, target_concurrency=8), first).new_revision is None, "the same, spelt out"
+    second = plan(frame(slots=8, target_concurrency=2), first)
+    assert second.new_revision and second.new_revision.concurrency == 2
+
+
+def test_learning_what_the_weights_are_is_no_new_revision() -> None:
+    first = plan(frame()).endpoint
+    assert plan(frame(weight_bytes=5), first).new_revision is None
+    assert plan(frame(weight_bytes=5)).endpoint.revisions[0].weight_bytes == 5
+
+
 def test_limits_of_the_endpoint_change_without_a_revision() -> None:
     first = plan(frame()).endpoint
     second = plan(frame(max_held=5, hold_seconds=1.0), first)
@@ -89,6 +103,8 @@ def test_what_is_not_there_cannot_be_removed(stored: Endpoint | None) -> None:
         ({"max_replicas": 0}, "max_replicas"),
         ({"max_replicas": 1001}, "max_replicas"),
         ({"slots": 0}, "slots"),
+        ({"slots": 4, "target_concurrency": 5}, "target_concurrency is 5: it must be 1 to slots"),
+        ({"weight_bytes": -1}, "weight_bytes"),
         ({"idle_timeout_seconds": -1}, "idle_timeout_seconds"),
         ({"hold_seconds": 1e9}, "hold_seconds"),
         ({"max_held": -1}, "max_held"),

@@ -77,12 +77,14 @@ def test_starts_that_fail_wait_longer_each_time_and_say_why() -> None:
     for _ in range(9):
         trouble = lifecycle.start_failed(trouble, "no \0memory", started_at=now, now=now, backoff=BACKOFF)
         pauses.append(trouble.pause)
-        assert trouble.shown(now) == "no memory" and not trouble.may_start(now)
+        often = f" ({trouble.failures} starts in a row have failed)" if trouble.failures >= 5 else ""
+        assert trouble.shown(now) == f"no memory{often}" and not trouble.may_start(now)
         now = trouble.retry_at
         assert trouble.shown(now) == "" and trouble.may_start(now)
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
     assert not trouble.is_over(now + 300.0, BACKOFF) and trouble.is_over(now + 300.1, BACKOFF)
-    assert lifecycle.became_ready(trouble).failures == 0
+    assert trouble.last == "no memory", "for operators it stays"
+    assert (lifecycle.became_ready(trouble).failures, lifecycle.became_ready(trouble).last) == (0, "")
 
 
 def test_starts_that_fail_together_count_once() -> None:
@@ -94,9 +96,10 @@ def test_starts_that_fail_together_count_once() -> None:
 def test_the_first_death_is_replaced_at_once_and_the_next_after_a_pause() -> None:
     trouble, now, pauses = Trouble(), 0.0, []
     for _ in range(4):
-        trouble = lifecycle.died(trouble, started_at=now, lived=1.0, now=now, backoff=BACKOFF)
+        trouble = lifecycle.died(trouble, started_at=now, lived=1.0, now=now, backoff=BACKOFF, reason="killed")
         trouble = lifecycle.became_ready(trouble)
         assert trouble.shown(now) == "", "nobody held fails for it"
+        assert trouble.last == "killed", "but operators see it"
         pauses.append(trouble.pause)
         now += 100.0
     assert pauses == [0.0, 0.5, 1.0, 2.0]

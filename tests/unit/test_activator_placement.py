@@ -1,24 +1,47 @@
-"""Where a replica starts, and what is said when it cannot."""
+"""Where a replica starts, what goes to make room for it, and what is said when it cannot."""
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from activator.placement import GIB, Needs, NodeView, Refusal, choose, needs_of
+from activator.placement import GIB, Idle, Needs, NodeView, Refusal, Room, choose, make_room, needs_of
 from runtime.wire import EngineEnvironment
 
 
-def node(node_id: str, *, connected: bool = True, device: Any = "cpu", memory: int = 8, committed: int = 0, standbys: int = 1) -> NodeView:
+def node(
+    node_id: str,
+    *,
+    connected: bool = True,
+    device: Any = "cpu",
+    budget: int = 8,
+    committed: int = 0,
+    draining: int = 0,
+    promised: int = 0,
+    standbys: int = 1,
+) -> NodeView:
     return NodeView(
         node_id=node_id,
         connected=connected,
         environment=EngineEnvironment(engine="vllm", version="1", device=device),
-        memory_bytes=memory * GIB,
+        budget_bytes=budget * GIB,
         committed_bytes=committed * GIB,
+        draining_bytes=draining * GIB,
+        promised_bytes=promised * GIB,
         standbys_ready=standbys,
     )
+
+
+def idle(replica_id: str, gib: int, since: float, node_id: str = "a") -> Idle:
+    return Idle(replica_id, node_id, gib * GIB, since)
+
+
+def measured(gib: int) -> Needs:
+    return Needs(measured_bytes=gib * GIB)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +50,12 @@ def node(node_id: str, *, connected: bool = True, device: Any = "cpu", memory: i
         ([node("a")], Needs(), "a"),
         ([node("a", connected=False), node("b")], Needs(), "b"),
         ([node("a", device="cuda"), node("b")], Needs(device="cpu"), "b"),
-        ([node("a", committed=7), node("b", memory=4)], Needs(memory_bytes=2 * GIB), "b"),
-        ([node("a", standbys=0, memory=99), node("b")], Needs(), "b"),
+        ([node("a", committed=7), node("b", budget=4)], measured(2), "b"),
+        ([node("a", standbys=0, budget=99), node("b")], Needs(), "b"),
         ([node("a", committed=1), node("b")], Needs(), "b"),
+        ([node("a", committed=9)], Needs(), "a"),  # what is not known is tried
+        ([node("a", device="cuda")], Needs(weight_bytes=99 * GIB, kv_cache_bytes=99 * GIB), "a"),  # they lie in the device
+        ([node("a", committed=7, draining=6, promised=6)], measured(1), "a"),  # takes nothing from the one that waits
     ],
 )
 def test_chooses(nodes: list[NodeView], needs: Needs, chosen: str) -> None:
@@ -43,7 +69,15 @@ def test_chooses(nodes: list[NodeView], needs: Needs, chosen: str) -> None:
         ([node("a", connected=False)], Needs(), True, "no node is connected (a)"),
         ([node("a")], Needs(device="cuda"), False, "vllm on cpu"),
         ([node("a")], Needs(engine="other"), False, "no node runs other"),
-        ([node("a", committed=7)], Needs(memory_bytes=2 * GIB), False, "needs 2.0 GiB and the emptiest node has 1.0 GiB left"),
+        (
+            [node("a", committed=7)],
+            measured(2),
+            False,
+            "needs 2.0 GiB of memory (as the last one was measured) and node a has 1.0 GiB left",
+        ),
+        ([node("a")], measured(9), False, "8.0 GiB left of the 8.0 GiB for replicas, and nothing idle there makes enough room: lower kv"),
+        ([node("a")], Needs(weight_bytes=5 * GIB, kv_cache_bytes=4 * GIB), False, "needs 10.0 GiB of memory (estimated"),
+        ([node("a", committed=7, draining=6, promised=7)], measured(1), False, "has 0.0 GiB left"),
     ],
 )
 def test_refuses_with_a_reason(nodes: list[NodeView], needs: Needs, waits: bool, says: str) -> None:
@@ -51,8 +85,62 @@ def test_refuses_with_a_reason(nodes: list[NodeView], needs: Needs, waits: bool,
     assert isinstance(refusal, Refusal)
     assert says in refusal.reason
     assert refusal.waits is waits
+    assert refusal.short is ("GiB" in says)
 
 
-def test_needs_come_from_engine_arguments() -> None:
-    assert needs_of({"kv_cache_memory_bytes": GIB}).memory_bytes == GIB
-    assert needs_of({"kv_cache_memory_bytes": "much"}).memory_bytes == 0
+@pytest.mark.parametrize(
+    ("nodes", "spare", "gib", "room", "why"),
+    [
+        ([node("a", committed=8)], [], 1, None, "nothing there to end"),
+        ([node("a", committed=8, draining=2)], [idle("r1", 2, 1.0)], 2, ("a", ()), "what drains is enough"),
+        ([node("a", committed=8, draining=2, promised=2)], [idle("r1", 2, 1.0)], 2, ("a", ("r1",)), "that is promised to another"),
+        ([node("a", committed=8)], [idle("r1", 2, 2.0), idle("r2", 2, 1.0)], 1, ("a", ("r2",)), "the longest idle"),
+        ([node("a", committed=8)], [idle("r1", 1, 1.0), idle("r2", 4, 2.0)], 3, ("a", ("r2",)), "the smaller one is not needed after all"),
+        ([node("a", committed=8)], [idle("r1", 0, 1.0), idle("r2", 1, 2.0)], 1, ("a", ("r2",)), "one that frees nothing stays"),
+        ([node("a", committed=8)], [idle("r1", 1, 1.0), idle("r2", 1, 2.0)], 3, None, "all of them would not do: none is touched"),
+        ([node("a", committed=8), node("b", committed=8)], [idle("r1", 2, 9.0, "b")], 2, ("b", ("r1",)), "on the node where it is"),
+        ([node("a", committed=8, connected=False)], [idle("r1", 8, 1.0)], 1, None, "not on a node that is away"),
+    ],
+)
+def test_makes_room(nodes: list[NodeView], spare: list[Idle], gib: int, room: tuple[str, tuple[str, ...]] | None, why: str) -> None:
+    found = make_room(nodes, measured(gib), spare)
+    assert (found and (found.node_id, found.evicted)) == room, why
+
+
+@given(
+    budget=st.integers(0, 20),
+    committed=st.integers(0, 24),
+    draining=st.integers(0, 8),
+    promised=st.integers(0, 8),
+    spare=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5)), max_size=6),
+    gib=st.integers(0, 12),
+)
+def test_a_start_fits_or_evicts_or_has_a_reason(
+    budget: int, committed: int, draining: int, promised: int, spare: list[tuple[int, int]], gib: int
+) -> None:
+    there = node("a", budget=budget, committed=committed, draining=min(draining, committed), promised=promised)
+    candidates = [idle(f"r{n}", size, float(since)) for n, (size, since) in enumerate(spare)]
+    sizes = {one.replica_id: one.nbytes for one in candidates}
+    soon = there.soon_left
+    match choose([there], measured(gib)):
+        case NodeView():
+            assert gib == 0 or (gib * GIB <= there.budget_bytes - there.committed_bytes and gib * GIB <= soon)
+        case Refusal() as refusal:
+            assert refusal.short and refusal.reason
+            room = make_room([there], measured(gib), candidates)
+            if room is None:
+                assert soon + sum(sizes.values()) < gib * GIB, "all of them would have made room"
+            else:
+                assert isinstance(room, Room)
+                freed = sum(sizes[evicted] for evicted in room.evicted)
+                assert soon + freed >= gib * GIB, "room that is none"
+                for fewer in combinations(room.evicted, max(0, len(room.evicted) - 1)):
+                    assert not room.evicted or soon + sum(map(sizes.__getitem__, fewer)) < gib * GIB, "one was evicted for nothing"
+
+
+def test_needs_come_from_engine_arguments_and_the_last_replica() -> None:
+    assert needs_of({"kv_cache_memory_bytes": GIB}).on("cpu") == GIB
+    assert needs_of({"kv-cache-memory-bytes": GIB}, weight_bytes=10).on("cpu") == GIB + 12
+    assert needs_of({"kv_cache_memory_bytes": "much"}).on("cpu") == 0
+    assert needs_of({"kv_cache_memory_bytes": GIB}, measured_bytes=5, weight_bytes=10).on("cpu") == 5
+    assert needs_of({"kv_cache_memory_bytes": GIB}, weight_bytes=10).on("cuda") == 0

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activator.scaler import Bounds, Load, Peak, decide, forget, remember, target
+from activator.scaler import Bounds, Load, Peak, decide, forget, remember, spare, target
 
-ONE = Bounds(min_replicas=0, max_replicas=1, idle_timeout_seconds=60.0, slots=4)
-MANY = Bounds(min_replicas=1, max_replicas=3, idle_timeout_seconds=60.0, slots=4)
+ONE = Bounds(min_replicas=0, max_replicas=1, idle_timeout_seconds=60.0, concurrency=4)
+MANY = Bounds(min_replicas=1, max_replicas=3, idle_timeout_seconds=60.0, concurrency=4)
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,24 @@ def test_keeps_the_most_that_was_wanted_within_the_idle_timeout(history: list[tu
         before, replicas = replicas, decide(MANY, Load(requests, True, peaks), replicas, now)
         assert max(after, MANY.min_replicas) <= replicas <= MANY.max_replicas
         assert replicas == max(after, MANY.min_replicas) if replicas > before else replicas == min(before, expected)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "requests", "whole", "replicas", "count", "why"),
+    [
+        (ONE, 0, True, 1, 1, "nobody asks for it"),
+        (ONE, 1, True, 1, 0, "somebody does"),
+        (ONE, 0, False, 1, 0, "somebody may"),
+        (MANY, 0, True, 3, 2, "the least stays"),
+        (MANY, 0, True, 0, 0, "there is none"),
+    ],
+)
+def test_spares_only_what_nobody_asks_for(bounds: Bounds, requests: int, whole: bool, replicas: int, count: int, why: str) -> None:
+    assert spare(bounds, Load(requests, whole), replicas) == count, why
+
+
+@given(st.integers(0, 50), st.integers(1, 64), st.integers(1, 64))
+def test_nobody_is_beyond_the_target_concurrency_while_there_may_be_more(requests: int, concurrency: int, most: int) -> None:
+    wanted = target(Bounds(min_replicas=0, max_replicas=most, idle_timeout_seconds=1.0, concurrency=concurrency), requests)
+    assert requests <= wanted * concurrency or wanted == most
+    assert wanted == 0 or requests > (wanted - 1) * concurrency

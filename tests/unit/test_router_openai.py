@@ -13,7 +13,7 @@ from router.errors import BadRequest, ModelNotFound
 from router.openai import ROUTES, body_for, read
 from router.request import hot
 
-CHAT, TEXT = ROUTES["chat/completions"], ROUTES["completions"]
+CHAT, TEXT, VECTORS = ROUTES["chat/completions"], ROUTES["completions"], ROUTES["embeddings"]
 MESSAGES = [{"role": "user", "content": "hi"}]
 
 
@@ -90,6 +90,61 @@ def test_prompts(prompt: Any, good: bool) -> None:
         assert caught.value.param == "prompt"
 
 
+@pytest.mark.parametrize(
+    ("given", "good"),
+    [
+        ("hi", True),
+        (["a"] * 2048, True),
+        (["a"] * 2049, False),
+        ([7] * 5000, True),
+        ([[7, 8]] * 2048, True),
+        ([[7]] * 2049, False),
+        ([], False),
+        ([[]], False),
+        ([["a"]], False),
+        ([1, "a"], False),
+        ([True], False),
+        ([1.5], False),
+        ([None], False),
+        ({"text": "a"}, False),
+        (None, False),
+        (3, False),
+    ],
+)
+def test_inputs(given: Any, good: bool) -> None:
+    body = json.dumps({"input": given}).encode()
+    if good:
+        read(body, VECTORS)
+    else:
+        with pytest.raises(BadRequest, match="input") as caught:
+            read(body, VECTORS)
+        assert caught.value.param == "input"
+
+
+PARTS = [b"[],", b"{},", b'{"":0},', b'{"a":1},', b"[[],[]],", b'"",', b'"\\\\",', b"1,", b"1.5,", b'"\\"",']
+
+
+def bomb(part: bytes) -> bytes:
+    return b'{"prompt":[' + part * ((8 << 20) // len(part)) + b"0]}"
+
+
+FIELDS = b'{"prompt":"a",' + b",".join(b'"%x":0' % n for n in range(900_000)) + b"}"
+
+
+@pytest.mark.parametrize("body", [*map(bomb, PARTS), FIELDS], ids=[*(part.decode() for part in PARTS), "fields"])
+def test_a_body_built_to_hurt_is_refused_unread(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.openai.from_json", lambda _: pytest.fail("it was read"))
+    with pytest.raises(BadRequest, match="too many values"):
+        read(body, TEXT)
+
+
+@pytest.mark.parametrize("text", ['a,"b",[{:}]\\', ",", '"', "\\", "[{", '\\"', "x,y\n"])
+def test_text_is_never_too_much(text: str) -> None:
+    content = text * ((4 << 20) // len(json.dumps(text)))
+    asked = read(chat(messages=[{"role": "user", "content": content}] * 2), CHAT)
+    assert asked.fields["messages"][0]["content"] == content
+
+
 def test_a_body_with_the_right_model_is_not_touched() -> None:
     body = b' \n{ "messages" : [{}],"model":"tiny" , "x": 1e400}'
     assert body_for("tiny", read(body, CHAT), body) is body
@@ -143,7 +198,8 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
         (b"//e//tiny///v1/chat//completions?x=1", (CHAT, "tiny")),
         (b"/e/a%20b/v1/completions", (TEXT, "a b")),
         (b"/v1/chat/completions/", None),
-        (b"/v1/embeddings", None),
+        (b"/v1/embeddings", (VECTORS, None)),
+        (b"/v1/rerank", None),
         (b"/e/tiny/chat/completions", None),
         (b"/", None),
         (b"*", None),

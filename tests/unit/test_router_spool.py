@@ -190,7 +190,7 @@ async def test_a_full_disk_refuses_requests_and_lets_the_running_finish() -> Non
         w.show(endpoint_row(w.row()))
         assert (await running.answer()).body.endswith(b"[DONE]\n\n")
         disk.room = 1 << 20
-        w.spool._retry_late()
+        w.spool._retry_ends()
         [end] = await w.ends()
         assert end["finish"] == "complete"
 
