@@ -17,6 +17,7 @@ import gc
 import mmap
 import multiprocessing.popen_fork  # noqa: F401
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ from vllm.v1.engine import core
 from vllm.v1.worker import gpu_model_runner
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
+
+
+ENDING_SECONDS = 5.0  # threads of the engine that was torn down may still be on their way out
 
 
 class Unforkable(RuntimeError):
@@ -90,9 +94,11 @@ def _import_architectures() -> None:
 
 
 def _build_and_drop_an_engine(model: Path) -> None:
+    from tqdm import tqdm
     from vllm import LLM, SamplingParams
     from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
 
+    tqdm.monitor_interval = 0  # its monitor is a thread
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     llm = LLM(str(model), enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=8 << 20, disable_log_stats=True)
     llm.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=2, temperature=0), use_tqdm=False)
@@ -144,7 +150,16 @@ def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def check_forkable(device: str) -> int:
-    """How many threads are alive. Raises Unforkable where a fork would not be safe."""
+    """How many threads are alive; on CPU none but this one may be, since a lock it holds would be held for ever in a fork.
+
+    Raises Unforkable, with the names of the threads.
+    """
     if device == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise Unforkable("CUDA is initialised in the standby: a fork of it cannot use the device")
-    return len(os.listdir("/proc/self/task"))
+    deadline = time.monotonic() + ENDING_SECONDS
+    while len(threads := os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    if device == "cpu" and len(threads) > 1:
+        names = [f"{task} {Path('/proc/self/task', task, 'comm').read_text().strip()}" for task in threads]
+        raise Unforkable(f"{len(threads)} threads are alive in the standby: {', '.join(names)}")
+    return len(threads)
