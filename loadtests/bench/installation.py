@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-import ssl
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
-
+from pilotlight.cli import bench as measured
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.up import Installation
 from pilotlight.settings import load
@@ -50,32 +47,12 @@ class Bench:
             await asyncio.sleep(0.1)
 
     async def first_token(self, name: str, key: str, question: str) -> tuple[float, str]:
-        """Seconds from opening a fresh TLS connection to the first content token, and the request's id. Raises RuntimeError, HTTPError."""
-        context = ssl.create_default_context(cafile=self.api.ca_file)
-        body = {"messages": [{"role": "user", "content": question}], "stream": True, "max_tokens": 16, "temperature": 0}
-        begin = time.monotonic()
-        async with (
-            httpx.AsyncClient(verify=context, timeout=300, trust_env=False) as client,
-            client.stream(
-                "POST", f"{self.api.url}/e/{name}/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"}
-            ) as answer,
-        ):
-            took = 0.0
-            async for line in answer.aiter_lines():
-                if not took and '"content":"' in line and '"content":""' not in line:
-                    took = time.monotonic() - begin
-            if answer.status_code != 200 or not took:
-                raise RuntimeError(f"wake of {name} gave HTTP {answer.status_code} and no token")
-            return took, answer.headers["x-request-id"]
+        """Seconds from opening a fresh TLS connection to the first content token, and the request's id. Raises ApiError, HTTPError."""
+        return await asyncio.to_thread(measured.first_token, self.api, name, key, question)
 
     async def row(self, request_id: str) -> dict[str, Any]:
         """The settled usage row of a request."""
-        while True:
-            try:
-                row: dict[str, Any] = await self.call("GET", f"/requests/{request_id}")
-                return row
-            except ApiError:
-                await asyncio.sleep(0.05)  # 404 until it is settled
+        return await asyncio.to_thread(measured.settled, self.api, request_id)
 
 
 @asynccontextmanager

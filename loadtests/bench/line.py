@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 
-from loadtests.bench.coldstart import QUESTION
 from loadtests.bench.installation import Bench, running
+from pilotlight.cli.api import ApiError
+from pilotlight.cli.bench import QUESTION
 
 CALLS = 50
 
@@ -86,7 +87,7 @@ async def _kill(bench: Bench, key: str, name: str) -> float:
                 await bench.first_token("bench", key, QUESTION)
                 took = time.monotonic() - begin
                 break
-            except (httpx.HTTPError, RuntimeError):
+            except (httpx.HTTPError, ApiError):
                 await asyncio.sleep(0.01)
         while [replica["state"] for replica in await bench.replicas("bench")] != ["ready"]:
             await asyncio.sleep(0.05)
