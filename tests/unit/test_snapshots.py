@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import resource
 import stat
 import subprocess
@@ -21,7 +22,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from snapshots import stage as staging
-from snapshots.errors import CodeRefused, HeaderError, Incomplete, NotStored, PackError, SnapshotError, StoreFull, TamperedError
+from snapshots.architectures import known
+from snapshots.errors import (
+    CodeRefused,
+    HeaderError,
+    Incomplete,
+    NotStored,
+    PackError,
+    SnapshotError,
+    StoreFull,
+    TamperedError,
+    UnknownModel,
+)
 from snapshots.manifest import MANIFEST, Manifest, SnapshotFile, folder_name, is_digest
 from snapshots.pack import pack
 from snapshots.stage import stage
@@ -36,6 +48,13 @@ def safetensors(names: list[str], size: int = 8) -> bytes:
     entries = {name: {"dtype": "BF16", "shape": [size // 2], "data_offsets": [i * size, (i + 1) * size]} for i, name in enumerate(names)}
     header = json.dumps(entries).encode()
     return len(header).to_bytes(8, "little") + header + b"".join((name.encode() * size)[:size] for name in names)
+
+
+def lying(*, end: int = 4, data: int = 8, dtype: str = "U8") -> bytes:
+    """A file of two tensors, bytes 0 to `end` and 4 to 8 as far as the header goes, and `data` bytes."""
+    entries = {name: {"dtype": dtype, "shape": [e - b], "data_offsets": [b, e]} for name, b, e in (("a", 0, end), ("b", 4, 8))}
+    header = json.dumps(entries).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(data)
 
 
 def write(folder: Path, files: dict[str, bytes | dict[str, Any]]) -> Path:
@@ -150,6 +169,27 @@ REFUSED: list[tuple[str, Damage, type[SnapshotError], str]] = [
     ("auto_map deep", lambda m: write(m, {"tokenizer_config.json": {"a": [{"auto_map": "b"}]}}), CodeRefused, "tokenizer_config"),
     ("auto_map hidden", lambda m: write(m, {"x.json": b'{"auto_map": {"a": 1}, "auto_map": null}'}), CodeRefused, "auto_map"),
     ("link out", lambda m: (m / "vocab.txt").symlink_to("/etc/passwd"), CodeRefused, r"vocab\.txt is a symlink out of the folder.*cp -rL"),
+    ("link out, left out", lambda m: (m / "notes.txt").symlink_to("/etc/passwd"), CodeRefused, r"notes\.txt is a symlink out of"),
+    ("link to nothing", lambda m: (m / "vocab.txt").symlink_to("gone"), PackError, r"vocab\.txt is a symlink to nothing"),
+    ("numpy", lambda m: write(m, {"a.npy": b""}), CodeRefused, r"a\.npy is \(or may be\) a pickle"),
+    ("notebook", lambda m: write(m, {"a.ipynb": b""}), CodeRefused, r"a\.ipynb is code"),
+    (
+        "architecture",
+        lambda m: write(m, {"config.json": {"architectures": ["LlamaForCasualLM"]}}),
+        UnknownModel,
+        "'LlamaForCasualLM', which the engine .vLLM. does not know; the nearest it knows: LlamaForCausalLM",
+    ),
+    ("unlike any", lambda m: write(m, {"config.json": {"architectures": ["%%%"]}}), UnknownModel, "does not know. Is the name right"),
+    ("overlap", lambda m: write(m, {"x.safetensors": lying(end=6)}), HeaderError, r"x\.safetensors: tensor 'b' overlaps"),
+    ("hole", lambda m: write(m, {"x.safetensors": lying(end=2)}), HeaderError, r"x\.safetensors: tensor 'b' leaves a hole of 2 bytes"),
+    ("past the end", lambda m: write(m, {"x.safetensors": lying(data=7)}), HeaderError, r"x\.safetensors: .*cut short"),
+    ("unknown dtype", lambda m: write(m, {"x.safetensors": lying(dtype="BF17")}), HeaderError, r"x\.safetensors: .*unknown dtype 'BF17'"),
+    (
+        "header of 100 MB",
+        lambda m: write(m, {"x.safetensors": (100_000_001).to_bytes(8, "little") + b"{"}),
+        HeaderError,
+        r"x\.safetensors: its header claims 100000001 bytes, more than",
+    ),
     ("folder link", lambda m: (m / "more").symlink_to("/etc"), CodeRefused, "symlink to a folder"),
     ("no plain file", lambda m: os.mkfifo(m / "vocab.txt"), PackError, "no plain file"),
     ("no config", lambda m: remove(m / "config.json"), Incomplete, r"config\.json"),
@@ -185,6 +225,20 @@ def test_what_is_no_snapshot_is_refused_and_leaves_nothing(
     with pytest.raises(error, match=says):
         pack(model, store)
     assert not store.exists() or {entry.name for entry in store.iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen3ForSequenceClassification", "BertModel", "MixtralForCausalLM"])
+def test_what_the_engine_knows_or_makes_of_what_it_knows_is_taken(model: Path, store: Path, architecture: str) -> None:
+    write(model, {"config.json": {"architectures": [architecture]}})
+    assert pack(model, store).architecture == architecture
+
+
+def test_the_list_of_architectures_is_of_the_engine_we_pin() -> None:
+    root = Path(__file__).parents[2]
+    version = re.search(r"vLLM ([\d.]+) knows", (root / "snapshots" / "architectures.txt").read_text())
+    assert version is not None
+    assert f'"vllm=={version[1]}"' in (root / "pyproject.toml").read_text()
+    assert known() > {"LlamaForCausalLM", "Qwen3ForCausalLM", "BertModel"}
 
 
 def test_links_within_the_folder_are_followed(model: Path, store: Path) -> None:

@@ -1,0 +1,88 @@
+"""Where a snapshot can be pulled from: what every such store can do, and the one that is a folder. Step 9.
+
+Nothing an origin says is believed: who reads from it checks every byte against the digest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from snapshots.errors import NoBucket, NotStored, OriginError, TamperedError
+from snapshots.manifest import LARGEST_MANIFEST, MANIFEST, folder_name
+from snapshots.store import disk
+
+PUSH = "push it again from where it is whole (`pilotlight snapshot push`)"
+
+
+class Origin(Protocol):
+    name: str  # as errors call it
+
+    async def digests(self) -> list[str]:
+        """What is stored there, whole, sorted. Raises OriginError."""
+        ...
+
+    async def manifest(self, digest: str) -> bytes:
+        """What is there as the manifest of `digest`. Raises NotStored, OriginError."""
+        ...
+
+    async def read(self, digest: str, path: str, begin: int, length: int) -> bytes:
+        """A part of one file, fewer bytes where it ends early. Raises TamperedError where there is no such file, OriginError."""
+        ...
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[Origin]:
+    """The store at `s3://bucket/prefix` or in a folder. Raises OriginError."""
+    if url.startswith("s3://"):
+        from snapshots.store.s3 import open_bucket  # a node that never pulls need not hold an S3 client in memory
+
+        async with open_bucket(url) as bucket:
+            yield bucket
+    else:
+        yield Folder(folder_of(url))
+
+
+def folder_of(url: str) -> Path:
+    """The folder a URL without scheme means. Raises OriginError."""
+    if not url or "://" in url.removeprefix("file://"):
+        raise OriginError(f"{url!r} is no store: write s3://BUCKET/PREFIX or the path of a folder")
+    return Path(url.removeprefix("file://"))
+
+
+class Folder:
+    """A directory store (`disk.py`), here or on a mounted disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.name = folder, str(folder)
+
+    async def digests(self) -> list[str]:
+        self._check()
+        return await asyncio.to_thread(disk.digests, self._folder)
+
+    async def manifest(self, digest: str) -> bytes:
+        self._check()
+        try:
+            return await self.read(digest, MANIFEST, 0, LARGEST_MANIFEST + 1)
+        except TamperedError:
+            raise NotStored(f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)") from None
+
+    async def read(self, digest: str, path: str, begin: int, length: int) -> bytes:
+        return await asyncio.to_thread(_read, self._folder / folder_name(digest) / path, begin, length)
+
+    def _check(self) -> None:
+        if not self._folder.is_dir():
+            raise NoBucket(f"{self.name} is no folder: give the folder of a store, or s3://BUCKET/PREFIX")
+
+
+def _read(file: Path, begin: int, length: int) -> bytes:
+    try:
+        with file.open("rb", buffering=0) as stream:
+            content = os.pread(stream.fileno(), min(length, max(0, os.fstat(stream.fileno()).st_size - begin)), begin)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise TamperedError(f"{file} is missing: {PUSH}") from None
+    return content
