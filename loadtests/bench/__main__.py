@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import tempfile
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from loadtests.bench import coldstart, fresh, hardware, line
 from loadtests.bench.report import render
+from snapshots.synth import synth
 
 HERE = Path(__file__).parent
 DEMO_MODEL = HERE.parents[1] / "snapshots" / "demo" / "model"
@@ -25,6 +27,17 @@ Section = Callable[[argparse.Namespace], Coroutine[Any, Any, dict[str, Any]]]
 
 async def coldstart_demo(options: argparse.Namespace) -> dict[str, Any]:
     return await coldstart.measure(DEMO_MODEL, wakes=options.wakes, stock_starts=options.stock)
+
+
+def synthesised(like: str) -> Section:
+    """A cold-start section on random weights of a real shape, made for it in a temporary folder."""
+
+    async def section(options: argparse.Namespace) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="pl-synth-", dir="/tmp") as folder:
+            model = await asyncio.to_thread(synth, like, Path(folder) / like)
+            return await coldstart.measure(model, wakes=options.wakes, stock_starts=options.stock)
+
+    return section
 
 
 async def simultaneous(options: argparse.Namespace) -> dict[str, Any]:
@@ -41,6 +54,8 @@ async def newcomer(options: argparse.Namespace) -> dict[str, Any]:
 
 SECTIONS: dict[str, Section] = {
     "coldstart_demo": coldstart_demo,
+    "coldstart_tiny": synthesised("tiny"),
+    "coldstart_qwen3": synthesised("qwen3-0.6b"),
     "simultaneous": simultaneous,
     "recovery": recovery,
     "newcomer": newcomer,
