@@ -137,7 +137,17 @@ class Paths:
             make_folder(missing, 0o755)
         make_folder(self.state, 0o711)
         make_folder(self.run, 0o711)
-        for folder in (self.secrets, self.spool, self.snapshots, self.staged, self.replicas, self.baked, self.canaries, self.journal, self.logs):
+        for folder in (
+            self.secrets,
+            self.spool,
+            self.snapshots,
+            self.staged,
+            self.replicas,
+            self.baked,
+            self.canaries,
+            self.journal,
+            self.logs,
+        ):
             make_folder(folder, 0o700)
 
 

@@ -100,6 +100,7 @@ class Answer:
             self.write(self.framed(errors.event(error), last=True))
             self.end()
         else:  # 3
+            self._spool.flush()
             self.sink.cut()
 
     def _release(self) -> None:

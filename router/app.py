@@ -18,9 +18,9 @@ from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotRea
 from router.hold import Clock, Hold, Mark, Slot
 from router.ledger.record import Finish
 from router.ledger.spool import Spool
-from router.meter import NOTHING, Meter, Tokens, relayed
+from router.meter import NOTHING, Meter, Tokens, relayed, told
 from router.metrics import Metrics
-from router.relay import Relay
+from router.relay import DONE, Relay
 from router.request import Request, new_event_id
 from router.table import RouteTable
 from router.waiting import WAITING_SECONDS, Waiting, comment
@@ -185,7 +185,9 @@ class Call:
         if self._relay is not None:
             self._relay.stop()
         if self._meter is not None:
-            self._meter.close(status=self._answer.status, finish="client_disconnect", tokens=self._relayed())
+            whole = self._whole()
+            finish: Finish = "client_disconnect" if whole is None else "complete"
+            self._meter.close(status=self._answer.status, finish=finish, tokens=whole or self._relayed())
             self._router.spool.flush()
         self._close()
 
@@ -279,6 +281,11 @@ class Call:
         self._relay = self._waiting = None
         if slot is not None:
             slot.release()
+
+    def _whole(self) -> Tokens | None:
+        """The engine's counts where a stream has been relayed up to its `[DONE]`: clients leave there, before its last chunk."""
+        upstream = self._relay.upstream if self._relay is not None else None
+        return told(upstream) if upstream is not None and upstream.tail.endswith(DONE) else None
 
     def _relayed(self) -> Tokens:
         return relayed(self._relay.upstream) if self._relay is not None else NOTHING

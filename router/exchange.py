@@ -119,8 +119,9 @@ class Exchange:
         """The client has left."""
         self.complete = True
         self._drop_body()
-        if self.call is not None:
-            self.call.gone()
+        call, self.call = self.call, None
+        if call is not None:
+            call.gone()
 
     # The sink of its answer
 
@@ -131,6 +132,7 @@ class Exchange:
     def finish(self) -> None:
         if not self.complete:
             self.complete = True
+            self.call = None  # it refers to us: a cycle, which would cost more to find than all of a warm request
             self._connection.turn_over()
 
     def cut(self) -> None:

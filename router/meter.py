@@ -124,7 +124,7 @@ class Meter:
         total = self._monotonic() - self._opened
         start: Literal["warm", "cold"] = "cold" if self.cold else "warm"
         first = "null" if self._first_byte is None else f"{self._first_byte * 1000:.3f}"
-        phases = ",".join(phase.model_dump_json() for phase in self.phases)
+        phases = ",".join([phase.model_dump_json() for phase in self.phases])
         self._spool.end(
             f'{{"kind":"end","event_id":"{self.event_id}","revision_id":{quoted(self.revision_id)},"replica_id":{quoted(self.replica_id)},'
             f'"status":{status},"finish":"{finish}","start":"{start}","hold_ms":{self.held_seconds * 1000:.3f},"first_byte_ms":{first},'

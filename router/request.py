@@ -12,6 +12,8 @@ from urllib.parse import unquote_to_bytes
 from router.openai import ROUTES, Route
 
 KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"content-length", b"host"})
+_VERSION = 0x7 << 76 | 0b10 << 62  # of a UUIDv7, and its variant
+_RANDOM = (1 << 76) - 1 & ~(0b11 << 62)
 _TRACED = (b"traceparent", b"tracestate")  # all that goes on to the replica
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
@@ -33,11 +35,8 @@ class Request:
 
     def upstream(self, event_id: str, body: bytes) -> bytes:
         """The request as the replica is to have it: nothing of the client's head but what is allow-listed."""
-        traced = b"".join(b"%s: %s\r\n" % (name, self.headers[name]) for name in _TRACED if name in self.headers)
-        return (
-            b"POST %s HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: %s\r\ncontent-length: %d\r\n%s\r\n%s"
-            % (self.route.path.encode(), event_id.encode(), len(body), traced, body)
-        )
+        traced = b"".join([b"%s: %s\r\n" % (name, self.headers[name]) for name in _TRACED if name in self.headers])
+        return b"%s%s\r\ncontent-length: %d\r\n%s\r\n%s" % (self.route.head, event_id.encode(), len(body), traced, body)
 
 
 @functools.lru_cache(maxsize=256)
@@ -59,7 +58,6 @@ def hot(url: bytes) -> tuple[Route, str | None] | None:
     return (route, name) if route else None
 
 
-@functools.lru_cache(maxsize=4096)
 def named_by_host(host: bytes, domain: str) -> str | None:
     """The endpoint that `Host: ENDPOINT.DOMAIN` names; None where it names none, or there is no domain."""
     name, _, rest = host.partition(b":")[0].decode("latin-1").lower().rstrip(".").partition(".")
@@ -68,5 +66,4 @@ def named_by_host(host: bytes, domain: str) -> str | None:
 
 def new_event_id() -> str:
     """A UUIDv7 as 32 hex digits: sorts by time, unique without asking anyone."""
-    drawn = random.getrandbits(74)
-    return f"{time.time_ns() // 1_000_000:012x}7{drawn >> 62:03x}{0x8000000000000000 | (drawn & 0x3FFFFFFFFFFFFFFF):016x}"
+    return "%032x" % (time.time_ns() // 1_000_000 << 80 | _VERSION | random.getrandbits(76) & _RANDOM)

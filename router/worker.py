@@ -41,6 +41,7 @@ from router.table import RouteTable
 from router.web import pages
 
 BACKLOG = 2048
+SWITCH_SECONDS = 0.0001  # Python's 5 ms would be what an answer waits for the spool's thread to say that its record is durable
 
 
 class Worker:
@@ -155,6 +156,7 @@ def _on_end_of(pipe: int, ended: Callable[[], None]) -> None:
 
 def run(config: Settings, listener: socket.socket, *, index: int = 0, watch_parent: bool = False, plain: bool = False) -> None:
     """A worker's whole life."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench import coldstart, fresh, hardware, line
+from loadtests.bench import coldstart, fresh, hardware, line, relay
 from loadtests.bench.report import render
 from snapshots.synth import synth
 
@@ -40,6 +40,10 @@ def synthesised(like: str) -> Section:
     return section
 
 
+async def warm_path(options: argparse.Namespace) -> dict[str, Any]:
+    return await relay.measure()
+
+
 async def simultaneous(options: argparse.Namespace) -> dict[str, Any]:
     return await line.measure(DEMO_MODEL)
 
@@ -56,6 +60,7 @@ SECTIONS: dict[str, Section] = {
     "coldstart_demo": coldstart_demo,
     "coldstart_tiny": synthesised("tiny"),
     "coldstart_qwen3": synthesised("qwen3-0.6b"),
+    "relay": warm_path,
     "simultaneous": simultaneous,
     "recovery": recovery,
     "newcomer": newcomer,

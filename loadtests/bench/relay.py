@@ -2,10 +2,12 @@
 
     python -m loadtests.bench.relay [--requests 20000] [--rounds 3] [--json]
 
-One router worker and one nginx worker (where `nginx` is installed), the same back end on a Unix socket, the same client with
-32 kept-alive connections. The figure is utime + stime of the process under test, all its threads included, from
-/proc/PID/stat, divided by requests or chunks: unlike times, it hardly depends on what else runs. Medians of the rounds.
-The router checks keys, reads bodies, holds, meters and writes durable records; the settler's share is not in here.
+One router worker, one nginx worker (where `nginx` is installed) and vllm-router (where it is, or its wheel can be had), the same
+back end, the same client with 32 kept-alive connections. The figure is utime + stime of the process under test, all its
+threads included, from /proc/PID/stat, divided by requests or chunks: unlike times, it depends little on what else runs. Medians
+of the rounds. The router checks keys, reads bodies, holds, meters and writes durable records; the settler's share is not
+in here. Added latency is what a target's percentile has above the back end's own, with FEW connections. vllm-router speaks
+to its back end over TCP, which is all it can; the others over a Unix socket.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import httptools
 import uvloop
@@ -38,6 +40,9 @@ from router.ledger.wire import KeyRow, Policy
 from tests.fakes import FakeActivator, FakeLedger
 
 CONNECTIONS = 32
+FEW = 4  # connections, where latency is measured
+VLLM_ROUTER = "vllm-router==0.1.17"
+PEERS = Path(tempfile.gettempdir()) / "pilotlight-bench-peers"  # a virtual environment, kept between runs
 CHUNKS = 200  # of a streamed answer
 TICKS = os.sysconf("SC_CLK_TCK")
 CASES = {"json": "a 270-byte JSON answer", "json4k": "the same, with a 4 KB prompt", "stream": f"one of {CHUNKS} relayed SSE chunks"}
@@ -81,8 +86,11 @@ class Back(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
 
+    def on_message_begin(self) -> None:
+        self.stream = False
+
     def on_body(self, body: bytes) -> None:
-        self.stream = b'"stream": true' in body
+        self.stream = self.stream or b'"stream": true' in body or b'"stream":true' in body
 
     def on_message_complete(self) -> None:
         if self.stream:
@@ -104,8 +112,8 @@ class Back(asyncio.Protocol):
 class Caller(asyncio.Protocol):
     """One kept-alive connection that asks again as soon as it is answered."""
 
-    def __init__(self, request: bytes, left: list[int], over: asyncio.Event) -> None:
-        self.request, self.left, self.over = request, left, over
+    def __init__(self, request: bytes, left: list[int], over: asyncio.Event, taken: list[float]) -> None:
+        self.request, self.left, self.over, self.taken = request, left, over, taken
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -115,6 +123,7 @@ class Caller(asyncio.Protocol):
     def ask(self) -> None:
         if self.left[0] > 0:
             self.left[0] -= 1
+            self.asked_at = time.perf_counter()
             self.transport.write(self.request)
         else:
             self.transport.close()
@@ -130,6 +139,7 @@ class Caller(asyncio.Protocol):
             raise ValueError("not the answer expected")
 
     def on_message_complete(self) -> None:
+        self.taken.append(time.perf_counter() - self.asked_at)
         self.left[1] -= 1
         if self.left[1] == 0:
             self.over.set()
@@ -141,6 +151,7 @@ class Target:
     name: str
     port: int
     pid: int
+    path: str = "/e/tiny/v1/chat/completions"
 
 
 def cpu_seconds(pid: int) -> float:
@@ -148,9 +159,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
-async def load(port: int, request: bytes, count: int, *, tls: bool = False) -> float:
-    """Seconds that `count` requests took."""
-    loop, left, over = asyncio.get_running_loop(), [count, count], asyncio.Event()
+async def load(
+    port: int | str, request: bytes, count: int, *, tls: bool = False, connections: int = CONNECTIONS
+) -> tuple[float, list[float]]:
+    """Seconds that `count` requests took: together, and each. `port`: or the path of a Unix socket."""
+    loop, left, over, taken = asyncio.get_running_loop(), [count, count], asyncio.Event(), list[float]()
     context = None
     if tls:
         import ssl
@@ -158,16 +171,19 @@ async def load(port: int, request: bytes, count: int, *, tls: bool = False) -> f
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     began = time.perf_counter()
-    for _ in range(CONNECTIONS):
-        await loop.create_connection(lambda: Caller(request, left, over), "127.0.0.1", port, ssl=context)
+    for _ in range(connections):
+        if isinstance(port, str):
+            await loop.create_unix_connection(lambda: Caller(request, left, over, taken), port)
+        else:
+            await loop.create_connection(lambda: Caller(request, left, over, taken), "127.0.0.1", port, ssl=context)
     await asyncio.wait_for(over.wait(), 300)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, taken
 
 
-def request(key: str, case: str) -> bytes:
+def request(key: str, case: str, path: str = "/e/tiny/v1/chat/completions") -> bytes:
     prompt = "hello " * 680 if case == "json4k" else "hello there"
     body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": prompt}], "max_tokens": 16, "stream": case == "stream"})
-    head = f"POST /e/tiny/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
 
 
@@ -190,7 +206,7 @@ async def listening(port: int) -> None:
 
 @contextlib.asynccontextmanager
 async def running(arguments: list[str], **environment: str) -> AsyncIterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(arguments, env={**os.environ, **environment})  # noqa: ASYNC220
+    process = subprocess.Popen(arguments, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)  # noqa: ASYNC220
     try:
         yield process
     finally:
@@ -235,13 +251,49 @@ async def nginx(folder: Path) -> AsyncIterator[Target]:
         yield Target("nginx", port, worker)
 
 
-async def measure(target: Target, key: str, case: str, count: int) -> dict[str, float]:
+@contextlib.asynccontextmanager
+async def vllm_router(program: str, back: int) -> AsyncIterator[Target]:
+    port, metrics = free_port(), free_port()
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--worker-urls", f"http://127.0.0.1:{back}", "--policy", "round_robin"]
+    async with running([program, *arguments, "--prometheus-port", str(metrics), "--log-level", "error"]) as process:
+        await listening(port)
+        yield Target("vllm-router", port, process.pid, "/v1/chat/completions")
+
+
+def peer() -> str | None:
+    """The program vllm-router: the one on the PATH, else its wheel in a virtual environment of its own; None where neither is to be had."""
+    if found := shutil.which("vllm-router"):
+        return found
+    program = PEERS / "bin" / "vllm-router"
+    if not program.exists():
+        try:
+            subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True, capture_output=True)
+            subprocess.run([str(PEERS / "bin" / "pip"), "install", "-q", VLLM_ROUTER], check=True, capture_output=True, timeout=300)
+        except (OSError, subprocess.SubprocessError):
+            return None
+    return str(program)
+
+
+async def added(target: Target, key: str, direct: str, count: int) -> dict[str, float]:
+    """Milliseconds a request takes longer than at the back end itself, at the median and at p99."""
+    tls = "TLS" in target.name
+    payload = request(key, "json", target.path)
+    percentiles = []
+    for where in (target.port, direct):
+        await load(where, payload, 100, tls=tls and where == target.port, connections=FEW)
+        _, taken = await load(where, payload, count, tls=tls and where == target.port, connections=FEW)
+        percentiles.append(statistics.quantiles(taken, n=100))
+    through, alone = percentiles
+    return {"p50_ms": (through[49] - alone[49]) * 1e3, "p99_ms": (through[98] - alone[98]) * 1e3}
+
+
+async def cost(target: Target, key: str, case: str, count: int) -> dict[str, float]:
     requests = max(count // CHUNKS, 2 * CONNECTIONS) if case == "stream" else count
-    payload = request(key, case)
+    payload = request(key, case, target.path)
     tls = "TLS" in target.name
     await load(target.port, payload, CONNECTIONS if case == "stream" else count // 10, tls=tls)  # warm up
     before = cpu_seconds(target.pid)
-    seconds = await load(target.port, payload, requests, tls=tls)
+    seconds, _ = await load(target.port, payload, requests, tls=tls)
     units = requests * CHUNKS if case == "stream" else requests
     return {"cpu_us": (cpu_seconds(target.pid) - before) / units * 1e6, "per_second": units / seconds}
 
@@ -251,22 +303,56 @@ async def bench(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]
     results: dict[str, dict[str, list[dict[str, float]]]] = {}
     with tempfile.TemporaryDirectory(prefix="pl") as name:
         folder = Path(name)
-        back = await loop.create_unix_server(Back, f"{folder}/back.sock")
+        direct = f"{folder}/back.sock"
+        back = await loop.create_unix_server(Back, direct)
+        tcp_port = free_port()
+        tcp = await loop.create_server(Back, "127.0.0.1", tcp_port)
+        program = await asyncio.to_thread(peer)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(back.close)
+            stack.callback(tcp.close)
             plain, key = await stack.enter_async_context(router(folder, tls=False))
             secure, other_key = await stack.enter_async_context(router(folder, tls=True))
             targets = [(plain, key), (secure, other_key)]
             if shutil.which("nginx"):
                 targets.append((await stack.enter_async_context(nginx(folder)), key))
+            if program:
+                targets.append((await stack.enter_async_context(vllm_router(program, tcp_port)), key))
             for _ in range(rounds):  # interleaved, so that what else the machine does hits all alike
                 for target, its_key in targets:
                     for case in CASES:
-                        results.setdefault(target.name, {}).setdefault(case, []).append(await measure(target, its_key, case, count))
+                        results.setdefault(target.name, {}).setdefault(case, []).append(await cost(target, its_key, case, count))
+                    results[target.name].setdefault("added", []).append(await added(target, its_key, direct, count // 8))
     return {
         target: {case: {field: statistics.median(r[field] for r in runs) for field in runs[0]} for case, runs in cases.items()}
         for target, cases in results.items()
     }
+
+
+async def measure() -> dict[str, Any]:
+    """For `make bench`: medians of three rounds, flat, and what is asked of them: the ratios to the peers of the same run."""
+    return figures(await asyncio.to_thread(run, 10_000, 3))
+
+
+def run(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(bench(count, rounds))
+
+
+def figures(results: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for target, cases in results.items():
+        name = target.replace(" ", "_").replace("-", "_")
+        for case in CASES:
+            flat[f"{case}_cpu_us_{name}"] = round(cases[case]["cpu_us"], 1)
+            flat[f"{case}_per_second_{name}"] = round(cases[case]["per_second"])
+        for percentile, milliseconds in cases["added"].items():
+            flat[f"json_added_{percentile}_{name}"] = round(milliseconds, 3)
+    for peer_name in ("nginx", "vllm-router"):
+        for case in CASES if peer_name in results else ():
+            ratio = results["router"][case]["cpu_us"] / results[peer_name][case]["cpu_us"]
+            flat[f"{case}_cpu_ratio_to_{peer_name.replace('-', '_')}"] = round(ratio, 2)
+    return flat
 
 
 def main() -> None:
@@ -275,17 +361,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        results = runner.run(bench(given.requests, given.rounds))
+    results = run(given.requests, given.rounds)
     if given.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps(figures(results), indent=2))
         return
     for case, what in CASES.items():
         print(f"{what}:")
         for target, cases in results.items():
             print(f"  {target:18} {cases[case]['cpu_us']:7.1f} µs CPU   {cases[case]['per_second']:9.0f}/s")
-    if "nginx" not in results:
-        print("nginx is not installed: no peer was measured", file=sys.stderr)
+    print("added to the back end's own latency, in ms, p50 and p99:")
+    for target, cases in results.items():
+        print(f"  {target:18} {cases['added']['p50_ms']:7.3f} {cases['added']['p99_ms']:7.3f}")
+    for name in ("nginx", "vllm-router"):
+        if name not in results:
+            print(f"{name} is not installed: it was not measured", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ TITLES = {
     "coldstart_demo": "Cold start: the demo model, from zero to the first token over HTTPS",
     "coldstart_tiny": "Cold start: `tiny` (27M-parameter Llama, random weights)",
     "coldstart_qwen3": "Cold start: `qwen3-0.6b` (596M parameters, 1.2 GB bf16, random weights)",
+    "relay": "Warm path: the router beside nginx and vllm-router, same back end and client, same run",
     "simultaneous": "Fifty simultaneous calls to an endpoint at zero",
     "recovery": "Kill -9, and the time until a call is answered again",
     "newcomer": "A fresh clone on a machine with an empty package cache",

@@ -1,8 +1,8 @@
 """Step 12, the worker's side: an append-only file of records, durable before anything is answered.
 
 An `open` is written at once. An `end` is written with the next `open`, or by `flush`, which comes before the bytes it must
-precede. A thread syncs whole groups with one `fdatasync`: the first open at once, those that came meanwhile together, ends
-within END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn line is cut off
+precede. A thread syncs whole groups with one `fdatasync`: opens at once, but no two groups within PACE_SECONDS; ends within
+END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn line is cut off
 again; opens raise SpoolFull, ends wait in memory, so what runs can finish), a disk that will not sync (a new file is begun,
 and opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files later).
 """
@@ -14,6 +14,7 @@ import errno
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from router.errors import SpoolFull
 
 ROTATE_BYTES = 16 << 20
 END_SYNC_SECONDS = 0.003
-GATHER_SECONDS = 0.001  # between two syncs while opens keep coming: a sync costs as much as a request
+PACE_SECONDS = 0.0005  # from one sync's begin to the next one's: a sync costs the CPU as much as a request
 TELL_SECONDS = 0.1  # news for the ledger is gathered so long
 RETRY_SECONDS = 1.0
 
@@ -40,11 +41,12 @@ class _File:
     name: str
     descriptor: int
     size: int = 0
+    last: int = 0  # number of the last line in it
 
 
 @dataclass(frozen=True, slots=True)
 class _Sync:
-    """What the thread is to do: make everything up to line `target` durable."""
+    """What the thread is to do: make everything up to line `target`, and what is in `file` by then, durable."""
 
     target: int
     file: _File | None
@@ -140,6 +142,7 @@ class Spool:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         file.size += written
         self._written += lines
+        file.last = self._written
 
     def _rotate(self) -> _File:
         name = f"{self._worker_id}.{self._number}.jsonl"
@@ -213,13 +216,14 @@ class Spool:
         if self._written > self.synced:
             self._ask()
 
-    def _ask_again(self) -> None:
-        self.flush()
-        self._jobs.put(self._job())
-
     def _sync_for_ever(self) -> None:
         """The thread. It alone closes files."""
+        began = 0.0
         while (job := self._jobs.get()) is not None:
+            if (pause := began + PACE_SECONDS - time.monotonic()) > 0:
+                time.sleep(pause)  # what is written meanwhile goes with it
+            began = time.monotonic()
+            target = max(job.target, job.file.last if job.file else 0)
             error: OSError | None = None
             try:
                 for file in (*job.retired, *((job.file,) if job.file else ())):
@@ -231,24 +235,23 @@ class Spool:
             for file in job.retired:
                 os.close(file.descriptor)
             try:
-                self._loop.call_soon_threadsafe(self._done, job, error)
+                self._loop.call_soon_threadsafe(self._done, job, target, error)
             except RuntimeError:
                 pass  # the loop is closed: the process is ending
 
-    def _done(self, job: _Sync, error: OSError | None) -> None:
-        self.synced = job.target
+    def _done(self, job: _Sync, target: int, error: OSError | None) -> None:
+        self._syncing = False
+        self.synced = target
         self.flush()  # before the answers that now go out
         if error is not None:
             self._unsynced(job, error)
-        due = [callback for number, callback in self._waiting if number <= job.target]
+        due = [callback for number, callback in self._waiting if number <= target]
         if due:
-            self._waiting = [entry for entry in self._waiting if entry[0] > job.target]
-        if self._opened > job.target:
-            self._loop.call_later(GATHER_SECONDS, self._ask_again)
-        else:
-            self._syncing = False
-            if self._written > job.target:
-                self._ask_soon()
+            self._waiting = [entry for entry in self._waiting if entry[0] > target]
+        if self._opened > target:
+            self._ask()
+        elif self._written > target:
+            self._ask_soon()
         if self._file is not None:
             self._grown[self._file.name] = self._file.size
         if self._tell_timer is None:

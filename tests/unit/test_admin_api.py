@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import csv
+import io
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -16,8 +21,10 @@ from activator.wire import Deploy, Done, Remove, Status, ToActivator
 from pilotlight.frames import FrameStream, serve
 from pilotlight.keys import hash_key, mint, well_formed
 from router.admin.app import make_app
+from router.admin.export import COLUMNS, csv_lines, json_lines
 from router.admin.store import AdminStore, Row, plain
 from router.errors import Unavailable
+from router.ledger.postgres import Database
 
 ADMIN_KEY, PEPPER = mint(), b"p" * 32
 DIGEST = "sha256:" + "a" * 64
@@ -31,6 +38,9 @@ class FakeStore(AdminStore):
         self.made: list[dict[str, Any]] = []
         self.revoked: list[str] = []
         self.asked: dict[str, Any] = {}
+        self.priced: list[dict[str, Any]] = []
+        self.pages: list[list[Row]] = []
+        self.cut_off = False  # after the pages
         self.away = False
 
     def _row(self, name: str) -> Row:
@@ -61,6 +71,25 @@ class FakeStore(AdminStore):
     async def usage(self, **asked: Any) -> tuple[list[Row], Row]:
         self.asked = asked
         return [{"event_id": "e1", "cost": "0.0000100000"}], {"requests": 3, "cost": "0.0000300000"}
+
+    async def create_price(self, **given: Any) -> Row:
+        self.priced.append(given)
+        return plain({"price_id": given["price_id"], "version": len(self.priced), "input_per_million": given["input"]})
+
+    async def prices(self, endpoint_id: str) -> list[Row]:
+        return [{"version": 1} for price in self.priced if price["endpoint_id"] == endpoint_id]
+
+    async def price_now(self, endpoint_id: str, *, org_id: str) -> Row | None:
+        return {"version": 1} if self.priced else None
+
+    async def export_usage(self, **asked: Any) -> AsyncGenerator[list[Row], None]:
+        self.asked = asked
+        if self.away:
+            raise Unavailable("the database is away for the moment: try again", retry_after=2.0)
+        for page in self.pages:
+            yield page
+        if self.cut_off:
+            raise Unavailable("the database is away for the moment: try again", retry_after=2.0)
 
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
         return {"event_id": event_id, "phases": [{"name": "load"}]} if event_id == "e1" else None
@@ -305,3 +334,177 @@ def test_money_is_said_with_all_its_decimals() -> None:
     assert plain({"cost": Decimal("1.0000000001")}) == {"cost": "1.0000000001"}
     moment = datetime(2024, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     assert plain({"admitted_at": moment, "expires_at": None}) == {"admitted_at": "2024-01-01T00:00:00+00:00", "expires_at": None}
+
+
+PRICES: dict[str, Any] = {"input_per_million": "0.25", "cached_per_million": "0", "output_per_million": 1}
+
+
+def test_a_price_is_taken_to_its_last_digit_as_text_or_as_a_number(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        body = b'{"input_per_million": 123456.0123456789, "cached_per_million": "0.0000000001", "output_per_million": 1e-3}'
+        response = await bench.ask("PUT", "/api/v1/endpoints/chat/prices", content=body)
+        assert response.status_code == 201, response.text
+        assert response.json()["input_per_million"] == "123456.0123456789"
+        made = bench.store.priced[0]
+        assert (made["cached"], made["output"], made["valid_from"]) == (Decimal("1e-10"), Decimal("0.001"), None)
+        assert (made["org_id"], made["endpoint_id"]) == ("default", "ep_chat")
+        later = datetime.now().astimezone(timezone(timedelta(hours=2))) + timedelta(days=1)
+        assert (await bench.ask("PUT", "/api/v1/endpoints/chat/prices", json=PRICES | {"valid_from": later.isoformat()})).status_code == 201
+        assert bench.store.priced[1]["valid_from"] == later and bench.store.priced[1]["valid_from"].utcoffset() == timedelta(0)
+        naive = f"{later.year + 1}-01-01T00:00:00"
+        assert (await bench.ask("PUT", "/api/v1/endpoints/chat/prices", json=PRICES | {"valid_from": naive})).status_code == 201
+        assert bench.store.priced[2]["valid_from"].isoformat() == f"{naive}+00:00", "without an offset it is UTC"
+        listed = (await bench.ask("GET", "/api/v1/endpoints/chat/prices")).json()
+        assert len(listed["data"]) == 3 and listed["in_force"] == {"object": "price", "endpoint": "chat", "version": 1}
+
+    play(tmp_path, scene, activator=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "input_per_million"),
+        ({"output_per_million": "-0.1"}, "output_per_million"),
+        ({"output_per_million": "0.00000000001"}, "output_per_million"),
+        ({"cached_per_million": "1e6"}, None),
+        ({"cached_per_million": 1_000_001}, "cached_per_million"),
+        ({"cached_per_million": True}, "cached_per_million"),
+        ({"cached_per_million": None}, "cached_per_million"),
+        ({"cached_per_million": "cheap"}, "cached_per_million"),
+        ({"cached_per_million": "NaN"}, "cached_per_million"),
+        ({"input_per_million": [1]}, "input_per_million"),
+        ({"valid_from": "soon"}, "valid_from"),
+        ({"valid_from": 1.5}, "valid_from"),
+        ({"valid_from": "2020-01-01T00:00:00Z"}, "valid_from"),
+        ({"currency": "EUR"}, "currency"),
+    ],
+)
+def test_a_wrong_price_is_refused_by_name(tmp_path: Path, body: dict[str, Any], param: str | None) -> None:
+    async def scene(bench: Bench) -> None:
+        response = await bench.ask("PUT", "/api/v1/endpoints/chat/prices", json=PRICES | body if body else {})
+        if param is None:
+            assert response.status_code == 201, response.text
+        else:
+            assert error(response, 400)["param"] == param and not bench.store.priced
+
+    play(tmp_path, scene, activator=False)
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b'{"input_per_million": NaN}', b"[" * 100_000, b'{"input_per_million": ' + b"1" * 5000 + b"}", b"\xff"]
+)
+def test_a_price_that_is_no_json_is_refused(tmp_path: Path, body: bytes) -> None:
+    async def scene(bench: Bench) -> None:
+        assert error(await bench.ask("PUT", "/api/v1/endpoints/chat/prices", content=body), 400)["message"]
+        assert error(await bench.ask("PUT", "/api/v1/endpoints/other/prices", json=PRICES), 404)
+
+    play(tmp_path, scene, activator=False)
+
+
+def usage_row(**more: Any) -> Row:
+    return dict.fromkeys(COLUMNS, "x") | {"streamed": True, "cost": "0.0000000001", "first_byte_ms": None, "phases": []} | more
+
+
+def test_an_export_asks_for_what_the_query_says_and_has_the_columns_of_usage(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.store.pages = [[usage_row(event_id="a"), usage_row(event_id="b")], [usage_row(event_id="c")]]
+        response = await bench.ask("GET", "/api/v1/usage/export?endpoint=chat&since=2024-01-01T00:00:00Z&until=1704067300")
+        assert response.status_code == 200 and response.headers["content-type"].startswith("text/csv")
+        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1704067200.0, "until": 1704067300.0}
+        assert response.text.split("\r\n")[0] == ",".join(COLUMNS) and [line[:2] for line in response.text.split("\r\n")[1:4]] == [
+            "a,",
+            "b,",
+            "c,",
+        ]
+        response = await bench.ask("GET", "/api/v1/usage/export?format=jsonl")
+        assert bench.store.asked == {"org_id": "default", "endpoint_id": None, "since": None, "until": None}
+        assert len(response.text.splitlines()) == 3 and '"phases":[]' in response.text
+        bench.store.pages = []
+        assert (await bench.ask("GET", "/api/v1/usage/export")).text == ",".join(COLUMNS) + "\r\n"
+        error(await bench.ask("GET", "/api/v1/usage/export?endpoint=other"), 404)
+        error(await bench.ask("POST", "/api/v1/usage/export"), 405)
+        for query, param in (
+            ("format=xls", "format"),
+            ("since=soon", "since"),
+            ("since=2&until=1", "until"),
+            ("until=1e300", "until"),
+            ("limit=1", "limit"),
+        ):
+            assert error(await bench.ask("GET", f"/api/v1/usage/export?{query}"), 400)["param"] == param
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_an_export_that_cannot_begin_is_a_503_and_one_cut_off_has_no_end(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.store.away = True
+        assert (await bench.ask("GET", "/api/v1/usage/export")).headers["retry-after"] == "2"
+        bench.store.away, bench.store.cut_off, bench.store.pages = False, True, [[usage_row()]]
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        headers = [(b"authorization", f"Bearer {ADMIN_KEY}".encode())]
+        path = "/api/v1/usage/export"
+        await bench.app(
+            {
+                "type": "http",
+                "method": "GET",
+                "path": path,
+                "raw_path": path.encode(),
+                "root_path": "",
+                "query_string": b"",
+                "headers": headers,
+            },
+            receive,
+            send,
+        )
+        assert [message.get("more_body") for message in sent] == [None, True, True], "nothing says that this was all"
+
+    play(tmp_path, scene, activator=False)
+
+
+@pytest.mark.parametrize("evil", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", '=HYPERLINK("http://x")'])
+def test_no_cell_of_a_csv_is_a_formula(evil: str) -> None:
+    (cells,) = csv.reader(io.StringIO(csv_lines([usage_row(path=evil, endpoint='a,"b"\n')]), newline=""))
+    row = dict(zip(COLUMNS, cells, strict=True))
+    assert row["path"] == "'" + evil and row["endpoint"] == 'a,"b"\n'
+    assert (row["streamed"], row["first_byte_ms"], row["cost"]) == ("true", "", "0.0000000001")
+    assert json.loads(json_lines([usage_row(path=evil)]))["path"] == evil, "JSON needs no such thing"
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        asyncpg.InternalClientError("got result for unknown protocol state 0"),
+        asyncpg.ConnectionDoesNotExistError(),
+        TimeoutError(),
+        BrokenPipeError(),
+    ],
+)
+def test_a_connection_cut_while_in_use_is_a_503(cut: Exception) -> None:
+    class CutOff(Database):
+        def __init__(self) -> None: ...
+
+        @asynccontextmanager
+        async def connection(self) -> AsyncIterator[Any]:
+            yield self
+
+        async def fetch(self, *_: object) -> None:
+            raise cut
+
+        async def connect(self, purpose: str, **limits: str) -> Any:
+            raise cut
+
+    async def scene() -> None:
+        store = AdminStore(CutOff())
+        with pytest.raises(Unavailable):
+            await store.endpoints()
+        with pytest.raises(Unavailable):
+            await anext(store.export_usage(org_id="default", endpoint_id=None, since=None, until=None))
+
+    asyncio.run(scene())

@@ -98,7 +98,8 @@ def test_batches_are_bounded_and_everything_is_settled_once() -> None:
 def test_what_postgres_refuses_for_now_is_tried_again() -> None:
     async def scene() -> None:
         async with Bench() as bench:
-            bench.store.trouble = [ConnectionRefusedError(), asyncpg.AdminShutdownError("bye")]
+            cut = asyncpg.InternalClientError("got result for unknown protocol state 0")  # a connection cut while in use
+            bench.store.trouble = [ConnectionRefusedError(), asyncpg.AdminShutdownError("bye"), cut]
             bench.finish("a", "b")
             await bench.store.has(2)
             assert bench.store.batches == [2] and not bench.rejected

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pilotlight import keys
-from router import auth
-from router.auth import Keys
+from pilotlight.keys import hash_key
+from router.auth import Keys, keyed
 from router.errors import Forbidden, NotReady, Unauthorized
 from tests.unit.router_world import ADMIN_KEY, KEY, OLD_KEY, OTHER_KEY, PEPPER, POLICY, request, world
 
@@ -41,25 +42,31 @@ def test_anything_else_is_401_with_the_same_words(header: bytes | None) -> None:
 
 def test_missing_and_wrong_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> None:
     work: list[str] = []
-    compare_digest = hmac.compare_digest
+    compare_digest, made = hmac.compare_digest, known()
+    digest = made._hash
 
-    def hash_key(pepper: bytes, key: str) -> bytes:
+    def hashed(key: bytes) -> bytes:
         work.append("hash")
-        return keys.hash_key(pepper, key)
+        return digest(key)
 
     def compare(a: bytes, b: bytes) -> bool:
         work.append("compare")
         return compare_digest(a, b)
 
-    monkeypatch.setattr(auth, "hash_key", hash_key)
+    monkeypatch.setattr(made, "_hash", hashed)
     monkeypatch.setattr(hmac, "compare_digest", compare)
     for header in (None, b"Bearer wrong", b"Bearer " + OLD_KEY.encode(), b"Bearer " + KEY.encode()):
         work.clear()
         try:
-            known().tenant(header)
+            made.tenant(header)
         except Unauthorized:
             pass
         assert work == ["hash", "compare"]
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=300), st.binary(max_size=64))
+def test_a_hash_is_the_one_that_is_stored(key: str, pepper: bytes) -> None:
+    assert keyed(pepper)(key.encode()) == hash_key(pepper, key)
 
 
 def test_an_admin_key_may_not_infer() -> None:

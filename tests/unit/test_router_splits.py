@@ -92,6 +92,8 @@ class Outcome:
 class Durable:
     synced = 1
 
+    def flush(self) -> None: ...
+
 
 class Rig:
     """One exchange, fed by hand."""

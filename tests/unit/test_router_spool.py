@@ -22,6 +22,7 @@ from activator.wire import ReplicaRow
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
 from router.errors import SpoolFull
+from router.exchange import Exchange
 from router.ledger import spool as spool_module
 from router.ledger.record import EndRecord, OpenRecord, SpoolLine
 from router.ledger.spool import Spool
@@ -109,6 +110,81 @@ async def test_ends_are_synced_within_their_time(folder: Path) -> None:
     spool.end(b"1\n")
     await until(lambda: spool.synced == 1, seconds=1)
     spool.close()
+
+
+@pytest.mark.asyncio
+async def test_syncs_keep_their_pace_and_take_along_what_was_written_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "PACE_SECONDS", 0.3)
+    disk = Disk()
+    spool = made(folder, disk)
+    spool.open(b"1\n")
+    await until(lambda: spool.synced == 1)
+    began = time.monotonic()
+    spool.open(b"2\n")
+    spool.open(b"3\n")
+    spool.end(b"2 ends\n")
+    spool.flush()
+    await until(lambda: spool.synced == 4)
+    assert time.monotonic() - began > 0.1
+    assert disk.syncs == 2
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_ends_go_with_the_next_open_in_one_write(folder: Path) -> None:
+    writes: list[bytes] = []
+
+    def write(descriptor: int, data: bytes) -> int:
+        writes.append(data)
+        return os.write(descriptor, data)
+
+    spool = Spool(folder, "w", loop=asyncio.get_running_loop(), write=write)
+    spool.open(b"1\n")
+    spool.end(b"1 ends\n")
+    spool.open(b"2\n")
+    spool.end(b"2 ends\n")
+    spool.flush()
+    spool.flush()
+    assert writes == [b"1\n", b"1 ends\n2\n", b"2 ends\n"]
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_where_there_is_room_for_the_ends_alone_they_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, disk = os.ftruncate, Disk(room=9)
+    spool = made(folder, disk)
+    spool.open(b"1\n")
+    spool.end(b"1 ends\n")
+
+    def cut(descriptor: int, size: int) -> None:
+        real(descriptor, size)
+        disk.room = 7  # what was taken back is free again
+
+    monkeypatch.setattr(os, "ftruncate", cut)
+    with pytest.raises(SpoolFull):
+        spool.open(b"a longer line\n")
+    assert lines(folder) == [b"1\n", b"1 ends\n"]
+    spool.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_end_record_is_written_before_the_last_byte(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world() as w:
+        seen: list[tuple[bytes, list[str]]] = []
+        real = Exchange.write
+
+        def write(exchange: Exchange, data: bytes) -> None:
+            seen.append((data, [json.loads(line)["kind"] for line in lines(w.folder)]))
+            real(exchange, data)
+
+        monkeypatch.setattr(Exchange, "write", write)
+        for _ in range(3):
+            seen.clear()
+            before = len(lines(w.folder))
+            assert (await w.ask(stream=stream)).status == 200
+            assert seen[-1][1][before:] == ["open", "end"]
+            assert "open" in seen[0][1][before:]
 
 
 @pytest.mark.asyncio

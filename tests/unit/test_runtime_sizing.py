@@ -1,13 +1,17 @@
-"""KV cache sizing: enough for one longest sequence, bounded by memory."""
+"""KV cache sizing: enough for one longest sequence, bounded by memory; and what replicas take."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.sizing import BLOCK, LONGEST_CONTEXT, decide
+from runtime.sizing import BLOCK, LONGEST_CONTEXT, Sizing, cache_bytes, decide, needed, node_memory, private_bytes, private_in
 
 QWEN = {"num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024}
 GIB = 1 << 30
@@ -37,3 +41,43 @@ def test_one_longest_sequence_always_fits(layers: int, heads: int, context: int,
     token = layers * 2 * heads * 64 * 2
     longest = -(-sizing.max_model_len // BLOCK) * BLOCK * token
     assert longest <= sizing.kv_cache_bytes <= max(memory // 4, longest + 2 * BLOCK * token)
+
+
+@pytest.mark.parametrize(
+    ("engine_args", "nbytes"),
+    [
+        ({}, 7),
+        ({"kv_cache_memory_bytes": 5}, 5),
+        ({"kv-cache-memory-bytes": "6"}, 6),
+        ({"kv_cache_memory_bytes": "much"}, 7),
+        ({"x": 1}, 7),
+    ],
+)
+def test_engine_arguments_have_the_last_word_on_the_cache(engine_args: dict[str, Any], nbytes: int) -> None:
+    assert cache_bytes(engine_args, Sizing(7, 0)) == nbytes
+
+
+def test_private_pages_are_all_that_are_private() -> None:
+    rollup = "Rss: 900 kB\nPss: 500 kB\nShared_Clean: 300 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 2 kB\nPrivate_Hugetlb: 4 kB\n"
+    assert private_in(rollup) == 7 << 10
+
+
+def test_a_cache_counts_once_touched_or_not() -> None:
+    assert needed(first=100, now=100, kv_cache_bytes=50) == 150, "not touched yet"
+    assert needed(first=100, now=140, kv_cache_bytes=50) == 150, "partly"
+    assert needed(first=100, now=170, kv_cache_bytes=50) == 170, "it took more than that"
+
+
+def test_all_processes_of_a_session_are_weighed_together() -> None:
+    code = "import os, sys; b = bytearray(os.urandom(1)) * (32 << 20); os.fork() or b.__setitem__(slice(0, 16 << 20), b[: 16 << 20]); print(1, flush=True); sys.stdin.read()"
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    assert child.stdin and child.stdout
+    with child:
+        assert child.stdout.readline() + child.stdout.readline() == b"1\n1\n"
+        found = private_bytes([child.pid, 2**31])
+        child.stdin.close()
+    assert 32 << 20 < found[child.pid] < 96 << 20 and found[2**31] == 0
+
+
+def test_the_memory_of_a_node_is_at_most_the_machines() -> None:
+    assert 1 << 20 < node_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

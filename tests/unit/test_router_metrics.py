@@ -1,0 +1,111 @@
+"""The names, units and labels of what is scraped, after Prometheus' conventions, and what is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+
+from router.metrics import Metrics
+from runtime.wire import Phase
+from tests.unit.router_world import KEY, endpoint_row, world
+from tests.unit.test_router_web import get
+
+UNITS = ("_seconds", "_bytes", "_requests", "_total")
+
+
+def families() -> Iterator[Metric]:
+    """Every family, with something in it."""
+    metrics = Metrics()
+    metrics.held = lambda: {"tiny": 1}
+    metrics.ended(
+        "tiny",
+        status=200,
+        start="cold",
+        held=0.1,
+        first_token=0.2,
+        total=0.3,
+        phases=(Phase(name="load", at=0.0, seconds=0.1),),
+        tokens=(1, 0, 1),
+    )
+    metrics.refused(401)
+    return metrics.collect()
+
+
+@pytest.mark.parametrize("family", list(families()), ids=lambda family: family.name)
+def test_a_family(family: Metric) -> None:
+    name = family.name + "_total" if family.type == "counter" else family.name  # as it is exposed
+    assert re.fullmatch(r"pilotlight_router_[a-z]+(_[a-z]+)*", family.name)
+    assert name.endswith(UNITS)
+    assert name.endswith("_total") == (family.type == "counter")
+    assert not name.endswith(("_milliseconds", "_ms", "_count", "_sum", "_bucket"))
+    assert family.documentation.endswith(".")
+    assert family.samples
+    for sample in family.samples:
+        assert set(sample.labels) <= {"endpoint", "code", "kind", "phase", "le"}
+    if family.type == "histogram":
+        assert name.endswith("_seconds")
+        assert any(sample.labels.get("le") == "+Inf" for sample in family.samples)
+
+
+def test_all_that_operators_need_is_there() -> None:
+    names = {family.name.removeprefix("pilotlight_router_") for family in families()}
+    assert names == {
+        "requests",
+        "tokens",
+        "cold_starts",
+        "held_requests",
+        "hold_seconds",
+        "time_to_first_token_seconds",
+        "latency_seconds",
+        "cold_start_phase_seconds",
+    }
+
+
+@pytest.mark.asyncio
+async def test_what_is_counted() -> None:
+    async with world() as w:
+        w.show(endpoint_row())
+        client = await w.client()
+        client.post(stream=True)
+        await w.wait_held(1)
+        w.router.metrics.held = lambda: {name: endpoint.held for name, endpoint in w.table.endpoints.items()}
+        registry = CollectorRegistry()
+        registry.register(w.router.metrics)
+        assert 'pilotlight_router_held_requests{endpoint="tiny"} 1.0' in generate_latest(registry).decode()
+        await asyncio.sleep(0.01)  # the start takes a while
+        w.show(endpoint_row(w.row(phases=(Phase(name="load", at=time.monotonic() - 0.005, seconds=0.002),))))
+        await client.answer()
+        await w.ask()
+        for options in ({"key": None}, {"body": b"{"}, {"body": b"x" * (2 << 20)}, {"url": "/e/none/v1/completions", "prompt": "a"}):
+            await w.ask(**options)
+        for path, method in (("/nothing", "GET"), ("/v1/chat/completions", "GET"), ("/v1/models", "PUT")):
+            await get(w, path, method=method)
+        client = await w.client()
+        client.send(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n")
+        assert (await client.answer()).status == 413
+        text = generate_latest(registry).decode()
+        for line in (
+            'requests_total{code="200",endpoint="tiny"} 2.0',
+            'requests_total{code="400",endpoint=""} 1.0',
+            'requests_total{code="401",endpoint=""} 1.0',
+            'requests_total{code="404",endpoint=""} 2.0',
+            'requests_total{code="405",endpoint=""} 2.0',
+            'requests_total{code="413",endpoint=""} 2.0',
+            'tokens_total{endpoint="tiny",kind="input"} 10.0',
+            'tokens_total{endpoint="tiny",kind="cached"} 4.0',
+            'tokens_total{endpoint="tiny",kind="output"} 6.0',
+            'cold_starts_total{endpoint="tiny"} 1.0',
+            'hold_seconds_count{endpoint="tiny"} 1.0',
+            'time_to_first_token_seconds_count{endpoint="tiny"} 1.0',
+            'latency_seconds_count{endpoint="tiny"} 2.0',
+            *(f'cold_start_phase_seconds_count{{phase="{phase}"}} 1.0' for phase in ("hold", "load", "first_token")),
+        ):
+            assert "pilotlight_router_" + line in text, line
+        for secret in (KEY, KEY[-4:], "default", "r1", "p1"):
+            assert f'="{secret}"' not in text
