@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup lock demo up test unit check bench fmt
+.PHONY: setup lock demo up test unit check bench loadtest fmt
 
 setup:            ## install what is missing into .venv
 	@$(PYTHON) infra/setup.py
@@ -33,3 +33,8 @@ fmt: setup
 
 bench: setup      ## measure, beside stock vLLM, and rewrite loadtests/bench/RESULTS.md
 	@$(BIN)/python -m loadtests.bench
+
+SCENARIO ?= wake
+loadtest: setup   ## users at an endpoint, against loadtests/slo.toml: SCENARIO=wake|steady|idle_cycle [UI=1] [URL=… KEY=… CA=…]
+	@$(BIN)/python -m loadtests $(SCENARIO) $(if $(UI),--ui) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(URL),--url "$(URL)" --ca "$(CA)" --model "$(MODEL)" --idle "$(or $(IDLE),0)")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench import coldstart, fresh, hardware, line, relay
+from loadtests.bench import coldstart, fresh, hardware, line, memory, metering, relay
 from loadtests.bench.report import render
 from snapshots.synth import synth
 
@@ -52,6 +52,14 @@ async def recovery(options: argparse.Namespace) -> dict[str, Any]:
     return await line.recovery(DEMO_MODEL)
 
 
+async def rows_beside_counters(options: argparse.Namespace) -> dict[str, Any]:
+    return await metering.measure()
+
+
+async def at_zero(options: argparse.Namespace) -> dict[str, Any]:
+    return await memory.measure()
+
+
 async def newcomer(options: argparse.Namespace) -> dict[str, Any]:
     return await asyncio.to_thread(fresh.measure)
 
@@ -63,6 +71,8 @@ SECTIONS: dict[str, Section] = {
     "relay": warm_path,
     "simultaneous": simultaneous,
     "recovery": recovery,
+    "metering": rows_beside_counters,
+    "memory": at_zero,
     "newcomer": newcomer,
 }
 

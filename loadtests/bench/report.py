@@ -11,6 +11,8 @@ TITLES = {
     "relay": "Warm path: the router beside nginx and vllm-router, same back end and client, same run",
     "simultaneous": "Fifty simultaneous calls to an endpoint at zero",
     "recovery": "Kill -9, and the time until a call is answered again",
+    "metering": "Usage rows beside vLLM's own counters: three wakes, streaming and not, 10 % aborted",
+    "memory": "Ten endpoints at zero: proportional memory (PSS) of every process",
     "newcomer": "A fresh clone on a machine with an empty package cache",
 }
 

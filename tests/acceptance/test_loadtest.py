@@ -1,0 +1,74 @@
+"""`make loadtest` as a user runs it: an installation of its own, and one that is up already."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.system import System, running, wait_until
+
+ROOT = Path(__file__).parents[2]
+LOADTEST = [sys.executable, "-m", "loadtests"]
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[System]:
+    with running() as system:
+        yield system
+
+
+def folders() -> set[Path]:
+    return {*Path("/tmp").glob("pl-bench-*"), *Path("/tmp").glob("pl-load-*")}
+
+
+def test_wake_measures_its_own_installation_keeps_the_limits_and_leaves_nothing() -> None:
+    before = folders()
+    done = subprocess.run([*LOADTEST, "wake", "--seconds", "5"], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    cold = re.search(r"^cold +first token +(\d+) +(\S+) +(\S+) +(\S+)$", done.stdout, re.M)
+    assert cold and int(cold[1]) == 50 and 0 < float(cold[2]) <= float(cold[3]) <= float(cold[4]), done.stdout
+    assert "warm  latency" in done.stdout and "errors 0" in done.stdout
+    assert folders() <= before
+
+
+def test_limits_that_are_not_kept_and_an_installation_that_is_up(system: System) -> None:
+    key = system.deploy("taken", "--idle-timeout", "30", "--slots", "16")
+    url = ["--url", f"{system.api.url}/e/taken", "--ca", str(system.paths.ca_cert)]
+    command = [*LOADTEST, "steady", "--seconds", "3", *url]
+    done = subprocess.run(command, cwd=ROOT, env=system.environ | {"KEY": key}, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1 and "warm calls: " in done.stderr and "are needed" in done.stderr, done.stdout + done.stderr
+    assert "errors 0" in done.stdout, "it was too short to say anything, and nothing else was wrong"
+    refused = subprocess.run(
+        command, cwd=ROOT, env=system.environ | {"KEY": "pl_no"}, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert refused.returncode == 1 and "HTTP 401" in refused.stderr
+
+
+def test_the_page_is_opened_on_loopback_and_ctrl_c_ends_it(system: System) -> None:
+    key = system.deploy("watched", "--idle-timeout", "30")
+    command = [*LOADTEST, "steady", "--ui", "--url", f"{system.api.url}/e/watched", "--ca", str(system.paths.ca_cert)]
+    process = subprocess.Popen(command, cwd=ROOT, env=system.environ | {"KEY": key}, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        page = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+
+        def shown() -> bool:
+            try:
+                with urllib.request.urlopen(page, timeout=5) as answer:
+                    return b"Locust" in answer.read()
+            except OSError:
+                return False
+
+        wait_until(shown, 30, "locust's page")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    finally:
+        process.kill()
+        process.wait()

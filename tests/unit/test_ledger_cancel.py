@@ -1,0 +1,58 @@
+"""The ledger's loops end when they are told to, also in the very moment in which what they wait for happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.ledger.follow import Follower
+from router.ledger.join import Join
+from router.ledger.policy import Policies
+from router.ledger.settle import Settler
+from router.ledger.tail import Tail
+from router.ledger.wire import KeyRow
+from router.ledger.workers import Workers
+from tests.unit.test_ledger_settle import FakeStore
+
+Loop = tuple[Callable[[], Coroutine[Any, Any, None]], Callable[[], None]]  # and what wakes it
+
+
+async def no_keys() -> tuple[KeyRow, ...]:
+    return ()
+
+
+def follower(folder: Path) -> Loop:
+    made = Follower(tail=Tail(folder), join=Join(), workers=Workers(lambda: set()), settle=lambda: None)
+    return made.run, made.wake
+
+
+def policies(folder: Path) -> Loop:
+    made = Policies(file=folder / "policy.json", load=no_keys)
+    return made.run, made.invalidate
+
+
+def settler(folder: Path) -> Loop:
+    made = Settler(join=Join(), store=FakeStore(), reject=lambda lines, source: None)
+    return made.run_journal, made.journal_arrived
+
+
+@pytest.mark.parametrize("make", [follower, policies, settler])
+@pytest.mark.parametrize("steps", range(4))
+def test_a_cancellation_that_meets_the_event_is_not_lost(tmp_path: Path, make: Callable[[Path], Loop], steps: int) -> None:
+    async def scene() -> None:
+        run, wake = make(tmp_path)
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0.15)  # it waits for its event
+        wake()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=0.1)
+        task.cancel()
+        assert done, "asyncio.wait_for of Python 3.11 loses it: use asyncio.timeout"
+
+    asyncio.run(scene())
