@@ -6,7 +6,7 @@ seen. Postgres is the authority; after a crash the catalogue is read again from 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from runtime.wire import Task
@@ -36,6 +36,11 @@ class Revision:
     @property
     def concurrency(self) -> int:
         return self.target_concurrency or self.slots
+
+    @property
+    def engine(self) -> Hashable:
+        """All that decides what its engine is like, and so how much memory it takes: equal for revisions that differ in scaling only."""
+        return self.digest, self.task, self.slots, frozenset(self.engine_args.items())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -54,6 +54,7 @@ class Fleet:
         self._patience, self._backoff, self.expected = patience, backoff, expected
         self._clock, self._new_id = clock, new_id
         self.memory = dict(memory)  # what the last measured replica of a revision needs, in bytes
+        self._memory_like: dict[Hashable, int] = {}  # the same, for other revisions that run just so
         self.promised: dict[str, Room] = {}  # revisions whose next start waits for room
         self.replicas: dict[str, Replica] = {}
         self.troubles: dict[str, Trouble] = {}
@@ -139,7 +140,7 @@ class Fleet:
         return True
 
     def _needs(self, revision: Revision) -> Needs:
-        measured = self.memory.get(revision.revision_id, 0)
+        measured = self.memory.get(revision.revision_id) or self._memory_like.get(revision.engine, 0)
         return needs_of(revision.engine_args, measured_bytes=measured, weight_bytes=revision.weight_bytes)
 
     def _draining(self) -> Counter[str]:
@@ -252,7 +253,7 @@ class Fleet:
             replica = self._adopt(node_id, report, revision, now)
         before = (replica.state, replica.address)
         event = lifecycle.observe(replica, report, now)
-        self._weigh(replica)
+        self._weigh(replica, find(replica.revision_id))
         if event is not Event.NOTHING or (replica.state, replica.address) != before:
             self._happened(replica, event, now)
 
@@ -280,11 +281,13 @@ class Fleet:
                 replica.needs_bytes = self._needs(revision).on(report.environment.device)
         self.nodes.known[report.node_id].replica_bytes = sum(replica.needs_bytes for replica in replicas)
 
-    def _weigh(self, replica: Replica) -> None:
+    def _weigh(self, replica: Replica, revision: Revision | None) -> None:
         """What was measured takes the place of what was estimated."""
         if replica.memory_bytes:
             self.nodes.commit(replica.node_id, replica.memory_bytes - replica.needs_bytes)
             replica.needs_bytes = self.memory[replica.revision_id] = replica.memory_bytes
+            if revision:
+                self._memory_like[revision.engine] = replica.memory_bytes
 
     def bury_strangers(self, now: float) -> None:
         """Replicas of nodes that were never seen since the start: machines that are gone, or have another name now."""

@@ -300,7 +300,8 @@ class Reconciler:
             self.fleet.grow(endpoint, revision, wanted - live, asked_at, now, lambda: self._spare(now))
         else:
             self.fleet.enough(revision_id)
-            self.fleet.shrink(revision_id, live - wanted)
+            if wanted < live:
+                self.fleet.shrink(revision_id, live - wanted)
         if revision_id in self.fleet.changed or revision_id in self.fleet.troubles or not routed:
             self._forget_trouble(revision_id, now)
             self._tell(endpoint, now)

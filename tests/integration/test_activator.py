@@ -613,3 +613,41 @@ async def test_frames_that_are_none_cost_only_their_sender(all_of_it: Installati
         assert await reader.read() == b""
         writer.close()
     assert (await all_of_it.command(Status()))["routers"] == 1
+
+
+async def test_target_concurrency_decides_how_many_and_memory_is_remembered(all_of_it: Installation) -> None:
+    agent, router = all_of_it.agent, all_of_it.router
+    await router.connect(all_of_it.paths)
+    one = await all_of_it.deploy(target_concurrency=2, max_replicas=3, weight_bytes=1000, idle_timeout_seconds=0.3)
+    other = await all_of_it.deploy(name="other", idle_timeout_seconds=0.3)
+    router.demand(5, one["revision_id"])
+    starts = [await agent.expect(Start) for _ in range(3)]
+    assert {start.revision_id for start in starts} == {one["revision_id"]} and starts[0].slots == 4
+    router.demand(4, other["revision_id"])
+    assert (await agent.expect(Start)).revision_id == other["revision_id"], "four fit into one of four slots"
+    await router.sees(
+        lambda rows: sum(len(row.replicas) for name in ("demo", "other") for row in rows[name].revisions) == 4, "four are ready"
+    )
+    for start in starts:
+        agent.say(
+            report(
+                start.replica_id,
+                "ready",
+                revision_id=start.revision_id,
+                private_bytes=300 << 20,
+                kv_cache_bytes=64 << 20,
+                memory_bytes=364 << 20,
+            )
+        )
+    router.demand(0, one["revision_id"])
+    router.demand(0, other["revision_id"])
+    await router.zero()
+    await router.zero("other")
+    rows = await all_of_it.fetch("SELECT target_concurrency, weight_bytes FROM revisions ORDER BY weight_bytes")
+    assert [tuple(row) for row in rows] == [(0, 0), (2, 1000)]
+    assert await all_of_it.signal(signal.SIGKILL) == -signal.SIGKILL
+    await all_of_it.start()
+    status = await all_of_it.command(Status())
+    known = {endpoint["name"]: endpoint["revisions"][0] for endpoint in status["endpoints"]}
+    assert (known["demo"]["target_concurrency"], known["demo"]["needs_bytes"]) == (2, 364 << 20)
+    assert (known["other"]["target_concurrency"], known["other"]["needs_bytes"]) == (4, 0)
