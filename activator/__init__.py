@@ -1,13 +1,3 @@
-"""The control plane: which replicas run, where, and who is told.
+"""The control plane: which replicas run, where, and who is told."""
 
-structlog imports rich where it finds it, to draw tracebacks in colours: 80 modules and 4 MB that no service uses. So it is
-imported here, before anything else does, as if there were none. Who wants rich later has it.
-"""
-
-import sys
-
-if not {"structlog", "rich"} & sys.modules.keys():
-    sys.modules["rich"] = None  # type: ignore[assignment]
-    import structlog  # noqa: F401
-
-    del sys.modules["rich"]
+import pilotlight  # noqa: F401  (before structlog: see there)

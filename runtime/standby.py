@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime import replica
+from runtime import memory, replica
 from runtime.control import Control, DrainNow, Exited, Failed, Fork, Rehearsed
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def main(control_fd: int, model: Path) -> int:
         import runtime.engine.serving  # noqa: F401  (for the forks)
 
         threads = check_forkable(rehearsal.device)
+        memory.give_back()
     except BaseException as error:
         control.send(Failed(reason=f"{type(error).__name__}: {error}"))
         raise
@@ -51,7 +52,7 @@ def main(control_fd: int, model: Path) -> int:
             version=rehearsal.version,
             device=rehearsal.device,  # type: ignore[arg-type]
             seconds=time.monotonic() - begin,
-            private_bytes=private_bytes(),
+            private_bytes=memory.private_bytes(),
             threads=threads,
         )
     )
@@ -102,12 +103,6 @@ def bury(control: Control) -> None:
         if pid == 0:
             return
         control.send(Exited(pid=pid, status=status))
-
-
-def private_bytes() -> int:
-    """Private memory of this process, in bytes (Private_Clean + Private_Dirty)."""
-    rollup = Path("/proc/self/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Private_"))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class EndpointBody(Body):
     max_replicas: int = Field(1, ge=1, le=1000)
     idle_timeout_seconds: float = Field(60.0, ge=0, le=30 * 86400)
     slots: int = Field(64, ge=1, le=4096)
+    target_concurrency: int = Field(0, ge=0, le=4096)  # 0: as many as slots
+    weight_bytes: int = Field(0, ge=0, le=1 << 50)  # of the snapshot's tensors; 0: unknown
     hold_seconds: float = Field(300.0, gt=0, lt=600)  # client libraries give up after 600 s
     max_held: int = Field(1000, ge=0, le=1_000_000)
 
