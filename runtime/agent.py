@@ -17,7 +17,6 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -25,9 +24,11 @@ import structlog
 from pilotlight.frames import Frame, FrameError, FrameStream
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Born, Control, Depth, DrainNow, Failed, Fork, FromReplica, Journaled, PhaseDone, Serving
+from runtime.fence import Fence
 from runtime.reap import Identity, clean, kill_session, reap_leftovers, remember
+from runtime.running import Running
 from runtime.shipping import Shipping
-from runtime.sizing import Sizing, cache_bytes, needed, node_memory, private_bytes, size
+from runtime.sizing import Sizing, cache_bytes, node_memory, private_bytes, size
 from runtime.standbys import Standbys
 from runtime.wire import (
     Alive,
@@ -36,7 +37,6 @@ from runtime.wire import (
     NodeReport,
     Phase,
     Refused,
-    ReplicaReport,
     Start,
     Stop,
     ToAgent,
@@ -56,37 +56,12 @@ NEWS_BYTES = 1 << 20  # what a replica takes is told anew when it differs by mor
 Stage = Callable[[str], Awaitable[Path]]  # digest → verified folder; raises OSError or snapshots.SnapshotError
 
 
-@dataclass
-class Running:
-    """One replica, as its agent sees it."""
-
-    start: Start
-    folder: Path
-    begun: float  # monotonic seconds
-    state: str = "starting"
-    control: Control | None = None
-    identity: Identity | None = None
-    pidfd: int = -1
-    address: str = ""
-    in_flight: int = 0
-    kv_cache_bytes: int = 0  # of this machine's memory
-    first_bytes: int = 0  # private pages, when first looked at
-    private_bytes: int = 0
-    phases: list[Phase] = field(default_factory=list)
-    reason: str = ""
-    told: bool = False  # we ended it, or asked it to end
-    tries: int = 0
-    timer: asyncio.TimerHandle | None = None
-    depth_timer: asyncio.TimerHandle | None = None
-
-
 class Agent:
     def __init__(self, *, node_id: str, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, stage: Stage) -> None:
         self._node_id, self._environment, self._paths, self._settings, self._stage = node_id, environment, paths, settings, stage
         self._replicas: dict[str, Running] = {}
         self._peers: list[FrameStream[ToAgent]] = []
-        self._fence_file = paths.run / "agent.fence"
-        self._highest = self._read_fence()
+        self._fence = Fence(paths.run / "agent.fence")
         self.standbys: Standbys
         self.shipping: Shipping
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,8 +103,8 @@ class Agent:
             memory_bytes=node_memory(),
             standbys_ready=standbys.ready,
             standby_bytes=standbys.private_bytes,
-            highest=self._highest,
-            replicas=tuple(self._describe(running) for running in self._replicas.values()),
+            highest=self._fence.highest,
+            replicas=tuple(running.describe() for running in self._replicas.values()),
         )
 
     def tell(self, frame: Frame) -> None:
@@ -155,29 +130,14 @@ class Agent:
             self.shipping.stored(frame.batch)
         elif isinstance(frame, Alive):
             pass
-        elif (frame.epoch, frame.sequence) < self._highest:
-            reason = f"command {(frame.epoch, frame.sequence)} is older than {self._highest}: another activator leads"
+        elif not self._fence.admit((frame.epoch, frame.sequence)):
+            reason = f"command {(frame.epoch, frame.sequence)} is older than {self._fence.highest}: another activator leads"
             peer.send(Refused(replica_id=frame.replica_id, reason=reason))
         else:
-            self._keep_fence((frame.epoch, frame.sequence))
             if isinstance(frame, Start):
                 self._start(frame)
             elif running := self._replicas.get(frame.replica_id):
                 self._drain(running, frame.seconds) if isinstance(frame, Drain) else self._end(running)
-
-    def _read_fence(self) -> tuple[int, int]:
-        try:
-            epoch, sequence = self._fence_file.read_text().split()
-            return int(epoch), int(sequence)
-        except (FileNotFoundError, ValueError):
-            return 0, 0
-
-    def _keep_fence(self, seen: tuple[int, int]) -> None:
-        if seen[0] > self._highest[0]:
-            temporary = self._fence_file.with_suffix(".new")
-            temporary.write_text(f"{seen[0]} 0")
-            temporary.replace(self._fence_file)
-        self._highest = seen
 
     # A replica's life
 
@@ -294,7 +254,7 @@ class Agent:
         log.info(
             "replica ready", action="replica_ready", replica_id=running.start.replica_id, seconds=round(time.monotonic() - running.begun, 3)
         )
-        self.tell(self._describe(running))
+        self.tell(running.describe())
         asyncio.get_running_loop().call_later(FIRST_WEIGH_SECONDS, self._weigh)
 
     def _weigh(self) -> None:
@@ -313,7 +273,7 @@ class Agent:
             now, before = found[session], running.private_bytes
             if now and running.state != "stopped" and abs(now - before) > max(NEWS_BYTES, before // 100):
                 running.private_bytes, running.first_bytes = now, running.first_bytes or now
-                self.tell(self._describe(running))
+                self.tell(running.describe())
 
     def _drain(self, running: Running, seconds: float) -> None:
         running.told = True
@@ -323,7 +283,7 @@ class Agent:
         running.state = "draining"
         running.control.send(DrainNow())
         running.timer = asyncio.get_running_loop().call_later(seconds, self._end, running)
-        self.tell(self._describe(running))
+        self.tell(running.describe())
 
     def _end(self, running: Running) -> None:
         """End it now. Before it is born there is nothing to signal: closing its control socket ends it."""
@@ -379,7 +339,7 @@ class Agent:
         self.shipping.finished(running.start.replica_id)
         del self._replicas[running.start.replica_id]
         log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)
-        self.tell(self._describe(running))
+        self.tell(running.describe())
 
     def bury(self) -> None:
         """SIGCHLD: collect the orphans we inherited (an engine core whose API process died, a replica whose standby did)."""
@@ -399,39 +359,17 @@ class Agent:
             self._gone(running, "stopped")
 
     def _phase(self, running: Running, phase: Phase) -> None:
-        if phase.name == "init":  # the load lies within the build and is told from the engine core
-            inside = sum(done.seconds for done in running.phases if done.name == "load")
-            phase = Phase(name="init", at=phase.at, seconds=max(0.0, phase.seconds - inside))
-        running.phases.append(phase)
+        running.add(phase)
         if running.state == "starting":
-            self.tell(self._describe(running))
+            self.tell(running.describe())
 
     def _depth_later(self, running: Running) -> None:
         def send() -> None:
             running.depth_timer = None
-            self.tell(self._describe(running))
+            self.tell(running.describe())
 
         if running.depth_timer is None:
             running.depth_timer = asyncio.get_running_loop().call_later(DEPTH_SECONDS, send)
-
-    def _describe(self, running: Running) -> ReplicaReport:
-        return ReplicaReport(
-            replica_id=running.start.replica_id,
-            revision_id=running.start.revision_id,
-            state=running.state,  # type: ignore[arg-type]
-            address=running.address,
-            slots=running.start.slots,
-            in_flight=running.in_flight,
-            private_bytes=running.private_bytes,
-            kv_cache_bytes=running.kv_cache_bytes,
-            memory_bytes=running.private_bytes
-            and needed(first=running.first_bytes, now=running.private_bytes, kv_cache_bytes=running.kv_cache_bytes),
-            pid=running.identity.pid if running.identity else 0,
-            start_time=running.identity.start_time if running.identity else 0,
-            phases=tuple(running.phases),
-            reason=running.reason,
-            failed=running.state == "stopped" and not running.told,
-        )
 
     def _spawn(self, coroutine: Awaitable[None]) -> None:
         task = asyncio.ensure_future(coroutine)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
@@ -20,7 +19,7 @@ from typing import Any
 from rich.table import Table
 
 from pilotlight.cli.api import Api, ApiError
-from pilotlight.cli.show import console as make_console
+from pilotlight.cli.demo_user import DemoFailed, ask_and_stream, console, free_port, show_logs, type_command
 from pilotlight.cli.show import print_usage, print_waterfall
 from pilotlight.cli.up import Installation
 from pilotlight.settings import Settings, load
@@ -29,11 +28,6 @@ MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
 ENDPOINT = "demo"
 QUESTIONS = ("What is Pilotlight?", "What is a cold start?", "Why is it called Pilotlight?")
 IDLE_SECONDS = 2.0
-console = make_console()
-
-
-class DemoFailed(Exception):
-    """Something did not come out as it must; the text says what."""
 
 
 def run_demo() -> int:
@@ -47,7 +41,7 @@ def run_demo() -> int:
 
 
 async def _demo(state: Path) -> int:
-    settings = load(state_dir=state, router={"port": _free_port(), "metrics_port": _free_port()})
+    settings = load(state_dir=state, router={"port": free_port(), "metrics_port": free_port()})
     installation = Installation(settings, lambda text: console.print(f"[dim]{text}[/dim]"))
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -65,7 +59,7 @@ async def _demo(state: Path) -> int:
         await work
     except (DemoFailed, ApiError) as error:
         console.print(f"the demo failed: {error}; logs were in {settings.paths.logs}")
-        _keep_logs(settings.paths.logs)
+        show_logs(settings.paths.logs)
         return 1
     finally:
         stop.cancel()
@@ -79,9 +73,11 @@ async def _steps(settings: Settings, installation: Installation) -> None:
     await installation.start()
     api = Api(settings.paths)
     await _rehearsed(api)
-    deployed = await _run("deploy", ENDPOINT, "--model", str(MODEL), "--idle-timeout", str(IDLE_SECONDS), state=settings.paths.state)
+    deployed = await type_command(
+        "deploy", ENDPOINT, "--model", str(MODEL), "--idle-timeout", str(IDLE_SECONDS), state=settings.paths.state
+    )
     console.print(f"deployed at {deployed.strip()} with min_replicas = 0")
-    key = (await _run("keys", "create", ENDPOINT, state=settings.paths.state)).strip()
+    key = (await type_command("keys", "create", ENDPOINT, state=settings.paths.state)).strip()
     console.print(f"API key {key[:6]}…{key[-4:]}\n")
 
     cold = await _ask(api, key, QUESTIONS[0], "cold")
@@ -102,71 +98,15 @@ async def _steps(settings: Settings, installation: Installation) -> None:
     _compare({"cold": cold, "warm": warm, "cold again": again})
 
 
-async def _run(*arguments: str, state: Path) -> str:
-    """A command of ours, as a user types it. Raises DemoFailed."""
-    import sys
-
-    command = [sys.executable, "-m", "pilotlight.cli.main", *arguments, "--state", str(state)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    try:
-        out, said = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode != 0:
-        raise DemoFailed(f"pilotlight {arguments[0]}: {said.decode().strip()}")
-    return out.decode()
-
-
 async def _ask(api: Api, key: str, question: str, expected: str) -> dict[str, Any]:
     """Ask with the OpenAI client and stream the answer. Returns what it took, as the client saw it."""
     console.print(f"[bold]> {question}[/bold]")
-    took: dict[str, Any] = await asyncio.to_thread(_stream, api, key, question)
+    took: dict[str, Any] = await asyncio.to_thread(ask_and_stream, api, ENDPOINT, key, question)
     if not took["text"]:
         raise DemoFailed(f"an empty answer to {question!r}")
     if took["start"] != expected:
         raise DemoFailed(f"expected a {expected} start, the router says {took['start']}")
     return took
-
-
-def _stream(api: Api, key: str, question: str) -> dict[str, Any]:
-    import httpx2
-    from openai import OpenAI, OpenAIError
-
-    # The product's own CA, as a user would give it; see the README.
-    with OpenAI(
-        base_url=f"{api.url}/e/{ENDPOINT}/v1", api_key=key, http_client=httpx2.Client(verify=_context(api), trust_env=False)
-    ) as client:
-        begin = time.monotonic()
-        first, text = 0.0, ""
-        try:
-            answer = client.chat.completions.with_raw_response.create(
-                model=ENDPOINT, messages=[{"role": "user", "content": question}], stream=True, temperature=0, max_tokens=120
-            )
-            for chunk in answer.parse():
-                piece = chunk.choices[0].delta.content if chunk.choices else None
-                if piece:
-                    first = first or time.monotonic() - begin
-                    text += piece
-                    console.out(piece, end="")
-        except OpenAIError as error:
-            raise DemoFailed(str(error)) from error
-        console.print()
-        headers = answer.headers
-        return {
-            "id": headers["x-request-id"],
-            "start": headers["x-pilotlight-start"],
-            "first": first,
-            "whole": time.monotonic() - begin,
-            "text": text,
-        }
-
-
-def _context(api: Api) -> Any:
-    import ssl
-
-    return ssl.create_default_context(cafile=api.ca_file)
 
 
 async def _rehearsed(api: Api) -> None:
@@ -215,17 +155,3 @@ def _compare(calls: dict[str, dict[str, Any]]) -> None:
     for name, took in calls.items():
         table.add_row(name, f"{took['first']:.3f}", f"{took['whole']:.3f}")
     console.print(table)
-
-
-def _keep_logs(logs: Path) -> None:
-    for log in sorted(logs.glob("*.log")):
-        tail = log.read_text(errors="replace").splitlines()[-15:]
-        console.print(f"--- {log.name}", *tail, sep="\n", markup=False)
-
-
-def _free_port() -> int:
-    """A port nobody has now; a clash until the router binds it would be a clear error."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

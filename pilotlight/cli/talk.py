@@ -37,8 +37,8 @@ class Took:
 class Talker:
     """Asks one endpoint, with the key given or one kept on this machine, which is made anew when it is no longer good."""
 
-    def __init__(self, settings: Settings, name: str, key: str) -> None:
-        self.api = Api(settings.paths)
+    def __init__(self, settings: Settings, name: str, key: str, *, api: Api | None = None) -> None:
+        self.api = api or Api(settings.paths)
         self._name, self._given = name, key
         self._kept = settings.paths.secrets / f"run-{name}.key"
         self._made: float | None = None  # when we made the key, of the monotonic clock

@@ -3,21 +3,18 @@
 Starts Postgres (unless DATABASE_URL names one), brings its tables up to date, then activator, ledger, admin and router,
 each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the router
 drains first, Postgres goes last. A process that dies is started again, with a pause that grows. When `up` itself is
-killed by -9 the kernel tells the others to stop (PR_SET_PDEATHSIG), and the activator stops what it started.
+killed by -9 the kernel tells the others to stop (`supervise.py`), and the activator stops what it started.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import signal
 import ssl
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +25,7 @@ import typer
 from pilotlight import keys, tls
 from pilotlight.cli.options import FAILED, OK, UNREACHABLE, explain_os_error, one_line
 from pilotlight.cli.ports import PortTaken, need_port
+from pilotlight.cli.supervise import Child
 from pilotlight.database import embedded
 from pilotlight.database.errors import DatabaseError, Unreachable
 from pilotlight.database.migrate import migrate
@@ -35,63 +33,11 @@ from pilotlight.files import write_atomic
 from pilotlight.settings import Settings
 
 PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
-STOP_SECONDS = {"router": 40.0, "router.admin": 5.0, "router.ledger": 10.0, "activator": 45.0}
-PR_SET_PDEATHSIG = 1
 GIVE_UP_DEATHS = 3  # of one process in a row, before all of them once ran
 
 
 class UpError(Exception):
     """It cannot start; the text says what to do."""
-
-
-class Child:
-    """One supervised process: started again when it dies, until `stop`."""
-
-    def __init__(self, module: str, settings: Settings) -> None:
-        self.module = module
-        self._settings = settings
-        self._stopping = False
-        self.deaths = 0  # in a row, each soon after its start
-        self.process = self._start()
-        self._watch = asyncio.ensure_future(self._supervise())
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", self.module],
-                env=environ(self._settings),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                preexec_fn=_stop_with_parent,
-            )
-
-    async def _supervise(self) -> None:
-        while True:
-            began = time.monotonic()
-            await _ended(self.process)
-            if self._stopping:
-                return
-            self.deaths = 1 if time.monotonic() - began > 30 else self.deaths + 1
-            pause = min(5.0, 0.05 * 2**self.deaths)
-            typer.echo(f"{self.module} ended ({self.process.wait()}); starting it again in {pause:g} s, see its log", err=True)
-            await asyncio.sleep(pause)
-            if self._stopping:
-                return
-            self.process = self._start()
-
-    async def stop(self) -> None:
-        self._stopping = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(STOP_SECONDS[self.module]):
-                await _ended(self.process)
-        except TimeoutError:
-            self.process.kill()
-        self.process.wait()
-        self._watch.cancel()
 
 
 class Installation:
@@ -161,18 +107,6 @@ class Installation:
                 await asyncio.sleep(0.05)
 
 
-def environ(settings: Settings) -> dict[str, str]:
-    """The settings as given, for every process: flags become variables, so that all agree."""
-    ours = {"PILOTLIGHT_STATE_DIR": str(settings.paths.state)}
-    if settings.database_url:
-        ours["PILOTLIGHT_DATABASE_URL"] = settings.database_url
-    for section in ("router", "activator", "runtime"):
-        values = getattr(settings, section)
-        for name in values.model_fields_set:
-            ours[f"PILOTLIGHT_{section.upper()}__{name.upper()}"] = str(getattr(values, name))
-    return os.environ | ours
-
-
 def run_up(settings: Settings) -> int:
     return asyncio.run(_run(settings))
 
@@ -232,25 +166,6 @@ def _only_one(file: Path) -> int:
         os.close(lock)
         raise UpError(f"another `pilotlight up` runs on {file.parent.parent}: stop it, or choose another folder with --state") from None
     return lock
-
-
-def _stop_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-async def _ended(process: subprocess.Popen[bytes]) -> None:
-    """Return when it has died; its status is left for `wait`."""
-    if process.poll() is not None:
-        return
-    watch = os.pidfd_open(process.pid)
-    gone = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(watch, gone.set)
-    try:
-        await gone.wait()
-    finally:
-        loop.remove_reader(watch)
-        os.close(watch)
 
 
 def _last_words(log: Path) -> str:

@@ -1,0 +1,286 @@
+"""Writes docs/reference.md and docs/endpoint.schema.json: every command, setting, metric, header, error and admin path.
+
+    python infra/reference.py [--check]
+
+All of it is asked of the code: of typer's commands, of the settings' fields, of what the router's collector collects, of
+the error tree, of the admin API's routes. Only the meaning of headers and errors is written here; a test runs `--check`
+and holds that nothing the code has is without one.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+PAGE, SCHEMA = ROOT / "docs" / "reference.md", ROOT / "docs" / "endpoint.schema.json"
+
+HEADERS = {
+    "x-request-id": "The request's id: in the usage row, in `GET /api/v1/requests/ID`, in the logs. On every answer, errors too.",
+    "x-pilotlight-start": "`warm`, or `cold` where the request waited for a replica to start.",
+    "x-pilotlight-hold-ms": "How long the request waited for a slot, in milliseconds.",
+    "server-timing": "After a cold start its phases, in milliseconds, as browsers' developer tools read them.",
+    "openai-processing-ms": "From admission to the head of the answer, in milliseconds, as OpenAI's servers tell it.",
+    "retry-after": "With 503: seconds after which to try again, at least 1, from what cold starts took so far.",
+    "www-authenticate": "With 401: `Bearer`.",
+    "cache-control": "`no-store` with a new key.",
+    "allow": "With 405: the methods the path takes.",
+}
+REQUEST_HEADERS = {
+    "authorization": "`Bearer` and an API key of the endpoint.",
+    "prefer": "`wait=N`: wait at most N seconds for a slot, then 503.",
+    "traceparent": "Passed on to the engine, as W3C Trace Context has it.",
+    "tracestate": "Passed on to the engine.",
+}
+INTERNAL = {
+    "x-pilotlight-refused": "`full` or `draining`: the replica did not begin; the request goes back to the head of the hold.",
+    "x-pilotlight-usage": "What the engine counted, with an answer that is not streamed.",
+}
+OF_REQUESTS = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}  # relayed to the admin process, or dropped
+ERRORS = {
+    "RouterError": "An error of ours; the log of the router or the admin process has it.",
+    "BadRequest": "The body, the path or the query is malformed, or not for this endpoint; `param` names the field.",
+    "Unauthorized": "No key, a wrong, expired or revoked one.",
+    "Forbidden": "The key is another endpoint's.",
+    "NotFound": "There is no such path, endpoint, key or settled request.",
+    "ModelNotFound": "`model` names no endpoint.",
+    "WrongMethod": "The path is there, the method is not.",
+    "TooSlow": "The request did not arrive whole within `router.header_seconds`.",
+    "BodyTooLarge": "The body has more than `router.max_body_bytes`.",
+    "UrlTooLong": "The URL is too long.",
+    "HeadTooLarge": "The headers are too large.",
+    "Unavailable": "The activator or the database is away for the moment.",
+    "NotReady": "This router does not know the endpoints and keys yet.",
+    "Draining": "This router is stopping.",
+    "SpoolFull": "This router cannot write usage records: the disk is full or gone.",
+    "QueueFull": "`max_held` requests of the endpoint wait already.",
+    "HoldTimeout": "No slot became free within `hold_seconds`.",
+    "StartFailed": "A replica could not be started; the message has the reason.",
+    "UpstreamError": "The replica broke off before it answered.",
+}
+ABSTRACT = {"Refused"}
+ADMIN = {
+    "GET /endpoints": "All endpoints, each with the revision it leads to.",
+    "GET /endpoints/{name}": "One of them.",
+    "PUT /endpoints/{name}": "Make the endpoint, or put it on another configuration; the same again changes nothing.",
+    "DELETE /endpoints/{name}": "Remove it: its replicas drain; usage stays.",
+    "GET /status": "Every endpoint, revision, replica and node, as the activator sees them now.",
+    "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown.",
+    "GET /endpoints/{name}/keys": "All keys it ever had, without the keys themselves.",
+    "DELETE /keys/{key_id}": "Revoke a key, for ever.",
+    "GET /endpoints/{name}/prices": "Its prices, newest first, and the one in force, which may be a default.",
+    "PUT /endpoints/{name}/prices": "A new price, from now or from `valid_from` on; no row is ever changed.",
+    "GET /usage": "The newest rows up to `limit`, by `endpoint` and `since`, and totals over all that match.",
+    "GET /usage/export": "All rows as `format` csv or jsonl, by `endpoint`, `since` and `until`, streamed.",
+    "GET /requests/{event_id}": "The row of one request, with its phases.",
+}
+INTRODUCTION = """# Reference
+
+Made from the code by `python infra/reference.py`; a test holds it complete. What the words mean: [ARCHITECTURE.md](../ARCHITECTURE.md).
+"""
+
+
+def render() -> str:
+    parts = (INTRODUCTION, *commands(), *manifest(), *settings(), *metrics(), *headers(), *errors(), *admin())
+    return "\n".join(parts)
+
+
+def commands() -> Iterator[str]:
+    import typer
+
+    from pilotlight.cli.main import app
+    from pilotlight.cli.options import EXIT_CODES
+
+    yield "## Commands\n"
+    yield "Data goes to stdout, talk to stderr; `--json` prints data as JSON; `NO_COLOR` is heeded; progress bars appear only on a"
+    yield "terminal. `pilotlight --install-completion` teaches your shell the commands and the names of your endpoints.\n"
+    yield from table(("exit code", "meaning"), ((str(code), meaning) for code, meaning in EXIT_CODES.items()))
+    for path, command in leaves(typer.main.get_command(app), ("pilotlight",)):
+        arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+        usage = " ".join((*path, *(name if item.required else f"[{name}]" for item in arguments for name in [metavar(item)])))
+        yield f"### `{usage}`\n"
+        said, _, example = (command.help or "").partition("Example: ")
+        yield " ".join(said.split())
+        if example:
+            yield f"\n    {example.strip()}"
+        yield ""
+        rows = [(f"`{spelled(item)}`", default(item), item.help or "") for item in command.params if item.name not in ("help",)]
+        yield from table(("parameter", "default", "meaning"), rows)
+
+
+def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, child in getattr(command, "commands", {}).items():
+        if not child.hidden:
+            yield from leaves(child, (*path, name))
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+def metavar(parameter: Any) -> str:
+    return str(parameter.name).upper()
+
+
+def spelled(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return metavar(parameter)
+    return ", ".join(parameter.opts) + (f" (${parameter.envvar})" if parameter.envvar else "")
+
+
+def default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    value = parameter.default
+    return "" if value is None or value is False or value in ("", []) or callable(value) else f"`{value}`"
+
+
+def manifest() -> Iterator[str]:
+    from pilotlight.cli.manifest import EndpointManifest, Prices
+
+    yield "## Manifest of an endpoint\n"
+    yield "TOML, for `pilotlight apply -f`; its JSON Schema is [endpoint.schema.json](endpoint.schema.json).\n"
+    rows = []
+    for prefix, model in (("", EndpointManifest), ("prices.", Prices)):
+        for name, field in model.model_fields.items():
+            if name != "prices":
+                value = "required" if field.is_required() else "" if field.default in (None, {}) else f"`{field.default}`"
+                rows.append((f"`{prefix}{name}`", value, field.description or ""))
+    yield from table(("field", "default", "meaning"), rows)
+
+
+def settings() -> Iterator[str]:
+    from pilotlight.settings import Settings
+
+    yield "## Settings\n"
+    yield "Flag > environment > `pilotlight.toml` (or the file `PILOTLIGHT_CONFIG` names) > default. `pilotlight config explain` shows"
+    yield "what holds and why.\n"
+    yield from table(("setting", "variable", "default", "meaning"), fields(Settings, ()))
+
+
+def fields(model: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
+    from pydantic import BaseModel
+
+    from pilotlight.cli.explain import variable_of
+
+    for name, field in model.model_fields.items():
+        here = (*path, name)
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from fields(kind, here)
+        else:
+            value = "/var/lib/pilotlight for root, else ~/.local/share/pilotlight" if name == "state_dir" else field.default
+            shown = "" if value == "" else f"`{value}`"
+            yield f"`{'.'.join(here)}`", f"`{variable_of(here)}`", shown, field.description or ""
+
+
+def metrics() -> Iterator[str]:
+    from router.metrics import Metrics
+
+    yield "## Metrics\n"
+    yield "On `http://127.0.0.1:METRICS_PORT/metrics` of every router worker; times in seconds. A counter's name ends in `_total`, a"
+    yield "histogram has `_bucket`, `_sum` and `_count`.\n"
+    rows = []
+    for family in Metrics().collect():
+        labels = ", ".join(getattr(family, "_labelnames", ()) or ())
+        name = family.name + ("_total" if family.type == "counter" else "")
+        rows.append((f"`{name}`", family.type, labels, family.documentation))
+    yield from table(("metric", "type", "labels", "meaning"), rows)
+
+
+def headers() -> Iterator[str]:
+    found = headers_in_code()
+    yield "## Headers\n"
+    yield "Of answers:\n"
+    rows = ((f"`{name}`", HEADERS.get(name, "")) for name in sorted(found - set(INTERNAL)))
+    yield from table(("header", "meaning"), rows)
+    yield "Of requests, these are read:\n"
+    yield from table(("header", "meaning"), ((f"`{name}`", REQUEST_HEADERS.get(name, "")) for name in request_headers()))
+    yield "Between router and replica only:\n"
+    yield from table(("header", "meaning"), ((f"`{name}`", INTERNAL[name]) for name in sorted(found & set(INTERNAL))))
+
+
+def request_headers() -> list[str]:
+    from router.request import KEPT
+
+    return sorted(name.decode() for name in KEPT - {b"content-length", b"host"})
+
+
+def headers_in_code() -> set[str]:
+    """What is named as a header in the router and in the replica's gate."""
+    named = re.compile(r"""["'](x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow)["']""")
+    files = [*(ROOT / "router").rglob("*.py"), ROOT / "runtime" / "gate.py"]
+    return {match for file in files for match in named.findall(file.read_text())} - OF_REQUESTS
+
+
+def errors() -> Iterator[str]:
+    yield "## Errors\n"
+    yield 'On every path, 404 and 405 included: `{"error": {"message", "type", "param", "code"}}`. The message says what to do. With 503'
+    yield 'comes `Retry-After`. In a stream whose head has been sent an error is an event, `data: {"error": …}`. What the engine itself'
+    yield "refuses (a context too long) is a 400 in its own words.\n"
+    rows = ((str(kind.status), f"`{kind.code}`" if kind.code else "–", f"`{kind.type}`", meaning(kind)) for kind in error_tree())
+    yield from table(("status", "code", "type", "meaning"), sorted(rows, key=lambda row: row[0]))
+
+
+def error_tree() -> list[Any]:
+    from router.errors import RouterError
+
+    def below(kind: Any) -> Iterator[Any]:
+        yield kind
+        for child in kind.__subclasses__():
+            if child.__module__ == RouterError.__module__:
+                yield from below(child)
+
+    return [kind for kind in below(RouterError) if kind.__name__ not in ABSTRACT]
+
+
+def meaning(kind: Any) -> str:
+    return ERRORS.get(kind.__name__, "")
+
+
+def admin() -> Iterator[str]:
+    yield "## Admin API\n"
+    yield "Through the router, with `Authorization: Bearer` and the key in `STATE/secrets/admin.key`.\n"
+    yield from table(("method", "path", "what it does"), ((method, f"`/api/v1{path}`", said) for method, path, said in admin_routes()))
+
+
+def admin_routes() -> list[tuple[str, str, str]]:
+    """(method, path, meaning) of every one."""
+    from router.admin.app import make_app
+
+    nothing: Any = None
+    routes = make_app(store=nothing, activator="unix:/nowhere", admin_key="", pepper=b"").routes[0].routes or []
+    return [
+        (method, route.path, ADMIN.get(f"{method} {route.path}", ""))
+        for route in routes
+        for method in sorted(set(getattr(route, "methods", None) or {"GET"}) - {"HEAD"})
+    ]
+
+
+def table(heads: tuple[str, ...], rows: typing.Iterable[tuple[str, ...]]) -> Iterator[str]:
+    found = list(rows)
+    if not found:
+        return
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in found:
+        yield "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |"
+    yield ""
+
+
+def pages() -> dict[Path, str]:
+    from pilotlight.cli.manifest import schema
+
+    return {PAGE: render(), SCHEMA: schema() + "\n"}
+
+
+if __name__ == "__main__":
+    if "--check" in sys.argv:
+        behind = [str(file.relative_to(ROOT)) for file, text in pages().items() if not file.exists() or file.read_text() != text]
+        sys.exit(f"{' and '.join(behind)} fell behind the code: run python infra/reference.py" if behind else 0)
+    PAGE.parent.mkdir(exist_ok=True)
+    for file, text in pages().items():
+        file.write_text(text)

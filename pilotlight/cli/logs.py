@@ -1,0 +1,93 @@
+"""`pilotlight logs`: the log file of an endpoint's replicas, or of one of our processes, from a moment on, and followed.
+
+Times come from the lines: ours are JSON with `time`, vLLM's carry month, day and local time without a year (the latest year
+that is not in the future is meant), Postgres' an ISO date in UTC. A line without a time belongs to the line before it. Nothing
+announces what another process appends, so following looks again every FOLLOW_SECONDS; a file that shrank begins anew.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from pilotlight.cli.options import stop
+from pilotlight.settings import Settings
+
+FOLLOW_SECONDS = 0.2
+CLOCK_SKEW = 86_400.0  # seconds a line may seem to be from the future before last year is meant
+
+_JSON = re.compile(rb'"time": ?"([^"]+)"')
+_ISO = re.compile(rb"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?)")
+_VLLM = re.compile(rb"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) (\d\d)-(\d\d) (\d\d):(\d\d):(\d\d) ")
+
+
+def show_log(settings: Settings, name: str, *, follow: bool, since: float | None) -> None:
+    file = _file(settings.paths.logs, name)
+    with file.open("rb") as log:
+        for line in since_moment(log, since):
+            sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+        if follow:
+            _follow(log)
+
+
+def since_moment(lines: Iterator[bytes] | BinaryIO, since: float | None, *, now: float | None = None) -> Iterator[bytes]:
+    """The lines from the first one written at that moment or later. Pure but for the default `now`."""
+    shown = since is None
+    for line in lines:
+        if not shown and since is not None:
+            moment = time_of(line, now=time.time() if now is None else now)
+            shown = moment is not None and moment >= int(since)  # vLLM tells whole seconds
+        if shown:
+            yield line
+
+
+def time_of(line: bytes, *, now: float) -> float | None:
+    """Unix seconds of one line; None where it does not say."""
+    if found := _VLLM.search(line):
+        return _of_this_year(*(int(part) for part in found.groups()), now=now)
+    if found := _JSON.search(line) or _ISO.search(line):
+        try:
+            moment = datetime.fromisoformat(found[1].decode())
+        except ValueError:
+            return None
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return None
+
+
+def _of_this_year(month: int, day: int, hour: int, minute: int, second: int, *, now: float) -> float | None:
+    year = datetime.fromtimestamp(now).year
+    for candidate in (year + 1, year, year - 1):
+        try:
+            moment = datetime(candidate, month, day, hour, minute, second).timestamp()
+        except ValueError:  # 29 February
+            continue
+        if moment <= now + CLOCK_SKEW:
+            return moment
+    return None
+
+
+def _file(logs: Path, name: str) -> Path:
+    file = logs / f"{name}.log"
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not file.is_file():
+        there = ", ".join(sorted(path.stem for path in logs.glob("*.log"))) if logs.is_dir() else ""
+        rest = f"there are {there}; an endpoint has one once it was woken" if there else "nothing has run yet"
+        stop(f"no log of {name} in {logs}: {rest}")
+    return file
+
+
+def _follow(log: BinaryIO) -> None:
+    while True:
+        if piece := log.read(1 << 16):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        else:
+            time.sleep(FOLLOW_SECONDS)
+            if os.fstat(log.fileno()).st_size < log.tell():
+                log.seek(0)

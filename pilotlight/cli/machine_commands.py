@@ -1,0 +1,63 @@
+"""The commands about this machine: up, doctor, config explain, and the demo behind `make demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilotlight.cli.options import Json, State, settings_of
+
+config = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The settings.\n\nExample: pilotlight config explain")
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(up)
+    app.command()(doctor)
+    app.command(hidden=True)(demo)
+
+
+def up(
+    state: State = None,
+    host: Annotated[str | None, typer.Option(help="Address of the public HTTPS port.")] = None,
+    port: Annotated[int | None, typer.Option(help="Public HTTPS port.")] = None,
+) -> None:
+    """Start everything on this machine, in the foreground. Ctrl-C stops it.
+
+    Example: pilotlight up --port 8443
+    """
+    from pilotlight.cli.up import run_up
+
+    raise typer.Exit(run_up(settings_of(state, host=host, port=port)))
+
+
+def doctor(state: State = None, as_json: Json = False) -> None:
+    """Look at everything Pilotlight needs of this machine; each line is ok, or says what to do. Exit code 1: something is wrong.
+
+    Example: pilotlight doctor
+    """
+    from pilotlight.cli.doctor import examine
+
+    raise typer.Exit(examine(settings_of(state), as_json=as_json))
+
+
+@config.command()
+def explain(
+    state: Annotated[Path | None, typer.Option("--state", help="State folder of the installation.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Every setting: its value, where that comes from (flag, environment, file or default), and what it means.
+
+    Example: pilotlight config explain
+    """
+    from pilotlight.cli.explain import explain_settings
+
+    explain_settings(settings_of(state), {"state_dir"} if state is not None else set(), as_json=as_json)
+
+
+def demo() -> None:
+    """The whole way once, on a state folder of its own: zero, cold, warm, billed, zero, cold again."""
+    from pilotlight.cli.demo import run_demo
+
+    raise typer.Exit(run_demo())

@@ -1,0 +1,56 @@
+"""Long work on model files with a progress bar, on a terminal only; and every way it can be refused as one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pilotlight.cli.options import FAILED, UNREACHABLE, explain_os_error, stop
+from pilotlight.settings import Settings
+from snapshots.errors import SnapshotError, Unreachable
+from snapshots.manifest import Manifest
+
+Progress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+def pack_model(settings: Settings, model: Path) -> Manifest:
+    """The model's snapshot, in the store of this installation; stops where the folder is refused."""
+    from snapshots.pack import pack
+
+    need_folder(model)
+    settings.paths.make()
+    with refusals(f"cannot pack {model}"), progress_bar("packing") as progress:
+        return pack(model, settings.paths.snapshots, progress)
+
+
+def need_folder(model: Path) -> None:
+    if not model.is_dir():
+        stop(f"{model}: no such folder. It takes a Hugging Face folder with config.json and *.safetensors.")
+
+
+@contextmanager
+def refusals(doing: str) -> Iterator[None]:
+    """What snapshots, the kernel or an object store refuse, as one line and an exit code."""
+    try:
+        yield
+    except SnapshotError as error:
+        stop(f"{doing}: {error}", UNREACHABLE if isinstance(error, Unreachable) else FAILED)
+    except OSError as error:
+        stop(f"{doing}: {explain_os_error(error)}")
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Progress | None]:
+    """A bar on stderr where that is a terminal, else None."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,37 @@
+"""Is a port ours to take? Asked before anything is started, so that a taken one is told at once and nothing has to be undone."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+REASONS = {
+    errno.EADDRINUSE: "another program has it: stop that (`ss -ltnp` names it), or choose another port with --port",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose another with --host",
+    errno.EACCES: "ports below 1024 need privileges: choose another with --port",
+}
+
+
+class PortTaken(Exception):
+    """We cannot listen there; the text says why and what to do."""
+
+
+def need_port(host: str, port: int) -> None:
+    """Raises PortTaken."""
+    if reason := why_not(host, port):
+        raise PortTaken(f"cannot listen on {host} port {port}: {reason}")
+
+
+def why_not(host: str, port: int) -> str:
+    """Empty where one can listen there, as the router does; the port is free again when this returns."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)
+    except socket.gaierror as error:
+        return f"{host} is no address ({error.strerror}): choose another with --host"
+    except OSError as error:
+        return REASONS.get(error.errno or 0, error.strerror or str(error))
+    return ""

@@ -1,0 +1,107 @@
+"""The commands about snapshots: snapshot pack, verify, ls, push, pull, synth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pilotlight.cli.options import USAGE, Json, State, settings_of, stop
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Snapshots: verified, content-addressed copies of models.\n\nExample: pilotlight snapshot pack snapshots/demo/model",
+)
+
+Digest = Annotated[str, typer.Argument(help="Digest of the snapshot, or as much of it as names one: sha256:7db3…")]
+
+
+def _url(url: str) -> str:
+    if "://" in url and not url.startswith("s3://"):
+        stop(f"{url} is no store we know: write s3://BUCKET/PREFIX, or the path of a folder", USAGE)
+    return url
+
+
+Url = Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), or a folder.", callback=_url)]
+
+
+@app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(help="Folder of a Hugging Face model (safetensors, config, tokenizer).")],
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a model folder into the store, checked and named by its content. Prints the digest.
+
+    Example: pilotlight snapshot pack ~/models/Qwen3-0.6B
+    """
+    from pilotlight.cli.snapshots import pack_folder
+
+    pack_folder(settings_of(state), folder, as_json=as_json)
+
+
+@app.command()
+def verify(digest: Digest, state: State = None, as_json: Json = False) -> None:
+    """Read every byte of a stored snapshot and compare it with its digest.
+
+    Example: pilotlight snapshot verify sha256:7db3
+    """
+    from pilotlight.cli.snapshots import verify_snapshot
+
+    verify_snapshot(settings_of(state), digest, as_json=as_json)
+
+
+@app.command()
+def ls(state: State = None, as_json: Json = False) -> None:
+    """The snapshots in this installation's store.
+
+    Example: pilotlight snapshot ls
+    """
+    from pilotlight.cli.snapshots import list_snapshots
+
+    list_snapshots(settings_of(state), as_json=as_json)
+
+
+@app.command()
+def push(digest: Digest, url: Url, state: State = None, as_json: Json = False) -> None:
+    """Copy a snapshot from the store to S3 or another folder. Repeated after an interruption, it goes on.
+
+    Example: pilotlight snapshot push sha256:7db3 s3://models/pilotlight
+    """
+    from pilotlight.cli.snapshots import push_snapshot
+
+    push_snapshot(settings_of(state), digest, url, as_json=as_json)
+
+
+@app.command()
+def pull(
+    url: Url,
+    digest: Annotated[str, typer.Argument(help="Whole digest of the snapshot: sha256: and 64 hex digits.")],
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Copy a snapshot from S3 or another folder into the store, verified before it appears there.
+
+    Example: pilotlight snapshot pull s3://models/pilotlight sha256:7db315718f606073bf5fec9e6a94b0d11a1e6e8855e11a0e191ab00001ade571
+    """
+    from pilotlight.cli.snapshots import pull_snapshot
+
+    pull_snapshot(settings_of(state), url, digest, as_json=as_json)
+
+
+@app.command()
+def synth(
+    folder: Annotated[Path, typer.Argument(help="Folder to write the model to; it must not be there yet.")],
+    like: Annotated[str, typer.Option(help="Whose shapes: tiny, qwen3-0.6b or llama3-8b.")] = "tiny",
+    seed: Annotated[int, typer.Option(help="Another seed, other weights.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Write a model folder with random weights of real shapes, for measuring.
+
+    Example: pilotlight snapshot synth /tmp/qwen --like qwen3-0.6b
+    """
+    from pilotlight.cli.snapshots import synth_model
+
+    synth_model(folder, like, seed, as_json=as_json)

@@ -1,0 +1,97 @@
+"""One process of the installation, supervised: started again when it dies, after a pause that grows, until it is to stop.
+
+The failure to survive is the death of `up` itself: the kernel then tells each child to stop (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from pilotlight.cli.options import say
+from pilotlight.process_death import die_with_parent
+from pilotlight.settings import Settings
+
+STOP_SECONDS = {"router": 40.0, "router.admin": 5.0, "router.ledger": 10.0, "activator": 45.0}
+
+
+class Child:
+    """One supervised process: started again when it dies, until `stop`."""
+
+    def __init__(self, module: str, settings: Settings) -> None:
+        self.module = module
+        self._settings = settings
+        self._stopping = False
+        self.deaths = 0  # in a row, each soon after its start
+        self.process = self._start()
+        self._watch = asyncio.ensure_future(self._supervise())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", self.module],
+                env=environ(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+
+    async def _supervise(self) -> None:
+        while True:
+            began = time.monotonic()
+            await _ended(self.process)
+            if self._stopping:
+                return
+            self.deaths = 1 if time.monotonic() - began > 30 else self.deaths + 1
+            pause = min(5.0, 0.05 * 2**self.deaths)
+            say(f"{self.module} ended ({self.process.wait()}); starting it again in {pause:g} s, see its log")
+            await asyncio.sleep(pause)
+            if self._stopping:
+                return
+            self.process = self._start()
+
+    async def stop(self) -> None:
+        self._stopping = True
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(STOP_SECONDS[self.module]):
+                await _ended(self.process)
+        except TimeoutError:
+            self.process.kill()
+        self.process.wait()
+        self._watch.cancel()
+
+
+def environ(settings: Settings) -> dict[str, str]:
+    """The settings as given, for every process: flags become variables, so that all agree."""
+    ours = {"PILOTLIGHT_STATE_DIR": str(settings.paths.state)}
+    if settings.database_url:
+        ours["PILOTLIGHT_DATABASE_URL"] = settings.database_url
+    for section in ("router", "activator", "runtime"):
+        values = getattr(settings, section)
+        for name in values.model_fields_set:
+            ours[f"PILOTLIGHT_{section.upper()}__{name.upper()}"] = str(getattr(values, name))
+    return os.environ | ours
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Return when it has died; its status is left for `wait`."""
+    if process.poll() is not None:
+        return
+    watch = os.pidfd_open(process.pid)
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(watch, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        loop.remove_reader(watch)
+        os.close(watch)

@@ -1,0 +1,305 @@
+"""The tour: every command of the README and every verb of the command line, as a user would, against one running installation."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.integration.system import MODEL, System, free_port, running
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "pilotlight.cli.main"]
+SECONDS = 60
+
+
+class Tourist:
+    """Types commands and remembers which."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+        self.typed: list[tuple[str, ...]] = [("up",)]
+
+    def run(self, *arguments: str, code: int = 0, given: str = "", environ: dict[str, str] | None = None) -> tuple[str, str]:
+        """(stdout, stderr)."""
+        self.typed.append(arguments)
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            env=self.system.environ | (environ or {}),
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == code, f"pilotlight {arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout.strip(), done.stderr.strip()
+
+    def out(self, *arguments: str) -> str:
+        return self.run(*arguments)[0]
+
+    def refused(self, *arguments: str, code: int = 1, environ: dict[str, str] | None = None) -> str:
+        """A command that must fail with one line; that line."""
+        out, said = self.run(*arguments, code=code, environ=environ)
+        assert not out
+        assert said.startswith("pilotlight: ")
+        assert "\n" not in said
+        return said
+
+
+@pytest.fixture(scope="module")
+def tourist() -> Iterator[Tourist]:
+    with running() as system:
+        yield Tourist(system)
+
+
+def test_every_command_of_the_readme(tourist: Tourist) -> None:
+    block = next(part for part in re.findall(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "pilotlight up" in part)
+    commands = [line.partition("#")[0].strip() for line in block.splitlines()]
+    said = {}
+    for command in commands:
+        if command.startswith("pilotlight ") and command != "pilotlight up":
+            typed = re.sub(r"~/models/\S+", str(MODEL), command.removeprefix("pilotlight "))
+            said[command] = tourist.run(*[part.strip('"') for part in re.findall(r'"[^"]*"|\S+', typed)])
+    key = next(out for command, (out, _) in said.items() if "keys create" in command)
+    snippet = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert snippet is not None
+    program = (
+        snippet[1]
+        .replace("pl_…", key)
+        .replace("/var/lib/pilotlight", str(tourist.system.state))
+        .replace(":8443", f":{tourist.system.port}")
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_an_endpoint_from_its_manifest(tourist: Tourist, tmp_path: Path) -> None:
+    file = tmp_path / "endpoint.toml"
+    file.write_text(f'name = "tour"\nmodel = "{MODEL}"\nidle_timeout_seconds = 30\n[prices]\ninput = 0.2\ncached = "0.1"\noutput = 0.8\n')
+    assert json.loads(tourist.out("apply", "--schema")) == json.loads((ROOT / "docs" / "endpoint.schema.json").read_text())
+    assert json.loads(tourist.out("apply", "-f", str(file), "--dry-run", "--json"))["action"] == "create"
+    assert "tour" not in tourist.out("ls")
+    assert "tour is created" in tourist.run("apply", "-f", str(file))[1]
+    assert "nothing to do" in tourist.run("apply", "-f", str(file))[1]
+    file.write_text(file.read_text().replace("0.8", "0.9").replace("= 30", "= 31"))
+    plan = json.loads(tourist.out("apply", "-f", str(file), "--json"))["changes"]
+    assert set(plan) == {"idle_timeout_seconds", "prices.output"}
+    listed = {row["name"]: row for row in json.loads(tourist.out("ls", "--json"))}
+    assert listed["tour"]["idle_timeout_seconds"] == 31
+
+
+def test_talking_and_what_it_cost(tourist: Tourist, tmp_path: Path) -> None:
+    answer, took = tourist.run("run", "tour", "-", given="What is Pilotlight?")
+    assert "Pilotlight" in answer
+    assert "start, first token after" in took
+    answers, took = tourist.run("chat", "tour", given="What is Pilotlight?\n\nWhat is a cold start?\n")
+    assert took.count("start, first token after") == 2
+    assert len(answers.splitlines()) == 2
+    tourist.system.usage("tour", 3)
+    rows = json.loads(tourist.out("usage", "tour", "--json"))["rows"]
+    assert all(float(row["cost"]) > 0 for row in rows)
+    assert rows[0]["event_id"][:13] in tourist.out("usage", "show", "tour", "--since", "10m")
+    exported = tmp_path / "usage.csv"
+    tourist.run("usage", "export", "--endpoint", "tour", "--since", "1h", "-o", str(exported))
+    assert {row["event_id"] for row in csv.DictReader(io.StringIO(exported.read_text()))} == {row["event_id"] for row in rows}
+    assert len(tourist.out("usage", "export", "--format", "jsonl").splitlines()) >= len(rows)
+    assert "full" in tourist.refused("usage", "export", "-o", "/dev/full")
+
+
+def test_a_conversation_in_a_terminal(tourist: Tourist) -> None:
+    """Ctrl-C drops the line, Ctrl-D leaves."""
+    leader, follower = pty.openpty()
+
+    def own_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    chat = subprocess.Popen(
+        [*COMMAND, "chat", "tour"], env=tourist.system.environ, stdin=follower, stdout=follower, stderr=follower, preexec_fn=own_terminal
+    )
+    os.close(follower)
+    terminal = Terminal(leader)
+    try:
+        terminal.until("> ")
+        terminal.type("What is Pilotlight?\n")
+        terminal.until("first token after")
+        terminal.until("> ")
+        terminal.type("half a question")
+        terminal.until("half a question")
+        terminal.until("> ", again="\x03")
+        terminal.type("\x04")
+        assert chat.wait(SECONDS) == 0
+    finally:
+        chat.kill()
+        chat.wait()
+        os.close(leader)
+
+
+class Terminal:
+    """Our side of a terminal: what is typed, and what is shown."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._shown = descriptor, ""
+
+    def type(self, text: str) -> None:
+        os.write(self._descriptor, text.encode())
+
+    def until(self, shown: str, *, again: str = "") -> None:
+        """Wait until that is shown; what stands before it is done with.
+
+        `again` is typed every other second: Python's input() may hear of a Ctrl-C only with the next key.
+        """
+        deadline = time.monotonic() + SECONDS
+        while shown not in self._shown:
+            assert time.monotonic() < deadline, self._shown
+            self.type(again)
+            while shown not in self._shown and select.select([self._descriptor], [], [], 2.0)[0]:
+                self._shown += os.read(self._descriptor, 4096).decode(errors="replace")
+        self._shown = self._shown.partition(shown)[2]
+
+
+def test_what_runs_and_what_it_says(tourist: Tourist) -> None:
+    assert re.search(r"tour +rev_\w+ +\d+ +\w+ +ready", tourist.out("ps"))
+    assert json.loads(tourist.out("ps", "--json"))["nodes"][0]["connected"]
+    assert "WARNING" in tourist.out("logs", "tour")
+    assert "connected" in tourist.out("logs", "router", "--since", "10m")
+    tourist.typed.append(("logs", "tour", "-f"))
+    with subprocess.Popen([*COMMAND, "logs", "tour", "-f"], env=tourist.system.environ, stdout=subprocess.PIPE, text=True) as following:
+        assert following.stdout is not None
+        assert following.stdout.readline()
+        line = "a line that has just been written\n"
+        with (tourist.system.paths.logs / "tour.log").open("a") as log:
+            log.write(line)
+        assert line in iter(following.stdout.readline, "")
+        following.send_signal(signal.SIGINT)
+        assert following.wait(SECONDS) == 130
+
+
+def test_keys(tourist: Tourist) -> None:
+    made = json.loads(tourist.out("keys", "create", "tour", "--label", "web", "--json"))
+    assert "web" in tourist.out("keys", "ls", "tour")
+    fresh = tourist.out("keys", "rotate", "tour", made["key_id"])
+    again = json.loads(tourist.out("keys", "ls", "tour", "--json"))
+    assert {key["last_four"] for key in again} >= {made["key"][-4:], fresh[-4:]}
+    assert tourist.out("run", "tour", "What is Pilotlight?", "--key", fresh)
+    tourist.run("keys", "revoke", made["key_id"])
+    newest = next(key["key_id"] for key in again if key["last_four"] == fresh[-4:])
+    assert "is revoked" in tourist.run("keys", "rotate", "tour", newest, "--now")[1]
+    assert "is revoked" in tourist.refused("keys", "rotate", "tour", newest)
+
+
+def test_snapshots(tourist: Tourist, tmp_path: Path) -> None:
+    import httpx
+    from moto.server import ThreadedMotoServer
+
+    digest = tourist.out("snapshot", "pack", str(MODEL))
+    assert json.loads(tourist.out("snapshot", "ls", "--json"))[0]["digest"] == digest
+    assert tourist.out("snapshot", "verify", digest[:15]) == digest
+    tourist.run("snapshot", "push", digest, str(tmp_path / "folder"))
+    assert tourist.run("snapshot", "pull", str(tmp_path / "folder"), digest, "--state", str(tmp_path / "second"))[0] == digest
+    s3 = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    nowhere = s3 | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    pull = ("snapshot", "pull", "s3://models/tour", digest, "--state")
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    with ThreadPoolExecutor(1) as beside:  # it is asked several times before it counts as away
+        away = beside.submit(tourist.refused, *pull, str(tmp_path / "third"), code=3, environ=nowhere)
+        try:
+            host, port = server.get_host_and_port()
+            s3["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
+            assert httpx.put(f"{s3['AWS_ENDPOINT_URL']}/models", trust_env=False).is_success
+            tourist.run("snapshot", "push", digest, "s3://models/tour", environ=s3)
+            assert tourist.run(*pull, str(tmp_path / "other"), environ=s3)[0] == digest
+        finally:
+            server.stop()
+        assert "127.0.0.1:1" in away.result()
+    assert tourist.out("snapshot", "verify", digest, "--state", str(tmp_path / "other")) == digest
+    assert Path(tourist.out("snapshot", "synth", str(tmp_path / "tiny"), "--like", "tiny")).is_dir()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))  # where an unprivileged Postgres can go
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs", str(folder)], capture_output=True, check=False)
+    if mounted.returncode != 0:
+        folder.rmdir()
+        pytest.skip("a small disk can be made by root only")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+
+
+def test_a_full_disk(tourist: Tourist, small_disk: Path) -> None:
+    state = small_disk / "s"
+    assert "free" in tourist.refused("snapshot", "pack", str(MODEL), "--state", str(state))
+    assert not [path for path in (state / "snapshots").iterdir() if path.name != ".lock"]
+    _, said = tourist.run("up", "--state", str(state), "--port", str(free_port()), code=1)
+    assert "No space left on device" in said.splitlines()[-1]
+
+
+def test_this_machine(tourist: Tourist) -> None:
+    assert tourist.run("doctor")[1] == "all is well"
+    assert all(finding["ok"] for finding in json.loads(tourist.out("doctor", "--json")))
+    explained = {setting["name"]: setting for setting in json.loads(tourist.out("config", "explain", "--json"))}
+    assert explained["router.port"]["origin"] == "environment PILOTLIGHT_ROUTER__PORT"
+    assert "router.port" in tourist.out("config", "explain")
+    completion = {"_PILOTLIGHT_COMPLETE": "complete_bash", "COMP_WORDS": "pilotlight rm to", "COMP_CWORD": "2"}
+    program = str(Path(sys.executable).with_name("pilotlight"))
+    done = subprocess.run([program], env=tourist.system.environ | completion, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.stdout.split() == ["tour"]
+
+
+def test_what_cannot_be_is_told_at_once(tourist: Tourist, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    assert "another `pilotlight up` runs" in tourist.refused("up")
+    state = str(tmp_path / "state")
+    assert "another program has it" in tourist.refused("up", "--state", state, "--port", str(tourist.system.port))
+    assert time.monotonic() - begin < 10
+    nobody = "postgresql://u:secret@127.0.0.1:1/x"
+    assert "secret" not in tourist.refused("up", "--state", state, "--port", str(free_port()), code=3, environ={"DATABASE_URL": nobody})
+    assert "no installation has run" in tourist.refused("ls", "--state", state, code=3)
+    assert "no endpoint 'nix'" in tourist.refused("run", "nix", "?")
+    assert "no such folder" in tourist.refused("deploy", "nix", "--model", "/nowhere")
+
+
+def test_the_endpoint_is_removed(tourist: Tourist) -> None:
+    tourist.run("rm", "tour")
+    assert "tour" not in {row["name"] for row in json.loads(tourist.out("ls", "--json"))}
+    assert tourist.refused("rm", "tour")
+
+
+def test_nothing_was_left_out(tourist: Tourist) -> None:
+    """Runs last: every verb has been typed above."""
+    import typer
+
+    from pilotlight.cli.main import app
+
+    verbs = {
+        (name, *([child] if child else []))
+        for name, command in typer.main.get_command(app).commands.items()  # type: ignore[attr-defined]
+        if not command.hidden
+        for child in getattr(command, "commands", {"": None})
+    }
+    typed = {arguments[:2] for arguments in tourist.typed} | {arguments[:1] for arguments in tourist.typed}
+    assert verbs <= typed

@@ -1,0 +1,66 @@
+"""docs/reference.md and docs/endpoint.schema.json say what the code says, and nothing in them lacks a meaning."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("pilotlight_reference", ROOT / "infra" / "reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_are_made_from_the_code(reference: ModuleType) -> None:
+    behind = [str(file) for file, text in reference.pages().items() if not file.exists() or file.read_text() != text]
+    assert not behind, "run python infra/reference.py"
+
+
+def test_nothing_lacks_a_meaning(reference: ModuleType) -> None:
+    described = set(reference.HEADERS) | set(reference.INTERNAL)
+    assert reference.headers_in_code() <= described
+    assert set(reference.request_headers()) == set(reference.REQUEST_HEADERS)
+    assert {kind.__name__ for kind in reference.error_tree()} == set(reference.ERRORS)
+    assert all(said for _, _, said in reference.admin_routes())
+    assert {f"{method} {path}" for method, path, _ in reference.admin_routes()} == set(reference.ADMIN)
+
+
+def test_every_setting_and_metric_is_there(reference: ModuleType) -> None:
+    from pilotlight.cli.explain import walk
+    from pilotlight.settings import load
+    from router.metrics import Metrics
+
+    page = reference.render()
+    for path, field, _ in walk(load()):
+        assert f"`{'.'.join(path)}`" in page and field.description
+    for family in Metrics().collect():
+        assert f"`{family.name}" in page and family.documentation
+
+
+def test_every_command_has_its_help_an_example_and_a_meaning_for_each_parameter(reference: ModuleType) -> None:
+    import typer
+
+    from pilotlight.cli.main import app
+
+    commands = list(reference.leaves(typer.main.get_command(app), ("pilotlight",)))
+    assert len(commands) >= 21
+    for path, command in commands:
+        assert f"Example: {path[0]} " in command.help, path
+        assert " ".join(path[1:2]) in command.help.partition("Example: ")[2], path
+        assert all(parameter.help for parameter in command.params if parameter.name != "help"), path
+
+
+def test_the_schema_is_json_and_refuses_unknown_fields() -> None:
+    schema = json.loads((ROOT / "docs" / "endpoint.schema.json").read_text())
+    assert schema["additionalProperties"] is False
+    assert schema["required"] == ["name"]

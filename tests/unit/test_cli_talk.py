@@ -1,0 +1,152 @@
+"""Talking: a new key is asked again until the routers know it; an answer that Ctrl-C stops stays in the conversation."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pilotlight import keys, tls
+from pilotlight.cli import chat, talk
+from pilotlight.cli.api import Api, ApiError
+from pilotlight.cli.talk import Message, Talker, Took, pieces
+from pilotlight.settings import Settings, load
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in [name for name in os.environ if name.startswith("PILOTLIGHT_") or name == "DATABASE_URL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    settings = load(state_dir=tmp_path / "state")
+    settings.paths.make()
+    keys.ensure_admin_key(settings.paths)
+    tls.ensure(settings.paths)
+    settings.paths.client.write_text(json.dumps({"url": "https://127.0.0.1:1"}))
+    return settings
+
+
+def streamed(*texts: str) -> bytes:
+    chunks = [{"choices": [{"delta": {"content": text}}]} for text in texts]
+    return b": a comment\n\n" + b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+
+
+class Server:
+    """Knows a key `learns` calls after it was made, and answers with `answer`."""
+
+    def __init__(self, learns: int, answer: bytes = streamed("He", "llo")) -> None:
+        self.learns, self.answer = learns, answer
+        self.made: list[str] = []
+        self.asked: list[dict[str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/keys"):
+            self.made.append(keys.mint())
+            return httpx.Response(201, json={"key": self.made[-1]})
+        self.asked.append(json.loads(request.content))
+        if request.headers["authorization"] != f"Bearer {self.made[-1] if self.made else ''}" or len(self.asked) <= self.learns:
+            return httpx.Response(401, json={"error": {"message": "the key is wrong"}})
+        return httpx.Response(200, content=self.answer, headers={"x-pilotlight-start": "cold", "x-request-id": "7"})
+
+
+def talker(settings: Settings, server: Server, key: str = "") -> Talker:
+    """A Talker whose connection ends in `server`."""
+    api = Api(settings.paths)
+    api.http = httpx.Client(base_url=api.url, transport=httpx.MockTransport(server))
+    return Talker(settings, "chat", key, api=api)
+
+
+def test_a_new_key_is_asked_again_until_the_routers_know_it(settings: Settings) -> None:
+    server, took = Server(learns=2), Took()
+    assert list(talker(settings, server).stream({}, took)) == ["He", "llo"]
+    assert (len(server.made), len(server.asked)) == (1, 3)
+    assert (took.start, took.request_id) == ("cold", "7")
+    assert took.first is not None
+
+
+def test_a_kept_key_that_is_no_longer_good_is_made_anew(settings: Settings) -> None:
+    kept = settings.paths.secrets / "run-chat.key"
+    kept.write_text(keys.mint())
+    server = Server(learns=1)
+    assert "".join(talker(settings, server).stream({}, Took())) == "Hello"
+    assert kept.read_text() == server.made[-1]
+
+
+def test_a_given_key_that_is_wrong_is_told(settings: Settings) -> None:
+    server = Server(learns=0)
+    with pytest.raises(ApiError, match="the key is wrong"):
+        list(talker(settings, server, key=keys.mint()).stream({}, Took()))
+    assert not server.made
+
+
+def test_it_gives_up_on_a_key_the_routers_never_learn(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk, "LEARN_SECONDS", 0.05)
+    begin = time.monotonic()
+    with pytest.raises(ApiError, match="the key is wrong"):
+        list(talker(settings, Server(learns=10**6)).stream({}, Took()))
+    assert time.monotonic() - begin < 5
+
+
+def test_an_error_in_the_stream_is_an_error() -> None:
+    with pytest.raises(ApiError, match="it died"):
+        list(pieces(iter(['data: {"error": {"message": "it died"}}'])))
+
+
+class Scripted:
+    """Stands in for Talker: each answer is a list of pieces, or of something to raise."""
+
+    def __init__(self, *answers: list[str | BaseException]) -> None:
+        self._answers = list(answers)
+        self.heard: list[list[Message]] = []
+        self.closed = 0
+
+    def stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
+        self.heard.append([dict(message) for message in body["messages"]])
+        try:
+            for piece in self._answers.pop(0):
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def converse(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[Scripted, str], None]:
+    def converse(scripted: Scripted, typed: str) -> None:
+        monkeypatch.setattr(chat, "Talker", lambda *_: scripted)
+        monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+        chat.converse(settings, "chat", "", 10, "")
+
+    return converse
+
+
+def test_what_was_said_is_remembered(converse: Callable[[Scripted, str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    scripted = Scripted(["a", "b"], ["c"])
+    converse(scripted, "one\n\ntwo\n")
+    assert scripted.heard[1] == [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "ab"},
+        {"role": "user", "content": "two"},
+    ]
+    assert capsys.readouterr().out == "ab\nc\n"
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_what_came(converse: Callable[[Scripted, str], None], capsys: pytest.CaptureFixture[str]) -> None:
+    scripted = Scripted(["half", KeyboardInterrupt(), "never"], ["c"])
+    converse(scripted, "one\ntwo\n")
+    assert scripted.heard[1][1] == {"role": "assistant", "content": "half"}
+    assert scripted.closed == 2
+    assert "stopped" in capsys.readouterr().err
+
+
+def test_a_failed_answer_ends_a_script(converse: Callable[[Scripted, str], None]) -> None:
+    with pytest.raises(ApiError, match="full"):
+        converse(Scripted([ApiError("full")]), "one\ntwo\n")
