@@ -29,7 +29,13 @@ class Bench:
         manifest = await asyncio.to_thread(pack, model, self._snapshots)
         await self.call("PUT", f"/endpoints/{name}", json={"digest": manifest.digest, "min_replicas": 0, **wanted})
         key: str = (await self.call("POST", f"/endpoints/{name}/keys", json={"name": "bench"}))["key"]
+        async with asyncio.timeout(10):  # a new key is on its way to the routers
+            while not await asyncio.to_thread(self._knows, name, key):
+                await asyncio.sleep(0.02)
         return key
+
+    def _knows(self, name: str, key: str) -> bool:
+        return self.api.http.get(f"/e/{name}/v1/models", headers={"authorization": f"Bearer {key}"}).is_success
 
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         return await asyncio.to_thread(self.api.call, method, path, **arguments)

@@ -12,7 +12,15 @@ import sys
 
 import typer
 
-from pilotlight.cli import endpoint_commands, key_commands, machine_commands, snapshot_commands, talk_commands, usage_commands
+from pilotlight.cli import (
+    bench_commands,
+    endpoint_commands,
+    key_commands,
+    machine_commands,
+    snapshot_commands,
+    talk_commands,
+    usage_commands,
+)
 from pilotlight.cli.options import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, explain_os_error, one_line
 
 app = typer.Typer(
@@ -30,6 +38,7 @@ app.add_typer(key_commands.app, name="keys")
 app.add_typer(usage_commands.app, name="usage")
 app.add_typer(snapshot_commands.app, name="snapshot")
 app.add_typer(machine_commands.config, name="config")
+app.add_typer(bench_commands.app, name="bench")
 
 
 def main() -> None:

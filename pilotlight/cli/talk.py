@@ -44,6 +44,11 @@ class Talker:
         self._made: float | None = None  # when we made the key, of the monotonic clock
         self._key = key or (self._kept.read_text().strip() if self._kept.exists() else "") or self._make_key()
 
+    @property
+    def key(self) -> str:
+        """The key in use now."""
+        return self._key
+
     def stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
         """The pieces of the answer. Raises ApiError with the server's own message.
 
