@@ -284,10 +284,12 @@ def test_what_cannot_be_is_told_at_once(tourist: Tourist, tmp_path: Path) -> Non
 
 
 def test_cold_starts_are_measured(tourist: Tourist) -> None:
-    found = json.loads(tourist.out("bench", "coldstart", "tour", "--wakes", "2", "--json"))
+    tourist.run("deploy", "short", "--model", str(MODEL), "--idle-timeout", "1")
+    found = json.loads(tourist.out("bench", "coldstart", "short", "--wakes", "2", "--json"))
     assert found["wakes"] == 2 and 0 < found["p50_s"] < 10
     assert {"spawn", "load", "init", "canary", "first_token"} <= set(found["phases"])
-    assert "can be woken from staged" in tourist.refused("bench", "coldstart", "tour", "--from", "parked", code=2)
+    assert "can be woken from staged" in tourist.refused("bench", "coldstart", "short", "--from", "parked", code=2)
+    tourist.run("rm", "short")
 
 
 def test_the_endpoint_is_removed(tourist: Tourist) -> None:

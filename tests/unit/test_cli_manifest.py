@@ -40,6 +40,7 @@ def test_a_whole_manifest() -> None:
         "max_replicas": 2,
         "idle_timeout_seconds": 30.0,
         "slots": 8,
+        "target_concurrency": 0,
         "hold_seconds": 20.5,
         "max_held": 5,
     }
