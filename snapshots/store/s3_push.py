@@ -143,7 +143,8 @@ class _Push:
             try:
                 return await getattr(self._bucket.client, operation)(Bucket=self._bucket.bucket, **arguments)
             except ClientError as error:
-                raise _Ended if code_of(error) == "NoSuchUpload" else error from None
+                # Somebody who pushes the same took the upload, or its parts, from under us.
+                raise _Ended if code_of(error) in ("NoSuchUpload", "InvalidPart") else error from None
 
     def _tell(self, file: SnapshotFile, sent: int) -> None:
         self._sent[file.path] = sent
