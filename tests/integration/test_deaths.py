@@ -94,9 +94,7 @@ def test_the_engine_core(system: System, demo: str) -> None:
     replica = system.until_ready("demo")
     core = next(pid for pid in _session(replica["pid"]) if pid != replica["pid"])
     os.kill(core, signal.SIGKILL)
-    wait_until(
-        lambda: replica["replica_id"] not in {other["replica_id"] for other in system.replicas("demo")}, 10, "the replica is given up"
-    )
+    wait_until(lambda: replica["replica_id"] not in {other["replica_id"] for other in system.replicas("demo")}, 1, "the death is noticed")
     nothing_left_of(system, replica)
     works(system, demo)
 
