@@ -2,23 +2,17 @@
 
 What is done here, before any fork, is what is the same for every model: imports, argument parser, the FastAPI
 application with its routes and schemas, and one tiny engine built, asked for two tokens and torn down (on CPU; on a GPU
-no engine is built, since CUDA must not be initialised before the fork). Afterwards `hold_still` keeps vLLM from doing
-the same work again in a fork, freezes the heap, and checks that the process can be forked at all.
-
-vLLM's modules are changed in place, in one function each with the reason beside it: version 0.32 has no hook for any of
-these. `Unforkable` is raised where an assumption about that version no longer holds.
+no engine is built, since CUDA must not be initialised before the fork). Afterwards `shortcuts.py` keeps vLLM from doing
+the same work again in a fork and the heap is frozen. `Unforkable` is raised where the process must not be forked.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import gc
-import mmap
 import multiprocessing.popen_fork  # noqa: F401
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +31,8 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
-from vllm.v1.engine import core
-from vllm.v1.worker import gpu_model_runner
+
+from runtime.engine import shortcuts
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
 
@@ -101,7 +95,9 @@ def _build_and_drop_an_engine(model: Path) -> None:
     tqdm.monitor_interval = 0  # its monitor is a thread
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     llm = LLM(str(model), enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=8 << 20, disable_log_stats=True)
-    llm.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=2, temperature=0), use_tqdm=False)
+    # Log-probabilities as the canary asks for them, then sampling: each has first times of its own (30 ms).
+    for parameters in (SamplingParams(max_tokens=2, temperature=0, logprobs=0), SamplingParams(max_tokens=2, top_p=0.9, top_k=9, seed=0)):
+        llm.chat([{"role": "user", "content": "hello"}], parameters, use_tqdm=False)
     del llm
     gc.collect()
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
@@ -111,42 +107,10 @@ def _build_and_drop_an_engine(model: Path) -> None:
 
 
 def hold_still(device: str) -> None:
-    """Keep a fork from repeating what was rehearsed, and freeze what it inherits. Costs are a fork's, on two cores."""
-    import importlib.metadata
-
-    from vllm.utils import cpu_resource_utils
-
-    if device == "cpu":
-        # Registering walks every loaded name (0.4 s); the rehearsal did it for this process and its forks.
-        type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
-        # The list of CPUs comes from a subprocess, asked twice (13 ms).
-        cpu_resource_utils._get_cpu_list = functools.cache(cpu_resource_utils._get_cpu_list)
-        gpu_model_runner.allocate_kv_cache = zeroed_by_the_kernel(gpu_model_runner.allocate_kv_cache)
-    # The engine core configures logging anew; each of 400 loggers clears the caches of all others (120 ms).
-    core.configure_logging = lambda config: None
-    # Plug-ins are looked for in the metadata of every installed package, three times (16 ms each).
-    importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)  # type: ignore[assignment]
-    # vLLM freezes the heap when an engine is built: over a heap this size 0.5 s, and done below.
-    core.freeze_gc_heap = lambda: None
+    """Keep a fork from repeating what was rehearsed, and freeze what it inherits."""
+    shortcuts.take(device)
     gc.collect()
     gc.freeze()
-
-
-def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
-    """vLLM fills its KV cache with zeros, 0.5 s and more a GiB on CPU; fresh anonymous pages are zero when first touched."""
-
-    def zeros(size: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        return torch.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype=dtype)
-
-    def allocate_kv_cache(*args: Any, **kwargs: Any) -> Any:
-        original = torch.zeros
-        torch.zeros = zeros  # type: ignore[assignment]
-        try:
-            return allocate(*args, **kwargs)
-        finally:
-            torch.zeros = original
-
-    return allocate_kv_cache
 
 
 def check_forkable(device: str) -> int:

@@ -1,0 +1,50 @@
+"""Prints what vLLM's tokenizer pool says of some text, before and after the shortcuts were taken: `python -m … MODEL`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
+
+TEXTS = ["hello there", "What is 2 + 2?\n\n", "Größe, 尺寸, 📏", "", "a" * 3000]
+CHAT = [{"role": "user", "content": "hello"}]
+
+
+def main(model: str) -> None:
+    import vllm.platforms
+    from vllm.renderers import hf as renderer
+    from vllm.tokenizers.hf import CachedHfTokenizer
+
+    from runtime.engine import shortcuts
+
+    def said() -> dict[str, Any]:
+        own = CachedHfTokenizer.from_pretrained(model)
+        pool = renderer.maybe_make_thread_pool(own, 2)
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(lambda text: list(pool(text, truncation=len(text) % 2 == 0, max_length=64).input_ids), TEXTS * 8))
+        return {
+            "together": together,
+            "encoded": [list(pool.encode(text)) for text in TEXTS],
+            "decoded": [pool.decode(pool.encode(text)) for text in TEXTS],
+            "chat": pool.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True),
+            "length": len(pool),
+            "largest": pool.max_token_id,
+            "longest": pool.max_chars_per_token,
+            "vocabulary": len(pool.get_vocab()),
+            "special": [list(pool.all_special_ids), list(pool.all_special_tokens)],
+            "processor": renderer._try_get_processor_chat_template(own, revision=None, code_revision=None, trust_remote_code=False),
+        }
+
+    before = said()
+    renderer._PROCESSOR_CHAT_TEMPLATES.clear()
+    assert vllm.platforms.current_platform.is_cpu()
+    shortcuts.take("cpu")
+    print(json.dumps({"before": before, "after": said(), "again": said()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
