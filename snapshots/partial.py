@@ -1,23 +1,28 @@
 """A snapshot half fetched: which chunks of which files are on disk and good, so that none of them is fetched twice. Step 9.
 
-    .pull-sha256-…/files/…     the files, at their full length, with holes
+    .pull-sha256-…/files/…     the files, their space taken from the disk before the first byte comes
     .pull-sha256-…/journal     a line a chunk, written after it: number of the file, number of the chunk, SHA-256
+    .pull-sha256-…/arrival     the same for processes that read along (`arrival.py`)
 
-It must survive kill -9 and power loss at any moment: what the journal claims is hashed again before it is believed, so
-that a chunk whose bytes never reached the disk is fetched again, and a line cut short is no line.
+Bytes go straight into the mapped files; that their space is taken first makes a full disk an error, not a signal. It must
+survive kill -9 and power loss at any moment: what the journal claims is hashed again before it is believed, so that a
+chunk whose bytes never reached the disk is fetched again, and a line cut short is no line.
 """
 
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotlight.files import write_atomic
+from pilotlight.files import populate, write_atomic
+from snapshots.arrival import FILES, Teller
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile
 from snapshots.store.disk import free, publish, remove_folder
 
@@ -51,65 +56,111 @@ class Partial:
     """The files of one snapshot on their way into the store. Methods may run in any thread; raises OSError everywhere."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._folder, self._files, self._manifest = folder, folder / "files", manifest
+        self._folder, self._files, self._manifest = folder, folder / FILES, manifest
         self._numbers = {file.path: number for number, file in enumerate(manifest.files)}
+        self._chunks = {file.path: chunks_of(file) for file in manifest.files}
+        self._maps: dict[str, mmap.mmap] = {}
+        self._lock = threading.Lock()
         self._files.mkdir(parents=True, exist_ok=True)
         for file in manifest.files:
             path = self._path(file)
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                path.chmod(0o600)  # killed while it was published
             with path.open("ab") as stream:
                 stream.truncate(file.size)
-        self._chunks = {file.path: chunks_of(file) for file in manifest.files}
         self._good = self._believed()
+        self._teller = Teller(folder, manifest)
+        for file in manifest.files:
+            for chunk in self._chunks[file.path]:
+                self._tell(chunk)
         self._journal = (folder / "journal").open("ab", buffering=0)
 
     def close(self) -> None:
+        self._teller.close()
         self._journal.close()
 
     def room(self) -> int:
         """Bytes the disk can still take."""
         return free(self._folder)
 
+    def lacks(self) -> int:
+        """Bytes that are still to be taken from the disk."""
+        return sum(max(0, file.size - self._path(file).stat().st_blocks * 512) for file in self._manifest.files)
+
+    def take(self) -> None:
+        """Take all the space there will be need of."""
+        for file in self._manifest.files:
+            if file.size:
+                with self._path(file).open("r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, file.size)
+
     def missing(self) -> list[Chunk]:
         return [chunk for chunks in self._chunks.values() for chunk in chunks if chunk.key not in self._good]
 
-    def write(self, chunk: Chunk, content: bytes) -> bool:
-        """Keep a chunk, if it is what the manifest says; where the manifest does not say, `whole` will tell."""
+    def view(self, chunk: Chunk) -> memoryview:
+        """Where the bytes of a chunk are to be written, before `keep`."""
+        with self._lock:
+            mapped = self._maps.get(chunk.file.path)
+            if mapped is None:
+                with self._path(chunk.file).open("r+b") as stream:
+                    mapped = self._maps[chunk.file.path] = mmap.mmap(stream.fileno(), chunk.file.size)
+        populate(mapped, chunk.begin, chunk.length)
+        return memoryview(mapped)[chunk.begin : chunk.begin + chunk.length]
+
+    def keep(self, chunk: Chunk, length: int) -> bool:
+        """Keep a chunk of which `length` bytes came, if it is what the manifest says; where that does not say, `whole` will tell."""
+        content = memoryview(self._maps[chunk.file.path])[chunk.begin : chunk.begin + chunk.length]
         digest = hashlib.sha256(content).hexdigest()
-        if len(content) != chunk.length or chunk.sha256 not in (None, digest):
+        if length != chunk.length or chunk.sha256 not in (None, digest):
             return False
-        with self._path(chunk.file).open("r+b", buffering=0) as stream:
-            written = 0
-            while written < chunk.length:
-                written += os.pwrite(stream.fileno(), memoryview(content)[written:], chunk.begin + written)
         self._journal.write(f"{self._numbers[chunk.file.path]} {chunk.number} {digest}\n".encode())
         self._good.add(chunk.key)
+        self._tell(chunk)
         return True
 
     def whole(self, file: SnapshotFile) -> bool:
-        """Is a file, all of whose chunks are there, what the manifest says? Then also make it durable.
+        """Is a file, all of whose chunks are there, what the manifest says?
 
         Where the manifest knows chunks, each was checked as it came, and hashing all of it again would tell nothing new.
         """
         chunks = self._chunks[file.path]
+        if chunks and chunks[0].sha256 is not None:
+            return True
         with self._path(file).open("rb", buffering=0) as stream:
-            unchecked = not chunks or chunks[0].sha256 is None
-            if unchecked and hashlib.file_digest(stream, "sha256").hexdigest() != file.sha256:
-                self._good.difference_update(chunk.key for chunk in chunks)
-                return False
-            os.fsync(stream.fileno())
-        return True
+            good = hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
+        for chunk in chunks:
+            if good:
+                self._teller.good(*chunk.key)
+            else:
+                self._good.discard(chunk.key)
+        return good
+
+    def verified(self) -> None:
+        """All files are whole."""
+        self._teller.whole()
 
     def publish(self, store: Path) -> Path:
-        """All files are whole: the snapshot appears in the store."""
-        write_atomic(self._files / MANIFEST, self._manifest.canonical())
-        target = publish(self._files, store, self._manifest.digest)
-        self.remove()
-        return target
+        """Make what is verified durable, and let it appear in the store. Until `remove` the files have two names each."""
+        for file in self._manifest.files:
+            with self._path(file).open("rb") as stream:
+                os.fsync(stream.fileno())
+        out = self._folder / "out"
+        remove_folder(out)  # killed while it was published
+        for file in self._manifest.files:
+            target = out / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(self._path(file), target)
+        write_atomic(out / MANIFEST, self._manifest.canonical())
+        return publish(out, store, self._manifest.digest)
 
     def remove(self) -> None:
         self.close()
         remove_folder(self._folder)
+
+    def _tell(self, chunk: Chunk) -> None:
+        if chunk.sha256 is not None and chunk.key in self._good:
+            self._teller.good(*chunk.key)
 
     def _path(self, file: SnapshotFile) -> Path:
         return self._files / file.path

@@ -1,15 +1,14 @@
 """Verified bytes on this node: `stage(store, digest, node_dir)` gives the folder to map weights from. Step 9, phase `fetch`.
 
-From a store on the same machine nothing is copied; from another it is pulled, once. Of many who ask at the same time, threads
-and processes, one does the work. The first time every byte is hashed; then a stamp in `node_dir` keeps,
-of every file, inode, size, mtime and ctime, and as long as they are the same a wake costs a few stats. The kernel sets
+Nothing is copied: the store is on this machine, and what was elsewhere has been pulled into it (`transfer.py`). Of many who
+ask at the same time, threads and processes, one does the work. The first time every byte is hashed, unless this process has
+just done so while it pulled (`adopt`); then a stamp in `node_dir` keeps, of every file, inode, size, mtime and ctime, and as long as they are the same a wake costs a few stats. The kernel sets
 ctime at every change and nobody can set it back. It must survive files changed behind our back, also while they are being
 hashed, and a stamp that is damaged: then everything is hashed again.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from pathlib import Path
@@ -19,7 +18,6 @@ from snapshots.errors import TamperedError
 from snapshots.flight import alone
 from snapshots.manifest import folder_name
 from snapshots.store.disk import path_of
-from snapshots.transfer import Progress, pull
 from snapshots.verify import REMEDY, listing, verify
 
 CLOCK_GRAIN_NS = 20_000_000  # two changes within one tick of the kernel's clock bear the same ctime
@@ -27,11 +25,10 @@ CLOCK_GRAIN_NS = 20_000_000  # two changes within one tick of the kernel's clock
 State = dict[str, list[int]]  # path → device, inode, size, mtime, ctime (ns)
 
 
-def stage(store: Path, digest: str, node_dir: Path, *, origin: str | None = None, progress: Progress | None = None) -> Path:
+def stage(store: Path, digest: str, node_dir: Path) -> Path:
     """The folder of a snapshot whose every byte is what `digest` says; blocks, so never on an event loop.
 
-    One that is not in `store` is pulled from `origin`, the URL of another store, where given.
-    Raises NotStored, TamperedError, OriginError, StoreFull, OSError.
+    Raises NotStored, TamperedError, OSError.
     """
     folder = store / folder_name(digest)
     stamp = node_dir / f"{folder.name}.stamp"
@@ -40,10 +37,16 @@ def stage(store: Path, digest: str, node_dir: Path, *, origin: str | None = None
     node_dir.mkdir(parents=True, exist_ok=True)
     with alone(node_dir / f"{folder.name}.lock"):
         if not _is_stamped(folder, stamp):  # else: another did it while we waited
-            if origin is not None and not folder.is_dir():
-                asyncio.run(pull(origin, digest, store, progress))
             _verify(path_of(store, digest), stamp)
     return folder
+
+
+def adopt(folder: Path, node_dir: Path) -> None:
+    """Stamp a snapshot that this process has just written and published, having checked every byte on its way. Raises OSError."""
+    node_dir.mkdir(parents=True, exist_ok=True)
+    state = _state(folder)
+    _let_clock_tick(state)
+    write_atomic(node_dir / f"{folder.name}.stamp", json.dumps(state).encode())
 
 
 def _verify(folder: Path, stamp: Path) -> None:

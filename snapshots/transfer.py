@@ -2,27 +2,49 @@
 
 A URL is `s3://bucket/prefix` or a folder; the layout is the same, `<prefix>/sha256-…/`, with the manifest written last. A
 pull trusts nothing but the digest: every chunk is checked as it arrives, fetched once more where it is wrong, and then
-refused by name. Several who pull the same digest into one store fetch it once.
+refused by name. Several who pull the same digest into one store fetch it once. What an engine reads first comes first, so
+that it can begin before the last byte is there: `Steps` tells how far the pull is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from snapshots.errors import StoreFull, TamperedError
 from snapshots.flight import alone_async, together
-from snapshots.manifest import MANIFEST, Manifest, SnapshotFile, folder_name, parse_manifest, read_manifest
+from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name, parse_manifest, read_manifest
 from snapshots.partial import Chunk, Partial, chunks_of
 from snapshots.store import disk
-from snapshots.store.origin import PUSH, Origin, connect, folder_of
+from snapshots.store.origin import PUSH, Origin, connect, folder_of, uncancelled
 
 Progress = Callable[[int, int], None]  # bytes done, those of an earlier try included, and bytes in all
+Room = Callable[[int], Awaitable[None]]  # make room for so many bytes; raises StoreFull where it cannot
 
-PARALLEL = 12  # chunks under way; each is CHUNK bytes of memory
+PARALLEL = 12  # chunks under way
+FIRST = 4  # of these, before what an engine needs to begin is there: on a slow way more would only delay it
 TRIES = 2  # how often wrong bytes are fetched
+WEIGHTS = ".safetensors"
+
+
+def _nothing(_: Path) -> None:
+    pass
+
+
+async def _no_wait() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How far a pull is, told from its event loop."""
+
+    usable: Callable[[Path], None] = _nothing  # in this partial folder, all but weights is there, and the begin of each file of these
+    verified: Callable[[], Awaitable[None]] = _no_wait  # every byte is there and good; what is durable later waits for this
+    published: Callable[[Path], None] = _nothing  # it is in the store, in this folder; the partial one goes next
 
 
 async def digests_at(url: str) -> list[str]:
@@ -61,30 +83,39 @@ async def pull(url: str, digest: str, store: Path, progress: Progress | None = N
         return await pull_from(origin, digest, store, progress)
 
 
-async def pull_from(origin: Origin, digest: str, store: Path, progress: Progress | None = None) -> Manifest:
-    """`pull`, from an origin that is open."""
+async def pull_from(
+    origin: Origin, digest: str, store: Path, progress: Progress | None = None, steps: Steps = Steps(), room: Room | None = None
+) -> Manifest:
+    """`pull`, from an origin that is open. `room` is asked to make room for so many bytes before they are taken from the disk."""
     name = folder_name(digest)
     store.mkdir(parents=True, exist_ok=True)
     async with alone_async(store / f"{disk.PULLED}{name}.lock"):
         if (store / name).is_dir():  # another pulled it while we waited
             return await asyncio.to_thread(read_manifest, store / name, digest)
         manifest = parse_manifest(await origin.manifest(digest), digest, f"{origin.name}/{name}/{MANIFEST}", PUSH)
-        async with _partial(store, manifest) as partial:
-            await _Pull(origin, digest, manifest, partial, progress).run()
-            await asyncio.to_thread(partial.publish, store)
+        folder = store / (disk.PULLED + name)
+        async with _partial(folder, manifest, room) as partial:
+            await _Pull(origin, digest, manifest, partial, progress, lambda: steps.usable(folder)).run()
+            partial.verified()
+            await steps.verified()
+            steps.published(await uncancelled(asyncio.to_thread(partial.publish, store)))
+            await asyncio.to_thread(partial.remove)
     return manifest
 
 
 @asynccontextmanager
-async def _partial(store: Path, manifest: Manifest) -> AsyncIterator[Partial]:
+async def _partial(folder: Path, manifest: Manifest, make_room: Room | None) -> AsyncIterator[Partial]:
     """What an earlier try has left, or a new begin. A full disk leaves nothing. Raises StoreFull, OSError."""
-    folder = store / (disk.PULLED + folder_name(manifest.digest))
+    store = folder.parent
     try:
         partial = await asyncio.to_thread(Partial, folder, manifest)
         try:
-            left, room = sum(chunk.length for chunk in partial.missing()), partial.room()
-            if left > room:
-                raise StoreFull(disk.no_room(store, left, room))
+            lacks = await asyncio.to_thread(partial.lacks)
+            if make_room is not None:
+                await make_room(lacks)
+            if lacks > (room := partial.room()):
+                raise StoreFull(disk.no_room(store, lacks, room))
+            await asyncio.to_thread(partial.take)
             yield partial
         finally:
             partial.close()
@@ -98,15 +129,28 @@ async def _partial(store: Path, manifest: Manifest) -> AsyncIterator[Partial]:
         raise StoreFull(disk.no_room(store, manifest.size, disk.free(store))) from error
 
 
+def in_order(chunks: list[Chunk]) -> tuple[list[Chunk], list[Chunk]]:
+    """What an engine needs to begin, and the rest: files that are no weights, and the begin of weights, where their table is, first."""
+    early = [chunk for chunk in chunks if chunk.number == 0 or not chunk.file.path.endswith(WEIGHTS)]
+    early.sort(key=lambda chunk: chunk.file.path.endswith(WEIGHTS))
+    return early, [chunk for chunk in chunks if not (chunk.number == 0 or not chunk.file.path.endswith(WEIGHTS))]
+
+
 class _Pull:
     """One pull: workers take the next missing chunk each; who fetched the last one of a file checks the file."""
 
-    def __init__(self, origin: Origin, digest: str, manifest: Manifest, partial: Partial, progress: Progress | None) -> None:
-        self._origin, self._digest, self._partial, self._progress = origin, digest, partial, progress
+    def __init__(
+        self, origin: Origin, digest: str, manifest: Manifest, partial: Partial, progress: Progress | None, usable: Callable[[], None]
+    ) -> None:
+        self._origin, self._digest, self._partial, self._progress, self._usable = origin, digest, partial, progress, usable
         self._files, self._total = manifest.files, manifest.size
         missing = partial.missing()
         self._done = manifest.size - sum(chunk.length for chunk in missing)
-        self._next = iter(missing)
+        early, late = in_order(missing)
+        # Of a manifest without chunks a large file is good only once all of it is there: nothing begins before that.
+        self._checked_at_the_end = any(file.size > CHUNK and not file.chunks for file in manifest.files)
+        self._early, self._begun = {chunk.key for chunk in early}, asyncio.Event()
+        self._next = iter(early + late)
         self._left = {file.path: 0 for file in manifest.files}
         for chunk in missing:
             self._left[chunk.file.path] += 1
@@ -114,24 +158,40 @@ class _Pull:
     async def run(self) -> None:
         self._tell(0)
         there = [file for file in self._files if not self._left[file.path]]
-        await together([self._whole_ones(there), *(self._work() for _ in range(PARALLEL))])
+        if not self._early:
+            self._begin()
+        await together([self._whole_ones(there), *(self._work(number) for number in range(PARALLEL))])
+        if self._checked_at_the_end:
+            self._usable()
+
+    def _begin(self) -> None:
+        if not self._checked_at_the_end:
+            self._usable()
+        self._begun.set()
 
     async def _whole_ones(self, files: list[SnapshotFile]) -> None:
         for file in files:
             await self._check(file)
 
-    async def _work(self) -> None:
+    async def _work(self, number: int) -> None:
+        if number >= FIRST:
+            await self._begun.wait()
         for chunk in self._next:
             await self._fetch(chunk)
             self._tell(chunk.length)
             self._left[chunk.file.path] -= 1
             if not self._left[chunk.file.path]:
                 await self._check(chunk.file)
+            if chunk.key in self._early:
+                self._early.discard(chunk.key)
+                if not self._early:
+                    self._begin()
 
     async def _fetch(self, chunk: Chunk) -> None:
+        view = self._partial.view(chunk)
         for _ in range(TRIES):
-            content = await self._origin.read(self._digest, chunk.file.path, chunk.begin, chunk.length)
-            if await asyncio.to_thread(self._partial.write, chunk, content):
+            length = await self._origin.fill(self._digest, chunk.file.path, chunk.begin, view)
+            if await uncancelled(asyncio.to_thread(self._partial.keep, chunk, length)):
                 return
         raise TamperedError(
             f"{self._origin.name}/{folder_name(self._digest)}/{chunk.file.path} has wrong bytes from {chunk.begin} to "

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from snapshots.errors import NoBucket, NotStored, OriginError, TamperedError
 from snapshots.manifest import LARGEST_MANIFEST, MANIFEST, folder_name
 from snapshots.store import disk
 
+T = TypeVar("T")
 PUSH = "push it again from where it is whole (`pilotlight snapshot push`)"
 
 
 class Origin(Protocol):
     name: str  # as errors call it
+
+    async def ready(self) -> None:
+        """Do now what the first request would have to do: find credentials. Asks the store nothing. Raises OriginError."""
+        ...
 
     async def digests(self) -> list[str]:
         """What is stored there, whole, sorted. Raises OriginError."""
@@ -30,8 +35,11 @@ class Origin(Protocol):
         """What is there as the manifest of `digest`. Raises NotStored, OriginError."""
         ...
 
-    async def read(self, digest: str, path: str, begin: int, length: int) -> bytes:
-        """A part of one file, fewer bytes where it ends early. Raises TamperedError where there is no such file, OriginError."""
+    async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
+        """Read a part of one file into memory; how many bytes came, fewer where it ends early.
+
+        Cancelled, it writes no more once it has returned. Raises TamperedError where there is no such file, OriginError.
+        """
         ...
 
 
@@ -60,6 +68,9 @@ class Folder:
     def __init__(self, folder: Path) -> None:
         self._folder, self.name = folder, str(folder)
 
+    async def ready(self) -> None:
+        self._check()
+
     async def digests(self) -> list[str]:
         self._check()
         return await asyncio.to_thread(disk.digests, self._folder)
@@ -67,22 +78,39 @@ class Folder:
     async def manifest(self, digest: str) -> bytes:
         self._check()
         try:
-            return await self.read(digest, MANIFEST, 0, LARGEST_MANIFEST + 1)
-        except TamperedError:
+            return await asyncio.to_thread(_read, self._folder / folder_name(digest) / MANIFEST)
+        except FileNotFoundError:
             raise NotStored(f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)") from None
 
-    async def read(self, digest: str, path: str, begin: int, length: int) -> bytes:
-        return await asyncio.to_thread(_read, self._folder / folder_name(digest) / path, begin, length)
+    async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
+        return await uncancelled(asyncio.to_thread(_fill, self._folder / folder_name(digest) / path, begin, into))
 
     def _check(self) -> None:
         if not self._folder.is_dir():
             raise NoBucket(f"{self.name} is no folder: give the folder of a store, or s3://BUCKET/PREFIX")
 
 
-def _read(file: Path, begin: int, length: int) -> bytes:
+def _read(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(LARGEST_MANIFEST + 1)
+
+
+def _fill(file: Path, begin: int, into: memoryview) -> int:
     try:
         with file.open("rb", buffering=0) as stream:
-            content = os.pread(stream.fileno(), min(length, max(0, os.fstat(stream.fileno()).st_size - begin)), begin)
+            length = 0
+            while length < len(into) and (more := os.preadv(stream.fileno(), [into[length:]], begin + length)):
+                length += more
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise TamperedError(f"{file} is missing: {PUSH}") from None
-    return content
+    return length
+
+
+async def uncancelled(work: Coroutine[Any, Any, T]) -> T:
+    """Await work that goes on in a thread whatever becomes of who waits: cancelled, return only when it has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -5,14 +5,17 @@
 
 Endpoint, region and credentials come from where AWS' own tools take them (AWS_ENDPOINT_URL, AWS_PROFILE, …). It must
 survive a store that resets, stalls or lies: requests are repeated by botocore, bodies cut short by us, and what cannot be
-is an error that says what to do. Whether bytes are good is for the reader to judge (`transfer.py`).
+is an error that says what to do. Whether bytes are good is for the reader to judge (`transfer.py`). Bodies come over
+signed links (`direct.py`); what goes wrong there is asked again here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -33,9 +36,12 @@ from botocore.exceptions import ConnectionError as NotConnected
 
 from snapshots.errors import Denied, NoBucket, NotStored, OriginError, TamperedError, Unreachable
 from snapshots.manifest import LARGEST_MANIFEST, MANIFEST, digest_of_folder, folder_name
+from snapshots.store.direct import Direct, Reading
 from snapshots.store.origin import PUSH
 
 CONNECTIONS = 32
+READERS = 16  # threads that read bodies
+LINK_SECONDS = 600  # how long a signed link is used; it is good for twice that
 READ_TRIES = 4  # bodies cut short
 CONNECT_TIMEOUT = 5.0  # s
 READ_TIMEOUT = 30.0  # s without a byte
@@ -57,6 +63,7 @@ async def open_bucket(url: str) -> AsyncIterator[Bucket]:
         connect_timeout=CONNECT_TIMEOUT,
         read_timeout=READ_TIMEOUT,
         max_pool_connections=CONNECTIONS,
+        signature_version="s3v4",
         retries={"mode": "standard", "max_attempts": ATTEMPTS},
         request_checksum_calculation="when_required",  # stores that only speak S3 do not all know the newer checksums
         response_checksum_validation="when_required",
@@ -64,16 +71,29 @@ async def open_bucket(url: str) -> AsyncIterator[Bucket]:
     async with AsyncExitStack() as stack:
         with translated(url):
             client = await stack.enter_async_context(get_session().create_client("s3", config=config))
-        yield Bucket(client, match["bucket"], (match["prefix"] or "").strip("/"))
+        bucket = Bucket(client, match["bucket"], (match["prefix"] or "").strip("/"))
+        try:
+            yield bucket
+        finally:
+            bucket.close()
 
 
 class Bucket:
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
         self.client, self.bucket, self._prefix = client, bucket, f"{prefix}/" if prefix else ""
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._direct, self._threads = Direct(), ThreadPoolExecutor(READERS, thread_name_prefix="s3")
+        self._links: dict[str, tuple[str, float]] = {}  # key → link, until when it is used (monotonic seconds)
+
+    def close(self) -> None:
+        self._direct.close()
+        self._threads.shutdown(wait=False)
 
     def key(self, digest: str, path: str = "") -> str:
         return f"{self._prefix}{folder_name(digest)}/{path}"
+
+    async def ready(self) -> None:
+        await self._link(self._prefix)
 
     async def digests(self) -> list[str]:
         found: list[str] = []
@@ -93,11 +113,37 @@ class Bucket:
 
     async def manifest(self, digest: str) -> bytes:
         try:
-            return await self.read(digest, MANIFEST, 0, LARGEST_MANIFEST + 1)
+            return await self._read(digest, MANIFEST, 0, LARGEST_MANIFEST + 1)
         except TamperedError:
             raise NotStored(f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)") from None
 
-    async def read(self, digest: str, path: str, begin: int, length: int) -> bytes:
+    async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
+        reading = Reading(await self._link(self.key(digest, path)), begin, into)
+        work = asyncio.get_running_loop().run_in_executor(self._threads, self._direct.read, reading)
+        try:
+            length = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            reading.abort()
+            await asyncio.wait([work])  # it must write no more
+            raise
+        if length is None:
+            content = await self._read(digest, path, begin, len(into))
+            length = len(content)
+            into[:length] = content
+        return length
+
+    async def _link(self, key: str) -> str:
+        """A signed link to an object. Raises OriginError."""
+        now = time.monotonic()
+        link, until = self._links.get(key, ("", 0.0))
+        if now >= until:
+            with translated(self.name):
+                wanted = {"Bucket": self.bucket, "Key": key}
+                link = await self.client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=2 * LINK_SECONDS)
+            self._links = {other: known for other, known in self._links.items() if known[1] > now} | {key: (link, now + LINK_SECONDS)}
+        return link
+
+    async def _read(self, digest: str, path: str, begin: int, length: int) -> bytes:
         wanted = {"Bucket": self.bucket, "Key": self.key(digest, path), "Range": f"bytes={begin}-{begin + length - 1}"}
         with translated(self.name):
             for left in reversed(range(READ_TRIES)):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import multiprocessing
 import os
 import random
-import subprocess
-import sys
+import shutil
 import tempfile
 import threading
 from collections import Counter
@@ -52,12 +53,18 @@ def content() -> bytes:
     return header + random.Random(0).randbytes(SIZE)
 
 
-@pytest.fixture
-def origin(tmp_path: Path, content: bytes) -> Path:
-    """A store with one snapshot, whose weights are three chunks long."""
+@pytest.fixture(scope="module")
+def packed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
     config = {"architectures": ["LlamaForCausalLM"]}
-    pack(write(tmp_path / "model", {"config.json": config, "tokenizer.model": b"", WEIGHTS: content}), tmp_path / "origin")
-    return tmp_path / "origin"
+    pack(write(folder / "model", {"config.json": config, "tokenizer.model": b"", WEIGHTS: content}), folder / "origin")
+    return folder / "origin"
+
+
+@pytest.fixture
+def origin(tmp_path: Path, packed: Path) -> Path:
+    """A store with one snapshot, whose weights are three chunks long."""
+    return shutil.copytree(packed, tmp_path / "origin")
 
 
 @pytest.fixture
@@ -74,17 +81,15 @@ class FakeOrigin(Folder):
         self.lies: Counter[tuple[str, int]] = Counter()  # how often a chunk is answered wrongly
         self.dies_after = 1_000_000
 
-    async def read(self, digest: str, path: str, begin: int, length: int) -> bytes:
-        content = await super().read(digest, path, begin, length)
-        if path == MANIFEST:
-            return content
+    async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
+        length = await super().fill(digest, path, begin, into)
         if self.reads.total() >= self.dies_after:
             raise Unreachable("gone")
         self.reads[path, begin] += 1
         if self.lies[path, begin] > 0:
             self.lies[path, begin] -= 1
-            return bytes([content[0] ^ 1]) + content[1:]
-        return content
+            into[0] ^= 1
+        return length
 
 
 def without_chunks(origin: Path, digest: str) -> str:
@@ -176,10 +181,10 @@ async def test_a_manifest_without_chunks_keeps_its_digest_and_is_pulled(origin: 
         await pull_from(fake, old, tmp_path / "another")
 
 
-async def test_packing_what_an_older_version_packed_writes_nothing(origin: Path, digest: str, tmp_path: Path) -> None:
+async def test_packing_what_an_older_version_packed_writes_nothing(origin: Path, digest: str, packed: Path, tmp_path: Path) -> None:
     old = without_chunks(origin, digest)
     await push(origin, old, str(tmp_path / "old"))
-    assert pack(tmp_path / "model", tmp_path / "old").digest == old
+    assert pack(packed.parent / "model", tmp_path / "old").digest == old
     assert digests(tmp_path / "old") == [old]
 
 
@@ -246,35 +251,34 @@ def test_threads_that_stage_the_same_verify_it_once(origin: Path, digest: str, t
 
     def ask(_: int) -> Path:
         barrier.wait()
-        return stage(tmp_path / "store", digest, tmp_path / "node", origin=str(origin))
+        return stage(origin, digest, tmp_path / "node")
 
     with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(ask, range(8))) == {tmp_path / "store" / folder_name(digest)}
+        assert set(threads.map(ask, range(8))) == {origin / folder_name(digest)}
     assert len(verified) == 1
     assert {entry.suffix for entry in (tmp_path / "node").iterdir()} == {".stamp"}
 
 
-ASKS = """
-import sys
-from pathlib import Path
-from snapshots import stage as staging
-real = staging.verify
-staging.verify = lambda folder: (print("verified"), real(folder))
-sys.stdin.readline()
-print(staging.stage(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), origin=sys.argv[4]))
-"""
+def test_processes_that_stage_the_same_do_the_work_once(origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(folder: Path) -> Manifest:
+        with (tmp_path / "verified").open("a") as file:
+            file.write("verified\n")
+        return verify(folder)
 
+    def ask() -> None:
+        barrier.wait(10)
+        stage(origin, digest, tmp_path / "node")
 
-def test_processes_that_stage_the_same_do_the_work_once(origin: Path, digest: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", ASKS, str(tmp_path / "store"), digest, str(tmp_path / "node"), str(origin)]
-    asked = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    monkeypatch.setattr(staging, "verify", told)
+    forks = multiprocessing.get_context("fork")
+    barrier = forks.Barrier(3)
+    asked = [forks.Process(target=ask) for _ in range(3)]
     for process in asked:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    said = [process.communicate()[0] for process in asked]
-    assert [process.returncode for process in asked] == [0, 0, 0]
-    assert "".join(said).count("verified") == 1
+        process.start()
+    for process in asked:
+        process.join(30)
+    assert [process.exitcode for process in asked] == [0, 0, 0]
+    assert (tmp_path / "verified").read_text() == "verified\n"
 
 
 def test_a_lock_whose_file_was_removed_is_none(tmp_path: Path) -> None:
@@ -309,3 +313,33 @@ def test_parts_are_whole_chunks_and_never_too_many() -> None:
         assert part_size(size) % CHUNK == 0
         assert size <= part_size(size) * MOST_PARTS
     assert part_size(CHUNK * MOST_PARTS) == CHUNK
+
+
+async def test_an_engine_may_begin_before_the_rest_but_never_on_what_cannot_be_checked_yet(
+    origin: Path, digest: str, tmp_path: Path
+) -> None:
+    old, told, fake = without_chunks(origin, digest), list[str](), FakeOrigin(origin)
+
+    class Waits(FakeOrigin):
+        async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
+            if (path, begin) == (WEIGHTS, CHUNK):
+                await begun.wait()
+            return await super().fill(digest, path, begin, into)
+
+    begun = asyncio.Event()
+
+    def usable(folder: Path) -> None:
+        begun.set()
+        told.append((folder / "files" / "config.json").read_text())
+
+    async def verified() -> None:
+        told.append("verified")
+
+    await pull_from(
+        Waits(origin), digest, tmp_path / "store", steps=transfer.Steps(usable, verified, lambda folder: told.append(folder.name))
+    )
+    assert told[1:] == ["verified", folder_name(digest)]
+    assert json.loads(told[0]) == {"architectures": ["LlamaForCausalLM"]}
+    told.clear()
+    await pull_from(fake, old, tmp_path / "store", steps=transfer.Steps(lambda _: told.append(str(sum(fake.reads.values())))))
+    assert told == ["4"]  # all of it: one chunk, three, and none of an empty file
