@@ -14,9 +14,10 @@ import snapshots
 from pilotlight import frames, logs
 from pilotlight.settings import Settings, load
 from runtime.agent import Agent
+from runtime.reap import bury_orphans
+from runtime.staging import Staging
 from runtime.standbys import Standbys
 from runtime.wire import EngineEnvironment, ToAgent
-from snapshots.stage import stage
 
 REHEARSAL_MODEL = Path(snapshots.__file__).parent / "demo" / "model"
 
@@ -39,7 +40,9 @@ def standby_environ(settings: Settings, device: str) -> dict[str, str]:
     imported: on CPU the first answer with log-probabilities, or sampled at all, would wait 2 to 18 s for a compiler.
     """
     cache = settings.paths.state / "cache"
-    kept = {name: value for name, value in os.environ.items() if name not in ("VLLM_CPU_KVCACHE_SPACE", "PYTHONDONTWRITEBYTECODE")}
+    dropped = ("VLLM_CPU_KVCACHE_SPACE", "PYTHONDONTWRITEBYTECODE")
+    # Whoever talks a model into telling its environment learns no keys of the object store.
+    kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("AWS_")}
     ours = {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
@@ -57,12 +60,10 @@ def standby_environ(settings: Settings, device: str) -> dict[str, str]:
 async def run(settings: Settings) -> None:
     paths = settings.paths
     paths.make()
-
-    async def staged(digest: str) -> Path:
-        return await asyncio.to_thread(stage, paths.snapshots, digest, paths.staged)
-
+    stored = settings.snapshots
+    staging = Staging(store=paths.snapshots, node_dir=paths.staged, baked=paths.baked, origin=stored.origin, max_bytes=stored.max_bytes)
     engine = environment()
-    agent = Agent(node_id=socket.gethostname(), environment=engine, paths=paths, settings=settings.runtime, stage=staged)
+    agent = Agent(node_id=socket.gethostname(), environment=engine, paths=paths, settings=settings.runtime, staging=staging)
     standbys = Standbys(
         count=settings.runtime.standbys,
         model=REHEARSAL_MODEL,
@@ -72,7 +73,7 @@ async def run(settings: Settings) -> None:
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, agent.bury)
+    loop.add_signal_handler(signal.SIGCHLD, bury_orphans)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     agent.begin(standbys)

@@ -12,8 +12,6 @@ import asyncio
 import contextlib
 import ctypes
 import fcntl
-import hashlib
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -23,23 +21,42 @@ import structlog
 
 from pilotlight.frames import Frame, FrameError, FrameStream
 from pilotlight.settings import Paths, RuntimeSettings
-from runtime.control import Born, Control, Depth, DrainNow, Failed, Fork, FromReplica, Journaled, PhaseDone, Serving
+from runtime.control import (
+    Born,
+    Control,
+    Depth,
+    DrainNow,
+    Failed,
+    FromReplica,
+    Journaled,
+    Parked,
+    PhaseDone,
+    Serving,
+)
 from runtime.fence import Fence
+from runtime.orders import distrust
+from runtime.orders import order as order_of
 from runtime.reap import Identity, clean, kill_session, reap_leftovers, remember
+from runtime.resting import Resting
 from runtime.running import Running
 from runtime.shipping import Shipping
-from runtime.sizing import Sizing, cache_bytes, node_memory, private_bytes, size
+from runtime.sizing import Sizing, cache_bytes, node_memory, size
+from runtime.staging import Staged, Staging
 from runtime.standbys import Standbys
+from runtime.weighing import Weighing
 from runtime.wire import (
     Alive,
     Drain,
     EngineEnvironment,
+    KeepStandbys,
     NodeReport,
+    Park,
     Phase,
     Refused,
     Start,
     Stop,
     ToAgent,
+    Unpark,
     UsageBatch,
     UsageStored,
 )
@@ -51,14 +68,13 @@ FORK_TRIES = 3  # standbys that may die with the same order in hand
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
 WEIGH_TICKS = 5  # seconds between two looks at what replicas take of memory
 FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and little of the cache is touched
-NEWS_BYTES = 1 << 20  # what a replica takes is told anew when it differs by more than this, and by a hundredth
 
-Stage = Callable[[str], Awaitable[Path]]  # digest → verified folder; raises OSError or snapshots.SnapshotError
+Command = Start | Drain | Stop | Park | Unpark | KeepStandbys
 
 
 class Agent:
-    def __init__(self, *, node_id: str, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, stage: Stage) -> None:
-        self._node_id, self._environment, self._paths, self._settings, self._stage = node_id, environment, paths, settings, stage
+    def __init__(self, *, node_id: str, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging) -> None:
+        self._node_id, self._environment, self._paths, self._settings, self._staging = node_id, environment, paths, settings, staging
         self._replicas: dict[str, Running] = {}
         self._peers: list[FrameStream[ToAgent]] = []
         self._fence = Fence(paths.run / "agent.fence")
@@ -66,7 +82,8 @@ class Agent:
         self.shipping: Shipping
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticks = 0
-        self._weighing = False
+        self._weighing = Weighing(self._changed)
+        self._resting = Resting(changed=self._changed, end=self._end, give_up=self._give_up, weigh=self._weigh)
 
     def begin(self, standbys: Standbys) -> None:
         """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent runs already."""
@@ -75,6 +92,8 @@ class Agent:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         for replica_id in reap_leftovers(self._paths.replicas):
             log.warning("removed a replica left by a dead agent", action="leftover_reaped", replica_id=replica_id)
+        self._staging.in_use = lambda: {running.start.digest for running in self._replicas.values()}
+        self._staging.start()
         self.standbys = standbys
         self.shipping = Shipping(self._paths.journal, self._post_usage)
         standbys.fill()
@@ -103,6 +122,7 @@ class Agent:
             memory_bytes=node_memory(),
             standbys_ready=standbys.ready,
             standby_bytes=standbys.private_bytes,
+            standbys_at_most=self.standbys.at_most,
             highest=self._fence.highest,
             replicas=tuple(running.describe() for running in self._replicas.values()),
         )
@@ -111,10 +131,16 @@ class Agent:
         for peer in self._peers:
             peer.send(frame)
 
+    def _changed(self, running: Running) -> None:
+        self.tell(running.describe())
+
     def tick(self) -> None:
         """Once a second: heartbeat, and the fallback for lost journal notices. Now and then: what replicas take of memory."""
         self.tell(Alive())
         self.shipping.sweep()
+        for running in self._replicas.values():
+            if running.fetched is not None:
+                self.tell(running.describe())
         self._ticks += 1
         if self._ticks % WEIGH_TICKS == 0:
             self._weigh()
@@ -125,7 +151,7 @@ class Agent:
         self._peers[-1].send(batch)
         return True
 
-    def _obey(self, frame: Start | Drain | Stop | UsageStored | Alive, peer: FrameStream[ToAgent]) -> None:
+    def _obey(self, frame: Command | UsageStored | Alive, peer: FrameStream[ToAgent]) -> None:
         if isinstance(frame, UsageStored):
             self.shipping.stored(frame.batch)
         elif isinstance(frame, Alive):
@@ -133,11 +159,22 @@ class Agent:
         elif not self._fence.admit((frame.epoch, frame.sequence)):
             reason = f"command {(frame.epoch, frame.sequence)} is older than {self._fence.highest}: another activator leads"
             peer.send(Refused(replica_id=frame.replica_id, reason=reason))
+        elif isinstance(frame, Start):
+            self._start(frame)
+        elif isinstance(frame, KeepStandbys):
+            self.standbys.keep(frame.at_most)
+        elif running := self._replicas.get(frame.replica_id):
+            self._told(running, frame)
+
+    def _told(self, running: Running, command: Drain | Stop | Park | Unpark) -> None:
+        if isinstance(command, Drain):
+            self._drain(running, command.seconds)
+        elif isinstance(command, Park):
+            self._resting.park(running, command)
+        elif isinstance(command, Unpark):
+            self._resting.unpark(running, command)
         else:
-            if isinstance(frame, Start):
-                self._start(frame)
-            elif running := self._replicas.get(frame.replica_id):
-                self._drain(running, frame.seconds) if isinstance(frame, Drain) else self._end(running)
+            self._end(running)
 
     # A replica's life
 
@@ -145,6 +182,7 @@ class Agent:
         if start.replica_id in self._replicas:
             return
         running = Running(start, self._paths.replicas / start.replica_id, time.monotonic())
+        running.rung = "standby" if self.standbys.report().ready and not start.plain else "staged"
         self._replicas[start.replica_id] = running
         loop = asyncio.get_running_loop()
         running.timer = loop.call_later(start.deadline_seconds, self._give_up, running, f"not ready after {start.deadline_seconds:g} s")
@@ -153,54 +191,68 @@ class Agent:
     async def _bring_up(self, running: Running) -> None:
         start = running.start
         try:
-            snapshot = await self._stage(start.digest)
-            sizing = size(snapshot, slots=start.slots, settings=self._settings)
+            if start.plain:
+                await asyncio.to_thread(distrust, self._paths, start.digest)
+            staged = await self._staged(running)
+            if running.state == "stopped":
+                return  # told to, or given up, meanwhile
+            sizing = size(staged.folder, slots=start.slots, settings=self._settings)
             running.kv_cache_bytes = cache_bytes(start.engine_args, sizing) if self._environment.device == "cpu" else 0
             running.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.shipping.opened(start.replica_id)
         except Exception as error:
             self._gone(running, f"{type(error).__name__}: {error}")
             return
-        staged = time.monotonic()
-        self._phase(running, Phase(name="fetch", at=running.begun, seconds=staged - running.begun))
-        await self._fork(running, snapshot, sizing)
+        if staged.whole.done():
+            self._fetched(running)
+        else:  # it begins while the last bytes are on their way
+            staged.whole.add_done_callback(lambda _: self._fetched(running))
+        await self._fork(running, staged, sizing)
 
-    async def _fork(self, running: Running, snapshot: Path, sizing: Sizing) -> None:
+    async def _staged(self, running: Running) -> Staged:
+        """Its snapshot, here or so far here that it can begin. Raises SnapshotError, OSError."""
+        start = running.start
+        staged = running.staged = await self._staging.bring(start.digest)
+        if staged.fetched:
+            running.rung = "stored"
+        if staged.arriving is not None:
+            waits = start.plain or self._environment.device != "cpu" or {"load-format", "load_format"} & start.engine_args.keys()
+            if waits:  # for these vLLM's own loaders read, which know nothing of bytes on their way
+                await asyncio.shield(staged.whole)
+        return staged
+
+    def _fetched(self, running: Running) -> None:
+        """Every byte of its snapshot is verified, or will never be."""
+        assert running.staged is not None
+        if (error := running.staged.whole.exception()) is not None:
+            running.reason = f"{type(error).__name__}: {error}"  # the engine only saw that its bytes did not come
+            self._give_up(running, running.reason)
+        elif running.state != "stopped":
+            self._phase(running, Phase(name="fetch", at=running.begun, seconds=time.monotonic() - running.begun))
+
+    async def _fork(self, running: Running, staged: Staged, sizing: Sizing) -> None:
         start = running.start
         running.tries += 1
         ours, theirs = Control.pair()
         ours.setblocking(False)
         control = Control(ours, FromReplica)
-        order = Fork(
-            replica_id=start.replica_id,
-            endpoint=start.endpoint,
-            snapshot=str(snapshot),
-            task=start.task,
-            engine_args=start.engine_args,
-            slots=start.slots,
-            folder=str(running.folder),
-            baked=str(self._paths.baked / start.digest.replace(":", "-")),
-            journal=str(self.shipping.path_of(start.replica_id)),
-            canary=str(self._paths.canaries / f"{self._canary_key(start)}.json"),
-            log=str(self._paths.logs / f"{start.endpoint}.log"),
-            threads=self._settings.threads or os.cpu_count() or 1,
-            kv_cache_bytes=sizing.kv_cache_bytes,
-            max_model_len=sizing.max_model_len,
-            asked_at=time.monotonic(),
+        order = order_of(
+            running,
+            staged=staged,
+            sizing=sizing,
+            journal=self.shipping.path_of(start.replica_id),
+            environment=self._environment,
+            paths=self._paths,
+            settings=self._settings,
         )
         running.control = control
 
         def heard() -> None:
-            self._heard(running, control, lambda: self._spawn(self._fork(running, snapshot, sizing)))
+            self._heard(running, control, lambda: self._spawn(self._fork(running, staged, sizing)))
 
         asyncio.get_running_loop().add_reader(ours, heard)
         with theirs:
-            await self.standbys.fork(order, theirs)
-
-    def _canary_key(self, start: Start) -> str:
-        """Everything that may change an answer: the snapshot, the engine, its arguments, how many threads sum."""
-        deciding = [start.digest, self._environment.model_dump(), start.task, start.engine_args, self._settings.threads or os.cpu_count()]
-        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
+            await self.standbys.fork(order, theirs, fresh=start.plain and running.tries == 1)
 
     def _heard(self, running: Running, control: Control, again: Callable[[], None]) -> None:
         try:
@@ -224,8 +276,13 @@ class Agent:
             self._depth_later(running)
         elif isinstance(frame, Journaled):
             self.shipping.grown(running.start.replica_id)
+        elif isinstance(frame, Parked):
+            self._resting.parked(running)
         elif isinstance(frame, Failed):
-            running.reason = running.reason or frame.reason
+            self._failed(running, frame)
+
+    def _failed(self, running: Running, frame: Failed) -> None:
+        running.reason, running.mismatch = running.reason or frame.reason, running.mismatch or frame.mismatch
 
     def _unborn(self, running: Running, again: Callable[[], None]) -> None:
         """The standby died with the order in hand."""
@@ -248,32 +305,28 @@ class Agent:
             self._end(running)
 
     def _serving(self, running: Running, address: str) -> None:
+        if running.staged is not None and not running.staged.whole.done():  # nothing serves before every byte is verified
+            running.staged.whole.add_done_callback(lambda _: self._serving(running, address))
+            return
+        if running.told or running.state == "stopped" or (running.staged is not None and running.staged.whole.exception() is not None):
+            return
         if running.timer:
             running.timer.cancel()
+        if running.staged is not None:
+            asyncio.get_running_loop().call_later(FIRST_WEIGH_SECONDS, running.staged.served.set)
         running.address, running.state = address, "ready"
         log.info(
-            "replica ready", action="replica_ready", replica_id=running.start.replica_id, seconds=round(time.monotonic() - running.begun, 3)
+            "replica ready",
+            action="replica_ready",
+            replica_id=running.start.replica_id,
+            rung=running.rung,
+            seconds=round(time.monotonic() - running.begun, 3),
         )
         self.tell(running.describe())
         asyncio.get_running_loop().call_later(FIRST_WEIGH_SECONDS, self._weigh)
 
     def _weigh(self) -> None:
-        """Look at what those that serve take of memory, one look at a time."""
-        served = {r.identity.pid: r for r in self._replicas.values() if r.identity and r.state in ("ready", "draining")}
-        if served and not self._weighing:
-            self._weighing = True
-            self._spawn(self._weighed(served))
-
-    async def _weighed(self, served: dict[int, Running]) -> None:
-        try:
-            found = await asyncio.to_thread(private_bytes, served.keys())
-        finally:
-            self._weighing = False
-        for session, running in served.items():
-            now, before = found[session], running.private_bytes
-            if now and running.state != "stopped" and abs(now - before) > max(NEWS_BYTES, before // 100):
-                running.private_bytes, running.first_bytes = now, running.first_bytes or now
-                self.tell(running.describe())
+        self._spawn(self._weighing.look(list(self._replicas.values())))
 
     def _drain(self, running: Running, seconds: float) -> None:
         running.told = True
@@ -294,26 +347,22 @@ class Agent:
             asyncio.get_running_loop().remove_reader(running.control.sock)
             running.control.close()
             self._gone(running, "stopped before it was forked")
+        elif running.control is None:
+            self._gone(running, "stopped before its snapshot was here")
 
     def _give_up(self, running: Running, reason: str) -> None:
         running.reason = running.reason or reason
         if running.identity is not None:
             kill_session(running.identity)
-        else:
-            self._end(running)
+        else:  # its control socket goes, and with it whatever was about to be forked
+            self._gone(running, running.reason)
 
     def _dead(self, running: Running) -> None:
         """Its first process is gone: end the rest of its session, remove what it leaves."""
         assert running.identity is not None
-        while running.control is not None and running.control.sock.fileno() >= 0:  # its last words
-            try:
-                got = running.control.receive()
-            except BlockingIOError:
-                break
-            if got is None:
-                break
-            if isinstance(got[0], Failed):
-                running.reason = running.reason or got[0].reason
+        for frame in running.control.waiting() if running.control is not None else ():  # its last words
+            if isinstance(frame, Failed):
+                self._failed(running, frame)
         kill_session(running.identity)
         self._gone(running, running.reason or "its process ended unexpectedly (killed, or out of memory); see its log")
 
@@ -335,30 +384,28 @@ class Agent:
             running.control.close()
         clean(running.folder, running.start.replica_id)
         running.state, running.address, running.in_flight = "stopped", "", 0
+        if running.staged is not None:
+            running.staged.served.set()
         running.reason = "" if running.told else reason
         self.shipping.finished(running.start.replica_id)
         del self._replicas[running.start.replica_id]
         log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)
         self.tell(running.describe())
 
-    def bury(self) -> None:
-        """SIGCHLD: collect the orphans we inherited (an engine core whose API process died, a replica whose standby did)."""
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and _is_orphan_of_ours(int(entry)):
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(int(entry), os.WNOHANG)
-
     async def close(self) -> None:
         """Stop every replica and standby; returns when nothing of them is left."""
         for running in list(self._replicas.values()):
             self._end(running)
         self.standbys.close()
+        self._staging.close()
         while any(running.identity and running.identity.alive() for running in self._replicas.values()):
             await asyncio.sleep(0.01)
         for running in list(self._replicas.values()):
             self._gone(running, "stopped")
 
     def _phase(self, running: Running, phase: Phase) -> None:
+        if phase.note.startswith("plain: ") and not phase.note.startswith("plain: no "):
+            self._staging.unmappable(running.start.digest)
         running.add(phase)
         if running.state == "starting":
             self.tell(running.describe())
@@ -375,13 +422,3 @@ class Agent:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _is_orphan_of_ours(pid: int) -> bool:
-    """A dead child of this process. Standbys are children too, but their own watcher waits for them."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    state, parent, _group, session = stat[stat.rindex(")") + 2 :].split()[:4]
-    return state == "Z" and int(parent) == os.getpid() and int(session) != pid

@@ -2,19 +2,27 @@
 
 Written at a revision's first boot beside the snapshot, still valid safetensors, under a key of everything that decides
 whether the bytes fit an engine. Planning is pure: names, order, offsets and sizes come from shapes alone. The data begins on
-a page, every tensor on 64 bytes, without holes (the format forbids them): what is no multiple of 64 goes last. A copy is
-whole or absent (written aside, synced, renamed), and remembered with its inode, size and times: one that was touched since
-is not used. A full disk costs the copy, not the boot.
+a page, every tensor on 64 bytes, without holes (the format forbids them): what is no multiple of 64 goes last.
+
+The engine's own loaders write each weight where it will be mapped from (`Baking`), so nothing is copied twice. A copy is
+whole or absent: written aside, its space taken from the disk first (a full disk is an error and not a signal), renamed when
+every weight is in it, and remembered with its inode, size and times: one that was touched since is not used. Syncing it is
+nothing to wait for: until `seal` it is trusted only while this boot of the machine lasts, which kill -9 does not end and
+power loss does. A full disk costs the copy, not the boot.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from pilotlight.files import populate, sync_folder, write_atomic
+from snapshots.flight import alone
 
 PAGE = 4096  # bytes
 ALIGNMENT = 64  # bytes
@@ -71,27 +79,61 @@ def key(parts: Mapping[str, str | int]) -> str:
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def write(file: Path, layout: Layout, data: Iterable[memoryview]) -> None:
-    """Write a copy, `data` in the layout's order. Raises OSError (a full disk), after which nothing is left."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}")
-    try:
-        with temporary.open("wb") as out:
-            out.write(layout.header)
-            for piece, view in zip(layout.pieces, data, strict=True):
-                if view.nbytes != piece.size:
-                    raise BakeError(f"{piece.name} has {view.nbytes} bytes, planned were {piece.size}")
-                out.write(view)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-    stamp_of(file).write_text(state_of(file))
+class Baking:
+    """A copy being written. Nobody else may write the same one (`lock_of`)."""
+
+    def __init__(self, file: Path, layout: Layout) -> None:
+        """Take its space. Raises OSError (a full disk), after which nothing is left."""
+        self._file, self._temporary = file, file.with_suffix(".new")
+        try:
+            with self._temporary.open("w+b") as out:
+                os.posix_fallocate(out.fileno(), 0, layout.size)
+                out.write(layout.header)
+                out.flush()
+                self.map = mmap.mmap(out.fileno(), layout.size)
+                populate(self.map, 0, layout.size)
+        except OSError:
+            self.drop()
+            raise
+
+    def finish(self) -> None:
+        """Every weight is in it: from now on it is usable, for as long as this boot lasts. Raises OSError."""
+        self._temporary.replace(self._file)
+        stamp = stamp_of(self._file)
+        fresh = stamp.with_suffix(".stamp.new")
+        fresh.write_text(f"{state_of(self._file)} {boot_id()}")
+        fresh.replace(stamp)
+
+    def drop(self) -> None:
+        self._temporary.unlink(missing_ok=True)
+
+
+def lock_of(file: Path) -> Path:
+    """Of all who want this copy and do not find it, one bakes and the others wait (`snapshots/flight.py`)."""
+    return file.with_suffix(".lock")
+
+
+def seal(file: Path) -> None:
+    """Make a copy durable, and then trusted for ever. Raises OSError."""
+    with alone(lock_of(file)):
+        if sealed(file) or not usable(file):
+            return  # somebody else was faster, or it is gone
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+        sync_folder(file.parent)
+        write_atomic(stamp_of(file), state_of(file).encode())
 
 
 def usable(file: Path) -> bool:
     """Is there a copy, in the state it was written in?"""
+    try:
+        return stamp_of(file).read_text() in (state := state_of(file), f"{state} {boot_id()}")
+    except FileNotFoundError:
+        return False
+
+
+def sealed(file: Path) -> bool:
+    """Is it durable too?"""
     try:
         return stamp_of(file).read_text() == state_of(file)
     except FileNotFoundError:
@@ -105,6 +147,10 @@ def stamp_of(file: Path) -> Path:
 def state_of(file: Path) -> str:
     status = file.stat()
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def read_layout(file: Path) -> Layout:

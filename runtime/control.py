@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -34,7 +35,7 @@ class Fork(Frame):
     engine_args: dict[str, str | int | float | bool]
     slots: int
     folder: str  # run folder: TMPDIR, sockets
-    baked: str  # folder of the snapshot's baked copies
+    baked: str  # folder of the snapshot's baked copies; "": there is no room for any
     journal: str  # file the usage goes to
     canary: str  # file of the recorded answer; made at the first boot
     log: str  # file stdout and stderr go to
@@ -42,6 +43,8 @@ class Fork(Frame):
     kv_cache_bytes: int
     max_model_len: int
     asked_at: float  # monotonic seconds: where the phase `spawn` begins
+    arriving: str = ""  # partial folder (`snapshots/arrival.py`) where bytes of the snapshot are still on their way
+    plain: bool = False  # vLLM's own loader, whatever copies there are
 
 
 # Standby → agent
@@ -98,6 +101,13 @@ class Journaled(Frame):
 class Failed(Frame):
     kind: Literal["failed"] = "failed"
     reason: str
+    mismatch: bool = False  # it answered its canary otherwise than recorded
+
+
+class Parked(Frame):
+    """It has given its memory back."""
+
+    kind: Literal["parked"] = "parked"
 
 
 # Agent → replica
@@ -109,10 +119,23 @@ class DrainNow(Frame):
     kind: Literal["drain"] = "drain"
 
 
+class ParkNow(Frame):
+    """Admit nothing more, finish what runs, give the memory back."""
+
+    kind: Literal["park"] = "park"
+
+
+class UnparkNow(Frame):
+    """Serve again, after the canary."""
+
+    kind: Literal["unpark"] = "unpark"
+    asked_at: float  # monotonic seconds: where the phase `spawn` of this climb begins
+
+
 ToStandby = Fork
 FromStandby = Annotated[Rehearsed | Exited | Failed, Field(discriminator="kind")]
-FromReplica = Annotated[Born | PhaseDone | Serving | Depth | Journaled | Failed, Field(discriminator="kind")]
-ToReplica = DrainNow
+FromReplica = Annotated[Born | PhaseDone | Serving | Depth | Journaled | Failed | Parked, Field(discriminator="kind")]
+ToReplica = Annotated[DrainNow | ParkNow | UnparkNow, Field(discriminator="kind")]
 
 _adapters: dict[Any, TypeAdapter[Any]] = {}
 
@@ -155,6 +178,17 @@ class Control:
                 os.close(fd)
             return None
         return self._adapter.validate_json(data), fds
+
+    def waiting(self) -> Iterator[Any]:
+        """The frames that are there now, of a non-blocking socket that may be closed already."""
+        while self.sock.fileno() >= 0:
+            try:
+                got = self.receive()
+            except BlockingIOError:
+                return
+            if got is None:
+                return
+            yield got[0]
 
     def close(self) -> None:
         self.sock.close()

@@ -36,6 +36,10 @@ class Gate:
         if self.in_flight == 0:
             on_empty()
 
+    def reopen(self) -> None:
+        """Admit again."""
+        self.draining, self._on_empty = False, lambda: None
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return

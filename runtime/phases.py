@@ -19,9 +19,9 @@ class Phases:
         self._control = control
         self.done: list[Phase] = []
 
-    def add(self, name: PhaseName, begin: float, end: float | None = None) -> None:
+    def add(self, name: PhaseName, begin: float, end: float | None = None, note: str = "") -> None:
         """Report a step that began at `begin` (monotonic seconds) and ended at `end`, by default now."""
-        phase = Phase(name=name, at=begin, seconds=(time.monotonic() if end is None else end) - begin)
+        phase = Phase(name=name, at=begin, seconds=(time.monotonic() if end is None else end) - begin, note=note)
         self.done.append(phase)
         self._control.send(PhaseDone(phase=phase))
 

@@ -8,6 +8,7 @@ kill -9 finds and ends what its predecessor left.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -101,3 +102,21 @@ def reap_leftovers(replicas: Path) -> list[str]:
         clean(folder, folder.name)
         found.append(folder.name)
     return found
+
+
+def bury_orphans() -> None:
+    """SIGCHLD in an agent: collect what it inherited (an engine core whose API process died, a replica whose standby did)."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _is_orphan_of_ours(int(entry)):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(int(entry), os.WNOHANG)
+
+
+def _is_orphan_of_ours(pid: int) -> bool:
+    """A dead child of this process. Standbys are children too, but their own watcher waits for them."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    state, parent, _group, session = stat[stat.rindex(")") + 2 :].split()[:4]
+    return state == "Z" and int(parent) == os.getpid() and int(session) != pid

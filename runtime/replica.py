@@ -14,6 +14,7 @@ import traceback
 from typing import TYPE_CHECKING, NoReturn
 
 from runtime.control import Born, Control, Failed, Fork
+from runtime.errors import CanaryMismatch
 from runtime.phases import Phases
 from runtime.reap import Identity
 
@@ -40,7 +41,7 @@ def run(rehearsal: Rehearsal, fork: Fork, control: Control) -> NoReturn:
     except BaseException as error:
         traceback.print_exc()
         control.sock.setblocking(True)
-        control.send(Failed(reason=f"{type(error).__name__}: {error}"))
+        control.send(Failed(reason=f"{type(error).__name__}: {error}", mismatch=isinstance(error, CanaryMismatch)))
     finally:
         os._exit(status)
 

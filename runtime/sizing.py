@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,15 @@ def cache_bytes(engine_args: Mapping[str, str | int | float | bool], sizing: Siz
 
 def private_bytes(sessions: Collection[int]) -> dict[int, int]:
     """Private pages of all processes of each session, in bytes. Reads /proc; some milliseconds a process: in a thread."""
+    return _summed(sessions, private_in)
+
+
+def held_bytes(sessions: Collection[int]) -> dict[int, int]:
+    """The part of it that the kernel could not take back: all but clean pages of mapped files."""
+    return _summed(sessions, held_in)
+
+
+def _summed(sessions: Collection[int], count: Callable[[str], int]) -> dict[int, int]:
     found = dict.fromkeys(sessions, 0)
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -68,7 +77,7 @@ def private_bytes(sessions: Collection[int]) -> dict[int, int]:
                 stat = Path(entry.path, "stat").read_text()
                 session = int(stat[stat.rindex(")") + 2 :].split()[3])
                 if session in found:
-                    found[session] += private_in(Path(entry.path, "smaps_rollup").read_text())
+                    found[session] += count(Path(entry.path, "smaps_rollup").read_text())
             except (OSError, ValueError):  # it ended meanwhile
                 continue
     return found
@@ -77,6 +86,11 @@ def private_bytes(sessions: Collection[int]) -> dict[int, int]:
 def private_in(rollup: str) -> int:
     """Private_Clean + Private_Dirty + Private_Hugetlb of a `smaps_rollup`, in bytes."""
     return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Private_"))
+
+
+def held_in(rollup: str) -> int:
+    """Private_Dirty + Private_Hugetlb of a `smaps_rollup`, in bytes."""
+    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith(("Private_Dirty", "Private_Hugetlb")))
 
 
 def needed(*, first: int, now: int, kv_cache_bytes: int) -> int:

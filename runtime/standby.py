@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import memory, replica
-from runtime.control import Control, DrainNow, Exited, Failed, Fork, Rehearsed
+from runtime.control import Control, Exited, Failed, Fork, Rehearsed, ToReplica
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal
@@ -62,7 +62,9 @@ def main(control_fd: int, model: Path) -> int:
 
 
 def attend(rehearsal: Rehearsal, control: Control) -> None:
-    """Fork when told, report who died, until the agent is gone."""
+    """Fork when told, report who died, until the agent is gone. Raises Unforkable rather than fork with a thread alive."""
+    from runtime.engine.rehearsed import Unforkable, check_forkable
+
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
@@ -79,6 +81,11 @@ def attend(rehearsal: Rehearsal, control: Control) -> None:
             got = control.receive()
             if got is None:
                 return
+            try:
+                check_forkable(rehearsal.device)
+            except Unforkable as error:  # the agent asks another one
+                control.send(Failed(reason=str(error)))
+                raise
             fork(rehearsal, got[0], got[1][0], control, (woken, wake))
 
 
@@ -89,7 +96,7 @@ def fork(rehearsal: Rehearsal, order: Fork, control_fd: int, control: Control, p
         for fd in pipe:
             os.close(fd)
         gc.enable()
-        replica.run(rehearsal, order, Control(socket.socket(fileno=control_fd), DrainNow))
+        replica.run(rehearsal, order, Control(socket.socket(fileno=control_fd), ToReplica))
     os.close(control_fd)
 
 

@@ -33,38 +33,77 @@ class Standby:
         self.process, self.control = process, control
         self.pidfd = os.pidfd_open(process.pid)
         self.rehearsed: Rehearsed | None = None
+        self.retired = False  # it does what it was told before, and goes
+
+    @property
+    def takes_orders(self) -> bool:
+        return self.rehearsed is not None and not self.retired
 
 
 class Standbys:
     def __init__(
         self, *, count: int, model: Path, environ: dict[str, str], log_file: Path, on_change: Callable[[StandbyReport], None]
     ) -> None:
-        self._count, self._model, self._environ, self._log_file, self._on_change = count, model, environ, log_file, on_change
+        self._configured, self._count, self._model, self._environ, self._log_file, self._on_change = (
+            count,
+            count,
+            model,
+            environ,
+            log_file,
+            on_change,
+        )
         self._all: list[Standby] = []
         self._ready = asyncio.Condition()
         self._deaths = 0  # in a row, before ready
         self._reason = ""
         self._closing = False
+        self._asking = 0  # orders that wait for a standby
+        self.at_most: int | None = None  # as told last
 
     def report(self) -> StandbyReport:
-        ready = [standby.rehearsed for standby in self._all if standby.rehearsed]
+        ready = [standby.rehearsed for standby in self._all if standby.rehearsed and standby.takes_orders]
         return StandbyReport(ready=len(ready), private_bytes=max((r.private_bytes for r in ready), default=0), reason=self._reason)
 
     def fill(self) -> None:
         """Start as many as are missing."""
-        while len(self._all) < self._count and not self._closing:
+        while sum(not standby.retired for standby in self._all) < self._count and not self._closing:
             self._start()
 
-    async def fork(self, order: Fork, replica_end: socket.socket) -> None:
-        """Give the order, and the replica's end of its control socket, to a rehearsed standby."""
+    def keep(self, at_most: int | None) -> None:
+        """Keep so many from now on, never more than configured; None: as many as configured. One that is asked for stays."""
+        self.at_most = at_most
+        self._count = self._configured if at_most is None else min(at_most, self._configured)
+        self._count = max(self._count, 1 if self._asking else 0)
+        kept = sorted((standby for standby in self._all if not standby.retired), key=lambda standby: not standby.takes_orders)
+        for standby in kept[self._count :]:
+            self._retire(standby)
+        self.fill()
+        if kept[self._count :]:
+            self._on_change(self.report())
+
+    async def fork(self, order: Fork, replica_end: socket.socket, *, fresh: bool = False) -> None:
+        """Give the order, and the replica's end of its control socket, to a rehearsed standby; `fresh`: to none that is rehearsed now."""
+        if fresh:
+            for standby in [standby for standby in self._all if standby.takes_orders]:
+                self._retire(standby)
         self._count = max(self._count, 1)
         self.fill()
-        async with self._ready:
-            while True:
-                for standby in self._all:
-                    if standby.rehearsed and standby.control.send(order, (replica_end.fileno(),)):
-                        return
-                await self._ready.wait()
+        self._asking += 1
+        try:
+            async with self._ready:
+                while not any(standby.takes_orders and standby.control.send(order, (replica_end.fileno(),)) for standby in self._all):
+                    await self._ready.wait()
+        finally:
+            self._asking -= 1
+
+    def _retire(self, standby: Standby) -> None:
+        """Let it go: one that is rehearsed after the orders in its socket, which it reads to their end; one that is not, at once."""
+        standby.retired = True
+        log.info("standby not wanted", action="standby_retire", pid=standby.process.pid)
+        if standby.rehearsed:
+            standby.control.sock.shutdown(socket.SHUT_WR)
+        else:
+            standby.process.kill()
 
     def close(self) -> None:
         """End every standby. Their replicas are not touched."""
@@ -128,6 +167,9 @@ class Standbys:
         self._forget(standby)
         status = standby.process.wait()
         if self._closing:
+            return
+        if standby.retired:
+            self.fill()
             return
         self._deaths += 0 if was_ready else 1
         pause = BACKOFF_SECONDS[min(self._deaths, len(BACKOFF_SECONDS) - 1)]

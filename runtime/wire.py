@@ -17,8 +17,10 @@ from pydantic import Field
 from pilotlight.frames import Frame
 
 PhaseName = Literal["hold", "place", "spawn", "fetch", "load", "init", "canary", "first_token"]
-ReplicaState = Literal["starting", "ready", "draining", "stopped"]
+ReplicaState = Literal["starting", "ready", "draining", "parking", "parked", "stopped"]
 Task = Literal["generate", "embed", "score"]
+Rung = Literal["parked", "standby", "staged", "stored"]  # where a climb to `ready` begins
+Zero = Literal["parked", "standby", "staged"]  # where a revision rests without a call
 
 
 class Phase(Frame):
@@ -27,6 +29,7 @@ class Phase(Frame):
     name: PhaseName
     at: float  # monotonic seconds of its begin
     seconds: float
+    note: str = ""  # how it was done, where there is more than one way
 
 
 class EngineEnvironment(Frame):
@@ -56,6 +59,10 @@ class ReplicaReport(Frame):
     phases: tuple[Phase, ...] = ()
     reason: str = ""  # why it stopped, in the engine's own words where it failed
     failed: bool = False  # stopped without having been told to
+    rung: Rung | None = None  # where its climb began, where the agent knows; None: as the activator saw it
+    climb: int = 0  # how often it has been un-parked: what is told of an earlier climb is old
+    mismatch: bool = False  # stopped because it answered its canary otherwise than recorded
+    fetched: float | None = None  # the part of its snapshot that is on the node, 0 to 1, while the rest is on its way
 
 
 class UsageEntry(Frame):
@@ -84,6 +91,7 @@ class Start(Frame):
     engine_args: dict[str, str | int | float | bool] = {}
     slots: int = 64
     deadline_seconds: float = 300.0
+    plain: bool = False  # trust nothing kept: a fresh standby, bytes verified anew, vLLM's own loader, no baked copy
 
 
 class Drain(Frame):
@@ -103,6 +111,37 @@ class Stop(Frame):
     epoch: int
     sequence: int
     replica_id: str
+
+
+class Park(Frame):
+    """Admit nothing more, finish what runs (at most `seconds`), give the memory back, and wait for `Unpark`."""
+
+    kind: Literal["park"] = "park"
+    epoch: int
+    sequence: int
+    replica_id: str
+    seconds: float = 30.0
+
+
+class Unpark(Frame):
+    """Serve again. May follow a `Park` that is not carried out yet: then that is taken back."""
+
+    kind: Literal["unpark"] = "unpark"
+    epoch: int
+    sequence: int
+    replica_id: str
+    climb: int  # counts a replica's un-parkings, from 1
+    deadline_seconds: float = 30.0
+
+
+class KeepStandbys(Frame):
+    """How many standbys to keep, never above what the node is configured to; None: that many."""
+
+    kind: Literal["keep_standbys"] = "keep_standbys"
+    epoch: int
+    sequence: int
+    replica_id: str = ""  # of none
+    at_most: int | None = None
 
 
 class UsageStored(Frame):
@@ -126,6 +165,7 @@ class NodeReport(Frame):
     devices: tuple[str, ...] = ()
     standbys_ready: int = 0
     standby_bytes: int = 0  # private, of one standby
+    standbys_at_most: int | None = None  # how many it was told to keep; None: as many as configured
     highest: tuple[int, int] = (0, 0)  # (epoch, sequence) seen
     replicas: tuple[ReplicaReport, ...] = ()
 
@@ -155,5 +195,5 @@ class Alive(Frame):
     kind: Literal["alive"] = "alive"
 
 
-ToAgent = Annotated[Start | Drain | Stop | UsageStored | Alive, Field(discriminator="kind")]
+ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Alive, Field(discriminator="kind")]
 FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Refused | Alive, Field(discriminator="kind")]

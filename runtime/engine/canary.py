@@ -18,14 +18,11 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from pilotlight.files import write_once
+from runtime.errors import CanaryMismatch
 
 PROMPT_TOKENS = 8
 ANSWER_TOKENS = 2  # a prefill and a decode: each step reads all weights
 TOLERANCE = 0.05  # nats; bf16 sums in another order (batch shape, thread count) differ by about 0.01
-
-
-class CanaryMismatch(RuntimeError):
-    """The engine answers otherwise than it did at this revision's first boot."""
 
 
 Answer = list[tuple[int, float]]  # token id, log-probability in nats

@@ -18,10 +18,12 @@ import multiprocessing.shared_memory
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 import uvicorn
 import uvloop
 import vllm.v1.engine.async_llm as async_llm_module
@@ -37,11 +39,14 @@ from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.worker.gpu_worker import Worker
 
-from runtime.control import Control, Depth, DrainNow, Failed, Fork, Journaled, Serving
+from runtime.control import Control, Depth, DrainNow, Failed, Fork, Journaled, ParkNow, Serving, UnparkNow
+from runtime.engine import caches
+from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.canary import sing
+from runtime.engine.parking import Parking, teach_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
 from runtime.gate import Gate
-from runtime.loader.mapped import LOAD_FORMAT, unpacked
+from runtime.loader.mapped import LOAD_FORMAT, outcome, unpacked
 from runtime.phases import Phases
 from runtime.reap import shared_memory_prefix
 from runtime.usage import Journal
@@ -53,9 +58,11 @@ STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
     """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
     _stay_in_this_folder(fork)
+    os.environ |= caches.environment(Path(fork.baked), device=rehearsal.device, engine=rehearsal.version, torch=torch.__version__)
     _fork_instead_of_spawn()
     _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control)
     _time_the_load(phases)
+    teach_the_engine_core()
     args = arguments(rehearsal, fork)
     uvloop.run(_serve(rehearsal, args, fork, control, phases, began))
 
@@ -67,7 +74,8 @@ def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
         given |= {"runner": "pooling", "convert": "embed"}
     if rehearsal.device == "cpu":
         given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
-        given |= {"load-format": LOAD_FORMAT, "model-loader-extra-config": json.dumps({"baked": fork.baked})}
+        if not fork.plain:
+            given |= {"load-format": LOAD_FORMAT, "model-loader-extra-config": json.dumps({"baked": fork.baked, "arriving": fork.arriving})}
         if fork.max_model_len:
             given["max-model-len"] = fork.max_model_len
     given |= {name.replace("_", "-"): value for name, value in fork.engine_args.items()}
@@ -84,7 +92,7 @@ def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
 
 def fingerprint(fork: Fork) -> str:
     """Eight hex digits over what decides an answer: the snapshot and the engine's arguments."""
-    deciding = json.dumps([fork.snapshot, fork.task, fork.engine_args], sort_keys=True)
+    deciding = json.dumps([Path(fork.snapshot).name, fork.task, fork.engine_args], sort_keys=True)
     return hashlib.sha256(deciding.encode()).hexdigest()[:8]
 
 
@@ -93,6 +101,7 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
     _meter(journal)
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    load_the_tokenizer_beside_the_engine_core(log_stats=not engine_args.disable_log_stats)
     engine = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
     )
@@ -107,21 +116,43 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
         Path(path).chmod(0o600)
         server = _Server(
             uvicorn.Config(
-                gate, http="httptools", loop="none", ws="none", lifespan="off", access_log=False, log_level="warning", server_header=False
+                gate,
+                http="httptools",
+                loop="none",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_config=None,  # what is set here clears the caches of 400 loggers, three times (10 ms)
+                log_level=None,
+                server_header=False,
             )
         )
         app.state.server = server  # vLLM's error handlers look at it
-        _obey(control, gate, server)
+        parking = Parking(
+            engine=engine,
+            device=rehearsal.device,
+            gate=gate,
+            control=control,
+            phases=phases,
+            canary=lambda: _canary(engine, fork, phases),
+        )
+        parking.address = f"unix:{path}"
+        _obey(control, gate, server, parking)
         _end_with_the_engine_core(engine, control)
         serving = asyncio.ensure_future(server.serve([listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0)
         phases.add("init", began)
-        if fork.task == "generate":
-            with phases.phase("canary"), unmetered(engine):
-                await sing(engine, Path(fork.canary))
-        control.send(Serving(address=f"unix:{path}"))
+        await _canary(engine, fork, phases)
+        control.send(Serving(address=parking.address))
         await serving
+
+
+async def _canary(engine: AsyncLLM, fork: Fork, phases: Phases) -> None:
+    """Before every `ready`, from whatever rung. Raises CanaryMismatch."""
+    if fork.task == "generate":
+        with phases.phase("canary"), unmetered(engine):
+            await sing(engine, Path(fork.canary))
 
 
 class _Server(uvicorn.Server):
@@ -138,8 +169,8 @@ def _tell(control: Control, frame: Depth | Journaled) -> None:
         control.send(frame)
 
 
-def _obey(control: Control, gate: Gate, server: uvicorn.Server) -> None:
-    """Drain when told; end with the agent: a replica nobody watches would be left behind."""
+def _obey(control: Control, gate: Gate, server: uvicorn.Server, parking: Parking) -> None:
+    """Drain, park and serve again when told; end with the agent: a replica nobody watches would be left behind."""
     control.sock.setblocking(False)
 
     def leave() -> None:
@@ -151,6 +182,10 @@ def _obey(control: Control, gate: Gate, server: uvicorn.Server) -> None:
             os.killpg(0, signal.SIGKILL)
         elif isinstance(got[0], DrainNow):
             gate.drain(leave)
+        elif isinstance(got[0], ParkNow):
+            parking.park()
+        elif isinstance(got[0], UnparkNow):
+            parking.unpark(got[0].asked_at)
 
     asyncio.get_running_loop().add_reader(control.sock, heard)
 
@@ -222,8 +257,9 @@ def _time_the_load(phases: Phases) -> None:
     original = Worker.load_model
 
     def load_model(self: Worker, **kwargs: Any) -> None:
-        with phases.phase("load"):
-            original(self, **kwargs)
+        begin = time.monotonic()
+        original(self, **kwargs)
+        phases.add("load", begin, note=outcome.note)
 
     Worker.load_model = load_model
 

@@ -3,14 +3,16 @@
 On CPU a copied weight costs a page fault a page and vLLM then packs it for oneDNN, together about 1.6 s a GB. Here the
 parameters are views of a mapped file, whose pages all replicas of the node share; the first tokens come through plain
 linear layers, and `pack_one` packs a layer at a time between two steps once there is traffic. Where there is no usable copy
-the plain loader reads the snapshot and makes one. Only what is known to be untouched between loading and packing is
-baked: unquantized linear and embedding layers, one tensor-parallel rank; everything else takes vLLM's own way.
+vLLM's own loading writes one: its parameters lie in the new file, and take what the snapshot holds as it arrives. Only what
+is known to be untouched between loading and packing is baked: unquantized linear and embedding layers, one tensor-parallel
+rank; everything else takes vLLM's own way, and `outcome` says why.
 """
 
 from __future__ import annotations
 
 import logging
 import mmap
+import threading
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,16 @@ from vllm.model_executor.layers.quantization.base_config import QuantizeMethodBa
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
 from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
-from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
+from vllm.model_executor.model_loader.utils import process_weights_after_loading
 
 from runtime import bake
+from runtime.loader.arriving import ArrivingLoader
+from runtime.loader.first_steps import linear, populate
+from snapshots.flight import alone
 
 LOAD_FORMAT = "pilotlight"
+SMALL_BYTES = 1 << 20  # parameters up to this size keep what their constructor put there, until the snapshot says otherwise
+SEAL_SECONDS = 5.0  # after loading: the first answer is out, and the disk is free for a copy's bytes
 NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
 log = logging.getLogger("vllm.pilotlight")
@@ -41,28 +48,52 @@ class Unpacked:
 
     def __init__(self) -> None:
         self.layers: list[tuple[nn.Module, bool]] = []
+        self._packed: list[tuple[nn.Module, bool, nn.Parameter, torch.Tensor | None]] = []  # with its mapped weight, and its bias as it was
 
     def pack_one(self) -> bool:
         """Pack the next layer as vLLM would have at the start; False when none is left."""
         if not self.layers:
             return False
         layer, remove_weight = self.layers.pop(0)
+        bias = getattr(layer, "bias", None)
+        self._packed.append((layer, remove_weight, layer.weight, None if bias is None else bias.data))  # type: ignore[arg-type]
         layer_utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=remove_weight)
         return True
+
+    def unpack(self) -> None:
+        """Let go of every packed copy: back to the mapped weights, in the same order."""
+        layer: Any
+        for layer, _, weight, bias in self._packed:
+            layer.weight, layer.cpu_linear = weight, linear
+            if bias is not None:
+                layer.bias.data = bias
+        self.layers = [(layer, remove_weight) for layer, remove_weight, _, _ in self._packed] + self.layers
+        self._packed = []
 
 
 unpacked = Unpacked()
 
 
+class Outcome:
+    """How this process got its weights: "mapped", "baked", or "plain" and why."""
+
+    def __init__(self) -> None:
+        self.note = ""
+
+
+outcome = Outcome()
+
+
 @register_model_loader(LOAD_FORMAT)
 class MappedLoader(BaseModelLoader):  # type: ignore[misc]
-    """`--model-loader-extra-config '{"baked": FOLDER}'` says where the copies of this snapshot lie."""
+    """`--model-loader-extra-config '{"baked": FOLDER, "arriving": FOLDER}'` says where the copies of this snapshot lie, "" where
+    there is no room for any, and where its bytes may still be on their way."""
 
     def __init__(self, load_config: Any) -> None:
         super().__init__(load_config)
-        self._folder = Path(load_config.model_loader_extra_config["baked"])
-        plain = type(load_config)(load_format="auto")
-        self._plain = DefaultModelLoader(plain)
+        told = load_config.model_loader_extra_config
+        self._folder = Path(told["baked"]) if told["baked"] else None
+        self._plain = ArrivingLoader(type(load_config)(load_format="auto"), Path(told["arriving"]) if told.get("arriving") else None)
 
     def download_model(self, model_config: ModelConfig) -> None:
         self._plain.download_model(model_config)
@@ -75,43 +106,128 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         self._plain.load_weights(model, model_config)
 
     def load_model(self, vllm_config: VllmConfig, model_config: ModelConfig, prefix: str = "") -> nn.Module:
+        """
+        1. What cannot be mapped is loaded as vLLM does.
+        2. There is a copy: map it.
+        3. There is none: bake it, or wait for who is baking it; then map it.
+        4. There is no room for one: as vLLM does.
+        """
+        if vllm_config.quant_config is not None:  # 1; how such a model is even built is vLLM's own
+            outcome.note = "plain: quantized"
+            quantized: nn.Module = self._plain.load_model(vllm_config=vllm_config, model_config=model_config, prefix=prefix)
+            return quantized
         dtype = torch.get_default_dtype()
         torch.set_default_dtype(model_config.dtype)
         try:
-            with torch.device("cpu"):
-                model: nn.Module = self.create_model(vllm_config=vllm_config, model_config=model_config, prefix=prefix)
+            # Without a device context: it costs a call into Python at every call into torch, 20 ms for 28 layers.
+            model: nn.Module = self.create_model(vllm_config=vllm_config, model_config=model_config, prefix=prefix)
+            outcome.note = self._load(model, vllm_config, model_config)
         finally:
             torch.set_default_dtype(dtype)
-        if not bakeable(model, vllm_config):
-            log.info("not a model that can be mapped; loading as vLLM does")
-            return self._load_plainly(vllm_config, model_config, prefix)
-        file = self._folder / f"{compatibility_key(model_config)}.safetensors"
-        if not bake.usable(file):
-            self.load_weights(model, model_config)
-            try:
-                bake_model(model, file)
-            except OSError as error:
-                log.warning("no baked copy could be written (%s); loading as vLLM does", error)
-                return self._load_plainly(vllm_config, model_config, prefix)
-        map_model(model, file)
-        postpone_packing(model, model_config.dtype)
+        log.info("weights: %s", outcome.note)
         return model.eval()
 
-    def _load_plainly(self, vllm_config: VllmConfig, model_config: ModelConfig, prefix: str) -> nn.Module:
-        model: nn.Module = self._plain.load_model(vllm_config=vllm_config, model_config=model_config, prefix=prefix)
-        return model
+    def _load(self, model: nn.Module, vllm_config: VllmConfig, model_config: ModelConfig) -> str:
+        if reason := unmappable(model, vllm_config):  # 1
+            return self._load_plainly(model, model_config, reason)
+        if self._folder is None:  # 4
+            return self._load_plainly(model, model_config, "no room for a baked copy")
+        file, note = self._folder / f"{compatibility_key(model_config)}.safetensors", "mapped"
+        if not bake.usable(file):  # 3
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with alone(bake.lock_of(file)):
+                if not bake.usable(file):
+                    layout = layout_of(model)
+                    try:
+                        baking = bake.Baking(file, layout)
+                    except OSError as error:  # 4
+                        log.warning("no baked copy can be written (%s)", error)
+                        return self._load_plainly(model, model_config, f"no baked copy can be written ({error.strerror})")
+                    if reason := self._bake(model, model_config, baking, layout):  # 1
+                        return _finish_plainly(model, model_config, reason)
+                    note = "baked"
+        map_model(model, file)  # 2
+        postpone_packing(model, model_config.dtype)
+        if not bake.sealed(file):
+            sealing = threading.Timer(SEAL_SECONDS, _seal, (file,))
+            sealing.daemon = True
+            sealing.start()
+        return note
+
+    def _bake(self, model: nn.Module, model_config: ModelConfig, baking: bake.Baking, layout: bake.Layout) -> str:
+        """Load the model into the new copy. Why that is none, though the model is loaded; "" where it is. Raises BakeError."""
+        try:
+            lie_in(model, baking.map, layout)
+            model.load_weights, loaded = _remembering(model.load_weights)
+            self.load_weights(model, model_config)
+            del model.load_weights
+            _check(model, loaded)
+            reason = _left(model, baking, layout)
+        except BaseException:
+            baking.drop()
+            raise
+        if reason:
+            baking.drop()
+        else:
+            baking.finish()
+        return reason
+
+    def _load_plainly(self, model: nn.Module, model_config: ModelConfig, reason: str) -> str:
+        """As vLLM's own loader does with a model that is built."""
+        self.load_weights(model, model_config)
+        return _finish_plainly(model, model_config, reason)
 
 
-def bakeable(model: nn.Module, vllm_config: VllmConfig) -> bool:
-    """Are all weights plain parameters that nothing but packing would change after loading?"""
-    parallel = vllm_config.parallel_config
-    if vllm_config.quant_config is not None or vllm_config.lora_config is not None or parallel.world_size != 1:
-        return False
+def _finish_plainly(model: nn.Module, model_config: ModelConfig, reason: str) -> str:
+    process_weights_after_loading(model, model_config, torch.device("cpu"))
+    return f"plain: {reason}"
+
+
+def _left(model: nn.Module, baking: bake.Baking, layout: bake.Layout) -> str:
+    """Some models put a parameter of their own where they load one: then not all of the model is in the file."""
+    begin = torch.frombuffer(baking.map, dtype=torch.uint8).data_ptr()
+    placed = {piece.name: begin + piece.begin for piece in layout.pieces}
+    moved = sorted(name for name, parameter in model.named_parameters() if parameter.data_ptr() != placed.get(name))
+    return f"{moved[0]} is replaced while it is loaded" if moved else ""
+
+
+def _check(model: nn.Module, loaded: set[str]) -> None:
+    """No parameter is there that nothing was loaded into. Raises BakeError.
+
+    Not every model says all names of what it has loaded; what it does not name must at least not be empty.
+    """
+    parameters = dict(model.named_parameters())
+    unnamed = [name for name, parameter in parameters.items() if name not in loaded and parameter.nbytes > SMALL_BYTES]
+    if lost := sorted(name for name in unnamed if not parameters[name].data.any()):
+        raise bake.BakeError(f"the snapshot lacks {', '.join(lost[:3])}{' and more' if lost[3:] else ''}")
+
+
+def _remembering(load_weights: Any) -> tuple[Any, set[str]]:
+    """The model's own method, and what it says it has loaded, where it says so."""
+    loaded: set[str] = set()
+
+    def remember(weights: Any) -> Any:
+        told = load_weights(weights)
+        loaded.update(told or ())
+        return told
+
+    return remember, loaded
+
+
+def unmappable(model: nn.Module, vllm_config: VllmConfig) -> str:
+    """Why not all weights are plain parameters that nothing but packing would change after loading; "" where they are."""
+    if vllm_config.lora_config is not None:
+        return "LoRA"
+    if vllm_config.parallel_config.world_size != 1:
+        return "more than one rank"
     if vllm_config.model_config.use_mla or hasattr(model, "process_weights_after_loading"):
-        return False
+        return f"{type(model).__name__} changes its weights after loading"
     methods = [method for module in model.modules() if isinstance(method := getattr(module, "quant_method", None), QuantizeMethodBase)]
-    known = all(type(method) in (UnquantizedLinearMethod, UnquantizedEmbeddingMethod) for method in methods)
-    return known and all(parameter.dtype in NAMES and parameter.is_contiguous() for parameter in model.parameters())
+    if others := sorted({type(method).__name__ for method in methods} - {"UnquantizedLinearMethod", "UnquantizedEmbeddingMethod"}):
+        return ", ".join(others)
+    if odd := [name for name, parameter in model.named_parameters() if parameter.dtype not in NAMES or not parameter.is_contiguous()]:
+        return f"{odd[0]} is no plain tensor"
+    return ""
 
 
 def compatibility_key(model_config: ModelConfig) -> str:
@@ -127,16 +243,28 @@ def compatibility_key(model_config: ModelConfig) -> str:
     )
 
 
-def bake_model(model: nn.Module, file: Path) -> None:
-    """Write the model's parameters as they are now. Raises OSError."""
-    parameters = dict(model.named_parameters())
-    layout = bake.plan((name, NAMES[p.dtype], tuple(p.shape), p.numel() * p.element_size()) for name, p in parameters.items())
-    bake.write(file, layout, (bytes_of(parameters[piece.name]) for piece in layout.pieces))
+def _seal(file: Path) -> None:
+    try:
+        bake.seal(file)
+    except OSError as error:
+        log.warning("the baked copy is not durable, the next boot of the machine makes another (%s)", error)
 
 
-def bytes_of(parameter: nn.Parameter) -> memoryview:
-    array: Any = parameter.data.view(torch.uint8).numpy()
-    return memoryview(array).cast("B")
+def layout_of(model: nn.Module) -> bake.Layout:
+    return bake.plan((name, NAMES[p.dtype], tuple(p.shape), p.numel() * p.element_size()) for name, p in model.named_parameters())
+
+
+def lie_in(model: nn.Module, mapped: mmap.mmap, layout: bake.Layout) -> None:
+    """Make every parameter a view of a file that is being written."""
+    pieces = {piece.name: piece for piece in layout.pieces}
+    for name, parameter in model.named_parameters():
+        initial, parameter.data = parameter.data, _view(mapped, parameter, pieces[name])
+        if pieces[name].size <= SMALL_BYTES:
+            parameter.data.copy_(initial)
+
+
+def _view(mapped: mmap.mmap, parameter: nn.Parameter, piece: bake.Piece) -> torch.Tensor:
+    return torch.frombuffer(mapped, dtype=parameter.dtype, count=parameter.numel(), offset=piece.begin).view(parameter.shape)
 
 
 def map_model(model: nn.Module, file: Path) -> None:
@@ -146,10 +274,9 @@ def map_model(model: nn.Module, file: Path) -> None:
     with file.open("rb") as opened:
         # Private and writable: torch wants a writable buffer, and nobody writes, so every page stays the page cache's.
         mapped = mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    mapped.madvise(mmap.MADV_WILLNEED)
+    populate(mapped)
     for name, parameter in parameters.items():
-        piece = pieces[name]
-        parameter.data = torch.frombuffer(mapped, dtype=parameter.dtype, count=parameter.numel(), offset=piece.begin).view(parameter.shape)
+        parameter.data = _view(mapped, parameter, pieces[name])
 
 
 def postpone_packing(model: nn.Module, dtype: torch.dtype) -> None:
@@ -158,7 +285,7 @@ def postpone_packing(model: nn.Module, dtype: torch.dtype) -> None:
     for module in model.modules():
         method = getattr(module, "quant_method", None)
         if isinstance(method, UnquantizedLinearMethod | UnquantizedEmbeddingMethod):
-            module.cpu_linear = torch.nn.functional.linear
+            module.cpu_linear = linear
             unpacked.layers.append((module, isinstance(method, UnquantizedLinearMethod)))
         if is_deferred_attention_layer(module):
             module.process_weights_after_loading(dtype)

@@ -18,10 +18,10 @@ def main(model: str, load_format: str, baked: str) -> None:
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    from runtime.loader.mapped import LOAD_FORMAT, unpacked
+    from runtime.loader.mapped import LOAD_FORMAT, outcome, unpacked
 
     Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
-    extra = {"model_loader_extra_config": {"baked": baked}} if load_format == LOAD_FORMAT else {}
+    extra = {"model_loader_extra_config": {"baked": baked, "arriving": ""}} if load_format == LOAD_FORMAT else {}
     llm = LLM(model, load_format=load_format, enforce_eager=True, max_model_len=256, kv_cache_memory_bytes=64 << 20, seed=0, **extra)
     prompts = [TokensPrompt(prompt_token_ids=[1 + (number * 7 + 3 * place) % 1000 for place in range(5 + number)]) for number in range(6)]
     parameters = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, detokenize=False)
@@ -33,7 +33,7 @@ def main(model: str, load_format: str, baked: str) -> None:
     first = answers()
     while unpacked.pack_one():
         continue
-    print(json.dumps({"postponed": postponed, "first": first, "packed": answers()}))
+    print(json.dumps({"postponed": postponed, "first": first, "packed": answers(), "note": outcome.note}))
 
 
 if __name__ == "__main__":

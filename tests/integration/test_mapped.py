@@ -1,4 +1,5 @@
-"""Mapped weights answer as vLLM's own loader does, greedy token for token, before and after packing: Llama and Qwen3."""
+"""Mapped weights answer as vLLM's own loader does, greedy token for token, before and after packing: Llama and Qwen3; and a
+mixture of experts, which is loaded as vLLM does and says so."""
 
 from __future__ import annotations
 
@@ -14,13 +15,16 @@ from tests.integration.system import MODEL
 
 QWEN = """
 import sys, torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 torch.manual_seed(1)
-config = Qwen3Config(vocab_size=1024, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
-                     num_key_value_heads=2, head_dim=64, max_position_embeddings=512, tie_word_embeddings=False)
-model = Qwen3ForCausalLM(config)
+shape = dict(vocab_size=1024, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
+             num_key_value_heads=2, head_dim=64, max_position_embeddings=512, tie_word_embeddings=False)
+if sys.argv[2] == "Qwen3":
+    model = Qwen3ForCausalLM(Qwen3Config(**shape))
+else:
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=128))
 for name, parameter in model.named_parameters():
-    if parameter.ndim == 2:
+    if parameter.ndim >= 2:
         torch.nn.init.normal_(parameter, std=0.15)  # far from ties, so that greedy means something
 model.to(torch.bfloat16).save_pretrained(sys.argv[1])
 """
@@ -34,19 +38,34 @@ def probe(model: Path, load_format: str, baked: Path) -> dict[str, Any]:
     return answer
 
 
+def made(architecture: str, folder: Path) -> Path:
+    """A small model with random weights; the demo model for Llama."""
+    if architecture == "Llama":
+        return MODEL
+    subprocess.run([sys.executable, "-c", QWEN, str(folder), architecture], check=True, capture_output=True, timeout=120)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((MODEL / name).read_bytes())
+    return folder
+
+
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
 def test_greedy_answers_are_the_stock_loaders(architecture: str, tmp_path: Path) -> None:
-    model = MODEL
-    if architecture == "Qwen3":
-        model = tmp_path / "qwen"
-        subprocess.run([sys.executable, "-c", QWEN, str(model)], check=True, capture_output=True, timeout=120)
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            (model / name).write_bytes((MODEL / name).read_bytes())
+    model = made(architecture, tmp_path / "model")
     stock = probe(model, "auto", tmp_path)
     baking, mapping = (probe(model, "pilotlight", tmp_path / "baked") for _ in range(2))
     (copy,) = (tmp_path / "baked").glob("*.safetensors")
     assert copy.stat().st_size > 0
-    assert stock["postponed"] == 0 and mapping["postponed"] > 0
+    assert (stock["postponed"], baking["note"], mapping["note"]) == (0, "baked", "mapped")
+    assert baking["postponed"] == mapping["postponed"] > 0
     for mapped in (baking, mapping):
         assert mapped["first"] == stock["first"]
         assert mapped["packed"] == stock["first"]
+
+
+def test_a_mixture_of_experts_takes_the_engines_own_way(tmp_path: Path) -> None:
+    model = made("Qwen3Moe", tmp_path / "model")
+    stock, ours = probe(model, "auto", tmp_path), probe(model, "pilotlight", tmp_path / "baked")
+    assert ours["note"].startswith("plain: ") and "MoE" in ours["note"]
+    assert ours["postponed"] == 0
+    assert ours["first"] == ours["packed"] == stock["first"]
+    assert not (tmp_path / "baked").exists()

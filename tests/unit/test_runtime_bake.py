@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from runtime import bake
 from snapshots.safetensors_header import read_header
+from tests.unit.test_snapshots import no_file_larger_than
 
 shapes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12)
 
@@ -34,7 +35,12 @@ def test_a_plan_has_no_holes_and_aligns_what_it_can(sizes: list[tuple[int, int]]
 
 def baked(folder: Path, sizes: list[tuple[int, int]]) -> tuple[Path, bake.Layout]:
     layout, file = bake.plan(tensors(sizes)), folder / "c" / "key.safetensors"
-    bake.write(file, layout, (memoryview(bytes([number % 251]) * piece.size) for number, piece in enumerate(layout.pieces)))
+    file.parent.mkdir()
+    baking = bake.Baking(file, layout)
+    for number, piece in enumerate(layout.pieces):
+        baking.map[piece.begin : piece.begin + piece.size] = bytes([number % 251]) * piece.size
+    assert not bake.usable(file)
+    baking.finish()
     return file, layout
 
 
@@ -55,16 +61,26 @@ def test_a_touched_copy_is_not_used(tmp_path: Path) -> None:
     assert not bake.usable(file)
 
 
-def test_a_copy_that_failed_leaves_nothing(tmp_path: Path) -> None:
-    layout = bake.plan(tensors([(8, 8), (4, 4)]))
+def test_a_copy_is_trusted_while_this_boot_lasts_and_once_sealed_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, _ = baked(tmp_path, [(8, 8)])
+    monkeypatch.setattr(bake, "boot_id", lambda: "another boot")
+    assert not bake.usable(file)
+    bake.seal(file)  # what another boot wrote is not made good by syncing it
+    assert not bake.usable(file)
+    monkeypatch.undo()
+    bake.seal(file)
+    monkeypatch.setattr(bake, "boot_id", lambda: "another boot")
+    assert bake.usable(file) and bake.sealed(file)
+    assert sorted(entry.suffix for entry in file.parent.iterdir()) == [".safetensors", ".stamp"]
+
+
+def test_a_copy_without_room_or_given_up_leaves_nothing(tmp_path: Path) -> None:
+    layout = bake.plan(tensors([(800, 800), (4, 4)]))
     file = tmp_path / "key.safetensors"
-
-    def half() -> object:
-        yield memoryview(b"x" * layout.pieces[0].size)
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        bake.write(file, layout, half())  # type: ignore[arg-type]
+    with no_file_larger_than(layout.size - 1), pytest.raises(OSError, match="large"):
+        bake.Baking(file, layout)
+    assert list(tmp_path.iterdir()) == []
+    bake.Baking(file, layout).drop()
     assert list(tmp_path.iterdir()) == []
     assert not bake.usable(file)
 

@@ -86,6 +86,16 @@ async def test_an_empty_gate_drains_at_once(tmp_path: Path) -> None:
     assert len(empty) == 1
 
 
+async def test_a_gate_that_drained_can_be_opened_again(tmp_path: Path) -> None:
+    gate, engine, _ = make(tmp_path)
+    empty: list[None] = []
+    gate.drain(lambda: empty.append(None))
+    gate.reopen()
+    engine.go.set()
+    assert (await call(gate))[0] == 200
+    assert len(empty) == 1, "what ended since is nobody's drain"
+
+
 async def test_only_what_we_serve_is_let_through(tmp_path: Path) -> None:
     gate, engine, _ = make(tmp_path)
     for path in ("/pause", "/update_weights", "/invocations", "/v1/load_lora_adapter", "/docs"):

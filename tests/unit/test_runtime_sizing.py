@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.sizing import BLOCK, LONGEST_CONTEXT, Sizing, cache_bytes, decide, needed, node_memory, private_bytes, private_in
+from runtime.sizing import BLOCK, LONGEST_CONTEXT, Sizing, cache_bytes, decide, held_in, needed, node_memory, private_bytes, private_in
 
 QWEN = {"num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024}
 GIB = 1 << 30
@@ -60,6 +60,7 @@ def test_engine_arguments_have_the_last_word_on_the_cache(engine_args: dict[str,
 def test_private_pages_are_all_that_are_private() -> None:
     rollup = "Rss: 900 kB\nPss: 500 kB\nShared_Clean: 300 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 2 kB\nPrivate_Hugetlb: 4 kB\n"
     assert private_in(rollup) == 7 << 10
+    assert held_in(rollup) == 6 << 10, "clean pages of files are the kernel's to take"
 
 
 def test_a_cache_counts_once_touched_or_not() -> None:

@@ -1,0 +1,31 @@
+"""The KV cache's pages on CPU: anonymous memory of this process, which the kernel zeroes when it is first touched. Step 8.
+
+Fresh pages cost nothing until they are used, and once nothing in them is wanted any more they go back to the kernel while the
+tensors over them stay: whoever touches them next finds zeros again. Nothing of it is shared with another process.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+
+class Pages:
+    """All such memory of one process."""
+
+    def __init__(self) -> None:
+        self._taken: list[mmap.mmap] = []
+
+    def take(self, size: int) -> mmap.mmap:
+        """`size` bytes, zero. Raises OSError."""
+        taken = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._taken.append(taken)
+        return taken
+
+    def give_back(self) -> int:
+        """Forget what is in them; returns the bytes. Raises OSError."""
+        for taken in self._taken:
+            taken.madvise(mmap.MADV_DONTNEED)
+        return sum(map(len, self._taken))
+
+
+kv_pages = Pages()

@@ -1,0 +1,63 @@
+"""What a standby is told when it is to fork a replica: where its files lie, how large its cache is, which canary it has. Step 8."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+from pilotlight.settings import Paths, RuntimeSettings
+from runtime.control import Fork
+from runtime.running import Running
+from runtime.sizing import Sizing
+from runtime.staging import Staged
+from runtime.wire import EngineEnvironment, Start
+from snapshots.manifest import folder_name
+
+
+def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, environment: EngineEnvironment, paths: Paths,
+          settings: RuntimeSettings) -> Fork:  # fmt: skip
+    start = running.start
+    threads = settings.threads or os.cpu_count() or 1
+    return Fork(
+        replica_id=start.replica_id,
+        endpoint=start.endpoint,
+        snapshot=str(staged.folder),
+        task=start.task,
+        engine_args=start.engine_args,
+        slots=start.slots,
+        folder=str(running.folder),
+        baked=str(baked(paths, start.digest)) if staged.bakes else "",
+        arriving="" if staged.whole.done() else str(staged.arriving),
+        journal=str(journal),
+        canary=str(paths.canaries / f"{canary_key(start, environment, threads)}.json"),
+        log=str(paths.endpoint_logs / f"{start.endpoint}.log"),
+        threads=threads,
+        kv_cache_bytes=sizing.kv_cache_bytes,
+        max_model_len=sizing.max_model_len,
+        asked_at=time.monotonic(),
+        plain=start.plain,
+    )
+
+
+def canary_key(start: Start, environment: EngineEnvironment, threads: int) -> str:
+    """Everything that may change an answer: the snapshot, the engine, its arguments, how many threads sum."""
+    deciding = [start.digest, environment.model_dump(), start.task, start.engine_args, threads]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def baked(paths: Paths, digest: str) -> Path:
+    """The folder of a snapshot's baked copies. Raises NotStored for what is no digest."""
+    return paths.baked / folder_name(digest)
+
+
+def distrust(paths: Paths, digest: str) -> None:
+    """A replica of this snapshot answered otherwise than recorded: its baked copies go, and the next to stage it reads every byte.
+
+    Those that run have the copies mapped and keep them. Blocks. Raises OSError, NotStored.
+    """
+    shutil.rmtree(baked(paths, digest), ignore_errors=True)
+    (paths.staged / f"{folder_name(digest)}.stamp").unlink(missing_ok=True)

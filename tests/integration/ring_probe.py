@@ -1,0 +1,59 @@
+"""Prints whether vLLM's weights through the ring are those of its own loader, and what each loader of the benchmark makes of one file.
+
+python -m tests.integration.ring_probe FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import snapshots.synth
+
+LOADERS = ("safetensors, mapped", "safetensors, copied", "vLLM's default loader", "baked copy, mapped", "ring, to memory")
+
+
+def main(folder: str) -> None:
+    import torch
+    from vllm.config import LoadConfig
+    from vllm.model_executor.model_loader import get_model_loader
+
+    from runtime.loader.plan import PlanError
+    from runtime.loader.streamed import LOAD_FORMAT
+
+    snapshots.synth.SHARD = 20_000_000  # bytes: several files
+    model = snapshots.synth.synth("tiny", Path(folder) / "tiny")
+    config, nothing = SimpleNamespace(model=str(model), revision=None), SimpleNamespace()
+    stock, ours = (dict(get_model_loader(LoadConfig(load_format=form)).get_all_weights(config, nothing)) for form in ("auto", LOAD_FORMAT))
+    index = model / "model.safetensors.index.json"
+    table = json.loads(index.read_text())
+    index.write_text(json.dumps({**table, "weight_map": table["weight_map"] | {"extra": next(iter(table["weight_map"].values()))}}))
+    try:
+        refused = ""
+        dict(get_model_loader(LoadConfig(load_format=LOAD_FORMAT)).get_all_weights(config, nothing))
+    except PlanError as error:
+        refused = str(error)
+    loaded = {name: _loaded(name, max(model.glob("*.safetensors")), folder) for name in LOADERS}
+    same = stock.keys() == ours.keys() and all(torch.equal(stock[name], ours[name]) for name in stock)
+    print(
+        json.dumps(
+            {"same": same, "tensors": len(ours), "files": len(list(model.glob("*.safetensors"))), "refused": refused, "loaded": loaded}
+        )
+    )
+
+
+def _loaded(name: str, file: Path, folder: str) -> tuple[int, int]:
+    """(bytes, a sum over a byte of each page) of what one loader gives."""
+    from runtime.loader import probe
+
+    make, prepare = probe.LOADERS[name]
+    own_file = f"{folder}/own.safetensors"
+    if prepare:
+        prepare(str(file), own_file)
+    return probe.touch(make(own_file if prepare else str(file))())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
