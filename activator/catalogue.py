@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from runtime.wire import Task
+from runtime.wire import Task, Zero
 
 EngineArgs = Mapping[str, str | int | float | bool]
 Route = tuple[tuple[str, int], ...]  # (revision id, weight), weights sum to 100; empty for a removed endpoint
@@ -32,6 +32,7 @@ class Revision:
     slots: int
     target_concurrency: int = 0  # requests a replica is meant to have at once, at most its slots; 0: its slots
     weight_bytes: int = 0  # of the snapshot's safetensors; 0: not known
+    zero: Zero = "standby"  # where it rests without a call
 
     @property
     def concurrency(self) -> int:
@@ -74,6 +75,8 @@ class Catalogue:
 
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     _of_revision: dict[str, str] = field(default_factory=dict)
+    _routed: dict[str, bool] = field(default_factory=dict)  # endpoints with a route → do all its revisions rest on `staged`?
+    _not_staged: int = 0  # of those, how many do not
 
     def put(self, endpoint: Endpoint) -> None:
         """Take the endpoint as stored now; revisions known before are kept, for replicas of theirs may still run."""
@@ -83,6 +86,20 @@ class Catalogue:
         self.endpoints[endpoint.endpoint_id] = replace(endpoint, revisions=revisions)
         for revision in revisions:
             self._of_revision[revision.revision_id] = endpoint.endpoint_id
+        self._count(self.endpoints[endpoint.endpoint_id])
+
+    @property
+    def all_staged(self) -> bool:
+        """Is there an endpoint with a route, and does every such rest on `staged`? Then no standby is kept for their sake."""
+        return bool(self._routed) and not self._not_staged
+
+    def _count(self, endpoint: Endpoint) -> None:
+        before = self._routed.pop(endpoint.endpoint_id, True)
+        routed = [revision for revision in endpoint.revisions if endpoint.routes_to(revision.revision_id)]
+        staged = all(revision.zero == "staged" for revision in routed)
+        if routed:
+            self._routed[endpoint.endpoint_id] = staged
+        self._not_staged += int(not staged) - int(not before)
 
     def find(self, revision_id: str) -> tuple[Endpoint, Revision] | None:
         """The revision and its endpoint; None for a revision never heard of."""

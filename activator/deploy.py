@@ -91,6 +91,7 @@ def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str
         slots=frame.slots,
         target_concurrency=frame.target_concurrency,
         weight_bytes=frame.weight_bytes,
+        zero=frame.zero,
     )
     current = base.revision(base.route[0][0]) if len(base.route) == 1 else None
     same = current is not None and _same(revision, current)

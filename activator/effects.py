@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import structlog
 
 from activator.lifecycle import Replica
+from activator.store.cold_starts import ColdStart
+from activator.store.events import EventRecord
 from activator.store.replicas import ReplicaRecord
 from activator.store.writer import Writer
 from pilotlight.frames import Frame, FrameStream
@@ -35,6 +37,12 @@ class Effects(Protocol):
 
     def save_replica(self, replica: Replica) -> None:
         """The replica's row, as it is now."""
+
+    def save_cold_start(self, replica: Replica, now: float) -> None:
+        """The start of this replica has just ended: it is ready, or has failed."""
+
+    def save_event(self, event: EventRecord) -> None:
+        """Something an operator should hear of."""
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         """What engines produced; the agent hears `UsageStored` once it is durable."""
@@ -77,6 +85,12 @@ class RealEffects:
 
     def save_replica(self, replica: Replica) -> None:
         self._writer.replica(ReplicaRecord.of(replica))
+
+    def save_cold_start(self, replica: Replica, now: float) -> None:
+        self._writer.cold_start(ColdStart.of(replica, now))
+
+    def save_event(self, event: EventRecord) -> None:
+        self._writer.event(event)
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         """Too much for the queue: nothing more of this link is taken, for an acknowledgement covers all batches before it. When the

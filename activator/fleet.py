@@ -8,27 +8,37 @@ knowing only what Postgres had. All three end in `join`: the node's own report d
 from __future__ import annotations
 
 import secrets
-from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import structlog
 
-from activator import lifecycle
-from activator.catalogue import Endpoint, Revision
+from activator import lifecycle, rungs
+from activator import trouble as trouble_of
+from activator.catalogue import Revision
+from activator.climbs import Climbs
 from activator.effects import Effects
-from activator.lifecycle import Backoff, Event, Patience, Replica, Step, Trouble
-from activator.nodes import Fence, Node, Nodes
-from activator.placement import Idle, Needs, Refusal, Room, choose, make_room, needs_of
-from activator.table import Expected
-from runtime.wire import Drain, NodeReport, Phase, Refused, ReplicaReport, Start, Stop
+from activator.expected import Expected, PastStart
+from activator.lifecycle import Event, Patience, Replica, Step
+from activator.memory import Find, Memory
+from activator.nodes import Fence, Nodes
+from activator.placement import Room
+from activator.rungs import Rungs
+from activator.store.events import EventRecord
+from activator.trouble import Backoff, Trouble
+from runtime.wire import Drain, KeepStandbys, NodeReport, Park, Refused, ReplicaReport, Start, Stop, Unpark
 
 log = structlog.get_logger()
 
-Find = Callable[[str], Revision | None]
-Spare = Callable[[], Iterable[Idle]]  # the replicas that others may have the memory of, now
+START_ENDED = (Event.READY, Event.START_FAILED, Event.FELL, Event.MISMATCHED)
+MOVING = ("starting", "draining", "parking")
+LAST_RUNG = (
+    "{reason}. That was from verified bytes and without anything kept, so there is nothing left to try: if the engine or the machine "
+    "has changed on purpose, remove the record named, and the next start makes a new one; else check the machine's memory"
+)
 
-NODE_GRACE_SECONDS = 10.0  # how long callers stay held for a node that is away, before they hear of it
+Order = Start | Drain | Stop | Park | Unpark | KeepStandbys
 
 
 def new_replica_id() -> str:
@@ -51,17 +61,15 @@ class Fleet:
         new_id: Callable[[], str],
     ) -> None:
         self._effects, self._fence, self.nodes = effects, fence, nodes
-        self._patience, self._backoff, self.expected = patience, backoff, expected
-        self._clock, self._new_id = clock, new_id
-        self.memory = dict(memory)  # what the last measured replica of a revision needs, in bytes
-        self._memory_like: dict[Hashable, int] = {}  # the same, for other revisions that run just so
-        self.promised: dict[str, Room] = {}  # revisions whose next start waits for room
+        self.patience, self._backoff, self.expected = patience, backoff, expected
+        self.memory, self.rungs = Memory(nodes, memory), Rungs()
+        self.climbs = Climbs(self, memory=self.memory, rungs=self.rungs, clock=clock, new_id=new_id)
         self.replicas: dict[str, Replica] = {}
         self.troubles: dict[str, Trouble] = {}
         self.changed: set[str] = set()
         self._of: dict[str, dict[str, Replica]] = defaultdict(dict)
         self._live: dict[str, int] = {}
-        self._moving: dict[str, Replica] = {}  # starting or draining: those that time can change
+        self._moving: dict[str, Replica] = {}  # starting, draining or parking: those that time can change
 
     # What there is
 
@@ -69,25 +77,37 @@ class Fleet:
         return self._of[revision_id].values() if revision_id in self._of else ()
 
     def has(self, revision_id: str) -> bool:
-        """Any replica at all, those that drain included."""
+        """Any replica at all, those that drain or are parked included."""
         return revision_id in self._of
 
     def live(self, revision_id: str) -> int:
-        """Starting or ready."""
+        """Those that serve, and those on their way there."""
         return self._live.get(revision_id, 0)
 
-    # More
+    @property
+    def any_live(self) -> bool:
+        return bool(self._live)
 
-    def grow(self, endpoint: Endpoint, revision: Revision, count: int, asked_at: float, now: float, spare: Spare) -> None:
-        """Start `count` more, unless a pause after failures is on. `spare` is asked only where memory is short."""
-        self.promised.pop(revision.revision_id, None)
-        trouble = self.troubles.get(revision.revision_id, Trouble())
-        while count and trouble.may_start(now) and self._start(endpoint, revision, asked_at, now, spare):
-            count -= 1
+    @property
+    def promised(self) -> Mapping[str, Room]:
+        """Revisions whose next start waits for room."""
+        return self.memory.promised
 
-    def enough(self, revision_id: str) -> None:
-        """It waits for no room any more."""
-        self.promised.pop(revision_id, None)
+    def ending(self) -> list[Replica]:
+        """Those whose memory is about to come free."""
+        return [replica for replica in self._moving.values() if replica.state == "draining"]
+
+    def reaches(self, node_id: str) -> bool:
+        """Is its agent connected?"""
+        node = self.nodes.known.get(node_id)
+        return node is not None and node.connection is not None
+
+    def revision_of(self, replica_id: str) -> str | None:
+        replica = self.replicas.get(replica_id)
+        return replica.revision_id if replica else None
+
+    def starting(self) -> list[Replica]:
+        return [replica for replica in self._moving.values() if replica.state == "starting"]
 
     def look_again_for_room(self) -> None:
         """There may be room where there was none: what waits, or was refused for want of a node, is decided anew."""
@@ -97,126 +117,86 @@ class Fleet:
                 del self.troubles[revision_id]
                 self.changed.add(revision_id)
 
-    def _start(self, endpoint: Endpoint, revision: Revision, asked_at: float, now: float, spare: Spare) -> bool:
-        needs = self._needs(revision)
-        nodes = self.nodes.views(draining=self._draining(), promised=self._promised())
-        chosen = choose(nodes, needs)
-        if isinstance(chosen, Refusal):
-            if chosen.short and (room := make_room(nodes, needs, spare())):
-                self._clear(room, revision, now)
-            else:
-                self._refused(revision, chosen, now)
-            return False
-        replica = Replica(
-            replica_id=self._new_id(),
-            revision_id=revision.revision_id,
-            org_id=revision.org_id,
-            node_id=chosen.node_id,
-            started_at=now,
-            needs_bytes=needs.on(chosen.environment.device),
-        )
-        epoch, sequence = self._fence.next()
-        start = Start(
-            epoch=epoch,
-            sequence=sequence,
-            replica_id=replica.replica_id,
-            revision_id=revision.revision_id,
-            endpoint=endpoint.name,
-            digest=revision.digest,
-            task=revision.task,
-            engine_args=dict(revision.engine_args),
-            slots=revision.slots,
-            deadline_seconds=self._patience.start_deadline,
-        )
-        self._send(replica.node_id, start)
-        replica.place = (Phase(name="place", at=asked_at, seconds=max(0.0, self._clock() - asked_at)),)
-        self.add(replica)
-        self._moved(replica)
-        if (trouble := self.troubles.get(revision.revision_id)) and trouble.reason:
-            self.troubles[revision.revision_id] = replace(trouble, reason="")
-        log.info(
-            "replica starting", action="start", replica_id=replica.replica_id, revision_id=replica.revision_id, node_id=replica.node_id
-        )
-        return True
-
-    def _needs(self, revision: Revision) -> Needs:
-        measured = self.memory.get(revision.revision_id) or self._memory_like.get(revision.engine, 0)
-        return needs_of(revision.engine_args, measured_bytes=measured, weight_bytes=revision.weight_bytes)
-
-    def _draining(self) -> Counter[str]:
-        """Bytes that are about to come free, by node."""
-        return _sums((replica.node_id, replica.needs_bytes) for replica in self._moving.values() if replica.state == "draining")
-
-    def _promised(self) -> Counter[str]:
-        return _sums((room.node_id, room.nbytes) for room in self.promised.values())
-
-    def _clear(self, room: Room, revision: Revision, now: float) -> None:
-        """Let those go that stand in the way; the start is tried again as each of them ends. Its callers stay held meanwhile."""
-        self.promised[revision.revision_id] = room
-        for replica_id in room.evicted:
-            replica = self.replicas[replica_id]
-            lifecycle.retire(replica)
-            self._moved(replica)
-            log.info(
-                "replica evicted to make room",
-                action="evict",
-                replica_id=replica_id,
-                revision_id=replica.revision_id,
-                node_id=replica.node_id,
-                bytes=replica.needs_bytes,
-                for_revision_id=revision.revision_id,
-                needed_bytes=room.nbytes,
-            )
-
-    def _refused(self, revision: Revision, refusal: Refusal, now: float) -> None:
-        """No node will take it. For one that is away callers wait a while; for the rest they fail now, with the reason."""
-        since = self.nodes.nodeless_since
-        if refusal.waits and since is not None and now - since < NODE_GRACE_SECONDS:
-            return
-        self._fail(revision.revision_id, refusal.reason, started_at=now, now=now, nowhere=True)
-
     # Fewer
 
-    def shrink(self, revision_id: str, count: int) -> None:
-        """Have `count` fewer: first those that never served, then those with least to do, then the youngest."""
-        live = [replica for replica in self.of(revision_id) if replica.state in ("starting", "ready")]
+    def shrink(self, revision_id: str, count: int, *, now: float, park: bool = False) -> None:
+        """Have `count` fewer: first those that never served, then those with least to do, then the youngest.
+
+        `park`: the last of them that serves is not ended but parked, unless one is, or the rung is bad on its node.
+        """
+        live = [replica for replica in self.of(revision_id) if replica.live]
         live.sort(key=lambda replica: (replica.state == "ready", replica.in_flight, -replica.started_at))
-        for replica in live[:count]:
+        gone = live[:count]
+        rests = next((replica for replica in reversed(gone) if self._may_rest(replica, now)), None) if park else None
+        for replica in gone:
+            if replica.wanted_back:
+                replica.wanted_back = False  # it goes on parking
+            elif replica is rests:
+                lifecycle.rest(replica)
+            else:
+                lifecycle.retire(replica)
+            self.moved(replica)
+            log.info("replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id, becomes=replica.state)
+
+    def _may_rest(self, replica: Replica, now: float) -> bool:
+        alone = all(other is replica or other.state not in ("parking", "parked") for other in self.of(replica.revision_id))
+        return alone and replica.state == "ready" and self.rungs.good(replica.revision_id, replica.node_id, "parked", now)
+
+    def end_resting(self, revision_id: str, *, keep: int) -> None:
+        """End those that are parked, or about to be, but for `keep`: the longest parked first."""
+        resting = [r for r in self.of(revision_id) if r.state in ("parking", "parked") and not r.wanted_back]
+        resting.sort(key=lambda r: (r.state == "parking", r.parked_at or 0.0))
+        for replica in resting[: max(0, len(resting) - keep)]:
             lifecycle.retire(replica)
-            self._moved(replica)
-            log.info("replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id)
+            self.moved(replica)
+            log.info("parked replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id)
 
     def tabled(self, sequence: int) -> None:
-        """The table of this sequence says who drains."""
+        """The table of this sequence says who takes nothing more."""
         for replica in self._moving.values():
-            if replica.state == "draining" and replica.drain_after is None:
+            if replica.state in ("draining", "parking") and replica.drain_after is None:
                 replica.drain_after = sequence
 
-    def advance(self, *, now: float, acknowledged: float, settled: bool) -> None:
+    def advance(self, find: Find, *, now: float, acknowledged: float, settled: bool) -> None:
         """Do what time and acknowledgements allow."""
         for replica in list(self._moving.values()):
-            step = lifecycle.next_step(replica, now=now, acknowledged=acknowledged, settled=settled, patience=self._patience)
+            step = lifecycle.next_step(replica, now=now, acknowledged=acknowledged, settled=settled, patience=self.patience)
             if step is Step.GIVE_UP:
-                reason = f"not ready after {self._patience.start_deadline:g} s"
-                self._fail(replica.revision_id, reason, started_at=replica.started_at, now=now)
-                replica.reason = reason
+                self._give_up(replica, now)
                 step = Step.STOP
             if step is Step.STOP:
                 self.stop(replica, now)
-            elif step is Step.DRAIN and self._connected(replica.node_id):
-                epoch, sequence = self._fence.next()
-                drain = Drain(epoch=epoch, sequence=sequence, replica_id=replica.replica_id, seconds=self._patience.drain)
-                self._send(replica.node_id, drain)
+            elif step is Step.DRAIN and self.reaches(replica.node_id):
+                self.order(replica.node_id, Drain, replica_id=replica.replica_id, seconds=self.patience.drain)
                 replica.drain_sent = now
                 self._effects.save_replica(replica)
                 log.info("replica draining", action="drain", replica_id=replica.replica_id, revision_id=replica.revision_id)
+            elif step is Step.PARK and self.reaches(replica.node_id):
+                self._park(replica, find, now)
+
+    def _park(self, replica: Replica, find: Find, now: float) -> None:
+        self.order(replica.node_id, Park, replica_id=replica.replica_id, seconds=self.patience.drain)
+        replica.park_sent = now
+        log.info("replica parking", action="park", replica_id=replica.replica_id, revision_id=replica.revision_id)
+        if replica.wanted_back and (revision := find(replica.revision_id)):
+            self.climbs.unpark(replica, revision, now, now)
+        self._effects.save_replica(replica)
+
+    def _give_up(self, replica: Replica, now: float) -> None:
+        """A start takes too long. One that comes from `parked` fails nobody: the next rung down is tried."""
+        if replica.rung == "parked":
+            replica.reason = f"not ready after {lifecycle.UNPARK_SECONDS:g} s, on its way up from parked"
+        else:
+            replica.reason = f"not ready after {self.patience.start_deadline:g} s"
+            self.failed(replica.revision_id, replica.reason, started_at=replica.started_at, now=now)
+        self._effects.save_cold_start(replica, now)
 
     def stop(self, replica: Replica, now: float) -> None:
         """End it now. While its node is away this is repeated when it is back."""
         lifecycle.retire(replica)
-        self._stop(replica.node_id, replica.replica_id)
+        self.order(replica.node_id, Stop, replica_id=replica.replica_id)
         replica.stop_sent = now
-        self._moved(replica)
+        self.moved(replica)
         log.info("replica told to stop", action="stop", replica_id=replica.replica_id, revision_id=replica.revision_id)
 
     # What nodes say
@@ -228,7 +208,7 @@ class Fleet:
         2. One that was not known is adopted if its revision is, else stopped.
         3. One of this node that is not in the report runs no more.
         """
-        self._count_memory(report, find)
+        self.memory.count(report, self.replicas.values(), find)
         reported = {replica.replica_id for replica in report.replicas}
         for said in report.replicas:
             if replica := self.replicas.get(said.replica_id):  # 1
@@ -248,12 +228,12 @@ class Fleet:
                 log.warning(
                     "a replica of an unknown revision", action="stop_unknown", replica_id=report.replica_id, revision_id=report.revision_id
                 )
-                self._stop(node_id, report.replica_id)
+                self.order(node_id, Stop, replica_id=report.replica_id)
                 return
             replica = self._adopt(node_id, report, revision, now)
         before = (replica.state, replica.address)
         event = lifecycle.observe(replica, report, now)
-        self._weigh(replica, find(replica.revision_id))
+        self.memory.weigh(replica, find(replica.revision_id))
         if event is not Event.NOTHING or (replica.state, replica.address) != before:
             self._happened(replica, event, now)
 
@@ -264,30 +244,15 @@ class Fleet:
             revision_id=report.revision_id,
             org_id=revision.org_id,
             node_id=node_id,
-            started_at=begun if 0 <= now - begun <= self._patience.start_deadline else now,
+            started_at=begun if 0 <= now - begun <= self.patience.start_deadline else now,
             slots=revision.slots,
-            needs_bytes=self._needs(revision).on(self.nodes.known[node_id].environment.device),
+            weight_bytes=revision.weight_bytes,
+            needs_bytes=self.memory.on(node_id, revision),
         )
         self.add(replica)
-        self._moved(replica)
+        self.moved(replica)
         log.info("replica adopted", action="adopt", replica_id=replica.replica_id, revision_id=replica.revision_id, state=report.state)
         return replica
-
-    def _count_memory(self, report: NodeReport, find: Find) -> None:
-        """What its replicas need, those included that were known before it was: they came from Postgres, without a figure."""
-        replicas = [replica for replica in self.replicas.values() if replica.node_id == report.node_id]
-        for replica in replicas:
-            if not replica.needs_bytes and (revision := find(replica.revision_id)):
-                replica.needs_bytes = self._needs(revision).on(report.environment.device)
-        self.nodes.known[report.node_id].replica_bytes = sum(replica.needs_bytes for replica in replicas)
-
-    def _weigh(self, replica: Replica, revision: Revision | None) -> None:
-        """What was measured takes the place of what was estimated."""
-        if replica.memory_bytes:
-            self.nodes.commit(replica.node_id, replica.memory_bytes - replica.needs_bytes)
-            replica.needs_bytes = self.memory[replica.revision_id] = replica.memory_bytes
-            if revision:
-                self._memory_like[revision.engine] = replica.memory_bytes
 
     def bury_strangers(self, now: float) -> None:
         """Replicas of nodes that were never seen since the start: machines that are gone, or have another name now."""
@@ -310,22 +275,30 @@ class Fleet:
 
     def _happened(self, replica: Replica, event: Event, now: float) -> None:
         revision_id = replica.revision_id
+        if event in START_ENDED or (event is Event.DIED and replica.ready_at is None):
+            self._effects.save_cold_start(replica, now)
         if event is Event.READY:
-            self.expected.learn(revision_id, now - replica.started_at)
+            self.expected.learn(PastStart(revision_id, replica.rung, replica.weight_bytes, now - replica.started_at))
             if trouble := self.troubles.get(revision_id):
-                self.troubles[revision_id] = lifecycle.became_ready(trouble)
+                self.troubles[revision_id] = trouble_of.became_ready(trouble)
+            if replica.plain:
+                self.rungs.made_anew(revision_id, replica.node_id)
         elif event is Event.START_FAILED:
-            self._fail(revision_id, replica.reason, started_at=replica.started_at, now=now)
+            self.failed(revision_id, replica.reason, started_at=replica.started_at, now=now)
+        elif event is Event.MISMATCHED:
+            self._mismatched(replica, now)
         elif event is Event.DIED:
             lived = now - (replica.ready_at if replica.ready_at is not None else now)
             trouble = self.troubles.get(revision_id, Trouble())
-            self.troubles[revision_id] = lifecycle.died(
+            self.troubles[revision_id] = trouble_of.died(
                 trouble, started_at=replica.started_at, lived=lived, now=now, backoff=self._backoff, reason=replica.reason
             )
+        if event is Event.PARKED:
+            self.look_again_for_room()
         if replica.state == "stopped":
             self._remove(replica)
-        self._moved(replica)
-        tell = log.warning if event in (Event.START_FAILED, Event.DIED) else log.info
+        self.moved(replica)
+        tell = log.info if event in (Event.NOTHING, Event.READY, Event.PARKED, Event.ENDED) else log.warning
         what = event.value if event is not Event.NOTHING else replica.state
         tell(
             f"replica {what}",
@@ -336,9 +309,30 @@ class Fleet:
             reason=replica.reason,
         )
 
-    def _fail(self, revision_id: str, reason: str, *, started_at: float, now: float, nowhere: bool = False) -> None:
+    def _mismatched(self, replica: Replica, now: float) -> None:
+        """Its answer was wrong: not from this rung again, and the next one down at once, for the same callers."""
+        step: rungs.Step = "plain" if replica.plain else "parked" if replica.rung == "parked" else "standby"
+        below = self.rungs.mark(replica.revision_id, replica.node_id, step, now)
+        if below is None:
+            self.failed(replica.revision_id, LAST_RUNG.format(reason=replica.reason), started_at=replica.started_at, now=now)
+        text = f"{replica.reason}; replica {replica.replica_id} from {step} was discarded, {f'{below} is next' if below else 'nothing is left to try'}"
+        self._effects.save_event(
+            EventRecord(replica.org_id, replica.revision_id, replica.replica_id, replica.node_id, "canary_mismatch", text, now)
+        )
+        log.error(
+            "the canary differed: replica discarded",
+            action="canary_mismatch",
+            replica_id=replica.replica_id,
+            revision_id=replica.revision_id,
+            node_id=replica.node_id,
+            rung=step,
+            next_rung=below,
+            reason=replica.reason,
+        )
+
+    def failed(self, revision_id: str, reason: str, *, started_at: float, now: float, nowhere: bool = False) -> None:
         trouble = self.troubles.get(revision_id, Trouble())
-        after = lifecycle.start_failed(trouble, reason, started_at=started_at, now=now, backoff=self._backoff, nowhere=nowhere)
+        after = trouble_of.start_failed(trouble, reason, started_at=started_at, now=now, backoff=self._backoff, nowhere=nowhere)
         self.troubles[revision_id] = after
         self.changed.add(revision_id)
         log.warning(
@@ -350,10 +344,10 @@ class Fleet:
             failures=after.failures,
         )
 
-    def _moved(self, replica: Replica) -> None:
+    def moved(self, replica: Replica) -> None:
         """Its state changed: keep the indexes, the routers' table and Postgres with it."""
         self._count(replica.revision_id)
-        if replica.state in ("starting", "draining"):
+        if replica.state in MOVING:
             self._moving[replica.replica_id] = replica
         else:
             self._moving.pop(replica.replica_id, None)
@@ -362,14 +356,14 @@ class Fleet:
 
     def add(self, replica: Replica) -> None:
         """Know of a replica: one just told to start, one its node reports, or one the last activator left in Postgres."""
-        if replica.state in ("starting", "draining"):
+        if replica.state in MOVING:
             self._moving[replica.replica_id] = replica
         self.replicas[replica.replica_id] = self._of[replica.revision_id][replica.replica_id] = replica
         self._count(replica.revision_id)
         self.nodes.commit(replica.node_id, replica.needs_bytes)
 
     def _count(self, revision_id: str) -> None:
-        live = sum(replica.state in ("starting", "ready") for replica in self.of(revision_id))
+        live = sum(replica.live for replica in self.of(revision_id))
         if live:
             self._live[revision_id] = live
         else:
@@ -384,22 +378,9 @@ class Fleet:
         self.nodes.commit(replica.node_id, -replica.needs_bytes)
         self.look_again_for_room()
 
-    def _stop(self, node_id: str, replica_id: str) -> None:
+    def order(self, node_id: str, kind: type[Order], **given: Any) -> None:
+        """A command to a node's agent, under the next number. While it is away it hears nothing; its next report shows that."""
         epoch, sequence = self._fence.next()
-        self._send(node_id, Stop(epoch=epoch, sequence=sequence, replica_id=replica_id))
-
-    def _send(self, node_id: str, frame: Start | Drain | Stop) -> None:
-        node = self._connected(node_id)
-        if node and node.connection is not None:
-            self._effects.send(node.connection, frame)
-
-    def _connected(self, node_id: str) -> Node | None:
         node = self.nodes.known.get(node_id)
-        return node if node and node.connection is not None else None
-
-
-def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
-    sums: Counter[str] = Counter()
-    for key, number in pairs:
-        sums[key] += number
-    return sums
+        if node is not None and node.connection is not None:
+            self._effects.send(node.connection, kind(epoch=epoch, sequence=sequence, **given))

@@ -21,10 +21,9 @@ from activator.launchers import Launcher
 from activator.lease import Lease
 from activator.reconciler import Found, Reconciler
 from activator.server import Server
-from activator.store import catalogue, replicas
+from activator.store import catalogue, cold_starts, replicas
 from activator.store.connection import Pool
 from activator.store.writer import Writer
-from activator.table import PAST_STARTS
 from pilotlight.database.pool import connect_pool, dsn
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
@@ -64,7 +63,7 @@ async def recall(pool: Pool) -> Found:
         return Found(
             endpoints=await catalogue.load(connection),
             replicas=await replicas.load_alive(connection, time.monotonic()),
-            cold_starts=await replicas.cold_starts(connection, PAST_STARTS),
+            cold_starts=await cold_starts.past(connection),
             memory=await replicas.memory(connection),
         )
 

@@ -1,24 +1,24 @@
-"""The life of one replica, and what a revision learns from deaths. Steps 6 and 10. Pure: time is an argument.
+"""The life of one replica. Steps 6 and 10. Pure: time is an argument.
 
     starting ─ready→ ready ─surplus→ draining ─empty→ stopped
-        └──────────────── dies: any state → stopped ────────┘
+       ↑               └─rests→ parking ─empty→ parked ─┐
+       └────────────────── asked for ───────────────────┘        dies: any state → stopped
 
-What must survive: a replica is told to drain only when no connected router could still send to it, so draining begins in
-the table, and the command waits for every router to acknowledge that table. A replica that cannot start must neither be
-tried in a tight circle nor hold its callers: failures back off, and until the pause is over the routers hear the reason.
+What must survive: a replica is told to drain, or to park, only when no connected router could still send to it, so either begins in
+the table, and the command waits for every router to acknowledge that table. Each way up from `parked` is a climb of its own, with
+a number: what is told of an earlier one came late, and changes nothing.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
-from runtime.wire import Phase, ReplicaReport, ReplicaState
+from activator.trouble import printable
+from runtime.wire import Phase, ReplicaReport, ReplicaState, Rung
 
 ANSWER_SECONDS = 10.0  # how long an agent may take beyond what it was allowed, before it is told (again) to stop a replica
-MANY_FAILURES = 5  # starts that failed in a row, from which on callers are told of how many
-LONGEST_REASON = 2000  # characters of an engine's reason that travel to routers and callers
+UNPARK_SECONDS = 30.0  # how long a parked replica may take to be ready, before the next rung down is tried
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +31,11 @@ class Replica:
     node_id: str
     started_at: float
     state: ReplicaState = "starting"
+    rung: Rung = "standby"  # where the climb it is on, or was on last, began
+    weight_bytes: int = 0  # of its snapshot's tensors; 0: not known
+    climb: int = 0  # how often it was told to come up from `parked`
+    plain: bool = False  # started from nothing that was kept, after a canary differed
+    wanted_back: bool = False  # parking, and asked for meanwhile
     slots: int = 1
     needs_bytes: int = 0  # of its node's memory, counted there: estimated, then measured
     memory_bytes: int = 0  # private pages + KV cache, as its node measured them; 0: not yet
@@ -42,17 +47,35 @@ class Replica:
     process_start_time: int = 0
     in_flight: int = 0
     phases: tuple[Phase, ...] = ()
+    fetched: float | None = None  # the part of its snapshot that is on its node, 0 to 1, while the rest is on its way
     reason: str = ""
     ready_at: float | None = None
     stopped_at: float | None = None
-    drain_after: int | None = None  # the table sequence that says it drains; None: not in a table yet
+    parked_at: float | None = None
+    drain_after: int | None = None  # the table sequence that says it takes nothing more; None: not in a table yet
     drain_sent: float | None = None
+    park_sent: float | None = None
     stop_sent: float | None = None
     place: tuple[Phase, ...] = field(default=())  # the phase the activator adds
 
     @property
+    def cold_start_id(self) -> str:
+        """Of the climb it is on, or was on last. Never used twice, for a replica's id is not."""
+        return f"{self.replica_id}.{self.climb}" if self.climb else self.replica_id
+
+    @property
     def told_to_end(self) -> bool:
         return self.drain_sent is not None or self.stop_sent is not None
+
+    @property
+    def live(self) -> bool:
+        """Serves, or is on its way there."""
+        return self.state in ("starting", "ready") or self.wanted_back
+
+    @property
+    def may_serve(self) -> bool:
+        """Could a router have something in it? A parked one's door is shut."""
+        return self.ready_at is not None
 
 
 class Event(Enum):
@@ -61,7 +84,10 @@ class Event(Enum):
     NOTHING = "nothing"
     READY = "ready"
     ENDED = "ended"  # as it was told to
+    PARKED = "parked"
     START_FAILED = "start failed"
+    FELL = "fell"  # did not come up from `parked`: the next rung down is tried
+    MISMATCHED = "mismatched"  # its canary answered otherwise than recorded: it never serves, the next rung down is tried
     DIED = "died"  # after it had been ready
 
 
@@ -70,40 +96,67 @@ def observe(replica: Replica, report: ReplicaReport, now: float) -> Event:
 
     1. Its numbers are taken as they are.
     2. Stopped: as told; or it failed to start; or it died.
-    3. Ready is news only of one that was starting: what drains here goes on draining, whatever the agent last saw.
-    4. Draining: the agent was told, by this activator or the one before it.
+    3. What is told of an earlier climb is old.
+    4. Ready is news only of one that was on its way: what drains here goes on draining, whatever the agent last saw.
+    5. Draining, parking or parked: the agent was told, by this activator or the one before it.
     """
     replica.pid, replica.process_start_time = report.pid or replica.pid, report.start_time or replica.process_start_time  # 1
     replica.in_flight, replica.devices = report.in_flight, report.devices
-    replica.address, replica.phases = report.address or replica.address, report.phases or replica.phases
     replica.memory_bytes, replica.kv_cache_bytes = report.memory_bytes or replica.memory_bytes, report.kv_cache_bytes
-    replica.private_bytes = report.private_bytes
+    replica.private_bytes, replica.fetched = report.private_bytes, report.fetched
     if report.state == "stopped":  # 2
-        return ended(replica, report.reason, now)
-    if report.state == "ready":  # 3
+        return ended(replica, report.reason, now, mismatch=report.mismatch)
+    if report.climb < replica.climb:  # 3
+        return Event.NOTHING
+    replica.climb, replica.rung = report.climb, report.rung or replica.rung
+    replica.address, replica.phases = report.address or replica.address, report.phases or replica.phases
+    if report.state == "ready":
         replica.slots = report.slots
-        if replica.state == "starting":
-            replica.state, replica.ready_at = "ready", now
+        if replica.state in ("starting", "parked"):  # 4
+            replica.state, replica.ready_at, replica.parked_at = "ready", now, None
             return Event.READY
-    if report.state == "draining":  # 4
+    elif report.state == "starting" and replica.state == "parked":
+        replica.state, replica.started_at, replica.parked_at = "starting", now, None
+    elif report.state in ("draining", "parking", "parked"):  # 5
+        return _obeyed(replica, report.state, now)
+    return Event.NOTHING
+
+
+def _obeyed(replica: Replica, state: ReplicaState, now: float) -> Event:
+    if state == "parked":
+        if replica.state in ("starting", "ready", "parking"):
+            replica.ready_at = None  # no router is to know it
+            replica.state, replica.parked_at, replica.wanted_back, replica.park_sent = "parked", now, False, None
+            return Event.PARKED
+    elif state == "parking":
+        if replica.state in ("starting", "ready"):
+            replica.state, replica.park_sent, replica.ready_at = "parking", now, now if replica.ready_at is None else replica.ready_at
+    else:
         replica.state, replica.ready_at = "draining", now if replica.ready_at is None else replica.ready_at
         replica.drain_sent = replica.drain_sent if replica.drain_sent is not None else now
     return Event.NOTHING
 
 
-def ended(replica: Replica, reason: str, now: float) -> Event:
-    """It runs no more. What that means depends on whether it was told to, and on whether it had been ready."""
+def ended(replica: Replica, reason: str, now: float, *, mismatch: bool = False) -> Event:
+    """It runs no more. What that means depends on whether it was told to, on how far it had come, and from where."""
     was = replica.state
-    replica.state, replica.stopped_at, replica.reason = "stopped", now, printable(reason)
-    if replica.told_to_end or was == "draining":
+    replica.state, replica.stopped_at, replica.reason, replica.wanted_back = "stopped", now, printable(reason), False
+    if replica.told_to_end or was in ("draining", "parking", "parked"):
         return Event.ENDED
-    return Event.DIED if replica.ready_at is not None else Event.START_FAILED
+    if mismatch:
+        return Event.MISMATCHED
+    if replica.ready_at is not None:
+        return Event.DIED
+    return Event.FELL if replica.rung == "parked" else Event.START_FAILED
 
 
 def rejoined(replica: Replica, report: ReplicaReport) -> None:
-    """Its node reports it on a new connection. What the node was told and did not hear must be said again."""
-    if report.state in ("starting", "ready"):
+    """Its node reports it on a new connection: that is how things are. What the node was told and did not hear must be said again."""
+    replica.climb = report.climb
+    if report.state != "draining":
         replica.drain_sent = replica.stop_sent = None
+    if report.state in ("starting", "ready"):
+        replica.park_sent = None
 
 
 def lost(replica: Replica, reason: str, now: float) -> Event:
@@ -114,13 +167,22 @@ def lost(replica: Replica, reason: str, now: float) -> Event:
 
 def retire(replica: Replica) -> None:
     """It is not wanted any more, for good: routers never take it back. The table has to say so before anything else happens."""
-    if replica.state in ("starting", "ready"):
-        replica.state, replica.drain_after = "draining", None
+    if replica.state in ("starting", "ready", "parking", "parked"):
+        replica.drain_after = replica.drain_after if replica.state == "parking" else None
+        replica.state, replica.wanted_back = "draining", False
 
 
-def printable(reason: str) -> str:
-    """An engine's words, as far as Postgres and a status line can take them."""
-    return reason.replace("\0", "")[:LONGEST_REASON]
+def rest(replica: Replica) -> None:
+    """It is not wanted for now: it gives its memory back and waits, once the table has said so."""
+    replica.state, replica.drain_after, replica.park_sent = "parking", None, None
+
+
+def climb(replica: Replica, now: float) -> None:
+    """Up from `parked`, or back from a parking the agent was told of: a start of its own, under a number of its own."""
+    replica.state, replica.rung, replica.climb = "starting", "parked", replica.climb + 1
+    replica.started_at, replica.ready_at, replica.parked_at = now, None, None
+    replica.drain_after = replica.park_sent = None
+    replica.phases, replica.wanted_back, replica.reason = (), False, ""
 
 
 class Step(Enum):
@@ -128,6 +190,7 @@ class Step(Enum):
 
     WAIT = "wait"
     DRAIN = "drain"
+    PARK = "park"
     STOP = "stop"
     GIVE_UP = "give up"
 
@@ -141,94 +204,27 @@ class Patience:
 
 
 def next_step(replica: Replica, *, now: float, acknowledged: float, settled: bool, patience: Patience) -> Step:
-    """What a replica that starts or drains needs now. `acknowledged`: the table sequence every connected router has applied.
+    """What a replica that starts, drains or parks needs now. `acknowledged`: the table sequence every connected router has applied.
 
     1. Starting longer than it may: give it up.
     2. Never was ready, so no router knows it: stop.
-    3. The table that says it drains is not acknowledged by all, or routers may still be on their way back to a restarted
-       activator: wait.
-    4. Acknowledged: drain.
-    5. Draining longer than it may, and the agent did not stop it: stop, and again each `ANSWER_SECONDS`.
+    3. The table that says it takes nothing more is not acknowledged by all, or routers may still be on their way back to a
+       restarted activator: wait.
+    4. Acknowledged: drain, or park.
+    5. Draining or parking longer than it may, and the agent did not stop it: stop, and again each `ANSWER_SECONDS`.
     """
     if replica.state == "starting":
-        return Step.GIVE_UP if now - replica.started_at > patience.start_deadline else Step.WAIT  # 1
-    if replica.state != "draining":
+        patient = UNPARK_SECONDS if replica.rung == "parked" else patience.start_deadline
+        return Step.GIVE_UP if now - replica.started_at > patient else Step.WAIT  # 1
+    if replica.state not in ("draining", "parking"):
         return Step.WAIT
     if replica.stop_sent is not None:
         return Step.STOP if now - replica.stop_sent > ANSWER_SECONDS else Step.WAIT  # 5
-    if replica.drain_sent is not None:
-        return Step.STOP if now - replica.drain_sent > patience.drain + ANSWER_SECONDS else Step.WAIT  # 5
+    sent = replica.drain_sent if replica.state == "draining" else replica.park_sent
+    if sent is not None:
+        return Step.STOP if now - sent > patience.drain + ANSWER_SECONDS else Step.WAIT  # 5
     if replica.ready_at is None:
         return Step.STOP  # 2
     if replica.drain_after is None or acknowledged < replica.drain_after or not settled:
         return Step.WAIT  # 3
-    return Step.DRAIN  # 4
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Pauses between starts that fail, in seconds: `first`, doubling, never more than `most`."""
-
-    first: float
-    most: float
-
-    def pause(self, failures: int) -> float:
-        """After so many failures in a row (1 or more)."""
-        return min(self.most, self.first * 2.0 ** min(failures - 1, 60))
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """What a revision has learned from starts that failed and replicas that died."""
-
-    failures: int = 0  # starts that failed, in a row
-    deaths: int = 0  # replicas that died after they had been ready, none of them steady
-    at: float = -math.inf  # of the last one
-    retry_at: float = -math.inf  # no start before
-    pause: float = 0.0  # retry_at - at
-    reason: str = ""  # of a failed start; "" where callers are better held
-    last: str = ""  # what the last failure or death said, until a start succeeds and lasts: for operators
-    nowhere: bool = False  # no node would take it: over as soon as nodes change
-
-    def may_start(self, now: float) -> bool:
-        return now >= self.retry_at
-
-    def shown(self, now: float) -> str:
-        """Why what is held must fail; "" when it may wait."""
-        if now >= self.retry_at or not self.reason:
-            return ""
-        often = self.failures >= MANY_FAILURES and not self.nowhere
-        return f"{self.reason} ({self.failures} starts in a row have failed)" if often else self.reason
-
-    def is_over(self, now: float, backoff: Backoff) -> bool:
-        """Quiet for so long that it is no longer "in a row"."""
-        return now - max(self.retry_at, self.at) > 10 * backoff.most
-
-
-def start_failed(trouble: Trouble, reason: str, *, started_at: float, now: float, backoff: Backoff, nowhere: bool = False) -> Trouble:
-    """A start failed: pause, longer each time. Starts that were on their way together count once."""
-    reason = printable(reason) or "the engine stopped without a word; see the log of its endpoint"
-    if started_at < trouble.at and trouble.reason:
-        return replace(trouble, reason=reason, last=reason)
-    failures = trouble.failures + 1
-    pause = backoff.pause(failures)
-    return replace(trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=nowhere)
-
-
-def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = "") -> Trouble:
-    """A ready replica died. Its callers stay held: the first is replaced at once, the next in a row after a pause.
-
-    "In a row" ends with a replica that lived longer than the longest pause; those that die together count once.
-    """
-    if trouble.deaths and started_at < trouble.at:
-        return trouble
-    deaths = 1 if lived > backoff.most else trouble.deaths + 1
-    pause = backoff.pause(deaths - 1) if deaths > 1 else 0.0
-    return replace(trouble, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", last=reason, nowhere=False)
-
-
-def became_ready(trouble: Trouble) -> Trouble:
-    """A start succeeded: the failed ones before it are forgotten, the deaths are not."""
-    if not trouble.failures:
-        return trouble
-    return replace(trouble, failures=0, reason="", last="" if not trouble.deaths else trouble.last, retry_at=-math.inf, pause=0.0)
+    return Step.DRAIN if replica.state == "draining" else Step.PARK  # 4

@@ -25,6 +25,7 @@ class Node:
     standby_bytes: int = 0  # private, of one
     standby_reason: str = ""
     replica_bytes: int = 0  # needed by its replicas
+    standbys_at_most: int | None = None  # how many it was told to keep; None: as many as it is configured to
 
     @property
     def committed_bytes(self) -> int:
@@ -52,6 +53,7 @@ class Nodes:
             report.devices,
             report.standbys_ready,
             report.standby_bytes or (before.standby_bytes if before else 0),
+            standbys_at_most=report.standbys_at_most,
         )
         self.nodeless_since = None
         return before.connection if before else None

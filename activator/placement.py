@@ -66,11 +66,13 @@ class Idle:
     node_id: str
     nbytes: int
     since: float  # monotonic seconds of the end of its revision's last request
+    parked: bool = False
+    climb_seconds: float = 0.0  # what the next start of its revision takes once it is gone
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """There will be room on this node once what drains there has ended, and these have, the longest idle first."""
+    """There will be room on this node once what drains there has ended, and these have."""
 
     node_id: str
     nbytes: int
@@ -121,20 +123,24 @@ def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Idle]) -> 
     """How a start that fits nowhere now will fit soon. None: it will not.
 
     1. What drains is enough.
-    2. With the fewest evicted, the longest idle first; those that are not needed after all stay.
+    2. With the fewest evicted: parked ones first, of those the cheapest to climb again, then the longest idle; those that are not
+       needed after all stay.
     """
-    spare = sorted(idle, key=lambda replica: (replica.since, replica.replica_id))
+    spare = sorted(
+        idle, key=lambda replica: (not replica.parked, replica.parked and replica.climb_seconds, replica.since, replica.replica_id)
+    )
+    serving = {replica.replica_id for replica in spare if not replica.parked}
     rooms = []
     for node in nodes:
         if node.connected and _fits(node.environment, needs):
             missing = _asked(node, needs) - node.soon_left
-            taken = _longest_idle([replica for replica in spare if replica.node_id == node.node_id and replica.nbytes > 0], missing)
+            taken = _enough([replica for replica in spare if replica.node_id == node.node_id and replica.nbytes > 0], missing)
             if taken is not None:
                 rooms.append(Room(node.node_id, _asked(node, needs), tuple(replica.replica_id for replica in taken)))
-    return min(rooms, key=lambda room: (len(room.evicted), room.node_id), default=None)
+    return min(rooms, key=lambda room: (len(serving.intersection(room.evicted)), len(room.evicted), room.node_id), default=None)
 
 
-def _longest_idle(spare: list[Idle], missing: int) -> list[Idle] | None:
+def _enough(spare: list[Idle], missing: int) -> list[Idle] | None:
     """Those to end so that `missing` bytes come free; None where all would not do."""
     taken: list[Idle] = []
     for replica in spare:
@@ -144,7 +150,9 @@ def _longest_idle(spare: list[Idle], missing: int) -> list[Idle] | None:
         missing -= replica.nbytes
     if missing > 0:
         return None
-    for replica in list(taken):  # one that is larger may have made an earlier one needless
+    for replica in sorted(
+        taken, key=lambda replica: replica.parked
+    ):  # a larger one may have made an earlier one needless, serving ones first
         if missing + replica.nbytes <= 0:
             taken.remove(replica)
             missing += replica.nbytes

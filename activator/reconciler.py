@@ -16,20 +16,27 @@ import structlog
 
 from activator import events, scaler
 from activator.catalogue import Catalogue, Endpoint, Revision
+from activator.climbs import NODE_GRACE_SECONDS
 from activator.demand import NOBODY, DemandBook
+from activator.depths import DepthBook
 from activator.effects import Effects
 from activator.events import Event
-from activator.fleet import NODE_GRACE_SECONDS, Fleet, new_replica_id
-from activator.lifecycle import Backoff, Patience, Replica
+from activator.expected import Expected, PastStart
+from activator.fleet import Fleet, new_replica_id
+from activator.lifecycle import Patience, Replica
 from activator.nodes import Fence, Nodes
 from activator.placement import Idle
-from activator.scaler import Bounds, Load, Peak
+from activator.progress import Progress
+from activator.scaler import Bounds, Load
+from activator.scales import Scale, Scales, bounds_of
+from activator.spares import spares
 from activator.status import status
-from activator.table import Expected, TableBook, endpoint_row, revision_row
+from activator.table import TableBook, endpoint_row, revision_row
+from activator.trouble import Backoff
 from activator.wire import Alive, Done, EndpointRow
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive
-from runtime.wire import NodeReport, Refused, ReplicaReport, StandbyReport, UsageBatch
+from runtime.wire import KeepStandbys, NodeReport, Refused, ReplicaReport, StandbyReport, UsageBatch
 
 log = structlog.get_logger()
 
@@ -40,21 +47,12 @@ PARTING_SECONDS = 3.0  # how long a shutdown waits for the routers to acknowledg
 
 
 @dataclass(slots=True)
-class Scale:
-    """What the scaler remembers of a revision that is not at rest."""
-
-    target: int = 0
-    peaks: tuple[Peak, ...] = ()
-    idle_since: float | None = None  # the end of the last request; None while there are any
-
-
-@dataclass(slots=True)
 class Found:
     """What Postgres had when this activator took over."""
 
     endpoints: Iterable[Endpoint] = ()
     replicas: Iterable[Replica] = ()
-    cold_starts: Mapping[str, Iterable[float]] = field(default_factory=dict)
+    cold_starts: Iterable[PastStart] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -76,6 +74,7 @@ class Reconciler:
         self.table = TableBook(epoch)
         self.catalogue = Catalogue()
         self.book = DemandBook(settings.silent_router_seconds)
+        self.depths, self.progress = DepthBook(), Progress()
         self.fleet = Fleet(
             effects=effects,
             fence=self._fence,
@@ -87,7 +86,7 @@ class Reconciler:
             clock=clock,
             new_id=new_id,
         )
-        self._scales: dict[str, Scale] = {}
+        self._scales = Scales()
         self._awake: set[str] = set()  # revisions that time alone may change
         self._subscribers: set[int] = set()  # routers' connections
         self._replies: list[tuple[int, float, events.Reply, Done]] = []  # (table sequence, deadline, …)
@@ -133,6 +132,7 @@ class Reconciler:
     def _take(self, event: Event, now: float) -> set[str]:
         match event:
             case events.DemandHeard():
+                self.depths.said(event.connection, event.frame.in_flight, self.fleet.revision_of)
                 return self.book.report(event.router_id, event.connection, event.frame, now)
             case events.RouterHeard():
                 self.book.hear(event.router_id, event.connection, now)
@@ -140,6 +140,7 @@ class Reconciler:
                 self._router_joined(event, now)
             case events.RouterLeft():
                 self._subscribers.discard(event.connection)
+                self.depths.leave(event.connection)
                 if self.book.leave(event.router_id, event.connection):
                     self._share_anew()
             case events.NodeJoined():
@@ -176,6 +177,7 @@ class Reconciler:
         self._publish(now)  # to the others, before this one gets everything
         self._send_whole({event.connection}, now)
         self._subscribers.add(event.connection)
+        self.depths.join(event.connection, {replica.revision_id for replica in self.fleet.replicas.values()})
 
     def _share_anew(self) -> None:
         """The number of routers changed, and with it each one's part of every replica's slots."""
@@ -210,6 +212,7 @@ class Reconciler:
         match event.frame:
             case ReplicaReport():
                 self.fleet.observe(node.node_id, event.frame, self._find_revision, now)
+                self.depths.touch(event.frame.revision_id)
             case StandbyReport():
                 self.fleet.nodes.standby(node, event.frame)
             case UsageBatch():
@@ -245,12 +248,16 @@ class Reconciler:
         if self._awaits_nodes and now - self._begun > NODE_GRACE_SECONDS:
             self._awaits_nodes = False
             self.fleet.bury_strangers(now)
+        self.fleet.changed |= self.progress.look(self.fleet.starting(), self.fleet.promised, now)
+        for connection, depths in self.depths.tell(self.fleet.of):
+            self._effects.send(connection, depths)
         nodes = [node for node in self.fleet.nodes.known.values() if node.connection is not None]
         for node in nodes:
             if node.connection is not None and now - node.heard_at > SILENT_NODE_SECONDS:
                 log.warning("an agent has gone silent; connecting anew", action="node_silent", node_id=node.node_id)
                 self._effects.hang_up(node.connection)
                 node.heard_at = now  # its end is on its way
+        self._keep_standbys(now)
         if now - self._alive_at >= ALIVE_SECONDS:
             self._alive_at = now
             for connection in self._subscribers:
@@ -259,6 +266,17 @@ class Reconciler:
                 if node.connection is not None:
                     self._effects.send(node.connection, AgentAlive())
         return changed | self._awake
+
+    def _keep_standbys(self, now: float) -> None:
+        """While every endpoint rests on `staged` and all are at zero, no standby is kept: the next start makes one."""
+        if not self._settled(now) or self._closing_since is not None:
+            return
+        none = self.catalogue.all_staged and not self.fleet.any_live and not any(self.book.wanted())
+        for node in self.fleet.nodes.known.values():
+            if node.connection is not None and (node.standbys_at_most == 0) is not none:
+                node.standbys_at_most = 0 if none else None
+                self.fleet.order(node.node_id, KeepStandbys, at_most=node.standbys_at_most)
+                log.info("standbys to keep", action="keep_standbys", node_id=node.node_id, at_most=node.standbys_at_most)
 
     def _shut_down(self, hastily: bool, now: float) -> set[str]:
         log.info("ending every replica", action="shut_down", replicas=len(self.fleet.replicas), hastily=hastily)
@@ -280,7 +298,7 @@ class Reconciler:
         1. Its bounds: no least number, and no waiting for more, once no route leads to it.
         2. None at all where its endpoint is removed, or all of this is ending.
         3. Else what the scaler says.
-        4. More are started; fewer begin to drain.
+        4. More come up or are started; fewer begin to drain, the last of them to park where that is where it rests.
         """
         found = self.catalogue.find(revision_id)
         if found is None:
@@ -289,57 +307,36 @@ class Reconciler:
             return
         endpoint, revision = found
         routed = endpoint.routes_to(revision_id)
-        bounds = _bounds(revision, routed)  # 1
+        bounds = bounds_of(revision, routed)  # 1
         requests, live = self.book.total(revision_id), self.fleet.live(revision_id)
-        scale = self._remember(revision_id, bounds, requests, live, now)
-        if endpoint.removed or self._closing_since is not None:
+        scale = self._scales.remember(revision_id, bounds, requests, live, now)
+        if live and scale.idle_since == now:
+            self.fleet.look_again_for_room()
+        ends = endpoint.removed or self._closing_since is not None
+        rests = routed and revision.zero == "parked" and not ends
+        if ends:
             wanted = 0  # 2
         else:
             wanted = scaler.decide(bounds, Load(requests, self._whole(now), scale.peaks), live, now)  # 3
         if wanted > live:  # 4
-            self.fleet.grow(endpoint, revision, wanted - live, asked_at, now, lambda: self._spare(now))
+            self.fleet.climbs.grow(endpoint, revision, wanted - live, asked_at, now, lambda: self._spare(now))
         else:
-            self.fleet.enough(revision_id)
+            self.fleet.climbs.enough(revision_id)
             if wanted < live:
-                self.fleet.shrink(revision_id, live - wanted)
+                self.fleet.shrink(revision_id, live - wanted, now=now, park=rests and not wanted)
+        self.fleet.end_resting(revision_id, keep=1 if rests else 0)
         if revision_id in self.fleet.changed or revision_id in self.fleet.troubles or not routed:
             self._forget_trouble(revision_id, now)
             self._tell(endpoint, now)
             self.fleet.changed.discard(revision_id)
         self._rest(revision_id, wanted, bounds, scale, now)
 
-    def _remember(self, revision_id: str, bounds: Bounds, requests: int, live: int, now: float) -> Scale:
-        """What runs and was not started here (a predecessor did) is taken as wanted until now: it has an idle timeout to prove it."""
-        scale = self._scales.get(revision_id)
-        if scale is None:
-            scale = self._scales[revision_id] = Scale(target=live)
-        target = scaler.target(bounds, requests)
-        scale.peaks = scaler.forget(scaler.remember(scale.peaks, scale.target, target, now), bounds, now)
-        scale.target = target
-        if requests:
-            scale.idle_since = None
-        elif scale.idle_since is None:
-            scale.idle_since = now
-            if live:
-                self.fleet.look_again_for_room()
-        return scale
-
     def _whole(self, now: float) -> bool:
         """Is what the routers said all the demand there is?"""
         return self._settled(now) and self.book.whole()
 
     def _spare(self, now: float) -> Iterable[Idle]:
-        """The replicas that others may have the memory of: nobody asks for them, their gate has nothing, and there are more than the least."""
-        for endpoint in self.catalogue:
-            for revision in endpoint.revisions:
-                live = [replica for replica in self.fleet.of(revision.revision_id) if replica.state in ("starting", "ready")]
-                load = Load(self.book.total(revision.revision_id), self._whole(now))
-                count = scaler.spare(_bounds(revision, endpoint.routes_to(revision.revision_id)), load, len(live)) if live else 0
-                idle = [replica for replica in live if not replica.in_flight]
-                scale = self._scales.get(revision.revision_id)
-                since = now if scale is None or scale.idle_since is None else scale.idle_since
-                for replica in idle[:count]:
-                    yield Idle(replica.replica_id, replica.node_id, replica.needs_bytes, since)
+        return spares(self.catalogue, self.book, self.fleet, self._scales, whole=self._whole(now), now=now)
 
     def _forget_trouble(self, revision_id: str, now: float) -> None:
         trouble = self.fleet.troubles.get(revision_id)
@@ -354,9 +351,10 @@ class Reconciler:
             return
         self._awake.discard(revision_id)
         if not live and not scale.target:
-            self._scales.pop(revision_id, None)
+            self._scales.forget(revision_id)
             if not self.fleet.has(revision_id) and self._settled(now):  # before, its node may still report one
                 self.catalogue.forget(revision_id)
+                self.fleet.rungs.forget(revision_id)
 
     # Telling
 
@@ -375,11 +373,10 @@ class Reconciler:
             revision_id = revision.revision_id
             busy = self.fleet.has(revision_id) or (self.book.total(revision_id) > 0 and not endpoint.routes_to(revision_id))
             if busy or endpoint.routes_to(revision_id):
-                expected = self.fleet.expected.seconds(revision_id)
-                trouble = self.fleet.troubles.get(revision_id)
-                row = revision_row(revision, self.fleet.of(revision_id), trouble, expected, routers, now)
+                trouble, step = self.fleet.troubles.get(revision_id), self.progress.shown.get(revision_id)
+                row = revision_row(revision, self.fleet.of(revision_id), trouble, self.fleet.expected, step, routers, now)
                 rows.append(row)
-                at_rest = at_rest and not busy and not row.failure
+                at_rest = at_rest and not busy and not row.failure and not row.phase
         return endpoint_row(endpoint, rows), at_rest
 
     def _publish(self, now: float) -> None:
@@ -398,7 +395,7 @@ class Reconciler:
         acknowledged = self.book.acknowledged()
         if self._closing_since is not None and now - self._closing_since > PARTING_SECONDS:
             acknowledged = NOBODY
-        self.fleet.advance(now=now, acknowledged=acknowledged, settled=self._settled(now))
+        self.fleet.advance(self._find_revision, now=now, acknowledged=acknowledged, settled=self._settled(now))
         if self.fleet.changed:
             self._publish(now)
         if self._replies:
@@ -406,13 +403,3 @@ class Reconciler:
             self._replies = [reply for reply in self._replies if reply not in due]
             for _sequence, _deadline, reply, done in due:
                 reply(done)
-
-
-def _bounds(revision: Revision, routed: bool) -> Bounds:
-    """Of a revision no route leads to: no least number, and no waiting for more."""
-    return Bounds(
-        min_replicas=revision.min_replicas if routed else 0,
-        max_replicas=revision.max_replicas,
-        idle_timeout_seconds=revision.idle_timeout_seconds if routed else 0.0,
-        concurrency=revision.concurrency,
-    )

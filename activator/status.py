@@ -3,14 +3,16 @@
 {"epoch": 3, "routers": 2,
      "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "max_held", "hold_seconds",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
-         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "demand", "failure", "failures", "deaths",
+         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "demand", "failure", "failures", "deaths",
          "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room",
-         "replicas": [{"replica_id", "node_id", "state", "address", "slots", "in_flight", "private_bytes", "kv_cache_bytes",
+         "bad_rungs": [[node_id, "parked" | "standby"]],
+         "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes", "kv_cache_bytes",
            "needs_bytes", "pid", "devices", "age_seconds", "phases": [{"name", "at", "seconds"}]}]}]}],
      "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "budget_bytes",
        "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
 
-`failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row. Bytes are of a node's memory:
+A replica's `rung` is where its last climb began, and `climb` how often it has come up from `parked`. `bad_rungs` gave a wrong answer and
+are passed over for now. `failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row. Bytes are of a node's memory:
 `memory_bytes` all of it, `budget_bytes` what standbys and replicas may have, `committed_bytes` what they need; a revision's
 `needs_bytes` is what its last replica needed, 0 for none measured.
 """
@@ -23,8 +25,10 @@ from typing import Any
 from activator.catalogue import Catalogue, Endpoint, Revision
 from activator.demand import DemandBook
 from activator.fleet import Fleet
-from activator.lifecycle import Replica, Trouble
+from activator.lifecycle import Replica
 from activator.nodes import Node
+from activator.table import start_seconds
+from activator.trouble import Trouble
 
 
 def status(catalogue: Catalogue, book: DemandBook, fleet: Fleet, *, epoch: int, now: float) -> dict[str, Any]:
@@ -67,9 +71,10 @@ def _revision(revision: Revision, book: DemandBook, fleet: Fleet, now: float) ->
         "failures": trouble.failures,
         "deaths": trouble.deaths,
         "retry_in_seconds": round(max(0.0, trouble.retry_at - now), 3),
-        "expected_seconds": fleet.expected.seconds(revision.revision_id),
-        "needs_bytes": fleet.memory.get(revision.revision_id, 0),
+        "expected_seconds": start_seconds(revision, fleet.of(revision.revision_id), fleet.expected),
+        "needs_bytes": fleet.memory.measured.get(revision.revision_id, 0),
         "waits_for_room": revision.revision_id in fleet.promised,
+        "bad_rungs": [list(each) for each in fleet.rungs.bad(revision.revision_id, now)],
         "replicas": [_replica(replica, now) for replica in fleet.of(revision.revision_id)],
     }
 
@@ -79,6 +84,8 @@ def _replica(replica: Replica, now: float) -> dict[str, Any]:
         "replica_id": replica.replica_id,
         "node_id": replica.node_id,
         "state": replica.state,
+        "rung": replica.rung,
+        "climb": replica.climb,
         "address": replica.address,
         "slots": replica.slots,
         "in_flight": replica.in_flight,

@@ -7,16 +7,16 @@ next connection begins with everything. Endpoints at rest cost no cached row; th
 
 from __future__ import annotations
 
-import statistics
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from activator.catalogue import Endpoint, Revision
-from activator.lifecycle import Replica, Trouble
+from activator.expected import Expected
+from activator.lifecycle import Replica
+from activator.progress import Step
+from activator.trouble import Trouble
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
 
 EPOCH_BITS = 32  # sequences per epoch
-PAST_STARTS = 5  # cold starts a revision is judged by
 
 
 class TableBook:
@@ -71,14 +71,21 @@ def replica_row(replica: Replica, routers: int) -> ReplicaRow:
         replica_id=replica.replica_id,
         address=replica.address,
         slots=share(replica.slots, routers),
-        draining=replica.state == "draining",
-        cold_start_id=replica.replica_id,
+        draining=replica.state in ("draining", "parking"),
+        cold_start_id=replica.cold_start_id,
+        rung=replica.rung,
         phases=replica.place + replica.phases,
     )
 
 
 def revision_row(
-    revision: Revision, replicas: Iterable[Replica], trouble: Trouble | None, expected: float, routers: int, now: float
+    revision: Revision,
+    replicas: Iterable[Replica],
+    trouble: Trouble | None,
+    expected: Expected,
+    step: Step | None,
+    routers: int,
+    now: float,
 ) -> RevisionRow:
     """Replicas that are or were ready; a failure only where none is ready, for else what is held will be served."""
     known = list(replicas)
@@ -88,11 +95,23 @@ def revision_row(
         revision_id=revision.revision_id,
         task=revision.task,
         replicas=tuple(replica_row(replica, routers) for replica in known if replica.ready_at is not None),
-        starting=any(replica.state == "starting" for replica in known),
+        starting=any(replica.state == "starting" or replica.wanted_back for replica in known),
+        phase=step.phase if step else None,
+        phase_began_seconds=step.began if step else 0.0,
+        fetched=step.fetched if step else None,
         failure=failure,
         retry_after_seconds=trouble.pause if trouble and failure else 0.0,
-        expected_seconds=expected,
+        expected_seconds=start_seconds(revision, known, expected),
     )
+
+
+def start_seconds(revision: Revision, replicas: Iterable[Replica], expected: Expected) -> float:
+    """How long its start takes that is on its way, or, where none is, the next one: from `parked` where one rests there."""
+    known = list(replicas)
+    starting = min((replica for replica in known if replica.state == "starting"), key=lambda r: r.started_at, default=None)
+    parked = any(replica.state in ("parking", "parked") for replica in known)
+    rung = starting.rung if starting else "parked" if parked else expected.rung(revision.revision_id)
+    return expected.seconds(revision.revision_id, rung, revision.weight_bytes)
 
 
 def endpoint_row(endpoint: Endpoint, revisions: Iterable[RevisionRow]) -> EndpointRow:
@@ -109,18 +128,3 @@ def endpoint_row(endpoint: Endpoint, revisions: Iterable[RevisionRow]) -> Endpoi
         route=endpoint.route,
         revisions=rows,
     )
-
-
-class Expected:
-    """How long a cold start of a revision takes, learned from its last few: their median, in seconds."""
-
-    def __init__(self, past: Mapping[str, Iterable[float]]) -> None:
-        self._past = {revision_id: deque(seconds, PAST_STARTS) for revision_id, seconds in past.items()}
-
-    def learn(self, revision_id: str, seconds: float) -> None:
-        self._past.setdefault(revision_id, deque(maxlen=PAST_STARTS)).append(seconds)
-
-    def seconds(self, revision_id: str) -> float:
-        """0 when none was seen."""
-        past = self._past.get(revision_id)
-        return round(statistics.median(past), 3) if past else 0.0

@@ -2,7 +2,8 @@
 
 A router connects, sends `RouterHello`, gets a whole `Table` and from then on deltas; it sends `Demand` the moment a
 request has to wait, then whenever the number changes (at most every 0.1 s), and once a second in any case. Demand is
-absolute: held + in flight now, per revision. Frames carry (epoch, sequence); a router refuses lower ones.
+absolute: held + in flight now, per revision. Frames carry (epoch, sequence); a router refuses lower ones. What others have in
+a replica is no part of the table, for it changes with every request: `Depths` tells it, gathered, to those it makes a difference to.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pilotlight.frames import Frame
-from runtime.wire import Phase, Task
+from runtime.wire import Phase, PhaseName, Rung, Task, Zero
 
 # Activator → router
 
@@ -24,8 +25,9 @@ class ReplicaRow(Frame):
     address: str
     slots: int  # this router worker's share of the gate's slots, at least 1
     draining: bool = False
-    cold_start_id: str = ""
-    phases: tuple[Phase, ...] = ()  # of its start; the router adds hold and first_token
+    cold_start_id: str = ""  # of its last start: a replica that was parked has several
+    rung: Rung | None = None  # where that began
+    phases: tuple[Phase, ...] = ()  # of that start; the router adds hold and first_token
 
 
 class RevisionRow(Frame):
@@ -33,9 +35,12 @@ class RevisionRow(Frame):
     task: Task
     replicas: tuple[ReplicaRow, ...] = ()
     starting: bool = False
+    phase: PhaseName | None = None  # of the start that is on its way, once it has lasted a second
+    phase_began_seconds: float = 0.0  # how long that start had lasted when the phase began
+    fetched: float | None = None  # of a fetch: the part that is done, 0 to 1
     failure: str = ""  # set: no start can succeed for now; what is held fails with it
     retry_after_seconds: float = 0.0
-    expected_seconds: float = 0.0  # of a cold start, learned from past ones; 0 when none was seen
+    expected_seconds: float = 0.0  # of the cold start that is on its way, or of the next one, learned from past ones
 
 
 class EndpointRow(Frame):
@@ -61,6 +66,14 @@ class Table(Frame):
     removed: tuple[str, ...] = ()
 
 
+class Depths(Frame):
+    """Requests that replicas have from others than this router, by replica id: what has changed since the connection began."""
+
+    kind: Literal["depths"] = "depths"
+    others: dict[str, int]
+    routers: int  # connected, this one counted
+
+
 class Alive(Frame):
     kind: Literal["alive"] = "alive"
 
@@ -81,6 +94,7 @@ class Demand(Frame):
     sequence: int
     requests: dict[str, int]
     table_sequence: int  # the highest table this router has applied: the acknowledgement a drain waits for
+    in_flight: dict[str, int] = {}  # by replica id, where a revision has several replicas: what of their depth is this router's own
 
 
 # Admin → activator: one command a connection, one `Done` back
@@ -103,6 +117,7 @@ class Deploy(Frame):
     hold_seconds: float = 300.0
     max_held: int = 1000
     weight_bytes: int = 0  # of the snapshot's safetensors, for the first estimate of its memory; 0: not known
+    zero: Zero = "standby"  # where it rests without a call
 
 
 class Remove(Frame):
@@ -125,4 +140,4 @@ class Done(Frame):
 
 
 ToActivator = Annotated[RouterHello | Demand | Deploy | Remove | Status | Alive, Field(discriminator="kind")]
-FromActivator = Annotated[Table | Done | Alive, Field(discriminator="kind")]
+FromActivator = Annotated[Table | Depths | Done | Alive, Field(discriminator="kind")]

@@ -52,6 +52,7 @@ async def _add_revision(connection: Connection, revision: Revision) -> None:
         revision.slots,
         revision.target_concurrency,
         revision.weight_bytes,
+        revision.zero,
     )
 
 

@@ -17,7 +17,7 @@ WHERE CASE WHEN $1::text IS NOT NULL THEN e.name = $1
 -- name: revisions
 -- Of the endpoints given: the newest revision, those in the route, and those with replicas that are not stopped.
 SELECT v.revision_id, v.endpoint_id, v.org_id, v.number, v.digest, v.task, v.engine_args::text AS engine_args,
-       v.min_replicas, v.max_replicas, v.idle_timeout_seconds, v.slots, v.target_concurrency, v.weight_bytes
+       v.min_replicas, v.max_replicas, v.idle_timeout_seconds, v.slots, v.target_concurrency, v.weight_bytes, v.zero
 FROM revisions v JOIN endpoints e USING (endpoint_id)
 WHERE v.endpoint_id = ANY($1::text[])
   AND (v.number = (SELECT max(number) FROM revisions n WHERE n.endpoint_id = v.endpoint_id)
@@ -35,5 +35,5 @@ SET max_held = excluded.max_held, hold_seconds = excluded.hold_seconds, route = 
 -- name: add_revision
 -- Immutable: there is no statement that changes one.
 INSERT INTO revisions (revision_id, org_id, endpoint_id, number, digest, task, engine_args,
-                       min_replicas, max_replicas, idle_timeout_seconds, slots, target_concurrency, weight_bytes)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13)
+                       min_replicas, max_replicas, idle_timeout_seconds, slots, target_concurrency, weight_bytes, zero)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14)

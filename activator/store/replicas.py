@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,20 +62,14 @@ async def load_alive(connection: Connection, now: float) -> list[Replica]:
     return [_replica(row, now) for row in await connection.fetch(SQL["alive"])]
 
 
-async def cold_starts(connection: Connection, last: int) -> dict[str, Sequence[float]]:
-    """Seconds of the `last` cold starts of each revision, oldest first."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in await connection.fetch(SQL["cold_starts"], last):
-        found[row["revision_id"]].append(row["seconds"])
-    return dict(found)
-
-
 async def memory(connection: Connection) -> dict[str, int]:
     """Bytes that the newest measured replica of each revision took."""
     return {row["revision_id"]: row["memory_bytes"] for row in await connection.fetch(SQL["memory"])}
 
 
 def _replica(row: Any, now: float) -> Replica:
+    """`started_at` and `ready_at` are of its first climb: of one that is parked, or comes up again, they say nothing."""
+    again = row["state"] == "parked" or (row["state"] == "starting" and row["ready_age"] is not None)
     phases = [Phase(**phase) for phase in json.loads(row["phases"])]
     return Replica(
         replica_id=row["replica_id"],
@@ -86,9 +78,11 @@ def _replica(row: Any, now: float) -> Replica:
         node_id=row["node_id"],
         state=row["state"],
         slots=row["slots"],
+        weight_bytes=row["weight_bytes"],
         address=row["address"],
         place=tuple(phase for phase in phases if phase.name == "place"),
         phases=tuple(phase for phase in phases if phase.name != "place"),
-        started_at=now - row["started_age"],
-        ready_at=None if row["ready_age"] is None else now - row["ready_age"],
+        started_at=now if again else now - row["started_age"],
+        ready_at=None if again or row["ready_age"] is None else now - row["ready_age"],
+        parked_at=now if row["state"] == "parked" else None,
     )

@@ -1,4 +1,4 @@
--- Replicas: one row each, kept after its end as the record of its cold start.
+-- Replicas: one row each, kept after its end.
 
 -- name: put_replica
 -- The row as the activator sees the replica now. Ages in seconds, not moments: only durations travel between hosts.
@@ -14,18 +14,9 @@ WHERE replicas.state <> 'stopped'
 
 -- name: alive
 -- Replicas that were not stopped when the last activator wrote. Ages in seconds.
-SELECT r.replica_id, r.org_id, r.revision_id, r.node_id, r.state, v.slots, r.address, r.phases::text AS phases,
+SELECT r.replica_id, r.org_id, r.revision_id, r.node_id, r.state, v.slots, v.weight_bytes, r.address, r.phases::text AS phases,
        extract(epoch FROM now() - r.started_at)::float8 AS started_age, extract(epoch FROM now() - r.ready_at)::float8 AS ready_age
 FROM replicas r JOIN revisions v USING (revision_id) WHERE r.state <> 'stopped'
-
--- name: cold_starts
--- Seconds from start to ready of the last few replicas of each revision, oldest first. $1: how many.
-SELECT revision_id, seconds
-FROM (SELECT revision_id, started_at, extract(epoch FROM ready_at - started_at)::float8 AS seconds,
-             row_number() OVER (PARTITION BY revision_id ORDER BY started_at DESC) AS nth
-      FROM replicas WHERE ready_at IS NOT NULL AND started_at > now() - interval '30 days') last
-WHERE nth <= $1
-ORDER BY revision_id, started_at
 
 -- name: memory
 -- What the newest measured replica of each revision took, in bytes.

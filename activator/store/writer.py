@@ -1,8 +1,8 @@
 """The queue between the reconciler and Postgres: in order, and never waited for.
 
-With Postgres away it keeps what it was given and goes on trying: a replica's row is kept in its newest form only, and
-usage up to a bound, beyond which it is left with the agent, that keeps it anyway. A row Postgres refuses is logged and
-dropped; the next report of that replica, or its end, writes it again.
+With Postgres away it keeps what it was given and goes on trying: a replica's row is kept in its newest form only, cold
+starts up to a bound, and usage up to a bound beyond which it is left with the agent, that keeps it anyway. A row Postgres
+refuses is logged and dropped; the next report of that replica, or its end, writes it again.
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from activator.store import journal, replicas
+from activator.store import cold_starts, events, journal, replicas
+from activator.store.cold_starts import ColdStart
 from activator.store.connection import FAILED, REFUSED, Connection, Pool
+from activator.store.events import EventRecord
 from activator.store.replicas import ReplicaRecord
 from runtime.wire import UsageEntry
 
 log = structlog.get_logger()
 
 MOST_USAGE = 100_000  # entries waiting; about 30 MB
-MOST_ROWS = 100_000  # replicas waiting
+MOST_ROWS = 100_000  # replicas and cold starts waiting
 RETRY_SECONDS = 0.5
 STATEMENT_SECONDS = 30.0
 
 Usage = tuple[Sequence[UsageEntry], Callable[[], None]]
+Item = ReplicaRecord | ColdStart | EventRecord | Usage
 
 
 class Writer:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._waiting: OrderedDict[str | int, ReplicaRecord | Usage] = OrderedDict()
+        self._waiting: OrderedDict[str | int | tuple[str, str], Item] = OrderedDict()
         self._entries = 0
         self._numbers = 0
         self._more = asyncio.Event()
@@ -42,10 +45,16 @@ class Writer:
 
     def replica(self, record: ReplicaRecord) -> None:
         """Write this row, in place of what waits of the same replica."""
-        if len(self._waiting) >= MOST_ROWS and record.replica_id not in self._waiting:
-            log.error("too many rows wait for Postgres; one is lost", action="row_lost", replica_id=record.replica_id)
-            return
-        self._put(record.replica_id, record)
+        self._put_row(record.replica_id, record)
+
+    def cold_start(self, record: ColdStart) -> None:
+        """Write this row, once."""
+        self._put_row(("cold start", record.cold_start_id), record)
+
+    def event(self, record: EventRecord) -> None:
+        """Write this row, once."""
+        self._numbers += 1
+        self._put_row(("event", str(self._numbers)), record)
 
     def usage(self, entries: Sequence[UsageEntry], stored: Callable[[], None]) -> bool:
         """Write these, then call `stored`. False when too many wait already."""
@@ -70,7 +79,7 @@ class Writer:
             await self._more.wait()
             key, item = self._waiting.popitem(last=False)
             if await self._written(item):
-                if not isinstance(item, ReplicaRecord):
+                if isinstance(item, tuple):
                     self._entries -= len(item[0])
                     item[1]()
             elif key not in self._waiting:
@@ -79,7 +88,13 @@ class Writer:
             if not self._waiting:
                 self._emptied()
 
-    def _put(self, key: str | int, item: ReplicaRecord | Usage) -> None:
+    def _put_row(self, key: str | tuple[str, str], record: ReplicaRecord | ColdStart | EventRecord) -> None:
+        if len(self._waiting) >= MOST_ROWS and key not in self._waiting:
+            log.error("too many rows wait for Postgres; one is lost", action="row_lost", replica_id=record.replica_id)
+            return
+        self._put(key, record)
+
+    def _put(self, key: str | int | tuple[str, str], item: Item) -> None:
         self._waiting[key] = item
         self._more.set()
         self._idle.clear()
@@ -91,13 +106,13 @@ class Writer:
         for call in calls:
             call()
 
-    async def _written(self, item: ReplicaRecord | Usage) -> bool:
+    async def _written(self, item: Item) -> bool:
         """False when Postgres is away, after a pause."""
         try:
             async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection, asyncio.timeout(STATEMENT_SECONDS):
                 await self._write(connection, item)
         except FAILED as error:
-            if isinstance(error, REFUSED) and isinstance(item, ReplicaRecord):
+            if isinstance(error, REFUSED) and not isinstance(item, tuple):
                 log.error("Postgres refused a row", action="row_refused", replica_id=item.replica_id, error=str(error))
                 return True
             log.warning("Postgres is away; rows wait", action="postgres_away", waiting=len(self._waiting) + 1, error=str(error))
@@ -105,8 +120,12 @@ class Writer:
             return False
         return True
 
-    async def _write(self, connection: Connection, item: ReplicaRecord | Usage) -> None:
+    async def _write(self, connection: Connection, item: Item) -> None:
         if isinstance(item, ReplicaRecord):
             await replicas.put(connection, item, time.monotonic())
+        elif isinstance(item, ColdStart):
+            await cold_starts.add(connection, item, time.monotonic())
+        elif isinstance(item, EventRecord):
+            await events.add(connection, item, time.monotonic())
         else:
             await journal.add(connection, item[0])

@@ -38,7 +38,8 @@ def test_the_same_again_is_the_same_revision() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"slots": 9}, {"digest": "sha256:" + "1" * 64}, {"engine_args": {"x": 2}}, {"min_replicas": 1}, {"task": "embed"}]
+    "change",
+    [{"slots": 9}, {"digest": "sha256:" + "1" * 64}, {"engine_args": {"x": 2}}, {"min_replicas": 1}, {"task": "embed"}, {"zero": "parked"}],
 )
 def test_any_other_configuration_is_the_next_revision(change: dict[str, Any]) -> None:
     first = plan(frame()).endpoint

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from activator import lifecycle
-from activator.lifecycle import Backoff, Event, Patience, Replica, Step, Trouble, next_step
+from activator import trouble as trouble_of
+from activator.lifecycle import Event, Patience, Replica, Step, next_step
+from activator.trouble import Backoff, Trouble
 from tests.fakes_activator import report
 
 PATIENCE = Patience(start_deadline=300.0, drain=30.0)
@@ -21,6 +23,9 @@ def replica(**given: Any) -> Replica:
 
 READY: dict[str, Any] = {"state": "ready", "ready_at": 1.0}
 DRAINING: dict[str, Any] = {"state": "draining", "ready_at": 1.0}
+PARKING: dict[str, Any] = {"state": "parking", "ready_at": 1.0}
+PARKED: dict[str, Any] = {"state": "parked", "parked_at": 1.0}
+CLIMBING: dict[str, Any] = {"state": "starting", "rung": "parked", "climb": 1}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,12 @@ DRAINING: dict[str, Any] = {"state": "draining", "ready_at": 1.0}
         (DRAINING | {"drain_after": 5, "drain_sent": 1.0}, 41.1, 5, True, Step.STOP, "the agent should have ended it"),
         (DRAINING | {"stop_sent": 1.0}, 11.0, 5, True, Step.WAIT, "the agent is ending it"),
         (DRAINING | {"stop_sent": 1.0}, 11.1, 5, True, Step.STOP, "say it again"),
+        (PARKING, 1.0, 9, True, Step.WAIT, "no table says that it parks"),
+        (PARKING | {"drain_after": 5}, 1.0, 4, True, Step.WAIT, "a router may still send to it"),
+        (PARKING | {"drain_after": 5}, 1.0, 5, True, Step.PARK, "every router knows"),
+        (PARKING | {"drain_after": 5, "park_sent": 1.0}, 41.1, 5, True, Step.STOP, "the agent should have ended it"),
+        (PARKED, 9e9, 9, True, Step.WAIT, "it rests"),
+        ({"rung": "parked", "climb": 1}, 30.1, 0, True, Step.GIVE_UP, "the next rung down is sooner than this"),
     ],
 )
 def test_next_step(given: dict[str, Any], now: float, acknowledged: float, settled: bool, step: Step, why: str) -> None:
@@ -58,6 +69,21 @@ def test_next_step(given: dict[str, Any], now: float, acknowledged: float, settl
         (DRAINING, report("r1", "stopped", failed=True), Event.ENDED, "stopped"),
         ({"state": "draining"}, report("r1", "ready"), Event.NOTHING, "draining"),
         ({"stop_sent": 1.0}, report("r1", "stopped"), Event.ENDED, "stopped"),
+        (PARKING, report("r1", "ready"), Event.NOTHING, "parking"),
+        (PARKING, report("r1", "parked"), Event.PARKED, "parked"),
+        (PARKING, report("r1", "stopped", failed=True), Event.ENDED, "stopped"),
+        (PARKED, report("r1", "parked"), Event.NOTHING, "parked"),
+        (PARKED, report("r1", "starting", climb=1, rung="parked"), Event.NOTHING, "starting"),
+        (PARKED, report("r1", "ready", climb=1, rung="parked"), Event.READY, "ready"),
+        (PARKED, report("r1", "stopped", failed=True), Event.ENDED, "stopped"),
+        (DRAINING, report("r1", "parked"), Event.NOTHING, "draining"),
+        (READY, report("r1", "parking"), Event.NOTHING, "parking"),
+        (CLIMBING, report("r1", "ready"), Event.NOTHING, "starting"),
+        (CLIMBING, report("r1", "parked"), Event.NOTHING, "starting"),
+        (CLIMBING, report("r1", "ready", climb=1), Event.READY, "ready"),
+        (CLIMBING, report("r1", "stopped", climb=1, failed=True), Event.FELL, "stopped"),
+        (CLIMBING, report("r1", "stopped", climb=1, failed=True, mismatch=True), Event.MISMATCHED, "stopped"),
+        ({}, report("r1", "stopped", failed=True, mismatch=True), Event.MISMATCHED, "stopped"),
     ],
 )
 def test_observe(given: dict[str, Any], said: Any, event: Event, state: str) -> None:
@@ -75,7 +101,7 @@ def test_what_its_node_lost_is_nobodys_fault() -> None:
 def test_starts_that_fail_wait_longer_each_time_and_say_why() -> None:
     trouble, now, pauses = Trouble(), 0.0, []
     for _ in range(9):
-        trouble = lifecycle.start_failed(trouble, "no \0memory", started_at=now, now=now, backoff=BACKOFF)
+        trouble = trouble_of.start_failed(trouble, "no \0memory", started_at=now, now=now, backoff=BACKOFF)
         pauses.append(trouble.pause)
         often = f" ({trouble.failures} starts in a row have failed)" if trouble.failures >= 5 else ""
         assert trouble.shown(now) == f"no memory{often}" and not trouble.may_start(now)
@@ -84,29 +110,29 @@ def test_starts_that_fail_wait_longer_each_time_and_say_why() -> None:
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
     assert not trouble.is_over(now + 300.0, BACKOFF) and trouble.is_over(now + 300.1, BACKOFF)
     assert trouble.last == "no memory", "for operators it stays"
-    assert (lifecycle.became_ready(trouble).failures, lifecycle.became_ready(trouble).last) == (0, "")
+    assert (trouble_of.became_ready(trouble).failures, trouble_of.became_ready(trouble).last) == (0, "")
 
 
 def test_starts_that_fail_together_count_once() -> None:
-    first = lifecycle.start_failed(Trouble(), "one", started_at=1.0, now=5.0, backoff=BACKOFF)
-    second = lifecycle.start_failed(first, "two", started_at=1.0, now=5.1, backoff=BACKOFF)
+    first = trouble_of.start_failed(Trouble(), "one", started_at=1.0, now=5.0, backoff=BACKOFF)
+    second = trouble_of.start_failed(first, "two", started_at=1.0, now=5.1, backoff=BACKOFF)
     assert (second.failures, second.retry_at, second.reason) == (1, 5.5, "two")
 
 
 def test_the_first_death_is_replaced_at_once_and_the_next_after_a_pause() -> None:
     trouble, now, pauses = Trouble(), 0.0, []
     for _ in range(4):
-        trouble = lifecycle.died(trouble, started_at=now, lived=1.0, now=now, backoff=BACKOFF, reason="killed")
-        trouble = lifecycle.became_ready(trouble)
+        trouble = trouble_of.died(trouble, started_at=now, lived=1.0, now=now, backoff=BACKOFF, reason="killed")
+        trouble = trouble_of.became_ready(trouble)
         assert trouble.shown(now) == "", "nobody held fails for it"
         assert trouble.last == "killed", "but operators see it"
         pauses.append(trouble.pause)
         now += 100.0
     assert pauses == [0.0, 0.5, 1.0, 2.0]
-    steady = lifecycle.died(trouble, started_at=now, lived=31.0, now=now, backoff=BACKOFF)
+    steady = trouble_of.died(trouble, started_at=now, lived=31.0, now=now, backoff=BACKOFF)
     assert (steady.deaths, steady.pause) == (1, 0.0)
 
 
 def test_those_that_die_together_count_once() -> None:
-    first = lifecycle.died(Trouble(), started_at=1.0, lived=1.0, now=5.0, backoff=BACKOFF)
-    assert lifecycle.died(first, started_at=2.0, lived=1.0, now=5.0, backoff=BACKOFF) == first
+    first = trouble_of.died(Trouble(), started_at=1.0, lived=1.0, now=5.0, backoff=BACKOFF)
+    assert trouble_of.died(first, started_at=2.0, lived=1.0, now=5.0, backoff=BACKOFF) == first

@@ -40,6 +40,10 @@ def idle(replica_id: str, gib: int, since: float, node_id: str = "a") -> Idle:
     return Idle(replica_id, node_id, gib * GIB, since)
 
 
+def parked(replica_id: str, gib: int, climb_seconds: float, since: float = 9.0) -> Idle:
+    return Idle(replica_id, "a", gib * GIB, since, parked=True, climb_seconds=climb_seconds)
+
+
 def measured(gib: int) -> Needs:
     return Needs(measured_bytes=gib * GIB)
 
@@ -99,6 +103,10 @@ def test_refuses_with_a_reason(nodes: list[NodeView], needs: Needs, waits: bool,
         ([node("a", committed=8)], [idle("r1", 0, 1.0), idle("r2", 1, 2.0)], 1, ("a", ("r2",)), "one that frees nothing stays"),
         ([node("a", committed=8)], [idle("r1", 1, 1.0), idle("r2", 1, 2.0)], 3, None, "all of them would not do: none is touched"),
         ([node("a", committed=8), node("b", committed=8)], [idle("r1", 2, 9.0, "b")], 2, ("b", ("r1",)), "on the node where it is"),
+        ([node("a", committed=8)], [idle("r1", 2, 1.0), parked("r2", 2, 5.0)], 1, ("a", ("r2",)), "a parked one before one that serves"),
+        ([node("a", committed=8)], [parked("r1", 2, 5.0, 1.0), parked("r2", 2, 1.0)], 1, ("a", ("r2",)), "the cheapest to climb again"),
+        ([node("a", committed=8)], [parked("r1", 2, 1.0, 8.0), parked("r2", 2, 1.0, 7.0)], 1, ("a", ("r2",)), "the longest parked"),
+        ([node("a", committed=8)], [idle("r1", 4, 1.0), parked("r2", 1, 1.0)], 3, ("a", ("r1",)), "one that would not do stays"),
         ([node("a", committed=8, connected=False)], [idle("r1", 8, 1.0)], 1, None, "not on a node that is away"),
     ],
 )

@@ -121,7 +121,10 @@ async def test_an_entry_that_is_refused_does_not_stop_its_batch(writer: Writer, 
     assert ("notify", ()) in postgres.done
 
 
-async def test_too_much_usage_is_left_with_the_agent_and_asked_for_again(writer: Writer, postgres: FakePostgres) -> None:
+async def test_too_much_usage_is_left_with_the_agent_and_asked_for_again(
+    writer: Writer, postgres: FakePostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_USAGE", 1000)
     links, stream = Links(), Stream()
     effects = RealEffects(links, writer, lambda above: None)
     connection = links.open(cast(Any, stream))

@@ -1,0 +1,73 @@
+"""How deep replicas are in requests of other routers, told to each router that has a choice. Steps 5 and 10. Pure.
+
+A router knows its own requests to the digit; of the rest it can only hear. What others have in a replica is what the replica
+reports less what this router said is its own, both a tenth of a second old, so it may be wrong for a moment; both are
+absolute and told again, so it comes right when things stand still. It decides only an order: no number told here ever
+makes a free slot vanish. Told on a tick, what has changed, and only where it can matter: revisions with two replicas and more
+that serve, while two routers and more are connected.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from activator.lifecycle import Replica
+from activator.wire import Depths
+
+Of = Callable[[str], Iterable[Replica]]  # the replicas of a revision
+
+
+class DepthBook:
+    """By connection: what each router said is its own, and, by revision too, what it was told of others."""
+
+    def __init__(self) -> None:
+        self._own: dict[int, dict[str, int]] = {}
+        self._told: dict[int, dict[str, dict[str, int]]] = {}
+        self._touched: set[str] = set()  # revisions
+
+    def join(self, connection: int, revisions: Iterable[str]) -> None:
+        """A router connected: it knows nothing. `revisions`: those that have replicas."""
+        self._own[connection], self._told[connection] = {}, {}
+        self._touched.update(revisions)
+
+    def leave(self, connection: int) -> None:
+        self._own.pop(connection, None)
+        self._told.pop(connection, None)
+        if len(self._own) == 1:
+            self._touched.update(*self._told.values())  # the one that is left is alone now
+
+    def said(self, connection: int, own: dict[str, int], revision_of: Callable[[str], str | None]) -> None:
+        """A router's own requests, by replica."""
+        before = self._own.get(connection)
+        if before is None or before == own:
+            return
+        self._own[connection] = own
+        changed = [replica_id for replica_id in before.keys() | own.keys() if before.get(replica_id) != own.get(replica_id)]
+        self._touched.update(revision for replica_id in changed if (revision := revision_of(replica_id)))
+
+    def touch(self, revision_id: str) -> None:
+        """A replica of it has another depth, or came or went."""
+        self._touched.add(revision_id)
+
+    def tell(self, of: Of) -> Iterator[tuple[int, Depths]]:
+        """(connection, frame) for every router that has something to hear."""
+        touched, self._touched = self._touched, set()
+        news: dict[int, dict[str, int]] = defaultdict(dict)
+        for revision_id in touched:
+            serving = [replica for replica in of(revision_id) if replica.state == "ready"]
+            for connection, own in self._own.items():
+                before = self._told[connection].pop(revision_id, {})
+                now = _others(serving, own) if len(serving) > 1 and len(self._own) > 1 else {}
+                if now:
+                    self._told[connection][revision_id] = now
+                news[connection] |= {r: now.get(r, 0) for r in before.keys() | now.keys() if before.get(r) != now.get(r)}
+        for connection, others in news.items():
+            if others:
+                yield connection, Depths(others=others, routers=len(self._own))
+
+
+def _others(serving: list[Replica], own: dict[str, int]) -> dict[str, int]:
+    """Requests of others by replica, where there are any."""
+    found = {replica.replica_id: replica.in_flight - own.get(replica.replica_id, 0) for replica in serving}
+    return {replica_id: count for replica_id, count in found.items() if count > 0}

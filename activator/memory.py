@@ -1,0 +1,71 @@
+"""What replicas need of their nodes' memory: estimated, then measured, and remembered by revision. Steps 6 and 7.
+
+A parked replica counts what it holds while it is parked, and is told nothing of what a serving one of its revision takes; the other
+way round too, for a start must find room for all of it. Rooms are promised to starts that wait for somebody's end, so that nobody
+who comes later takes the bytes they wait for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+
+from activator.catalogue import Revision
+from activator.lifecycle import Replica
+from activator.nodes import Nodes
+from activator.placement import Needs, NodeView, Room, needs_of
+from runtime.wire import NodeReport
+
+Find = Callable[[str], Revision | None]
+
+
+class Memory:
+    def __init__(self, nodes: Nodes, measured: Mapping[str, int]) -> None:
+        self._nodes = nodes
+        self.measured = dict(measured)  # what the last serving replica of a revision needed, in bytes
+        self._like: dict[Hashable, int] = {}  # the same, for other revisions that run just so
+        self.promised: dict[str, Room] = {}  # revisions whose next start waits for room
+
+    def needs(self, revision: Revision) -> Needs:
+        """Of a replica of this revision that serves."""
+        measured = self.measured.get(revision.revision_id) or self._like.get(revision.engine, 0)
+        return needs_of(revision.engine_args, measured_bytes=measured, weight_bytes=revision.weight_bytes)
+
+    def on(self, node_id: str, revision: Revision) -> int:
+        """The same, in bytes of this node's memory."""
+        return self.needs(revision).on(self._nodes.known[node_id].environment.device)
+
+    def weigh(self, replica: Replica, revision: Revision | None) -> None:
+        """What was measured takes the place of what was estimated."""
+        if not replica.memory_bytes:
+            return
+        self.take(replica, replica.memory_bytes)
+        if replica.state != "parked":
+            self.measured[replica.revision_id] = replica.memory_bytes
+            if revision:
+                self._like[revision.engine] = replica.memory_bytes
+
+    def take(self, replica: Replica, nbytes: int) -> None:
+        """It needs so much from now on."""
+        self._nodes.commit(replica.node_id, nbytes - replica.needs_bytes)
+        replica.needs_bytes = nbytes
+
+    def count(self, report: NodeReport, replicas: Iterable[Replica], find: Find) -> None:
+        """What a node's replicas need, those included that were known before it was: they came from Postgres, without a figure."""
+        here = [replica for replica in replicas if replica.node_id == report.node_id]
+        for replica in here:
+            if not replica.needs_bytes and (revision := find(replica.revision_id)):
+                replica.needs_bytes = self.needs(revision).on(report.environment.device)
+        self._nodes.known[report.node_id].replica_bytes = sum(replica.needs_bytes for replica in here)
+
+    def views(self, ending: Iterable[Replica]) -> list[NodeView]:
+        """The nodes as placement sees them, while these replicas are about to go."""
+        draining = _sums((replica.node_id, replica.needs_bytes) for replica in ending)
+        return self._nodes.views(draining=draining, promised=_sums((room.node_id, room.nbytes) for room in self.promised.values()))
+
+
+def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for key, number in pairs:
+        sums[key] += number
+    return sums

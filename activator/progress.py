@@ -1,0 +1,64 @@
+"""Where a start that lasts has got to, for those who wait for it. Steps 6 and 10. Pure: time is an argument.
+
+A start that is over within a second is told of once, when it is ready: each change of a row goes to every router, and quick
+starts have better use for those milliseconds. Of longer ones the routers hear each phase as it begins, looked for on a tick.
+Only durations are told, for routers have clocks of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from activator.lifecycle import Replica
+from runtime.wire import PhaseName
+
+SLOW_SECONDS = 1.0
+PHASES: tuple[PhaseName, ...] = ("place", "fetch", "spawn", "load", "init", "canary")
+PARKED_PHASES: tuple[PhaseName, ...] = ("place", "spawn", "init", "canary")
+
+
+class Step(NamedTuple):
+    """The phase a start is in, how long the start had lasted when it began, in seconds, and how much of a fetch is done, 0 to 1."""
+
+    phase: PhaseName
+    began: float
+    fetched: float | None = None
+
+
+WAITING = Step("place", 0.0)  # for room, or for a node
+
+
+def step_of(replica: Replica) -> Step:
+    """The first phase that is not finished: a fetch may go on while what has come is loaded. Phases add up, so no clock is asked."""
+    done = replica.place + replica.phases
+    finished = {phase.name for phase in done}
+    order = PARKED_PHASES if replica.rung == "parked" else PHASES
+    phase = next((name for name in order if name not in finished), order[-1])
+    fetched = round(replica.fetched, 2) if phase == "fetch" and replica.fetched is not None else None
+    return Step(phase, round(sum(phase.seconds for phase in done), 3), fetched)
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the routers are to know of each revision whose start lasts."""
+
+    shown: dict[str, Step] = field(default_factory=dict)
+
+    def look(self, starting: Iterable[Replica], waiting: Iterable[str], now: float) -> set[str]:
+        """Take stock; `waiting`: revisions that have no room yet. Returns the revisions of which there is news.
+
+        Where several replicas of a revision start, the one that began first is told of: it will be ready first.
+        """
+        found: dict[str, tuple[float, Step]] = {}
+        for replica in starting:
+            if now - replica.started_at < SLOW_SECONDS:
+                continue
+            before = found.get(replica.revision_id)
+            if before is None or replica.started_at < before[0]:
+                found[replica.revision_id] = (replica.started_at, step_of(replica))
+        steps = dict.fromkeys(waiting, WAITING) | {revision_id: step for revision_id, (_, step) in found.items()}
+        changed = {revision_id for revision_id in steps.keys() | self.shown.keys() if steps.get(revision_id) != self.shown.get(revision_id)}
+        self.shown = steps
+        return changed

@@ -1,0 +1,50 @@
+"""Rungs that gave a wrong answer: not stepped on again for a while, by this revision, on that node. Step 6. Pure.
+
+    parked → standby, with baked copies → plain: a fresh standby, bytes verified anew, vLLM's own loader → failure
+
+A replica that answers its canary otherwise than recorded never serves. Whatever made it wrong may still be there: memory of the
+parked process or of the standby it was forked from, the baked copy, the stamp that says the bytes were verified. So the next one is
+started from the next rung down, which trusts less, while the same callers stay held; below the last there is nothing left to trust.
+A plain start that succeeds has made the standby anew, the copies removed and the bytes verified, so that `standby` is good again;
+`parked` is after `BAD_SECONDS`. The canary stands before every climb in any case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+BAD_SECONDS = 3600.0
+
+Step = Literal["parked", "standby", "plain"]
+LADDER: tuple[Step, ...] = ("parked", "standby", "plain")
+
+
+@dataclass(slots=True)
+class Rungs:
+    _bad: dict[tuple[str, str], dict[Step, float]] = field(default_factory=dict)  # (revision, node) → rung → monotonic seconds of its end
+
+    def mark(self, revision_id: str, node_id: str, step: Step, now: float) -> Step | None:
+        """It gave a wrong answer. Returns the next one down that is to be tried; None: there is none."""
+        if step == LADDER[-1]:
+            return None
+        self._bad.setdefault((revision_id, node_id), {})[step] = now + BAD_SECONDS
+        return next(lower for lower in LADDER[LADDER.index(step) + 1 :] if self.good(revision_id, node_id, lower, now))
+
+    def made_anew(self, revision_id: str, node_id: str) -> None:
+        """A plain start has succeeded."""
+        self._bad.get((revision_id, node_id), {}).pop("standby", None)
+
+    def good(self, revision_id: str, node_id: str, step: Step, now: float) -> bool:
+        return now >= self._bad.get((revision_id, node_id), {}).get(step, now)
+
+    def bad(self, revision_id: str, now: float) -> list[tuple[str, Step]]:
+        """(node, rung) of those that are not stepped on now."""
+        return [
+            (node, step) for (of, node), steps in self._bad.items() if of == revision_id for step, until in steps.items() if now < until
+        ]
+
+    def forget(self, revision_id: str) -> None:
+        """It is served no more."""
+        for key in [key for key in self._bad if key[0] == revision_id]:
+            del self._bad[key]

@@ -1,0 +1,87 @@
+"""What a revision learns from starts that fail and replicas that die. Step 6. Pure: time is an argument.
+
+A replica that cannot start must neither be tried in a tight circle nor hold its callers: failures back off, and until the pause is
+over the routers hear the reason. A replica that dies is no reason to fail a caller: the first is replaced at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+MANY_FAILURES = 5  # starts that failed in a row, from which on callers are told of how many
+LONGEST_REASON = 2000  # characters of an engine's reason that travel to routers and callers
+
+
+def printable(reason: str) -> str:
+    """An engine's words, as far as Postgres and a status line can take them."""
+    return reason.replace("\0", "")[:LONGEST_REASON]
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Pauses between starts that fail, in seconds: `first`, doubling, never more than `most`."""
+
+    first: float
+    most: float
+
+    def pause(self, failures: int) -> float:
+        """After so many failures in a row (1 or more)."""
+        return min(self.most, self.first * 2.0 ** min(failures - 1, 60))
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What a revision has learned from starts that failed and replicas that died."""
+
+    failures: int = 0  # starts that failed, in a row
+    deaths: int = 0  # replicas that died after they had been ready, none of them steady
+    at: float = -math.inf  # of the last one
+    retry_at: float = -math.inf  # no start before
+    pause: float = 0.0  # retry_at - at
+    reason: str = ""  # of a failed start; "" where callers are better held
+    last: str = ""  # what the last failure or death said, until a start succeeds and lasts: for operators
+    nowhere: bool = False  # no node would take it: over as soon as nodes change
+
+    def may_start(self, now: float) -> bool:
+        return now >= self.retry_at
+
+    def shown(self, now: float) -> str:
+        """Why what is held must fail; "" when it may wait."""
+        if now >= self.retry_at or not self.reason:
+            return ""
+        often = self.failures >= MANY_FAILURES and not self.nowhere
+        return f"{self.reason} ({self.failures} starts in a row have failed)" if often else self.reason
+
+    def is_over(self, now: float, backoff: Backoff) -> bool:
+        """Quiet for so long that it is no longer "in a row"."""
+        return now - max(self.retry_at, self.at) > 10 * backoff.most
+
+
+def start_failed(trouble: Trouble, reason: str, *, started_at: float, now: float, backoff: Backoff, nowhere: bool = False) -> Trouble:
+    """A start failed: pause, longer each time. Starts that were on their way together count once."""
+    reason = printable(reason) or "the engine stopped without a word; see the log of its endpoint"
+    if started_at < trouble.at and trouble.reason:
+        return replace(trouble, reason=reason, last=reason)
+    failures = trouble.failures + 1
+    pause = backoff.pause(failures)
+    return replace(trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=nowhere)
+
+
+def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = "") -> Trouble:
+    """A ready replica died. Its callers stay held: the first is replaced at once, the next in a row after a pause.
+
+    "In a row" ends with a replica that lived longer than the longest pause; those that die together count once.
+    """
+    if trouble.deaths and started_at < trouble.at:
+        return trouble
+    deaths = 1 if lived > backoff.most else trouble.deaths + 1
+    pause = backoff.pause(deaths - 1) if deaths > 1 else 0.0
+    return replace(trouble, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", last=reason, nowhere=False)
+
+
+def became_ready(trouble: Trouble) -> Trouble:
+    """A start succeeded: the failed ones before it are forgotten, the deaths are not."""
+    if not trouble.failures:
+        return trouble
+    return replace(trouble, failures=0, reason="", last="" if not trouble.deaths else trouble.last, retry_at=-math.inf, pause=0.0)
