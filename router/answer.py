@@ -50,16 +50,16 @@ class Answer:
         """The open record has this number in the spool: from now on every byte waits for it."""
         self._number, self._durable = number, False
 
-    def head(self, status: int, fields: Iterable[tuple[bytes, bytes]], *, streaming: bool) -> bytes:
-        """The bytes of the head. They count as given: write them with what follows."""
+    def head(self, status: int, ours: bytes, fields: Iterable[tuple[bytes, bytes]], *, streaming: bool) -> bytes:
+        """The bytes of the head, `ours` being lines of it. They count as given: write them with what follows."""
         self.status, self.streaming = status, streaming
         lines = b"".join([b"%s: %s\r\n" % field for field in fields])
-        return b"%s%s%s\r\n" % (STATUS_LINE[status], lines, b"" if self.sink.keep_alive else b"connection: close\r\n")
+        return b"%s%s%s%s\r\n" % (STATUS_LINE[status], ours, lines, b"" if self.sink.keep_alive else b"connection: close\r\n")
 
     def commit(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Give our own head of a stream."""
         framing = ((b"transfer-encoding", b"chunked"),) if self.sink.chunked else ()
-        self.write(self.head(200, (*fields, (b"content-type", b"text/event-stream; charset=utf-8"), *framing), streaming=True))
+        self.write(self.head(200, b"", (*fields, (b"content-type", b"text/event-stream; charset=utf-8"), *framing), streaming=True))
         self.committed = True
 
     def framed(self, body: bytes, *, last: bool = False) -> bytes:

@@ -26,6 +26,8 @@ from router.table import RouteTable
 from router.waiting import WAITING_SECONDS, Waiting, comment
 from runtime.wire import Phase
 
+OURS = b"x-request-id: %s\r\nx-pilotlight-start: %s\r\nx-pilotlight-hold-ms: %.1f\r\nopenai-processing-ms: %d\r\n%s"  # of a head
+
 
 class Router:
     """What all calls of a worker share."""
@@ -133,18 +135,11 @@ class Call:
 
     # The relay's news
 
-    def answering(self) -> list[tuple[bytes, bytes]]:
+    def answering(self) -> bytes:
         meter, self._body = self._meter, b""
         assert meter is not None
-        fields = [
-            (b"x-request-id", self._event_id.encode()),
-            (b"x-pilotlight-start", b"cold" if meter.cold else b"warm"),
-            (b"x-pilotlight-hold-ms", b"%.1f" % (meter.held_seconds * 1000)),
-            (b"openai-processing-ms", b"%d" % (meter.age * 1000)),
-        ]
-        if meter.cold:
-            fields.append((b"server-timing", timings(meter.phases)))
-        return fields
+        timing = b"server-timing: %s\r\n" % timings(meter.phases) if meter.cold else b""
+        return OURS % (self._event_id.encode(), b"cold" if meter.cold else b"warm", meter.held_seconds * 1000, meter.age * 1000, timing)
 
     def first_byte(self) -> None:
         assert self._meter is not None
@@ -253,11 +248,11 @@ class Call:
             self._waiting.stop()
 
     def _describe(self) -> bytes:
-        """What a waiting client is told now."""
+        """What a waiting client is told now: which phase of the start it waits for, and how long that may still take."""
         revision = self.held_in
-        if revision is None or not revision.row.starting:
+        if revision is None or not (revision.row.starting or revision.row.phase):
             return comment("hold", 0)
-        return comment("load", revision.row.expected_seconds - (self._router.clock.time() - self.entered_at))
+        return comment(revision.row.phase or "place", revision.remaining(self._router.clock.time()), revision.row.fetched)
 
     # The one way out
 

@@ -1,7 +1,9 @@
 """Step 2: turns the bearer key into a tenant, by a hash look-up in memory, before anything else is revealed.
 
 A key that is missing, wrong or expired costs the same hash, look-up and comparison, and reads the same. The failures to survive:
-no policy yet (503, not 401: a client would throw away a good key), and a key of any length and any bytes.
+no policy yet (503, not 401: a client would throw away a good key), a key of any length and any bytes, and a clock that is
+wrong or set anew: how long a key has is worked out once, by Postgres' clock, when its policy comes; from then on it runs on
+the clock since boot, which counts time asleep and is never set.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import Callable
 
 from router.errors import Forbidden, NotReady, Unauthorized
@@ -20,22 +23,28 @@ _BLOCK = 64  # bytes, of SHA-256
 
 
 class Tenant:
-    """Whose request it is. `spooled` is the tenant's part of an open record, as JSON, made once."""
+    """Whose request it is. `spooled` is the tenant's part of an open record, as JSON, made once. `ends`: when its key
+    expires, in the seconds of `since_boot`; 0: never."""
 
-    __slots__ = ("endpoint_id", "expires_at", "hash", "key_id", "org_id", "scope", "spooled")
+    __slots__ = ("endpoint_id", "ends", "hash", "key_id", "org_id", "scope", "spooled")
 
-    def __init__(self, row: KeyRow) -> None:
+    def __init__(self, row: KeyRow, ends: float = 0.0) -> None:
         self.hash = bytes.fromhex(row.hash)
         self.key_id, self.org_id, self.endpoint_id = row.key_id, row.org_id, row.endpoint_id
-        self.scope, self.expires_at = row.scope, row.expires_at
+        self.scope, self.ends = row.scope, ends
         self.spooled = f'"org_id":{json.dumps(row.org_id)},"key_id":{json.dumps(row.key_id)}'
 
 
-class Keys:
-    """All keys, as the policy has them. `wall` gives Unix seconds: expiry is a date."""
+def since_boot() -> float:
+    """Seconds since the machine was started, those it slept included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def __init__(self, *, pepper: bytes, wall: Callable[[], float]) -> None:
-        self._hash, self._wall = keyed(pepper), wall
+
+class Keys:
+    """All keys, as the policy has them. `wall` gives Unix seconds: expiry is a date; `clock` runs from then on."""
+
+    def __init__(self, *, pepper: bytes, wall: Callable[[], float], clock: Callable[[], float] = since_boot) -> None:
+        self._hash, self._wall, self._clock = keyed(pepper), wall, clock
         self._tenants: dict[bytes, Tenant] | None = None
 
     @property
@@ -43,7 +52,9 @@ class Keys:
         return self._tenants is not None
 
     def replace(self, policy: Policy) -> None:
-        self._tenants = {tenant.hash: tenant for tenant in map(Tenant, policy.keys)}
+        begin = self._clock() - self._wall() - policy.ahead_seconds  # the Unix epoch by Postgres' clock, on ours
+        tenants = [Tenant(row, row.expires_at + begin if row.expires_at else 0.0) for row in policy.keys]
+        self._tenants = {tenant.hash: tenant for tenant in tenants}
 
     def tenant(self, authorization: bytes | None) -> Tenant:
         """The tenant of an Authorization header. Raises Unauthorized, NotReady."""
@@ -53,7 +64,7 @@ class Keys:
         digest = self._hash(key.encode())
         tenant = self._tenants.get(digest)
         same = hmac.compare_digest(digest, tenant.hash if tenant else _NOBODY)
-        if tenant is None or not same or 0 < tenant.expires_at <= self._wall():
+        if tenant is None or not same or (tenant.ends and tenant.ends <= self._clock()):
             raise Unauthorized(
                 "The API key is missing, wrong or expired. Send 'Authorization: Bearer pl_…' with a key of this endpoint "
                 "(`pilotlight keys create ENDPOINT` makes one)."

@@ -1,14 +1,16 @@
 """What this router knows of endpoints, revisions and replicas, and which replica gets the next request. Steps 5 and 11.
 
 The activator's rows are the truth; on top of them lies what only we know: what we have in flight, and that a replica
-has just refused us or could not be reached. The failure to survive is a row that is old: such marks are made at once,
-and lifted by the next row or after a moment (`hold.py`), so a replica is neither hammered nor forgotten.
+has just refused us or could not be reached; and beside them what others have in it, as the activator heard last. The failure
+to survive is a row that is old: such marks are made at once, and lifted by the next row or after a moment (`hold.py`), so a
+replica is neither hammered nor forgotten; and what others have decides an order only, never whether a slot is free.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from random import random
 from typing import TYPE_CHECKING
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow
@@ -17,15 +19,19 @@ from router.pool import Pool
 if TYPE_CHECKING:
     from router.hold import Timer, Waiter
 
+LEAST_REMAINING_SECONDS = 0.1
+OVERDUE = 0.1  # of the time it has taken: what a start that takes longer than expected is taken to need still
+
 
 class Replica:
     """One replica as this router sees it. `seen_at`: when it first could be dispatched to, loop seconds."""
 
-    __slots__ = ("dead", "draining", "full", "in_flight", "pool", "row", "seen_at")
+    __slots__ = ("dead", "draining", "full", "in_flight", "others", "pool", "row", "seen_at")
 
     def __init__(self, row: ReplicaRow, *, pool: Pool, now: float) -> None:
         self.row, self.pool, self.seen_at = row, pool, now
         self.in_flight = 0
+        self.others = 0.0  # requests of other routers, as heard last, by the number of routers
         self.draining = row.draining
         self.full = False  # its gate said so, though by our count it had room: other routers use it too
         self.dead = False  # could not be reached
@@ -43,7 +49,7 @@ class Replica:
 class Revision:
     """A revision, what runs of it, and what waits for it. `waiting` is changed by `hold.py` alone."""
 
-    __slots__ = ("endpoint", "granted", "replicas", "revision_id", "row", "waiting", "waking")
+    __slots__ = ("began", "endpoint", "granted", "replicas", "revision_id", "row", "waiting", "waking")
 
     def __init__(self, row: RevisionRow, endpoint: Endpoint) -> None:
         self.revision_id, self.row, self.endpoint = row.revision_id, row, endpoint
@@ -51,6 +57,7 @@ class Revision:
         self.waiting: OrderedDict[Waiter, Timer] = OrderedDict()
         self.granted = 0
         self.waking = False
+        self.began: float | None = None  # when the start that is on its way began, loop seconds, as far as we were told
 
     @property
     def demand(self) -> int:
@@ -62,23 +69,43 @@ class Revision:
         """No start can succeed for now, and nothing that runs could serve."""
         return bool(self.row.failure) and all(replica.draining for replica in self.replicas.values())
 
-    @property
-    def retry_after(self) -> float:
-        return self.row.retry_after_seconds or self.row.expected_seconds
+    def remaining(self, now: float) -> float:
+        """Seconds until the start that is on its way is over, or the next one would be; never 0, however long it has taken."""
+        if self.began is None:
+            return self.row.expected_seconds
+        elapsed = now - self.began
+        return max(self.row.expected_seconds - elapsed, OVERDUE * elapsed, LEAST_REMAINING_SECONDS)
+
+    def retry_after(self, now: float) -> float:
+        """Seconds after which it is worth asking again."""
+        return self.row.retry_after_seconds or self.remaining(now)
 
     def update(self, row: RevisionRow, *, now: float) -> None:
+        self._time(row, now)
         self.row = row
         rows = {replica.replica_id: replica for replica in row.replicas}
         for replica_id in [known for known in self.replicas if known not in rows]:
             self.replicas.pop(replica_id).pool.close()
         for replica_id, replica_row in rows.items():
             known = self.replicas.get(replica_id)
-            if known is not None and known.row.address == replica_row.address:
+            if known is not None and _same_climb(known.row, replica_row):
                 known.update(replica_row)
                 continue
             if known is not None:
                 known.pool.close()
             self.replicas[replica_id] = Replica(replica_row, pool=Pool(replica_row.address), now=now)
+
+    def _time(self, row: RevisionRow, now: float) -> None:
+        """Follow the start: only durations travel, so what a row says of it is taken to be true when it comes, and once."""
+        if not row.starting:
+            self.began = None
+        elif self.began is None or (row.phase, row.phase_began_seconds) != (self.row.phase, self.row.phase_began_seconds):
+            self.began = now - row.phase_began_seconds
+
+
+def _same_climb(known: ReplicaRow, row: ReplicaRow) -> bool:
+    """A replica that was parked and is ready again takes requests again: its draining was of its last climb."""
+    return known.address == row.address and known.cold_start_id == row.cold_start_id
 
 
 class Endpoint:
@@ -113,9 +140,20 @@ class Endpoint:
 
 
 def pick(replicas: Iterable[Replica]) -> Replica | None:
-    """The replica with a free slot that has the fewest of our requests."""
-    best = None
+    """The replica with a free slot that has the fewest requests, ours and others'; of several any, each as likely.
+
+    Others' count by one over the number of routers: what is heard of them is late, and were each of R routers to level all
+    of a difference by itself, together they would level it R times over, to and fro. Each by itself balances its own.
+    """
+    best, least, ties = None, 0.0, 1
     for replica in replicas:
-        if replica.free and (best is None or replica.in_flight < best.in_flight):
-            best = replica
+        if not replica.free:
+            continue
+        depth = replica.in_flight + replica.others
+        if best is None or depth < least:
+            best, least, ties = replica, depth, 1
+        elif depth == least:
+            ties += 1
+            if random() * ties < 1.0:
+                best = replica
     return best

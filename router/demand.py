@@ -2,7 +2,8 @@
 
 Demand is absolute: held + in flight now. It goes out at once when a revision gets its first request or its first
 waiter, else gathered for 0.1 s, and each second in any case; a table is acknowledged as soon as it is applied. The failure to
-survive is the activator's absence: the last table stays in use, and whoever is back first hears the whole demand.
+survive is the activator's absence: the last table stays in use, and whoever is back first hears the whole demand; what other
+routers have in replicas is forgotten with the connection that told it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from activator.client import subscribe
-from activator.wire import Demand, RouterHello, Table
+from activator.wire import Demand, Depths, RouterHello, Table
 from pilotlight.frames import Frame, FrameError
 from router import reconnect
 from router.balance import Revision
@@ -24,12 +25,20 @@ HEARTBEAT_SECONDS = 1.0
 
 
 class DemandBook:
-    """What the activator has been told, and when it must hear more. `requests` and `acknowledged` give what is true now."""
+    """What the activator has been told, and when it must hear more. `requests`, `acknowledged` and `in_flight` give what is true now."""
 
-    def __init__(self, *, clock: Clock, requests: Callable[[], dict[str, int]], acknowledged: Callable[[], int]) -> None:
-        self._clock, self._requests, self._acknowledged = clock, requests, acknowledged
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        requests: Callable[[], dict[str, int]],
+        acknowledged: Callable[[], int],
+        in_flight: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        self._clock, self._requests, self._acknowledged, self._in_flight = clock, requests, acknowledged, in_flight
         self._send: Callable[[Frame], None] | None = None
         self._told: dict[str, int] = {}
+        self._told_in_flight: dict[str, int] = {}
         self._sequence = 0
         self._gathering: Timer | None = None
         self._beat: Timer | None = None
@@ -61,13 +70,15 @@ class DemandBook:
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
-        self._told = self._requests()
+        self._told, self._told_in_flight = self._requests(), self._in_flight()
         self._sequence += 1
-        self._send(Demand(sequence=self._sequence, requests=self._told, table_sequence=self._acknowledged()))
+        self._send(
+            Demand(sequence=self._sequence, requests=self._told, table_sequence=self._acknowledged(), in_flight=self._told_in_flight)
+        )
 
     def _gathered(self) -> None:
         self._gathering = None
-        if self._requests() != self._told:
+        if self._requests() != self._told or self._in_flight() != self._told_in_flight:
             self.tell()
 
     def _heartbeat(self) -> None:
@@ -104,8 +115,11 @@ class ActivatorLink:
                     if not whole:
                         heard()
                     whole = True
+                elif isinstance(frame, Depths):
+                    self._table.others(frame.others, frame.routers)
         finally:
             self._demand.end()
+            self._table.others_unknown()
             stream.close()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from uvicorn._types import ASGI3Application
@@ -17,9 +18,19 @@ from router import errors
 from router.app import Call, Router
 from router.auth import Tenant
 from router.errors import BodyTooLarge, QueueFull, RouterError
-from router.request import Request, new_event_id
+from router.request import Request, expects_continue, new_event_id
 
 MOST_DISCARDED = 64 << 10  # bytes of a refused request's body that are read so that the connection can be kept
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What one client may take of us: bytes and seconds."""
+
+    max_body: int
+    max_uploading: int  # bodies coming in on all connections
+    header_seconds: float
+    keep_alive_seconds: float
 
 
 class Connection(Protocol):
@@ -37,8 +48,8 @@ class Exchange:
     """One inference call."""
 
     __slots__ = (
-        "_begun", "_connection", "_expects_continue", "_max_body", "_max_uploading", "_pieces", "_received", "_refusal", "_request", "_router",
-        "_size", "_tenant", "call", "chunked", "complete", "keep_alive",
+        "_begun", "_connection", "_expects_continue", "_limits", "_pieces", "_received", "_refusal", "_request", "_router", "_size",
+        "_tenant", "call", "chunked", "complete", "keep_alive",
     )  # fmt: skip
 
     def __init__(
@@ -46,16 +57,14 @@ class Exchange:
         connection: Connection,
         router: Router,
         request: Request,
+        limits: ClientLimits,
         *,
         chunked: bool,
         keep_alive: bool,
-        expects_continue: bool,
-        max_body: int,
-        max_uploading: int,
     ) -> None:
-        self._connection, self._router, self._request = connection, router, request
-        self.chunked, self.keep_alive, self._expects_continue = chunked, keep_alive, expects_continue
-        self._max_body, self._max_uploading = max_body, max_uploading
+        self._connection, self._router, self._request, self._limits = connection, router, request, limits
+        self.chunked, self.keep_alive = chunked, keep_alive
+        self._expects_continue = b"expect" in request.headers and expects_continue(request.headers.items())
         self._pieces: list[bytes] = []
         self._size = 0
         self._begun = self._received = self.complete = False
@@ -79,7 +88,7 @@ class Exchange:
                 return True
             self.refuse(error)
             return False
-        if length > self._max_body:  # 2
+        if length > self._limits.max_body:  # 2
             self.refuse(self._too_large())
             return False
         return True
@@ -93,12 +102,13 @@ class Exchange:
 
     def add(self, body: bytes) -> bool:
         """More of the body. Returns False when nothing more is to be read on this connection."""
-        self._size += len(body)
-        self._router.uploading += len(body)
-        if self._size > self._max_body:
+        size = len(body)
+        self._size += size
+        self._router.uploading += size
+        if self._size > self._limits.max_body:
             self.refuse(self._refusal or self._too_large())
             return False
-        if self._router.uploading > self._max_uploading:
+        if self._router.uploading > self._limits.max_uploading:
             self.refuse(QueueFull("This router is receiving as many bytes as it may hold. Try again in a moment."))
             return False
         self._pieces.append(body)
@@ -113,7 +123,8 @@ class Exchange:
     def begin(self) -> None:
         """Its turn has come."""
         self._begun = True
-        self._go_on()
+        if self._received or self._expects_continue:
+            self._go_on()
 
     def gone(self) -> None:
         """The client has left."""
@@ -166,7 +177,9 @@ class Exchange:
         self._pieces = []
 
     def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"The body is larger than {self._max_body} bytes, this server's limit (router.max_body_bytes). Send less.")
+        return BodyTooLarge(
+            f"The body is larger than {self._limits.max_body} bytes, this server's limit (router.max_body_bytes). Send less."
+        )
 
 
 class Page:

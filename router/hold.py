@@ -95,13 +95,14 @@ class Hold:
         if not revision.waiting and (replica := pick(revision.replicas.values())):  # 1
             return self._grant(revision, replica)
         if revision.failed:  # 2
-            raise start_failed(revision)
+            raise start_failed(revision, self._clock.time())
         row = revision.endpoint.row
         if revision.endpoint.held >= row.max_held:  # 3
-            raise queue_full(revision)
+            raise queue_full(revision, self._clock.time())
         if self.bytes + waiter.held_bytes > self._max_bytes:
             raise QueueFull(
-                "This router holds as many bytes of waiting requests as it may. Try again later.", retry_after=revision.retry_after
+                "This router holds as many bytes of waiting requests as it may. Try again later.",
+                retry_after=revision.retry_after(self._clock.time()),
             )
         self._enter(revision, waiter)  # 4
         return None
@@ -123,7 +124,7 @@ class Hold:
             target = None if revision.endpoint.removed else revision.endpoint.routed(random.random())
             self._move(revision, target)
         elif revision.failed:  # 2
-            self._refuse_all(revision, lambda: start_failed(revision))
+            self._refuse_all(revision, lambda: start_failed(revision, self._clock.time()))
         else:
             self.wake(revision)  # 3
 
@@ -173,7 +174,7 @@ class Hold:
         if revision.endpoint.held > revision.endpoint.row.max_held:
             youngest = next(reversed(revision.waiting))
             self._take(revision, youngest)
-            youngest.refused(queue_full(revision))
+            youngest.refused(queue_full(revision, self._clock.time()))
         self.refresh(revision)
 
     def _retry(self, revision: Revision, replica: Replica, mark: Mark) -> None:
@@ -196,7 +197,7 @@ class Hold:
     def _expire(self, revision: Revision, waiter: Waiter) -> None:
         self._take(revision, waiter)
         self._changed(revision, False)
-        waiter.refused(hold_timeout(revision))
+        waiter.refused(hold_timeout(revision, self._clock.time()))
 
     def _refuse_all(self, revision: Revision, error: Callable[[], RouterError]) -> None:
         for waiter in list(revision.waiting):
@@ -216,20 +217,20 @@ class Hold:
         self.refresh(target)
 
 
-def start_failed(revision: Revision) -> StartFailed:
+def start_failed(revision: Revision, now: float) -> StartFailed:
     name, why = revision.endpoint.row.name, revision.row.failure
-    return StartFailed(f"'{name}' cannot start: {why}", retry_after=revision.retry_after)
+    return StartFailed(f"'{name}' cannot start: {why}", retry_after=revision.retry_after(now))
 
 
-def queue_full(revision: Revision) -> QueueFull:
+def queue_full(revision: Revision, now: float) -> QueueFull:
     row = revision.endpoint.row
     return QueueFull(
         f"'{row.name}' already has {row.max_held} requests waiting, its limit. Try again later, or raise max_held or max_replicas.",
-        retry_after=revision.retry_after,
+        retry_after=revision.retry_after(now),
     )
 
 
-def hold_timeout(revision: Revision) -> HoldTimeout:
+def hold_timeout(revision: Revision, now: float) -> HoldTimeout:
     name = revision.endpoint.row.name
     if revision.row.starting:
         what = "its replica is still starting"
@@ -237,7 +238,7 @@ def hold_timeout(revision: Revision) -> HoldTimeout:
         what = "its replica could not be reached"
     else:
         what = "none of its replicas has a free slot"
-    return HoldTimeout(f"'{name}' had no free slot in time: {what}. Try again, or wait longer.", retry_after=revision.retry_after)
+    return HoldTimeout(f"'{name}' had no free slot in time: {what}. Try again, or wait longer.", retry_after=revision.retry_after(now))
 
 
 def endpoint_gone(endpoint: Endpoint) -> ModelNotFound:

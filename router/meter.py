@@ -32,7 +32,7 @@ def waited_for(start: tuple[Phase, ...], admitted: float, dispatched: float) -> 
     for phase in start:
         begin = max(phase.at, admitted)
         if (seconds := min(phase.at + phase.seconds, dispatched) - begin) > 0:
-            shared.append(Phase(name=phase.name, at=begin, seconds=seconds))
+            shared.append(phase.model_copy(update={"at": begin, "seconds": seconds}))
     rest = dispatched - admitted - sum(phase.seconds for phase in shared)
     return (Phase(name="hold", at=admitted, seconds=max(rest, 0.0)), *shared)
 
@@ -65,7 +65,7 @@ class Meter:
 
     __slots__ = (
         "_closed", "_dispatched", "_endpoint", "_first_byte", "_metrics", "_monotonic", "_opened", "_spool", "_streamed",
-        "cold", "event_id", "held_seconds", "number", "phases", "replica_id", "revision_id",
+        "cold", "event_id", "held_seconds", "number", "phases", "replica_id", "revision_id", "rung",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +84,7 @@ class Meter:
         """Writes the open record. Raises SpoolFull; then there is nothing to close."""
         self._spool, self._metrics, self._endpoint, self._monotonic = spool, metrics, endpoint.row.name, monotonic
         self.event_id = event_id
-        self.revision_id = self.replica_id = ""
+        self.revision_id = self.replica_id = self.rung = ""
         self.held_seconds = 0.0
         self.cold = self._closed = False
         self.phases: tuple[Phase, ...] = ()
@@ -102,6 +102,7 @@ class Meter:
         self.revision_id, self.replica_id, self.cold = revision_id, replica.row.replica_id, cold
         self._dispatched = self._monotonic()
         if cold:
+            self.rung = replica.row.rung or ""
             self.phases = waited_for(replica.row.phases, self._opened, self._dispatched)
 
     @property
@@ -124,7 +125,7 @@ class Meter:
         total = self._monotonic() - self._opened
         start: Literal["warm", "cold"] = "cold" if self.cold else "warm"
         first = "null" if self._first_byte is None else f"{self._first_byte * 1000:.3f}"
-        phases = ",".join([phase.model_dump_json() for phase in self.phases])
+        phases = ",".join([phase.model_dump_json() for phase in self.phases]) if self.phases else ""
         self._spool.end(
             f'{{"kind":"end","event_id":"{self.event_id}","revision_id":{quoted(self.revision_id)},"replica_id":{quoted(self.replica_id)},'
             f'"status":{status},"finish":"{finish}","start":"{start}","hold_ms":{self.held_seconds * 1000:.3f},"first_byte_ms":{first},'
@@ -135,6 +136,7 @@ class Meter:
             self._endpoint,
             status=status,
             start=start,
+            rung=self.rung,
             held=self.held_seconds,
             first_token=self._first_byte if self._streamed else None,
             total=total,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -50,7 +50,7 @@ class Series:
 
     def __init__(self) -> None:
         self.requests: dict[int, int] = defaultdict(int)
-        self.cold_starts = 0
+        self.cold_starts: dict[str, int] = defaultdict(int)  # by rung
         self.hold, self.first_token, self.latency = Histogram(), Histogram(), Histogram()
         self.tokens = [0, 0, 0]
 
@@ -60,7 +60,7 @@ class Metrics(Collector):
 
     def __init__(self) -> None:
         self._series: dict[str, Series] = {}
-        self._phases: dict[str, Histogram] = {}
+        self._phases: dict[tuple[str, str], Histogram] = {}  # by phase and rung
         self.held: Callable[[], dict[str, int]] = dict
 
     def ended(
@@ -69,14 +69,15 @@ class Metrics(Collector):
         *,
         status: int,
         start: str,
+        rung: str = "",
         held: float,
         first_token: float | None,
         total: float,
         phases: tuple[Phase, ...],
-        tokens: Iterable[Any],
+        tokens: tuple[Any, ...],
     ) -> None:
         """One request has ended; times in seconds. `status` 0: the client left before it had one. `first_token`: of a
-        stream. `phases`: of the cold start it waited for. `tokens` begins with input, cached and output."""
+        stream. `rung` and `phases`: of the cold start it waited for. `tokens` begins with input, cached and output."""
         series = self._of(endpoint)
         series.requests[status] += 1
         series.latency.observe(total)
@@ -85,12 +86,13 @@ class Metrics(Collector):
         if held:
             series.hold.observe(held)
         if start == "cold":
-            series.cold_starts += 1
+            series.cold_starts[rung] += 1
             for phase in phases:
-                self._phases.setdefault(phase.name, Histogram()).observe(phase.seconds)
+                self._phases.setdefault((phase.name, rung), Histogram()).observe(phase.seconds)
         counted = series.tokens
-        for kind, count in zip((0, 1, 2), tokens, strict=False):
-            counted[kind] += count
+        counted[0] += tokens[0]
+        counted[1] += tokens[1]
+        counted[2] += tokens[2]
 
     def refused(self, status: int) -> None:
         """A request that was refused before it was any endpoint's."""
@@ -99,7 +101,9 @@ class Metrics(Collector):
     def collect(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("pilotlight_router_requests", "Requests ended, by HTTP status.", labels=("endpoint", "code"))
         tokens = CounterMetricFamily("pilotlight_router_tokens", "Tokens, by kind; cached is part of input.", labels=("endpoint", "kind"))
-        cold = CounterMetricFamily("pilotlight_router_cold_starts", "Requests that waited for a cold start.", labels=("endpoint",))
+        cold = CounterMetricFamily(
+            "pilotlight_router_cold_starts", "Requests that waited for a cold start, by where it began.", labels=("endpoint", "rung")
+        )
         held = GaugeMetricFamily("pilotlight_router_held_requests", "Requests waiting for a slot.", labels=("endpoint",))
         hold = HistogramMetricFamily(
             "pilotlight_router_hold_seconds", "Time requests waited for a slot, where they did.", labels=("endpoint",)
@@ -110,8 +114,8 @@ class Metrics(Collector):
         latency = HistogramMetricFamily("pilotlight_router_latency_seconds", "Admission to the last byte.", labels=("endpoint",))
         phases = HistogramMetricFamily(
             "pilotlight_router_cold_start_phase_seconds",
-            "Phases of cold starts, as the requests that waited for them had them.",
-            labels=("phase",),
+            "Phases of cold starts, as the requests that waited for them had them, by where the start began.",
+            labels=("phase", "rung"),
         )
         for name, series in list(self._series.items()):
             for code, count in list(series.requests.items()):
@@ -120,13 +124,14 @@ class Metrics(Collector):
                 continue
             for kind, count in zip(("input", "cached", "output"), series.tokens, strict=True):
                 tokens.add_metric((name, kind), count)
-            cold.add_metric((name,), series.cold_starts)
+            for rung, count in list(series.cold_starts.items()):
+                cold.add_metric((name, rung), count)
             for family, histogram in ((hold, series.hold), (first, series.first_token), (latency, series.latency)):
                 family.add_metric((name,), histogram.buckets(), histogram.total)
         for name, count in self.held().items():
             held.add_metric((name,), count)
-        for name, histogram in list(self._phases.items()):
-            phases.add_metric((name,), histogram.buckets(), histogram.total)
+        for labels, histogram in list(self._phases.items()):
+            phases.add_metric(labels, histogram.buckets(), histogram.total)
         yield from (requests, tokens, cold, held, hold, first, latency, phases)
 
     def serve(self, port: int) -> None:

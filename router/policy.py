@@ -17,7 +17,7 @@ from pilotlight.frames import FrameStream, connect
 from router import reconnect
 from router.auth import Keys
 from router.ledger.spool import Spool
-from router.ledger.wire import Alive, FromLedger, Policy, Spooled, WorkerHello
+from router.ledger.wire import Alive, Applied, FromLedger, Policy, Spooled, WorkerHello
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -47,6 +47,7 @@ class LedgerLink:
                     return
                 if isinstance(frame, Policy):
                     self._keys.replace(frame)
+                    stream.send(Applied(version=frame.version))
         finally:
             beating.cancel()
             self._spool.tell(None)

@@ -152,16 +152,11 @@ class Upstream(asyncio.Protocol):
         self.heard = True
         end = 0
         if self._partial_head is not None:
-            data = self._partial_head + data
-            end = _head_end(data)
+            data, end = _without_interim(self._partial_head + data)
             if end < 0:
                 self._partial_head = data
                 if len(data) > LONGEST_HEAD:
                     self._break("sent a head too long")
-                return
-            data, end = _without_interim(data, end)
-            if end < 0:
-                self._partial_head = data
                 return
             self._partial_head = None
         try:
@@ -247,15 +242,10 @@ class Upstream(asyncio.Protocol):
             self._check_timer = self._loop.call_later(self._idle_seconds - quiet, self._check)
 
 
-def _head_end(data: bytes) -> int:
-    """Where the head ends, or -1."""
-    found = data.find(b"\r\n\r\n")
-    return found + 4 if found >= 0 else -1
-
-
-def _without_interim(data: bytes, end: int) -> tuple[bytes, int]:
-    """Leave out answers of the 1xx kind before the real one."""
-    while end > 0 and data.startswith(b"HTTP/1.1 1"):
-        data = data[end:]
-        end = _head_end(data)
-    return data, end
+def _without_interim(data: bytes) -> tuple[bytes, int]:
+    """What came, without answers of the 1xx kind before the real one, and where that one's head ends, or -1."""
+    while (found := data.find(b"\r\n\r\n")) >= 0:
+        if not data.startswith(b"HTTP/1.1 1"):
+            return data, found + 4
+        data = data[found + 4 :]
+    return data, -1

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import httptools
@@ -25,9 +24,9 @@ from uvicorn.server import ServerState
 from router import errors
 from router.app import Router
 from router.errors import BadRequest, BodyTooLarge, HeadTooLarge, RouterError, TooSlow, UrlTooLong, WrongMethod
-from router.exchange import Exchange, Page
+from router.exchange import ClientLimits, Exchange, Page
 from router.openai import ROUTES
-from router.request import KEPT, Request, hot, named_by_host
+from router.request import KEPT, Request, expects_continue, hot, named_by_host
 
 MOST_HEADERS = 100
 LONGEST_HEAD = 64 << 10  # bytes
@@ -42,17 +41,12 @@ LINGER_SECONDS = 1.0  # after a refusal the client did not wait for: else its an
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """What one client may take of us: bytes and seconds."""
-
-    max_body: int
-    max_uploading: int  # bodies coming in on all connections
-    header_seconds: float
-    keep_alive_seconds: float
-
-
 class RouterProtocol(HttpToolsProtocol):
+    __slots__ = (
+        "_body_bytes", "_body_mark", "_deadline", "_deaf", "_head_bytes", "_in_head", "_in_message", "_leaving", "_limits", "_period",
+        "_receiving", "_renewed", "_router", "_stalled", "_stash", "_turns", "_upgrading", "_watch",
+    )  # fmt: skip
+
     def __init__(
         self,
         config: Config,
@@ -73,6 +67,7 @@ class RouterProtocol(HttpToolsProtocol):
         self._head_bytes = self._body_bytes = self._body_mark = 0
         self._stash = bytearray()
         self._deadline = 0.0
+        self._renewed = False  # the client has got on with its message: it has `header_seconds` again
         self._watch: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._period = min(limits.header_seconds, limits.keep_alive_seconds)
@@ -168,11 +163,10 @@ class RouterProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._deaf:
             return
-        self._in_message = self._in_head = True
+        self._in_message = self._in_head = self._renewed = True
         self._head_bytes = self._body_bytes = 0
         self._body_mark = BODY_STEP
-        self._deadline = self.loop.time() + self._limits.header_seconds
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self.url, self.headers = b"", []
 
     def on_url(self, url: bytes) -> None:
         if not self._deaf:
@@ -186,10 +180,7 @@ class RouterProtocol(HttpToolsProtocol):
         if len(self.headers) >= MOST_HEADERS:
             self._refuse(HeadTooLarge(f"The request has more than {MOST_HEADERS} headers. Send fewer."))
             return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -201,29 +192,26 @@ class RouterProtocol(HttpToolsProtocol):
         if len(self._turns) >= MOST_TURNS:
             self._deaf = True
             return
-        self._deadline = self.loop.time() + self._limits.header_seconds
-        route = hot(self.url) if self.parser.get_method() == b"POST" else None
-        if route is None:
+        self._renewed = True
+        parser, called = self.parser, hot(self.url)
+        if called is None or parser.get_method() != b"POST":
             self._receive_page()
-        else:
-            modern = self.parser.get_http_version() == "1.1"
-            kept = {name: value for name, value in self.headers if name in KEPT}
-            name = route[1]
-            if name is None and self._router.domain:
-                name = named_by_host(kept.get(b"host", b""), self._router.domain)
-            exchange = Exchange(
-                self,
-                self._router,
-                Request(route[0], name, kept),
-                chunked=modern,
-                keep_alive=modern and self.parser.should_keep_alive() and not self._leaving,
-                expects_continue=self.expect_100_continue,
-                max_body=self._limits.max_body,
-                max_uploading=self._limits.max_uploading,
-            )
-            self._receiving = exchange
-            self._deaf = not exchange.admit()
-            self._take_turn(exchange)
+            return
+        route, name = called
+        kept = {field: value for field, value in self.headers if field in KEPT}
+        if name is None and self._router.domain:
+            name = named_by_host(kept.get(b"host", b""), self._router.domain)
+        modern = parser.get_http_version() == "1.1"
+        self._receiving = exchange = Exchange(
+            self,
+            self._router,
+            Request(route, name, kept),
+            self._limits,
+            chunked=modern,
+            keep_alive=modern and parser.should_keep_alive() and not self._leaving,
+        )
+        self._deaf = not exchange.admit()
+        self._take_turn(exchange)
 
     def on_body(self, body: bytes) -> None:
         if self._deaf or self._upgrading:
@@ -231,9 +219,9 @@ class RouterProtocol(HttpToolsProtocol):
         self._body_bytes += len(body)
         if self._body_bytes > self._body_mark:
             self._body_mark = self._body_bytes + BODY_STEP
-            self._deadline = self.loop.time() + self._limits.header_seconds
-        if isinstance(self._receiving, Exchange):
-            self._deaf = not self._receiving.add(body)
+            self._renewed = True
+        if isinstance(receiving := self._receiving, Exchange):
+            self._deaf = not receiving.add(body)
         elif self._body_bytes > self._limits.max_body:
             self._refuse(self._too_large())
         else:
@@ -265,10 +253,17 @@ class RouterProtocol(HttpToolsProtocol):
             if not self._deaf:
                 self._refuse(BadRequest(f"This is not HTTP/1.1 as we know it: {error}."))
         else:
-            if self._in_head and not self._deaf:
-                self._head_bytes += len(data)
-                if self._head_bytes > LONGEST_HEAD:
-                    self._refuse(HeadTooLarge(f"The request's head is longer than {LONGEST_HEAD} bytes. Send less."))
+            if self._in_message and not self._deaf:  # else it came whole: the way of nearly all
+                self._await_rest(len(data))
+
+    def _await_rest(self, size: int) -> None:
+        if self._renewed:
+            self._renewed = False
+            self._deadline = self.loop.time() + self._limits.header_seconds
+        if self._in_head:
+            self._head_bytes += size
+            if self._head_bytes > LONGEST_HEAD:
+                self._refuse(HeadTooLarge(f"The request's head is longer than {LONGEST_HEAD} bytes. Send less."))
 
     def _unstash(self) -> None:
         """What came while others had their turn."""
@@ -294,9 +289,9 @@ class RouterProtocol(HttpToolsProtocol):
         if length > self._limits.max_body:
             self._refuse(self._too_large())
             return
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()  # makes the scope, and forgets these
-        self.url, self.headers, self.expect_100_continue = url, headers, expects
+        self.url, self.headers, self.expect_100_continue = url, headers, expects_continue(headers)
         self.scope["headers"] = headers
         self.cycle = None  # type: ignore[assignment]  # so that uvicorn begins its task: `_start_asgi_task` gives it its turn
         super().on_headers_complete()
@@ -329,11 +324,9 @@ class RouterProtocol(HttpToolsProtocol):
             self,
             self._router,
             Request(ROUTES["completions"], None),
+            self._limits,
             chunked=True,
             keep_alive=False,
-            expects_continue=False,
-            max_body=0,
-            max_uploading=0,
         )
         exchange.refuse(error)
         self._take_turn(exchange)

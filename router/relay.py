@@ -27,8 +27,8 @@ _HOP = frozenset({b"connection", b"keep-alive", b"server", b"x-request-id", b"up
 class Handler(Protocol):
     """Who had the request sent. Of `turned_away`, `failed` and `ended` exactly one is called, unless it calls `stop`."""
 
-    def answering(self) -> list[tuple[bytes, bytes]]:
-        """The replica's head is here. Returns the fields to put behind the status line."""
+    def answering(self) -> bytes:
+        """The replica's head is here. Returns the lines to put behind the status line."""
 
     def first_byte(self) -> None:
         """The first of the body is here."""
@@ -112,11 +112,12 @@ class Relay:
 
     def received(self, upstream: Upstream, segment: bytes, head: bool) -> None:
         out = self._begin(upstream) if head else b""
-        if self._mode == "raw" and (upstream.aligned or not upstream.chunked):
+        mode = self._mode
+        if mode == "raw" and (upstream.aligned or not upstream.chunked):
             upstream.pieces.clear()
             upstream.complete = 0
-            out += segment
-        elif self._mode == "raw" or self._mode == "framed":
+            out = out + segment if out else segment
+        elif mode == "raw" or mode == "framed":
             out += self._answer.framed(self._taken(upstream), last=upstream.done)
         else:
             self._swallow(upstream)
@@ -161,12 +162,12 @@ class Relay:
         3. Our own head went out while the request was held: a comment; what is no stream becomes an error event.
         4. The replica's head, ours in it.
         """
-        fields = dict(upstream.headers)
-        if upstream.status == 503 and b"x-pilotlight-refused" in fields:  # 1
+        fields, status = dict(upstream.headers), upstream.status
+        if status == 503 and b"x-pilotlight-refused" in fields:  # 1
             self._mode = "refused"
             self._refusal = "draining" if fields[b"x-pilotlight-refused"] == b"draining" else "full"
             return b""
-        if not upstream.chunked and b"content-length" not in fields and upstream.status not in (204, 304):  # 2
+        if not upstream.chunked and b"content-length" not in fields and status not in (204, 304):  # 2
             self._mode = "collect"
             upstream.abort(self)
             self._handler.failed(UpstreamError("The replica answered without a length. Its engine's server must send one, or chunks."))
@@ -175,13 +176,13 @@ class Relay:
         ours = self._handler.answering()
         self._request = b""  # it will not be sent again
         if self._answer.committed:  # 3
-            self._mode = "framed" if streaming and upstream.status == 200 else "collect"
+            self._mode = "framed" if streaming and status == 200 else "collect"
             return self._answer.framed(self._handler.timing()) if self._mode == "framed" else b""
         self._mode = "raw" if self._answer.sink.chunked or not upstream.chunked else "framed"  # 4
-        passed = [(n, v) for n, v in upstream.headers if n not in _HOP and not n.startswith(b"x-pilotlight-")]
+        passed = [field for field in upstream.headers if field[0] not in _HOP and not field[0].startswith(b"x-pilotlight-")]
         if self._mode == "framed":
             passed = [(name, value) for name, value in passed if name != b"transfer-encoding"]
-        return self._answer.head(upstream.status, ours + passed, streaming=streaming)
+        return self._answer.head(status, ours, passed, streaming=streaming)
 
     def _taken(self, upstream: Upstream) -> bytes:
         partial = not self._answer.streaming or not upstream.chunked or sum(map(len, upstream.pieces)) > MOST_CARRIED

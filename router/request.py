@@ -6,15 +6,16 @@ import functools
 import random
 import re
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from router.openai import ROUTES, Route
 
-KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"content-length", b"host"})
+KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"content-length", b"expect", b"host"})
 _VERSION = 0x7 << 76 | 0b10 << 62  # of a UUIDv7, and its variant
 _RANDOM = (1 << 76) - 1 & ~(0b11 << 62)
-_TRACED = (b"traceparent", b"tracestate")  # all that goes on to the replica
+_TRACED = frozenset({b"traceparent", b"tracestate"})  # all that goes on to the replica
 _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
@@ -30,13 +31,21 @@ class Request:
     @property
     def wait_seconds(self) -> float | None:
         """Of `Prefer: wait=N`."""
-        match = _WAIT.search(self.headers.get(b"prefer", b""))
+        prefer = self.headers.get(b"prefer")
+        match = _WAIT.search(prefer) if prefer else None
         return float(match[1]) if match else None
 
     def upstream(self, event_id: str, body: bytes) -> bytes:
         """The request as the replica is to have it: nothing of the client's head but what is allow-listed."""
-        traced = b"".join([b"%s: %s\r\n" % (name, self.headers[name]) for name in _TRACED if name in self.headers])
+        headers, traced = self.headers, b""
+        if not _TRACED.isdisjoint(headers):
+            traced = b"".join([b"%s: %s\r\n" % (name, value) for name, value in headers.items() if name in _TRACED])
         return b"%s%s\r\ncontent-length: %d\r\n%s\r\n%s" % (self.route.head, event_id.encode(), len(body), traced, body)
+
+
+def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether the client waits for a word from us before it sends the body."""
+    return any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
 
 
 @functools.lru_cache(maxsize=256)

@@ -44,6 +44,29 @@ class RouteTable:
         """Demand by revision id, of those that have any."""
         return {revision_id: revision.demand for revision_id, revision in self.revisions.items() if revision.demand}
 
+    def in_flight(self) -> dict[str, int]:
+        """Our own requests by replica, where there is a choice of replicas."""
+        return {
+            replica_id: replica.in_flight
+            for revision in self.revisions.values()
+            if len(revision.replicas) > 1
+            for replica_id, replica in revision.replicas.items()
+            if replica.in_flight
+        }
+
+    def others(self, depths: dict[str, int], routers: int) -> None:
+        """Requests of other routers by replica: of those named, news. `routers`: how many there are, with this one."""
+        for revision in self.revisions.values():
+            if len(revision.replicas) > 1:
+                for replica_id in revision.replicas.keys() & depths.keys():
+                    revision.replicas[replica_id].others = depths[replica_id] / max(1, routers)
+
+    def others_unknown(self) -> None:
+        """Nobody tells any more: what was told last must not decide for ever."""
+        for revision in self.revisions.values():
+            for replica in revision.replicas.values():
+                replica.others = 0
+
     def _remove(self, name: str) -> list[Revision]:
         endpoint = self.endpoints.pop(name, None)
         if endpoint is None:

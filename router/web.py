@@ -1,26 +1,24 @@
 """Everything on the public port that is not an inference call: models, probes, and the way to the admin process.
 
-Step 1, the other branch. Every answer has OpenAI's shape, 404 and 405 included, and `//` counts as `/`. The failures
-to survive: the admin process away (503, while inference goes on), and a client that leaves a long answer of it.
+Step 1, the other branch. Every answer has OpenAI's shape, 404 and 405 included, and `//` counts as `/`. The failure
+to survive: the admin process away (503, while inference goes on; `admin_relay.py`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pilotlight.frames import split
 from router import errors
+from router.admin_relay import AdminRelay
 from router.app import Router
 from router.auth import Tenant
 from router.balance import Endpoint
@@ -29,10 +27,6 @@ from router.openai import ROUTES
 from router.request import named_by_host
 
 RELAYED = ("/api", "/console", "/v1/organization")  # the admin process's
-_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
-)
-_OURS = frozenset({"x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded", "x-real-ip"})  # never the client's word
 
 
 def pages(router: Router, *, admin: str) -> ASGIApp:
@@ -122,70 +116,6 @@ def _may_see(tenant: Tenant, endpoint: Endpoint) -> bool:
 def _model(endpoint: Endpoint) -> dict[str, Any]:
     row = endpoint.row
     return {"id": row.name, "object": "model", "created": row.created, "owned_by": row.org_id}
-
-
-class AdminRelay:
-    """Passes a request on to the admin process, and its answer back, both as they come."""
-
-    def __init__(self, address: str) -> None:
-        scheme, host, port = split(address)
-        unix = scheme == "unix"
-        self._client = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=host if unix else None, verify=False, limits=httpx.Limits(max_keepalive_connections=16)),
-            base_url="http://admin" if unix else f"http://{host}:{port}",
-            timeout=httpx.Timeout(None, connect=5.0),
-            trust_env=False,
-        )
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}  # hop by hop, says the client
-        headers = [(name, value) for name, value in request.headers.items() if name not in _HOP | _OURS | named]
-        headers += [("x-forwarded-for", request.client.host if request.client else ""), ("x-forwarded-proto", request.url.scheme)]
-        sends_body = "content-length" in request.headers or "transfer-encoding" in request.headers
-        url = httpx.URL(self._client.base_url, raw_path=_raw(scope))
-        passed = self._client.build_request(request.method, url, headers=headers, content=request.stream() if sends_body else None)
-        try:
-            answer = await self._client.send(passed, stream=True)
-        except httpx.TransportError as error:
-            raise NotReady("The admin API is not running. Start it (`pilotlight up` does), and try again.") from error
-        try:
-            await _first_of(_passed_back(answer, send), _disconnected(receive))
-        finally:
-            await answer.aclose()
-
-
-def _raw(scope: Scope) -> bytes:
-    path: bytes = re.sub(b"/+", b"/", scope["raw_path"])
-    return path + b"?" + scope["query_string"] if scope["query_string"] else path
-
-
-async def _passed_back(answer: httpx.Response, send: Send) -> None:
-    headers = [(name, value) for name, value in answer.headers.raw if name.lower().decode("latin-1") not in _HOP]
-    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-    body: AsyncIterator[bytes] = answer.aiter_raw()
-    async for piece in body:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _disconnected(receive: Receive) -> None:
-    message: Message = {"type": ""}
-    while message["type"] != "http.disconnect":
-        message = await receive()
-
-
-async def _first_of(*works: Awaitable[None]) -> None:
-    """Until one has ended. The others are cancelled; its error is raised."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _alive(request: Request) -> Response:

@@ -31,12 +31,13 @@ from pilotlight.tasks import Tasks
 from router.app import Router
 from router.auth import Keys
 from router.demand import ActivatorLink, DemandBook
+from router.exchange import ClientLimits
 from router.hold import Hold
 from router.ledger.spool import Spool
 from router.ledger.wire import WorkerHello
 from router.metrics import Metrics
 from router.policy import LedgerLink
-from router.protocol import ClientLimits, RouterProtocol
+from router.protocol import RouterProtocol
 from router.table import RouteTable
 from router.web import pages
 
@@ -54,7 +55,12 @@ class Worker:
         self.metrics = Metrics()
         self.spool = Spool(paths.spool, self.worker_id, loop=loop)
         self.keys = Keys(pepper=ensure_pepper(paths), wall=time.time)
-        self.demand = DemandBook(clock=loop, requests=lambda: self.table.requests(), acknowledged=lambda: self.table.at[1])
+        self.demand = DemandBook(
+            clock=loop,
+            requests=lambda: self.table.requests(),
+            acknowledged=lambda: self.table.at[1],
+            in_flight=lambda: self.table.in_flight(),
+        )
         self.hold = Hold(clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed)
         self.table = RouteTable(clock=loop, hold=self.hold)
         self.router = Router(

@@ -18,6 +18,7 @@ from activator.catalogue import Endpoint, Revision
 from activator.events import Event
 from activator.lifecycle import Replica
 from activator.reconciler import Found, Reconciler
+from activator.store.events import EventRecord
 from activator.wire import Demand, Done, EndpointRow, RevisionRow, Table
 from pilotlight import frames
 from pilotlight.frames import Frame, FrameStream
@@ -25,7 +26,9 @@ from pilotlight.settings import ActivatorSettings
 from runtime.wire import (
     Drain,
     EngineEnvironment,
+    KeepStandbys,
     NodeReport,
+    Park,
     Phase,
     Refused,
     ReplicaReport,
@@ -33,6 +36,7 @@ from runtime.wire import (
     Start,
     Stop,
     ToAgent,
+    Unpark,
     UsageBatch,
     UsageStored,
 )
@@ -87,7 +91,9 @@ class FakeEffects:
         self.peers: dict[int, SimPeer] = {}
         self.sent: list[Frame] = []
         self.rows: dict[str, list[str]] = {}  # replica → the states written
+        self.cold_starts: list[tuple[str, str, float, str]] = []  # id, rung, seconds, why it failed
         self.usage: list[UsageBatch] = []
+        self.events: list[EventRecord] = []
         self.hung_up: list[int] = []
         self.raised: list[int] = []
 
@@ -105,6 +111,12 @@ class FakeEffects:
         states = self.rows.setdefault(replica.replica_id, [])
         if not states or states[-1] != replica.state:
             states.append(replica.state)
+
+    def save_cold_start(self, replica: Replica, now: float) -> None:
+        self.cold_starts.append((replica.cold_start_id, replica.rung, round(now - replica.started_at, 3), replica.reason))
+
+    def save_event(self, event: EventRecord) -> None:
+        self.events.append(event)
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         self.usage.append(batch)
@@ -163,28 +175,47 @@ class SimAgent:
         self.highest = (0, 0)
         self.refusing = False
         self.refused: list[Refused] = []
+        self.plain: dict[str, bool] = {}  # of each start
+        self.standbys_at_most: int | None = None
 
     def receive(self, frame: Frame) -> None:
         if isinstance(frame, UsageStored):
             self.stored.append(frame.batch)
-        if not isinstance(frame, Start | Drain | Stop):
+        if not isinstance(frame, Start | Drain | Stop | Park | Unpark | KeepStandbys):
             return
         assert (frame.epoch, frame.sequence) > self.highest, "a command went backwards"
         self.highest = (frame.epoch, frame.sequence)
+        if isinstance(frame, KeepStandbys):
+            self.standbys_at_most = frame.at_most
+            return
         self.told.append((type(frame), frame.replica_id))
-        if isinstance(frame, Start):
+        if isinstance(frame, Park | Unpark):
+            self._park_or_unpark(frame)
+        elif isinstance(frame, Start):
             assert len(frame.replica_id) <= 10
             if self.refusing:
                 self.refused.append(Refused(replica_id=frame.replica_id, reason="no"))
             else:
                 self.replicas[frame.replica_id] = report(frame.replica_id, "starting", revision_id=frame.revision_id)
+                self.plain[frame.replica_id] = frame.plain
+
+    def _park_or_unpark(self, frame: Park | Unpark) -> None:
+        """As the real one: what is not in a state for it is left as it is."""
+        known = self.replicas.get(frame.replica_id)
+        if known and isinstance(frame, Park) and known.state == "ready":
+            self.replicas[frame.replica_id] = known.model_copy(update={"state": "parking"})
+        elif known and isinstance(frame, Unpark) and known.state in ("parking", "parked"):
+            self.replicas[frame.replica_id] = known.model_copy(update={"state": "starting", "climb": frame.climb, "rung": "parked"})
+
+    def parking(self) -> list[str]:
+        return [replica_id for replica_id, said in self.replicas.items() if said.state == "parking"]
 
     def starting(self) -> list[str]:
         return [replica_id for replica_id, said in self.replicas.items() if said.state == "starting"]
 
     def ordered_to_end(self) -> list[str]:
         """Told to drain or stop, and not stopped yet."""
-        told = {replica_id for kind, replica_id in self.told if kind is not Start}
+        told = {replica_id for kind, replica_id in self.told if kind in (Drain, Stop)}
         return [replica_id for replica_id in self.replicas if replica_id in told]
 
 
@@ -216,9 +247,10 @@ class World:
         told = len(self.agent.told)
         self.reconciler.handle(event)
         for kind, replica_id in self.agent.told[told:]:
-            if kind is not Start:
+            if kind in (Drain, Stop, Park):
                 self._assert_nobody_sends_to(replica_id)
         self._assert_within_bounds()
+        self._assert_the_parked_rest()
 
     def restart(self, *, forget_rows: bool = False) -> None:
         """kill -9 of the activator, and its successor. `forget_rows`: it died before its rows were written."""
@@ -227,7 +259,10 @@ class World:
         self.effects.peers.clear()
         rows = [] if forget_rows else list(self.reconciler.fleet.replicas.values())
         for replica in rows:
-            replica.drain_sent = replica.stop_sent = replica.drain_after = None
+            replica.drain_sent = replica.stop_sent = replica.park_sent = replica.drain_after = None
+            replica.climb, replica.wanted_back, replica.plain = 0, False, False  # as Postgres has it
+            if replica.state in ("starting", "parked"):
+                replica.ready_at = None
         self.epoch += 1
         self.reconciler = self._reconciler(Found(endpoints=list(self.reconciler.catalogue), replicas=rows))
 
@@ -265,6 +300,7 @@ class World:
             environment=ENVIRONMENT,
             memory_bytes=self.agent.memory_bytes,
             standbys_ready=1,
+            standbys_at_most=self.agent.standbys_at_most,
             highest=self.agent.highest,
             replicas=tuple(self.agent.replicas.values()),
         )
@@ -286,7 +322,7 @@ class World:
 
     def becomes(self, replica_id: str, state: str, **given: Any) -> None:
         before = self.agent.replicas[replica_id]
-        self.say(report(replica_id, state, revision_id=before.revision_id, **given))
+        self.say(report(replica_id, state, revision_id=before.revision_id, **{"climb": before.climb, "rung": before.rung} | given))
 
     def ready(self) -> str:
         """The one replica that starts becomes ready."""
@@ -329,6 +365,13 @@ class World:
         for router in self.routers.values():
             if router.connection in self.effects.peers:
                 assert replica_id not in router.sends_to(), f"{replica_id} was told to end while {router.router_id} could send to it"
+
+    def _assert_the_parked_rest(self) -> None:
+        """Whoever knows all it was told sends to no replica whose door is shut."""
+        shut = {replica_id for replica_id, said in self.agent.replicas.items() if said.state in ("parking", "parked")}
+        for router in self.routers.values():
+            if router.connection in self.effects.peers and not router.waiting:
+                assert not shut & router.sends_to(), f"{router.router_id} could send to a parked replica"
 
     def _assert_within_bounds(self) -> None:
         fleet = self.reconciler.fleet

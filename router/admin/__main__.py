@@ -39,6 +39,7 @@ def main() -> None:
     app = make_app(
         store=AdminStore(Database(given, application="admin")),
         activator=paths.address("activator"),
+        ledger=paths.address("ledger"),
         admin_key=keys.ensure_admin_key(paths),
         pepper=keys.ensure_pepper(paths),
     )

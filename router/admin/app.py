@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 from router.admin.access import RequireAdminKey, on_crash, on_http_exception, on_router_error
+from router.admin.cold_starts import ColdStarts
 from router.admin.endpoints import Endpoints
 from router.admin.keys import Keys
 from router.admin.prices import Prices
@@ -16,10 +17,10 @@ from router.admin.usage import Usage
 from router.errors import RouterError
 
 
-def make_app(*, store: AdminStore, activator: str, admin_key: str, pepper: bytes) -> Starlette:
-    """`activator` is its frame address."""
-    routes = Endpoints(store, activator=activator).routes() + Keys(store, pepper=pepper).routes()
-    routes += Prices(store).routes() + Usage(store).routes()
+def make_app(*, store: AdminStore, activator: str, ledger: str, admin_key: str, pepper: bytes) -> Starlette:
+    """`activator` and `ledger` are their frame addresses."""
+    routes = Endpoints(store, activator=activator).routes() + Keys(store, ledger=ledger, pepper=pepper).routes()
+    routes += Prices(store).routes() + Usage(store).routes() + ColdStarts(store).routes()
     return Starlette(
         routes=[Mount("/api/v1", routes=routes)],
         middleware=[Middleware(RequireAdminKey, key=admin_key)],

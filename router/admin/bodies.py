@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.requests import Request
 
 from router.errors import BadRequest, BodyTooLarge
-from runtime.wire import Task
+from runtime.wire import Task, Zero
 
 MAX_BODY_BYTES = 1 << 20
 ENDPOINT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # a DNS label: the endpoint is also https://NAME.DOMAIN
@@ -45,6 +45,7 @@ class EndpointBody(Body):
     slots: int = Field(64, ge=1, le=4096)
     target_concurrency: int = Field(0, ge=0, le=4096)  # 0: as many as slots
     weight_bytes: int = Field(0, ge=0, le=1 << 50)  # of the snapshot's tensors; 0: unknown
+    zero: Zero = "standby"  # where it rests without a call
     hold_seconds: float = Field(300.0, gt=0, lt=600)  # client libraries give up after 600 s
     max_held: int = Field(1000, ge=0, le=1_000_000)
 
@@ -61,6 +62,13 @@ class KeyBody(Body):
 
     name: str = Field("", max_length=200, pattern=r"^[^\x00]*$")
     expires_in_seconds: float | None = Field(None, gt=0, le=TEN_YEARS)
+
+
+class RotateBody(Body):
+    """POST /api/v1/keys/KEY_ID/rotate"""
+
+    grace_seconds: float = Field(86400.0, ge=0, le=TEN_YEARS)  # how long the old key goes on working; 0: not at all
+    expires_in_seconds: float | None = Field(None, gt=0, le=TEN_YEARS)  # of the new one; none: as long as the old one was given
 
 
 def _iso(value: str) -> datetime | None:
@@ -85,21 +93,11 @@ Moment = Annotated[float, BeforeValidator(_unix), Field(ge=0, lt=253402300800)]
 """Unix seconds, before the year 10000; also taken as ISO 8601."""
 
 
-class UsageQuery(Body):
-    """The query of GET /api/v1/usage"""
+class Times(Body):
+    """What a query may say of when."""
 
-    endpoint: str | None = None
-    limit: int = Field(100, ge=1, le=1000)
     since: Moment | None = None
-
-
-class ExportQuery(Body):
-    """The query of GET /api/v1/usage/export"""
-
-    format: Literal["csv", "jsonl"] = "csv"
-    endpoint: str | None = None
-    since: Moment | None = None
-    until: Moment | None = None  # rows admitted before it
+    until: Moment | None = None  # what was admitted, or began, before it
 
     @field_validator("until")
     @classmethod
@@ -107,6 +105,30 @@ class ExportQuery(Body):
         if value is not None and value < (info.data.get("since") or value):
             raise ValueError("must not be before since")
         return value
+
+
+class UsageQuery(Times):
+    """The query of GET /api/v1/usage"""
+
+    endpoint: str | None = None
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class EventQuery(Body):
+    """The query of GET /api/v1/endpoints/NAME/events"""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
+class ColdStartQuery(UsageQuery):
+    """The query of GET /api/v1/cold-starts"""
+
+
+class ExportQuery(Times):
+    """The query of GET /api/v1/usage/export"""
+
+    format: Literal["csv", "jsonl"] = "csv"
+    endpoint: str | None = None
 
 
 def _money(value: object) -> object:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from activator.client import ActivatorError, command
 from activator.wire import Deploy, Done, Remove, Status
 from pilotlight.frames import FrameError
-from router.admin.bodies import ENDPOINT_NAME, EndpointBody, read_body
+from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
 from router.admin.store import AdminStore, Row
 from router.errors import BadRequest, NotFound, Unavailable
 
@@ -38,6 +38,7 @@ class Endpoints:
             Route("/endpoints/{name}", self.get, methods=["GET"]),
             Route("/endpoints/{name}", self.put, methods=["PUT"]),
             Route("/endpoints/{name}", self.delete, methods=["DELETE"]),
+            Route("/endpoints/{name}/events", self.events, methods=["GET"]),
             Route("/status", self.status, methods=["GET"]),
         ]
 
@@ -64,6 +65,13 @@ class Endpoints:
         row = await find_endpoint(self._store, request.path_params["name"])
         await self._command(Remove(org_id=ORG, name=row["name"]))
         return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True})
+
+    async def events(self, request: Request) -> JSONResponse:
+        """What happened to it that an operator should hear of, newest first: wrong answers that were caught."""
+        query = read_query(request, EventQuery)
+        row = await find_endpoint(self._store, request.path_params["name"])
+        events = await self._store.events(row["endpoint_id"], org_id=ORG, limit=query.limit)
+        return JSONResponse({"object": "list", "data": events})
 
     async def status(self, request: Request) -> JSONResponse:
         """Every endpoint, revision, replica and node, as the activator sees them now."""

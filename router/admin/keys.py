@@ -1,32 +1,41 @@
-"""API keys over the admin API: made and shown once, listed without themselves, revoked for good.
+"""API keys over the admin API: made and shown once, listed without themselves, rotated, revoked for good.
 
-Step 2 recognises them: each change notifies the channel `policy`, and every ledger pushes it to its workers at once. The
-failure to survive is a leak: only a keyed hash, the prefix and the last four characters are ever stored.
+Step 2 recognises them: each change notifies the channel `policy`, and every ledger pushes it to its workers at once. An
+answer waits, bounded, until this machine's workers have said so (`everywhere`), so that a key just shown is never a 401 and
+a revoked one never a 200. The failure to survive is a leak: only a keyed hash, the prefix and the last four characters are
+ever stored.
 """
 
 from __future__ import annotations
 
 import secrets
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pilotlight.keys import SHOWN_LAST, SHOWN_PREFIX, hash_key, mint
-from router.admin.bodies import KeyBody, read_body
+from router.admin.bodies import KeyBody, RotateBody, read_body
 from router.admin.endpoints import ORG, find_endpoint
 from router.admin.store import AdminStore, Row
 from router.errors import NotFound
+from router.ledger.client import key_told
+
+TOLD_SECONDS = 3.0  # how long an answer waits for the routers
 
 
 class Keys:
-    def __init__(self, store: AdminStore, *, pepper: bytes) -> None:
-        self._store, self._pepper = store, pepper
+    """`ledger` is its frame address."""
+
+    def __init__(self, store: AdminStore, *, ledger: str, pepper: bytes) -> None:
+        self._store, self._ledger, self._pepper = store, ledger, pepper
 
     def routes(self) -> list[Route]:
         return [
             Route("/endpoints/{name}/keys", self.create, methods=["POST"]),
             Route("/endpoints/{name}/keys", self.list, methods=["GET"]),
+            Route("/keys/{key_id}/rotate", self.rotate, methods=["POST"]),
             Route("/keys/{key_id}", self.revoke, methods=["DELETE"]),
         ]
 
@@ -34,30 +43,48 @@ class Keys:
         """201, with the key: the only time it is ever shown."""
         body = await read_body(request, KeyBody)
         endpoint = await find_endpoint(self._store, request.path_params["name"])
-        key = mint()
+        key, new = self._mint()
         row = await self._store.create_key(
-            key_id=f"key_{secrets.token_hex(10)}",
-            org_id=endpoint["org_id"],
-            endpoint_id=endpoint["endpoint_id"],
-            name=body.name,
-            hash=hash_key(self._pepper, key),
-            prefix=key[:SHOWN_PREFIX],
-            last_four=key[-SHOWN_LAST:],
-            expires_in=body.expires_in_seconds,
+            org_id=endpoint["org_id"], endpoint_id=endpoint["endpoint_id"], name=body.name, expires_in=body.expires_in_seconds, **new
         )
-        return JSONResponse({**shown(row, endpoint["name"]), "key": key}, status_code=201, headers={"cache-control": "no-store"})
+        return await self._shown_once(shown(row, endpoint["name"]), key)
 
     async def list(self, request: Request) -> JSONResponse:
         endpoint = await find_endpoint(self._store, request.path_params["name"])
         rows = await self._store.keys(endpoint["endpoint_id"])
         return JSONResponse({"object": "list", "data": [shown(row, endpoint["name"]) for row in rows]})
 
+    async def rotate(self, request: Request) -> JSONResponse:
+        """201, with a new key in the old one's place; the old one works on for the grace it is given."""
+        body = await read_body(request, RotateBody)
+        key_id = request.path_params["key_id"]
+        key, new = self._mint()
+        row = None
+        if "\0" not in key_id:
+            row = await self._store.rotate_key(key_id, org_id=ORG, grace=body.grace_seconds, expires_in=body.expires_in_seconds, **new)
+        if row is None:
+            raise NotFound(f"there is no live key {key_id!r}: GET /api/v1/endpoints/NAME/keys lists them", param="key_id")
+        return await self._shown_once({"object": "key", **row}, key)
+
     async def revoke(self, request: Request) -> JSONResponse:
         key_id = request.path_params["key_id"]
         row = await self._store.revoke_key(key_id, org_id=ORG) if "\0" not in key_id else None
         if row is None:
             raise NotFound(f"there is no key {key_id!r}: GET /api/v1/endpoints/NAME/keys lists them", param="key_id")
-        return JSONResponse({"object": "key", **row, "revoked": True})
+        everywhere = await key_told(self._ledger, key_id, live=False, seconds=TOLD_SECONDS)
+        return JSONResponse({"object": "key", **row, "revoked": True, "everywhere": everywhere})
+
+    def _mint(self) -> tuple[str, dict[str, Any]]:
+        """A key, and all of it that is stored."""
+        key = mint()
+        new = {"key_id": f"key_{secrets.token_hex(10)}", "hash": hash_key(self._pepper, key)}
+        return key, new | {"prefix": key[:SHOWN_PREFIX], "last_four": key[-SHOWN_LAST:]}
+
+    async def _shown_once(self, row: Row, key: str) -> JSONResponse:
+        """One policy holds both halves of a rotation: where the new key is known, the old one's end is."""
+        everywhere = await key_told(self._ledger, row["key_id"], live=True, seconds=TOLD_SECONDS)
+        answer = {**row, "key": key, "everywhere": everywhere}
+        return JSONResponse(answer, status_code=201, headers={"cache-control": "no-store"})
 
 
 def shown(row: Row, endpoint: str) -> Row:

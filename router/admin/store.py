@@ -37,6 +37,9 @@ class AdminStore:
     async def endpoint(self, name: str) -> Row | None:
         return await self._fetch_one("list_endpoints", name)
 
+    async def events(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
+        return await self._fetch("list_events", endpoint_id, org_id, limit)
+
     async def endpoint_id(self, name: str, *, org_id: str) -> str | None:
         row = await self._fetch_one("find_endpoint_id", name, org_id)
         return row["endpoint_id"] if row else None
@@ -48,6 +51,12 @@ class AdminStore:
         assert row is not None  # INSERT … RETURNING
         return row
 
+    async def rotate_key(
+        self, old: str, *, org_id: str, grace: float, key_id: str, hash: bytes, prefix: str, last_four: str, expires_in: float | None
+    ) -> Row | None:
+        """None: there is no such key, or it lives no more."""
+        return await self._fetch_one("rotate_key", old, org_id, grace, key_id, hash, prefix, last_four, expires_in)
+
     async def keys(self, endpoint_id: str) -> list[Row]:
         return await self._fetch("list_keys", endpoint_id)
 
@@ -55,10 +64,12 @@ class AdminStore:
         """None: there is no such key."""
         return await self._fetch_one("revoke_key", key_id, org_id)
 
-    async def usage(self, *, org_id: str, endpoint_id: str | None, since: float | None, limit: int) -> tuple[list[Row], Row]:
+    async def usage(
+        self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None, limit: int
+    ) -> tuple[list[Row], Row]:
         """(rows, totals over all that match)."""
-        rows = await self._fetch("list_usage", org_id, endpoint_id, since, limit)
-        totals = await self._fetch_one("sum_usage", org_id, endpoint_id, since)
+        rows = await self._fetch("list_usage", org_id, endpoint_id, since, until, limit)
+        totals = await self._fetch_one("sum_usage", org_id, endpoint_id, since, until)
         return rows, totals or {}
 
     async def export_usage(
@@ -94,6 +105,9 @@ class AdminStore:
 
     async def price_now(self, endpoint_id: str, *, org_id: str) -> Row | None:
         return await self._fetch_one("find_price", endpoint_id, org_id)
+
+    async def cold_starts(self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None, limit: int) -> list[Row]:
+        return await self._fetch("list_cold_starts", org_id, endpoint_id, since, until, limit)
 
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
         return await self._fetch_one("find_request", event_id, org_id)

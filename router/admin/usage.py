@@ -31,7 +31,7 @@ class Usage:
         """Rows up to `limit`, and totals over all that match."""
         query = read_query(request, UsageQuery)
         endpoint_id = await find_endpoint_id(self._store, query.endpoint, org_id=ORG)
-        rows, totals = await self._store.usage(org_id=ORG, endpoint_id=endpoint_id, since=query.since, limit=query.limit)
+        rows, totals = await self._store.usage(org_id=ORG, endpoint_id=endpoint_id, since=query.since, until=query.until, limit=query.limit)
         return JSONResponse({"rows": rows, "totals": totals, "has_more": totals["requests"] > len(rows)})
 
     async def get(self, request: Request) -> JSONResponse:

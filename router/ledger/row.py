@@ -69,7 +69,7 @@ def usage_row(case: Case, prices: PriceList) -> UsageRow:
         hold_ms=end.hold_ms,
         first_byte_ms=end.first_byte_ms,
         total_ms=end.total_ms,
-        phases=_phases.dump_json(end.phases).decode() if end.phases else "[]",
+        phases=_phases.dump_json(end.phases, exclude_defaults=True).decode() if end.phases else "[]",
         input_tokens=input_tokens,
         cached_tokens=cached_tokens,
         output_tokens=output_tokens,

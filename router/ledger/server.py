@@ -1,8 +1,9 @@
 """The ledger's socket: workers say who they are and how far their spool has grown, and are given the policy.
 
-Steps 2 and 12. Failures to survive: a worker that dies (its connection's end starts its grace), one that says nonsense
-(that connection closes, with a line in the log), and one that reads nothing: it gets only ever the newest policy, and is
-let go after SLOW_SECONDS, so that nothing piles up here.
+Steps 2 and 12. The admin API asks here, too, when all workers know a key it has just made. Failures to survive: a worker
+that dies (its connection's end starts its grace, and nobody waits for its word), one that says nonsense (that connection
+closes, with a line in the log), and one that reads nothing: it gets only ever the newest policy, and is let go after
+SLOW_SECONDS, so that nothing piles up here.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import structlog
 
 from pilotlight.frames import FrameError, FrameStream
 from router.ledger.policy import Policies
-from router.ledger.wire import Alive, Spooled, ToLedger, WorkerHello
+from router.ledger.wire import Alive, Applied, AwaitKey, KeyTold, Spooled, ToLedger, WorkerHello
 from router.ledger.workers import Workers
 
 HEARTBEAT_SECONDS = 1.0
 HELLO_SECONDS = 5.0
 SLOW_SECONDS = 5.0
+LONGEST_AWAIT_SECONDS = 30.0
 
 log = structlog.get_logger()
 
@@ -28,30 +30,55 @@ log = structlog.get_logger()
 class LedgerServer:
     def __init__(self, *, policies: Policies, workers: Workers, spooled: Callable[[str], None]) -> None:
         self._policies, self._workers, self._spooled = policies, workers, spooled
+        self._applied: dict[FrameStream[ToLedger], int] = {}  # by connected worker, the version it serves by; 0: none yet
+        self._acknowledged = asyncio.Condition()
 
     async def greet(self, stream: FrameStream[ToLedger]) -> None:
         """One connection, from its hello to its end."""
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 hello = await stream.receive()
-            if not isinstance(hello, WorkerHello):
-                return
-            await self._serve(stream, hello)
+            if isinstance(hello, WorkerHello):
+                await self._serve(stream, hello)
+            elif isinstance(hello, AwaitKey):
+                stream.send(KeyTold(everywhere=await self._told_all(hello)))
+                await stream.drain()
         except (FrameError, TimeoutError, ConnectionError) as error:
             log.warning("a worker's connection is of no more use", action="ledger.worker", reason=str(error) or type(error).__name__)
 
     async def _serve(self, stream: FrameStream[ToLedger], hello: WorkerHello) -> None:
         log.info("worker connected", action="ledger.worker", worker_id=hello.worker_id, pid=hello.pid)
         self._workers.arrived(hello.worker_id)
+        self._applied[stream] = 0
         pushing = asyncio.create_task(self._push(stream), name=f"push {hello.worker_id}")
         try:
             async for frame in stream:
                 if isinstance(frame, Spooled):
                     self._spooled(frame.file)
+                elif isinstance(frame, Applied):
+                    self._applied[stream] = frame.version
+                    await self._news()
         finally:
             pushing.cancel()
+            del self._applied[stream]
             self._workers.left(hello.worker_id, now=time.monotonic())
+            await self._news()
             log.info("worker disconnected", action="ledger.worker", worker_id=hello.worker_id, pid=hello.pid)
+
+    async def _told_all(self, asked: AwaitKey) -> bool:
+        """Has every worker that is connected said that it serves by a policy with (or without) the key? Those that come later begin with it."""
+        try:
+            async with asyncio.timeout(min(asked.seconds, LONGEST_AWAIT_SECONDS)):
+                version = await self._policies.settled(asked.key_id, live=asked.live)
+                async with self._acknowledged:
+                    await self._acknowledged.wait_for(lambda: all(applied >= version for applied in self._applied.values()))
+        except TimeoutError:
+            return False
+        return True
+
+    async def _news(self) -> None:
+        async with self._acknowledged:
+            self._acknowledged.notify_all()
 
     async def _push(self, stream: FrameStream[ToLedger]) -> None:
         """The policy whole, at once and on every change, and a heartbeat each second; ends by closing the connection."""

@@ -1,10 +1,11 @@
 """Step 12, the worker's side: an append-only file of records, durable before anything is answered.
 
 An `open` is written at once. An `end` is written with the next `open`, or by `flush`, which comes before the bytes it must
-precede. A thread syncs whole groups with one `fdatasync`: opens at once, but no two groups within PACE_SECONDS; ends within
-END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn line is cut off
-again; opens raise SpoolFull, ends wait in memory, so what runs can finish), a disk that will not sync (a new file is begun,
-and opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files later).
+precede. A thread syncs whole groups with one `fdatasync`: opens at once, but where many come REST_SECONDS after the last
+group; ends within END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn
+line is cut off again; opens raise SpoolFull, ends wait in memory, so what runs can finish), a disk that will not sync (a new
+file is begun, and opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files
+later).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import errno
 import os
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +27,8 @@ from router.errors import SpoolFull
 
 ROTATE_BYTES = 16 << 20
 END_SYNC_SECONDS = 0.003
-PACE_SECONDS = 0.0005  # from one sync's begin to the next one's: a sync costs the CPU as much as a request
+REST_SECONDS = 0.001  # after a sync of BUSY_LINES or more: it costs the CPU more than a request does, so the next is to be for many
+BUSY_LINES = 8  # four requests
 TELL_SECONDS = 0.1  # news for the ledger is gathered so long
 RETRY_SECONDS = 1.0
 
@@ -218,11 +219,7 @@ class Spool:
 
     def _sync_for_ever(self) -> None:
         """The thread. It alone closes files."""
-        began = 0.0
         while (job := self._jobs.get()) is not None:
-            if (pause := began + PACE_SECONDS - time.monotonic()) > 0:
-                time.sleep(pause)  # what is written meanwhile goes with it
-            began = time.monotonic()
             target = max(job.target, job.file.last if job.file else 0)
             error: OSError | None = None
             try:
@@ -240,7 +237,7 @@ class Spool:
                 pass  # the loop is closed: the process is ending
 
     def _done(self, job: _Sync, target: int, error: OSError | None) -> None:
-        self._syncing = False
+        busy = target - self.synced >= BUSY_LINES
         self.synced = target
         self.flush()  # before the answers that now go out
         if error is not None:
@@ -248,16 +245,23 @@ class Spool:
         due = [callback for number, callback in self._waiting if number <= target]
         if due:
             self._waiting = [entry for entry in self._waiting if entry[0] > target]
-        if self._opened > target:
-            self._ask()
-        elif self._written > target:
-            self._ask_soon()
+        if busy:
+            self._loop.call_later(REST_SECONDS, self._rested)  # what is written meanwhile goes with the next
+        else:
+            self._rested()
         if self._file is not None:
             self._grown[self._file.name] = self._file.size
         if self._tell_timer is None:
             self._tell_timer = self._loop.call_later(TELL_SECONDS, self._tell_now)
         for callback in due:
             callback()
+
+    def _rested(self) -> None:
+        self._syncing = False
+        if self._opened > self.synced:
+            self._ask()
+        elif self._written > self.synced or self._ends:
+            self._ask_soon()
 
     def _unsynced(self, job: _Sync, error: OSError) -> None:
         """What is in this file may be lost with the power, and only then. Begin another, and refuse opens meanwhile."""

@@ -5,11 +5,13 @@ Step 12. All of it may be repeated: nothing here changes a row that is there.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+from router.ledger.policy import LiveKeys
 from router.ledger.postgres import Database, read_sql
 from router.ledger.prices import Price, PriceList
 from router.ledger.row import UsageRow
@@ -21,6 +23,7 @@ _SETTLE_USAGE = read_sql(_FOLDER, "settle_usage")
 _FIND_JOURNAL = read_sql(_FOLDER, "find_journal")
 _LIST_PRICES = read_sql(_FOLDER, "list_prices")
 _LIST_LIVE_KEYS = read_sql(_FOLDER, "list_live_keys")
+_TELL_TIME = read_sql(_FOLDER, "tell_time")
 
 
 class Settled(NamedTuple):
@@ -60,10 +63,11 @@ class LedgerStore:
             for record in records
         )
 
-    async def live_keys(self) -> tuple[KeyRow, ...]:
+    async def live_keys(self) -> LiveKeys:
         async with self._database.connection() as connection:
             records = await connection.fetch(_LIST_LIVE_KEYS)
-        return tuple(KeyRow(**record) for record in records)
+            ahead = float(await connection.fetchval(_TELL_TIME)) - time.time()
+        return LiveKeys(tuple(KeyRow(**record) for record in records), ahead)
 
 
 def _units(dollars: Decimal) -> int:

@@ -1,8 +1,9 @@
-"""What the ledger process says and hears: the contract between router workers and the machine's one ledger.
+"""What the ledger process says and hears: the contract between router workers, or the admin API, and the machine's one ledger.
 
 A worker connects to `paths.address("ledger")`, gets a whole `Policy` at once and again on every change (the ledger
 LISTENs on Postgres' channel `policy`), and tells how far its spool has grown. The ledger also keeps the newest policy in
 `paths.policy` as JSON of the same frame, so that a worker can start, and a restart can serve, without ledger or Postgres.
+A worker says `Applied` when it serves by a policy; `AwaitKey`, in place of a hello, asks when all of them do.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ class KeyRow(Frame):
     org_id: str
     endpoint_id: str  # "" for an admin key
     scope: Literal["inference", "admin"]
-    expires_at: float = 0.0  # Unix seconds; 0: never
+    expires_at: float = 0.0  # Unix seconds by Postgres' clock; 0: never
 
 
 class Policy(Frame):
     kind: Literal["policy"] = "policy"
     version: int
     keys: tuple[KeyRow, ...]
+    ahead_seconds: float = 0.0  # Postgres' clock, of this machine's
 
 
 class Alive(Frame):
@@ -47,5 +49,28 @@ class Spooled(Frame):
     bytes: int
 
 
-ToLedger = Annotated[WorkerHello | Spooled | Alive, Field(discriminator="kind")]
-FromLedger = Annotated[Policy | Alive, Field(discriminator="kind")]
+class Applied(Frame):
+    """The worker serves by the policy of this version."""
+
+    kind: Literal["applied"] = "applied"
+    version: int
+
+
+class AwaitKey(Frame):
+    """Answer when every worker of this machine knows the key (or, `live` false, knows it no more), or after `seconds`."""
+
+    kind: Literal["await_key"] = "await_key"
+    key_id: str
+    live: bool
+    seconds: float
+
+
+class KeyTold(Frame):
+    """`everywhere`: it is so at every worker; false: the time was over."""
+
+    kind: Literal["key_told"] = "key_told"
+    everywhere: bool
+
+
+ToLedger = Annotated[WorkerHello | Spooled | Applied | AwaitKey | Alive, Field(discriminator="kind")]
+FromLedger = Annotated[Policy | KeyTold | Alive, Field(discriminator="kind")]

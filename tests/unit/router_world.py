@@ -22,11 +22,12 @@ from pilotlight.keys import hash_key, mint
 from router.app import Router
 from router.auth import Keys
 from router.balance import Revision
+from router.exchange import ClientLimits
 from router.hold import Hold
 from router.ledger.spool import Spool
 from router.ledger.wire import KeyRow, Policy
 from router.metrics import Metrics
-from router.protocol import ClientLimits, RouterProtocol
+from router.protocol import RouterProtocol
 from router.table import RouteTable
 from router.web import pages
 from runtime.wire import Phase, Task

@@ -25,6 +25,7 @@ from router.admin.export import COLUMNS, csv_lines, json_lines
 from router.admin.store import AdminStore, Row, plain
 from router.errors import Unavailable
 from router.ledger.postgres import Database
+from router.ledger.wire import AwaitKey, KeyTold, ToLedger
 
 ADMIN_KEY, PEPPER = mint(), b"p" * 32
 DIGEST = "sha256:" + "a" * 64
@@ -37,6 +38,7 @@ class FakeStore(AdminStore):
         self.names: list[str] = ["chat"]
         self.made: list[dict[str, Any]] = []
         self.revoked: list[str] = []
+        self.rotated: list[tuple[str, float, float | None]] = []
         self.asked: dict[str, Any] = {}
         self.priced: list[dict[str, Any]] = []
         self.pages: list[list[Row]] = []
@@ -60,6 +62,14 @@ class FakeStore(AdminStore):
     async def create_key(self, **given: Any) -> Row:
         self.made.append(given)
         return {name: given[name] for name in ("key_id", "name", "prefix", "last_four")}
+
+    async def rotate_key(self, old: str, **given: Any) -> Row | None:
+        self.rotated.append((old, given["grace"], given["expires_in"]))
+        replaced = next((key for key in self.made if key["key_id"] == old), None)
+        if replaced is None:
+            return None
+        row = await self.create_key(**{"name": replaced["name"], "endpoint_id": replaced["endpoint_id"]} | given)
+        return {**row, "replaces": old}
 
     async def keys(self, endpoint_id: str) -> list[Row]:
         return [{"key_id": key["key_id"], "prefix": key["prefix"]} for key in self.made if key["endpoint_id"] == endpoint_id]
@@ -91,6 +101,10 @@ class FakeStore(AdminStore):
         if self.cut_off:
             raise Unavailable("the database is away for the moment: try again", retry_after=2.0)
 
+    async def cold_starts(self, **asked: Any) -> list[Row]:
+        self.asked = asked
+        return [{"cold_start_id": f"r{n}"} for n in range(min(3, asked["limit"]))]
+
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
         return {"event_id": event_id, "phases": [{"name": "load"}]} if event_id == "e1" else None
 
@@ -110,11 +124,27 @@ class FakeActivator:
             stream.send(self.answer)
 
 
+class FakeLedger:
+    """Says that the routers know, or (`everywhere` false) that they do not."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bool]] = []
+        self.everywhere = True
+
+    async def greet(self, stream: FrameStream[Any]) -> None:
+        asked = await stream.receive()
+        assert isinstance(asked, AwaitKey)
+        self.asked.append((asked.key_id, asked.live))
+        stream.send(KeyTold(everywhere=self.everywhere))
+
+
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.address = f"unix:{folder}/a.sock"
         self.store, self.activator = FakeStore(), FakeActivator()
-        self.app = make_app(store=self.store, activator=self.address, admin_key=ADMIN_KEY, pepper=PEPPER)
+        self.ledger = FakeLedger()
+        self.told = f"unix:{folder}/l.sock"
+        self.app = make_app(store=self.store, activator=self.address, ledger=self.told, admin_key=ADMIN_KEY, pepper=PEPPER)
 
     async def ask(self, method: str, path: str, *, key: str | None = ADMIN_KEY, **given: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"} if key is not None else {}
@@ -126,9 +156,10 @@ class Bench:
 def play(folder: Path, scene: Callable[[Bench], Awaitable[None]], *, activator: bool = True) -> None:
     async def run() -> None:
         bench = Bench(folder)
-        server = await serve(bench.address, ToActivator, bench.activator.greet) if activator else None
+        servers = [await serve(bench.told, ToLedger, bench.ledger.greet)]
+        servers += [await serve(bench.address, ToActivator, bench.activator.greet)] if activator else []
         await scene(bench)
-        if server:
+        for server in servers:
             server.close()
 
     asyncio.run(run())
@@ -307,15 +338,49 @@ def test_a_key_cannot_be_made_with_other_rights(tmp_path: Path, body: dict[str, 
     play(tmp_path, scene, activator=False)
 
 
+def test_an_answer_about_a_key_says_whether_the_routers_know(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        made = (await bench.ask("POST", "/api/v1/endpoints/chat/keys")).json()
+        assert made["everywhere"] is True and bench.ledger.asked == [(made["key_id"], True)]
+        gone = (await bench.ask("DELETE", f"/api/v1/keys/{made['key_id']}")).json()
+        assert gone["everywhere"] is True and bench.ledger.asked[1:] == [(made["key_id"], False)]
+        bench.ledger.everywhere = False
+        assert (await bench.ask("POST", "/api/v1/endpoints/chat/keys")).json()["everywhere"] is False
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_a_rotated_key_has_its_successor_and_its_grace(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        old = (await bench.ask("POST", "/api/v1/endpoints/chat/keys", json={"name": "laptop"})).json()
+        response = await bench.ask("POST", f"/api/v1/keys/{old['key_id']}/rotate", json={"grace_seconds": 3600})
+        assert response.status_code == 201 and response.headers["cache-control"] == "no-store"
+        new = response.json()
+        assert well_formed(new["key"]) and new["key"] != old["key"] and new["replaces"] == old["key_id"] and new["name"] == "laptop"
+        assert bench.store.made[1]["hash"] == hash_key(PEPPER, new["key"])
+        assert bench.store.rotated == [(old["key_id"], 3600.0, None)] and bench.ledger.asked[-1] == (new["key_id"], True)
+        for body, param in (({"grace_seconds": -1}, "grace_seconds"), ({"grace": 1}, "grace")):
+            assert error(await bench.ask("POST", f"/api/v1/keys/{old['key_id']}/rotate", json=body), 400)["param"] == param
+        assert error(await bench.ask("POST", "/api/v1/keys/key_none/rotate"), 404)["param"] == "key_id"
+
+    play(tmp_path, scene, activator=False)
+
+
 def test_usage_is_filtered_and_money_is_never_a_float(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
         answer = (await bench.ask("GET", "/api/v1/usage?endpoint=chat&limit=5&since=2024-01-01T00:00:00Z")).json()
-        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1704067200.0, "limit": 5}
+        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1704067200.0, "until": None, "limit": 5}
         assert answer["totals"]["cost"] == "0.0000300000" and answer["has_more"] is True
-        await bench.ask("GET", "/api/v1/usage?since=12.5")
-        assert bench.store.asked == {"org_id": "default", "endpoint_id": None, "since": 12.5, "limit": 100}
+        await bench.ask("GET", "/api/v1/usage?since=12.5&until=2024-01-01")
+        assert bench.store.asked == {"org_id": "default", "endpoint_id": None, "since": 12.5, "until": 1704067200.0, "limit": 100}
         error(await bench.ask("GET", "/api/v1/usage?endpoint=other"), 404)
-        for query, param in (("limit=0", "limit"), ("since=soon", "since"), ("since=2024-13-45", "since"), ("colour=red", "colour")):
+        for query, param in (
+            ("limit=0", "limit"),
+            ("since=9&until=8", "until"),
+            ("since=soon", "since"),
+            ("since=2024-13-45", "since"),
+            ("colour=red", "colour"),
+        ):
             assert error(await bench.ask("GET", f"/api/v1/usage?{query}"), 400)["param"] == param
 
     play(tmp_path, scene, activator=False)
@@ -325,6 +390,18 @@ def test_a_request_is_shown_with_its_phases_and_a_missing_one_says_why(tmp_path:
     async def scene(bench: Bench) -> None:
         assert (await bench.ask("GET", "/api/v1/requests/e1")).json()["phases"] == [{"name": "load"}]
         assert "look again" in error(await bench.ask("GET", "/api/v1/requests/e2"), 404)["message"]
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_cold_starts_are_listed_up_to_the_limit(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        answer = (await bench.ask("GET", "/api/v1/cold-starts?endpoint=chat&limit=2&since=1&until=2")).json()
+        assert [row["cold_start_id"] for row in answer["data"]] == ["r0", "r1"] and answer["has_more"] is True
+        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1.0, "until": 2.0, "limit": 3}
+        assert (await bench.ask("GET", "/api/v1/cold-starts")).json()["has_more"] is False
+        error(await bench.ask("GET", "/api/v1/cold-starts?endpoint=other"), 404)
+        assert error(await bench.ask("GET", "/api/v1/cold-starts?limit=0"), 400)["param"] == "limit"
 
     play(tmp_path, scene, activator=False)
 

@@ -11,18 +11,18 @@ import pytest
 
 from router.ledger.follow import Follower
 from router.ledger.join import Join
-from router.ledger.policy import Policies
+from router.ledger.policy import LiveKeys, Policies
 from router.ledger.settle import Settler
 from router.ledger.tail import Tail
-from router.ledger.wire import KeyRow
 from router.ledger.workers import Workers
+from tests.unit.router_world import until
 from tests.unit.test_ledger_settle import FakeStore
 
 Loop = tuple[Callable[[], Coroutine[Any, Any, None]], Callable[[], None]]  # and what wakes it
 
 
-async def no_keys() -> tuple[KeyRow, ...]:
-    return ()
+async def no_keys() -> LiveKeys:
+    return LiveKeys(())
 
 
 def follower(folder: Path) -> Loop:
@@ -40,13 +40,23 @@ def settler(folder: Path) -> Loop:
     return made.run_journal, made.journal_arrived
 
 
+def waits(task: asyncio.Task[None]) -> bool:
+    """Whether the innermost of what it awaits is an event."""
+    inner: Any = task.get_coro()
+    while inner is not None and getattr(inner, "cr_await", None) is not None:
+        if inner.__qualname__ == "Event.wait":
+            return True
+        inner = inner.cr_await
+    return False
+
+
 @pytest.mark.parametrize("make", [follower, policies, settler])
 @pytest.mark.parametrize("steps", range(4))
 def test_a_cancellation_that_meets_the_event_is_not_lost(tmp_path: Path, make: Callable[[Path], Loop], steps: int) -> None:
     async def scene() -> None:
         run, wake = make(tmp_path)
         task = asyncio.create_task(run())
-        await asyncio.sleep(0.15)  # it waits for its event
+        await until(lambda: waits(task))
         wake()
         for _ in range(steps):
             await asyncio.sleep(0)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from pilotlight.frames import connect, serve
-from router.ledger.policy import Policies
+from router.ledger.client import key_told
+from router.ledger.policy import LiveKeys, Policies
 from router.ledger.server import LedgerServer
-from router.ledger.wire import FromLedger, KeyRow, Policy, Spooled, ToLedger, WorkerHello
+from router.ledger.wire import Applied, FromLedger, KeyRow, Policy, Spooled, ToLedger, WorkerHello
 from router.ledger.workers import Workers
 
 KEY = KeyRow(hash="00", key_id="key_1", org_id="default", endpoint_id="ep", scope="inference")
@@ -21,11 +22,12 @@ class Keys:
 
     def __init__(self, *keys: KeyRow, away: bool = False) -> None:
         self.keys, self.away = keys, away
+        self.ahead = 0.0  # seconds, Postgres' clock
 
-    async def load(self) -> tuple[KeyRow, ...]:
+    async def load(self) -> LiveKeys:
         if self.away:
             raise ConnectionRefusedError
-        return self.keys
+        return LiveKeys(self.keys, self.ahead)
 
 
 def test_a_change_is_published_with_a_higher_version_and_kept(tmp_path: Path) -> None:
@@ -106,5 +108,61 @@ def test_who_does_not_say_hello_is_let_go(tmp_path: Path) -> None:
         stream.send(Spooled(file="w.1.jsonl", bytes=10))
         assert await asyncio.wait_for(stream.receive(), 2) is None
         server.close()
+
+    asyncio.run(scene())
+
+
+def test_the_clock_of_postgres_is_told_when_it_differs_anew(tmp_path: Path) -> None:
+    async def scene() -> None:
+        keys = Keys(KEY)
+        policies = Policies(file=tmp_path / "policy.json", load=keys.load)
+        task = asyncio.create_task(policies.run())
+        first = await asyncio.wait_for(policies.newer_than(0), 2)
+        keys.ahead = 0.2  # no news: two readings of one clock
+        await policies.settled("key_1", live=True)
+        assert policies.current == first
+        keys.ahead = 90.0
+        policies.invalidate()
+        assert (await asyncio.wait_for(policies.newer_than(first.version), 2)).ahead_seconds == 90.0
+        task.cancel()
+
+    asyncio.run(scene())
+
+
+def test_who_made_a_key_hears_when_every_worker_serves_by_it(tmp_path: Path) -> None:
+    async def scene() -> None:
+        keys, address = Keys(), f"unix:{tmp_path}/l.sock"
+        policies = Policies(file=tmp_path / "policy.json", load=keys.load)
+        task = asyncio.create_task(policies.run())
+        server = await serve(
+            address, ToLedger, LedgerServer(policies=policies, workers=Workers(lambda: set()), spooled=lambda file: None).greet
+        )
+        await policies.newer_than(0)
+        keys.keys = (KEY,)
+        assert await key_told(address, "key_1", live=True, seconds=2), "nobody is connected: whoever comes begins with it"
+        assert not await key_told(address, "key_2", live=True, seconds=0.01), "Postgres has no such key"
+        slow, quick = await connect(address, FromLedger), await connect(address, FromLedger)
+        for stream in (slow, quick):
+            stream.send(WorkerHello(worker_id="w", pid=1))
+            policy = await asyncio.wait_for(stream.receive(), 2)
+            assert isinstance(policy, Policy)
+            version = policy.version
+        quick.send(Applied(version=version))
+        assert not await key_told(address, "key_1", live=True, seconds=0.05), "one has not said so"
+        asked = asyncio.create_task(key_told(address, "key_1", live=True, seconds=5))
+        slow.send(Applied(version=version))
+        assert await asked
+        keys.keys = ()
+        asked = asyncio.create_task(key_told(address, "key_1", live=False, seconds=5))
+        policy = await asyncio.wait_for(quick.receive(), 2)
+        assert isinstance(policy, Policy) and policy.keys == ()
+        quick.send(Applied(version=policy.version))
+        await asyncio.sleep(0)
+        assert not asked.done()
+        slow.close()  # it died: nothing is answered by it any more
+        assert await asked
+        server.close()
+        assert not await key_told(f"unix:{tmp_path}/none.sock", "key_1", live=True, seconds=1), "the ledger is away"
+        task.cancel()
 
     asyncio.run(scene())

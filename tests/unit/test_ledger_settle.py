@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import asyncpg
 import pytest
 
+from router.ledger import postgres
 from router.ledger.join import Join
 from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Outage
 from router.ledger.prices import Price, PriceList
@@ -95,7 +96,9 @@ def test_batches_are_bounded_and_everything_is_settled_once() -> None:
     asyncio.run(scene())
 
 
-def test_what_postgres_refuses_for_now_is_tried_again() -> None:
+def test_what_postgres_refuses_for_now_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "FIRST_PAUSE_SECONDS", 0.001)
+
     async def scene() -> None:
         async with Bench() as bench:
             cut = asyncpg.InternalClientError("got result for unknown protocol state 0")  # a connection cut while in use

@@ -81,11 +81,25 @@ def test_without_a_policy_nobody_is_wrong() -> None:
 
 
 def test_a_key_expires_while_we_run() -> None:
-    now = 0.5
-    made = Keys(pepper=PEPPER, wall=lambda: now)
+    wall, boot = 0.5, 100.0
+    made = Keys(pepper=PEPPER, wall=lambda: wall, clock=lambda: boot)
     made.replace(POLICY)
     made.caller(b"Bearer " + OLD_KEY.encode())
-    now = 1.0
+    wall = 1e9  # somebody sets the clock: nothing expires by that
+    made.caller(b"Bearer " + OLD_KEY.encode())
+    wall, boot = -1e9, 100.5  # nor lives on
+    with pytest.raises(Unauthorized):
+        made.caller(b"Bearer " + OLD_KEY.encode())
+    made.caller(b"Bearer " + KEY.encode())
+
+
+def test_a_key_expires_by_the_clock_of_postgres() -> None:
+    boot = 100.0
+    made = Keys(pepper=PEPPER, wall=lambda: 0.5, clock=lambda: boot)
+    made.replace(POLICY.model_copy(update={"ahead_seconds": -10.0}))  # ours is ahead: there it is ten seconds earlier
+    boot = 110.4
+    made.caller(b"Bearer " + OLD_KEY.encode())
+    boot = 110.5
     with pytest.raises(Unauthorized):
         made.caller(b"Bearer " + OLD_KEY.encode())
 

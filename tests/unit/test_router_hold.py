@@ -159,7 +159,7 @@ def test_the_least_busy_replica_is_taken() -> None:
     rig = Rig()
     rig.show(row(replica("a", 4), replica("b", 4)))
     taken = [rig.ask().slots[0].replica.row.replica_id for _ in range(4)]
-    assert taken == ["a", "b", "a", "b"]
+    assert set(taken[:2]) == set(taken[2:]) == {"a", "b"}
 
 
 def test_bounds_by_count_and_by_bytes() -> None:

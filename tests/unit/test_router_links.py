@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from activator.wire import Demand, Table
+from activator.wire import Demand, Depths, Table
 from router import demand as demand_module
 from router import reconnect
 from router.auth import Keys
@@ -19,7 +19,7 @@ from router.balance import Revision
 from router.demand import ActivatorLink, DemandBook
 from router.hold import Hold
 from router.ledger.spool import Spool
-from router.ledger.wire import Policy, Spooled, WorkerHello
+from router.ledger.wire import Applied, Policy, Spooled, WorkerHello
 from router.policy import LedgerLink
 from router.table import RouteTable
 from tests.fakes import FakeActivator, FakeLedger
@@ -35,7 +35,12 @@ class Side:
     def __init__(self, folder: Path) -> None:
         loop = asyncio.get_running_loop()
         self.folder = folder
-        self.demand = DemandBook(clock=loop, requests=lambda: self.table.requests(), acknowledged=lambda: self.table.at[1])
+        self.demand = DemandBook(
+            clock=loop,
+            requests=lambda: self.table.requests(),
+            acknowledged=lambda: self.table.at[1],
+            in_flight=lambda: self.table.in_flight(),
+        )
         self.hold = Hold(clock=loop, max_bytes=1 << 20, changed=self.demand.changed)
         self.table = RouteTable(clock=loop, hold=self.hold)
         self.link = ActivatorLink(address=f"unix:{folder}/a.sock", router_id="w", table=self.table, demand=self.demand)
@@ -135,6 +140,19 @@ async def test_away_and_back(side: Side) -> None:
     await second.stop()
 
 
+async def test_own_requests_go_up_and_others_come_down_and_end_with_who_told_them(side: Side) -> None:
+    activator = FakeActivator(f"unix:{side.folder}/a.sock", endpoint_row(replica("p1", slots=9), replica("p2", slots=9)))
+    await activator.start()
+    await until(lambda: side.table.whole)
+    first = side.ask().slots[0].replica.row.replica_id
+    await activator.until(lambda: any(frame.in_flight == {first: 1} for frame in activator.heard if isinstance(frame, Demand)))
+    activator.tell(Depths(others={"p1": 6, "nobody": 3}, routers=2))
+    replicas = side.revision.replicas
+    await until(lambda: replicas["p1"].others == 3.0)
+    await activator.stop()
+    await until(lambda: replicas["p1"].others == 0.0)
+
+
 async def test_an_old_leader_changes_nothing(side: Side) -> None:
     new = FakeActivator(f"unix:{side.folder}/a.sock", endpoint_row(replica()), epoch=5)
     await new.start()
@@ -163,8 +181,10 @@ async def test_the_policy_comes_and_changes(side: Side) -> None:
     await until(lambda: side.keys.known)
     side.keys.caller(b"Bearer " + KEY.encode())
     assert ledger.workers == ["w"]
+    await ledger.until(lambda: Applied(version=POLICY.version) in ledger.heard)
     ledger.push(Policy(version=2, keys=()))
     await until(lambda: side.keys._tenants == {})
+    await ledger.until(lambda: Applied(version=2) in ledger.heard)
     await ledger.stop()
 
 

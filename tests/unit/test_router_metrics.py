@@ -27,6 +27,7 @@ def families() -> Iterator[Metric]:
         "tiny",
         status=200,
         start="cold",
+        rung="standby",
         held=0.1,
         first_token=0.2,
         total=0.3,
@@ -47,7 +48,7 @@ def test_a_family(family: Metric) -> None:
     assert family.documentation.endswith(".")
     assert family.samples
     for sample in family.samples:
-        assert set(sample.labels) <= {"endpoint", "code", "kind", "phase", "le"}
+        assert set(sample.labels) <= {"endpoint", "code", "kind", "phase", "rung", "le"}
     if family.type == "histogram":
         assert name.endswith("_seconds")
         assert any(sample.labels.get("le") == "+Inf" for sample in family.samples)
@@ -79,7 +80,7 @@ async def test_what_is_counted() -> None:
         registry.register(w.router.metrics)
         assert 'pilotlight_router_held_requests{endpoint="tiny"} 1.0' in generate_latest(registry).decode()
         await asyncio.sleep(0.01)  # the start takes a while
-        w.show(endpoint_row(w.row(phases=(Phase(name="load", at=time.monotonic() - 0.005, seconds=0.002),))))
+        w.show(endpoint_row(w.row(rung="parked", phases=(Phase(name="load", at=time.monotonic() - 0.005, seconds=0.002),))))
         await client.answer()
         await w.ask()
         for options in ({"key": None}, {"body": b"{"}, {"body": b"x" * (2 << 20)}, {"url": "/e/none/v1/completions", "prompt": "a"}):
@@ -100,11 +101,11 @@ async def test_what_is_counted() -> None:
             'tokens_total{endpoint="tiny",kind="input"} 10.0',
             'tokens_total{endpoint="tiny",kind="cached"} 4.0',
             'tokens_total{endpoint="tiny",kind="output"} 6.0',
-            'cold_starts_total{endpoint="tiny"} 1.0',
+            'cold_starts_total{endpoint="tiny",rung="parked"} 1.0',
             'hold_seconds_count{endpoint="tiny"} 1.0',
             'time_to_first_token_seconds_count{endpoint="tiny"} 1.0',
             'latency_seconds_count{endpoint="tiny"} 2.0',
-            *(f'cold_start_phase_seconds_count{{phase="{phase}"}} 1.0' for phase in ("hold", "load", "first_token")),
+            *(f'cold_start_phase_seconds_count{{phase="{phase}",rung="parked"}} 1.0' for phase in ("hold", "load", "first_token")),
         ):
             assert "pilotlight_router_" + line in text, line
         for secret in (KEY, KEY[-4:], "default", "r1", "p1"):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from router.answer import Answer
-from router.errors import RouterError
+from router.errors import RouterError, UpstreamError
 from router.meter import Tokens
 from router.pool import Pool, Upstream
 from router.relay import Relay
@@ -65,9 +65,9 @@ class Outcome:
         self.answer = answer
         self.news: list[Any] = []
 
-    def answering(self) -> list[tuple[bytes, bytes]]:
+    def answering(self) -> bytes:
         self.news.append("answering")
-        return [(b"x-request-id", b"id")]
+        return b"x-request-id: id\r\n"
 
     def first_byte(self) -> None:
         self.news.append("first byte")
@@ -169,6 +169,13 @@ def test_a_stream_cut_everywhere(loop: Any) -> None:
 def test_whole_segments_pass_untouched(loop: Any) -> None:
     rig = Rig(loop).feed(SSE_HEAD + chunk(EVENTS[0]), chunk(EVENTS[1]) + chunk(EVENTS[2]), STREAM[-(len(chunk(LAST)) + 5) :])
     assert rig.wire.out.endswith(chunk(EVENTS[0]) + chunk(EVENTS[1]) + chunk(EVENTS[2]) + chunk(LAST) + b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("size", [b"+4", b" 4", b"0x4", b"4_", b"-4", b"", b"g"])
+def test_what_is_no_chunk_is_not_passed_on(loop: Any, size: bytes) -> None:
+    rig = Rig(loop).feed(SSE_HEAD + chunk(EVENTS[0]), size + b"\r\nabcd\r\n")
+    assert b"abcd" not in rig.wire.out
+    assert rig.outcome.news == ["answering", "first byte", UpstreamError.code]
 
 
 def test_json_cut_at_every_byte(loop: Any) -> None:

@@ -114,7 +114,8 @@ async def test_ends_are_synced_within_their_time(folder: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_syncs_keep_their_pace_and_take_along_what_was_written_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "PACE_SECONDS", 0.3)
+    monkeypatch.setattr(spool_module, "REST_SECONDS", 0.06)
+    monkeypatch.setattr(spool_module, "BUSY_LINES", 1)
     disk = Disk()
     spool = made(folder, disk)
     spool.open(b"1\n")
@@ -125,8 +126,20 @@ async def test_syncs_keep_their_pace_and_take_along_what_was_written_meanwhile(f
     spool.end(b"2 ends\n")
     spool.flush()
     await until(lambda: spool.synced == 4)
-    assert time.monotonic() - began > 0.1
+    assert time.monotonic() - began > 0.02
     assert disk.syncs == 2
+    spool.close()
+
+
+@pytest.mark.asyncio
+async def test_an_end_that_comes_while_it_rests_is_synced_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "BUSY_LINES", 1)
+    spool = made(folder, Disk())
+    spool.open(b"1\n")
+    await until(lambda: spool.synced == 1)
+    spool.end(b"1 ends\n")
+    await until(lambda: spool.synced == 2, seconds=1)
+    assert lines(folder) == [b"1\n", b"1 ends\n"]
     spool.close()
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from router.waiting import comment
 from runtime.wire import Phase
 from tests.fakes import FakeRequest, json_answer
 from tests.unit.router_world import endpoint_row, until, world
@@ -45,7 +46,7 @@ async def test_a_cold_start_within_the_silence() -> None:
 
 async def test_an_early_head_then_comments_then_the_answer() -> None:
     async with world(waiting_seconds=0.02) as w:
-        w.show(endpoint_row(starting=True, expected_seconds=9.0))
+        w.show(endpoint_row(starting=True, expected_seconds=9.0, phase="load", phase_began_seconds=2.0))
         client = await w.client()
         client.post(stream=True)
         status, headers = await client.head()
@@ -60,7 +61,7 @@ async def test_an_early_head_then_comments_then_the_answer() -> None:
                 body += piece
             if len(comments) == 2:
                 w.show(endpoint_row(w.row(phases=phases_since(0.005))))
-        assert comments[0] == b": pilotlight phase=load eta=9.0s\n\n"
+        assert comments[0] in (b": pilotlight phase=load eta=7.0s\n\n", b": pilotlight phase=load eta=6.9s\n\n")
         first, _, rest = body.partition(b"\n\n")
         assert first.startswith(b": pilotlight start=cold hold-ms=")
         assert first.endswith(b"place;dur=1.0, load;dur=1.0")
@@ -70,6 +71,12 @@ async def test_an_early_head_then_comments_then_the_answer() -> None:
         assert (end["status"], end["finish"], end["output_tokens"], end["count_source"]) == (200, "complete", 3, "engine")
         client.post(stream=True)  # the framing was right: the connection lives on
         assert (await client.answer()).headers["x-pilotlight-start"] == "warm"
+
+
+async def test_a_fetch_is_told_with_how_much_is_done_and_no_rest_is_ever_0() -> None:
+    assert comment("fetch", 12.04, 0.637) == b": pilotlight phase=fetch fetched=63% eta=12.0s\n\n"
+    assert comment("canary", 0.01) == b": pilotlight phase=canary eta=0.1s\n\n"
+    assert comment("hold", 0.0) == b": pilotlight phase=hold\n\n"
 
 
 async def test_an_early_head_for_http_1_0() -> None:

@@ -101,6 +101,74 @@ async def test_the_admin_relay() -> None:
         await admin.stop()
 
 
+async def test_the_admin_relay_frames_a_body_of_unknown_length_anew() -> None:
+    async with world() as w:
+        seen: list[bytes] = []
+
+        async def admin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.append(await reader.readuntil(b"0\r\n\r\n"))
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+            writer.close()
+
+        async with await asyncio.start_unix_server(admin, f"{w.folder}/admin.sock"):
+            client = await w.client()
+            client.send(b"PUT /api/v1/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n")
+            assert (await client.head())[0] == 204
+        head, body = seen[0].split(b"\r\n\r\n", 1)
+        assert b"transfer-encoding: chunked" in head and b"content-length" not in head
+        assert body.replace(b"1\r\na\r\n2\r\nbc\r\n", b"3\r\nabc\r\n") == b"3\r\nabc\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "rest"),
+    [
+        (b"", 503, None),
+        (b"HTTP/1.1 200 OK\r\n", 503, None),
+        (b"nonsense\r\n\r\n", 503, None),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", 200, b"ab"),  # then the connection breaks: never taken for whole
+        (b"HTTP/1.1 413 Large\r\ncontent-length: 2\r\n\r\nno", 413, b"no"),
+    ],
+)
+async def test_an_admin_process_that_dies_amid_its_answer(answer: bytes, status: int, rest: bytes | None) -> None:
+    async with world() as w:
+
+        async def admin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")  # and reads no body
+            writer.write(answer)
+            writer.close()
+
+        async with await asyncio.start_unix_server(admin, f"{w.folder}/admin.sock"):
+            client = await w.client()
+            client.send(b"POST /api/v1/x HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            if rest is None:
+                assert (await client.answer()).error["type"] == "server_error"
+            else:
+                head, headers = await client.head()
+                assert head == status
+                if len(rest) < int(headers["content-length"]):
+                    assert await client.closed() == rest
+                else:
+                    assert await client.reader.readexactly(2) == rest
+
+
+async def test_a_head_of_the_admin_relay_has_no_body() -> None:
+    async with world() as w:
+        admin = Admin(f"unix:{w.folder}/admin.sock")
+
+        async def head_only(_: FakeRequest) -> Any:
+            yield b"HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n"
+            await asyncio.Event().wait()
+
+        admin.answer = head_only
+        await admin.start()
+        client = await w.client()
+        client.send(b"HEAD /api/v1/status HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+        status, headers = await client.head()
+        assert (status, headers["content-length"]) == (200, "7")
+        await admin.until(lambda: len(admin.aborted) == 1)
+        await admin.stop()
+
+
 async def test_who_leaves_the_admin_relay_ends_it_there_too() -> None:
     async with world() as w:
         admin = Admin(f"unix:{w.folder}/admin.sock")

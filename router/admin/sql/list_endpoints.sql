@@ -3,7 +3,7 @@
 SELECT
     e.endpoint_id, e.org_id, e.name, e.route::text AS route, e.max_held, e.hold_seconds, e.created_at,
     r.revision_id, r.number, r.digest, r.task, r.engine_args::text AS engine_args, r.min_replicas, r.max_replicas,
-    r.idle_timeout_seconds, r.slots, r.target_concurrency
+    r.idle_timeout_seconds, r.slots, r.target_concurrency, r.zero
 FROM endpoints AS e
 LEFT JOIN LATERAL (
     SELECT revisions.*

@@ -1,4 +1,4 @@
--- sum_usage: the totals of what list_usage would list without its limit. $1 org_id, $2 endpoint_id or null, $3 since or null.
+-- sum_usage: the totals of what list_usage would list without its limit. $1 org_id, $2 endpoint_id or null, $3 since or null, $4 until or null.
 SELECT
     count(*) AS requests,
     coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
@@ -8,4 +8,5 @@ SELECT
 FROM usage
 WHERE org_id = $1
     AND ($2::text IS NULL OR endpoint_id = $2)
-    AND ($3::double precision IS NULL OR admitted_at >= to_timestamp($3));
+    AND ($3::double precision IS NULL OR admitted_at >= to_timestamp($3))
+    AND ($4::double precision IS NULL OR admitted_at < to_timestamp($4));

@@ -1,0 +1,29 @@
+"""How the admin API asks this machine's ledger whether the routers have heard. See `wire.py`.
+
+Step 2. The failure to survive is a ledger that is away, hangs or ends in the middle: the caller waits no longer than it
+said, and hears that nothing is certain; the key itself is in Postgres, and reaches the routers when the ledger is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from pilotlight.frames import FrameError, FrameStream, connect
+from router.ledger.wire import Alive, AwaitKey, FromLedger, KeyTold, Policy
+
+ANSWER_SECONDS = 0.5  # beyond what it was given, for its answer to come
+
+
+async def key_told(address: str, key_id: str, *, live: bool, seconds: float) -> bool:
+    """Does every router worker of this machine know the key (`live` false: know it no more)? Waits at most so many seconds."""
+    try:
+        async with asyncio.timeout(seconds + ANSWER_SECONDS):
+            stream: FrameStream[Policy | KeyTold | Alive] = await connect(address, FromLedger)
+            try:
+                stream.send(AwaitKey(key_id=key_id, live=live, seconds=seconds))
+                answer = await stream.receive()
+            finally:
+                stream.close()
+    except (OSError, TimeoutError, FrameError):
+        return False
+    return isinstance(answer, KeyTold) and answer.everywhere
