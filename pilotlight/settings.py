@@ -2,18 +2,22 @@
 
 Precedence: flag > environment (`PILOTLIGHT_SECTION__KEY`) > `pilotlight.toml` > default. A malformed value stops the
 process with the field's name and what was wrong. `DATABASE_URL`, as everywhere, names a Postgres of your own.
+
+The three sources are read here and checked by pydantic; pydantic-settings would do the same for 5 MB more in every process.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
-from pydantic_settings.exceptions import SettingsError as MalformedSource
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+PREFIX = "PILOTLIGHT_"
 
 
 class SettingsError(Exception):
@@ -74,30 +78,32 @@ class RuntimeSettings(Section):
     max_model_len: int = Field(default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says.")
 
 
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="PILOTLIGHT_", env_nested_delimiter="__", extra="forbid", frozen=True)
+class SnapshotSettings(Section):
+    origin: Annotated[str, AfterValidator(lambda url: _store(url))] = Field(
+        default="",
+        description="Store a node fetches from what it does not have: s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), or a folder.",
+    )
+    max_bytes: int = Field(
+        default=0,
+        ge=0,
+        description="Disk a node's snapshots and baked copies may take together, in bytes; the longest unused go first. 0: the whole disk.",
+    )
 
+
+class Settings(Section):
     state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="Folder of everything this machine keeps.")
     database_url: str = Field(default="", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
     router: RouterSettings = RouterSettings()
     activator: ActivatorSettings = ActivatorSettings()
     runtime: RuntimeSettings = RuntimeSettings()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        file = Path(os.environ.get("PILOTLIGHT_CONFIG") or "pilotlight.toml")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+    snapshots: SnapshotSettings = SnapshotSettings()
 
     @property
     def paths(self) -> Paths:
         return Paths(self.state_dir.expanduser().absolute())
+
+
+LONGEST_STATE = 107 - len("/run/r/r01234567/") - 36  # bytes: the kernel holds 107 of a socket's path, and vLLM names its by a UUID
 
 
 class Paths:
@@ -105,6 +111,7 @@ class Paths:
 
     def __init__(self, state: Path) -> None:
         self.state = state
+        self.too_long = len(os.fsencode(state)) > LONGEST_STATE
         self.run = state / "run"  # sockets; short, the kernel holds 107 bytes
         self.secrets = state / "secrets"  # 0700: CA key, admin key, key pepper, database password
         self.spool = state / "spool"  # the routers' usage records on their way to Postgres
@@ -114,7 +121,8 @@ class Paths:
         self.baked = state / "baked"  # engine-ready copies of snapshots, mapped by replicas
         self.canaries = state / "canaries"  # what a revision's engine answered at its first boot
         self.journal = state / "journal"  # what engines produced, until Postgres has it
-        self.logs = state / "logs"
+        self.logs = state / "logs"  # of our processes, by name
+        self.endpoint_logs = state / "logs" / "endpoints"  # of replicas, by endpoint: which may be called as a process is
         self.postgres = state / "postgres"
         self.policy = state / "policy.json"  # keys, prices and limits, for routers that start without Postgres
         self.ca_cert = state / "ca.pem"
@@ -147,8 +155,15 @@ class Paths:
             self.canaries,
             self.journal,
             self.logs,
+            self.endpoint_logs,
         ):
             make_folder(folder, 0o700)
+
+
+def _store(url: str) -> str:
+    if url and "://" in url and not url.startswith("s3://"):
+        raise ValueError("it is s3://BUCKET/PREFIX, or the path of a folder")
+    return url
 
 
 def make_folder(folder: Path, mode: int) -> None:
@@ -176,14 +191,46 @@ def load(**overrides: Any) -> Settings:
     file = os.environ.get("PILOTLIGHT_CONFIG", "")
     if file and not Path(file).is_file():
         raise SettingsError(f"PILOTLIGHT_CONFIG names {file}, which is no file: correct it, or unset it to read ./pilotlight.toml")
+    written = Path(file or "pilotlight.toml")
     try:
-        return Settings(**given)
+        in_file = tomllib.loads(written.read_text()) if written.is_file() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file or 'pilotlight.toml'} is no TOML: {error}") from error
+    try:
+        return Settings.model_validate(_over(given, _over(from_environment(os.environ), in_file)))
     except ValidationError as error:
         raise SettingsError("bad settings: " + "; ".join(map(_explain, error.errors()))) from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{file or 'pilotlight.toml'} is no TOML: {error}") from error
-    except MalformedSource as error:
-        raise SettingsError(f"bad settings: {error}") from error
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """What `PILOTLIGHT_SECTION__KEY` and `PILOTLIGHT_SECTION` (as JSON) give; a key goes before its section. Raises SettingsError."""
+    found: dict[str, Any] = {}
+    for name in sorted(environ, key=lambda name: name.count("__")):
+        section, *keys = name.upper().removeprefix(PREFIX).lower().split("__")
+        field = Settings.model_fields.get(section)
+        if field is None or not name.upper().startswith(PREFIX):
+            continue
+        if not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):
+            if not keys:
+                found[section] = environ[name]
+            continue
+        value: Any = environ[name]
+        if not keys:
+            try:
+                value = json.loads(value)
+            except ValueError as error:
+                raise SettingsError(f"bad settings: {section}: {name} must hold a JSON object ({error})") from error
+        for key in reversed(keys):
+            value = {key: value}
+        found[section] = _over(value, found.get(section))
+    return found
+
+
+def _over(above: Any, below: Any) -> Any:
+    """Both, section by section; where both give a value, `above` has it."""
+    if not isinstance(above, dict) or not isinstance(below, dict):
+        return above
+    return below | {key: _over(value, below.get(key)) for key, value in above.items()}
 
 
 def _explain(error: Any) -> str:

@@ -1,25 +1,23 @@
 """Encryption for the public port out of the box: a local authority, and the server certificate it signs. Before step 1.
 
-`ensure` is called by every start. It makes what is missing, renews what runs out or lacks a name, and otherwise only
-reads. Clients trust `paths.ca_cert`; the authority's key never leaves `paths.secrets`. Certificate and key of the server
-are one file, replaced in one step: kill -9 half-way, or a router that starts just then, never sees a pair that does not fit.
+`ensure` is called by every start. It makes what is missing, renews what runs out or lacks a name (`certificates.py`), and
+otherwise only reads: a stamp says which files were found good, for which names and until when, and is believed as long as
+they are the same. Clients trust `paths.ca_cert`; the authority's key never leaves `paths.secrets`. Certificate and key of
+the server are one file, replaced in one step: kill -9 half-way, or a router that starts just then, never sees a pair that
+does not fit.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
+import hashlib
+import json
+import os
 import socket
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pilotlight.files import write_atomic
 from pilotlight.settings import Paths
@@ -27,11 +25,8 @@ from pilotlight.settings import Paths
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397  # the longest that browsers accept
 RENEW_DAYS = 30
-CLOCK_SKEW = timedelta(days=1)
 # OpenSSL refuses a wildcard right below a top-level name: `*.localhost` is for other clients, the second for all.
 ALWAYS = ("localhost", "127.0.0.1", "::1", "*.localhost", "*.pilotlight.localhost")
-
-_DNS_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class NameRefused(ValueError):
@@ -52,137 +47,41 @@ def ensure(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = No
 
     A certificate that has all the names is kept, even if it has more. Raises NameRefused, OSError.
     """
-    now = now or datetime.now(UTC)
-    wanted = [_general_name(name) for name in dict.fromkeys((*ALWAYS, *_host_name(), *names))]
-    authority_key, authority = _authority(paths, now)
-    server = paths.secrets / "server.pem"
-    if not _still_good(server, authority, wanted, now):
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _sign_server(authority_key, authority, key.public_key(), wanted, now)
-        write_atomic(server, _private_pem(key) + _public_pem(certificate))
+    now, names = now or datetime.now(UTC), sorted(set(names))
+    server, stamp = paths.secrets / "server.pem", paths.secrets / "server.stamp"
+    if not _stamped(stamp, paths, server, names, now):
+        from pilotlight import certificates
+
+        until = certificates.make(paths, server, names, now)
+        found = {"digest": _digest(paths, server), "names": names, "until": until.timestamp()}
+        write_atomic(stamp, json.dumps(found).encode())
     return ServerTls(cert_file=server, key_file=server, ca_file=paths.ca_cert)
 
 
-def _authority(paths: Paths, now: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """The authority on disk where it is whole and lives long enough, else a new one."""
-    key_file = paths.secrets / "ca.key"
-    try:
-        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
-        certificate = x509.load_pem_x509_certificate(paths.ca_cert.read_bytes())
-    except (FileNotFoundError, ValueError):
-        pass
-    else:
-        lasts = certificate.not_valid_after_utc - now > timedelta(days=RENEW_DAYS)
-        if lasts and isinstance(key, ec.EllipticCurvePrivateKey) and certificate.public_key() == key.public_key():
-            return key, certificate
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _sign_authority(key, now)
-    write_atomic(key_file, _private_pem(key))  # the key first: a certificate alone would be trusted and useless
-    write_atomic(paths.ca_cert, _public_pem(certificate), mode=0o644)
-    return key, certificate
+def ensure_apart(paths: Paths, names: Iterable[str] = ()) -> None:
+    """The same, for a process that lives long: what making certificates takes is forgotten with a child."""
+    names = list(names)
+    if threading.active_count() == 1:  # beside other threads a fork may inherit a lock that nobody opens
+        child = os.fork()
+        if child == 0:
+            try:
+                ensure(paths, names)
+            finally:
+                os._exit(0)  # whatever went wrong goes wrong again below
+        os.waitpid(child, 0)
+    ensure(paths, names)
 
 
-def _still_good(server: Path, authority: x509.Certificate, wanted: list[x509.GeneralName], now: datetime) -> bool:
-    """Whether the server's file is whole, signed by this authority, has all names and more than RENEW_DAYS left."""
+def _stamped(stamp: Path, paths: Paths, server: Path, names: list[str], now: datetime) -> bool:
+    """Whether these very files were found good for all the names, and nothing has to be renewed yet."""
     try:
-        pem = server.read_bytes()
-        key = serialization.load_pem_private_key(pem, password=None)
-        certificate = x509.load_pem_x509_certificate(pem)
-        certificate.verify_directly_issued_by(authority)
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (FileNotFoundError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        found = json.loads(stamp.read_bytes())
+        return found["digest"] == _digest(paths, server) and set(names) <= set(found["names"]) and now.timestamp() < found["until"]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return False
-    lasts = certificate.not_valid_after_utc - now > timedelta(days=RENEW_DAYS)
-    return lasts and certificate.public_key() == key.public_key() and set(wanted) <= set(names)
 
 
-def _sign_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Pilotlight local authority {x509.random_serial_number() % 16**8:08x}")])
-    return (
-        _begin(name, name, key.public_key(), now, AUTHORITY_DAYS)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-
-
-def _sign_server(
-    authority_key: ec.EllipticCurvePrivateKey,
-    authority: x509.Certificate,
-    key: ec.EllipticCurvePublicKey,
-    names: list[x509.GeneralName],
-    now: datetime,
-) -> x509.Certificate:
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Pilotlight")])
-    issuer = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return (
-        _begin(subject, authority.subject, key, now, SERVER_DAYS)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
-
-
-def _begin(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, days: int) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now - CLOCK_SKEW + timedelta(days=days))
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name.strip("[]")))
-    except ValueError:
-        pass
-    star, rest = ("*.", name[2:]) if name.startswith("*.") else ("", name)
-    try:
-        ascii_name = rest.lower().rstrip(".").encode("idna").decode()
-    except UnicodeError:
-        ascii_name = ""
-    if not _DNS_NAME.fullmatch(ascii_name):
-        raise NameRefused(f"{name!r} cannot stand in a certificate: give DNS names (llm.example.org, *.example.org) or IP addresses")
-    return x509.DNSName(star + ascii_name)
-
-
-def _host_name() -> list[str]:
-    """This machine's name where it is one that a certificate can hold."""
-    name = socket.gethostname()
-    try:
-        _general_name(name)
-    except NameRefused:
-        return []
-    return [name]
-
-
-def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    return key.private_bytes(encoding, form, serialization.NoEncryption())
-
-
-def _public_pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
+def _digest(paths: Paths, server: Path) -> str:
+    """Of authority, its key and the server's file, and of the names the server's has anyway."""
+    parts = [file.read_bytes() for file in (paths.ca_cert, paths.secrets / "ca.key", server)]
+    return hashlib.sha256(b"\0".join([*parts, *(name.encode() for name in (*ALWAYS, socket.gethostname()))])).hexdigest()

@@ -15,7 +15,7 @@ from rich.table import Table
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
 from pilotlight.cli.options import USAGE, print_json, say, stop
-from pilotlight.cli.packing import need_folder, pack_model, refusals
+from pilotlight.cli.packing import find_snapshot, need_folder, pack_model, refusals
 from pilotlight.cli.show import console
 from pilotlight.settings import Settings
 from snapshots.manifest import Manifest, SnapshotFile
@@ -43,7 +43,8 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
     api = Api(settings.paths)
     weights: dict[str, Any] = {}
     if manifest.digest is not None:
-        digest = manifest.digest
+        known = find_snapshot(settings, manifest.digest)
+        digest, weights = manifest.digest, {"weight_bytes": known.tensor_bytes}
     elif dry_run:
         digest = _digest_of_model(model_folder(manifest, file))
     else:

@@ -71,7 +71,7 @@ def ask_and_stream(api: Api, endpoint: str, key: str, question: str) -> dict[str
 
 
 def show_logs(logs: Path) -> None:
-    for log in sorted(logs.glob("*.log")):
+    for log in sorted(logs.rglob("*.log")):
         tail = log.read_text(errors="replace").splitlines()[-15:]
         console.print(f"--- {log.name}", *tail, sep="\n", markup=False)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.options import print_json, say
-from pilotlight.cli.packing import pack_model
+from pilotlight.cli.packing import find_snapshot, pack_model
 from pilotlight.settings import Settings
 
 
-def deploy_endpoint(settings: Settings, name: str, model: Path, wanted: dict[str, Any], *, as_json: bool) -> None:
-    """Pack, then deploy. A folder already packed is not packed again."""
+def deploy_endpoint(settings: Settings, name: str, model: Path | str, wanted: dict[str, Any], *, as_json: bool) -> None:
+    """Pack, then deploy. A folder already packed is not packed again; a digest must be in the store, or at the origin."""
     api = Api(settings.paths)
-    manifest = pack_model(settings, model)
+    manifest = find_snapshot(settings, model) if isinstance(model, str) else pack_model(settings, model)
     done = api.call("PUT", f"/endpoints/{name}", json={"digest": manifest.digest, "weight_bytes": manifest.tensor_bytes, **wanted})
     if as_json:
         print_json(done)

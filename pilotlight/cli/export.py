@@ -12,11 +12,14 @@ from typing import BinaryIO
 
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.options import say, stop
+from pilotlight.cli.show import asked
 from pilotlight.settings import Settings
 
 
-def export_usage(settings: Settings, *, format: str, endpoint: str | None, since: float | None, output: Path | None) -> None:
-    parameters = {"format": format} | ({"endpoint": endpoint} if endpoint else {}) | ({"since": repr(since)} if since is not None else {})
+def export_usage(
+    settings: Settings, *, format: str, endpoint: str | None, since: float | None, until: float | None, output: Path | None
+) -> None:
+    parameters = {"format": format} | asked(endpoint, since, until)
     try:
         with Api(settings.paths).stream("GET", "/api/v1/usage/export", params=parameters) as answer, _target(output) as target:
             written = 0

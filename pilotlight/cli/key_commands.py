@@ -18,7 +18,24 @@ def _key_id(key_id: str) -> str:
     return key_id
 
 
+def _optional_key_id(key_id: str | None) -> str | None:
+    return None if key_id is None else _key_id(key_id)
+
+
+def _grace(text: str) -> float:
+    """Seconds."""
+    from pilotlight.cli.moments import MomentError, duration_seconds
+
+    try:
+        return duration_seconds(text)
+    except MomentError as error:
+        stop(f"--grace {error}", USAGE)
+
+
 KeyId = Annotated[str, typer.Argument(help="Id of the key (key_…), as `pilotlight keys ls NAME` shows it.", callback=_key_id)]
+RotatedId = Annotated[
+    str | None, typer.Argument(help="Id of the key to rotate; needed where the endpoint has several.", callback=_optional_key_id)
+]
 
 
 @app.command()
@@ -40,7 +57,7 @@ def create(
 
 @app.command()
 def ls(name: Name, state: State = None, as_json: Json = False) -> None:
-    """All keys an endpoint ever had: their ends, labels and whether they still work; never the keys themselves.
+    """All keys an endpoint ever had: their ends, labels, until when they work and whether they do; never the keys themselves.
 
     Example: pilotlight keys ls demo
     """
@@ -63,17 +80,16 @@ def revoke(key_id: KeyId, state: State = None, as_json: Json = False) -> None:
 @app.command()
 def rotate(
     name: Name,
-    key_id: KeyId,
-    now: Annotated[
-        bool, typer.Option("--now", help="Revoke the old key at once; else both work, and the command to do it is shown.")
-    ] = False,
+    key_id: RotatedId = None,
+    grace: Annotated[str, typer.Option(help="How long the old key works on, beside the new one: 10m, 1h, 7d.")] = "24h",
+    now: Annotated[bool, typer.Option("--now", help="Revoke the old key at once: no grace.")] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Make a new key with an old one's label. The old one works on until you revoke it, so that no call fails.
+    """Make a new key in an old one's place. It works at once, the old one until its grace is over, so that no call fails.
 
-    Example: pilotlight keys rotate demo key_0123456789abcdef0123
+    Example: pilotlight keys rotate demo --grace 1h
     """
     from pilotlight.cli.keys import rotate_key
 
-    rotate_key(settings_of(state), name, key_id, now=now, as_json=as_json)
+    rotate_key(settings_of(state), name, key_id, 0.0 if now else _grace(grace), as_json=as_json)

@@ -6,19 +6,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pilotlight.cli.api import Api
+from pilotlight.cli.moments import duration
 from pilotlight.cli.options import print_json, say, stop
 from pilotlight.cli.show import console, table
 from pilotlight.settings import Settings
 
+UNTOLD = "The routers of this machine have not confirmed it yet: for a moment they may answer as before"
+
 
 def create_key(settings: Settings, name: str, label: str, expires_in: float | None, *, as_json: bool) -> None:
     api = Api(settings.paths)
-    made = _create(api, name, label, expires_in)
+    body = {"name": label} | ({"expires_in_seconds": expires_in} if expires_in is not None else {})
+    made = api.call("POST", f"/endpoints/{name}/keys", json=body)
     if as_json:
         print_json(made)
         return
     print(made["key"])
     say(f"Keep it now, it is not shown again. Base URL: {api.url}/e/{name}/v1   CA: {api.ca_file}")
+    _warn_untold(made)
 
 
 def list_keys(settings: Settings, name: str, *, as_json: bool) -> None:
@@ -26,9 +31,10 @@ def list_keys(settings: Settings, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = table("key", "id", "label", "made", "state")
+    rows = table("key", "id", "label", "made", "expires", "state")
     for key in found:
-        rows.add_row(f"{key['prefix']}…{key['last_four']}", key["key_id"], key["name"] or "–", _short(key["created_at"]), state_of(key))
+        shown = f"{key['prefix']}…{key['last_four']}"
+        rows.add_row(shown, key["key_id"], key["name"] or "–", _short(key["created_at"]), expiry_of(key), state_of(key))
     console().print(rows)
 
 
@@ -38,28 +44,44 @@ def revoke_key(settings: Settings, key_id: str, *, as_json: bool) -> None:
         print_json(done)
         return
     say(f"{key_id} is revoked: calls with it are answered 401 from now on")
+    _warn_untold(done)
 
 
-def rotate_key(settings: Settings, name: str, key_id: str, *, now: bool, as_json: bool) -> None:
-    """The new key first, so that a failure half-way leaves one too many and never none."""
+def rotate_key(settings: Settings, name: str, key_id: str | None, grace: float, *, as_json: bool) -> None:
+    """The new key and the old one's end are one change in Postgres: there is never none, nor one too many for good."""
     api = Api(settings.paths)
-    old = next((key for key in api.call("GET", f"/endpoints/{name}/keys")["data"] if key["key_id"] == key_id), None)
+    old = _to_rotate(api, name, key_id)
+    made = api.call("POST", f"/keys/{old}/rotate", json={"grace_seconds": grace})
+    if as_json:
+        print_json(made)
+        return
+    print(made["key"])
+    say("Keep it now, it is not shown again.")
+    if not grace:
+        say(f"{old} is revoked")
+    else:
+        say(f"Both keys work for {duration(grace)}, until {made['replaced_expires_at'][:19].replace('T', ' ')} UTC; then {old} ends.")
+        say(f"When your programs use the new one sooner: pilotlight keys revoke {old}")
+    _warn_untold(made)
+
+
+def _to_rotate(api: Api, name: str, key_id: str | None) -> str:
+    """The key meant: the one named, or the only one that goes on living."""
+    found = api.call("GET", f"/endpoints/{name}/keys")["data"]
+    if key_id is None:
+        lasting = [key["key_id"] for key in found if state_of(key) == "live" and not key["expires_at"]]
+        lasting = lasting or [key["key_id"] for key in found if state_of(key) == "live"]
+        if not lasting:
+            stop(f"{name} has no live key: make one with `pilotlight keys create {name}`")
+        if len(lasting) > 1:
+            stop(f"{name} has {len(lasting)} live keys: name the one to rotate, one of {', '.join(lasting)}")
+        return str(lasting[0])
+    old = next((key for key in found if key["key_id"] == key_id), None)
     if old is None:
         stop(f"{name} has no key {key_id}: `pilotlight keys ls {name}` lists those it has")
     if state_of(old) != "live":
         stop(f"{key_id} is {state_of(old)}: make a new key with `pilotlight keys create {name}`")
-    made = _create(api, name, old["name"], None)
-    if not as_json:
-        print(made["key"])
-        say("Keep it now, it is not shown again.")
-    if now:
-        api.call("DELETE", f"/keys/{key_id}")
-    if as_json:
-        print_json({**made, "replaces": key_id, "old_revoked": now})
-    elif now:
-        say(f"{key_id} is revoked")
-    else:
-        say(f"Both keys work. When your programs use the new one: pilotlight keys revoke {key_id}")
+    return key_id
 
 
 def state_of(key: dict[str, Any], *, now: datetime | None = None) -> str:
@@ -71,10 +93,17 @@ def state_of(key: dict[str, Any], *, now: datetime | None = None) -> str:
     return "live" if expires > (now or datetime.now(UTC)) else "expired"
 
 
-def _create(api: Api, name: str, label: str, expires_in: float | None) -> dict[str, Any]:
-    body = {"name": label} | ({"expires_in_seconds": expires_in} if expires_in is not None else {})
-    made: dict[str, Any] = api.call("POST", f"/endpoints/{name}/keys", json=body)
-    return made
+def expiry_of(key: dict[str, Any], *, now: datetime | None = None) -> str:
+    """When it expires, and how long that is from now."""
+    if not key["expires_at"] or key["revoked_at"]:
+        return "–"
+    left = (datetime.fromisoformat(key["expires_at"]) - (now or datetime.now(UTC))).total_seconds()
+    return f"{_short(key['expires_at'])} (in {duration(left)})" if left > 0 else _short(key["expires_at"])
+
+
+def _warn_untold(answer: dict[str, Any]) -> None:
+    if not answer.get("everywhere", True):
+        say(UNTOLD)
 
 
 def _short(moment: str) -> str:

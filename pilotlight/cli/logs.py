@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pilotlight.cli.options import stop
-from pilotlight.settings import Settings
+from pilotlight.settings import Paths, Settings
 
 FOLLOW_SECONDS = 0.2
 CLOCK_SKEW = 86_400.0  # seconds a line may seem to be from the future before last year is meant
@@ -27,8 +27,9 @@ _ISO = re.compile(rb"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?)")
 _VLLM = re.compile(rb"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) (\d\d)-(\d\d) (\d\d):(\d\d):(\d\d) ")
 
 
-def show_log(settings: Settings, name: str, *, follow: bool, since: float | None) -> None:
-    file = _file(settings.paths.logs, name)
+def show_log(settings: Settings, name: str, *, process: bool, follow: bool, since: float | None) -> None:
+    """Of the endpoint of that name, else of the process; `process`: of that in any case."""
+    file = file_of(settings.paths, name, process=process)
     with file.open("rb") as log:
         for line in since_moment(log, since):
             sys.stdout.buffer.write(line)
@@ -73,13 +74,14 @@ def _of_this_year(month: int, day: int, hour: int, minute: int, second: int, *, 
     return None
 
 
-def _file(logs: Path, name: str) -> Path:
-    file = logs / f"{name}.log"
-    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not file.is_file():
-        there = ", ".join(sorted(path.stem for path in logs.glob("*.log"))) if logs.is_dir() else ""
+def file_of(paths: Paths, name: str, *, process: bool) -> Path:
+    folders = [paths.logs] if process else [paths.endpoint_logs, paths.logs]
+    found = [folder / f"{name}.log" for folder in folders if (folder / f"{name}.log").is_file()]
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not found:
+        there = ", ".join(path.stem for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.log")))
         rest = f"there are {there}; an endpoint has one once it was woken" if there else "nothing has run yet"
-        stop(f"no log of {name} in {logs}: {rest}")
-    return file
+        stop(f"no log of {name} in {paths.logs}: {rest}")
+    return found[0]
 
 
 def _follow(log: BinaryIO) -> None:

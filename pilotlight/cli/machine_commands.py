@@ -27,9 +27,9 @@ def up(
 
     Example: pilotlight up --port 8443
     """
-    from pilotlight.cli.up import run_up
+    from pilotlight.cli.up import become_up
 
-    raise typer.Exit(run_up(settings_of(state, host=host, port=port)))
+    become_up(settings_of(state, host=host, port=port))
 
 
 def doctor(state: State = None, as_json: Json = False) -> None:

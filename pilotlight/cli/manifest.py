@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from runtime.wire import Task
+from runtime.wire import Task, Zero
 
 SCHEMA_ID = "https://pilotlight.dev/endpoint.schema.json"
 ONE_OF = "give one of model (a folder) and digest (of a packed snapshot)"
@@ -74,6 +74,11 @@ class EndpointManifest(Strict):
     slots: int = Field(64, ge=1, le=4096, description="Requests a replica works on at once.")
     target_concurrency: int = Field(
         0, ge=0, le=4096, description="Requests a replica is meant to have at once; with more, another starts. 0: as many as slots."
+    )
+    zero: Zero = Field(
+        "standby",
+        description='Where it rests without a call: "parked" (one replica stays built, its memory given back; wakes soonest), "standby" '
+        '(nothing of it runs), "staged" (where every endpoint says so, not even a standby is kept ready for its start).',
     )
     hold_seconds: float = Field(300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds.")
     max_held: int = Field(1000, ge=0, le=1_000_000, description="Most requests waiting at once; one more is answered 503.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from pilotlight.cli.exits import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line, say
+
 if TYPE_CHECKING:
     from pilotlight.settings import Settings
 
-OK, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
-EXIT_CODES = {
-    OK: "done",
-    FAILED: "it failed, and the message says what to do",
-    USAGE: "wrong usage, or a malformed setting or manifest",
-    UNREACHABLE: "Pilotlight, its database or its store is not running or not reachable",
-    INTERRUPTED: "interrupted with Ctrl-C",
-}
+__all__ = [
+    "EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "UNREACHABLE", "USAGE", "Json", "Name", "State", "endpoint_name", "endpoint_names",
+    "explain_os_error", "one_line", "print_json", "say", "settings_of", "stop",
+]  # fmt: skip
 
 
 def endpoint_names(incomplete: str) -> Iterator[str]:
@@ -69,32 +66,5 @@ def stop(message: str, code: int = FAILED) -> NoReturn:
     raise typer.Exit(code)
 
 
-def one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def say(text: str) -> None:
-    typer.echo(text, err=True)
-
-
 def print_json(value: Any) -> None:
     print(json.dumps(value))
-
-
-def explain_os_error(error: OSError) -> str:
-    """What the kernel refused, where, and what to do about it."""
-    import errno
-
-    place = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename) if error.filename else ""
-    remedies = {
-        errno.ENOSPC: "the disk is full: free some space, or choose another folder with --state; nothing that was whole is lost",
-        errno.EDQUOT: "the disk quota is used up: free some space, or choose another folder with --state",
-        errno.EACCES: "run as the user who owns it, or choose another folder",
-        errno.EPERM: "run as the user who owns it, or choose another folder",
-        errno.EROFS: "the file system is read-only: choose another folder with --state",
-        errno.ENOTDIR: "something on this path is a file where a folder must be: choose another folder with --state",
-        errno.ENOENT: "it is missing: correct the path, or restore it from a backup",
-    }
-    what = error.strerror or str(error)
-    remedy = remedies.get(error.errno or 0, "")
-    return f"{place}: {what}" + (f"; {remedy}" if remedy else "") if place else what + (f"; {remedy}" if remedy else "")

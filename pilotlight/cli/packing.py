@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pilotlight.cli.options import FAILED, UNREACHABLE, explain_os_error, stop
 from pilotlight.settings import Settings
-from snapshots.errors import SnapshotError, Unreachable
+from snapshots.errors import NotStored, SnapshotError, Unreachable
 from snapshots.manifest import Manifest
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -23,6 +23,28 @@ def pack_model(settings: Settings, model: Path) -> Manifest:
     settings.paths.make()
     with refusals(f"cannot pack {model}"), progress_bar("packing") as progress:
         return pack(model, settings.paths.snapshots, progress)
+
+
+def find_snapshot(settings: Settings, digest: str) -> Manifest:
+    """The manifest of a snapshot that a node can have: in the store of this installation, or at its origin. Stops where it is in neither."""
+    import asyncio
+
+    from snapshots.manifest import MANIFEST, parse_manifest, read_manifest
+    from snapshots.store.disk import path_of
+    from snapshots.store.origin import connect
+
+    async def at_origin(url: str) -> Manifest:
+        async with connect(url) as origin:
+            return parse_manifest(await origin.manifest(digest), digest, f"{origin.name}/{MANIFEST}")
+
+    url = settings.snapshots.origin
+    with refusals(f"cannot use {digest[:19]}…"):
+        try:
+            return read_manifest(path_of(settings.paths.snapshots, digest), digest)
+        except NotStored:
+            if not url:
+                raise
+            return asyncio.run(at_origin(url))
 
 
 def need_folder(model: Path) -> None:

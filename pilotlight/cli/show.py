@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pilotlight.cli.api import Api
-from pilotlight.cli.options import print_json
+from pilotlight.cli.options import print_json, say
 from pilotlight.settings import Settings
 
 
@@ -31,7 +31,7 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = table("endpoint", "task", "snapshot", "replicas", "idle after", "slots", "URL")
+    rows = table("endpoint", "task", "snapshot", "replicas", "idle after", "rests", "slots", "URL")
     for row in found:
         rows.add_row(
             row["name"],
@@ -39,6 +39,7 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
             (row["digest"] or "")[7:19],
             f"{row['min_replicas']}–{row['max_replicas']}",
             f"{row['idle_timeout_seconds']:g} s",
+            row.get("zero") or "",
             str(row["slots"]),
             f"{api.url}/e/{row['name']}/v1",
         )
@@ -60,6 +61,18 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     out.print(rows)
     for node in status["nodes"]:
         out.print(_node(node))
+
+
+def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> None:
+    found = Api(settings.paths).call("GET", f"/endpoints/{name}/events", params={"limit": limit})["data"]
+    if as_json:
+        print_json(found)
+        return
+    rows = table("when", "what", "revision", "node")
+    rows.add_column("said")
+    for row in found:
+        rows.add_row(row["at"][:19].replace("T", " "), row["kind"], row["revision_id"], row["node_id"], row["text"])
+    console().print(rows)
 
 
 def _replica(replica: dict[str, Any], revision: dict[str, Any]) -> tuple[str, ...]:
@@ -96,11 +109,8 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def show_usage(settings: Settings, name: str | None, limit: int, since: float | None, *, as_json: bool) -> None:
-    parameters: dict[str, Any] = {"limit": limit}
-    parameters |= {"endpoint": name} if name else {}
-    parameters |= {"since": since} if since is not None else {}
-    usage = Api(settings.paths).call("GET", "/usage", params=parameters)
+def show_usage(settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool) -> None:
+    usage = Api(settings.paths).call("GET", "/usage", params={"limit": limit} | asked(name, since, until))
     if as_json:
         print_json(usage)
         return
@@ -124,6 +134,39 @@ def print_usage(out: Console, usage: dict[str, Any]) -> None:
     out.print(rows)
 
 
+def show_cold_starts(settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool) -> None:
+    found = Api(settings.paths).call("GET", "/cold-starts", params={"limit": limit} | asked(name, since, until))["data"]
+    if as_json:
+        print_json(found)
+    elif len(found) == 1:
+        print_waterfall(console(), found[0]["phases"], found[0]["seconds"])
+        say(_said(found[0]))
+    else:
+        print_cold_starts(console(), found)
+
+
+def print_cold_starts(out: Console, starts: list[dict[str, Any]]) -> None:
+    rows = table("when", "endpoint", "from", "seconds", "snapshot", "start")
+    rows.add_column("phases, s; why it failed")  # broken where the terminal is narrow
+    for start in starts:
+        told = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in sorted(start["phases"], key=lambda phase: phase["at"]))
+        rows.add_row(
+            start["started_at"][:19].replace("T", " "),
+            start["endpoint"],
+            start["rung"],
+            f"{start['seconds']:.3f}",
+            size(start["snapshot_bytes"]) if start["snapshot_bytes"] else "–",
+            start["cold_start_id"],
+            f"{told}; failed: {start['reason']}" if start["reason"] else told,
+        )
+    out.print(rows)
+
+
+def _said(start: dict[str, Any]) -> str:
+    begun = f"{start['endpoint']} from {start['rung']}, {start['started_at'][:19].replace('T', ' ')} UTC, replica {start['replica_id']}"
+    return f"{begun}; failed: {start['reason']}" if start["reason"] else begun
+
+
 def print_waterfall(out: Console, phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
     """One bar a phase on a common axis. `phases`: name, at (monotonic seconds), seconds; the rest of the total is shown too."""
     begin = min((phase["at"] for phase in phases), default=0.0)
@@ -134,3 +177,9 @@ def print_waterfall(out: Console, phases: list[dict[str, Any]], total_seconds: f
         rows.add_row(phase["name"], f"{phase['seconds']:.3f}", " " * min(offset, width) + "█" * min(length, width))
     rows.add_row("whole", f"{total_seconds:.3f}", "")
     out.print(rows)
+
+
+def asked(name: str | None, since: float | None, until: float | None) -> dict[str, Any]:
+    """The part of a query that was given: an endpoint, and times in Unix seconds."""
+    given = {"endpoint": name, "since": None if since is None else repr(since), "until": None if until is None else repr(until)}
+    return {key: value for key, value in given.items() if value is not None}

@@ -11,7 +11,7 @@ from pilotlight.cli.packing import pack_model, progress_bar, refusals
 from pilotlight.cli.show import console, size, table
 from pilotlight.settings import Settings
 from snapshots.errors import SnapshotError
-from snapshots.manifest import Manifest, is_digest, read_manifest
+from snapshots.manifest import Manifest, folder_name, is_digest, read_manifest
 from snapshots.store.disk import digests, path_of
 
 
@@ -34,18 +34,22 @@ def list_snapshots(settings: Settings, *, as_json: bool) -> None:
     with refusals(f"cannot read {store}"):
         for digest in digests(store):
             try:
-                found.append(described(read_manifest(path_of(store, digest), digest)))
+                baked = settings.paths.baked / folder_name(digest)
+                on_disk = sum(file.stat().st_size for file in baked.glob("*.safetensors"))
+                found.append({**described(read_manifest(path_of(store, digest), digest)), "baked_bytes": on_disk})
             except (SnapshotError, OSError) as error:
                 found.append({"digest": digest, "error": str(error)})
     if as_json:
         print_json(found)
         return
-    rows = table("digest", "architecture", "dtype", "tensors", "size")
+    rows = table("digest", "architecture", "dtype", "tensors", "size", "baked")
     for row in found:
         if "error" in row:
             rows.add_row(row["digest"], f"damaged: {row['error']}")
         else:
-            rows.add_row(row["digest"], row["architecture"], row["dtype"], str(row["tensors"]), size(row["bytes"]))
+            rows.add_row(
+                row["digest"], row["architecture"], row["dtype"], str(row["tensors"]), size(row["bytes"]), size(row["baked_bytes"])
+            )
     console().print(rows)
 
 

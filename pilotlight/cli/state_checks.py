@@ -16,19 +16,18 @@ from pilotlight.cli.checks import Finding
 from pilotlight.cli.explain import without_password
 from pilotlight.cli.ports import why_not
 from pilotlight.cli.show import size
-from pilotlight.settings import Paths, Settings
+from pilotlight.settings import LONGEST_STATE, Paths, Settings
 
 LEAST_SPACE = 1_000_000_000  # bytes
 PROBE = 32 << 20  # bytes written to measure
 LEAST_SPEED = 20_000_000  # bytes a second, written and synced
 LONGEST_SYNC = 0.25  # seconds: a record is durable before its answer begins
-LONGEST_STATE = 107 - len("/run/r/r01234567/") - 36  # bytes of its path: the kernel holds 107 of a socket's, and vLLM names its by a UUID
 
 
 def folder(settings: Settings) -> Finding:
     paths = settings.paths
     choose = "choose another with --state"
-    if len(os.fsencode(paths.state)) > LONGEST_STATE:
+    if paths.too_long:
         return Finding(False, f"{paths.state} has more than {LONGEST_STATE} bytes", f"{choose}: sockets lie below it")
     above = _first_there(paths.state)
     if not above.is_dir():

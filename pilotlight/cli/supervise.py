@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 
-from pilotlight.cli.options import say
+from pilotlight.cli.exits import say
 from pilotlight.process_death import die_with_parent
-from pilotlight.settings import Settings
+from pilotlight.settings import PREFIX, Section, Settings
 
-STOP_SECONDS = {"router": 40.0, "router.admin": 5.0, "router.ledger": 10.0, "activator": 45.0}
+BEYOND_DRAIN_SECONDS = {"router": 10.0, "activator": 15.0}  # to end what the drain left, and to write down the rest
+STOP_SECONDS = {"router.admin": 5.0, "router.ledger": 10.0}
 
 
 class Child:
@@ -62,7 +63,7 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(STOP_SECONDS[self.module]):
+            async with asyncio.timeout(stop_seconds(self.module, self._settings)):
                 await _ended(self.process)
         except TimeoutError:
             self.process.kill()
@@ -70,16 +71,27 @@ class Child:
         self._watch.cancel()
 
 
+def stop_seconds(module: str, settings: Settings) -> float:
+    """How long a process may take to stop: as long as its settings let it drain, and a while."""
+    if module in BEYOND_DRAIN_SECONDS:
+        drain: float = getattr(settings, module).drain_seconds
+        return drain + BEYOND_DRAIN_SECONDS[module]
+    return STOP_SECONDS[module]
+
+
 def environ(settings: Settings) -> dict[str, str]:
-    """The settings as given, for every process: flags become variables, so that all agree."""
+    """The settings as given, for every process: flags become variables, so that all agree.
+
+    Compiled modules are kept, whatever the shell says: a process that compiles its own at each start is 3 MB larger for life.
+    """
     ours = {"PILOTLIGHT_STATE_DIR": str(settings.paths.state)}
     if settings.database_url:
         ours["PILOTLIGHT_DATABASE_URL"] = settings.database_url
-    for section in ("router", "activator", "runtime"):
-        values = getattr(settings, section)
-        for name in values.model_fields_set:
-            ours[f"PILOTLIGHT_{section.upper()}__{name.upper()}"] = str(getattr(values, name))
-    return os.environ | ours
+    for section, values in settings:
+        if isinstance(values, Section):
+            for name in values.model_fields_set:
+                ours[f"{PREFIX}{section.upper()}__{name.upper()}"] = str(getattr(values, name))
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ours
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:

@@ -57,6 +57,7 @@ def logs(
             help="Name of the endpoint, or of a process: router, activator, agent, standby, postgres …", autocompletion=endpoint_names
         ),
     ],
+    process: Annotated[bool, typer.Option("--process", help="The process, where an endpoint has its name.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
     since: Annotated[str | None, typer.Option(help="Only what was written since: 30s, 10m, 2h ago, or an ISO 8601 time.")] = None,
     state: State = None,
@@ -74,4 +75,4 @@ def logs(
         begin = None if since is None else unix_seconds(since)
     except MomentError as error:
         stop(f"--since {error}", USAGE)
-    show_log(settings_of(state), name, follow=follow, since=begin)
+    show_log(settings_of(state), name, process=process, follow=follow, since=begin)

@@ -4,6 +4,9 @@ Starts Postgres (unless DATABASE_URL names one), brings its tables up to date, t
 each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the router
 drains first, Postgres goes last. A process that dies is started again, with a pause that grows. When `up` itself is
 killed by -9 the kernel tells the others to stop (`supervise.py`), and the activator stops what it started.
+
+The command becomes this module by exec: it lives as long as the installation, and typer, rich and what draws certificates
+would be 20 MB of it. So nothing here imports them.
 """
 
 from __future__ import annotations
@@ -15,22 +18,22 @@ import json
 import os
 import signal
 import ssl
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import httpx
-import typer
+from typing import NoReturn
 
 from pilotlight import keys, tls
-from pilotlight.cli.options import FAILED, OK, UNREACHABLE, explain_os_error, one_line
+from pilotlight.cli import exits
+from pilotlight.cli.exits import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
 from pilotlight.cli.ports import PortTaken, need_port
-from pilotlight.cli.supervise import Child
+from pilotlight.cli.supervise import Child, environ
 from pilotlight.database import embedded
 from pilotlight.database.errors import DatabaseError, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
-from pilotlight.settings import Settings
+from pilotlight.settings import LONGEST_STATE, Settings, SettingsError, load
 
 PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
 GIVE_UP_DEATHS = 3  # of one process in a row, before all of them once ran
@@ -48,17 +51,20 @@ class Installation:
         self._postgres: embedded.EmbeddedPostgres | None = None
         self.children: list[Child] = []
         self._lock = -1
-        self.url = f"https://{settings.router.host}:{settings.router.port}"
+        host = settings.router.host
+        self.url = f"https://{f'[{host}]' if ':' in host else host}:{settings.router.port}"
 
     async def start(self) -> None:
         """Returns once the router answers. Raises UpError, PortTaken, DatabaseError, OSError; call `stop` in any case."""
         paths = self._settings.paths
+        if paths.too_long:
+            raise UpError(f"{paths.state} has more than {LONGEST_STATE} bytes, too many for the engines' sockets: choose a shorter --state")
         paths.make()
         self._lock = _only_one(paths.run / "up.lock")
         need_port(self._settings.router.host, self._settings.router.port)
         keys.ensure_pepper(paths)
         keys.ensure_admin_key(paths)
-        tls.ensure(paths, [self._settings.router.host])
+        tls.ensure_apart(paths, [self._settings.router.host])
         dsn = self._settings.database_url
         if not dsn:
             self._say("starting Postgres")
@@ -90,25 +96,49 @@ class Installation:
         """Until the router knows keys and endpoints, and the admin API, asked through it, has heard from the activator."""
         paths = self._settings.paths
         context = ssl.create_default_context(cafile=str(paths.ca_cert))
-        headers = {"authorization": f"Bearer {keys.ensure_admin_key(paths)}"}
         deadline = time.monotonic() + seconds
-        async with httpx.AsyncClient(base_url=self.url, verify=context, headers=headers, trust_env=False) as client:
-            while True:
-                with contextlib.suppress(httpx.HTTPError):
-                    if (await client.get("/readyz")).is_success and (await client.get("/api/v1/status")).is_success:
-                        return
-                for child in self.children:
-                    if child.deaths >= GIVE_UP_DEATHS:
-                        log = paths.logs / f"{child.module}.log"
-                        raise UpError(f"{child.module} does not stay up; the end of {log}: {_last_words(log)}")
-                if time.monotonic() > deadline:
-                    log = paths.logs / "router.log"
-                    raise UpError(f"the router does not answer at {self.url} after {seconds:g} s; the end of {log}: {_last_words(log)}")
-                await asyncio.sleep(0.05)
+        while not (await self._says_yes("/readyz", context) and await self._says_yes("/api/v1/status", context)):
+            for child in self.children:
+                if child.deaths >= GIVE_UP_DEATHS:
+                    log = paths.logs / f"{child.module}.log"
+                    raise UpError(f"{child.module} does not stay up; the end of {log}: {_last_words(log)}")
+            if time.monotonic() > deadline:
+                log = paths.logs / "router.log"
+                raise UpError(f"the router does not answer at {self.url} after {seconds:g} s; the end of {log}: {_last_words(log)}")
+            await asyncio.sleep(0.05)
+
+    async def _says_yes(self, path: str, context: ssl.SSLContext) -> bool:
+        """Whether a GET of it, with the admin key, is answered 200."""
+        router, key = self._settings.router, keys.ensure_admin_key(self._settings.paths)
+        try:
+            async with asyncio.timeout(5.0):
+                reader, writer = await asyncio.open_connection(router.host, router.port, ssl=context)
+                try:
+                    writer.write(
+                        f"GET {path} HTTP/1.1\r\nhost: pilotlight\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n".encode()
+                    )
+                    return (await reader.readline()).split()[1:2] == [b"200"]
+                finally:
+                    writer.transport.abort()
+        except OSError:
+            return False
 
 
-def run_up(settings: Settings) -> int:
-    return asyncio.run(_run(settings))
+def become_up(settings: Settings) -> NoReturn:
+    """This process goes on as `python -m pilotlight.cli.up`, under the same number, with these settings."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "pilotlight.cli.up"], environ(settings))
+
+
+def main() -> int:
+    try:
+        return asyncio.run(_run(load()))
+    except SettingsError as error:
+        say(one_line(str(error)))
+        return USAGE
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 async def _run(settings: Settings) -> int:
@@ -145,7 +175,7 @@ async def _run(settings: Settings) -> int:
 
 
 def say(text: str) -> None:
-    typer.echo(f"pilotlight: {text}", err=True)
+    exits.say(f"pilotlight: {text}")
 
 
 def _show(settings: Settings, url: str) -> None:
@@ -171,3 +201,7 @@ def _only_one(file: Path) -> int:
 def _last_words(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
     return lines[-1] if lines else "its log is empty"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 Since = Annotated[str | None, typer.Option(help="Only requests admitted since: 10m, 2h, 7d ago, or an ISO 8601 time.")]
+Until = Annotated[str | None, typer.Option(help="Only requests admitted before: 10m, 2h, 7d ago, or an ISO 8601 time.")]
 
 
 @app.command()
@@ -35,16 +36,18 @@ def show(
     name: Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
     limit: Annotated[int, typer.Option(help="Most rows, 1 to 1000.")] = 20,
     since: Since = None,
+    until: Until = None,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """The newest records as a table.
 
-    Example: pilotlight usage show demo --limit 5
+    Example: pilotlight usage show demo --since 2026-01-01 --until 2026-02-01
     """
+    from pilotlight.cli.moments import span
     from pilotlight.cli.show import show_usage
 
-    show_usage(settings_of(state), name, limit, _moment(since), as_json=as_json)
+    show_usage(settings_of(state), name, limit, *span(since, until), as_json=as_json)
 
 
 @app.command()
@@ -52,6 +55,7 @@ def export(
     format: Annotated[str, typer.Option(help="csv or jsonl.")] = "csv",
     endpoint: Annotated[str | None, typer.Option(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
     since: Since = None,
+    until: Until = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write, whole or not at all; stdout unless given.")] = None,
     state: State = None,
 ) -> None:
@@ -60,16 +64,9 @@ def export(
     Example: pilotlight usage export --format csv --endpoint demo --since 30d -o usage.csv
     """
     from pilotlight.cli.export import export_usage
+    from pilotlight.cli.moments import span
 
     if format not in ("csv", "jsonl"):
         stop(f"--format {format}: it is csv or jsonl", USAGE)
-    export_usage(settings_of(state), format=format, endpoint=endpoint, since=_moment(since), output=output)
-
-
-def _moment(since: str | None) -> float | None:
-    from pilotlight.cli.moments import MomentError, unix_seconds
-
-    try:
-        return None if since is None else unix_seconds(since)
-    except MomentError as error:
-        stop(f"--since {error}", USAGE)
+    begin, end = span(since, until)
+    export_usage(settings_of(state), format=format, endpoint=endpoint, since=begin, until=end, output=output)

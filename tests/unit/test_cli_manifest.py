@@ -41,6 +41,7 @@ def test_a_whole_manifest() -> None:
         "idle_timeout_seconds": 30.0,
         "slots": 8,
         "target_concurrency": 0,
+        "zero": "standby",
         "hold_seconds": 20.5,
         "max_held": 5,
     }

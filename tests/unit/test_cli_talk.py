@@ -63,7 +63,8 @@ def talker(settings: Settings, server: Server, key: str = "") -> Talker:
     return Talker(settings, "chat", key, api=api)
 
 
-def test_a_new_key_is_asked_again_until_the_routers_know_it(settings: Settings) -> None:
+def test_a_new_key_is_asked_again_until_the_routers_know_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk, "LEARN_SECONDS", 0.5)
     server, took = Server(learns=2), Took()
     assert list(talker(settings, server).stream({}, took)) == ["He", "llo"]
     assert (len(server.made), len(server.asked)) == (1, 3)

@@ -1,0 +1,45 @@
+"""How the command line ends and talks: exit codes, one line on stderr, and what the kernel refused in words.
+
+Apart from `options.py` because `pilotlight up` lives as long as the machine, and would keep typer in memory for nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+OK, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+EXIT_CODES = {
+    OK: "done",
+    FAILED: "it failed, and the message says what to do",
+    USAGE: "wrong usage, or a malformed setting or manifest",
+    UNREACHABLE: "Pilotlight, its database or its store is not running or not reachable",
+    INTERRUPTED: "interrupted with Ctrl-C",
+}
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def explain_os_error(error: OSError) -> str:
+    """What the kernel refused, where, and what to do about it."""
+    import errno
+
+    place = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename) if error.filename else ""
+    remedies = {
+        errno.ENOSPC: "the disk is full: free some space, or choose another folder with --state; nothing that was whole is lost",
+        errno.EDQUOT: "the disk quota is used up: free some space, or choose another folder with --state",
+        errno.EACCES: "run as the user who owns it, or choose another folder",
+        errno.EPERM: "run as the user who owns it, or choose another folder",
+        errno.EROFS: "the file system is read-only: choose another folder with --state",
+        errno.ENOTDIR: "something on this path is a file where a folder must be: choose another folder with --state",
+        errno.ENOENT: "it is missing: correct the path, or restore it from a backup",
+    }
+    what = error.strerror or str(error)
+    remedy = remedies.get(error.errno or 0, "")
+    return f"{place}: {what}" + (f"; {remedy}" if remedy else "") if place else what + (f"; {remedy}" if remedy else "")
