@@ -5,31 +5,42 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from loadtests.bench.installation import running
 from pilotlight.cli import bench as measured
-from runtime.sizing import decide
+from pilotlight.cli import stock
+from runtime.sizing import Sizing, decide
 
 IDLE_SECONDS = 0.5
+SLOTS = 16
 
 
-async def measure(model: Path, *, wakes: int, stock_starts: int) -> dict[str, Any]:
+async def measure(model: Path, found: dict[str, Any], *, wakes: int, stock_starts: int) -> None:
     """Wake the model `wakes` times from zero; the first wake, which bakes and records, is made before and not counted."""
-    sizing = decide(
+    async with running() as bench:
+        key = await bench.deploy("bench", model, idle_timeout_seconds=IDLE_SECONDS, slots=SLOTS)
+        first = await asyncio.to_thread(measured.wake, bench.api, "bench", key)
+        found["first_boot_s"] = first["seconds"]
+        found |= await asyncio.to_thread(
+            measured.coldstart, bench.api, "bench", key, wakes=wakes, stock=stock_start(model), stock_starts=stock_starts
+        )
+
+
+def stock_start(model: Path) -> Callable[[], float]:
+    """Starts stock vLLM with the context and cache ours has."""
+    sizing = sized(model)
+    return lambda: stock.first_token(model, kv_cache_bytes=sizing.kv_cache_bytes, max_model_len=sizing.max_model_len)
+
+
+def sized(model: Path) -> Sizing:
+    """Context and KV cache as the agent chooses them on this machine."""
+    return decide(
         json.loads((model / "config.json").read_text()),
-        slots=16,
+        slots=SLOTS,
         least_bytes=64 << 20,
         max_model_len=0,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     )
-
-    def stock() -> float:
-        return measured.stock_first_token(model, kv_cache_bytes=sizing.kv_cache_bytes, max_model_len=sizing.max_model_len)
-
-    async with running() as bench:
-        key = await bench.deploy("bench", model, idle_timeout_seconds=IDLE_SECONDS, slots=16)
-        first = await asyncio.to_thread(measured.wake, bench.api, "bench", key)
-        found = await asyncio.to_thread(measured.coldstart, bench.api, "bench", key, wakes=wakes, stock=stock, stock_starts=stock_starts)
-    return {"first_boot_s": first["seconds"], **found}

@@ -11,23 +11,34 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from loadtests.bench.inventory import Inventory, take
 from pilotlight.cli import bench as measured
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.up import Installation
-from pilotlight.settings import load
+from pilotlight.settings import Paths, load
 from snapshots.pack import pack
+
+STANDBY_SECONDS = 180.0  # the longest a rehearsal may take
 
 
 class Bench:
     """What a measurement needs of a running installation."""
 
-    def __init__(self, api: Api, installation: Installation, snapshots: Path) -> None:
-        self.api, self.installation, self._snapshots = api, installation, snapshots
+    def __init__(self, api: Api, installation: Installation, paths: Paths) -> None:
+        self.api, self.installation, self.paths = api, installation, paths
+
+    def inventory(self) -> Inventory:
+        """What the installation holds of the machine now."""
+        return take(self.paths.state, [child.process.pid for child in self.installation.children])
 
     async def deploy(self, name: str, model: Path, **wanted: Any) -> str:
-        """Deploy at zero and return a key."""
-        manifest = await asyncio.to_thread(pack, model, self._snapshots)
-        await self.call("PUT", f"/endpoints/{name}", json={"digest": manifest.digest, "min_replicas": 0, **wanted})
+        """Pack, deploy at zero and return a key."""
+        manifest = await asyncio.to_thread(pack, model, self.paths.snapshots)
+        return await self.deploy_digest(name, manifest.digest, **wanted)
+
+    async def deploy_digest(self, name: str, digest: str, **wanted: Any) -> str:
+        """Deploy at zero what is packed here or lies at the origin, and return a key."""
+        await self.call("PUT", f"/endpoints/{name}", json={"digest": digest, "min_replicas": 0, **wanted})
         key: str = (await self.call("POST", f"/endpoints/{name}/keys", json={"name": "bench"}))["key"]
         async with asyncio.timeout(10):  # a new key is on its way to the routers
             while not await asyncio.to_thread(self._knows, name, key):
@@ -62,17 +73,18 @@ class Bench:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Bench]:
-    """Start, wait for a rehearsed standby, stop, remove."""
+async def running(**sections: dict[str, Any]) -> AsyncIterator[Bench]:
+    """Start, wait for a rehearsed standby, stop, remove. `sections`: settings, by section, beside those a measurement needs."""
     state = Path(tempfile.mkdtemp(prefix="pl-bench-", dir="/tmp"))
     state.chmod(0o711)
-    settings = load(state_dir=state, router={"port": free_port(), "metrics_port": free_port()})
+    settings = load(state_dir=state, **{"router": {"port": free_port(), "metrics_port": free_port()}, **sections})
     installation = Installation(settings, lambda text: None)
     try:
         await installation.start()
-        bench = Bench(Api(settings.paths), installation, settings.paths.snapshots)
-        while not any(node["standbys_ready"] for node in (await bench.call("GET", "/status"))["nodes"]):
-            await asyncio.sleep(0.1)
+        bench = Bench(Api(settings.paths), installation, settings.paths)
+        async with asyncio.timeout(STANDBY_SECONDS):
+            while not any(node["standbys_ready"] for node in (await bench.call("GET", "/status"))["nodes"]):
+                await asyncio.sleep(0.1)
         yield bench
     finally:
         await installation.stop()

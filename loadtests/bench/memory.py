@@ -7,6 +7,7 @@ goes back to zero before, so that every process has done what it does all day.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from typing import Any
 import httpx
 
 from loadtests.bench.installation import free_port
+from loadtests.bench.inventory import family, memory_of
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.settings import Paths
 from snapshots.pack import pack
@@ -31,17 +33,6 @@ ENDPOINTS = 10
 QUESTION = "What is Pilotlight?"
 REST_SECONDS = 5.0  # after the last replica is gone
 OURS_MB, STANDBY_MB = 250, 500  # the goals; a MB is 10⁶ bytes
-ROLES = (  # the first that is in the command line
-    ("runtime.standby", "standby"),
-    ("-m runtime", "agent"),
-    ("-m activator", "activator"),
-    ("-m router.ledger", "ledger"),
-    ("-m router.admin", "admin"),
-    ("-m router.worker", "router worker"),
-    ("-m router", "router"),
-    ("pilotlight.cli.main up", "up"),
-    ("postgres", "postgres"),
-)
 
 
 async def measure() -> dict[str, Any]:
@@ -86,28 +77,10 @@ def _mb(nbytes: int) -> float:
 
 def _processes(state: Path, up: int) -> list[tuple[str, int]]:
     """(role, PSS in bytes) of `up`, of all that descends from it, and of all that lives in its state folder."""
-    parents: dict[int, int] = {}
-    ours = {up}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-                parents[int(entry.name)] = int(stat[stat.rindex(")") + 2 :].split()[1])
-                if f"PILOTLIGHT_STATE_DIR={state}".encode() in (entry / "environ").read_bytes():
-                    ours.add(int(entry.name))
-            except OSError:
-                continue
-    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= more
     found = []
-    for pid in sorted(ours):
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        pss = next(int(row.split()[1]) << 10 for row in rollup.splitlines() if row.startswith("Pss:"))
-        found.append((next((role for words, role in ROLES if words in line), "other"), pss))
+    for pid, role in family(state, [up]):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found.append((role, memory_of(pid).pss))
     return found
 
 

@@ -5,8 +5,8 @@
 One router worker, one nginx worker (where `nginx` is installed) and vllm-router (where it is, or its wheel can be had), the same
 back end, the same client with 32 kept-alive connections. The figure is utime + stime of the process under test, all its
 threads included, from /proc/PID/stat, divided by requests or chunks: unlike times, it depends little on what else runs. Medians
-of the rounds. The router checks keys, reads bodies, holds, meters and writes durable records; the settler's share is not
-in here. Added latency is what a target's percentile has above the back end's own, with FEW connections. vllm-router speaks
+of the rounds. The router checks keys, reads bodies, holds, meters and writes durable records; what it then costs to settle them,
+which no peer does, is measured by `settler.py` in the same run, and told beside it and in the sum. Added latency is what a target's percentile has above the back end's own, with FEW connections. vllm-router speaks
 to its back end over TCP, which is all it can; the others over a Unix socket.
 """
 
@@ -24,27 +24,26 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import httptools
 import uvloop
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow
+from loadtests.bench import settler
+from loadtests.bench.targets import at_least, at_most, line
+from loadtests.bench.traffic import CHUNKS, CONNECTIONS, Back, cpu_seconds, load, request
 from pilotlight.keys import ensure_pepper, hash_key, mint
 from pilotlight.settings import Paths
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import FakeActivator, FakeLedger
 
-CONNECTIONS = 32
 FEW = 4  # connections, where latency is measured
 VLLM_ROUTER = "vllm-router==0.1.17"
 PEERS = Path(tempfile.gettempdir()) / "pilotlight-bench-peers"  # a virtual environment, kept between runs
-CHUNKS = 200  # of a streamed answer
-TICKS = os.sysconf("SC_CLK_TCK")
+STREAMS = 64  # where the time between tokens is
 CASES = {"json": "a 270-byte JSON answer", "json4k": "the same, with a 4 KB prompt", "stream": f"one of {CHUNKS} relayed SSE chunks"}
 
 LAUNCH = """
@@ -65,126 +64,12 @@ http {{ access_log off; client_body_temp_path {folder}/t; proxy_temp_path {folde
 """
 
 
-class Back(asyncio.Protocol):
-    """The replica: as little as can be."""
-
-    body = json.dumps(
-        {"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"message": {"content": "x" * 150}}], "usage": {}}
-    ).encode()
-    answer = (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-pilotlight-usage: 9;0;16\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-    )
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    event = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
-    done = b": pilotlight-usage 9;0;200\n\ndata: [DONE]\n\n"
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.parser = httptools.HttpRequestParser(self)
-        self.stream = False
-
-    def data_received(self, data: bytes) -> None:
-        self.parser.feed_data(data)
-
-    def on_message_begin(self) -> None:
-        self.stream = False
-
-    def on_body(self, body: bytes) -> None:
-        self.stream = self.stream or b'"stream": true' in body or b'"stream":true' in body
-
-    def on_message_complete(self) -> None:
-        if self.stream:
-            self.transport.write(self.head)
-            self.left = CHUNKS
-            asyncio.get_running_loop().call_soon(self.next_chunk)
-        else:
-            self.transport.write(self.answer)
-
-    def next_chunk(self) -> None:
-        if self.left:
-            self.left -= 1
-            self.transport.write(b"%x\r\n%s\r\n" % (len(self.event), self.event))
-            asyncio.get_running_loop().call_later(0.002, self.next_chunk)
-        else:
-            self.transport.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(self.done), self.done))
-
-
-class Caller(asyncio.Protocol):
-    """One kept-alive connection that asks again as soon as it is answered."""
-
-    def __init__(self, request: bytes, left: list[int], over: asyncio.Event, taken: list[float]) -> None:
-        self.request, self.left, self.over, self.taken = request, left, over, taken
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.parser = httptools.HttpResponseParser(self)
-        self.ask()
-
-    def ask(self) -> None:
-        if self.left[0] > 0:
-            self.left[0] -= 1
-            self.asked_at = time.perf_counter()
-            self.transport.write(self.request)
-        else:
-            self.transport.close()
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserCallbackError as error:
-            sys.exit(f"{error.__context__}: {data!r}")
-
-    def on_headers_complete(self) -> None:
-        if self.parser.get_status_code() != 200:
-            raise ValueError("not the answer expected")
-
-    def on_message_complete(self) -> None:
-        self.taken.append(time.perf_counter() - self.asked_at)
-        self.left[1] -= 1
-        if self.left[1] == 0:
-            self.over.set()
-        self.ask()
-
-
 @dataclass
 class Target:
     name: str
     port: int
     pid: int
     path: str = "/e/tiny/v1/chat/completions"
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-async def load(
-    port: int | str, request: bytes, count: int, *, tls: bool = False, connections: int = CONNECTIONS
-) -> tuple[float, list[float]]:
-    """Seconds that `count` requests took: together, and each. `port`: or the path of a Unix socket."""
-    loop, left, over, taken = asyncio.get_running_loop(), [count, count], asyncio.Event(), list[float]()
-    context = None
-    if tls:
-        import ssl
-
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    began = time.perf_counter()
-    for _ in range(connections):
-        if isinstance(port, str):
-            await loop.create_unix_connection(lambda: Caller(request, left, over, taken), port)
-        else:
-            await loop.create_connection(lambda: Caller(request, left, over, taken), "127.0.0.1", port, ssl=context)
-    await asyncio.wait_for(over.wait(), 300)
-    return time.perf_counter() - began, taken
-
-
-def request(key: str, case: str, path: str = "/e/tiny/v1/chat/completions") -> bytes:
-    prompt = "hello " * 680 if case == "json4k" else "hello there"
-    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": prompt}], "max_tokens": 16, "stream": case == "stream"})
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
 
 
 def free_port() -> int:
@@ -287,6 +172,16 @@ async def added(target: Target, key: str, direct: str, count: int) -> dict[str, 
     return {"p50_ms": (through[49] - alone[49]) * 1e3, "p99_ms": (through[98] - alone[98]) * 1e3}
 
 
+async def added_between(target: Target, key: str, direct: str) -> float:
+    """Milliseconds that the longest gaps between tokens, at p99, are longer than at the back end itself."""
+    tls, payload, p99 = "TLS" in target.name, request(key, "stream", target.path), []
+    for where in (target.port, direct):
+        gaps = list[float]()
+        await load(where, payload, STREAMS * 2, tls=tls and where == target.port, connections=STREAMS, gaps=gaps)
+        p99.append(statistics.quantiles(gaps, n=100)[98])
+    return (p99[0] - p99[1]) * 1e3
+
+
 async def cost(target: Target, key: str, case: str, count: int) -> dict[str, float]:
     requests = max(count // CHUNKS, 2 * CONNECTIONS) if case == "stream" else count
     payload = request(key, case, target.path)
@@ -322,7 +217,9 @@ async def bench(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]
                 for target, its_key in targets:
                     for case in CASES:
                         results.setdefault(target.name, {}).setdefault(case, []).append(await cost(target, its_key, case, count))
-                    results[target.name].setdefault("added", []).append(await added(target, its_key, direct, count // 8))
+                    more = await added(target, its_key, direct, count // 8)
+                    more["between_tokens_p99_ms"] = await added_between(target, its_key, direct)
+                    results[target.name].setdefault("added", []).append(more)
     return {
         target: {case: {field: statistics.median(r[field] for r in runs) for field in runs[0]} for case, runs in cases.items()}
         for target, cases in results.items()
@@ -331,7 +228,9 @@ async def bench(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]
 
 async def measure() -> dict[str, Any]:
     """For `make bench`: medians of three rounds, flat, and what is asked of them: the ratios to the peers of the same run."""
-    return figures(await asyncio.to_thread(run, 10_000, 3))
+    results = await asyncio.to_thread(run, 10_000, 3)
+    settling = await settler.measure()
+    return figures(results, settling) | {"targets": targets(results, settling)}
 
 
 def run(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -339,20 +238,40 @@ def run(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]]]:
         return runner.run(bench(count, rounds))
 
 
-def figures(results: dict[str, dict[str, dict[str, float]]]) -> dict[str, Any]:
+def figures(results: dict[str, dict[str, dict[str, float]]], settling: dict[str, float]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for target, cases in results.items():
         name = target.replace(" ", "_").replace("-", "_")
         for case in CASES:
             flat[f"{case}_cpu_us_{name}"] = round(cases[case]["cpu_us"], 1)
             flat[f"{case}_per_second_{name}"] = round(cases[case]["per_second"])
-        for percentile, milliseconds in cases["added"].items():
-            flat[f"json_added_{percentile}_{name}"] = round(milliseconds, 3)
+        for what, milliseconds in cases["added"].items():
+            flat[f"added_{what}_{name}"] = round(milliseconds, 3)
+    flat |= settling
+    flat["json_cpu_us_router_and_settler"] = round(results["router"]["json"]["cpu_us"] + settling["settler_cpu_us"], 1)
     for peer_name in ("nginx", "vllm-router"):
         for case in CASES if peer_name in results else ():
             ratio = results["router"][case]["cpu_us"] / results[peer_name][case]["cpu_us"]
             flat[f"{case}_cpu_ratio_to_{peer_name.replace('-', '_')}"] = round(ratio, 2)
     return flat
+
+
+def targets(results: dict[str, dict[str, dict[str, float]]], settling: dict[str, float]) -> list[dict[str, Any]]:
+    """What was to be reached, per request with the settler's share, per chunk without: a stream settles once."""
+    ours, found = results["router"], []
+    for case, what in CASES.items():
+        cpu = ours[case]["cpu_us"] + (0.0 if case == "stream" else settling["settler_cpu_us"])
+        for kind, peer_name, factor in (("must", "vllm-router", 1.0), ("goal", "nginx", 1.25 if case == "stream" else 1.5)):
+            if peer_name in results:
+                ratio = cpu / results[peer_name][case]["cpu_us"]
+                found.append(at_most(kind, f"CPU of the router, settler included, beside {peer_name}, {what}", ratio, factor, "×"))
+    for case, what in CASES.items():
+        ratio = results["router over TLS"][case]["cpu_us"] / ours[case]["cpu_us"]
+        found.append(at_most("must", f"CPU with TLS beside plain, {what}", ratio, 1.5, "×"))
+    gap = ours["added"]["between_tokens_p99_ms"]
+    found.append(at_most("must", f"added p99 between tokens at {STREAMS} streams", gap, 1.0, "ms"))
+    found.append(at_least("must", "settled records a second", settling["settled_per_second"], 5000))
+    return found
 
 
 def main() -> None:
@@ -362,16 +281,21 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
     results = run(given.requests, given.rounds)
+    settling = asyncio.run(settler.measure())
     if given.json:
-        print(json.dumps(figures(results), indent=2))
+        print(json.dumps(figures(results, settling), indent=2))
         return
     for case, what in CASES.items():
         print(f"{what}:")
         for target, cases in results.items():
             print(f"  {target:18} {cases[case]['cpu_us']:7.1f} µs CPU   {cases[case]['per_second']:9.0f}/s")
-    print("added to the back end's own latency, in ms, p50 and p99:")
+    print("added to the back end's own, in ms: latency at p50 and p99, time between tokens at p99:")
     for target, cases in results.items():
-        print(f"  {target:18} {cases['added']['p50_ms']:7.3f} {cases['added']['p99_ms']:7.3f}")
+        print(f"  {target:18} {'  '.join(f'{milliseconds:7.3f}' for milliseconds in cases['added'].values())}")
+    for name, value in settling.items():
+        print(f"{name}: {value}")
+    for asked in targets(results, settling):
+        print(line(asked))
     for name in ("nginx", "vllm-router"):
         if name not in results:
             print(f"{name} is not installed: it was not measured", file=sys.stderr)
