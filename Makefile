@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Compiled modules are kept, whatever the shell says: compiling them at every start is seconds, and 3 MB a process.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup lock demo up test unit check bench loadtest fmt
 
 setup:            ## install what is missing into .venv

@@ -33,6 +33,7 @@ HEADERS = {
 }
 REQUEST_HEADERS = {
     "authorization": "`Bearer` and an API key of the endpoint.",
+    "expect": "`100-continue`: the body is asked for once the key is known to be good.",
     "prefer": "`wait=N`: wait at most N seconds for a slot, then 503.",
     "traceparent": "Passed on to the engine, as W3C Trace Context has it.",
     "tracestate": "Passed on to the engine.",
@@ -70,14 +71,16 @@ ADMIN = {
     "PUT /endpoints/{name}": "Make the endpoint, or put it on another configuration; the same again changes nothing.",
     "DELETE /endpoints/{name}": "Remove it: its replicas drain; usage stays.",
     "GET /status": "Every endpoint, revision, replica and node, as the activator sees them now.",
-    "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown.",
+    "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown, and comes when this machine's routers know it.",
     "GET /endpoints/{name}/keys": "All keys it ever had, without the keys themselves.",
-    "DELETE /keys/{key_id}": "Revoke a key, for ever.",
+    "POST /keys/{key_id}/rotate": "Make a key in its place; the old one ends after `grace_seconds`, a day unless given.",
+    "DELETE /keys/{key_id}": "Revoke a key, at once and for ever.",
     "GET /endpoints/{name}/prices": "Its prices, newest first, and the one in force, which may be a default.",
     "PUT /endpoints/{name}/prices": "A new price, from now or from `valid_from` on; no row is ever changed.",
-    "GET /usage": "The newest rows up to `limit`, by `endpoint` and `since`, and totals over all that match.",
+    "GET /usage": "The newest rows up to `limit`, by `endpoint`, `since` and `until`, and totals over all that match.",
     "GET /usage/export": "All rows as `format` csv or jsonl, by `endpoint`, `since` and `until`, streamed.",
     "GET /requests/{event_id}": "The row of one request, with its phases.",
+    "GET /cold-starts": "Past cold starts, failed ones too, with rung and phases, by `endpoint`, `since` and `until`.",
 }
 INTRODUCTION = """# Reference
 
@@ -252,7 +255,7 @@ def admin_routes() -> list[tuple[str, str, str]]:
     from router.admin.app import make_app
 
     nothing: Any = None
-    routes = make_app(store=nothing, activator="unix:/nowhere", admin_key="", pepper=b"").routes[0].routes or []
+    routes = make_app(store=nothing, activator="unix:/nowhere", ledger="unix:/nowhere", admin_key="", pepper=b"").routes[0].routes or []
     return [
         (method, route.path, ADMIN.get(f"{method} {route.path}", ""))
         for route in routes

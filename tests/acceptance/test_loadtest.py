@@ -24,6 +24,11 @@ def system() -> Iterator[System]:
         yield system
 
 
+def test_the_driver_never_loads_gevent() -> None:
+    script = "import sys, loadtests.__main__; sys.exit(bool({'gevent', 'locust'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
 def folders() -> set[Path]:
     return {*Path("/tmp").glob("pl-bench-*"), *Path("/tmp").glob("pl-load-*")}
 

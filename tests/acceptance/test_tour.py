@@ -187,7 +187,7 @@ def test_what_runs_and_what_it_says(tourist: Tourist) -> None:
         assert following.stdout is not None
         assert following.stdout.readline()
         line = "a line that has just been written\n"
-        with (tourist.system.paths.logs / "tour.log").open("a") as log:
+        with (tourist.system.paths.endpoint_logs / "tour.log").open("a") as log:
             log.write(line)
         assert line in iter(following.stdout.readline, "")
         following.send_signal(signal.SIGINT)
@@ -197,7 +197,8 @@ def test_what_runs_and_what_it_says(tourist: Tourist) -> None:
 def test_keys(tourist: Tourist) -> None:
     made = json.loads(tourist.out("keys", "create", "tour", "--label", "web", "--json"))
     assert "web" in tourist.out("keys", "ls", "tour")
-    fresh = tourist.out("keys", "rotate", "tour", made["key_id"])
+    fresh = tourist.out("keys", "rotate", "tour", made["key_id"], "--grace", "1h")
+    assert "(in 59m" in tourist.out("keys", "ls", "tour")
     again = json.loads(tourist.out("keys", "ls", "tour", "--json"))
     assert {key["last_four"] for key in again} >= {made["key"][-4:], fresh[-4:]}
     assert tourist.out("run", "tour", "What is Pilotlight?", "--key", fresh)
@@ -288,7 +289,8 @@ def test_cold_starts_are_measured(tourist: Tourist) -> None:
     found = json.loads(tourist.out("bench", "coldstart", "short", "--wakes", "2", "--json"))
     assert found["wakes"] == 2 and 0 < found["p50_s"] < 10
     assert {"spawn", "load", "init", "canary", "first_token"} <= set(found["phases"])
-    assert "can be woken from staged" in tourist.refused("bench", "coldstart", "short", "--from", "parked", code=2)
+    assert len(json.loads(tourist.out("starts", "short", "--json"))) >= 2
+    assert "can be woken from standby, parked" in tourist.refused("bench", "coldstart", "short", "--from", "stored", code=2)
     tourist.run("rm", "short")
 
 

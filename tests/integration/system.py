@@ -205,7 +205,7 @@ class System:
         parts = [f"--- up\n{(self.state / 'up.out').read_text()}"]
         parts += [
             f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:])
-            for log in sorted(self.paths.logs.glob("*.log"))
+            for log in sorted(self.paths.logs.rglob("*.log"))
         ]
         return "\n".join(parts)
 

@@ -26,6 +26,8 @@ from activator.client import ActivatorError, command, subscribe
 from activator.errors import LeadershipLost
 from activator.launchers.process import ProcessLauncher, start_time
 from activator.lease import Lease
+from activator.store import cold_starts
+from activator.store.cold_starts import ColdStart
 from activator.wire import Demand, Deploy, EndpointRow, Remove, RouterHello, Status, Table
 from pilotlight import frames
 from pilotlight.database import embedded
@@ -258,7 +260,29 @@ async def test_from_deploy_to_zero(all_of_it: Installation) -> None:
     await all_of_it.written({replica_id: "stopped"})
     (stored,) = await all_of_it.fetch("SELECT *, phases::text AS told FROM replicas")
     assert stored["started_at"] <= stored["ready_at"] <= stored["stopped_at"]
+    (cold,) = await all_of_it.fetch("SELECT *, phases::text AS told FROM cold_starts")
+    assert (cold["cold_start_id"], cold["replica_id"], cold["endpoint_id"]) == (replica_id, replica_id, row.endpoint_id)
+    assert (cold["rung"], cold["reason"], cold["snapshot_bytes"]) == (replica.rung, "", 0) and 0 < cold["seconds"] < 60
+    assert [phase["name"] for phase in json.loads(cold["told"])] == ["place", "load"]
     assert [phase["name"] for phase in json.loads(stored["told"])] == ["place", "load"]
+
+
+async def test_the_oldest_cold_starts_of_an_endpoint_give_way_and_none_is_written_twice(all_of_it: Installation) -> None:
+    await all_of_it.router.connect(all_of_it.paths)
+    deployed = await all_of_it.deploy()
+    connection = await asyncpg.connect(all_of_it.dsn)
+    try:
+        for number in range(5):
+            began = 100.0 + number
+            start = ColdStart(f"r{number}", deployed["revision_id"], "r", "n1", "parked", (), began, began + number, "" if number else "no")
+            await cold_starts.add(connection, start, 200.0)
+            await cold_starts.add(connection, start, 300.0)
+        assert [past.seconds for past in await cold_starts.past(connection)] == [1.0, 2.0, 3.0, 4.0], "oldest first, none that failed"
+        await connection.execute(cold_starts.SQL["prune"], deployed["revision_id"], 2)
+        kept = await connection.fetch("SELECT cold_start_id, extract(epoch FROM now() - started_at) AS age FROM cold_starts ORDER BY 1")
+        assert [row["cold_start_id"] for row in kept] == ["r3", "r4"] and 90 < kept[0]["age"] < 120
+    finally:
+        await connection.close()
 
 
 async def test_how_long_a_demand_frame_takes_to_become_a_start(all_of_it: Installation) -> None:

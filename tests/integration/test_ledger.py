@@ -35,7 +35,7 @@ from pilotlight.frames import FrameStream, connect
 from pilotlight.keys import ensure_admin_key, ensure_pepper, hash_key
 from pilotlight.settings import Paths
 from router.ledger.record import EndRecord, OpenRecord
-from router.ledger.wire import FromLedger, Policy, Spooled, WorkerHello
+from router.ledger.wire import Applied, FromLedger, Policy, Spooled, WorkerHello
 
 PRICE = {"input": Fraction(10, 100), "cached": Fraction(5, 100), "output": Fraction(40, 100)}  # of the first migration, dollars a million
 
@@ -372,6 +372,14 @@ async def next_policy(stream: FrameStream[Any], seconds: float) -> Policy:
         return frame
 
 
+async def obey(stream: FrameStream[Any], policies: asyncio.Queue[Policy]) -> None:
+    """A worker that serves by each policy at once."""
+    async for frame in stream:
+        if isinstance(frame, Policy):
+            policies.put_nowait(frame)
+            stream.send(Applied(version=frame.version))
+
+
 def test_a_key_reaches_a_worker_within_a_second_and_its_revocation_likewise(bench: Bench) -> None:
     bench.ledger()
     bench.spawn("router.admin")
@@ -379,25 +387,42 @@ def test_a_key_reaches_a_worker_within_a_second_and_its_revocation_likewise(benc
     async def scene() -> None:
         stream = await connect(bench.paths.address("ledger"), FromLedger)
         stream.send(WorkerHello(worker_id="w", pid=os.getpid()), Spooled(file="w.0.jsonl", bytes=0))
-        before = await next_policy(stream, 10)
+        policies: asyncio.Queue[Policy] = asyncio.Queue()
+        obeying = asyncio.create_task(obey(stream, policies))
+        before = await asyncio.wait_for(policies.get(), 10)
         async with admin_client(bench) as client:
             await answering(client)
             made = await client.post("/endpoints/test/keys", json={"name": "laptop"})
             assert made.status_code == 201, made.text
-            policy = await next_policy(stream, 1)
+            policy = policies.get_nowait()  # the answer came after it: no 401 for a key just shown
             key, key_id = made.json()["key"], made.json()["key_id"]
+            assert made.json()["everywhere"] is True
             hashed = hash_key(ensure_pepper(bench.paths), key).hex()
             assert [(row.hash, row.key_id, row.endpoint_id, row.scope) for row in policy.keys] == [(hashed, key_id, "ep_test", "inference")]
-            assert policy.version > before.version
+            assert policy.version > before.version and abs(policy.ahead_seconds) < 5
             assert Policy.model_validate_json(bench.paths.policy.read_bytes()) == policy
             listed = (await client.get("/endpoints/test/keys")).json()["data"]
             assert [(row["last_four"], row["revoked_at"]) for row in listed] == [(key[-4:], None)] and key not in str(listed)
-            assert (await client.delete(f"/keys/{key_id}")).status_code == 200
-            assert (await next_policy(stream, 1)).keys == ()
-            assert (await client.post("/endpoints/test/keys", json={"expires_in_seconds": 3600})).json()["expires_at"]
-            expiring = (await next_policy(stream, 1)).keys[0].expires_at
-            assert abs(expiring - time.time() - 3600) < 60
+            gone = await client.delete(f"/keys/{key_id}")
+            assert (gone.status_code, gone.json()["everywhere"], policies.get_nowait().keys) == (200, True, ())
+            assert (await client.post(f"/keys/{key_id}/rotate")).status_code == 404, "it lives no more"
+            old = (await client.post("/endpoints/test/keys", json={"name": "web", "expires_in_seconds": 7200})).json()
+            assert abs(policies.get_nowait().keys[0].expires_at - time.time() - 7200) < 60
+            new = (await client.post(f"/keys/{old['key_id']}/rotate", json={"grace_seconds": 3600})).json()
+            assert (new["replaces"], new["name"], new["endpoint"], new["everywhere"]) == (old["key_id"], "web", "test", True)
+            left = {row.key_id: row.expires_at - time.time() for row in policies.get_nowait().keys}
+            assert abs(left[old["key_id"]] - 3600) < 60 and abs(left[new["key_id"]] - 7200) < 60, "the new one is given as long as the old"
+            last = (await client.post(f"/keys/{old['key_id']}/rotate", json={"grace_seconds": 9e6})).json()
+            left = {row.key_id: row.expires_at - time.time() for row in policies.get_nowait().keys}
+            assert abs(left[old["key_id"]] - 3600) < 60, "a second rotation gives the old one no more time"
+            now = (await client.post(f"/keys/{last['key_id']}/rotate", json={"grace_seconds": 0, "expires_in_seconds": 60})).json()
+            assert now["replaced_revoked_at"] and {row.key_id for row in policies.get_nowait().keys} == {
+                old["key_id"], new["key_id"], now["key_id"],
+            }  # fmt: skip
+            states = {row["key_id"]: bool(row["revoked_at"]) for row in (await client.get("/endpoints/test/keys")).json()["data"]}
+            assert states[last["key_id"]] and not states[now["key_id"]]
         stream.close()
+        await obeying
 
     bench.runner.run(scene())
     socket = Path(bench.paths.address("admin").removeprefix("unix:"))

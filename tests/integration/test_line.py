@@ -141,3 +141,32 @@ def test_a_start_that_cannot_succeed_fails_the_held_with_the_engines_reason(syst
     assert "max_model_len" in answer.json()["error"]["message"]
     assert float(answer.headers["retry-after"]) > 0
     wait_until(lambda: not system.replicas("broken"), 20, "no replica of the broken endpoint")
+
+
+def test_every_cold_start_is_kept_with_its_phases_or_the_reason_it_failed(system: System, demo: str) -> None:
+    def kept(name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = system.api.call("GET", "/cold-starts", params={"endpoint": name})["data"]
+        return found
+
+    for start in wait_until(lambda: kept("demo"), 5, "the cold starts of demo are stored"):
+        assert (start["ok"], start["endpoint"]) == (True, "demo") and start["snapshot_bytes"] > 0
+        assert sum(phase["seconds"] for phase in start["phases"]) == pytest.approx(start["seconds"], rel=0.05, abs=0.02), start
+    failed = wait_until(lambda: kept("broken"), 5, "the failed start is stored")[-1]
+    assert not failed["ok"] and "max_model_len" in failed["reason"]
+    assert "failed: " in system.cli("starts") and "█" in system.cli("starts", "demo", "--limit", "1")
+
+
+def test_a_key_counts_from_the_moment_it_is_shown_to_the_moment_it_is_revoked(system: System, demo: str) -> None:
+    def answered(key: str) -> int:
+        with system.client(key) as client:
+            return client.get("/e/demo/v1/models").status_code
+
+    for _ in range(5):
+        made = system.api.call("POST", "/endpoints/demo/keys")
+        assert made["everywhere"] and answered(made["key"]) == 200
+        assert system.api.call("DELETE", f"/keys/{made['key_id']}")["everywhere"] and answered(made["key"]) == 401
+    old = system.api.call("POST", "/endpoints/demo/keys")
+    new = system.api.call("POST", f"/keys/{old['key_id']}/rotate", json={"grace_seconds": 1})
+    assert (answered(old["key"]), answered(new["key"])) == (200, 200)
+    wait_until(lambda: answered(old["key"]) == 401, 3, "the grace is over")
+    assert answered(new["key"]) == 200

@@ -25,7 +25,6 @@ from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 from snapshots.errors import Denied, NoBucket, NotStored, OriginError, TamperedError, Unreachable
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, folder_name
 from snapshots.pack import pack
-from snapshots.stage import stage
 from snapshots.store.disk import digests, path_of
 from snapshots.store.s3 import open_bucket, translated
 from snapshots.transfer import digests_at, pull, push
@@ -352,8 +351,8 @@ def test_answers_of_stores_that_moto_does_not_give(code: str, status: int, error
         raise ClientError(answer, "GetObject")
 
 
-async def test_staging_pulls_what_is_not_here(proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path) -> None:
+async def test_of_many_who_pull_the_same_one_fetches(proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path) -> None:
     manifest = packed[1]
-    asked = [asyncio.to_thread(stage, target, manifest.digest, target / "node", origin=pushed) for _ in range(4)]
-    assert set(await asyncio.gather(*asked)) == {path_of(target, manifest.digest)}
+    await asyncio.gather(*(pull(pushed, manifest.digest, target) for _ in range(4)))
+    verify(path_of(target, manifest.digest))
     assert proxy.down < manifest.size * 1.1

@@ -48,7 +48,10 @@ async def test_a_task_that_returns_changes_nothing() -> None:
         return 1
 
     async with Tasks() as tasks:
-        await tasks.spawn(short(), name="short")
+        stays = tasks.spawn(asyncio.Event().wait(), name="stays")
+        assert await tasks.spawn(short(), name="short") == 1
+        await asyncio.sleep(0)
+        assert not stays.done()
 
 
 async def test_a_crash_on_the_way_out_is_not_swallowed() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 
-from pilotlight import tls
+from pilotlight import certificates, tls
 from pilotlight.settings import Paths
 
 
@@ -87,6 +89,43 @@ def test_kept_while_good(paths: Paths, before: Iterable[str], after: Iterable[st
     authority = paths.ca_cert.read_bytes()
     assert (serial(tls.ensure(paths, after, now=now + timedelta(days=days))) == first) == kept
     assert paths.ca_cert.read_bytes() == authority
+
+
+def test_what_was_found_good_is_not_looked_at_again_until_it_changes(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls.ensure(paths, ["a.example", "b.example"])
+    looked: list[list[str]] = []
+    real = certificates.make
+
+    def make(paths: Paths, server: Path, names: list[str], now: datetime) -> datetime:
+        looked.append(names)
+        return real(paths, server, names, now)
+
+    monkeypatch.setattr(certificates, "make", make)
+    tls.ensure(paths, ["b.example"])
+    assert not looked
+    tls.ensure(paths, ["c.example"])
+    assert looked.pop() == ["c.example"]
+    for file in (paths.secrets / "ca.key", paths.ca_cert, paths.secrets / "server.pem", paths.secrets / "server.stamp"):
+        file.write_bytes(b"")
+        tls.ensure(paths)
+        assert looked.pop() == [], file
+        tls.ensure(paths)
+        assert not looked
+
+
+def test_a_child_makes_them_and_what_it_refuses_is_refused(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, real = os.getpid(), certificates.make
+
+    def make(*given: Any) -> datetime:
+        assert os.getpid() != parent
+        return real(*given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, "make", make)
+        tls.ensure_apart(paths)
+    handshake(tls.ensure(paths), "localhost")
+    with pytest.raises(tls.NameRefused):
+        tls.ensure_apart(paths, ["a b"])
 
 
 def test_a_new_authority_signs_anew(paths: Paths) -> None:
