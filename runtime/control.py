@@ -44,6 +44,7 @@ class Fork(Frame):
     max_model_len: int
     asked_at: float  # monotonic seconds: where the phase `spawn` begins
     arriving: str = ""  # partial folder (`snapshots/arrival.py`) where bytes of the snapshot are still on their way
+    parks: bool = False
     plain: bool = False  # vLLM's own loader, whatever copies there are
 
 

@@ -39,6 +39,7 @@ def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, en
         kv_cache_bytes=sizing.kv_cache_bytes,
         max_model_len=sizing.max_model_len,
         asked_at=time.monotonic(),
+        parks=start.parks,
         plain=start.plain,
     )
 

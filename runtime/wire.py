@@ -91,6 +91,7 @@ class Start(Frame):
     engine_args: dict[str, str | int | float | bool] = {}
     slots: int = 64
     deadline_seconds: float = 300.0
+    parks: bool = False  # it may be told to park: on a GPU its engine must know from the start
     plain: bool = False  # trust nothing kept: a fresh standby, bytes verified anew, vLLM's own loader, no baked copy
 
 

@@ -72,6 +72,8 @@ def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
     given: dict[str, str | int | float | bool] = {"generation-config": "auto", "max-num-seqs": fork.slots}
     if fork.task == "embed":
         given |= {"runner": "pooling", "convert": "embed"}
+    if rehearsal.device == "cuda" and fork.parks:
+        given["enable-sleep-mode"] = True
     if rehearsal.device == "cpu":
         given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
         if not fork.plain:

@@ -1,0 +1,319 @@
+"""The lives of this node's replicas, from the order to the last trace. Step 8.
+
+A replica's death is seen by its pidfd within milliseconds; its whole session is then ended, and its folder and shared memory removed.
+Before it is born there is nothing to signal: its control socket goes, and with it whatever was about to be forked. A standby that dies
+with the order in hand is no fault of the replica's: another is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from pilotlight.frames import Frame
+from pilotlight.settings import Paths, RuntimeSettings
+from runtime.control import Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
+from runtime.orders import distrust
+from runtime.orders import order as order_of
+from runtime.reap import Identity, clean, kill_session, remember
+from runtime.resting import Resting
+from runtime.running import Running
+from runtime.shipping import Shipping
+from runtime.sizing import Sizing, cache_bytes, size
+from runtime.staging import Staged, Staging
+from runtime.standbys import Standbys
+from runtime.weighing import Weighing
+from runtime.wire import Drain, EngineEnvironment, Park, Phase, Start, Stop, Unpark
+
+log = structlog.get_logger()
+
+FORK_TRIES = 3  # standbys that may die with the same order in hand
+DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
+FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and little of the cache is touched
+
+
+class Lives:
+    """`standbys` and `shipping` are given before the first order."""
+
+    standbys: Standbys
+    shipping: Shipping
+
+    def __init__(
+        self, *, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging, tell: Callable[[Frame], None]
+    ) -> None:
+        self._environment, self._paths, self._settings, self._staging, self._tell = environment, paths, settings, staging, tell
+        self._replicas: dict[str, Running] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._weighing = Weighing(self._changed)
+        self._resting = Resting(changed=self._changed, end=self._end, give_up=self._give_up, weigh=self.weigh)
+
+    def all(self) -> list[Running]:
+        return list(self._replicas.values())
+
+    def obey(self, command: Start | Drain | Stop | Park | Unpark) -> None:
+        """One that is not known is not wanted any more, or will be reported."""
+        if isinstance(command, Start):
+            self._start(command)
+        elif running := self._replicas.get(command.replica_id):
+            if isinstance(command, Drain):
+                self._drain(running, command.seconds)
+            elif isinstance(command, Park):
+                self._resting.park(running, command)
+            elif isinstance(command, Unpark):
+                self._resting.unpark(running, command)
+            else:
+                self._end(running)
+
+    def weigh(self) -> None:
+        """Look at what they take of the node's memory."""
+        self._spawn(self._weighing.look(self.all()))
+
+    def _start(self, start: Start) -> None:
+        if start.replica_id in self._replicas:
+            return
+        running = Running(start, self._paths.replicas / start.replica_id, time.monotonic())
+        running.rung = "standby" if self.standbys.report().ready and not start.plain else "staged"
+        self._replicas[start.replica_id] = running
+        loop = asyncio.get_running_loop()
+        running.timer = loop.call_later(start.deadline_seconds, self._give_up, running, f"not ready after {start.deadline_seconds:g} s")
+        self._spawn(self._bring_up(running))
+
+    async def _bring_up(self, running: Running) -> None:
+        start = running.start
+        try:
+            if start.plain:
+                await asyncio.to_thread(distrust, self._paths, start.digest)
+            staged = await self._staged(running)
+            if running.state == "stopped":
+                return  # told to, or given up, meanwhile
+            sizing = size(staged.folder, slots=start.slots, settings=self._settings)
+            running.kv_cache_bytes = cache_bytes(start.engine_args, sizing) if self._environment.device == "cpu" else 0
+            running.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.shipping.opened(start.replica_id)
+        except Exception as error:
+            self._gone(running, f"{type(error).__name__}: {error}")
+            return
+        if staged.whole.done():
+            self._fetched(running)
+        else:  # it begins while the last bytes are on their way
+            staged.whole.add_done_callback(lambda _: self._fetched(running))
+        await self._fork(running, staged, sizing)
+
+    async def _staged(self, running: Running) -> Staged:
+        """Its snapshot, here or so far here that it can begin. Raises SnapshotError, OSError."""
+        start = running.start
+        staged = running.staged = await self._staging.bring(start.digest)
+        if staged.fetched:
+            running.rung = "stored"
+        if staged.arriving is not None:
+            waits = start.plain or self._environment.device != "cpu" or {"load-format", "load_format"} & start.engine_args.keys()
+            if waits:  # for these vLLM's own loaders read, which know nothing of bytes on their way
+                await asyncio.shield(staged.whole)
+        return staged
+
+    def _fetched(self, running: Running) -> None:
+        """Every byte of its snapshot is verified, or will never be."""
+        assert running.staged is not None
+        if (error := running.staged.whole.exception()) is not None:
+            running.reason = f"{type(error).__name__}: {error}"  # the engine only saw that its bytes did not come
+            self._give_up(running, running.reason)
+        elif running.state != "stopped":
+            self._phase(running, Phase(name="fetch", at=running.begun, seconds=time.monotonic() - running.begun))
+
+    async def _fork(self, running: Running, staged: Staged, sizing: Sizing) -> None:
+        start = running.start
+        running.tries += 1
+        ours, theirs = Control.pair()
+        ours.setblocking(False)
+        control = Control(ours, FromReplica)
+        order = order_of(
+            running,
+            staged=staged,
+            sizing=sizing,
+            journal=self.shipping.path_of(start.replica_id),
+            environment=self._environment,
+            paths=self._paths,
+            settings=self._settings,
+        )
+        running.control = control
+
+        def heard() -> None:
+            self._heard(running, control, lambda: self._spawn(self._fork(running, staged, sizing)))
+
+        asyncio.get_running_loop().add_reader(ours, heard)
+        with theirs:
+            await self.standbys.fork(order, theirs, fresh=start.plain and running.tries == 1)
+
+    def _heard(self, running: Running, control: Control, again: Callable[[], None]) -> None:
+        try:
+            got = control.receive()
+        except BlockingIOError:
+            return
+        if got is None:
+            asyncio.get_running_loop().remove_reader(control.sock)
+            if running.identity is None and running.state == "starting":
+                self._unborn(running, again)
+            return
+        frame = got[0]
+        if isinstance(frame, Born):
+            self._born(running, Identity(frame.pid, frame.start_time))
+        elif isinstance(frame, PhaseDone):
+            self._phase(running, frame.phase)
+        elif isinstance(frame, Serving):
+            self._serving(running, frame.address)
+        elif isinstance(frame, Depth):
+            running.in_flight = frame.in_flight
+            self._depth_later(running)
+        elif isinstance(frame, Journaled):
+            self.shipping.grown(running.start.replica_id)
+        elif isinstance(frame, Parked):
+            self._resting.parked(running)
+        elif isinstance(frame, Failed):
+            self._failed(running, frame)
+
+    def _failed(self, running: Running, frame: Failed) -> None:
+        running.reason, running.mismatch = running.reason or frame.reason, running.mismatch or frame.mismatch
+
+    def _unborn(self, running: Running, again: Callable[[], None]) -> None:
+        """The standby died with the order in hand."""
+        if running.told or running.tries >= FORK_TRIES:
+            self._gone(running, running.reason or f"{running.tries} standbys died while they forked this replica")
+        else:
+            log.warning("a standby died during a fork; asking another", action="fork_again", replica_id=running.start.replica_id)
+            again()
+
+    def _born(self, running: Running, identity: Identity) -> None:
+        running.identity = identity
+        try:
+            running.pidfd = os.pidfd_open(identity.pid)
+        except ProcessLookupError:
+            self._dead(running)
+            return
+        remember(running.folder, identity)
+        asyncio.get_running_loop().add_reader(running.pidfd, self._dead, running)
+        if running.told:
+            self._end(running)
+
+    def _serving(self, running: Running, address: str) -> None:
+        if running.staged is not None and not running.staged.whole.done():  # nothing serves before every byte is verified
+            running.staged.whole.add_done_callback(lambda _: self._serving(running, address))
+            return
+        if running.told or running.state == "stopped" or (running.staged is not None and running.staged.whole.exception() is not None):
+            return
+        if running.timer:
+            running.timer.cancel()
+        if running.staged is not None:
+            asyncio.get_running_loop().call_later(FIRST_WEIGH_SECONDS, running.staged.served.set)
+        running.address, running.state = address, "ready"
+        log.info(
+            "replica ready",
+            action="replica_ready",
+            replica_id=running.start.replica_id,
+            rung=running.rung,
+            seconds=round(time.monotonic() - running.begun, 3),
+        )
+        self._changed(running)
+        asyncio.get_running_loop().call_later(FIRST_WEIGH_SECONDS, self.weigh)
+
+    def _drain(self, running: Running, seconds: float) -> None:
+        running.told = True
+        if running.state != "ready" or running.control is None:
+            self._end(running)
+            return
+        running.state = "draining"
+        running.control.send(DrainNow())
+        running.timer = asyncio.get_running_loop().call_later(seconds, self._end, running)
+        self._changed(running)
+
+    def _end(self, running: Running) -> None:
+        """End it now. Before it is born there is nothing to signal: closing its control socket ends it."""
+        running.told = True
+        if running.identity is not None:
+            kill_session(running.identity)
+        elif running.control is not None and running.control.sock.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(running.control.sock)
+            running.control.close()
+            self._gone(running, "stopped before it was forked")
+        elif running.control is None:
+            self._gone(running, "stopped before its snapshot was here")
+
+    def _give_up(self, running: Running, reason: str) -> None:
+        running.reason = running.reason or reason
+        if running.identity is not None:
+            kill_session(running.identity)
+        else:  # its control socket goes, and with it whatever was about to be forked
+            self._gone(running, running.reason)
+
+    def _dead(self, running: Running) -> None:
+        """Its first process is gone: end the rest of its session, remove what it leaves."""
+        assert running.identity is not None
+        for frame in running.control.waiting() if running.control is not None else ():  # its last words
+            if isinstance(frame, Failed):
+                self._failed(running, frame)
+        kill_session(running.identity)
+        self._gone(running, running.reason or "its process ended unexpectedly (killed, or out of memory); see its log")
+
+    def _gone(self, running: Running, reason: str) -> None:
+        loop = asyncio.get_running_loop()
+        if running.state == "stopped":
+            return
+        for timer in (running.timer, running.depth_timer):
+            if timer:
+                timer.cancel()
+        if running.pidfd >= 0:
+            loop.remove_reader(running.pidfd)
+            os.close(running.pidfd)
+            with contextlib.suppress(ChildProcessError):  # ours only where its standby died before it
+                assert running.identity is not None
+                os.waitpid(running.identity.pid, os.WNOHANG)
+        if running.control is not None and running.control.sock.fileno() >= 0:
+            loop.remove_reader(running.control.sock)
+            running.control.close()
+        clean(running.folder, running.start.replica_id)
+        running.state, running.address, running.in_flight = "stopped", "", 0
+        if running.staged is not None:
+            running.staged.served.set()
+        running.reason = "" if running.told else reason
+        self.shipping.finished(running.start.replica_id)
+        del self._replicas[running.start.replica_id]
+        log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)
+        self._changed(running)
+
+    async def close(self) -> None:
+        """Stop every replica and standby; returns when nothing of them is left."""
+        for running in list(self._replicas.values()):
+            self._end(running)
+        self.standbys.close()
+        self._staging.close()
+        while any(running.identity and running.identity.alive() for running in self._replicas.values()):
+            await asyncio.sleep(0.01)
+        for running in list(self._replicas.values()):
+            self._gone(running, "stopped")
+
+    def _changed(self, running: Running) -> None:
+        self._tell(running.describe())
+
+    def _phase(self, running: Running, phase: Phase) -> None:
+        if phase.note.startswith("plain: ") and not phase.note.startswith("plain: no "):
+            self._staging.unmappable(running.start.digest)
+        running.add(phase)
+        if running.state == "starting":
+            self._changed(running)
+
+    def _depth_later(self, running: Running) -> None:
+        def send() -> None:
+            running.depth_timer = None
+            self._changed(running)
+
+        if running.depth_timer is None:
+            running.depth_timer = asyncio.get_running_loop().call_later(DEPTH_SECONDS, send)
+
+    def _spawn(self, coroutine: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
