@@ -107,6 +107,10 @@ class Catalogue:
         revision = endpoint.revision(revision_id) if endpoint else None
         return (endpoint, revision) if endpoint and revision else None
 
+    def revision(self, revision_id: str) -> Revision | None:
+        found = self.find(revision_id)
+        return found[1] if found else None
+
     def forget(self, revision_id: str) -> None:
         """Let go of a revision that is neither routed nor newest and has nothing running."""
         found = self.find(revision_id)

@@ -125,6 +125,7 @@ class Climbs:
             engine_args=dict(revision.engine_args),
             slots=revision.slots,
             deadline_seconds=self._fleet.patience.start_deadline,
+            parks=revision.zero == "parked",
             plain=plain,
         )
         self._placed(replica, asked_at)

@@ -49,6 +49,11 @@ def check(frame: Deploy) -> None:
             0 <= frame.target_concurrency <= frame.slots,
             f"target_concurrency is {frame.target_concurrency}: it must be 1 to slots ({frame.slots}), or 0 for as many as there are slots",
         ),
+        (
+            frame.zero != "parked" or frame.task == "generate",
+            f'zero is "parked" and the task is {frame.task}: what comes up from parked must pass the canary, which only generate has; '
+            'use "standby"',
+        ),
         (frame.weight_bytes >= 0, f"weight_bytes is {frame.weight_bytes}: it must not be negative"),
         (0 <= frame.max_held <= MOST_HELD, f"max_held is {frame.max_held}: it must be 0 to {MOST_HELD}"),
         (

@@ -233,7 +233,7 @@ class Fleet:
             replica = self._adopt(node_id, report, revision, now)
         before = (replica.state, replica.address)
         event = lifecycle.observe(replica, report, now)
-        self.memory.weigh(replica, find(replica.revision_id))
+        self.memory.weigh(replica, report, find(replica.revision_id))
         if event is not Event.NOTHING or (replica.state, replica.address) != before:
             self._happened(replica, event, now)
 
@@ -343,6 +343,12 @@ class Fleet:
             retry_in=after.pause,
             failures=after.failures,
         )
+
+    def forget_trouble(self, revision_id: str, now: float) -> None:
+        """If it is long over."""
+        trouble = self.troubles.get(revision_id)
+        if trouble and trouble.is_over(now, self._backoff):
+            del self.troubles[revision_id]
 
     def moved(self, replica: Replica) -> None:
         """Its state changed: keep the indexes, the routers' table and Postgres with it."""

@@ -94,20 +94,21 @@ class Event(Enum):
 def observe(replica: Replica, report: ReplicaReport, now: float) -> Event:
     """Take a report into the replica.
 
-    1. Its numbers are taken as they are.
-    2. Stopped: as told; or it failed to start; or it died.
-    3. What is told of an earlier climb is old.
+    1. Stopped: as told; or it failed to start; or it died.
+    2. What is told of an earlier climb is old.
+    3. Its numbers are taken as they are.
     4. Ready is news only of one that was on its way: what drains here goes on draining, whatever the agent last saw.
     5. Draining, parking or parked: the agent was told, by this activator or the one before it.
     """
-    replica.pid, replica.process_start_time = report.pid or replica.pid, report.start_time or replica.process_start_time  # 1
+    if report.state == "stopped":  # 1
+        replica.phases, replica.rung = report.phases or replica.phases, report.rung or replica.rung
+        return ended(replica, report.reason, now, mismatch=report.mismatch)
+    if report.climb < replica.climb:  # 2
+        return Event.NOTHING
+    replica.pid, replica.process_start_time = report.pid or replica.pid, report.start_time or replica.process_start_time  # 3
     replica.in_flight, replica.devices = report.in_flight, report.devices
     replica.memory_bytes, replica.kv_cache_bytes = report.memory_bytes or replica.memory_bytes, report.kv_cache_bytes
     replica.private_bytes, replica.fetched = report.private_bytes, report.fetched
-    if report.state == "stopped":  # 2
-        return ended(replica, report.reason, now, mismatch=report.mismatch)
-    if report.climb < replica.climb:  # 3
-        return Event.NOTHING
     replica.climb, replica.rung = report.climb, report.rung or replica.rung
     replica.address, replica.phases = report.address or replica.address, report.phases or replica.phases
     if report.state == "ready":

@@ -14,7 +14,7 @@ from activator.catalogue import Revision
 from activator.lifecycle import Replica
 from activator.nodes import Nodes
 from activator.placement import Needs, NodeView, Room, needs_of
-from runtime.wire import NodeReport
+from runtime.wire import NodeReport, ReplicaReport
 
 Find = Callable[[str], Revision | None]
 
@@ -35,12 +35,12 @@ class Memory:
         """The same, in bytes of this node's memory."""
         return self.needs(revision).on(self._nodes.known[node_id].environment.device)
 
-    def weigh(self, replica: Replica, revision: Revision | None) -> None:
-        """What was measured takes the place of what was estimated."""
-        if not replica.memory_bytes:
+    def weigh(self, replica: Replica, report: ReplicaReport, revision: Revision | None) -> None:
+        """What was measured takes the place of what was estimated. What is told of an earlier climb is old."""
+        if not report.memory_bytes or report.climb < replica.climb:
             return
-        self.take(replica, replica.memory_bytes)
-        if replica.state != "parked":
+        self.take(replica, report.memory_bytes)
+        if report.state in ("ready", "draining", "parking"):
             self.measured[replica.revision_id] = replica.memory_bytes
             if revision:
                 self._like[revision.engine] = replica.memory_bytes

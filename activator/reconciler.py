@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from activator import events, scaler
-from activator.catalogue import Catalogue, Endpoint, Revision
+from activator.catalogue import Catalogue, Endpoint
 from activator.climbs import NODE_GRACE_SECONDS
 from activator.demand import NOBODY, DemandBook
 from activator.depths import DepthBook
@@ -201,7 +201,7 @@ class Reconciler:
         replaced = self.fleet.nodes.join(report, connection, now)
         if replaced is not None:
             self._effects.hang_up(replaced)
-        self.fleet.join(report, self._find_revision, now)
+        self.fleet.join(report, self.catalogue.revision, now)
         log.info("node joined", action="node_joined", node_id=report.node_id, replicas=len(report.replicas), standbys=report.standbys_ready)
 
     def _node_heard(self, event: events.NodeHeard, now: float) -> None:
@@ -211,7 +211,7 @@ class Reconciler:
         node.heard_at = now
         match event.frame:
             case ReplicaReport():
-                self.fleet.observe(node.node_id, event.frame, self._find_revision, now)
+                self.fleet.observe(node.node_id, event.frame, self.catalogue.revision, now)
                 self.depths.touch(event.frame.revision_id)
             case StandbyReport():
                 self.fleet.nodes.standby(node, event.frame)
@@ -219,10 +219,6 @@ class Reconciler:
                 self._effects.save_usage(event.connection, event.frame)
             case Refused():
                 self.fleet.refused(event.frame, now)
-
-    def _find_revision(self, revision_id: str) -> Revision | None:
-        found = self.catalogue.find(revision_id)
-        return found[1] if found else None
 
     # Commands, time
 
@@ -326,7 +322,7 @@ class Reconciler:
                 self.fleet.shrink(revision_id, live - wanted, now=now, park=rests and not wanted)
         self.fleet.end_resting(revision_id, keep=1 if rests else 0)
         if revision_id in self.fleet.changed or revision_id in self.fleet.troubles or not routed:
-            self._forget_trouble(revision_id, now)
+            self.fleet.forget_trouble(revision_id, now)
             self._tell(endpoint, now)
             self.fleet.changed.discard(revision_id)
         self._rest(revision_id, wanted, bounds, scale, now)
@@ -337,11 +333,6 @@ class Reconciler:
 
     def _spare(self, now: float) -> Iterable[Idle]:
         return spares(self.catalogue, self.book, self.fleet, self._scales, whole=self._whole(now), now=now)
-
-    def _forget_trouble(self, revision_id: str, now: float) -> None:
-        trouble = self.fleet.troubles.get(revision_id)
-        if trouble and trouble.is_over(now, Backoff(self._settings.backoff_seconds, self._settings.backoff_max_seconds)):
-            del self.fleet.troubles[revision_id]
 
     def _rest(self, revision_id: str, wanted: int, bounds: Bounds, scale: Scale, now: float) -> None:
         """Look at it again on every tick only while time alone may change the decision."""
@@ -354,7 +345,8 @@ class Reconciler:
             self._scales.forget(revision_id)
             if not self.fleet.has(revision_id) and self._settled(now):  # before, its node may still report one
                 self.catalogue.forget(revision_id)
-                self.fleet.rungs.forget(revision_id)
+                if self.catalogue.find(revision_id) is None:
+                    self.fleet.rungs.forget(revision_id)
 
     # Telling
 
@@ -395,7 +387,7 @@ class Reconciler:
         acknowledged = self.book.acknowledged()
         if self._closing_since is not None and now - self._closing_since > PARTING_SECONDS:
             acknowledged = NOBODY
-        self.fleet.advance(self._find_revision, now=now, acknowledged=acknowledged, settled=self._settled(now))
+        self.fleet.advance(self.catalogue.revision, now=now, acknowledged=acknowledged, settled=self._settled(now))
         if self.fleet.changed:
             self._publish(now)
         if self._replies:
