@@ -93,7 +93,7 @@ class Bucket:
         return f"{self._prefix}{folder_name(digest)}/{path}"
 
     async def ready(self) -> None:
-        await self._link(self._prefix)
+        await self._link(self._prefix + MANIFEST)
 
     async def digests(self) -> list[str]:
         found: list[str] = []
