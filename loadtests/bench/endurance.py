@@ -31,7 +31,7 @@ LIMIT_SECONDS = 600.0  # of all wakes; those not made by then are not made
 MOST_FAILURES = 5
 SETTLE_SECONDS = 15.0  # until what is on its way out is gone
 EVERY_SECONDS = 1.0  # a call of the trickle
-GROWTH_BYTES = 4 << 20  # of the standby over all wakes: less than any leak of a page or two a wake
+GROWTH_BYTES = 4_000_000  # of the standby over all wakes: five pages each, over two hundred
 
 
 class Trickle:

@@ -1,9 +1,9 @@
 """An object store over loopback HTTP, as fast as the kernel: the part of S3 a pull needs, from a folder of snapshots, read only.
 
-    python -m loadtests.bench.object_store FOLDER PORT
+    python -m loadtests.bench.object_store FOLDER BYTES_A_SECOND PORT
 
-It is a process of its own, and sends files with `sendfile`, so that what is measured is who fetches, not who serves. Signatures
-are not looked at; there is one bucket, `models`.
+It is a process of its own, and sends files with `sendfile`, so that what is measured is who fetches, not who serves; at a pace for
+all connections together, or as fast as it goes (0). Signatures are not looked at; there is one bucket, `models`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ import http.server
 import os
 import re
 import sys
+import threading
+import time
 from pathlib import Path
 
 BUCKET = "models"
+PIECE = 1 << 20  # bytes sent at once
 MISSING = b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>'
 
 
@@ -22,9 +25,18 @@ class Store(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, bytes_a_second: float, port: int) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.folder = folder
+        self.folder, self._pace = folder, bytes_a_second
+        self._lock, self._free_at = threading.Lock(), 0.0  # when the line is free again
+
+    def wait_for_the_line(self, size: int) -> None:
+        """Return when `size` bytes may be sent."""
+        if self._pace:
+            with self._lock:
+                begin = max(self._free_at, time.monotonic())
+                self._free_at = begin + size / self._pace
+            time.sleep(max(0.0, begin - time.monotonic()))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -51,8 +63,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         begin, end = (int(asked[1]), min(int(asked[2]) + 1, size)) if asked else (0, size)
         self._head(206 if asked else 200, end - begin)
         self.wfile.flush()
-        while begin < end and (sent := os.sendfile(self.connection.fileno(), descriptor, begin, end - begin)):
-            begin += sent
+        while begin < end:
+            piece = min(PIECE, end - begin)
+            self.server.wait_for_the_line(piece)
+            begin += os.sendfile(self.connection.fileno(), descriptor, begin, piece)
 
     def _head(self, status: int, length: int) -> None:
         self.send_response(status)
@@ -64,4 +78,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    Store(Path(sys.argv[1]), int(sys.argv[2])).serve_forever()
+    Store(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])).serve_forever()

@@ -1,7 +1,7 @@
 """Wakes of a snapshot that lies only in an object store over loopback HTTP, on a node emptied before each wake.
 
-Two stores: moto, a whole S3 server, which hands out 0.2 GB/s of a small file and reads a large one anew for every part of it; and
-`object_store.py`, which is as fast as the kernel, so that everything a wake does beside fetching shows.
+Three stores: moto, a whole S3 server, which hands out 0.2 GB/s of a small file and reads a large one anew for every part of it;
+`object_store.py` as fast as the kernel, so that everything a wake does beside fetching shows; and the same at the pace of a network.
 
 Beside each wake stands the plain parallel download of the same bytes: ranged reads over as many connections, to the same disk,
 nothing checked. What a wake takes beyond it is to be no more than the staged wake of the same run and 15 % of the download.
@@ -42,6 +42,8 @@ from snapshots.transfer import push
 CONNECTIONS = 8
 PIECE = 8 << 20  # bytes of one ranged read
 WRITE = 1 << 20  # bytes
+NETWORK = 0.3e9  # bytes a second of all connections together: 2.4 Gbit/s
+FAST = (sys.executable, "-m", "loadtests.bench.object_store")
 LARGE_WAKES = 3  # of the model of 1.2 GB
 START_SECONDS = 60.0
 DURABLE_SECONDS = 120.0
@@ -70,11 +72,12 @@ async def measure(model: Path, found: dict[str, Any], *, wakes: int) -> None:
                 async with serving([sys.executable, "-c", MOTO]), running() as bench:
                     await _push(store, tiny)
                     await _one(bench, "tiny, from moto", tiny, wakes, found)
-            with parts.part("the fast store"):
-                async with serving([sys.executable, "-m", "loadtests.bench.object_store", str(store)]), running() as bench:
-                    await _one(bench, "tiny", tiny, wakes, found)
-                    large = await asyncio.to_thread(synth, "qwen3-0.6b", Path(folder) / "qwen3-0.6b")
-                    await _one(bench, "qwen3-0.6b", await asyncio.to_thread(pack, large, store), min(wakes, LARGE_WAKES), found)
+            large = await asyncio.to_thread(pack, await asyncio.to_thread(synth, "qwen3-0.6b", Path(folder) / "qwen3-0.6b"), store)
+            for pace, said in ((NETWORK, f"at {NETWORK / 1e9:g} GB/s"), (0.0, "as fast as it goes")):
+                with parts.part(f"a store {said}"):
+                    async with serving([*FAST, str(store), str(pace)]), running() as bench:
+                        await _one(bench, f"tiny, {said}", tiny, wakes, found)
+                        await _one(bench, f"qwen3-0.6b, {said}", large, min(wakes, LARGE_WAKES), found)
         finally:
             remove_folder(store)
     parts.finish()
