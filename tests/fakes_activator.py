@@ -417,7 +417,7 @@ class FakeAgent:
                 _at, frame = await self.told.get()
                 if isinstance(frame, kind):
                     return frame
-                assert not isinstance(frame, Start | Drain | Stop), f"expected {kind.__name__}, got {frame}"
+                assert not isinstance(frame, Start | Drain | Stop | Park | Unpark), f"expected {kind.__name__}, got {frame}"
 
     async def _attend(self, peer: FrameStream[Any]) -> None:
         peer.send(
@@ -438,6 +438,9 @@ class FakeAgent:
                 task = asyncio.ensure_future(self._make_ready(frame))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
+        elif isinstance(frame, Park | Unpark) and (known := self.replicas.get(frame.replica_id)):
+            told = {"state": "parked"} if isinstance(frame, Park) else {"state": "ready", "climb": frame.climb, "rung": "parked"}
+            self.say(known.model_copy(update=told))
         elif isinstance(frame, Drain | Stop) and (known := self.replicas.get(frame.replica_id)):
             self.say(known.model_copy(update={"state": "stopped"}))
 

@@ -34,7 +34,7 @@ from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
 from pilotlight.frames import FrameStream
 from pilotlight.settings import Paths
-from runtime.wire import Drain, Start, Stop, UsageBatch, UsageEntry, UsageStored
+from runtime.wire import Drain, Park, Start, Stop, Unpark, UsageBatch, UsageEntry, UsageStored
 from tests.fakes_activator import DIGEST, FakeAgent, report
 
 SETTINGS = {
@@ -623,6 +623,41 @@ async def test_the_launcher_knows_an_agent_started_by_hand(short: Path) -> None:
     await found.reach()
     await found.end()
     assert await by_hand.wait() == -signal.SIGTERM
+
+
+async def test_parked_over_a_crash_and_a_wrong_answer_on_record(all_of_it: Installation) -> None:
+    agent, router = all_of_it.agent, all_of_it.router
+    await router.connect(all_of_it.paths)
+    revision_id = (await all_of_it.deploy(zero="parked", idle_timeout_seconds=0.3))["revision_id"]
+    router.demand(1, revision_id)
+    replica_id = (await agent.expect(Start)).replica_id
+    await router.ready()
+    router.demand(0, revision_id)
+    assert (await agent.expect(Park)).replica_id == replica_id
+    await all_of_it.written({replica_id: "parked"})
+    await all_of_it.signal(signal.SIGKILL)
+    await router.lost.wait()
+    await all_of_it.start()
+    await router.connect(all_of_it.paths)
+    router.demand(1, revision_id)
+    unpark = await agent.expect(Unpark)
+    assert (unpark.replica_id, unpark.climb) == (replica_id, 1)
+    assert await router.ready() == replica_id
+    await all_of_it.written({replica_id: "ready"})
+    agent.ready_seconds = None
+    agent.say(report(replica_id, "stopped", revision_id=revision_id, climb=1, failed=True, reason="killed"))
+    first = await agent.expect(Start)
+    agent.say(report(first.replica_id, "stopped", revision_id=revision_id, failed=True, mismatch=True, reason="said [1], not [2]"))
+    second = await agent.expect(Start)
+    assert (first.plain, first.parks, second.plain) == (False, True, True)
+    await all_of_it.written({replica_id: "stopped", first.replica_id: "stopped", second.replica_id: "starting"})
+    (event,) = await all_of_it.fetch("SELECT * FROM events")
+    assert (event["kind"], event["revision_id"], event["replica_id"], event["node_id"]) == (
+        "canary_mismatch", revision_id, first.replica_id, "n1"
+    )  # fmt: skip
+    assert "said [1], not [2]" in event["text"] and "plain is next" in event["text"]
+    (known,) = await all_of_it.fetch("SELECT zero FROM revisions")
+    assert known["zero"] == "parked"
 
 
 async def test_frames_that_are_none_cost_only_their_sender(all_of_it: Installation) -> None:

@@ -55,7 +55,7 @@ class Bad(Site):
         special: dict[str, dict[str, Any]] = {
             "vectors": {"task": "embed"},
             "full": {"max_held": 1},
-            "late": {"hold_seconds": 0.2, "expected_seconds": 4.2, "starting": True},
+            "late": {"hold_seconds": 0.2, "expected_seconds": 500.0, "starting": True},
             "broken": {"failure": "too little memory", "retry_after_seconds": 9.0},
         }
         more = special.get(name, {})
@@ -199,7 +199,8 @@ async def test_bad_input(bad: Bad, case: Case) -> None:
     assert ("retry-after" in reply.headers) == (case.status == 503)
     assert ("allow" in reply.headers) == (case.status == 405)
     if case.status == 503:
-        assert int(reply.headers["retry-after"]) == {"late": 5, "broken": 9}.get(case.key or "", 1)
+        least, most = {"late": (300, 500), "broken": (9, 9)}.get(case.key or "", (1, 1))  # a start: what is left of it
+        assert least <= int(reply.headers["retry-after"]) <= most
     after = await bad.counted()
     assert after[case.status] == before.get(case.status, 0) + 1
     assert sum(after.values()) == sum(before.values()) + 1

@@ -25,7 +25,7 @@ PHASES = ("spawn", "init", "canary")  # of a climb from parked
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[System]:
-    with running() as started:
+    with running(PILOTLIGHT_ACTIVATOR__SETTLE_SECONDS="2") as started:  # one test restarts the activator
         yield started
 
 
@@ -113,7 +113,7 @@ def test_a_parked_replica_that_is_killed_is_forgotten_and_the_next_call_starts_a
     parked = until_parked(system)
     os.kill(parked["pid"], signal.SIGKILL)
     wait_until(lambda: not system.replicas("rest"), 5, "it is forgotten")
-    assert not session_members(parked["pid"])
+    wait_until(lambda: not session_members(parked["pid"]), 5, "nothing of it is left")
     request_id = works(system, rest)
     assert system.request(request_id)["replica_id"] != parked["replica_id"]
 
@@ -180,7 +180,7 @@ async def test_a_death_in_each_phase_of_a_climb_from_parked(system: System, rest
     if phase != "canary":  # after that it may have the request already
         assert answer.status_code == 200, "from a standby, with the same caller held"
     await asyncio.to_thread(served_or_told, system, rest, "rest", answer)
-    assert not session_members(parked["pid"])
+    wait_until(lambda: not session_members(parked["pid"]), 5, "nothing of it is left")
 
 
 # Wrong answers

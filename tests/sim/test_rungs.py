@@ -8,7 +8,7 @@ from activator import events
 from activator.lifecycle import UNPARK_SECONDS
 from activator.rungs import BAD_SECONDS
 from runtime.wire import Drain, KeepStandbys, Park, Start, Stop, Unpark
-from tests.fakes_activator import SimAgent, World, endpoint, revision
+from tests.fakes_activator import SimAgent, World, endpoint, report, revision
 
 
 @pytest.fixture
@@ -297,6 +297,25 @@ def test_a_parked_replica_counts_what_it_holds() -> None:
     assert world.agent.told[-1] == (Unpark, replica_id)
 
 
+def test_what_a_parked_one_holds_is_not_taken_for_what_one_that_serves_needs() -> None:
+    world = crowded()
+    replica_id = parked(world)
+    memory = world.reconciler.fleet.memory
+    assert "rev_a1" not in memory.measured
+    world.demand(1)
+    world.say(report(replica_id, "parked", memory_bytes=5, climb=0))
+    assert world.reconciler.fleet.nodes.known["n1"].replica_bytes == 12 * GIB, "what crossed the un-parking is old"
+    world.agent.replicas[replica_id] = report(replica_id, "starting", climb=1)
+    world.becomes(replica_id, "ready", memory_bytes=11 * GIB)
+    assert memory.measured["rev_a1"] == 11 * GIB
+    world.demand(0)
+    world.pass_time(61.0)
+    world.becomes(replica_id, "parked", memory_bytes=5)
+    world.store(endpoint("a", removed=True))
+    world.say(report(replica_id, "parked", memory_bytes=6, climb=1))
+    assert memory.measured["rev_a1"] == 11 * GIB
+
+
 def test_parked_ones_go_before_those_that_serve() -> None:
     world = World(
         endpoint("a", revision("a", zero="parked", weight_bytes=10 * GIB)),
@@ -358,6 +377,8 @@ def test_a_bad_rung_is_passed_over_for_a_while(world: World) -> None:
     world.pass_time(61.0)
     assert world.agent.told[-1] == (Drain, second), "it is not parked here any more"
     world.becomes(second, "stopped")
+    world.pass_time(60.0)
+    assert world.status()["endpoints"][0]["revisions"][0]["bad_rungs"] == [["n1", "parked"]], "at zero too"
     world.pass_time(BAD_SECONDS, step=60.0)
     parked(world)
 

@@ -104,6 +104,7 @@ def test_what_is_not_there_cannot_be_removed(stored: Endpoint | None) -> None:
         ({"max_replicas": 0}, "max_replicas"),
         ({"max_replicas": 1001}, "max_replicas"),
         ({"slots": 0}, "slots"),
+        ({"zero": "parked", "task": "embed"}, "which only generate has"),
         ({"slots": 4, "target_concurrency": 5}, "target_concurrency is 5: it must be 1 to slots"),
         ({"weight_bytes": -1}, "weight_bytes"),
         ({"idle_timeout_seconds": -1}, "idle_timeout_seconds"),

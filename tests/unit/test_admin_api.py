@@ -101,6 +101,9 @@ class FakeStore(AdminStore):
         if self.cut_off:
             raise Unavailable("the database is away for the moment: try again", retry_after=2.0)
 
+    async def events(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
+        return [{"event_id": n, "kind": "canary_mismatch", "text": endpoint_id} for n in range(min(3, limit))]
+
     async def cold_starts(self, **asked: Any) -> list[Row]:
         self.asked = asked
         return [{"cold_start_id": f"r{n}"} for n in range(min(3, asked["limit"]))]
@@ -402,6 +405,16 @@ def test_cold_starts_are_listed_up_to_the_limit(tmp_path: Path) -> None:
         assert (await bench.ask("GET", "/api/v1/cold-starts")).json()["has_more"] is False
         error(await bench.ask("GET", "/api/v1/cold-starts?endpoint=other"), 404)
         assert error(await bench.ask("GET", "/api/v1/cold-starts?limit=0"), 400)["param"] == "limit"
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_events_of_an_endpoint(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        answer = (await bench.ask("GET", "/api/v1/endpoints/chat/events?limit=2")).json()
+        assert [(row["event_id"], row["text"]) for row in answer["data"]] == [(0, "ep_chat"), (1, "ep_chat")]
+        error(await bench.ask("GET", "/api/v1/endpoints/other/events"), 404)
+        assert error(await bench.ask("GET", "/api/v1/endpoints/chat/events?limit=0"), 400)["param"] == "limit"
 
     play(tmp_path, scene, activator=False)
 

@@ -323,6 +323,15 @@ def test_older_tables_are_refused() -> None:
     assert not rig.table.endpoints
 
 
+def test_a_replica_that_was_parked_takes_requests_again_even_by_a_router_that_was_away_meanwhile() -> None:
+    rig = Rig()
+    rig.show(row(replica(draining=True)))
+    waiter = rig.ask()
+    assert not waiter.slots
+    rig.show(row(replica().model_copy(update={"cold_start_id": "p1.1"})))
+    assert waiter.slots, "another climb: its draining was of the last one"
+
+
 def test_a_replica_keeps_its_count_over_tables_and_draining_never_ends() -> None:
     rig = Rig()
     rig.show(row(replica(slots=2)))

@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 from runtime.reap import SHARED_MEMORY, Identity, clean, kill_session, reap_leftovers, remember, shared_memory_prefix
+from tests.integration.system import wait_until
 
 FAMILY = """
 import os, sys, time
@@ -43,8 +44,8 @@ def test_a_session_is_ended_even_when_its_leader_is_gone() -> None:
     assert not identity.alive()
     kill_session(identity)
     assert process.stdout is not None
-    process.stdout.read()  # the end of file comes when the last member has died
-    assert gone(identity.pid)
+    process.stdout.read()  # the end of file comes when the last member closes its files, which is just before it is gone
+    wait_until(lambda: gone(identity.pid), 5, "the session is gone")
 
 
 def test_a_pid_that_is_somebody_elses_now_is_left_alone() -> None:

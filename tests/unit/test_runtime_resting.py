@@ -1,0 +1,110 @@
+"""Words about parking cross, come late, or never: what the agent makes of them. And memory that goes back to the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from runtime.control import Control, FromReplica, ParkNow, ToReplica, UnparkNow
+from runtime.engine.pages import Pages
+from runtime.resting import Resting
+from runtime.running import Running
+from runtime.wire import Park, Phase, Start, Unpark
+
+
+class Scene:
+    """One replica that serves, the agent's side of it, and what was done about it."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        start = Start(epoch=1, sequence=1, replica_id="r1", revision_id="rev", endpoint="a", digest="sha256:0")
+        self.running = Running(start, tmp_path, 0.0, state="ready", private_bytes=9, kv_cache_bytes=5)
+        self.running.phases = [Phase(name="load", at=1.0, seconds=1.0)]
+        ours, theirs = Control.pair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        self.running.control, self.replica = Control(ours, FromReplica), Control(theirs, ToReplica)
+        self.told: list[str] = []
+        self.resting = Resting(
+            changed=lambda running: self.told.append(running.state),
+            end=lambda running: self.told.append("end"),
+            give_up=lambda running, reason: self.told.append(reason),
+            weigh=lambda: self.told.append("weigh"),
+        )
+
+    def heard(self) -> list[type]:
+        return [type(frame) for frame in self.replica.waiting()]
+
+    def park(self, seconds: float = 30.0) -> None:
+        self.resting.park(self.running, Park(epoch=1, sequence=2, replica_id="r1", seconds=seconds))
+
+    def unpark(self, climb: int = 1, seconds: float = 30.0) -> None:
+        self.resting.unpark(self.running, Unpark(epoch=1, sequence=3, replica_id="r1", climb=climb, deadline_seconds=seconds))
+
+    def close(self) -> None:
+        if self.running.timer:
+            self.running.timer.cancel()
+        assert self.running.control
+        self.running.control.close()
+        self.replica.close()
+
+
+async def test_there_and_back(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.park()
+    scene.resting.parked(scene.running)
+    scene.running.parked_bytes = 3
+    report = scene.running.describe()
+    assert (report.state, report.private_bytes, report.kv_cache_bytes, report.memory_bytes) == ("parked", 3, 0, 3)
+    scene.unpark()
+    assert scene.told == ["parking", "parked", "weigh", "starting"] and scene.heard() == [ParkNow, UnparkNow]
+    report = scene.running.describe()
+    assert (report.climb, report.rung, report.phases, report.private_bytes) == (1, "parked", (), 9)
+    scene.close()
+
+
+async def test_its_last_word_comes_after_it_was_told_to_serve_again(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.park()
+    scene.unpark()
+    scene.resting.parked(scene.running)
+    assert scene.running.state == "starting" and scene.told == ["parking", "starting"]
+    scene.close()
+
+
+async def test_only_what_serves_is_parked_and_only_what_rests_comes_up(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.unpark()
+    scene.running.state = "draining"
+    scene.park()
+    assert scene.told == [] and scene.heard() == []
+    scene.close()
+
+
+async def test_what_never_ends_is_ended(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.park(seconds=0.0)
+    await asyncio.sleep(0.001)
+    assert scene.told == ["parking", "end"]
+    scene.unpark(seconds=0.0)
+    await asyncio.sleep(0.001)
+    assert scene.told[2:] == ["starting", "not ready 0 s after it was un-parked"]
+    scene.close()
+
+
+def test_a_replica_that_is_gone_is_not_parked(tmp_path: Path) -> None:
+    async def scene() -> None:
+        made = Scene(tmp_path)
+        made.replica.close()
+        made.park()
+        assert made.told == [], "its death will be noticed"
+        made.close()
+
+    asyncio.run(scene())
+
+
+def test_pages_given_back_are_zero_again_and_take_no_memory() -> None:
+    pages = Pages()
+    taken = pages.take(1 << 20)
+    taken[:] = b"x" * (1 << 20)
+    assert pages.give_back() == 1 << 20
+    assert taken[:] == bytes(1 << 20)
