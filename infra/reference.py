@@ -71,6 +71,7 @@ ADMIN = {
     "PUT /endpoints/{name}": "Make the endpoint, or put it on another configuration; the same again changes nothing.",
     "DELETE /endpoints/{name}": "Remove it: its replicas drain; usage stays.",
     "GET /status": "Every endpoint, revision, replica and node, as the activator sees them now.",
+    "GET /endpoints/{name}/events": "What happened to it that you should hear of, newest first: wrong answers that were caught.",
     "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown, and comes when this machine's routers know it.",
     "GET /endpoints/{name}/keys": "All keys it ever had, without the keys themselves.",
     "POST /keys/{key_id}/rotate": "Make a key in its place; the old one ends after `grace_seconds`, a day unless given.",
