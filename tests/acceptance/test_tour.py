@@ -225,7 +225,7 @@ def test_keys(tourist: Tourist) -> None:
     made = json.loads(tourist.out("keys", "create", "tour", "--label", "web", "--json"))
     assert "web" in tourist.out("keys", "ls", "tour")
     fresh = tourist.out("keys", "rotate", "tour", made["key_id"], "--grace", "1h")
-    assert "(in 59m" in tourist.out("keys", "ls", "tour")
+    assert re.search(r"\(in (1h|59m)", tourist.out("keys", "ls", "tour"))
     again = json.loads(tourist.out("keys", "ls", "tour", "--json"))
     assert {key["last_four"] for key in again} >= {made["key"][-4:], fresh[-4:]}
     assert tourist.out("run", "tour", "What is Pilotlight?", "--key", fresh)
@@ -298,10 +298,18 @@ def test_this_machine(tourist: Tourist) -> None:
     assert done.stdout.split() == ["tour"]
 
 
-def test_what_cannot_be_is_told_at_once(tourist: Tourist, tmp_path: Path) -> None:
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Short enough for a state folder's sockets, which pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="pl-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_what_cannot_be_is_told_at_once(tourist: Tourist, short_folder: Path, tmp_path: Path) -> None:
     begin = time.monotonic()
     assert "another `pilotlight up` runs" in tourist.refused("up")
-    state = str(tmp_path / "state")
+    assert "choose a shorter --state" in tourist.refused("up", "--state", str(tmp_path / ("long" * 15)), "--port", str(free_port()))
+    state = str(short_folder / "state")
     assert "another program has it" in tourist.refused("up", "--state", state, "--port", str(tourist.system.port))
     assert time.monotonic() - begin < 10
     nobody = "postgresql://u:secret@127.0.0.1:1/x"
