@@ -28,6 +28,8 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> bytes:
     """Make `path` unless it is there, and return what it holds: of two processes that race, both get the winner's. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()  # nearly always: nothing is written, nothing waits for the disk
     temporary = _written_beside(path, content, mode)
     try:
         os.link(temporary, path)

@@ -19,6 +19,8 @@ from pilotlight.frames import Frame
 from runtime.wire import Phase, Task
 
 LARGEST_PACKET = 128 << 10  # bytes
+CANARY_PROMPT_TOKENS = 2
+CANARY_ANSWER_TOKENS = 2  # a prefill of more than one row and a decode of one: each reads all weights
 
 
 # Agent → standby

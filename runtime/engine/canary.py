@@ -19,9 +19,8 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from pilotlight.files import write_once
 from runtime.errors import CanaryMismatch
+from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS
 
-PROMPT_TOKENS = 8
-ANSWER_TOKENS = 2  # a prefill and a decode: each step reads all weights
 TOLERANCE = 0.05  # nats; bf16 sums in another order (batch shape, thread count) differ by about 0.01
 
 
@@ -39,9 +38,14 @@ async def sing(engine: AsyncLLM, record: Path) -> None:
 async def ask(engine: AsyncLLM) -> Answer:
     """A greedy answer to a fixed prompt of token ids that every vocabulary has."""
     vocabulary = engine.model_config.get_vocab_size()
-    prompt = TokensPrompt(prompt_token_ids=[1 + (7 * number) % (vocabulary - 1) for number in range(1, PROMPT_TOKENS + 1)])
+    prompt = TokensPrompt(prompt_token_ids=[1 + (7 * number) % (vocabulary - 1) for number in range(1, CANARY_PROMPT_TOKENS + 1)])
     parameters = SamplingParams(
-        temperature=0, max_tokens=ANSWER_TOKENS, logprobs=0, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        temperature=0,
+        max_tokens=CANARY_ANSWER_TOKENS,
+        logprobs=0,
+        ignore_eos=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
     )
     answer: Answer = []
     async for output in engine.generate(prompt, parameters, request_id="canary"):

@@ -1,11 +1,13 @@
-"""Prints what vLLM's tokenizer pool says of some text, before and after the shortcuts were taken: `python -m … MODEL`."""
+"""Prints what vLLM's tokenizer pool says of some text, before and after the shortcuts were taken and its vocabulary kept: `python -m … MODEL`."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
@@ -19,7 +21,7 @@ def main(model: str) -> None:
     from vllm.renderers import hf as renderer
     from vllm.tokenizers.hf import CachedHfTokenizer
 
-    from runtime.engine import shortcuts
+    from runtime.engine import shortcuts, vocabulary
 
     def said() -> dict[str, Any]:
         own = CachedHfTokenizer.from_pretrained(model)
@@ -34,7 +36,7 @@ def main(model: str) -> None:
             "length": len(pool),
             "largest": pool.max_token_id,
             "longest": pool.max_chars_per_token,
-            "vocabulary": len(pool.get_vocab()),
+            "vocabulary": sorted(pool.get_vocab().items())[::37],
             "special": [list(pool.all_special_ids), list(pool.all_special_tokens)],
             "processor": renderer._try_get_processor_chat_template(own, revision=None, code_revision=None, trust_remote_code=False),
         }
@@ -43,7 +45,14 @@ def main(model: str) -> None:
     renderer._PROCESSOR_CHAT_TEMPLATES.clear()
     assert vllm.platforms.current_platform.is_cpu()
     shortcuts.take("cpu")
-    print(json.dumps({"before": before, "after": said(), "again": said()}))
+    found = {"before": before, "after": said(), "again": said()}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "new" / "vocabulary.json"
+        vocabulary.remember(file, model)
+        found |= {"not yet kept": said(), "file": vocabulary.read(file), "kept": said(), "kept still": said()}
+        file.write_text("[")
+        found["torn"] = said()
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
