@@ -45,7 +45,7 @@ def main(model: str) -> None:
     renderer._PROCESSOR_CHAT_TEMPLATES.clear()
     assert vllm.platforms.current_platform.is_cpu()
     shortcuts.take("cpu")
-    found = {"before": before, "after": said(), "again": said()}
+    found: dict[str, Any] = {"before": before, "after": said(), "again": said()}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "new" / "vocabulary.json"
         vocabulary.remember(file, model)
