@@ -36,8 +36,9 @@ def standby_environ(settings: Settings, device: str) -> dict[str, str]:
     """One compute thread (a fork must inherit no OpenMP pool), no network, caches in the state folder.
 
     OpenMP's threads sleep while they wait: spinning ones cost nothing on an idle machine, but beside two busy processes on
-    two cores a first token took 1.9 s with them and 0.8 s without. Nothing is compiled while vLLM's samplers are
-    imported: on CPU the first answer with log-probabilities, or sampled at all, would wait 2 to 18 s for a compiler.
+    two cores a first token took 1.9 s with them and 0.8 s without. On CPU nothing is compiled while vLLM's samplers are
+    imported: the first answer with log-probabilities, or sampled at all, would wait 2 to 18 s for a compiler. On a GPU
+    compiled graphs are what makes it fast.
     """
     cache = settings.paths.state / "cache"
     dropped = ("VLLM_CPU_KVCACHE_SPACE", "PYTHONDONTWRITEBYTECODE")
@@ -49,7 +50,6 @@ def standby_environ(settings: Settings, device: str) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "OMP_WAIT_POLICY": "passive",
-        "TORCH_COMPILE_DISABLE": "1",
     }
     ours |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TOKENIZERS_PARALLELISM": "false"}
     if device == "cpu":

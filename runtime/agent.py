@@ -43,7 +43,7 @@ from runtime.wire import (
 log = structlog.get_logger()
 
 PR_SET_CHILD_SUBREAPER = 36
-WEIGH_TICKS = 5  # seconds between two looks at what replicas take of memory
+WEIGH_TICKS = 5  # seconds between two looks at what replicas and standbys take of memory
 
 Command = Start | Drain | Stop | Park | Unpark | KeepStandbys
 
@@ -105,7 +105,7 @@ class Agent:
             peer.send(frame)
 
     def tick(self) -> None:
-        """Once a second: heartbeat, and the fallback for lost journal notices. Now and then: what replicas take of memory."""
+        """Once a second: heartbeat, and the fallback for lost journal notices. Now and then: what replicas and standbys take of memory."""
         self.tell(Alive())
         self.shipping.sweep()
         for running in self._lives.all():
@@ -113,7 +113,7 @@ class Agent:
                 self.tell(running.describe())
         self._ticks += 1
         if self._ticks % WEIGH_TICKS == 0:
-            self._lives.weigh()
+            self._lives.weigh_with_standbys()
 
     def _post_usage(self, batch: UsageBatch) -> bool:
         if not self._peers:

@@ -74,9 +74,10 @@ def plan(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> Layout:
     return Layout(header, tuple(pieces))
 
 
-def key(parts: Mapping[str, str | int]) -> str:
-    """The compatibility key: engine version, architecture, dtype, parallelism, device kind, CPU instruction set, as 16 hex digits."""
-    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()[:16]
+def key(parts: Mapping[str, str | int], layout: Layout) -> str:
+    """The compatibility key: engine version, architecture, dtype, parallelism, device kind, CPU instruction set, and every
+    tensor's name, type and shape, as 16 hex digits."""
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode() + layout.header).hexdigest()[:16]
 
 
 class Baking:

@@ -3,13 +3,14 @@
 Snapshots, half-fetched snapshots and baked copies share one budget (`snapshots.max_bytes`) and one disk. The longest unused
 goes first; when something was last used is the time of a small file, so it survives a restart. Planning is pure and proposes
 only: who carries it out asks, before a snapshot goes, whether another store has it, for a node that is the only holder of a
-snapshot never gives it up. Baked copies can always be made again. It must survive kill -9 half-way through a removal:
-what goes takes another name first.
+snapshot never gives it up, and what is pinned stays, its copies too. Other baked copies can always be made again. It must
+survive kill -9 half-way through a removal: what goes takes another name first.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Collection
@@ -19,15 +20,20 @@ from pathlib import Path
 from typing import Literal
 
 from snapshots.manifest import digest_of_folder, folder_name
+from snapshots.pins import SUFFIX as PIN
+from snapshots.pins import pinned
 from snapshots.store.disk import PULLED, UNFINISHED, building, remove_folder
 
 RESERVE_BYTES = 256 << 20  # of the disk, left to everything else: journals, logs, Postgres
 ORDER = ("baked", "partial", "snapshot")  # of those unused equally long, what is cheapest to have again goes first
 
 
+Kind = Literal["baked", "partial", "snapshot"]
+
+
 @dataclass(frozen=True)
 class Item:
-    kind: Literal["baked", "partial", "snapshot"]
+    kind: Kind
     digest: str
     folder: Path
     size: int  # bytes on disk
@@ -46,6 +52,24 @@ class Disk:
 
     def baked(self, digest: str) -> Path:
         return self._baked / folder_name(digest)
+
+    def size_of(self, kind: Kind, digest: str) -> int:
+        """Bytes one item takes now; 0 where it is not here."""
+        parent = self._baked if kind == "baked" else self._store
+        return size_of(parent / f"{PULLED if kind == 'partial' else ''}{folder_name(digest)}")
+
+    def has_copy(self, digest: str, copy: str) -> bool:
+        """Has a replica found, or written, its baked copy here? `copy`: what decides which of several it is."""
+        folder = self.baked(digest)
+        return (folder / _known(copy)).exists() and any(folder.glob("*.safetensors"))
+
+    def know_copy(self, digest: str, copy: str) -> None:
+        """A replica has. The mark lies with the copies, so that it goes when they go."""
+        with suppress(FileNotFoundError):  # they have gone already
+            (self.baked(digest) / _known(copy)).touch()
+
+    def pinned(self) -> frozenset[str]:
+        return pinned(self._node_dir)
 
     def items(self) -> list[Item]:
         found = []
@@ -70,6 +94,8 @@ class Disk:
     def sweep(self) -> None:
         """At the agent's start: what belongs to a snapshot that is not here any more goes, and so do links of replicas long gone."""
         for entry in self._node_dir.iterdir():
+            if entry.name.endswith(PIN):
+                continue  # it outlives its snapshot
             digest = digest_of_folder(entry.name.partition(".")[0])
             if entry.is_symlink() or (digest is not None and not (self._store / folder_name(digest)).is_dir()):
                 entry.unlink(missing_ok=True)
@@ -98,9 +124,9 @@ class Disk:
         return True
 
 
-def choose(items: Collection[Item], pinned: Collection[str]) -> list[Item]:
-    """What may go, in the order in which it goes: the longest unused first, nothing of a pinned digest. Pure."""
-    return sorted((item for item in items if item.digest not in pinned), key=lambda item: (item.used_at, ORDER.index(item.kind)))
+def choose(items: Collection[Item], stay: Collection[str]) -> list[Item]:
+    """What may go, in the order in which it goes: the longest unused first, nothing of a digest that is to stay. Pure."""
+    return sorted((item for item in items if item.digest not in stay), key=lambda item: (item.used_at, ORDER.index(item.kind)))
 
 
 def room(*, max_bytes: int, taken: int, free: int) -> int:
@@ -110,13 +136,19 @@ def room(*, max_bytes: int, taken: int, free: int) -> int:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes the files below a folder take on disk; what goes meanwhile counts nothing."""
+    """Bytes the files below a folder take on disk; what goes meanwhile counts nothing, what has two names (while it is
+    published) half for each."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
             with suppress(FileNotFoundError):
-                total += (Path(parent) / name).lstat().st_blocks * 512
+                state = (Path(parent) / name).lstat()
+                total += state.st_blocks * 512 // max(1, state.st_nlink)
     return total
+
+
+def _known(copy: str) -> str:
+    return f"known-{hashlib.sha256(copy.encode()).hexdigest()[:16]}"
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Awaitable, Callable
 
@@ -18,13 +19,13 @@ import structlog
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
-from runtime.orders import distrust
+from runtime.orders import baked, distrust
 from runtime.orders import order as order_of
 from runtime.reap import Identity, clean, kill_session, remember
 from runtime.resting import Resting
 from runtime.running import Running
 from runtime.shipping import Shipping
-from runtime.sizing import Sizing, cache_bytes, size
+from runtime.sizing import Sizing, cache_bytes, packed_bytes, size
 from runtime.staging import Staged, Staging
 from runtime.standbys import Standbys
 from runtime.weighing import Weighing
@@ -33,6 +34,10 @@ from runtime.wire import Drain, EngineEnvironment, Park, Phase, Start, Stop, Unp
 log = structlog.get_logger()
 
 FORK_TRIES = 3  # standbys that may die with the same order in hand
+COPY_ARGUMENTS = ("dtype", "hf-overrides", "runner", "convert")  # of the engine: another value, another baked copy
+OF_THE_START = tuple(
+    f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy")
+)  # notes that say nothing of the snapshot
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
 FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and little of the cache is touched
 
@@ -73,6 +78,11 @@ class Lives:
         """Look at what they take of the node's memory."""
         self._spawn(self._weighing.look(self.all()))
 
+    def weigh_with_standbys(self) -> None:
+        """And at what those hold that they are forked from."""
+        self.weigh()
+        self._spawn(self.standbys.weigh())
+
     def _start(self, start: Start) -> None:
         if start.replica_id in self._replicas:
             return
@@ -107,14 +117,19 @@ class Lives:
     async def _staged(self, running: Running) -> Staged:
         """Its snapshot, here or so far here that it can begin. Raises SnapshotError, OSError."""
         start = running.start
-        staged = running.staged = await self._staging.bring(start.digest)
+        # With these vLLM's own loaders read, which write no copy and know nothing of bytes on their way.
+        own = start.plain or self._environment.device != "cpu" or {"load-format", "load_format"} & start.engine_args.keys()
+        staged = running.staged = await self._staging.bring(start.digest, "" if own else self._copy(start))
         if staged.fetched:
             running.rung = "stored"
-        if staged.arriving is not None:
-            waits = start.plain or self._environment.device != "cpu" or {"load-format", "load_format"} & start.engine_args.keys()
-            if waits:  # for these vLLM's own loaders read, which know nothing of bytes on their way
-                await asyncio.shield(staged.whole)
+        if staged.arriving is not None and own:
+            await asyncio.shield(staged.whole)
         return staged
+
+    def _copy(self, start: Start) -> str:
+        """All that decides which baked copy a replica on this node looks for."""
+        args = {name.replace("_", "-"): value for name, value in start.engine_args.items()}
+        return " ".join([self._environment.version, start.task, *(f"{args.get(name, '')}" for name in COPY_ARGUMENTS)])
 
     def _fetched(self, running: Running) -> None:
         """Every byte of its snapshot is verified, or will never be."""
@@ -126,28 +141,33 @@ class Lives:
             self._phase(running, Phase(name="fetch", at=running.begun, seconds=time.monotonic() - running.begun))
 
     async def _fork(self, running: Running, staged: Staged, sizing: Sizing) -> None:
-        start = running.start
+        """Have it forked. What fails here, for want of a descriptor or by a full disk, ends it with the reason."""
+        if running.state == "stopped":
+            return  # told to, or given up, meanwhile
         running.tries += 1
-        ours, theirs = Control.pair()
+        try:
+            order = order_of(
+                running,
+                staged=staged,
+                sizing=sizing,
+                journal=self.shipping.path_of(running.start.replica_id),
+                environment=self._environment,
+                paths=self._paths,
+                settings=self._settings,
+            )
+            ours, theirs = Control.pair()
+            with theirs:
+                self._listen(running, ours, lambda: self._spawn(self._fork(running, staged, sizing)))
+                await self.standbys.fork(order, theirs, fresh=running.start.plain and running.tries == 1)
+        except Exception as error:
+            self._gone(running, f"{type(error).__name__}: {error}")
+        else:
+            log.info("fork ordered", action="fork_ordered", replica_id=running.start.replica_id, tries=running.tries)
+
+    def _listen(self, running: Running, ours: socket.socket, again: Callable[[], None]) -> None:
         ours.setblocking(False)
-        control = Control(ours, FromReplica)
-        order = order_of(
-            running,
-            staged=staged,
-            sizing=sizing,
-            journal=self.shipping.path_of(start.replica_id),
-            environment=self._environment,
-            paths=self._paths,
-            settings=self._settings,
-        )
-        running.control = control
-
-        def heard() -> None:
-            self._heard(running, control, lambda: self._spawn(self._fork(running, staged, sizing)))
-
-        asyncio.get_running_loop().add_reader(ours, heard)
-        with theirs:
-            await self.standbys.fork(order, theirs, fresh=start.plain and running.tries == 1)
+        control = running.control = Control(ours, FromReplica)
+        asyncio.get_running_loop().add_reader(ours, lambda: self._heard(running, control, again))
 
     def _heard(self, running: Running, control: Control, again: Callable[[], None]) -> None:
         try:
@@ -157,6 +177,8 @@ class Lives:
         if got is None:
             asyncio.get_running_loop().remove_reader(control.sock)
             if running.identity is None and running.state == "starting":
+                control.close()
+                running.control = None
                 self._unborn(running, again)
             return
         frame = got[0]
@@ -188,14 +210,20 @@ class Lives:
             again()
 
     def _born(self, running: Running, identity: Identity) -> None:
+        """From now on its death is seen: before anything that may fail."""
         running.identity = identity
         try:
             running.pidfd = os.pidfd_open(identity.pid)
-        except ProcessLookupError:
+        except OSError as error:
+            if not isinstance(error, ProcessLookupError):  # no descriptor is left, so nobody would see it die
+                running.reason = f"{type(error).__name__}: {error}"
             self._dead(running)
             return
-        remember(running.folder, identity)
         asyncio.get_running_loop().add_reader(running.pidfd, self._dead, running)
+        try:
+            remember(running.folder, identity)
+        except OSError as error:  # only an agent that comes after one killed by -9 would look for it
+            log.warning("a replica's identity is not kept", action="identity_lost", replica_id=running.start.replica_id, reason=str(error))
         if running.told:
             self._end(running)
 
@@ -299,8 +327,12 @@ class Lives:
         self._tell(running.describe())
 
     def _phase(self, running: Running, phase: Phase) -> None:
-        if phase.note.startswith("plain: ") and not phase.note.startswith("plain: no "):
+        if phase.note.startswith("plain: ") and not phase.note.startswith(OF_THE_START):
             self._staging.unmappable(running.start.digest)
+        if phase.name == "load" and phase.note in ("mapped", "baked"):
+            running.to_pack_bytes = packed_bytes(baked(self._paths, running.start.digest))
+        if phase.name == "load":
+            self._staging.loaded(running.start.digest, self._copy(running.start), phase.note)
         running.add(phase)
         if running.state == "starting":
             self._changed(running)
@@ -316,4 +348,10 @@ class Lives:
     def _spawn(self, coroutine: Awaitable[None]) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """What a task could foresee it has ended with a reason; what it could not is a mistake of ours, and told."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("background task crashed", action="task_crash", exc_info=error)

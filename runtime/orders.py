@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 from pilotlight.settings import Paths, RuntimeSettings
-from runtime.control import Fork
+from runtime.bake import lock_of, stamp_of
+from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS, Fork
 from runtime.running import Running
 from runtime.sizing import Sizing
 from runtime.staging import Staged
 from runtime.wire import EngineEnvironment, Start
+from snapshots.flight import alone
 from snapshots.manifest import folder_name
 
 
@@ -45,8 +47,8 @@ def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, en
 
 
 def canary_key(start: Start, environment: EngineEnvironment, threads: int) -> str:
-    """Everything that may change an answer: the snapshot, the engine, its arguments, how many threads sum."""
-    deciding = [start.digest, environment.model_dump(), start.task, start.engine_args, threads]
+    """Everything that may change an answer: the question, the snapshot, the engine, its arguments, how many threads sum."""
+    deciding = [CANARY_PROMPT_TOKENS, CANARY_ANSWER_TOKENS, start.digest, environment.model_dump(), start.task, start.engine_args, threads]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -58,7 +60,17 @@ def baked(paths: Paths, digest: str) -> Path:
 def distrust(paths: Paths, digest: str) -> None:
     """A replica of this snapshot answered otherwise than recorded: its baked copies go, and the next to stage it reads every byte.
 
-    Those that run have the copies mapped and keep them. Blocks. Raises OSError, NotStored.
+    Those that run have the copies mapped and keep them. One that is being written stays, and so does the folder, for its
+    writer has made it and is about to open its lock; a canary tells about that copy too. Blocks. Raises OSError, NotStored.
     """
-    shutil.rmtree(baked(paths, digest), ignore_errors=True)
+    folder = baked(paths, digest)
+    for entry in list(folder.iterdir()) if folder.is_dir() else ():
+        if entry.suffix == ".safetensors":
+            with alone(lock_of(entry)):  # not between the two files of a copy that is just finished
+                stamp_of(entry).unlink(missing_ok=True)
+                entry.unlink(missing_ok=True)
+        elif entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.suffix not in (".new", ".lock", ".stamp"):
+            entry.unlink(missing_ok=True)
     (paths.staged / f"{folder_name(digest)}.stamp").unlink(missing_ok=True)

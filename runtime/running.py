@@ -30,6 +30,7 @@ class Running:
     address: str = ""
     in_flight: int = 0
     kv_cache_bytes: int = 0  # of this machine's memory
+    to_pack_bytes: int = 0  # mapped weights, which will be packed into memory of its own
     first_bytes: int = 0  # private pages, when first looked at
     private_bytes: int = 0
     parked_bytes: int = 0  # what it held when it was parked last; 0: not measured
@@ -58,7 +59,9 @@ class Running:
         """What it needs of the node's memory now; 0: not measured."""
         if self.state == "parked":
             return self.parked_bytes
-        return self.private_bytes and needed(first=self.first_bytes, now=self.private_bytes, kv_cache_bytes=self.kv_cache_bytes)
+        return self.private_bytes and needed(
+            first=self.first_bytes, now=self.private_bytes, kv_cache_bytes=self.kv_cache_bytes, to_pack=self.to_pack_bytes
+        )
 
     @property
     def fetched(self) -> float | None:

@@ -5,14 +5,17 @@ holds at least one sequence of the longest context, and `TOKENS_A_SLOT` a slot w
 quarter of the machine's memory; the context is cut to `LONGEST_CONTEXT` unless the settings say otherwise.
 
 A replica takes the private pages of all its processes, never their RSS: what it shares with its standby is there once,
-however many replicas there are. Pages of its cache that it has not touched yet are added, for it will.
+however many replicas there are, and is the standby's. Clean pages of mapped files are nobody's: the kernel takes them when it
+needs them, and whether they count as private only depends on who else has them mapped. Added is what will be private soon:
+pages of the cache that are not touched yet, and mapped weights, which are packed into private memory behind the traffic.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ LONGEST_CONTEXT = 4096  # tokens, on CPU
 TOKENS_A_SLOT = 256
 BLOCK = 128  # tokens, vLLM's CPU block
 ELEMENT_BYTES = 2
+NEWS_BYTES = 1 << 20  # what a process takes is told anew when it differs by more than this, and by a hundredth
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroup 2, 1
 
 
@@ -59,17 +63,20 @@ def cache_bytes(engine_args: Mapping[str, str | int | float | bool], sizing: Siz
         return sizing.kv_cache_bytes
 
 
-def private_bytes(sessions: Collection[int]) -> dict[int, int]:
-    """Private pages of all processes of each session, in bytes. Reads /proc; some milliseconds a process: in a thread."""
-    return _summed(sessions, private_in)
+def packed_bytes(baked: Path) -> int:
+    """What mapped weights take once they are packed: as much as the largest of the snapshot's baked copies that are there."""
+    found = 0
+    for copy in baked.glob("*.safetensors"):
+        with suppress(OSError):
+            found = max(found, copy.stat().st_size)
+    return found
 
 
 def held_bytes(sessions: Collection[int]) -> dict[int, int]:
-    """The part of it that the kernel could not take back: all but clean pages of mapped files."""
-    return _summed(sessions, held_in)
+    """Private pages of all processes of each session that the kernel could not take back, in bytes.
 
-
-def _summed(sessions: Collection[int], count: Callable[[str], int]) -> dict[int, int]:
+    Reads /proc; some milliseconds a process: in a thread.
+    """
     found = dict.fromkeys(sessions, 0)
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
@@ -77,25 +84,46 @@ def _summed(sessions: Collection[int], count: Callable[[str], int]) -> dict[int,
                 stat = Path(entry.path, "stat").read_text()
                 session = int(stat[stat.rindex(")") + 2 :].split()[3])
                 if session in found:
-                    found[session] += count(Path(entry.path, "smaps_rollup").read_text())
+                    found[session] += held_in(Path(entry.path, "smaps_rollup").read_text())
             except (OSError, ValueError):  # it ended meanwhile
                 continue
     return found
 
 
-def private_in(rollup: str) -> int:
-    """Private_Clean + Private_Dirty + Private_Hugetlb of a `smaps_rollup`, in bytes."""
-    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Private_"))
+def own_bytes(pids: Collection[int]) -> dict[int, int]:
+    """What each of these processes holds, with what it shares with its forks, in bytes. Those that are gone are left out."""
+    found = {}
+    for pid in pids:
+        with suppress(OSError):
+            found[pid] = _bytes_of(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Anonymous")
+    return found
 
 
 def held_in(rollup: str) -> int:
-    """Private_Dirty + Private_Hugetlb of a `smaps_rollup`, in bytes."""
-    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith(("Private_Dirty", "Private_Hugetlb")))
+    """Private pages of a `smaps_rollup` that are no file's, in bytes: Anonymous less Shared_Dirty, and Private_Hugetlb.
+
+    Private_Dirty would say the same but for a mapped file that was just written, as a baked copy is at the first boot: until
+    the disk has its pages they count as dirty.
+    """
+    return max(0, _bytes_of(rollup, "Anonymous") - _bytes_of(rollup, "Shared_Dirty")) + _bytes_of(rollup, "Private_Hugetlb")
 
 
-def needed(*, first: int, now: int, kv_cache_bytes: int) -> int:
-    """What a replica needs: its private pages when it had just become ready, and its whole cache; or what it has by now."""
-    return max(first + kv_cache_bytes, now)
+def _bytes_of(rollup: str, name: str) -> int:
+    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith(f"{name}:"))
+
+
+def needed(*, first: int, now: int, kv_cache_bytes: int, to_pack: int) -> int:
+    """What a replica needs: what it held when it had just become ready, all that is to be packed, and its whole cache.
+
+    Or what it holds by now. A layer packed before the first look counts twice: of a large model there is none yet, for each
+    needs a step of its own.
+    """
+    return max(first + to_pack + kv_cache_bytes, now)
+
+
+def is_news(before: int, now: int) -> bool:
+    """Is it worth telling?"""
+    return abs(now - before) > max(NEWS_BYTES, before // 100)
 
 
 def decide(config: dict[str, Any], *, slots: int, least_bytes: int, max_model_len: int, memory_bytes: int) -> Sizing:

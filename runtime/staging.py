@@ -7,21 +7,23 @@
    which lets nothing serve before every byte is verified.
 3. It is nowhere: the start fails.
 
-Room is made first, by what is used longest ago. It must survive an origin that is away, slow or lying, a full disk and
-kill -9: each fails the start with its reason, what was good stays, and the next ask goes on from there.
+A replica opens the same link first and later, wherever it leads: an engine's compile caches know a model by its path. Room
+is made first, by what is used longest ago, and kept for who asked until it is taken: of two who ask at once, each sees what
+the other was promised. It must survive an origin that is away, slow or lying, a full disk and kill -9: each fails the start
+with its reason, what was good stays, and the next ask goes on from there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
-from runtime.disk import RESERVE_BYTES, Disk, Item, choose, room
+from runtime.disk import RESERVE_BYTES, Disk, Item, Kind, choose, room
 from runtime.fetcher import Fetcher
 from snapshots.errors import SnapshotError, StoreFull
 from snapshots.manifest import Manifest, folder_name, read_manifest
@@ -39,7 +41,7 @@ class Staged:
     folder: Path  # what a replica opens
     whole: asyncio.Future[None]  # every byte is verified; or the reason why not
     arriving: Path | None = None  # the partial folder, where bytes are still on their way
-    bakes: bool = True  # there is a baked copy, or room for one
+    bakes: bool = True  # there is a baked copy, or room for one, or none is wanted
     fetched: bool = False  # it was not here before
     served: asyncio.Event = field(default_factory=asyncio.Event)  # set by who asked, once it is served or gone
 
@@ -52,6 +54,18 @@ class _Flight:
     task: asyncio.Task[None] | None = field(default=None)
 
 
+@dataclass(frozen=True)
+class _Promise:
+    """Room that was made for one item and is not all taken yet."""
+
+    size: int  # bytes
+    before: int  # that the item took when room was made
+
+    def left(self, now: int) -> int:
+        """Bytes of it still to be taken, where the item takes `now`. Pure."""
+        return min(self.size, max(0, self.size - (now - self.before)))
+
+
 class Staging:
     def __init__(
         self, *, store: Path, node_dir: Path, baked: Path, origin: str, max_bytes: int, in_use: Callable[[], Collection[str]] = frozenset
@@ -62,6 +76,7 @@ class Staging:
         self._fetcher = Fetcher(origin) if origin else None
         self._flights: dict[str, _Flight] = {}
         self._room = asyncio.Lock()
+        self._promises: dict[tuple[Kind, str], _Promise] = {}
         self._unmappable: set[str] = set()
         self._going: dict[str, asyncio.Event] = {}  # digests being evicted
 
@@ -75,8 +90,12 @@ class Staging:
         if self._fetcher:
             self._fetcher.close()
 
-    async def bring(self, digest: str) -> Staged:
-        """Have it here, or on its way. Raises SnapshotError, OSError."""
+    async def bring(self, digest: str, copy: str = "") -> Staged:
+        """Have it here, or on its way. Raises SnapshotError, OSError.
+
+        `copy` says which baked copy is wanted beside it (all that may decide it: engine version, dtype); "": none. Room that was
+        made for it is kept until `loaded`, or until nobody uses the digest.
+        """
         name = folder_name(digest)
         while digest in self._going:
             await self._going[digest].wait()
@@ -84,14 +103,22 @@ class Staging:
         if flight is None and (self._fetcher is None or (self._store / name).is_dir()):  # 1, 3
             folder = await asyncio.to_thread(stage, self._store, digest, self._node_dir)
             await asyncio.to_thread(self._disk.use, digest)
+            self._lead(digest, folder)
             whole = asyncio.get_running_loop().create_future()
             whole.set_result(None)
-            return Staged(folder, whole, bakes=await self._can_bake(digest, lambda: read_manifest(folder, digest)))
+            bakes = await self._can_bake(digest, copy, lambda: read_manifest(folder, digest))
+            return Staged(self._link(digest), whole, bakes=bakes)
         flight = flight or self._take_off(digest)  # 2
         fetched = not flight.whole.done()
         partial, manifest = await asyncio.shield(flight.usable)
-        bakes = await self._can_bake(digest, lambda: manifest)
+        bakes = await self._can_bake(digest, copy, lambda: manifest)
         return Staged(self._link(digest), flight.whole, None if flight.whole.done() else partial, bakes, fetched, flight.served)
+
+    def loaded(self, digest: str, copy: str, note: str) -> None:
+        """A replica has its weights; `note` of its phase says how: what was to be baked is, or will not be."""
+        if note in ("baked", "mapped") and not self._disk.has_copy(digest, copy):
+            self._disk.know_copy(digest, copy)
+        self._promises.pop(("baked", digest), None)
 
     def unmappable(self, digest: str) -> None:
         """Its engine takes it as it is: no room need be made for a baked copy."""
@@ -124,13 +151,18 @@ class Staging:
         def published(folder: Path) -> None:
             self._lead(digest, folder)
 
-        async def make_room(size: int) -> None:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.make_room(size), loop))
+        @asynccontextmanager
+        async def kept(size: int) -> AsyncIterator[None]:
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.make_room(size, ("partial", digest)), loop))
+            try:
+                yield
+            finally:
+                loop.call_soon_threadsafe(self._promises.pop, ("partial", digest), None)
 
         try:
             await asyncio.to_thread(self._disk.use, digest)
             steps = Steps(usable, verified, published)
-            manifest = await self._fetcher.pull(digest, self._store, steps, make_room)
+            manifest = await self._fetcher.pull(digest, self._store, steps, kept)
             folder = path_of(self._store, digest)
             if flight.whole.done():
                 await asyncio.to_thread(adopt, folder, self._node_dir)
@@ -157,42 +189,72 @@ class Staging:
     def _lead(self, digest: str, target: Path) -> None:
         """Let the link lead to `target`, in one step."""
         link = self._link(digest)
+        if link.is_symlink() and link.readlink() == target:
+            return
         fresh = link.with_name(f".{link.name}")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(target)
         fresh.replace(link)
 
-    async def _can_bake(self, digest: str, read: Callable[[], Manifest]) -> bool:
+    async def _can_bake(self, digest: str, copy: str, read: Callable[[], Manifest]) -> bool:
         """Is there a baked copy, or room for one? Without, the plain weights are used."""
-        if digest in self._unmappable or any(self._disk.baked(digest).glob("*.safetensors")):
+        if not copy or digest in self._unmappable or self._disk.has_copy(digest, copy):
             return True
         try:
-            await self.make_room((await asyncio.to_thread(read)).tensor_bytes)
+            await self.make_room((await asyncio.to_thread(read)).tensor_bytes, ("baked", digest))
         except StoreFull as error:
             log.warning("no room for a baked copy", action="no_room_to_bake", digest=digest, reason=str(error))
             return False
         return True
 
-    async def make_room(self, size: int) -> None:
-        """Evict until `size` bytes more may be taken. Raises StoreFull; where nothing could help, before anything is evicted."""
+    async def make_room(self, size: int, of: tuple[Kind, str] | None = None) -> None:
+        """Evict until `size` bytes more may be taken, and keep them for the item `of`.
+
+        Raises StoreFull; where nothing could help, before anything is evicted.
+        """
         async with self._room:
-            left = await asyncio.to_thread(free, self._store)
-            if not self._max_bytes and size <= left - RESERVE_BYTES:
+            if of is not None and of[0] == "baked" and of in self._promises:
+                return  # of several that want the same copy one writes it
+            before = await asyncio.to_thread(self._disk.size_of, *of) if of is not None else 0
+            await self._evict_for(size, of)
+            if of is not None:
+                self._promises[of] = _Promise(size, before)
+
+    async def _evict_for(self, size: int, of: tuple[Kind, str] | None) -> None:
+        """1. The disk has room, whatever others still take of what they were promised. 2. It is counted exactly. 3. Some must go."""
+        promised = self._promised(of)
+        left = await asyncio.to_thread(free, self._store)
+        if not self._max_bytes and size <= left - RESERVE_BYTES - sum(promise.size for promise in promised.values()):  # 1
+            return
+        items = await asyncio.to_thread(self._disk.items)
+        sizes = {(item.kind, item.digest): item.size for item in items}
+        still = sum(promise.left(sizes.get(place, 0)) for place, promise in promised.items())  # 2
+        # The disk is asked after the items: what is taken in between then counts twice, and not never.
+        left, taken = await asyncio.to_thread(free, self._store) - still, sum(sizes.values()) + still
+        pinned = await asyncio.to_thread(self._disk.pinned)
+        may_go = choose(items, {*self._busy(), *pinned})
+        lost = sum(item.size for item in items if item.digest in pinned - self._busy())
+        if size > sum(item.size for item in may_go) + room(max_bytes=self._max_bytes, taken=taken, free=left):
+            raise StoreFull(self._full(size, taken, left, lost))
+        for item in may_go:  # 3
+            if size <= room(max_bytes=self._max_bytes, taken=taken, free=left):
                 return
-            items = await asyncio.to_thread(self._disk.items)
-            taken = sum(item.size for item in items)
-            may_go = choose(items, {*self.in_use(), *self.fetching()})
-            if size > sum(item.size for item in may_go) + room(max_bytes=self._max_bytes, taken=taken, free=left):
-                raise StoreFull(self._full(size, taken, left))
-            for item in may_go:
-                if size <= room(max_bytes=self._max_bytes, taken=taken, free=left):
-                    return
-                if item.kind == "snapshot" and not await self._is_elsewhere(item.digest):
-                    continue
-                if item.digest not in {*self.in_use(), *self.fetching()} and await self._evict(item):
-                    taken, left = taken - item.size, left + item.size
-            if size > room(max_bytes=self._max_bytes, taken=taken, free=left):
-                raise StoreFull(self._full(size, taken, left))
+            if item.kind == "snapshot" and not await self._is_elsewhere(item.digest):
+                continue
+            stays = self._busy() | await asyncio.to_thread(self._disk.pinned)  # what was so when we began may be no more
+            if item.digest not in stays and await self._evict(item):
+                taken, left = taken - item.size, left + item.size
+        if size > room(max_bytes=self._max_bytes, taken=taken, free=left):
+            raise StoreFull(self._full(size, taken, left, lost))
+
+    def _promised(self, of: tuple[Kind, str] | None) -> dict[tuple[Kind, str], _Promise]:
+        """What others were promised; a copy that was to be written by a replica that is gone will not be."""
+        for place in [place for place in self._promises if place[0] == "baked" and place[1] not in self._busy()]:
+            del self._promises[place]
+        return {place: promise for place, promise in self._promises.items() if place != of}
+
+    def _busy(self) -> set[str]:
+        return {*self.in_use(), *self.fetching()}
 
     async def _is_elsewhere(self, digest: str) -> bool:
         """Does the origin have it whole, so that this node is not the only holder?"""
@@ -207,13 +269,14 @@ class Staging:
             del self._going[item.digest]
             gone.set()
 
-    def _full(self, size: int, taken: int, left: int) -> str:
+    def _full(self, size: int, taken: int, left: int, pinned: int) -> str:
+        unpin = f"{pinned / 1e9:.2f} GB are pinned: `pilotlight snapshot unpin DIGEST` lets them go; or " if pinned else ""
         if self._max_bytes and self._max_bytes - taken < left - RESERVE_BYTES:
             return (
                 f"{size / 1e9:.2f} GB do not fit the node's disk budget of {self._max_bytes / 1e9:.2f} GB, of which {taken / 1e9:.2f} GB "
-                "are in use or nowhere else: raise snapshots.max_bytes, or push snapshots to the origin and stop using them"
+                f"are in use, pinned or nowhere else: {unpin}raise snapshots.max_bytes, or push snapshots to the origin and stop using them"
             )
         return (
             f"{size / 1e9:.2f} GB do not fit the node's disk, which has {left / 1e9:.2f} GB free and nothing that may go: "
-            "remove snapshots (`pilotlight snapshot ls`) or use another disk"
+            f"{unpin}remove snapshots (`pilotlight snapshot ls`) or use another disk"
         )

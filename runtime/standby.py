@@ -63,7 +63,8 @@ def main(control_fd: int, model: Path) -> int:
 
 def attend(rehearsal: Rehearsal, control: Control) -> None:
     """Fork when told, report who died, until the agent is gone. Raises Unforkable rather than fork with a thread alive."""
-    from runtime.engine.rehearsed import Unforkable, check_forkable
+    from runtime.engine.rehearsed import check_forkable
+    from runtime.forkable import Unforkable
 
     woken, wake = os.pipe()
     os.set_blocking(wake, False)

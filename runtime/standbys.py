@@ -1,8 +1,9 @@
 """The agent's side of its standbys: start them, hand them forks, replace the dead. Step 7 to 8.
 
 `fork` asks for the outcome: it returns when the order is in a rehearsed standby's socket, however long the rehearsal
-still takes. A standby that dies with an order in hand closes the replica's control socket with it; the caller sees that
-end of file before any `Born` and asks again.
+still takes, and however full that socket is: orders are given one after the other, first come, first served. A standby that
+dies with an order in hand closes the replica's control socket with it; the caller sees that end of file before any `Born`
+and asks again. Where fewer are kept than it takes to fork, one is made for the orders there are, and let go after them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import structlog
 
 from runtime.control import Control, Exited, Failed, Fork, FromStandby, Rehearsed
+from runtime.sizing import is_news, own_bytes
 from runtime.wire import StandbyReport
 
 log = structlog.get_logger()
@@ -33,6 +35,7 @@ class Standby:
         self.process, self.control = process, control
         self.pidfd = os.pidfd_open(process.pid)
         self.rehearsed: Rehearsed | None = None
+        self.private_bytes = 0  # as weighed last
         self.retired = False  # it does what it was told before, and goes
 
     @property
@@ -53,7 +56,8 @@ class Standbys:
             on_change,
         )
         self._all: list[Standby] = []
-        self._ready = asyncio.Condition()
+        self._turn = asyncio.Lock()  # of the one order that is given next
+        self._news = asyncio.Event()  # a standby is rehearsed, or has room for another order
         self._deaths = 0  # in a row, before ready
         self._reason = ""
         self._closing = False
@@ -61,8 +65,8 @@ class Standbys:
         self.at_most: int | None = None  # as told last
 
     def report(self) -> StandbyReport:
-        ready = [standby.rehearsed for standby in self._all if standby.rehearsed and standby.takes_orders]
-        return StandbyReport(ready=len(ready), private_bytes=max((r.private_bytes for r in ready), default=0), reason=self._reason)
+        ready = [standby.private_bytes for standby in self._all if standby.takes_orders]
+        return StandbyReport(ready=len(ready), private_bytes=max(ready, default=0), reason=self._reason)
 
     def fill(self) -> None:
         """Start as many as are missing."""
@@ -72,12 +76,15 @@ class Standbys:
     def keep(self, at_most: int | None) -> None:
         """Keep so many from now on, never more than configured; None: as many as configured. One that is asked for stays."""
         self.at_most = at_most
-        self._count = self._configured if at_most is None else min(at_most, self._configured)
+        self._let_surplus_go()
+        self.fill()
+
+    def _let_surplus_go(self) -> None:
+        self._count = self._configured if self.at_most is None else min(self.at_most, self._configured)
         self._count = max(self._count, 1 if self._asking else 0)
         kept = sorted((standby for standby in self._all if not standby.retired), key=lambda standby: not standby.takes_orders)
         for standby in kept[self._count :]:
             self._retire(standby)
-        self.fill()
         if kept[self._count :]:
             self._on_change(self.report())
 
@@ -90,11 +97,38 @@ class Standbys:
         self.fill()
         self._asking += 1
         try:
-            async with self._ready:
-                while not any(standby.takes_orders and standby.control.send(order, (replica_end.fileno(),)) for standby in self._all):
-                    await self._ready.wait()
+            async with self._turn:
+                while not self._give(order, replica_end):
+                    self._news.clear()
+                    await self._news.wait()
         finally:
             self._asking -= 1
+            if not self._asking:
+                self._let_surplus_go()  # one that was made for these orders goes after them
+
+    def _give(self, order: Fork, replica_end: socket.socket) -> bool:
+        """False where no standby can take it now; `_news` tells when to try again. Raises OSError."""
+        for standby in self._all:
+            try:
+                if standby.takes_orders and standby.control.send(order, (replica_end.fileno(),)):
+                    return True
+            except BlockingIOError:
+                asyncio.get_running_loop().add_writer(standby.control.sock, self._has_room, standby)
+        return False
+
+    def _has_room(self, standby: Standby) -> None:
+        asyncio.get_running_loop().remove_writer(standby.control.sock)
+        self._news.set()
+
+    async def weigh(self) -> None:
+        """Look at what the ready ones hold. What they share with their forks is theirs; of the forks it is not counted."""
+        ready = {standby.process.pid: standby for standby in self._all if standby.takes_orders}
+        found = await asyncio.to_thread(own_bytes, ready.keys()) if ready else {}
+        news = [pid for pid, now in found.items() if is_news(ready[pid].private_bytes, now)]
+        for pid in news:
+            ready[pid].private_bytes = found[pid]
+        if news and not self._closing:
+            self._on_change(self.report())
 
     def _retire(self, standby: Standby) -> None:
         """Let it go: one that is rehearsed after the orders in its socket, which it reads to their end; one that is not, at once."""
@@ -115,17 +149,8 @@ class Standbys:
 
     def _start(self) -> None:
         ours, theirs = Control.pair()
-        with self._log_file.open("ab") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "runtime.standby", str(theirs.fileno()), str(self._model)],
-                pass_fds=[theirs.fileno()],
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        theirs.close()
+        with theirs:
+            process = self._launch(theirs)
         ours.setblocking(False)
         standby = Standby(process, Control(ours, FromStandby))
         self._all.append(standby)
@@ -134,6 +159,18 @@ class Standbys:
         loop.add_reader(standby.pidfd, self._died, standby)
         log.info("standby starting", action="standby_start", pid=process.pid)
 
+    def _launch(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        with self._log_file.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "runtime.standby", str(theirs.fileno()), str(self._model)],
+                pass_fds=[theirs.fileno()],
+                env=self._environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
     def _heard(self, standby: Standby) -> None:
         got = standby.control.receive()
         if got is None:
@@ -141,13 +178,13 @@ class Standbys:
             return
         frame = got[0]
         if isinstance(frame, Rehearsed):
-            standby.rehearsed = frame
+            standby.rehearsed, standby.private_bytes = frame, frame.private_bytes
             self._deaths, self._reason = 0, ""
             log.info(
                 "standby ready", action="standby_ready", pid=standby.process.pid, seconds=round(frame.seconds, 2), threads=frame.threads
             )
             self._on_change(self.report())
-            asyncio.ensure_future(self._announce())
+            self._news.set()
         elif isinstance(frame, Failed):
             self._reason = frame.reason
         elif isinstance(frame, Exited):
@@ -157,10 +194,6 @@ class Standbys:
                 else f"exit {os.waitstatus_to_exitcode(frame.status)}"
             )
             log.info("child of a standby gone", action="replica_exit", pid=frame.pid, how=how)
-
-    async def _announce(self) -> None:
-        async with self._ready:
-            self._ready.notify_all()
 
     def _died(self, standby: Standby) -> None:
         was_ready = standby.rehearsed is not None
@@ -181,6 +214,7 @@ class Standbys:
         loop = asyncio.get_running_loop()
         loop.remove_reader(standby.pidfd)
         loop.remove_reader(standby.control.sock)
+        loop.remove_writer(standby.control.sock)
         os.close(standby.pidfd)
         standby.control.close()
         self._all.remove(standby)

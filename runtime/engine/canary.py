@@ -18,8 +18,8 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from pilotlight.files import write_once
-from runtime.errors import CanaryMismatch
 from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS
+from runtime.errors import CanaryMismatch
 
 TOLERANCE = 0.05  # nats; bf16 sums in another order (batch shape, thread count) differ by about 0.01
 

@@ -1,7 +1,8 @@
 """A replica that rests: its engine stays built, its memory is given back, and when it is asked for it serves again. Step 8.
 
 On CPU the KV cache's pages go back to the kernel, packed layers to the mapped weights they were made from, and both processes
-trim their allocators; on a GPU it is vLLM's own sleep, level 1. The door is shut before anything is given back, and opened only
+trim their allocators; on a GPU it is vLLM's own sleep, level 1 (level 2 would also drop the weights from memory, and needs them
+loaded again on the way up: what the rung `standby` does from its start). The door is shut before anything is given back, and opened only
 after the canary. What must survive: a request that is still running (nothing is given back before it has ended), a park that is
 taken back meanwhile (then nothing was given back, and it serves on as it is), and an engine that cannot do it: that ends the
 replica with the reason, since one that gave back half of its memory must not serve.

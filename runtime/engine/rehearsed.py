@@ -1,8 +1,8 @@
 """vLLM, imported and rehearsed once in the standby, so that no replica does it again. Step 8.
 
 What is done here, before any fork, is what is the same for every model: imports, argument parser, the FastAPI
-application with its routes and schemas, and one tiny engine built, asked for two tokens and torn down (on CPU; on a GPU
-no engine is built, since CUDA must not be initialised before the fork). Afterwards `shortcuts.py` keeps vLLM from doing
+application with its routes and schemas, and one tiny engine built, asked for two tokens and torn down (on CPU; on a GPU its
+configuration and tokenizer alone, since CUDA must not be initialised before the fork). Afterwards `shortcuts.py` keeps vLLM from doing
 the same work again in a fork and the heap is frozen. `Unforkable` is raised where the process must not be forked.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import gc
 import multiprocessing.popen_fork  # noqa: F401
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,22 +25,19 @@ import uvicorn.protocols.http.httptools_impl  # noqa: F401
 import vllm
 import vllm.entrypoints.serve.utils.fingerprint
 import vllm.v1.engine.async_llm
+from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server import app_state as _app_state  # noqa: F401  (imported for the fork)
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.platforms import current_platform
+from vllm.tokenizers.registry import cached_get_tokenizer, cached_tokenizer_from_config
+from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from runtime.engine import shortcuts
+from runtime.forkable import MAY_LIVE, Unforkable, check_threads
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
-
-
-ENDING_SECONDS = 5.0  # threads of the engine that was torn down may still be on their way out
-
-
-class Unforkable(RuntimeError):
-    """This process must not be forked: CUDA is initialised, or a thread nobody expects is alive."""
 
 
 @dataclass
@@ -65,6 +61,8 @@ def rehearse(model: Path) -> Rehearsal:
     _import_architectures()
     if device == "cpu":
         _build_and_drop_an_engine(model)
+    else:
+        _configure_and_read_the_tokenizer(defaults)
     hold_still(device)
     return Rehearsal(vllm.__version__, device, parser, defaults, app)
 
@@ -101,9 +99,21 @@ def _build_and_drop_an_engine(model: Path) -> None:
     del llm
     gc.collect()
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
+    os.environ.pop("VLLM_DIST_IDENT", None)  # left by its CPU worker; each fork's sets its own, and vLLM warns of one it finds
     destroy_model_parallel()
     destroy_distributed_environment()
     torch.set_num_threads = set_num_threads
+
+
+def _configure_and_read_the_tokenizer(defaults: argparse.Namespace) -> None:
+    """Where no engine may be built: what a replica does before it forks its engine core. Raises Unforkable where that touches CUDA."""
+    config = AsyncEngineArgs.from_cli_args(defaults).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    tokenizer = cached_tokenizer_from_config(config.model_config)
+    assert tokenizer is not None
+    tokenizer.decode(tokenizer.encode("hello"))
+    tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True)
+    cached_get_tokenizer.cache_clear()
+    check_no_cuda()
 
 
 def hold_still(device: str) -> None:
@@ -114,16 +124,12 @@ def hold_still(device: str) -> None:
 
 
 def check_forkable(device: str) -> int:
-    """How many threads are alive; on CPU none but this one may be, since a lock it holds would be held for ever in a fork.
+    """How many threads are alive. Raises Unforkable, with the names of those that are not on the list."""
+    if device == "cuda":
+        check_no_cuda()
+    return check_threads(MAY_LIVE[device])
 
-    Raises Unforkable, with the names of the threads.
-    """
-    if device == "cuda" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+
+def check_no_cuda() -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         raise Unforkable("CUDA is initialised in the standby: a fork of it cannot use the device")
-    deadline = time.monotonic() + ENDING_SECONDS
-    while len(threads := os.listdir("/proc/self/task")) > 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    if device == "cpu" and len(threads) > 1:
-        names = [f"{task} {Path('/proc/self/task', task, 'comm').read_text().strip()}" for task in threads]
-        raise Unforkable(f"{len(threads)} threads are alive in the standby: {', '.join(names)}")
-    return len(threads)

@@ -10,9 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
-import hashlib
 import itertools
-import json
 import multiprocessing
 import multiprocessing.shared_memory
 import os
@@ -31,6 +29,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
@@ -40,13 +39,16 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.worker.gpu_worker import Worker
 
 from runtime.control import Control, Depth, DrainNow, Failed, Fork, Journaled, ParkNow, Serving, UnparkNow
-from runtime.engine import caches
+from runtime.engine import arguments as engine_arguments
+from runtime.engine import caches, canary_embed, vocabulary
 from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.canary import sing
 from runtime.engine.parking import Parking, teach_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
 from runtime.gate import Gate
-from runtime.loader.mapped import LOAD_FORMAT, outcome, unpacked
+from runtime.loader import streamed  # noqa: F401  (its load format is known to the forks)
+from runtime.loader.mapped import unpacked
+from runtime.loader.ways import outcome
 from runtime.phases import Phases
 from runtime.reap import shared_memory_prefix
 from runtime.usage import Journal
@@ -58,44 +60,39 @@ STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
     """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
     _stay_in_this_folder(fork)
-    os.environ |= caches.environment(Path(fork.baked), device=rehearsal.device, engine=rehearsal.version, torch=torch.__version__)
+    os.environ |= caches_of(rehearsal, fork)
     _fork_instead_of_spawn()
     _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control)
     _time_the_load(phases)
     teach_the_engine_core()
+    if fork.baked:
+        vocabulary.remember(Path(fork.baked) / f"vocabulary-{rehearsal.version}.json", fork.snapshot)
     args = arguments(rehearsal, fork)
+    outcome.note = engine_arguments.plainly(fork)  # our loaders say more
     uvloop.run(_serve(rehearsal, args, fork, control, phases, began))
 
 
 def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
-    """vLLM's serve arguments: our defaults, the revision's engine arguments over them, then what is not theirs to set."""
-    given: dict[str, str | int | float | bool] = {"generation-config": "auto", "max-num-seqs": fork.slots}
-    if fork.task == "embed":
-        given |= {"runner": "pooling", "convert": "embed"}
-    if rehearsal.device == "cuda" and fork.parks:
-        given["enable-sleep-mode"] = True
-    if rehearsal.device == "cpu":
-        given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
-        if not fork.plain:
-            given |= {"load-format": LOAD_FORMAT, "model-loader-extra-config": json.dumps({"baked": fork.baked, "arriving": fork.arriving})}
-        if fork.max_model_len:
-            given["max-model-len"] = fork.max_model_len
-    given |= {name.replace("_", "-"): value for name, value in fork.engine_args.items()}
-    given |= {"model": fork.snapshot, "served-model-name": fork.endpoint, "disable-fastapi-docs": True}
-    # vLLM would hash its whole configuration for each of six handlers (45 ms).
-    given |= {"fingerprint-mode": "custom", "fingerprint-value": f"vllm-{rehearsal.version}-{fingerprint(fork)}"}
-    words: list[str] = []
-    for name, value in given.items():
-        words += [f"--{name}"] if value is True else [f"--no-{name}"] if value is False else [f"--{name}", str(value)]
-    args: argparse.Namespace = rehearsal.parser.parse_args(words)
+    """vLLM's serve arguments. Raises ValueError, SystemExit."""
+    given = engine_arguments.arguments(fork, device=rehearsal.device, version=rehearsal.version)
+    args: argparse.Namespace = rehearsal.parser.parse_args(engine_arguments.words(given))
     validate_parsed_serve_args(args)
     return args
 
 
-def fingerprint(fork: Fork) -> str:
-    """Eight hex digits over what decides an answer: the snapshot and the engine's arguments."""
-    deciding = json.dumps([Path(fork.snapshot).name, fork.task, fork.engine_args], sort_keys=True)
-    return hashlib.sha256(deciding.encode()).hexdigest()[:8]
+def caches_of(rehearsal: Rehearsal, fork: Fork) -> dict[str, str]:
+    """Where vLLM's caches lie. What hardware this is, its driver says without initialising the device."""
+    hardware = ""
+    if rehearsal.device == "cuda":
+        hardware = f"{current_platform.get_device_name()} {current_platform.get_device_capability()}"
+    return caches.environment(
+        Path(fork.baked),
+        device=rehearsal.device,
+        hardware=hardware,
+        engine=rehearsal.version,
+        torch=torch.__version__,
+        arguments=engine_arguments.revisions(fork),
+    )
 
 
 async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, control: Control, phases: Phases, began: float) -> None:
@@ -152,9 +149,10 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
 
 async def _canary(engine: AsyncLLM, fork: Fork, phases: Phases) -> None:
     """Before every `ready`, from whatever rung. Raises CanaryMismatch."""
-    if fork.task == "generate":
+    sings = {"generate": sing, "embed": canary_embed.sing}.get(fork.task)
+    if sings is not None:
         with phases.phase("canary"), unmetered(engine):
-            await sing(engine, Path(fork.canary))
+            await sings(engine, Path(fork.canary))
 
 
 class _Server(uvicorn.Server):

@@ -11,7 +11,7 @@ its tensors, which are views of it, may be kept.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -110,3 +110,10 @@ def _view(block: torch.Tensor, at: int, tensor: Tensor) -> torch.Tensor:
 
 def device_of(device: torch.device) -> HostDevice | CudaDevice:
     return CudaDevice(device) if device.type == "cuda" else HostDevice()
+
+
+def unpin() -> None:
+    """Give pinned buffers nobody uses any more back to the system: PyTorch would keep them, locked, as long as the process lives."""
+    empty: Callable[[], None] | None = getattr(torch._C, "_host_emptyCache", None)  # builds for CUDA have it
+    if empty is not None:
+        empty()

@@ -5,7 +5,7 @@ parameters are views of a mapped file, whose pages all replicas of the node shar
 linear layers, and `pack_one` packs a layer at a time between two steps once there is traffic. Where there is no usable copy
 vLLM's own loading writes one: its parameters lie in the new file, and take what the snapshot holds as it arrives. Only what
 is known to be untouched between loading and packing is baked: unquantized linear and embedding layers, one tensor-parallel
-rank; everything else takes vLLM's own way, and `outcome` says why.
+rank; everything else takes vLLM's own way, and `outcome` says why. What is baked, or could be, was loaded whole (`whole.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import mmap
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,10 @@ from vllm.model_executor.model_loader.utils import process_weights_after_loading
 from runtime import bake
 from runtime.loader.arriving import ArrivingLoader
 from runtime.loader.first_steps import linear, populate
+from runtime.loader.ways import MAPPED, outcome
+from runtime.loader.whole import Watch
 from snapshots.flight import alone
 
-LOAD_FORMAT = "pilotlight"
 SMALL_BYTES = 1 << 20  # parameters up to this size keep what their constructor put there, until the snapshot says otherwise
 SEAL_SECONDS = 5.0  # after loading: the first answer is out, and the disk is free for a copy's bytes
 NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
@@ -70,21 +71,17 @@ class Unpacked:
         self.layers = [(layer, remove_weight) for layer, remove_weight, _, _ in self._packed] + self.layers
         self._packed = []
 
+    def pack_for_good(self) -> None:
+        """Pack what is left, and forget the mapped weights."""
+        while self.pack_one():
+            continue
+        self._packed = []
+
 
 unpacked = Unpacked()
 
 
-class Outcome:
-    """How this process got its weights: "mapped", "baked", or "plain" and why."""
-
-    def __init__(self) -> None:
-        self.note = ""
-
-
-outcome = Outcome()
-
-
-@register_model_loader(LOAD_FORMAT)
+@register_model_loader(MAPPED)
 class MappedLoader(BaseModelLoader):  # type: ignore[misc]
     """`--model-loader-extra-config '{"baked": FOLDER, "arriving": FOLDER}'` says where the copies of this snapshot lie, "" where
     there is no room for any, and where its bytes may still be on their way."""
@@ -99,8 +96,14 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         self._plain.download_model(model_config)
 
     def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Generator[tuple[str, torch.Tensor], None, None]:
-        """What vLLM's reload asks for: the snapshot's own weights."""
-        yield from self._plain.get_all_weights(model_config, model)
+        """What vLLM's reload asks for, before it touches the model: the snapshot's own weights.
+
+        It packs the fresh weights of each layer and puts them in the place of packed ones; a layer that still works on mapped ones
+        has another shape. So those are packed first, and a park does not bring the old weights back.
+        """
+        unpacked.pack_for_good()
+        weights: Generator[tuple[str, torch.Tensor], None, None] = self._plain.get_all_weights(model_config, model)
+        return weights
 
     def load_weights(self, model: nn.Module, model_config: ModelConfig) -> None:
         self._plain.load_weights(model, model_config)
@@ -129,15 +132,16 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
 
     def _load(self, model: nn.Module, vllm_config: VllmConfig, model_config: ModelConfig) -> str:
         if reason := unmappable(model, vllm_config):  # 1
-            return self._load_plainly(model, model_config, reason)
+            self.load_weights(model, model_config)
+            return _finish_plainly(model, model_config, reason)
         if self._folder is None:  # 4
             return self._load_plainly(model, model_config, "no room for a baked copy")
-        file, note = self._folder / f"{compatibility_key(model_config)}.safetensors", "mapped"
+        layout = layout_of(model)
+        file, note = self._folder / f"{compatibility_key(model_config, layout)}.safetensors", "mapped"
         if not bake.usable(file):  # 3
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with alone(bake.lock_of(file)):
                 if not bake.usable(file):
-                    layout = layout_of(model)
                     try:
                         baking = bake.Baking(file, layout)
                     except OSError as error:  # 4
@@ -146,7 +150,11 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
                     if reason := self._bake(model, model_config, baking, layout):  # 1
                         return _finish_plainly(model, model_config, reason)
                     note = "baked"
-        map_model(model, file)  # 2
+        try:
+            map_model(model, file)  # 2
+        except (bake.BakeError, OSError) as error:  # 1; not this model's, or it went meanwhile
+            log.warning("the baked copy cannot be mapped (%s)", error)
+            return self._load_plainly(model, model_config, f"the baked copy cannot be mapped ({error})")
         postpone_packing(model, model_config.dtype)
         if not bake.sealed(file):
             sealing = threading.Timer(SEAL_SECONDS, _seal, (file,))
@@ -158,10 +166,7 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         """Load the model into the new copy. Why that is none, though the model is loaded; "" where it is. Raises BakeError."""
         try:
             lie_in(model, baking.map, layout)
-            model.load_weights, loaded = _remembering(model.load_weights)
-            self.load_weights(model, model_config)
-            del model.load_weights
-            _check(model, loaded)
+            self._load_whole(model, model_config)
             reason = _left(model, baking, layout)
         except BaseException:
             baking.drop()
@@ -174,8 +179,24 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
 
     def _load_plainly(self, model: nn.Module, model_config: ModelConfig, reason: str) -> str:
         """As vLLM's own loader does with a model that is built."""
-        self.load_weights(model, model_config)
+        self._load_whole(model, model_config)
         return _finish_plainly(model, model_config, reason)
+
+    def _load_whole(self, model: nn.Module, model_config: ModelConfig) -> None:
+        """vLLM's own loading, of which nothing may be missing or left over. Raises BakeError."""
+        loading: Any = model
+        load_weights, loaded = loading.load_weights, set[str]()
+
+        def remember(weights: Iterable[tuple[str, torch.Tensor]]) -> Any:
+            told = load_weights(watch.noting(weights))
+            loaded.update(told or ())  # not every model says what it has loaded
+            return told
+
+        with Watch(model) as watch:
+            loading.load_weights = remember
+            self.load_weights(model, model_config)
+            del loading.load_weights
+        watch.check(loaded, SMALL_BYTES)
 
 
 def _finish_plainly(model: nn.Module, model_config: ModelConfig, reason: str) -> str:
@@ -189,29 +210,6 @@ def _left(model: nn.Module, baking: bake.Baking, layout: bake.Layout) -> str:
     placed = {piece.name: begin + piece.begin for piece in layout.pieces}
     moved = sorted(name for name, parameter in model.named_parameters() if parameter.data_ptr() != placed.get(name))
     return f"{moved[0]} is replaced while it is loaded" if moved else ""
-
-
-def _check(model: nn.Module, loaded: set[str]) -> None:
-    """No parameter is there that nothing was loaded into. Raises BakeError.
-
-    Not every model says all names of what it has loaded; what it does not name must at least not be empty.
-    """
-    parameters = dict(model.named_parameters())
-    unnamed = [name for name, parameter in parameters.items() if name not in loaded and parameter.nbytes > SMALL_BYTES]
-    if lost := sorted(name for name in unnamed if not parameters[name].data.any()):
-        raise bake.BakeError(f"the snapshot lacks {', '.join(lost[:3])}{' and more' if lost[3:] else ''}")
-
-
-def _remembering(load_weights: Any) -> tuple[Any, set[str]]:
-    """The model's own method, and what it says it has loaded, where it says so."""
-    loaded: set[str] = set()
-
-    def remember(weights: Any) -> Any:
-        told = load_weights(weights)
-        loaded.update(told or ())
-        return told
-
-    return remember, loaded
 
 
 def unmappable(model: nn.Module, vllm_config: VllmConfig) -> str:
@@ -230,7 +228,8 @@ def unmappable(model: nn.Module, vllm_config: VllmConfig) -> str:
     return ""
 
 
-def compatibility_key(model_config: ModelConfig) -> str:
+def compatibility_key(model_config: ModelConfig, layout: bake.Layout) -> str:
+    """One architecture makes different models of one snapshot: as an embedding model without its head, or with other shapes."""
     return bake.key(
         {
             "engine": vllm.__version__,
@@ -239,7 +238,8 @@ def compatibility_key(model_config: ModelConfig) -> str:
             "tensor_parallel": "0/1",
             "device": "cpu",
             "instructions": torch.backends.cpu.get_cpu_capability(),
-        }
+        },
+        layout,
     )
 
 

@@ -14,6 +14,7 @@ Whoever leaves early stops the readers, and the device has let go of the slots b
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections import deque
@@ -23,6 +24,8 @@ from typing import Generic, Protocol, TypeVar
 
 from runtime.loader.plan import DEVICE, Block, Plan, Read, Source, plan
 from snapshots.safetensors_header import Tensor, read_header
+
+log = logging.getLogger("vllm.pilotlight")
 
 THREADS = 16  # at most: with two slots each, reading keeps up with the bus
 
@@ -77,8 +80,14 @@ def state_of(status: os.stat_result) -> tuple[int, ...]:
 
 
 def plan_files(files: Sequence[Path], wanted: Collection[str] | None = None) -> Plan:
-    """A plan for whole files, in the order given, with room for their largest tensors. Raises PlanError, HeaderError, OSError."""
+    """A plan for whole files, in the order given, with room for their largest tensors. Raises PlanError, HeaderError, OSError.
+
+    `wanted`: what their index names. A file may have more, which vLLM loads as well.
+    """
     sources = [describe(file) for file in files]
+    if wanted is not None and (more := sorted({tensor.name for source in sources for tensor in source.tensors} - set(wanted))):
+        log.warning("the files have %s (of %d in all), which their index does not name: loaded as well", more[0], len(more))
+        wanted = {*wanted, *more}
     largest = max((tensor.end - tensor.begin for source in sources for tensor in source.tensors), default=0)
     return plan(sources, wanted, device_bytes=max(DEVICE, 2 * largest))
 

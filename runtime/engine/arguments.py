@@ -1,0 +1,76 @@
+"""The arguments of a replica's vLLM server, and which way its weights take. Step 8. Pure.
+
+Our defaults first, the revision's engine arguments over them, then what is not theirs to set. The way of the weights is ours to
+choose only where a revision names none: our loaders and vLLM's refuse each other's settings. What is chosen elsewhere is told
+in the note of the phase `load`, which nobody else would write then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from runtime.control import Fork
+from runtime.loader.ways import MAPPED, RING
+
+LOAD_FORMAT, ITS_SETTINGS = "load-format", "model-loader-extra-config"
+
+Given = dict[str, str | int | float | bool]
+
+
+def arguments(fork: Fork, *, device: str, version: str) -> Given:
+    """Names without their dashes, and values; True and False are flags. Raises ValueError."""
+    given: Given = {"generation-config": "auto", "max-num-seqs": fork.slots}
+    if fork.task == "embed":
+        given |= {"runner": "pooling", "convert": "embed"}
+    if device == "cuda" and fork.parks:
+        given["enable-sleep-mode"] = True
+    if device == "cpu":
+        given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
+        if fork.max_model_len:
+            given["max-model-len"] = fork.max_model_len
+    if not plainly(fork):
+        given |= _way(fork, device)
+    given |= revisions(fork)
+    given |= {"model": fork.snapshot, "served-model-name": fork.endpoint, "disable-fastapi-docs": True}
+    # vLLM would hash its whole configuration for each of six handlers (45 ms).
+    given |= {"fingerprint-mode": "custom", "fingerprint-value": f"vllm-{version}-{fingerprint(fork)}"}
+    return given
+
+
+def words(given: Given) -> list[str]:
+    """As a command line."""
+    spoken: list[str] = []
+    for name, value in given.items():
+        spoken += [f"--{name}"] if value is True else [f"--no-{name}"] if value is False else [f"--{name}", str(value)]
+    return spoken
+
+
+def plainly(fork: Fork) -> str:
+    """Why vLLM's own loaders are used, for the phases; "" where they are not. Raises ValueError."""
+    asked = revisions(fork)
+    if asked.get(LOAD_FORMAT) in (MAPPED, RING):
+        return ""
+    if LOAD_FORMAT in asked:
+        return f"plain: {LOAD_FORMAT} {asked[LOAD_FORMAT]}"
+    if ITS_SETTINGS in asked:
+        raise ValueError(f"{ITS_SETTINGS} is for a {LOAD_FORMAT} and none is named: set it too, such as {LOAD_FORMAT}=auto")
+    return "plain: after a canary that differed" if fork.plain else ""
+
+
+def revisions(fork: Fork) -> Given:
+    """The revision's engine arguments, which may be spelt either way."""
+    return {name.replace("_", "-"): value for name, value in fork.engine_args.items()}
+
+
+def fingerprint(fork: Fork) -> str:
+    """Eight hex digits over what decides an answer: the snapshot and the engine's arguments."""
+    deciding = json.dumps([Path(fork.snapshot).name, fork.task, fork.engine_args], sort_keys=True)
+    return hashlib.sha256(deciding.encode()).hexdigest()[:8]
+
+
+def _way(fork: Fork, device: str) -> Given:
+    if device == "cuda":
+        return {LOAD_FORMAT: RING}
+    return {LOAD_FORMAT: MAPPED, ITS_SETTINGS: json.dumps({"baked": fork.baked, "arriving": fork.arriving})}
