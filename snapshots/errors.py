@@ -43,7 +43,7 @@ class UnknownModel(PackError):
 
 
 class StoreFull(SnapshotError):
-    """There is no room; nothing of the snapshot is left behind."""
+    """There is no room; nothing of the snapshot is left behind but, of one half fetched, what was good."""
 
 
 class NotStored(SnapshotError):

@@ -52,6 +52,26 @@ def chunks_of(file: SnapshotFile) -> list[Chunk]:
     ]
 
 
+def give_back(folder: Path, manifest: Manifest) -> None:
+    """Give the disk back what no chunk that is claimed to be good needs, as far as it lies at the files' ends; without a claim, all.
+
+    For a disk that is full: also for what could not even be opened as a `Partial`. Raises OSError.
+    """
+    chunks = [chunks_of(file) for file in manifest.files]
+    ends: dict[str, int] = {}
+    for chunk, _ in _claims(folder, chunks):
+        ends[chunk.file.path] = max(ends.get(chunk.file.path, 0), chunk.begin + chunk.length)
+    if not ends:
+        remove_folder(folder)
+        return
+    for file in manifest.files:
+        path, end = folder / FILES / file.path, ends.get(file.path, 0)
+        if end < file.size and path.exists():
+            with path.open("r+b") as stream:
+                stream.truncate(end)
+                stream.truncate(file.size)
+
+
 class Partial:
     """The files of one snapshot on their way into the store. Methods may run in any thread; raises OSError everywhere."""
 
@@ -166,23 +186,24 @@ class Partial:
         return self._files / file.path
 
     def _believed(self) -> set[tuple[str, int]]:
-        claims = [(chunk, digest) for chunk, digest in self._claims() if chunk.sha256 in (None, digest)]
+        claims = [(chunk, digest) for chunk, digest in _claims(self._folder, list(self._chunks.values())) if chunk.sha256 in (None, digest)]
         with ThreadPoolExecutor(THREADS) as threads:
             return {key for key in threads.map(self._check, claims) if key}
-
-    def _claims(self) -> Iterator[tuple[Chunk, str]]:
-        try:
-            lines = (self._folder / "journal").read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            return
-        files = list(self._chunks.values())
-        last = {match.group(1, 2): match[3] for line in lines if (match := _LINE.fullmatch(line))}
-        for (file, number), digest in last.items():
-            if int(file) < len(files) and int(number) < len(files[int(file)]):
-                yield files[int(file)][int(number)], digest
 
     def _check(self, claim: tuple[Chunk, str]) -> tuple[str, int] | None:
         chunk, digest = claim
         with self._path(chunk.file).open("rb", buffering=0) as stream:
             content = os.pread(stream.fileno(), chunk.length, chunk.begin)
         return chunk.key if hashlib.sha256(content).hexdigest() == digest else None
+
+
+def _claims(folder: Path, files: list[list[Chunk]]) -> Iterator[tuple[Chunk, str]]:
+    """What the journal says is there, and with which digest: to be hashed before it is believed."""
+    try:
+        lines = (folder / "journal").read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    last = {match.group(1, 2): match[3] for line in lines if (match := _LINE.fullmatch(line))}
+    for (file, number), digest in last.items():
+        if int(file) < len(files) and int(number) < len(files[int(file)]):
+            yield files[int(file)][int(number)], digest

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from snapshots.errors import StoreFull, TamperedError
 from snapshots.flight import alone_async, together
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name, parse_manifest, read_manifest
-from snapshots.partial import Chunk, Partial, chunks_of
+from snapshots.partial import Chunk, Partial, chunks_of, give_back
 from snapshots.store import disk
 from snapshots.store.origin import PUSH, Origin, connect, folder_of, uncancelled
 
 Progress = Callable[[int, int], None]  # bytes done, those of an earlier try included, and bytes in all
-Room = Callable[[int], Awaitable[None]]  # make room for so many bytes; raises StoreFull where it cannot
+Room = Callable[[int], AbstractAsyncContextManager[None]]  # room for so many bytes, kept while they are taken; raises StoreFull
 
 PARALLEL = 12  # chunks under way
 FIRST = 4  # of these, before what an engine needs to begin is there: on a slow way more would only delay it
@@ -73,8 +73,8 @@ async def push(store: Path, digest: str, url: str, progress: Progress | None = N
 async def pull(url: str, digest: str, store: Path, progress: Progress | None = None) -> Manifest:
     """Copy a snapshot from the store at `url` into `store`; one that is there already is not fetched.
 
-    Raises NotStored, TamperedError where `url` holds other bytes, OriginError, StoreFull, OSError. After any of them but
-    StoreFull, and after kill -9, what was good stays on disk for the next try.
+    Raises NotStored, TamperedError where `url` holds other bytes, OriginError, StoreFull, OSError. After any of them, and
+    after kill -9, what was good stays on disk for the next try.
     """
     there = store / folder_name(digest)
     if there.is_dir():
@@ -86,7 +86,7 @@ async def pull(url: str, digest: str, store: Path, progress: Progress | None = N
 async def pull_from(
     origin: Origin, digest: str, store: Path, progress: Progress | None = None, steps: Steps = Steps(), room: Room | None = None
 ) -> Manifest:
-    """`pull`, from an origin that is open. `room` is asked to make room for so many bytes before they are taken from the disk."""
+    """`pull`, from an origin that is open. `room` is entered before bytes are taken from the disk, and left when they are."""
     name = folder_name(digest)
     store.mkdir(parents=True, exist_ok=True)
     async with alone_async(store / f"{disk.PULLED}{name}.lock"):
@@ -104,28 +104,27 @@ async def pull_from(
 
 
 @asynccontextmanager
-async def _partial(folder: Path, manifest: Manifest, make_room: Room | None) -> AsyncIterator[Partial]:
-    """What an earlier try has left, or a new begin. A full disk leaves nothing. Raises StoreFull, OSError."""
+async def _partial(folder: Path, manifest: Manifest, room: Room | None) -> AsyncIterator[Partial]:
+    """What an earlier try has left, or a new begin. A full disk leaves what was good, and takes no more. Raises StoreFull, OSError."""
     store = folder.parent
     try:
         partial = await asyncio.to_thread(Partial, folder, manifest)
         try:
             lacks = await asyncio.to_thread(partial.lacks)
-            if make_room is not None:
-                await make_room(lacks)
-            if lacks > (room := partial.room()):
-                raise StoreFull(disk.no_room(store, lacks, room))
-            await asyncio.to_thread(partial.take)
+            async with room(lacks) if room is not None else nullcontext():
+                if lacks > (left := partial.room()):
+                    raise StoreFull(disk.no_room(store, lacks, left))
+                await uncancelled(asyncio.to_thread(partial.take))
             yield partial
         finally:
             partial.close()
     except StoreFull:
-        await asyncio.to_thread(disk.remove_folder, folder)
+        await asyncio.to_thread(give_back, folder, manifest)
         raise
     except OSError as error:
         if error.errno not in disk.FULL:
             raise
-        await asyncio.to_thread(disk.remove_folder, folder)
+        await asyncio.to_thread(give_back, folder, manifest)
         raise StoreFull(disk.no_room(store, manifest.size, disk.free(store))) from error
 
 

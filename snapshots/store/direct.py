@@ -3,7 +3,8 @@
 The general S3 client takes 3 s of CPU a GB to hand over a body; here the kernel copies from the socket into the file's own
 pages, 0.7 s a GB. It does only what always goes right: an answer that is not the part asked for, a connection that breaks,
 a proxy on the way are all `None`, and the general client, which knows how to repeat, redirect and explain, is asked instead.
-It must survive a peer that goes silent (a timeout), and a reader that is given up: `Reading.abort` wakes it.
+It must survive a peer that goes silent (a timeout), and a reader that is given up, by who waits for it or because its
+bytes trickle (`pace.py`): `Reading.abort` wakes it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from urllib.parse import SplitResult, urlsplit
 
 READ_TIMEOUT = 30.0  # s without a byte
 PARTIAL_CONTENT = 206
+SLICE = 1 << 18  # bytes, after each of which is told how far it is
 
 
 class Reading:
@@ -26,6 +28,7 @@ class Reading:
 
     def __init__(self, link: str, begin: int, into: memoryview) -> None:
         self.url, self.begin, self.into = urlsplit(link), begin, into
+        self.length = 0  # bytes that have come
         self.aborted = False
         self.connection: http.client.HTTPConnection | None = None
 
@@ -89,10 +92,10 @@ def _read(connection: http.client.HTTPConnection, reading: Reading) -> int | Non
     promised = response.length
     if response.status != PARTIAL_CONTENT or promised is None or promised > len(into):
         return None
-    length = 0
-    while length < promised and (more := response.readinto(into[length:])):
-        length += more
-    return length if length == promised else None
+    reading.length = 0
+    while reading.length < promised and (more := response.readinto(into[reading.length : reading.length + SLICE])):
+        reading.length += more
+    return promised if reading.length == promised else None
 
 
 def _connection(url: SplitResult) -> http.client.HTTPConnection:

@@ -4,9 +4,9 @@
     <prefix>/sha256-<64 hex>/manifest.json    written last: a snapshot without it is none
 
 Endpoint, region and credentials come from where AWS' own tools take them (AWS_ENDPOINT_URL, AWS_PROFILE, …). It must
-survive a store that resets, stalls or lies: requests are repeated by botocore, bodies cut short by us, and what cannot be
-is an error that says what to do. Whether bytes are good is for the reader to judge (`transfer.py`). Bodies come over
-signed links (`direct.py`); what goes wrong there is asked again here.
+survive a store that resets, stalls, trickles or lies: requests are repeated by botocore, bodies cut short by us, parts that
+come too slowly once (`pace.py`), and what cannot be is an error that says what to do. Whether bytes are good is for the
+reader to judge (`transfer.py`). Bodies come over signed links (`direct.py`); what goes wrong there is asked again here.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from botocore.exceptions import ConnectionError as NotConnected
 
 from snapshots.errors import Denied, NoBucket, NotStored, OriginError, TamperedError, Unreachable
-from snapshots.manifest import LARGEST_MANIFEST, MANIFEST, digest_of_folder, folder_name
-from snapshots.store.direct import Direct, Reading
+from snapshots.manifest import CHUNK, LARGEST_MANIFEST, MANIFEST, digest_of_folder, folder_name
+from snapshots.store.direct import SLICE, Direct, Reading
 from snapshots.store.origin import PUSH
+from snapshots.store.pace import Pace
 
 CONNECTIONS = 32
 READERS = 16  # threads that read bodies
@@ -82,7 +83,7 @@ class Bucket:
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
         self.client, self.bucket, self._prefix = client, bucket, f"{prefix}/" if prefix else ""
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._direct, self._threads = Direct(), ThreadPoolExecutor(READERS, thread_name_prefix="s3")
+        self._pace, self._direct, self._threads = Pace(), Direct(), ThreadPoolExecutor(READERS, thread_name_prefix="s3")
         self._links: dict[str, tuple[str, float]] = {}  # key → link, until when it is used (monotonic seconds)
 
     def close(self) -> None:
@@ -113,7 +114,7 @@ class Bucket:
 
     async def manifest(self, digest: str) -> bytes:
         try:
-            return await self._read(digest, MANIFEST, 0, LARGEST_MANIFEST + 1)
+            return await self._paced(digest, MANIFEST, 0, LARGEST_MANIFEST + 1)
         except TamperedError:
             raise NotStored(f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)") from None
 
@@ -121,16 +122,36 @@ class Bucket:
         reading = Reading(await self._link(self.key(digest, path)), begin, into)
         work = asyncio.get_running_loop().run_in_executor(self._threads, self._direct.read, reading)
         try:
-            length = await asyncio.shield(work)
+            keeps = await self._pace.keeps(work, reading, len(into))
         except asyncio.CancelledError:
             reading.abort()
             await asyncio.wait([work])  # it must write no more
             raise
+        if not keeps:
+            reading.abort()
+            await asyncio.wait([work])
+        length = await work
         if length is None:
-            content = await self._read(digest, path, begin, len(into))
+            content = await self._paced(digest, path, begin, len(into))
             length = len(content)
             into[:length] = content
         return length
+
+    async def _paced(self, digest: str, path: str, begin: int, length: int) -> bytes:
+        """`_read`, unless it comes too slowly. Raises TamperedError, OriginError."""
+        part = _Part()
+        work = asyncio.ensure_future(self._read(digest, path, begin, length, part))
+        try:
+            if await self._pace.keeps(work, part, min(length, CHUNK)):
+                return work.result()
+        finally:
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
+        raise Unreachable(
+            f"{self.name}/{folder_name(digest)}/{path} comes too slowly from {begin} to {begin + length}: only {part.length} bytes, over a "
+            "connection of their own: check the store and the network, then try again: what was transferred is kept"
+        )
 
     async def _link(self, key: str) -> str:
         """A signed link to an object. Raises OriginError."""
@@ -143,7 +164,7 @@ class Bucket:
             self._links = {other: known for other, known in self._links.items() if known[1] > now} | {key: (link, now + LINK_SECONDS)}
         return link
 
-    async def _read(self, digest: str, path: str, begin: int, length: int) -> bytes:
+    async def _read(self, digest: str, path: str, begin: int, length: int, part: _Part) -> bytes:
         wanted = {"Bucket": self.bucket, "Key": self.key(digest, path), "Range": f"bytes={begin}-{begin + length - 1}"}
         with translated(self.name):
             for left in reversed(range(READ_TRIES)):
@@ -159,8 +180,11 @@ class Bucket:
                     async with response["Body"] as body:
                         if response.get("ContentLength", 0) > length:
                             return b""  # it did not hear how much was asked for: nothing to hold in memory
-                        content: bytes = await body.read()
-                        return content
+                        content, part.length = bytearray(), 0
+                        while piece := await body.read(SLICE):
+                            content += piece
+                            part.length = len(content)
+                        return bytes(content)
                 except _CUT:
                     if not left:
                         raise
@@ -176,6 +200,12 @@ class Bucket:
                     return None
                 raise
             return answer["ContentLength"], answer["Metadata"].get("sha256", "")
+
+
+class _Part:
+    """How much of what is read by the general client has come."""
+
+    length = 0
 
 
 def code_of(error: Any) -> str:
