@@ -19,6 +19,7 @@ from activator.deploy import Plan, plan_deploy, plan_remove
 from activator.errors import CommandRefused
 from activator.events import EndpointStored, Event, Reply, StatusAsked
 from activator.store import catalogue
+from activator.store.catalogue import Ended
 from activator.store.connection import FAILED, Connection, Pool
 from activator.wire import Deploy, Done, Remove, Status
 
@@ -38,8 +39,8 @@ class Commands:
             return await (await self._tell(StatusAsked))
         try:
             async with self._one_at_a_time:
-                plan = await self._store(frame)
-                answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan)))
+                plan, ended = await self._store(frame)
+                answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended)))
             log.info(
                 f"{frame.kind} stored", action=frame.kind, endpoint_id=plan.endpoint.endpoint_id, name=frame.name, changed=plan.changed
             )
@@ -52,14 +53,15 @@ class Commands:
             log.error("a command could not be stored", action="command_failed", kind=frame.kind, name=frame.name, error=str(error))
             return Done(ok=False, message="Postgres does not answer, so nothing was promised; what is deployed goes on serving; try again")
 
-    async def _store(self, frame: Deploy | Remove) -> Plan:
+    async def _store(self, frame: Deploy | Remove) -> tuple[Plan, Ended]:
         async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection, connection.transaction():
             if await catalogue.leading_epoch(connection) != self._epoch():
                 raise CommandRefused("this activator does not lead any more; try again")
             plan = await self._plan(connection, frame)
             if plan.changed:
                 await catalogue.put(connection, plan.endpoint, plan.new_revision)
-        return plan
+            ended = await catalogue.end_life(connection, plan.endpoint.endpoint_id) if plan.ends else Ended()
+        return plan, ended
 
     async def _plan(self, connection: Connection, frame: Deploy | Remove) -> Plan:
         found = await catalogue.load(connection, frame.name)
@@ -75,7 +77,7 @@ class Commands:
         return answered
 
 
-def _done(plan: Plan) -> Done:
+def _done(plan: Plan, ended: Ended) -> Done:
     newest = plan.endpoint.revision(plan.endpoint.route[0][0]) if plan.endpoint.route else None
     return Done(
         ok=True,
@@ -85,5 +87,8 @@ def _done(plan: Plan) -> Done:
             "revision_id": newest.revision_id if newest else "",
             "number": newest.number if newest else 0,
             "changed": plan.changed,
+            "revoked_keys": len(ended.keys),
+            "revoked_key": ended.keys[0] if ended.keys else "",  # routers that know it no more know none of them
+            "prices_ended": ended.prices,
         },
     )

@@ -24,6 +24,7 @@ class DepthBook:
     def __init__(self) -> None:
         self._own: dict[int, dict[str, int]] = {}
         self._told: dict[int, dict[str, dict[str, int]]] = {}
+        self._counted: dict[int, int] = {}  # by connection: how many routers there were when it was last told of others
         self._touched: set[str] = set()  # revisions
 
     def join(self, connection: int, revisions: Iterable[str]) -> None:
@@ -34,6 +35,7 @@ class DepthBook:
     def leave(self, connection: int) -> None:
         self._own.pop(connection, None)
         self._told.pop(connection, None)
+        self._counted.pop(connection, None)
         if len(self._own) == 1:
             self._touched.update(*self._told.values())  # the one that is left is alone now
 
@@ -62,9 +64,11 @@ class DepthBook:
                 if now:
                     self._told[connection][revision_id] = now
                 news[connection] |= {r: now.get(r, 0) for r in before.keys() | now.keys() if before.get(r) != now.get(r)}
-        for connection, others in news.items():
-            if others:
-                yield connection, Depths(others=others, routers=len(self._own))
+        routers = len(self._own)
+        for connection, told in self._told.items():
+            if news[connection] or (told and self._counted.get(connection) != routers):  # or: what it was told weighs less, or more
+                self._counted[connection] = routers
+                yield connection, Depths(others=news[connection], routers=routers)
 
 
 def _others(serving: list[Replica], own: dict[str, int]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import structlog
 
 from activator.lifecycle import Replica
+from activator.rungs import BadRung
 from activator.store.cold_starts import ColdStart
 from activator.store.events import EventRecord
 from activator.store.replicas import ReplicaRecord
@@ -43,6 +44,9 @@ class Effects(Protocol):
 
     def save_event(self, event: EventRecord) -> None:
         """Something an operator should hear of."""
+
+    def save_bad_rung(self, mark: BadRung) -> None:
+        """A rung has gone bad, or is good again."""
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         """What engines produced; the agent hears `UsageStored` once it is durable."""
@@ -91,6 +95,9 @@ class RealEffects:
 
     def save_event(self, event: EventRecord) -> None:
         self._writer.event(event)
+
+    def save_bad_rung(self, mark: BadRung) -> None:
+        self._writer.bad_rung(mark)
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         """Too much for the queue: nothing more of this link is taken, for an acknowledgement covers all batches before it. When the

@@ -24,7 +24,7 @@ from activator.lifecycle import Event, Patience, Replica, Step
 from activator.memory import Find, Memory
 from activator.nodes import Fence, Nodes
 from activator.placement import Room
-from activator.rungs import Rungs
+from activator.rungs import BadRung, Rungs
 from activator.store.events import EventRecord
 from activator.trouble import Backoff, Trouble
 from runtime.wire import Drain, KeepStandbys, NodeReport, Park, Refused, ReplicaReport, Start, Stop, Unpark
@@ -57,12 +57,13 @@ class Fleet:
         backoff: Backoff,
         expected: Expected,
         memory: Mapping[str, int],
+        bad_rungs: Iterable[BadRung],
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
         self._effects, self._fence, self.nodes = effects, fence, nodes
         self.patience, self._backoff, self.expected = patience, backoff, expected
-        self.memory, self.rungs = Memory(nodes, memory), Rungs()
+        self.memory, self.rungs = Memory(nodes, memory), Rungs(bad_rungs)
         self.climbs = Climbs(self, memory=self.memory, rungs=self.rungs, clock=clock, new_id=new_id)
         self.replicas: dict[str, Replica] = {}
         self.troubles: dict[str, Trouble] = {}
@@ -278,11 +279,12 @@ class Fleet:
         if event in START_ENDED or (event is Event.DIED and replica.ready_at is None):
             self._effects.save_cold_start(replica, now)
         if event is Event.READY:
-            self.expected.learn(PastStart(revision_id, replica.rung, replica.weight_bytes, now - replica.started_at))
+            if replica.phases:
+                self.expected.learn(PastStart(revision_id, replica.rung, replica.weight_bytes, replica.took_seconds))
             if trouble := self.troubles.get(revision_id):
                 self.troubles[revision_id] = trouble_of.became_ready(trouble)
-            if replica.plain:
-                self.rungs.made_anew(revision_id, replica.node_id)
+            if replica.plain and (good := self.rungs.made_anew(revision_id, replica.node_id)):
+                self._effects.save_bad_rung(good)
         elif event is Event.START_FAILED:
             self.failed(revision_id, replica.reason, started_at=replica.started_at, now=now)
         elif event is Event.MISMATCHED:
@@ -311,10 +313,12 @@ class Fleet:
 
     def _mismatched(self, replica: Replica, now: float) -> None:
         """Its answer was wrong: not from this rung again, and the next one down at once, for the same callers."""
-        step: rungs.Step = "plain" if replica.plain else "parked" if replica.rung == "parked" else "standby"
+        step: rungs.Step = "parked" if replica.rung == "parked" else "plain" if replica.plain else "standby"
         below = self.rungs.mark(replica.revision_id, replica.node_id, step, now)
         if below is None:
             self.failed(replica.revision_id, LAST_RUNG.format(reason=replica.reason), started_at=replica.started_at, now=now)
+        else:
+            self._effects.save_bad_rung(BadRung(replica.revision_id, replica.node_id, step, now + rungs.BAD_SECONDS))
         text = f"{replica.reason}; replica {replica.replica_id} from {step} was discarded, {f'{below} is next' if below else 'nothing is left to try'}"
         self._effects.save_event(
             EventRecord(replica.org_id, replica.revision_id, replica.replica_id, replica.node_id, "canary_mismatch", text, now)

@@ -21,8 +21,9 @@ from activator.launchers import Launcher
 from activator.lease import Lease
 from activator.reconciler import Found, Reconciler
 from activator.server import Server
-from activator.store import catalogue, cold_starts, replicas
+from activator.store import bad_rungs, catalogue, cold_starts, replicas
 from activator.store.connection import Pool
+from activator.store.housekeeping import keep_house
 from activator.store.writer import Writer
 from pilotlight.database.pool import connect_pool, dsn
 from pilotlight.settings import Settings
@@ -65,6 +66,7 @@ async def recall(pool: Pool) -> Found:
             replicas=await replicas.load_alive(connection, time.monotonic()),
             cold_starts=await cold_starts.past(connection),
             memory=await replicas.memory(connection),
+            bad_rungs=await bad_rungs.marked(connection, time.monotonic()),
         )
 
 
@@ -80,6 +82,7 @@ async def _serve(
         reconciling = tasks.spawn(reconciler.run(inbox), name="reconciler")
         tasks.spawn(writer.run(), name="writer")
         tasks.spawn(lease.keep(lambda epoch: inbox.put(EpochTaken(epoch))), name="lease")
+        tasks.spawn(keep_house(pool, keep_days=settings.activator.keep_days), name="housekeeping")
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
         node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
         server = await Server(inbox=inbox, links=links, commands=commands).serve(settings.paths.address("activator"))

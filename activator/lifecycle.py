@@ -34,7 +34,7 @@ class Replica:
     rung: Rung = "standby"  # where the climb it is on, or was on last, began
     weight_bytes: int = 0  # of its snapshot's tensors; 0: not known
     climb: int = 0  # how often it was told to come up from `parked`
-    plain: bool = False  # started from nothing that was kept, after a canary differed
+    plain: bool = False  # on its way up from nothing that was kept, after a canary differed; never on a climb from `parked`
     wanted_back: bool = False  # parking, and asked for meanwhile
     slots: int = 1
     needs_bytes: int = 0  # of its node's memory, counted there: estimated, then measured
@@ -62,6 +62,11 @@ class Replica:
     def cold_start_id(self) -> str:
         """Of the climb it is on, or was on last. Never used twice, for a replica's id is not."""
         return f"{self.replica_id}.{self.climb}" if self.climb else self.replica_id
+
+    @property
+    def took_seconds(self) -> float:
+        """Its last start, as far as it is finished. By its own phases, not our clock: it may have gone on while no activator looked."""
+        return sum(phase.seconds for phase in self.place + self.phases)
 
     @property
     def told_to_end(self) -> bool:
@@ -183,7 +188,7 @@ def climb(replica: Replica, now: float) -> None:
     replica.state, replica.rung, replica.climb = "starting", "parked", replica.climb + 1
     replica.started_at, replica.ready_at, replica.parked_at = now, None, None
     replica.drain_after = replica.park_sent = None
-    replica.phases, replica.wanted_back, replica.reason = (), False, ""
+    replica.phases, replica.wanted_back, replica.reason, replica.plain = (), False, "", False
 
 
 class Step(Enum):

@@ -29,7 +29,13 @@ class Node:
 
     @property
     def committed_bytes(self) -> int:
-        """By its replicas and standbys; one that starts anew is counted as if it were there."""
+        """By its replicas and the standbys it keeps; one that starts anew is counted as if it were there."""
+        kept = 0 if self.standbys_at_most == 0 else 1
+        return self.replica_bytes + self.standby_bytes * max(kept, self.standbys_ready)
+
+    @property
+    def taken_bytes(self) -> int:
+        """What a replica that starts finds taken: a standby in any case, for where none is kept one is made to fork it."""
         return self.replica_bytes + self.standby_bytes * max(1, self.standbys_ready)
 
 
@@ -92,7 +98,7 @@ class Nodes:
                 connected=node.connection is not None,
                 environment=node.environment,
                 budget_bytes=self.budget(node),
-                committed_bytes=node.committed_bytes,
+                committed_bytes=node.taken_bytes,
                 draining_bytes=draining.get(node.node_id, 0),
                 promised_bytes=promised.get(node.node_id, 0),
                 standbys_ready=node.standbys_ready,

@@ -42,7 +42,7 @@ class NodeView:
     connected: bool
     environment: EngineEnvironment
     budget_bytes: int  # what standbys and replicas may have
-    committed_bytes: int = 0  # needed by the replicas that run or start there, and by its standbys
+    committed_bytes: int = 0  # needed by the replicas that run or start there, and by its standbys, the one included that a start makes
     draining_bytes: int = 0  # the part of it that is about to be given back
     promised_bytes: int = 0  # to starts that wait for that
     standbys_ready: int = 0

@@ -27,6 +27,7 @@ from activator.lifecycle import Patience, Replica
 from activator.nodes import Fence, Nodes
 from activator.placement import Idle
 from activator.progress import Progress
+from activator.rungs import BadRung
 from activator.scaler import Bounds, Load
 from activator.scales import Scale, Scales, bounds_of
 from activator.spares import spares
@@ -54,6 +55,7 @@ class Found:
     replicas: Iterable[Replica] = ()
     cold_starts: Iterable[PastStart] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
+    bad_rungs: Iterable[BadRung] = ()
 
 
 class Reconciler:
@@ -83,6 +85,7 @@ class Reconciler:
             backoff=Backoff(settings.backoff_seconds, settings.backoff_max_seconds),
             expected=Expected(found.cold_starts),
             memory=found.memory,
+            bad_rungs=found.bad_rungs,
             clock=clock,
             new_id=new_id,
         )

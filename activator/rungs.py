@@ -3,7 +3,8 @@
     parked → standby, with baked copies → plain: a fresh standby, bytes verified anew, vLLM's own loader → failure
 
 A replica that answers its canary otherwise than recorded never serves. Whatever made it wrong may still be there: memory of the
-parked process or of the standby it was forked from, the baked copy, the stamp that says the bytes were verified. So the next one is
+parked process or of the standby it was forked from, the baked copy, the stamp that says the bytes were verified. It may be there still
+when this activator is not: marks are stored, and the next activator begins with them. So the next one is
 started from the next rung down, which trusts less, while the same callers stay held; below the last there is nothing left to trust.
 A plain start that succeeds has made the standby anew, the copies removed and the bytes verified, so that `standby` is good again;
 `parked` is after `BAD_SECONDS`. The canary stands before every climb in any case.
@@ -11,7 +12,8 @@ A plain start that succeeds has made the standby anew, the copies removed and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 BAD_SECONDS = 3600.0
@@ -20,9 +22,24 @@ Step = Literal["parked", "standby", "plain"]
 LADDER: tuple[Step, ...] = ("parked", "standby", "plain")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class BadRung:
+    """Not stepped on until then, in monotonic seconds; None: good again."""
+
+    revision_id: str
+    node_id: str
+    step: Step
+    until: float | None
+
+
 class Rungs:
-    _bad: dict[tuple[str, str], dict[Step, float]] = field(default_factory=dict)  # (revision, node) → rung → monotonic seconds of its end
+    """`marked`: those an earlier activator found bad."""
+
+    def __init__(self, marked: Iterable[BadRung] = ()) -> None:
+        self._bad: dict[tuple[str, str], dict[Step, float]] = {}  # (revision, node) → rung → monotonic seconds of its end
+        for mark in marked:
+            if mark.until is not None:
+                self._bad.setdefault((mark.revision_id, mark.node_id), {})[mark.step] = mark.until
 
     def mark(self, revision_id: str, node_id: str, step: Step, now: float) -> Step | None:
         """It gave a wrong answer. Returns the next one down that is to be tried; None: there is none."""
@@ -31,9 +48,11 @@ class Rungs:
         self._bad.setdefault((revision_id, node_id), {})[step] = now + BAD_SECONDS
         return next(lower for lower in LADDER[LADDER.index(step) + 1 :] if self.good(revision_id, node_id, lower, now))
 
-    def made_anew(self, revision_id: str, node_id: str) -> None:
-        """A plain start has succeeded."""
-        self._bad.get((revision_id, node_id), {}).pop("standby", None)
+    def made_anew(self, revision_id: str, node_id: str) -> BadRung | None:
+        """A plain start has succeeded. Returns what is good again, if anything was bad."""
+        if self._bad.get((revision_id, node_id), {}).pop("standby", None) is None:
+            return None
+        return BadRung(revision_id, node_id, "standby", None)
 
     def good(self, revision_id: str, node_id: str, step: Step, now: float) -> bool:
         return now >= self._bad.get((revision_id, node_id), {}).get(step, now)

@@ -8,9 +8,12 @@ a replica is no part of the table, for it changes with every request: `Depths` t
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pilotlight.frames import Frame
 from runtime.wire import Phase, PhaseName, Rung, Task, Zero
@@ -97,27 +100,101 @@ class Demand(Frame):
     in_flight: dict[str, int] = {}  # by replica id, where a revision has several replicas: what of their depth is this router's own
 
 
+# What an endpoint may be configured to be
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, str | int | float | bool):
+        raise ValueError("must be text, a number, true or false")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
+
+
+class Configuration(BaseModel):
+    """Its defaults and bounds, for manifest, admin API, command line and activator alike: what one takes, no other refuses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    task: Literal["generate", "embed"] = Field("generate", description="What the model does.")  # those that have routes
+    engine_args: dict[str, Scalar] = Field({}, description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048.')
+    min_replicas: int = Field(0, ge=0, le=1000, description="Replicas kept running without a call; 0: the endpoint goes to zero.")
+    max_replicas: int = Field(1, ge=1, le=1000, description="Most replicas at once.")
+    idle_timeout_seconds: float = Field(60.0, ge=0, le=7 * 86400, description="Without a call for so many seconds, it goes to zero.")
+    slots: int = Field(64, ge=1, le=4096, description="Requests a replica works on at once.")
+    target_concurrency: int = Field(
+        0, ge=0, le=4096, description="Requests a replica is meant to have at once; with more, another starts. 0: as many as slots."
+    )
+    zero: Zero = Field(
+        "standby",
+        description='Where it rests without a call: "parked" (one replica stays built, its memory given back; wakes soonest), "standby" '
+        '(nothing of it runs), "staged" (where every endpoint says so, not even a standby is kept ready for its start).',
+    )
+    hold_seconds: float = Field(300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds.")  # clients wait 600 s
+    max_held: int = Field(1000, ge=0, le=1_000_000, description="Most requests waiting at once; one more is answered 503.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for fields, said in self._misfits():
+            if self._decides(*fields):
+                raise PydanticCustomError("misfit", "{said}", {"said": said, "field": fields[0]})
+        return self
+
+    def _misfits(self) -> Iterator[tuple[tuple[str, str], str]]:
+        """Fields that do not go together, and why."""
+        if self.max_replicas < self.min_replicas:
+            yield (
+                ("max_replicas", "min_replicas"),
+                f"max_replicas ({self.max_replicas}) must not be less than min_replicas ({self.min_replicas})",
+            )
+        if self.target_concurrency > self.slots:
+            yield (
+                ("target_concurrency", "slots"),
+                f"target_concurrency ({self.target_concurrency}) must not be more than slots ({self.slots}); 0: as many as slots",
+            )
+        if self.zero == "parked" and self.task != "generate":
+            yield (
+                ("zero", "task"),
+                f'zero is "parked" and the task is {self.task}: what comes up from parked must pass the canary, which only generate has; '
+                'use "standby"',
+            )
+
+    def _decides(self, *fields: str) -> bool:
+        """Are these what it says, whatever else is known?"""
+        return True
+
+
+class Changes(Configuration):
+    """What a deploy names of it. The rest stays as it is, or takes its default where the endpoint is new."""
+
+    def _decides(self, *fields: str) -> bool:
+        return self.model_fields_set.issuperset(fields)
+
+
 # Admin → activator: one command a connection, one `Done` back
 
 
 class Deploy(Frame):
-    """Make a revision and put the whole route on it."""
+    """Make a revision and put the whole route on it. None: as it is, or by default where the endpoint is new (`Configuration`)."""
 
     kind: Literal["deploy"] = "deploy"
     org_id: str
     name: str
     digest: str
-    task: Task = "generate"
-    engine_args: dict[str, str | int | float | bool] = {}
-    min_replicas: int = 0
-    max_replicas: int = 1
-    idle_timeout_seconds: float = 60.0
-    slots: int = 64
-    target_concurrency: int = 0  # requests a replica is meant to have at once; above it another starts. 0: its slots
-    hold_seconds: float = 300.0
-    max_held: int = 1000
+    task: Task | None = None
+    engine_args: dict[str, str | int | float | bool] | None = None
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    idle_timeout_seconds: float | None = None
+    slots: int | None = None
+    target_concurrency: int | None = None
+    hold_seconds: float | None = None
+    max_held: int | None = None
+    zero: Zero | None = None
     weight_bytes: int = 0  # of the snapshot's safetensors, for the first estimate of its memory; 0: not known
-    zero: Zero = "standby"  # where it rests without a call
 
 
 class Remove(Frame):

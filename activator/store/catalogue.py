@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from activator.catalogue import Endpoint, Revision
 from activator.store.connection import Connection
 from activator.store.statements import statements
 
 SQL = statements("catalogue")
+
+
+class Ended(NamedTuple):
+    """What ended with an endpoint's life."""
+
+    keys: tuple[str, ...] = ()
+    prices: bool = False
 
 
 async def load(connection: Connection, name: str | None = None) -> list[Endpoint]:
@@ -29,6 +37,16 @@ async def put(connection: Connection, endpoint: Endpoint, new_revision: Revision
     await connection.execute(SQL["put_endpoint"], *values)
     if new_revision is not None:
         await _add_revision(connection, new_revision)
+
+
+async def end_life(connection: Connection, endpoint_id: str) -> Ended:
+    """Within a transaction: the keys and prices the endpoint has are of no more use. Raises asyncpg.PostgresError."""
+    revoked = await connection.fetch(SQL["revoke_keys"], endpoint_id)
+    await connection.execute(SQL["one_price_at_a_time"])
+    prices = await connection.fetchval(SQL["end_prices"], endpoint_id, f"price_{secrets.token_hex(10)}")
+    if revoked or prices:
+        await connection.execute(SQL["tell_ledgers"], endpoint_id)
+    return Ended(tuple(row["key_id"] for row in revoked), prices is not None)
 
 
 async def leading_epoch(connection: Connection) -> int:

@@ -37,3 +37,23 @@ SET max_held = excluded.max_held, hold_seconds = excluded.hold_seconds, route = 
 INSERT INTO revisions (revision_id, org_id, endpoint_id, number, digest, task, engine_args,
                        min_replicas, max_replicas, idle_timeout_seconds, slots, target_concurrency, weight_bytes, zero)
 VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14)
+
+-- name: revoke_keys
+-- An endpoint's life ends, or a new one begins: none of the keys made in it opens anything again, as with `keys revoke`.
+UPDATE keys SET revoked_at = now() WHERE endpoint_id = $1 AND revoked_at IS NULL RETURNING key_id
+
+-- name: one_price_at_a_time
+-- As the admin API's create_price does: a ledger knows it is up to date by the highest version, so none comes to light after a higher one.
+SELECT pg_advisory_xact_lock(hashtext('pilotlight prices'))
+
+-- name: end_prices
+-- The prices made in that life count for what was admitted in it and no more; not even those that were to begin later. Rows stay.
+INSERT INTO prices (price_id, org_id, endpoint_id, input_per_million, cached_per_million, output_per_million, valid_from, ends)
+SELECT $2, org_id, endpoint_id, 0, 0, 0, clock_timestamp(), true
+FROM endpoints WHERE endpoint_id = $1
+  AND (SELECT NOT ends FROM prices WHERE endpoint_id = $1 ORDER BY version DESC LIMIT 1)
+RETURNING price_id
+
+-- name: tell_ledgers
+-- Of keys and prices that have changed; heard when the transaction commits.
+SELECT pg_notify('policy', $1)

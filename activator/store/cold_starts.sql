@@ -14,10 +14,13 @@ WHERE v.revision_id = $1 AND c.endpoint_id = v.endpoint_id
   AND c.started_at < (SELECT started_at FROM cold_starts n WHERE n.endpoint_id = v.endpoint_id ORDER BY started_at DESC OFFSET $2::bigint - 1 LIMIT 1)
 
 -- name: past
--- The last $1 successful starts of each revision from each rung, oldest first.
-SELECT revision_id, rung, nbytes, seconds
-FROM (SELECT revision_id, rung, snapshot_bytes AS nbytes, seconds, started_at,
+-- The last $1 successful starts of each revision from each rung, oldest first. What one took is the sum of its phases: its `seconds` end
+-- when an activator saw it ready, which is later where none was there to see it.
+SELECT revision_id, rung, nbytes, took AS seconds
+FROM (SELECT revision_id, rung, snapshot_bytes AS nbytes, started_at,
+             (SELECT sum((phase->>'seconds')::float8) FROM jsonb_array_elements(phases) AS phase) AS took,
              row_number() OVER (PARTITION BY revision_id, rung ORDER BY started_at DESC) AS nth
-      FROM cold_starts WHERE reason = '' AND started_at > now() - interval '30 days') last
+      FROM cold_starts
+      WHERE reason = '' AND phases @? '$[*] ? (@.name != "place")' AND started_at > now() - interval '30 days') last
 WHERE nth <= $1
 ORDER BY started_at

@@ -1,7 +1,7 @@
 """The queue between the reconciler and Postgres: in order, and never waited for.
 
 With Postgres away it keeps what it was given and goes on trying: a replica's row is kept in its newest form only, cold
-starts up to a bound, and usage up to a bound beyond which it is left with the agent, that keeps it anyway. A row Postgres
+starts, events and bad rungs up to a bound, and usage up to a bound beyond which it is left with the agent, that keeps it anyway. A row Postgres
 refuses is logged and dropped; the next report of that replica, or its end, writes it again.
 """
 
@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from activator.store import cold_starts, events, journal, replicas
+from activator.rungs import BadRung
+from activator.store import bad_rungs, cold_starts, events, journal, replicas
 from activator.store.cold_starts import ColdStart
 from activator.store.connection import FAILED, REFUSED, Connection, Pool
 from activator.store.events import EventRecord
@@ -29,13 +30,14 @@ RETRY_SECONDS = 0.5
 STATEMENT_SECONDS = 30.0
 
 Usage = tuple[Sequence[UsageEntry], Callable[[], None]]
-Item = ReplicaRecord | ColdStart | EventRecord | Usage
+Item = ReplicaRecord | ColdStart | EventRecord | BadRung | Usage
+Key = str | int | tuple[str, ...]
 
 
 class Writer:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._waiting: OrderedDict[str | int | tuple[str, str], Item] = OrderedDict()
+        self._waiting: OrderedDict[Key, Item] = OrderedDict()
         self._entries = 0
         self._numbers = 0
         self._more = asyncio.Event()
@@ -55,6 +57,10 @@ class Writer:
         """Write this row, once."""
         self._numbers += 1
         self._put_row(("event", str(self._numbers)), record)
+
+    def bad_rung(self, mark: BadRung) -> None:
+        """Write this row, in place of what waits of the same rung."""
+        self._put_row(("bad rung", mark.revision_id, mark.node_id, mark.step), mark)
 
     def usage(self, entries: Sequence[UsageEntry], stored: Callable[[], None]) -> bool:
         """Write these, then call `stored`. False when too many wait already."""
@@ -78,7 +84,7 @@ class Writer:
         while True:
             await self._more.wait()
             key, item = self._waiting.popitem(last=False)
-            if await self._written(item):
+            if await self._written(key, item):
                 if isinstance(item, tuple):
                     self._entries -= len(item[0])
                     item[1]()
@@ -88,13 +94,13 @@ class Writer:
             if not self._waiting:
                 self._emptied()
 
-    def _put_row(self, key: str | tuple[str, str], record: ReplicaRecord | ColdStart | EventRecord) -> None:
+    def _put_row(self, key: Key, record: ReplicaRecord | ColdStart | EventRecord | BadRung) -> None:
         if len(self._waiting) >= MOST_ROWS and key not in self._waiting:
-            log.error("too many rows wait for Postgres; one is lost", action="row_lost", replica_id=record.replica_id)
+            log.error("too many rows wait for Postgres; one is lost", action="row_lost", row=key)
             return
         self._put(key, record)
 
-    def _put(self, key: str | int | tuple[str, str], item: Item) -> None:
+    def _put(self, key: Key, item: Item) -> None:
         self._waiting[key] = item
         self._more.set()
         self._idle.clear()
@@ -106,14 +112,14 @@ class Writer:
         for call in calls:
             call()
 
-    async def _written(self, item: Item) -> bool:
+    async def _written(self, key: Key, item: Item) -> bool:
         """False when Postgres is away, after a pause."""
         try:
             async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection, asyncio.timeout(STATEMENT_SECONDS):
                 await self._write(connection, item)
         except FAILED as error:
             if isinstance(error, REFUSED) and not isinstance(item, tuple):
-                log.error("Postgres refused a row", action="row_refused", replica_id=item.replica_id, error=str(error))
+                log.error("Postgres refused a row", action="row_refused", row=key, error=str(error))
                 return True
             log.warning("Postgres is away; rows wait", action="postgres_away", waiting=len(self._waiting) + 1, error=str(error))
             await asyncio.sleep(RETRY_SECONDS)  # usage is never dropped, whatever Postgres has against it now
@@ -127,5 +133,7 @@ class Writer:
             await cold_starts.add(connection, item, time.monotonic())
         elif isinstance(item, EventRecord):
             await events.add(connection, item, time.monotonic())
+        elif isinstance(item, BadRung):
+            await bad_rungs.put(connection, item, time.monotonic())
         else:
             await journal.add(connection, item[0])

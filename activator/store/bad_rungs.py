@@ -1,0 +1,30 @@
+"""Bad rungs in Postgres: written when a canary differs or a rung has been made anew, read when an activator takes over. Step 6.
+
+What must survive is the activator's death between a wrong answer and the next start: whoever leads then must not step on the rung
+that gave it. A mark that was not written yet dies with its activator; then the canary, which stands before every climb, catches the
+same wrong answer once more.
+"""
+
+from __future__ import annotations
+
+from activator.rungs import BadRung
+from activator.store.connection import Connection
+from activator.store.statements import statements
+
+SQL = statements("bad_rungs")
+
+
+async def put(connection: Connection, mark: BadRung, now: float) -> None:
+    """Store the mark, or that there is none any more, at `now` (monotonic seconds). Raises asyncpg.PostgresError."""
+    rung = (mark.revision_id, mark.node_id, mark.step)
+    if mark.until is None:
+        await connection.execute(SQL["remove"], *rung)
+    else:
+        await connection.execute(SQL["put"], *rung, mark.until - now)
+        await connection.execute(SQL["prune"])
+
+
+async def marked(connection: Connection, now: float) -> list[BadRung]:
+    """Those that are bad at `now`, in monotonic seconds of this process."""
+    rows = await connection.fetch(SQL["marked"])
+    return [BadRung(row["revision_id"], row["node_id"], row["rung"], now + row["seconds_left"]) for row in rows]
