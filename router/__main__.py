@@ -18,7 +18,7 @@ def main() -> int:
         config = settings.load()
         config.paths.make()
         ensure_pepper(config.paths)
-        tls.ensure(config.paths, worker.names(config))
+        tls.ensure(config.paths, tls.names(config.router))
         listener = workers.listen(config)
     except (SettingsError, SecretError, tls.NameRefused) as error:
         return _complain(str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import httptools
 from starlette.requests import ClientDisconnect, Request
@@ -25,14 +25,15 @@ _HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
 )  # fmt: skip
 _OURS = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"})  # never the client's word
+_KEPT = frozenset({b"content-length", b"host"})  # though `Connection` names them: a body without its length would be a second request
 _AWAY = "The admin API is not running. Start it (`pilotlight up` does), and try again."
 
 
 class AdminRelay:
-    """An ASGI application. `address` is the admin process's."""
+    """An ASGI application. `address` is the admin process's; `refused` hears the status of each answer that is an error."""
 
-    def __init__(self, address: str) -> None:
-        self._address = split(address)
+    def __init__(self, address: str, *, refused: Callable[[int], None]) -> None:
+        self._address, self._refused = split(address), refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -43,7 +44,7 @@ class AdminRelay:
         try:
             with contextlib.suppress(ConnectionError):  # it has answered already, and reads no more
                 await _pass_on(request, writer)
-            await _first_of(_pass_back(reader, send, bodiless=request.method == "HEAD"), _disconnected(receive))
+            await _first_of(self._pass_back(reader, send, bodiless=request.method == "HEAD"), _disconnected(receive))
         except ClientDisconnect:
             return  # amid its own body
         finally:
@@ -54,11 +55,36 @@ class AdminRelay:
         async with asyncio.timeout(CONNECT_SECONDS):
             return await (asyncio.open_unix_connection(host) if scheme == "unix" else asyncio.open_connection(host, port))
 
+    async def _pass_back(self, reader: asyncio.StreamReader, send: Send, *, bodiless: bool) -> None:
+        """Raises NotReady where there is no answer, ConnectionError where there is half of one."""
+        answer = _Answer()
+        parser = httptools.HttpResponseParser(answer)
+        told = False
+        while not answer.done:
+            try:
+                data = await reader.read(READ_BYTES)
+                parser.feed_data(data)
+            except (ConnectionError, httptools.HttpParserError) as error:
+                raise _broken(told) from error
+            if not data:
+                raise _broken(told)
+            if answer.begun and not told:
+                told, status = True, parser.get_status_code()
+                if status >= 400:
+                    self._refused(status)
+                await send({"type": "http.response.start", "status": status, "headers": answer.headers})
+            if told and bodiless:
+                break
+            if answer.body:
+                await send({"type": "http.response.body", "body": b"".join(answer.body), "more_body": True})
+                answer.body.clear()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
 
 async def _pass_on(request: Request, writer: asyncio.StreamWriter) -> None:
     """Head and body, no faster than they are read. A body whose length was not told is framed anew."""
     named = {name.strip().encode("latin-1") for name in request.headers.get("connection", "").lower().split(",")}  # hop by hop, it says
-    headers = [(name, value) for name, value in request.headers.raw if name not in _HOP | _OURS | named]
+    headers = [(name, value) for name, value in request.headers.raw if name not in _HOP | _OURS | (named - _KEPT)]
     client = request.client.host if request.client else ""
     headers += [(b"x-forwarded-for", client.encode()), (b"x-forwarded-proto", request.url.scheme.encode()), (b"connection", b"close")]
     sized, chunked = "content-length" in request.headers, "transfer-encoding" in request.headers
@@ -101,30 +127,6 @@ class _Answer:
 
     def on_message_complete(self) -> None:
         self.done = True
-
-
-async def _pass_back(reader: asyncio.StreamReader, send: Send, *, bodiless: bool) -> None:
-    """Raises NotReady where there is no answer, ConnectionError where there is half of one."""
-    answer = _Answer()
-    parser = httptools.HttpResponseParser(answer)
-    told = False
-    while not answer.done:
-        try:
-            data = await reader.read(READ_BYTES)
-            parser.feed_data(data)
-        except (ConnectionError, httptools.HttpParserError) as error:
-            raise _broken(told) from error
-        if not data:
-            raise _broken(told)
-        if answer.begun and not told:
-            told = True
-            await send({"type": "http.response.start", "status": parser.get_status_code(), "headers": answer.headers})
-        if told and bodiless:
-            break
-        if answer.body:
-            await send({"type": "http.response.body", "body": b"".join(answer.body), "more_body": True})
-            answer.body.clear()
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _broken(told: bool) -> Exception:

@@ -114,7 +114,7 @@ class Call:
         if slot is not None:
             self.granted(slot)  # 11: the warm path
         else:
-            self._begin_waiting(endpoint, stream=asked.stream)
+            self._begin_waiting()
 
     # The hold's news
 
@@ -152,10 +152,9 @@ class Call:
 
     def turned_away(self, mark: Mark) -> None:
         slot, self._slot, self._relay = self._slot, None, None
-        assert slot is not None
-        self._held_at = time.monotonic()
-        if self._waiting is not None:
-            self._waiting.start()
+        assert slot is not None and self._meter is not None
+        self._meter.turned_away()
+        self._begin_waiting()  # the first time, maybe: a call of the warm path has not waited before
         slot.back(self, mark)  # last: it may grant or refuse at once
 
     def failed(self, error: RouterError) -> None:
@@ -231,9 +230,12 @@ class Call:
         self._answer.open(meter.number)
         return meter
 
-    def _begin_waiting(self, endpoint: Endpoint, *, stream: bool) -> None:
+    def _begin_waiting(self) -> None:
+        assert self._meter is not None
         self._held_at = time.monotonic()
-        if stream and self._request.wait_seconds is None:  # `Prefer: wait` never commits early
+        if self._waiting is not None:
+            self._waiting.start()
+        elif self._meter.streamed and self._request.wait_seconds is None:  # `Prefer: wait` never commits early
             router = self._router
             fields = ((b"x-request-id", self._event_id.encode()),)
             self._waiting = Waiting(

@@ -2,8 +2,8 @@
 
 The activator's rows are the truth; on top of them lies what only we know: what we have in flight, and that a replica
 has just refused us or could not be reached; and beside them what others have in it, as the activator heard last. The failure
-to survive is a row that is old: such marks are made at once, and lifted by the next row or after a moment (`hold.py`), so a
-replica is neither hammered nor forgotten; and what others have decides an order only, never whether a slot is free.
+to survive is a row that is old: such marks are made at once, and lifted after a moment (`hold.py`), `dead` also by the next
+row, so a replica is neither hammered nor forgotten; and what others have decides an order only, never whether a slot is free.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ OVERDUE = 0.1  # of the time it has taken: what a start that takes longer than e
 class Replica:
     """One replica as this router sees it. `seen_at`: when it first could be dispatched to, loop seconds."""
 
-    __slots__ = ("dead", "draining", "full", "in_flight", "others", "pool", "row", "seen_at")
+    __slots__ = ("dead", "draining", "full", "heard", "in_flight", "others", "pool", "row", "seen_at")
 
     def __init__(self, row: ReplicaRow, *, pool: Pool, now: float) -> None:
         self.row, self.pool, self.seen_at = row, pool, now
         self.in_flight = 0
-        self.others = 0.0  # requests of other routers, as heard last, by the number of routers
+        self.heard, self.others = 0, 0.0  # requests of other routers, as heard last; the same by the number of routers
         self.draining = row.draining
         self.full = False  # its gate said so, though by our count it had room: other routers use it too
         self.dead = False  # could not be reached
@@ -39,7 +39,11 @@ class Replica:
     def update(self, row: ReplicaRow) -> None:
         self.row = row
         self.draining = self.draining or row.draining  # draining never ends but in the end
-        self.dead = False
+        self.dead = False  # a row says that it runs; of who is in its slots it says nothing, so `full` stays
+
+    def hear(self, others: int, routers: int) -> None:
+        """So many requests of other routers are in it; there are so many routers, with this one."""
+        self.heard, self.others = others, others / max(1, routers)
 
     @property
     def free(self) -> bool:

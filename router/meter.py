@@ -64,8 +64,8 @@ class Meter:
     """`close` is for the owner's one way out; a second call does nothing."""
 
     __slots__ = (
-        "_closed", "_dispatched", "_endpoint", "_first_byte", "_metrics", "_monotonic", "_opened", "_spool", "_streamed",
-        "cold", "event_id", "held_seconds", "number", "phases", "replica_id", "revision_id", "rung",
+        "_closed", "_dispatched", "_endpoint", "_first_byte", "_metrics", "_monotonic", "_opened", "_spool",
+        "cold", "event_id", "held_seconds", "number", "phases", "replica_id", "revision_id", "rung", "streamed",
     )  # fmt: skip
 
     def __init__(
@@ -89,7 +89,7 @@ class Meter:
         self.cold = self._closed = False
         self.phases: tuple[Phase, ...] = ()
         self._first_byte: float | None = None
-        self._streamed = streamed
+        self.streamed = streamed
         self._dispatched = 0.0
         self._opened = monotonic()
         self.number = spool.open(
@@ -104,6 +104,10 @@ class Meter:
         if cold:
             self.rung = replica.row.rung or ""
             self.phases = waited_for(replica.row.phases, self._opened, self._dispatched)
+
+    def turned_away(self) -> None:
+        """The replica never had it: nothing was made there, and no journal will name it."""
+        self.revision_id = self.replica_id = ""
 
     @property
     def age(self) -> float:
@@ -138,7 +142,7 @@ class Meter:
             start=start,
             rung=self.rung,
             held=self.held_seconds,
-            first_token=self._first_byte if self._streamed else None,
+            first_token=self._first_byte if self.streamed else None,
             total=total,
             phases=self.phases,
             tokens=tokens,

@@ -24,6 +24,7 @@ class RouteTable:
         self.revisions: dict[str, Revision] = {}  # those gone from the table too, while they have demand
         self.at = (0, 0)
         self.whole = False
+        self._routers = 1  # as heard last
         self._retired: list[Revision] = []
 
     def apply(self, frame: Table) -> None:
@@ -55,17 +56,22 @@ class RouteTable:
         }
 
     def others(self, depths: dict[str, int], routers: int) -> None:
-        """Requests of other routers by replica: of those named, news. `routers`: how many there are, with this one."""
+        """Requests of other routers by replica: of those named, news. `routers`: how many there are, with this one.
+
+        A replica without a sibling is heard of, too: that others have left it is told once, and may be told after its
+        sibling has gone.
+        """
+        changed, self._routers = routers != self._routers, routers
         for revision in self.revisions.values():
-            if len(revision.replicas) > 1:
-                for replica_id in revision.replicas.keys() & depths.keys():
-                    revision.replicas[replica_id].others = depths[replica_id] / max(1, routers)
+            for replica_id, replica in revision.replicas.items():
+                if changed or replica_id in depths:
+                    replica.hear(depths.get(replica_id, replica.heard), routers)
 
     def others_unknown(self) -> None:
         """Nobody tells any more: what was told last must not decide for ever."""
         for revision in self.revisions.values():
             for replica in revision.replicas.values():
-                replica.others = 0
+                replica.hear(0, self._routers)
 
     def _remove(self, name: str) -> list[Revision]:
         endpoint = self.endpoints.pop(name, None)

@@ -31,7 +31,7 @@ RELAYED = ("/api", "/console", "/v1/organization")  # the admin process's
 
 def pages(router: Router, *, admin: str) -> ASGIApp:
     """The application; `admin` is the address of the admin process."""
-    relay = AdminRelay(admin)
+    relay = AdminRelay(admin, refused=router.metrics.refused)
     models = Models(router)
     inference = [Route(f"{prefix}/v1/{path}", _post_only, methods=["POST"]) for prefix in ("", "/e/{endpoint}") for path in ROUTES]
     app = Starlette(

@@ -116,7 +116,7 @@ class Server(uvicorn.Server):
 
 async def serve(config: Settings, listener: socket.socket, *, index: int = 0, watch_parent: bool = False, plain: bool = False) -> None:
     """Serve until SIGTERM, or the parent's end. `plain`: without TLS, which is for benchmarks."""
-    certificate = None if plain else tls.ensure(config.paths, names(config))
+    certificate = None if plain else tls.ensure(config.paths, tls.names(config.router))
     worker = Worker(config)
     worker.metrics.serve(config.router.metrics_port + index)
     application = pages(worker.router, admin=config.paths.address("admin"))
@@ -169,12 +169,6 @@ def run(config: Settings, listener: socket.socket, *, index: int = 0, watch_pare
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held request is an open connection
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(config, listener, index=index, watch_parent=watch_parent, plain=plain))
-
-
-def names(config: Settings) -> list[str]:
-    """What the certificate must be good for besides what it always is."""
-    host, domain = config.router.host, config.router.domain.strip(".")
-    return [*([] if host in ("0.0.0.0", "::", "") else [host]), *([domain, f"*.{domain}"] if domain else [])]
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from router.errors import RouterError
 
 def make_app(*, store: AdminStore, activator: str, ledger: str, admin_key: str, pepper: bytes) -> Starlette:
     """`activator` and `ledger` are their frame addresses."""
-    routes = Endpoints(store, activator=activator).routes() + Keys(store, ledger=ledger, pepper=pepper).routes()
+    routes = Endpoints(store, activator=activator, ledger=ledger).routes() + Keys(store, ledger=ledger, pepper=pepper).routes()
     routes += Prices(store).routes() + Usage(store).routes() + ColdStarts(store).routes()
     return Starlette(
         routes=[Mount("/api/v1", routes=routes)],

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from starlette.requests import Request
 
+from activator.wire import Changes
 from router.errors import BadRequest, BodyTooLarge
-from runtime.wire import Task, Zero
 
 MAX_BODY_BYTES = 1 << 20
 ENDPOINT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # a DNS label: the endpoint is also https://NAME.DOMAIN
@@ -24,37 +24,11 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def _scalar(value: object) -> object:
-    if not isinstance(value, str | int | float | bool):
-        raise ValueError("must be text, a number, true or false")
-    return value
-
-
-Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
-
-
-class EndpointBody(Body):
+class EndpointBody(Changes):
     """PUT /api/v1/endpoints/NAME"""
 
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-    task: Task = "generate"
-    engine_args: dict[str, Scalar] = {}
-    min_replicas: int = Field(0, ge=0, le=1000)
-    max_replicas: int = Field(1, ge=1, le=1000)
-    idle_timeout_seconds: float = Field(60.0, ge=0, le=30 * 86400)
-    slots: int = Field(64, ge=1, le=4096)
-    target_concurrency: int = Field(0, ge=0, le=4096)  # 0: as many as slots
     weight_bytes: int = Field(0, ge=0, le=1 << 50)  # of the snapshot's tensors; 0: unknown
-    zero: Zero = "standby"  # where it rests without a call
-    hold_seconds: float = Field(300.0, gt=0, lt=600)  # client libraries give up after 600 s
-    max_held: int = Field(1000, ge=0, le=1_000_000)
-
-    @field_validator("max_replicas")
-    @classmethod
-    def _not_below_min(cls, value: int, info: ValidationInfo) -> int:
-        if value < info.data.get("min_replicas", 0):
-            raise ValueError("must not be less than min_replicas")
-        return value
 
 
 class KeyBody(Body):
@@ -161,7 +135,7 @@ class PriceBody(Body):
         return moment
 
 
-Given = TypeVar("Given", bound=Body)
+Given = TypeVar("Given", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[Given], *, exact: bool = False) -> Given:
@@ -199,5 +173,7 @@ def read_query(request: Request, model: type[Given]) -> Given:
 
 def bad_request(error: ValidationError) -> BadRequest:
     """All that is wrong in one message; `param` names the first field."""
-    wrong = [(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()]
-    return BadRequest("; ".join(f"{field}: {what}" if field else what for field, what in wrong), param=wrong[0][0] or None)
+    found = error.errors()
+    wrong = [(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in found]
+    param = wrong[0][0] or found[0].get("ctx", {}).get("field")
+    return BadRequest("; ".join(f"{field}: {what}" if field else what for field, what in wrong), param=param)

@@ -1,8 +1,7 @@
 """Endpoints over the admin API: read from Postgres, changed only by commands to the activator, their one writer.
 
 The failure to survive is an activator that is away or dies in the middle: the caller gets a 503 with Retry-After, and a
-command that did take effect is found there by the next GET. A PUT repeated makes another revision of the same
-configuration, nothing worse.
+command that did take effect is found there by the next GET. A PUT repeated changes nothing; a DELETE repeated finds nothing.
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from pilotlight.frames import FrameError
 from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
 from router.admin.store import AdminStore, Row
 from router.errors import BadRequest, NotFound, Unavailable
+from router.ledger.client import TOLD_SECONDS, key_told
 
 COMMAND_SECONDS = 30.0
 ORG = "default"  # the installation's admin key acts for this organisation
 
 
 class Endpoints:
-    """`activator` is its address."""
+    """`activator` and `ledger` are their frame addresses."""
 
-    def __init__(self, store: AdminStore, *, activator: str) -> None:
-        self._store, self._activator = store, activator
+    def __init__(self, store: AdminStore, *, activator: str, ledger: str) -> None:
+        self._store, self._activator, self._ledger = store, activator, ledger
 
     def routes(self) -> list[Route]:
         return [
@@ -49,12 +49,12 @@ class Endpoints:
         return JSONResponse(shown(await find_endpoint(self._store, request.path_params["name"])))
 
     async def put(self, request: Request) -> JSONResponse:
-        """Make a revision and put the whole route on it. Answers the endpoint as it is then."""
+        """Make a revision and put the whole route on it; what the body does not name stays as it is. Answers the endpoint as it is then."""
         name = request.path_params["name"]
         if not re.fullmatch(ENDPOINT_NAME, name):
             raise BadRequest("an endpoint's name has 1 to 63 of a-z, 0-9 and inner hyphens", param="name")
         body = await read_body(request, EndpointBody)
-        done = await self._command(Deploy(org_id=ORG, name=name, **body.model_dump()))
+        done = await self._command(Deploy(org_id=ORG, name=name, **body.model_dump(exclude_unset=True)))
         try:
             row = await self._store.endpoint(name)
         except Unavailable:
@@ -62,9 +62,13 @@ class Endpoints:
         return JSONResponse(shown(row) if row else {"object": "endpoint", "name": name, **done.result})
 
     async def delete(self, request: Request) -> JSONResponse:
+        """Its keys are revoked and its prices end with it, in one transaction; the answer waits until this machine's routers know."""
         row = await find_endpoint(self._store, request.path_params["name"])
-        await self._command(Remove(org_id=ORG, name=row["name"]))
-        return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True})
+        done = (await self._command(Remove(org_id=ORG, name=row["name"]))).result
+        revoked = done.get("revoked_key")
+        everywhere = not revoked or await key_told(self._ledger, revoked, live=False, seconds=TOLD_SECONDS)
+        told = {"revoked_keys": done.get("revoked_keys", 0), "prices_ended": done.get("prices_ended", False), "everywhere": everywhere}
+        return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True, **told})
 
     async def events(self, request: Request) -> JSONResponse:
         """What happened to it that an operator should hear of, newest first: wrong answers that were caught."""

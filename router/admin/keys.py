@@ -20,9 +20,7 @@ from router.admin.bodies import KeyBody, RotateBody, read_body
 from router.admin.endpoints import ORG, find_endpoint
 from router.admin.store import AdminStore, Row
 from router.errors import NotFound
-from router.ledger.client import key_told
-
-TOLD_SECONDS = 3.0  # how long an answer waits for the routers
+from router.ledger.client import TOLD_SECONDS, key_told
 
 
 class Keys:

@@ -11,6 +11,7 @@ import asyncio
 from pilotlight.frames import FrameError, FrameStream, connect
 from router.ledger.wire import Alive, AwaitKey, FromLedger, KeyTold, Policy
 
+TOLD_SECONDS = 3.0  # how long an answer of the admin API waits for the routers
 ANSWER_SECONDS = 0.5  # beyond what it was given, for its answer to come
 
 

@@ -23,6 +23,9 @@ from router.ledger.record import EndRecord, OpenRecord
 from runtime.wire import UsageEntry
 
 JOURNAL_SECONDS = 3.0  # how long a request whose count was not told in band waits for the engine's journal
+BROKEN_OFF_SECONDS = 10.0  # one that broke off: nobody but the journal knows what the engine made, if it ever had it
+LEFT_SECONDS = 60.0  # one that was left when the engine was surely at work: the journal will come, if the activator restarts first
+AT_WORK_MS = 1000.0  # so long after its dispatch an engine has begun on a request, though its answer has not
 AFTER_OUTAGE_SECONDS = 10.0  # and after Postgres was away: the activator has to reconnect, too, to bring the journal
 
 
@@ -157,9 +160,24 @@ class Join:
 
     def _wait(self, case: Case, now: float) -> None:
         case.state = "waiting"
-        self._waiting[case.event_id] = max(now + JOURNAL_SECONDS, self._not_before)
+        self._waiting[case.event_id] = max(now + patience(case.end), self._not_before)
 
     def _settle(self, case: Case) -> None:
         self._waiting.pop(case.event_id, None)
         case.state = "ready"
         self._ready.append(case)
+
+
+def patience(end: EndRecord | None) -> float:
+    """Seconds to wait for the engine's journal, whose figures can be put in a row until it is written, and never after.
+
+    1. The answer is whole, or there was nothing to make: only the count is missing.
+    2. It was left in the middle of the engine's work: the journal has it, and comes through an activator that may be away.
+    3. It broke off, and whether an engine had begun on it nobody knows: its replica or its router died, or it was left at once.
+    """
+    if end is None:
+        return BROKEN_OFF_SECONDS  # 3
+    if end.finish in ("complete", "refused"):  # 1
+        return JOURNAL_SECONDS
+    at_work = end.count_source == "relayed" or end.total_ms - end.hold_ms >= AT_WORK_MS
+    return LEFT_SECONDS if at_work and end.finish in ("client_disconnect", "timeout") else BROKEN_OFF_SECONDS  # 2, 3

@@ -34,6 +34,7 @@ class Price(NamedTuple):
     input: int  # 1e-10 dollars a million tokens
     cached: int
     output: int
+    ends: bool = False  # no price: its endpoint was removed, and what it had of its own until then counts no more
 
 
 class PriceList:
@@ -42,11 +43,18 @@ class PriceList:
     def __init__(self, prices: Iterable[Price] = ()) -> None:
         self._prices: dict[tuple[str, str], tuple[list[float], list[Price]]] = defaultdict(lambda: ([], []))
         self.newest = 0  # the highest version in the list
-        for price in sorted(prices, key=lambda price: (price.valid_from, price.version)):
+        listed_all = sorted(prices, key=lambda price: (price.valid_from, price.version))
+        ends: dict[str, list[Price]] = defaultdict(list)
+        for price in listed_all:
+            if price.ends:
+                ends[price.endpoint_id].append(price)
+        for price in listed_all:
+            self.newest = max(self.newest, price.version)
+            if any(price.version < end.version and price.valid_from > end.valid_from for end in ends.get(price.endpoint_id, ())):
+                continue  # it was to begin after its endpoint was removed
             times, listed = self._prices["" if price.endpoint_id else price.org_id, price.endpoint_id]
             times.append(price.valid_from)
             listed.append(price)
-            self.newest = max(self.newest, price.version)
 
     def at(self, *, org_id: str, endpoint_id: str, admitted_at: float) -> Price:
         """The newest price valid at `admitted_at`, in Unix seconds. Raises Unpriced.
@@ -55,7 +63,7 @@ class PriceList:
         """
         for key in (("", endpoint_id), (org_id, ""), ("default", "")):
             found = self._prices.get(key)
-            if found and (count := bisect_right(found[0], admitted_at)):
+            if found and (count := bisect_right(found[0], admitted_at)) and not found[1][count - 1].ends:
                 return found[1][count - 1]
         raise Unpriced(f"no price of endpoint {endpoint_id} is valid at {admitted_at}: insert a default into `prices` (endpoint_id null)")
 

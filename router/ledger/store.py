@@ -59,6 +59,7 @@ class LedgerStore:
                 input=_units(record["input_per_million"]),
                 cached=_units(record["cached_per_million"]),
                 output=_units(record["output_per_million"]),
+                ends=record["ends"],
             )
             for record in records
         )

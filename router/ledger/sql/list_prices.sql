@@ -2,6 +2,6 @@
 SELECT
     version, org_id, coalesce(endpoint_id, '') AS endpoint_id,
     extract(epoch FROM valid_from)::double precision AS valid_from,  -- '-infinity' is -Infinity
-    input_per_million, cached_per_million, output_per_million
+    input_per_million, cached_per_million, output_per_million, ends
 FROM prices
 ORDER BY version;
