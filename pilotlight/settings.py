@@ -61,6 +61,12 @@ class ActivatorSettings(Section):
         default=0.5, gt=0, description="First pause after a failed start, in seconds; doubles up to backoff_max_seconds."
     )
     backoff_max_seconds: float = Field(default=30.0, gt=0, description="Longest pause after repeated failed starts, in seconds.")
+    keep_days: float = Field(
+        default=30.0,
+        gt=0,
+        le=36500,
+        description="How long Postgres keeps events, ended replicas, and what engines journalled for settled requests, in days.",
+    )
     memory_fraction: float = Field(
         default=0.8,
         gt=0,
@@ -90,6 +96,13 @@ class SnapshotSettings(Section):
     )
 
 
+class LogSettings(Section):
+    max_bytes: int = Field(
+        default=16 << 20, ge=1 << 16, description="Size at which a log file is cut, in bytes, what it held kept beside it as NAME.log.1."
+    )
+    old_files: int = Field(default=2, ge=0, le=100, description="How many older ones are kept of each log file.")
+
+
 class Settings(Section):
     state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="Folder of everything this machine keeps.")
     database_url: str = Field(default="", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
@@ -97,6 +110,7 @@ class Settings(Section):
     activator: ActivatorSettings = ActivatorSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
+    logs: LogSettings = LogSettings()
 
     @property
     def paths(self) -> Paths:

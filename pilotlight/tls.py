@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pilotlight.files import write_atomic
-from pilotlight.settings import Paths
+from pilotlight.settings import Paths, RouterSettings
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397  # the longest that browsers accept
@@ -40,6 +40,12 @@ class ServerTls:
     cert_file: Path
     key_file: Path
     ca_file: Path
+
+
+def names(router: RouterSettings) -> list[str]:
+    """What the router's certificate must be good for besides what it always is. Every address (`0.0.0.0`, `::`) is no name."""
+    host, domain = router.host, router.domain.strip(".")
+    return [*([] if host in ("0.0.0.0", "::", "") else [host]), *([domain, f"*.{domain}"] if domain else [])]
 
 
 def ensure(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = None) -> ServerTls:

@@ -6,7 +6,9 @@ import hashlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +22,7 @@ from pilotlight.cli.show import console
 from pilotlight.settings import Settings
 from snapshots.manifest import Manifest, SnapshotFile
 
+TOO_LATE = "what was used has its price; give a later time, or none for from now on"
 NO_PRICES = "this server does not support prices: remove [prices] from the manifest, or run a newer Pilotlight"
 
 
@@ -37,10 +40,12 @@ class Plan:
 
 
 def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bool) -> None:
+    """All that can be refused is refused before anything is packed."""
     manifest = _read(file)
     if manifest.model is not None:
         need_folder(model_folder(manifest, file))
     api = Api(settings.paths)
+    prices, prices_now = _compared_prices(api, manifest)
     weights: dict[str, Any] = {}
     if manifest.digest is not None:
         known = find_snapshot(settings, manifest.digest)
@@ -51,8 +56,7 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
         packed = pack_model(settings, model_folder(manifest, file))
         digest, weights = packed.digest, {"weight_bytes": packed.tensor_bytes}
     wanted = {"digest": digest, **manifest.configuration()}
-    prices = manifest.prices.body() if manifest.prices else {}
-    plan = make_plan(manifest.name, wanted, prices, now=_endpoint(api, manifest.name), prices_now=_prices(api, manifest.name))
+    plan = make_plan(manifest.name, wanted, prices, now=_endpoint(api, manifest.name), prices_now=prices_now)
     if not dry_run:
         _execute(api, plan, wanted | weights, prices)
     _show(api, plan, dry_run=dry_run, as_json=as_json)
@@ -63,11 +67,20 @@ def make_plan(
 ) -> Plan:
     """What differs. Pure."""
     changes = {field: (now.get(field) if now else None, value) for field, value in wanted.items() if now is None or now.get(field) != value}
-    for field, price in prices.items():
-        current = (prices_now or {}).get(field)
-        if current is None or Decimal(str(current)) != Decimal(price):
-            changes[f"prices.{field.removesuffix('_per_million')}"] = (current, price)
-    return Plan(name, now is not None, changes)
+    return Plan(name, now is not None, changes | price_changes(prices, prices_now))
+
+
+def price_changes(prices: dict[str, str], now: dict[str, Any] | None) -> dict[str, tuple[Any, Any]]:
+    """What differs of them. Pure."""
+    current = {field: (now or {}).get(field) for field in prices}
+    differ = [field for field, price in prices.items() if current[field] is None or not _same_price(field, str(current[field]), price)]
+    return {f"prices.{field.removesuffix('_per_million')}": (current[field], prices[field]) for field in differ}
+
+
+def _same_price(field: str, current: str, wanted: str) -> bool:
+    if field == "valid_from":
+        return datetime.fromisoformat(current) == datetime.fromisoformat(wanted)
+    return Decimal(current) == Decimal(wanted)
 
 
 def print_schema() -> None:
@@ -96,8 +109,9 @@ def _endpoint(api: Api, name: str) -> dict[str, Any] | None:
     return found
 
 
-def _prices(api: Api, name: str) -> dict[str, Any] | None:
-    """What the endpoint's tokens cost now, by a price of its own or a default; None where the server cannot say."""
+def _prices(api: Api, name: str, valid_from: datetime | None) -> dict[str, Any] | None:
+    """What the endpoint's tokens cost now, by a price of its own or a default; where `valid_from` is still to come, what it has said they cost
+    from then on. None where the server cannot say, or has not been told."""
     try:
         found = api.call("GET", f"/endpoints/{name}/prices")
     except ApiError as error:
@@ -105,7 +119,23 @@ def _prices(api: Api, name: str) -> dict[str, Any] | None:
             return None
         raise
     in_force: dict[str, Any] | None = found["in_force"]
-    return in_force
+    if valid_from is None or valid_from <= datetime.now(UTC):
+        return in_force
+    versions = takewhile(lambda row: not row.get("ends"), found["data"])  # newest first, down to where the name was last removed
+    return next((row for row in versions if datetime.fromisoformat(row["valid_from"]) == valid_from), None)
+
+
+def _compared_prices(api: Api, manifest: EndpointManifest) -> tuple[dict[str, str], dict[str, Any] | None]:
+    """The prices that are wanted, and those to compare them with. Stops where they should have begun before now, and others did."""
+    if manifest.prices is None:
+        return {}, None
+    valid_from, prices = manifest.prices.valid_from, manifest.prices.body()
+    now = _prices(api, manifest.name, valid_from)
+    if valid_from is not None and valid_from <= datetime.now(UTC):
+        del prices["valid_from"]
+        if price_changes(prices, now):
+            stop(f"prices.valid_from is {valid_from.isoformat()}, which is over, and other prices are in force: {TOO_LATE}", USAGE)
+    return prices, now
 
 
 def _execute(api: Api, plan: Plan, wanted: dict[str, Any], prices: dict[str, str]) -> None:

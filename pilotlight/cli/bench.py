@@ -5,7 +5,7 @@ read from the settled row. Stock is vLLM's own server with the same snapshot and
 of its process to its first token over plain HTTP (`stock.py`), started between the wakes, with the machine otherwise idle.
 
 Before a wake the endpoint is at rest on the rung it is to be woken from: `parked`, with an engine that keeps its place and
-has given its memory back; `standby`, without a replica and with a rehearsed engine ready; `staged`, without a replica.
+has given its memory back; `standby`, without a replica and with a rehearsed engine ready; `staged`, without either.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import httpx
 from pilotlight.cli.api import Api, ApiError
 
 QUESTION = "What is Pilotlight?"
+STANDBY_SECONDS = 10.0  # that one which made a replica has to go, where none is kept
 REST_SECONDS = 0.5  # after a replica's end the kernel still gives its memory back
 RUNGS = ("standby", "parked", "staged")
 PHASES = ("hold", "place", "fetch", "spawn", "load", "init", "canary", "first_token")  # one after the other
@@ -91,15 +92,23 @@ def first_content(lines: Iterator[str], begin: float) -> float | None:
 
 
 def until_rest(api: Api, name: str, rung: str = "standby", seconds: float = 600) -> None:
-    """Wait until the endpoint rests on that rung. Raises BenchFailed, at once where it rests on another."""
+    """Wait until the endpoint rests on that rung. Raises BenchFailed, at once or soon where it rests on another."""
     deadline = time.monotonic() + seconds
-    while not rests(api.call("GET", "/status"), name, rung):
+    beside: float | None = None  # since when it has been at zero, but for a standby
+    while not rests(status := api.call("GET", "/status"), name, rung):
+        beside = (beside or time.monotonic()) if rung == "staged" and rests(status, name, "standby") else None
+        if beside and time.monotonic() > beside + STANDBY_SECONDS:
+            raise BenchFailed(_A_STANDBY.format(name=name))
         if time.monotonic() > deadline:
             raise BenchFailed(f"{name} was not {_AT_REST[rung]} within {seconds:g} s: is its idle timeout short, and min_replicas 0?")
         time.sleep(0.05)
 
 
-_AT_REST = {"parked": "parked", "standby": "at zero beside a ready standby", "staged": "at zero"}
+_AT_REST = {"parked": "parked", "standby": "at zero beside a ready standby", "staged": "at zero without a ready standby"}
+_A_STANDBY = (
+    'a standby is kept ready, so a wake of {name} would be one from standby: deploy every endpoint with zero = "staged" or set '
+    "PILOTLIGHT_RUNTIME__STANDBYS=0, or measure it with --from standby"
+)
 
 
 def rests(status: dict[str, Any], name: str, rung: str) -> bool:
@@ -112,7 +121,7 @@ def rests(status: dict[str, Any], name: str, rung: str) -> bool:
         return set(states) == {"parked"}
     if "parked" in states:
         raise BenchFailed(f"{name} is parked and does not go to zero: measure it with --from parked, or deploy it with another `zero`")
-    return not states and (rung == "staged" or any(node["standbys_ready"] for node in status["nodes"]))
+    return not states and (rung == "standby") == any(node["standbys_ready"] for node in status["nodes"])
 
 
 def settled(api: Api, request_id: str, seconds: float = 30) -> dict[str, Any]:

@@ -22,9 +22,7 @@ def bench() -> None:
 def coldstart(
     name: Name,
     wakes: Annotated[int, typer.Option(min=1, help="Wakes from zero; each waits until the endpoint is at zero again.")] = 10,
-    rung: Annotated[
-        str, typer.Option("--from", help=f"Rung to wake from: {', '.join(RUNGS)} (as it is, with or without a standby).")
-    ] = "standby",
+    rung: Annotated[str, typer.Option("--from", help=f"Rung to wake from: {', '.join(RUNGS)} (where no standby is kept).")] = "standby",
     stock: Annotated[int, typer.Option("--stock", min=0, help="Starts of stock vLLM between the wakes, on the same snapshot.")] = 0,
     loaders: Annotated[
         bool,

@@ -8,7 +8,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,6 @@ from pilotlight.settings import Settings
 LEAST_MEMORY = 2_000_000_000  # bytes available: the processes, one standby and a small replica
 LEAST_SHARED_MEMORY = 64_000_000  # bytes: vLLM's message queues of a few replicas
 LEAST_FILES = 1024
-RELEASED = 1_767_225_600  # 2026-01-01: no clock of ours was ever earlier
-TIME_ERROR = 5  # of adjtimex(2): not synchronised
 
 
 @dataclass(frozen=True)
@@ -85,21 +82,6 @@ def open_files(settings: Settings) -> Finding:
     shown = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
     enough = soft == resource.RLIM_INFINITY or soft >= LEAST_FILES
     return Finding(enough, f"a process may have {shown}", "raise it (ulimit -n 65536): every client connection is one")
-
-
-def clock(settings: Settings) -> Finding:
-    now = time.time()
-    shown = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
-    remedy = "set the clock (timedatectl set-ntp true): certificates, keys and bills go by it"
-    if now < RELEASED:
-        return Finding(False, f"it says {shown}, which is long past", remedy)
-    timex = (ctypes.c_byte * 512)()  # struct timex, which is smaller: asked, nothing set
-    try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
-    except (OSError, AttributeError):
-        state = -1
-    synchronised = {TIME_ERROR: "not synchronised as far as the kernel knows", -1: "the kernel does not say whether it is synchronised"}
-    return Finding(True, f"{shown}, {synchronised.get(state, 'synchronised')}")
 
 
 def _vllm() -> tuple[str, str] | None:

@@ -1,6 +1,6 @@
 """`pilotlight doctor`: everything Pilotlight needs of this machine, looked at one by one; nothing is changed, nothing is left.
 
-The checks are in `checks.py` (this machine) and `state_checks.py` (the state folder and what it serves). A check that
+The checks are in `checks.py` and `clock.py` (this machine) and `state_checks.py` (the state folder and what it serves). A check that
 crashes is a finding of its own, not the end of the others.
 """
 
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pilotlight.cli import checks, state_checks
 from pilotlight.cli.checks import Finding
+from pilotlight.cli.clock import clock
 from pilotlight.cli.options import FAILED, OK, print_json, say
 from pilotlight.cli.show import console
 from pilotlight.settings import Settings
@@ -25,7 +26,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "memory": checks.memory,
     "/dev/shm": checks.shared_memory,
     "open files": checks.open_files,
-    "clock": checks.clock,
+    "clock": clock,
     "state folder": state_checks.folder,
     "disk space": state_checks.disk_space,
     "disk speed": state_checks.disk_speed,

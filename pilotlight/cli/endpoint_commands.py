@@ -21,18 +21,33 @@ def deploy(
     digest: Annotated[
         str | None, typer.Option(help="Instead of --model: a snapshot in the store, or at the origin; the whole digest.")
     ] = None,
-    task: Annotated[str, typer.Option(help="What the model does: generate, embed or score.")] = "generate",
-    min_replicas: Annotated[int, typer.Option(help="Replicas kept running without a call; 0: the endpoint goes to zero.")] = 0,
-    max_replicas: Annotated[int, typer.Option(help="Most replicas at once.")] = 1,
-    idle_timeout: Annotated[float, typer.Option(help="Seconds without a call until the endpoint goes to zero.")] = 60.0,
-    slots: Annotated[int, typer.Option(help="Requests a replica works on at once.")] = 64,
-    target_concurrency: Annotated[int, typer.Option(help="Requests a replica is meant to have; with more another starts. 0: slots.")] = 0,
-    zero: Annotated[str, typer.Option(help="Where it rests without a call: parked, standby or staged.")] = "standby",
-    engine_arg: Annotated[list[str] | None, typer.Option(help="An argument of vLLM's serve command, KEY=VALUE; may be repeated.")] = None,
+    task: Annotated[str | None, typer.Option(help="What the model does: generate or embed. For a new endpoint generate.")] = None,
+    min_replicas: Annotated[
+        int | None, typer.Option(help="Replicas kept running without a call. For a new endpoint 0: it goes to zero.")
+    ] = None,
+    max_replicas: Annotated[int | None, typer.Option(help="Most replicas at once. For a new endpoint 1.")] = None,
+    idle_timeout: Annotated[
+        float | None, typer.Option(help="Seconds without a call until the endpoint goes to zero. For a new endpoint 60.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(help="Requests a replica works on at once. For a new endpoint 64.")] = None,
+    target_concurrency: Annotated[
+        int | None, typer.Option(help="Requests a replica is meant to have; with more another starts. For a new endpoint 0: slots.")
+    ] = None,
+    zero: Annotated[
+        str | None, typer.Option(help="Where it rests without a call: parked, standby or staged. For a new endpoint standby.")
+    ] = None,
+    hold_seconds: Annotated[float | None, typer.Option(help="Longest wait of a request for a slot. For a new endpoint 300.")] = None,
+    max_held: Annotated[
+        int | None, typer.Option(help="Most requests waiting at once; one more is answered 503. For a new endpoint 1000.")
+    ] = None,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(help="An argument of vLLM's serve command, KEY=VALUE; may be repeated. Those given replace all it had."),
+    ] = None,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Pack a model folder and put an endpoint on it.
+    """Pack a model folder and put an endpoint on it. What is not given stays as it is.
 
     Example: pilotlight deploy demo --model snapshots/demo/model
     """
@@ -46,11 +61,15 @@ def deploy(
         "slots": slots,
         "target_concurrency": target_concurrency,
         "zero": zero,
-        "engine_args": _engine_args(engine_arg or []),
+        "hold_seconds": hold_seconds,
+        "max_held": max_held,
+        "engine_args": None if engine_arg is None else _engine_args(engine_arg),
     }
     if (given := model or digest) is None or (model and digest):
         stop("give one of --model (a folder) and --digest (of a packed snapshot)", USAGE)
-    deploy_endpoint(settings_of(state), name, given, wanted, as_json=as_json)
+    deploy_endpoint(
+        settings_of(state), name, given, {field: value for field, value in wanted.items() if value is not None}, as_json=as_json
+    )
 
 
 def apply(
@@ -128,7 +147,9 @@ def events(
 
 
 def rm(name: Name, state: State = None) -> None:
-    """Remove an endpoint: its replicas drain, its name becomes free. Usage rows stay.
+    """Remove an endpoint: its replicas drain, its keys are revoked for good, its own prices end. Usage and history stay.
+
+    Deployed again, the name begins anew: default settings, no keys, the default prices.
 
     Example: pilotlight rm demo
     """

@@ -5,6 +5,7 @@ Apart from `options.py` because `pilotlight up` lives as long as the machine, an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -23,7 +24,16 @@ def one_line(text: str) -> str:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """A line for whoever watches. Where nobody reads any more (`2>&1 | head`) it is lost: that ends nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def unread() -> None:
+    """Nobody reads stdout any more: what is still to be written there, by Python at the end too, goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def explain_os_error(error: OSError) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Any
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.moments import duration
-from pilotlight.cli.options import print_json, say, stop
+from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.show import console, table
 from pilotlight.settings import Settings
 
@@ -15,6 +16,8 @@ UNTOLD = "The routers of this machine have not confirmed it yet: for a moment th
 
 
 def create_key(settings: Settings, name: str, label: str, expires_in: float | None, *, as_json: bool) -> None:
+    if expires_in is not None and not math.isfinite(expires_in):
+        stop(f"--expires-in is {expires_in}: give a number of seconds; a key made without it never expires", USAGE)
     api = Api(settings.paths)
     body = {"name": label} | ({"expires_in_seconds": expires_in} if expires_in is not None else {})
     made = api.call("POST", f"/endpoints/{name}/keys", json=body)

@@ -2,11 +2,14 @@
 
 Times come from the lines: ours are JSON with `time`, vLLM's carry month, day and local time without a year (the latest year
 that is not in the future is meant), Postgres' an ISO date in UTC. A line without a time belongs to the line before it. Nothing
-announces what another process appends, so following looks again every FOLLOW_SECONDS; a file that shrank begins anew.
+announces what another process appends, so following looks again every FOLLOW_SECONDS; a file that shrank begins anew. What
+was cut off a log (`rotation.py`) is shown before it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import sys
@@ -30,8 +33,10 @@ _VLLM = re.compile(rb"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) (\d\d)-(\d\d) (\d\d)
 def show_log(settings: Settings, name: str, *, process: bool, follow: bool, since: float | None) -> None:
     """Of the endpoint of that name, else of the process; `process`: of that in any case."""
     file = file_of(settings.paths, name, process=process)
-    with file.open("rb") as log:
-        for line in since_moment(log, since):
+    with contextlib.ExitStack() as opened:
+        parts = [opened.enter_context(part.open("rb")) for part in parts_of(file)]
+        log = parts[-1]
+        for line in since_moment(itertools.chain.from_iterable(parts), since):
             sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
         if follow:
@@ -82,6 +87,12 @@ def file_of(paths: Paths, name: str, *, process: bool) -> Path:
         rest = f"there are {there}; an endpoint has one once it was woken" if there else "nothing has run yet"
         stop(f"no log of {name} in {paths.logs}: {rest}")
     return found[0]
+
+
+def parts_of(file: Path) -> list[Path]:
+    """The log with what was cut off it, oldest first: NAME.log.2, NAME.log.1, NAME.log."""
+    numbered = [part for part in file.parent.glob(f"{file.name}.*") if part.suffix[1:].isdecimal()]
+    return [*sorted(numbered, key=lambda part: -int(part.suffix[1:])), file]
 
 
 def _follow(log: BinaryIO) -> None:

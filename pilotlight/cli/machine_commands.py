@@ -22,6 +22,9 @@ def up(
     state: State = None,
     host: Annotated[str | None, typer.Option(help="Address of the public HTTPS port.")] = None,
     port: Annotated[int | None, typer.Option(help="Public HTTPS port.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Once it is ready, print one line of JSON: where it answers, and its files.")
+    ] = False,
 ) -> None:
     """Start everything on this machine, in the foreground. Ctrl-C stops it.
 
@@ -29,7 +32,7 @@ def up(
     """
     from pilotlight.cli.up import become_up
 
-    become_up(settings_of(state, host=host, port=port))
+    become_up(settings_of(state, host=host, port=port), as_json=as_json)
 
 
 def doctor(state: State = None, as_json: Json = False) -> None:

@@ -7,7 +7,6 @@ or on the network, is one line on stderr here, never a traceback.
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
@@ -21,6 +20,7 @@ from pilotlight.cli import (
     talk_commands,
     usage_commands,
 )
+from pilotlight.cli.exits import unread
 from pilotlight.cli.options import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, explain_os_error, one_line
 
 app = typer.Typer(
@@ -46,17 +46,28 @@ def main() -> None:
 
     try:
         app()
+    except SystemExit as end:
+        sys.exit(_read_to_the_end(end))
     except Unreachable as error:
         _end(str(error), UNREACHABLE)
     except ApiError as error:
         _end(str(error), FAILED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(OK)
     except OSError as error:
         _end(explain_os_error(error), FAILED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+def _read_to_the_end(end: SystemExit) -> str | int | None:
+    """The exit code. Whoever reads stdout may have enough of it (`| head -1`): typer and rich end with 1 there, but nothing failed."""
+    if isinstance(end.__context__, BrokenPipeError):
+        unread()
+        return OK
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        unread()
+    return end.code
 
 
 def _end(message: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""Is a port ours to take? Asked before anything is started, so that a taken one is told at once and nothing has to be undone."""
+"""Is a port ours to take, and where is it reached? Asked before anything is started: a taken one is told at once, nothing is undone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ REASONS = {
     errno.EADDRNOTAVAIL: "this machine has no such address: choose another with --host",
     errno.EACCES: "ports below 1024 need privileges: choose another with --port",
 }
+
+
+def here(host: str) -> str:
+    """Where this machine's own programs reach what listens on `host`: every address (`0.0.0.0`, `::`) is none to connect to."""
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 class PortTaken(Exception):

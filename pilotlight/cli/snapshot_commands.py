@@ -1,4 +1,4 @@
-"""The commands about snapshots: snapshot pack, verify, ls, push, pull, synth."""
+"""The commands about snapshots: snapshot pack, verify, ls, pin, unpin, push, pull, synth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 
 Digest = Annotated[str, typer.Argument(help="Digest of the snapshot, or as much of it as names one: sha256:7db3…")]
+
+Digests = Annotated[list[str], typer.Argument(help="Digests of snapshots, each whole or as much of it as names one.", metavar="DIGEST...")]
 
 
 def _url(url: str) -> str:
@@ -55,13 +57,35 @@ def verify(digest: Digest, state: State = None, as_json: Json = False) -> None:
 
 @app.command()
 def ls(state: State = None, as_json: Json = False) -> None:
-    """The snapshots in this installation's store.
+    """The snapshots in this installation's store, and which of them are pinned.
 
     Example: pilotlight snapshot ls
     """
     from pilotlight.cli.snapshots import list_snapshots
 
     list_snapshots(settings_of(state), as_json=as_json)
+
+
+@app.command()
+def pin(digests: Digests, state: State = None, as_json: Json = False) -> None:
+    """Keep snapshots on this node: neither they nor their baked copies go when room is made for others. Lasts until unpin.
+
+    Example: pilotlight snapshot pin sha256:7db3
+    """
+    from pilotlight.cli.snapshots import pin_snapshots
+
+    pin_snapshots(settings_of(state), digests, as_json=as_json)
+
+
+@app.command()
+def unpin(digests: Digests, state: State = None, as_json: Json = False) -> None:
+    """Let pinned snapshots go again when room is needed. Removes nothing now.
+
+    Example: pilotlight snapshot unpin sha256:7db3
+    """
+    from pilotlight.cli.snapshots import unpin_snapshots
+
+    unpin_snapshots(settings_of(state), digests, as_json=as_json)
 
 
 @app.command()

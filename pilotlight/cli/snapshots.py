@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ from pilotlight.cli.show import console, size, table
 from pilotlight.settings import Settings
 from snapshots.errors import SnapshotError
 from snapshots.manifest import Manifest, folder_name, is_digest, read_manifest
+from snapshots.pins import pin, pinned, unpin
 from snapshots.store.disk import digests, path_of
+
+WIDE = 160  # columns, where there is no terminal: a whole digest takes half of the usual ones
 
 
 def pack_folder(settings: Settings, folder: Path, *, as_json: bool) -> None:
@@ -30,27 +34,65 @@ def verify_snapshot(settings: Settings, text: str, *, as_json: bool) -> None:
 
 def list_snapshots(settings: Settings, *, as_json: bool) -> None:
     store = settings.paths.snapshots
-    found: list[dict[str, Any]] = []
     with refusals(f"cannot read {store}"):
-        for digest in digests(store):
-            try:
-                baked = settings.paths.baked / folder_name(digest)
-                on_disk = sum(file.stat().st_size for file in baked.glob("*.safetensors"))
-                found.append({**described(read_manifest(path_of(store, digest), digest)), "baked_bytes": on_disk})
-            except (SnapshotError, OSError) as error:
-                found.append({"digest": digest, "error": str(error)})
+        stay = pinned(settings.paths.staged)
+        found = [{**_row(settings, digest), "pinned": digest in stay} for digest in digests(store)]
+        here = {row["digest"] for row in found}
+        found += [{"digest": digest, "error": "not here yet", "pinned": True} for digest in sorted(stay - here)]
     if as_json:
         print_json(found)
         return
-    rows = table("digest", "architecture", "dtype", "tensors", "size", "baked")
+    rows = table("digest", "architecture", "dtype", "tensors", "size", "baked", "pinned")
     for row in found:
+        keeps = "pinned" if row["pinned"] else ""
         if "error" in row:
-            rows.add_row(row["digest"], f"damaged: {row['error']}")
+            rows.add_row(row["digest"], row["error"], "", "", "", "", keeps)
         else:
-            rows.add_row(
-                row["digest"], row["architecture"], row["dtype"], str(row["tensors"]), size(row["bytes"]), size(row["baked_bytes"])
-            )
-    console().print(rows)
+            sizes = size(row["bytes"]), size(row["baked_bytes"])
+            rows.add_row(row["digest"], row["architecture"], row["dtype"], str(row["tensors"]), *sizes, keeps)
+    out = console()
+    out.width = out.width if out.is_terminal else WIDE
+    out.print(rows)
+
+
+def _row(settings: Settings, digest: str) -> dict[str, Any]:
+    try:
+        baked = settings.paths.baked / folder_name(digest)
+        on_disk = sum(file.stat().st_size for file in baked.glob("*.safetensors"))
+        manifest = read_manifest(path_of(settings.paths.snapshots, digest), digest)
+    except (SnapshotError, OSError) as error:
+        return {"digest": digest, "error": f"damaged: {error}"}
+    return {**described(manifest), "baked_bytes": on_disk}
+
+
+def pin_snapshots(settings: Settings, texts: list[str], *, as_json: bool) -> None:
+    """A whole digest may be of a snapshot that is not here yet: it is kept from when it is fetched."""
+    store = settings.paths.snapshots
+    with refusals("cannot pin"):
+        found = [text if is_digest(text) else find_digest(store, text) for text in texts]
+        settings.paths.make()
+        for digest in found:
+            pin(settings.paths.staged, digest)
+    _say_pinned(found, stays=True, as_json=as_json)
+
+
+def unpin_snapshots(settings: Settings, texts: list[str], *, as_json: bool) -> None:
+    node_dir = settings.paths.staged
+    with refusals("cannot unpin"):
+        stay = pinned(node_dir)
+        found = [_the_one(text, stay, "pinned snapshot", node_dir) for text in texts]
+        for digest in found:
+            unpin(node_dir, digest)
+    _say_pinned(found, stays=False, as_json=as_json)
+
+
+def _say_pinned(found: list[str], *, stays: bool, as_json: bool) -> None:
+    if as_json:
+        print_json([{"digest": digest, "pinned": stays} for digest in found])
+        return
+    for digest in found:
+        print(digest)
+    say("pinned: what it takes on this node stays" if stays else "not pinned any more: it goes when room is needed and it is not in use")
 
 
 def push_snapshot(settings: Settings, text: str, url: str, *, as_json: bool) -> None:
@@ -97,11 +139,15 @@ def synth_model(folder: Path, like: str, seed: int, *, as_json: bool) -> None:
 
 def find_digest(store: Path, text: str) -> str:
     """A digest given whole or as a beginning that names one; stops where it names none or several."""
+    return _the_one(text, digests(store), "snapshot", store)
+
+
+def _the_one(text: str, among: Iterable[str], what: str, place: Path) -> str:
     wanted = text.lower().replace("sha256-", "sha256:")
     wanted = wanted if wanted.startswith("sha256:") else f"sha256:{wanted}"
-    found = [digest for digest in digests(store) if digest.startswith(wanted)]
+    found = [digest for digest in among if digest.startswith(wanted)]
     if not found:
-        stop(f"no snapshot {text} in {store}: `pilotlight snapshot ls` shows what is there")
+        stop(f"no {what} {text} in {place}: `pilotlight snapshot ls` shows what is there")
     if len(found) > 1:
         stop(f"{text} names {len(found)} snapshots: give more of the digest")
     return found[0]

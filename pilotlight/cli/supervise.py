@@ -1,6 +1,7 @@
 """One process of the installation, supervised: started again when it dies, after a pause that grows, until it is to stop.
 
-The failure to survive is the death of `up` itself: the kernel then tells each child to stop (PR_SET_PDEATHSIG).
+The failures to survive: the death of `up` itself (the kernel then tells each child to stop, PR_SET_PDEATHSIG), and a machine
+that refuses a new process or its log for the moment (no memory, no descriptor, a full disk): it is asked again.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import subprocess
 import sys
 import time
 
-from pilotlight.cli.exits import say
+from pilotlight.cli.exits import explain_os_error, say
 from pilotlight.process_death import die_with_parent
 from pilotlight.settings import PREFIX, Section, Settings
 
 BEYOND_DRAIN_SECONDS = {"router": 10.0, "activator": 15.0}  # to end what the drain left, and to write down the rest
+LONGEST_PAUSE = 5.0  # seconds, before a process that dies again and again is started anew
+RETRY_SECONDS = 1.0  # after the machine refused
 STOP_SECONDS = {"router.admin": 5.0, "router.ledger": 10.0}
 
 
@@ -47,16 +50,20 @@ class Child:
     async def _supervise(self) -> None:
         while True:
             began = time.monotonic()
-            await _ended(self.process)
-            if self._stopping:
-                return
-            self.deaths = 1 if time.monotonic() - began > 30 else self.deaths + 1
-            pause = min(5.0, 0.05 * 2**self.deaths)
-            say(f"{self.module} ended ({self.process.wait()}); starting it again in {pause:g} s, see its log")
-            await asyncio.sleep(pause)
-            if self._stopping:
-                return
-            self.process = self._start()
+            try:
+                await _ended(self.process)
+                if self._stopping:
+                    return
+                self.deaths = 1 if time.monotonic() - began > 30 else self.deaths + 1
+                pause = min(LONGEST_PAUSE, 0.05 * 2 ** min(self.deaths, 10))  # after a thousand deaths it would be no number
+                say(f"pilotlight: {self.module} ended ({self.process.wait()}); starting it again in {pause:g} s, see its log")
+                await asyncio.sleep(pause)
+                if self._stopping:
+                    return
+                self.process = self._start()
+            except (OSError, subprocess.SubprocessError) as error:
+                say(f"pilotlight: {self.module} cannot be started: {explain_os_error(error) if isinstance(error, OSError) else error}")
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def stop(self) -> None:
         self._stopping = True

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.cli.api import Api, ApiError
-from pilotlight.cli.options import say
+from pilotlight.cli.options import print_json, say
+from pilotlight.keys import well_formed
 from pilotlight.settings import Settings
 
 KEY_SECONDS = 86_400.0  # a key made for this machine lives a day
@@ -29,6 +30,7 @@ class Took:
     first: float | None = None  # seconds until its first piece
     start: str = ""
     request_id: str = ""
+    usage: dict[str, Any] | None = None  # tokens, as the engine counted them, where it was asked to say so
 
     def __str__(self) -> str:
         return f"{self.start} start, first token after {self.first or 0:.2f} s, request {self.request_id}"
@@ -42,7 +44,9 @@ class Talker:
         self._name, self._given = name, key
         self._kept = settings.paths.secrets / f"run-{name}.key"
         self._made: float | None = None  # when we made the key, of the monotonic clock
-        self._key = key or (self._kept.read_text().strip() if self._kept.exists() else "") or self._make_key()
+        if not (key.isascii() and key.isprintable()):
+            raise ApiError("the API key given has characters that no key has: copy it anew, or let one be made by giving none")
+        self._key = key or self._kept_key() or self._make_key()
 
     @property
     def key(self) -> str:
@@ -75,9 +79,17 @@ class Talker:
         with self.api.stream("POST", path, json={**body, "stream": True}, headers=headers, timeout=ANSWER_SECONDS) as answer:
             took.start = answer.headers.get("x-pilotlight-start", "")
             took.request_id = answer.headers.get("x-request-id", "")
-            for text in pieces(answer.iter_lines()):
+            for text in pieces(answer.iter_lines(), took):
                 took.first = took.first or time.monotonic() - took.begin
                 yield text
+
+    def _kept_key(self) -> str:
+        """ "" where there is none, or what is there is none any more: half-written, or damaged."""
+        try:
+            key = self._kept.read_text().strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+        return key if well_formed(key) else ""
 
     def _make_key(self) -> str:
         body = {"name": "pilotlight run", "expires_in_seconds": KEY_SECONDS}
@@ -87,11 +99,17 @@ class Talker:
         return made
 
 
-def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str) -> None:
-    """Ask and stream. Raises ApiError with the server's own message."""
+def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *, as_json: bool) -> None:
+    """Ask and stream; as JSON, the whole answer and what it took. Raises ApiError with the server's own message."""
     took = Took()
     talker = Talker(settings, name, key)
     body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": max_tokens, "temperature": 0}
+    if as_json:
+        answer = "".join(talker.stream({**body, "stream_options": {"include_usage": True}}, took))
+        first = None if took.first is None else round(took.first, 6)
+        told = {"request_id": took.request_id, "start": took.start, "first_token_seconds": first, "usage": took.usage}
+        print_json({"answer": answer, **told})
+        return
     for text in talker.stream(body, took):
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -99,13 +117,14 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str) -
     say(str(took))
 
 
-def pieces(lines: Iterator[str]) -> Iterator[str]:
-    """The text of each streamed chunk. Raises ApiError for an error in the stream."""
+def pieces(lines: Iterator[str], took: Took) -> Iterator[str]:
+    """The text of each streamed chunk; what it cost in tokens, where a chunk says so, goes to `took`. Raises ApiError for an error in the stream."""
     for line in lines:
         if line.startswith("data: ") and line != "data: [DONE]":
             data: dict[str, Any] = json.loads(line[6:])
             if "error" in data:
                 raise ApiError(str(data["error"].get("message", data["error"])))
+            took.usage = data.get("usage") or took.usage
             for choice in data.get("choices", ()):
                 if text := choice.get("delta", {}).get("content"):
                     yield text

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.options import USAGE, Name, State, endpoint_names, settings_of, stop
+from pilotlight.cli.options import USAGE, Json, Name, State, endpoint_names, settings_of, stop
 
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Key = Annotated[str, typer.Option(envvar="PILOTLIGHT_API_KEY", help="API key; else one is made for this machine and kept a day.")]
@@ -24,14 +24,17 @@ def run(
     max_tokens: MaxTokens = 256,
     key: Key = "",
     state: State = None,
+    as_json: Json = False,
 ) -> None:
     """Ask an endpoint and stream its answer. A call wakes it when it is at zero.
+
+    --json prints the whole answer at its end, with request_id, start (warm or cold), first_token_seconds and usage (tokens).
 
     Example: pilotlight run demo "What is Pilotlight?"
     """
     from pilotlight.cli.talk import ask
 
-    ask(settings_of(state), name, sys.stdin.read() if prompt == "-" else prompt, max_tokens, key)
+    ask(settings_of(state), name, sys.stdin.read() if prompt == "-" else prompt, max_tokens, key, as_json=as_json)
 
 
 def chat(

@@ -2,8 +2,9 @@
 
 Starts Postgres (unless DATABASE_URL names one), brings its tables up to date, then activator, ledger, admin and router,
 each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the router
-drains first, Postgres goes last. A process that dies is started again, with a pause that grows. When `up` itself is
-killed by -9 the kernel tells the others to stop (`supervise.py`), and the activator stops what it started.
+drains first, Postgres goes last. A process that dies is started again, with a pause that grows; Postgres too, while the
+others go on (`postgres.py`). When `up` itself is killed by -9 the kernel tells the others to stop (`supervise.py`), and the
+activator stops what it started. That nobody reads what it prints ends nothing.
 
 The command becomes this module by exec: it lives as long as the installation, and typer, rich and what draws certificates
 would be 20 MB of it. So nothing here imports them.
@@ -27,15 +28,17 @@ from typing import NoReturn
 from pilotlight import keys, tls
 from pilotlight.cli import exits
 from pilotlight.cli.exits import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
-from pilotlight.cli.ports import PortTaken, need_port
+from pilotlight.cli.ports import PortTaken, here, need_port
+from pilotlight.cli.postgres import Postgres, PostgresLost
+from pilotlight.cli.rotation import rotate_logs
 from pilotlight.cli.supervise import Child, environ
-from pilotlight.database import embedded
 from pilotlight.database.errors import DatabaseError, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
 from pilotlight.settings import LONGEST_STATE, Settings, SettingsError, load
 
 PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
+AS_JSON = "--json"
 GIVE_UP_DEATHS = 3  # of one process in a row, before all of them once ran
 
 
@@ -48,10 +51,11 @@ class Installation:
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings, self._say = settings, say
-        self._postgres: embedded.EmbeddedPostgres | None = None
+        self._postgres: Postgres | None = None
+        self._keeping: list[asyncio.Task[NoReturn]] = []
         self.children: list[Child] = []
         self._lock = -1
-        host = settings.router.host
+        self._host = host = here(settings.router.host)
         self.url = f"https://{f'[{host}]' if ':' in host else host}:{settings.router.port}"
 
     async def start(self) -> None:
@@ -64,12 +68,14 @@ class Installation:
         need_port(self._settings.router.host, self._settings.router.port)
         keys.ensure_pepper(paths)
         keys.ensure_admin_key(paths)
-        tls.ensure_apart(paths, [self._settings.router.host])
+        tls.ensure_apart(paths, tls.names(self._settings.router))
+        self._keeping.append(asyncio.create_task(rotate_logs(paths, self._settings.logs), name="logs"))
         dsn = self._settings.database_url
         if not dsn:
             self._say("starting Postgres")
-            self._postgres = await embedded.start(paths)
-            dsn = self._postgres.dsn
+            self._postgres = Postgres(paths, self._say)
+            dsn = await self._postgres.start()
+            self._keeping.append(asyncio.create_task(self._postgres.keep(), name="Postgres"))
         await migrate(dsn)
         self._say("starting activator, ledger, admin and router")
         self.children = [Child(module, self._settings) for module in PROCESSES]
@@ -80,17 +86,18 @@ class Installation:
         """Stop in reverse order; what was never started is passed over."""
         for child in reversed(self.children):
             await child.stop()
+        for task in self._keeping:  # until now: what the others still have to write needs Postgres
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
         if self._postgres:
             await self._postgres.stop()
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
-    async def postgres_ended(self) -> None:
-        if self._postgres is None:
-            await asyncio.Event().wait()
-        else:
-            await self._postgres.ended()
+    async def given_up(self) -> None:
+        """Returns never. Raises PostgresLost, or whatever else ended what keeps the installation whole."""
+        await asyncio.gather(*self._keeping)
 
     async def _wait_for_router(self, seconds: float = 60.0) -> None:
         """Until the router knows keys and endpoints, and the admin API, asked through it, has heard from the activator."""
@@ -112,7 +119,7 @@ class Installation:
         router, key = self._settings.router, keys.ensure_admin_key(self._settings.paths)
         try:
             async with asyncio.timeout(5.0):
-                reader, writer = await asyncio.open_connection(router.host, router.port, ssl=context)
+                reader, writer = await asyncio.open_connection(self._host, router.port, ssl=context)
                 try:
                     writer.write(
                         f"GET {path} HTTP/1.1\r\nhost: pilotlight\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n".encode()
@@ -124,16 +131,16 @@ class Installation:
             return False
 
 
-def become_up(settings: Settings) -> NoReturn:
+def become_up(settings: Settings, *, as_json: bool) -> NoReturn:
     """This process goes on as `python -m pilotlight.cli.up`, under the same number, with these settings."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "pilotlight.cli.up"], environ(settings))
+    os.execve(sys.executable, [sys.executable, "-m", "pilotlight.cli.up", *([AS_JSON] if as_json else [])], environ(settings))
 
 
 def main() -> int:
     try:
-        return asyncio.run(_run(load()))
+        return asyncio.run(_run(load(), as_json=AS_JSON in sys.argv[1:]))
     except SettingsError as error:
         say(one_line(str(error)))
         return USAGE
@@ -141,7 +148,7 @@ def main() -> int:
         return INTERRUPTED
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, *, as_json: bool) -> int:
     installation = Installation(settings, say)
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -152,11 +159,11 @@ async def _run(settings: Settings) -> int:
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
-            _show(settings, installation.url)
-            ended = asyncio.ensure_future(installation.postgres_ended())
-            await asyncio.wait({stop, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if ended.done() and not stopping.is_set():
-                raise UpError(f"Postgres ended: {_last_words(settings.paths.logs / 'postgres.log')}")
+            _show(settings, installation.url, as_json=as_json)
+            given_up = asyncio.ensure_future(installation.given_up())
+            await asyncio.wait({stop, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            if given_up.done():
+                await given_up
         else:
             starting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -164,7 +171,7 @@ async def _run(settings: Settings) -> int:
     except OSError as error:
         say(explain_os_error(error))
         return FAILED
-    except (UpError, PortTaken, DatabaseError, keys.SecretError, tls.NameRefused) as error:
+    except (UpError, PostgresLost, PortTaken, DatabaseError, keys.SecretError, tls.NameRefused) as error:
         say(one_line(str(error)))
         return UNREACHABLE if isinstance(error, Unreachable) else FAILED
     finally:
@@ -178,13 +185,21 @@ def say(text: str) -> None:
     exits.say(f"pilotlight: {text}")
 
 
-def _show(settings: Settings, url: str) -> None:
-    paths = settings.paths
-    print(f"API        {url}/e/ENDPOINT/v1")
-    print(f"CA file    {paths.ca_cert}")
-    print(f"admin key  in {paths.admin_key}")
-    print(f"metrics    http://127.0.0.1:{settings.router.metrics_port}/metrics")
-    print(f"logs       {paths.logs}", flush=True)
+def _show(settings: Settings, url: str, *, as_json: bool) -> None:
+    """What one needs to use it. Nobody need read it."""
+    paths, metrics = settings.paths, f"http://127.0.0.1:{settings.router.metrics_port}/metrics"
+    try:
+        if as_json:
+            files = {"ca_file": paths.ca_cert, "admin_key_file": paths.admin_key, "logs": paths.logs}
+            print(json.dumps({"url": url, "metrics": metrics} | {name: str(file) for name, file in files.items()}), flush=True)
+        else:
+            print(f"API        {url}/e/ENDPOINT/v1")
+            print(f"CA file    {paths.ca_cert}")
+            print(f"admin key  in {paths.admin_key}")
+            print(f"metrics    {metrics}")
+            print(f"logs       {paths.logs}", flush=True)
+    except BrokenPipeError:
+        exits.unread()
 
 
 def _only_one(file: Path) -> int:

@@ -31,7 +31,6 @@ from pilotlight.settings import Paths
 PORT = 5432  # only part of the socket's name: nothing listens on the network
 READY_SECONDS = 120.0  # replaying 256 MB of log takes a few
 SHUTDOWN = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))  # fast, immediate, last
-LARGEST_LOG = 16 << 20  # bytes
 
 # Lean in memory and processes; durability (fsync, synchronous_commit, full_page_writes) stays as Postgres has it.
 SETTINGS = {
@@ -144,8 +143,6 @@ def _lock(file: Path) -> int:
 def _spawn(programs: Path, paths: Paths, account: Account) -> subprocess.Popen[bytes]:
     data, log = paths.postgres / "data", paths.logs / "postgres.log"
     (data / "postmaster.pid").unlink(missing_ok=True)  # whoever wrote it is gone, but its pid may be another's by now
-    if log.exists() and log.stat().st_size > LARGEST_LOG:
-        log.replace(log.with_suffix(".log.1"))
     folders = '"' + str(paths.postgres).replace('"', '""') + '"'
     settings = [f"--{name}={value}" for name, value in (SETTINGS | {"unix_socket_directories": folders}).items()]
     with log.open("ab") as output:
