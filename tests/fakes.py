@@ -205,6 +205,7 @@ class _Peer(Changes):
         self.address = address
         self.heard: list[Frame] = []
         self.streams: list[FrameStream[Any]] = []
+        self.latest: dict[FrameStream[Any], Frame] = {}  # of each that is connected
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -231,9 +232,11 @@ class _Peer(Changes):
         try:
             async for frame in stream:
                 self.heard.append(frame)
+                self.latest[stream] = frame
                 self._change()
         finally:
             beating.cancel()
+            self.latest.pop(stream, None)
             with contextlib.suppress(ValueError):
                 self.streams.remove(stream)
 
@@ -269,6 +272,10 @@ class FakeActivator(_Peer):
     @property
     def acknowledged(self) -> int:
         return max((frame.table_sequence for frame in self.heard if isinstance(frame, Demand)), default=0)
+
+    def acknowledging(self, sequence: int) -> int:
+        """How many of the routers that are connected have this table, or a later one."""
+        return sum(isinstance(frame, Demand) and frame.table_sequence >= sequence for frame in self.latest.values())
 
     @property
     def routers(self) -> list[str]:

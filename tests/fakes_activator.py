@@ -18,6 +18,7 @@ from activator.catalogue import Endpoint, Revision
 from activator.events import Event
 from activator.lifecycle import Replica
 from activator.reconciler import Found, Reconciler
+from activator.rungs import BadRung
 from activator.store.events import EventRecord
 from activator.wire import Demand, Done, EndpointRow, RevisionRow, Table
 from pilotlight import frames
@@ -94,6 +95,7 @@ class FakeEffects:
         self.cold_starts: list[tuple[str, str, float, str]] = []  # id, rung, seconds, why it failed
         self.usage: list[UsageBatch] = []
         self.events: list[EventRecord] = []
+        self.bad_rungs: dict[tuple[str, str, str], BadRung] = {}  # as Postgres has them
         self.hung_up: list[int] = []
         self.raised: list[int] = []
 
@@ -117,6 +119,9 @@ class FakeEffects:
 
     def save_event(self, event: EventRecord) -> None:
         self.events.append(event)
+
+    def save_bad_rung(self, mark: BadRung) -> None:
+        self.bad_rungs[mark.revision_id, mark.node_id, mark.step] = mark
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         self.usage.append(batch)
@@ -264,7 +269,8 @@ class World:
             if replica.state in ("starting", "parked"):
                 replica.ready_at = None
         self.epoch += 1
-        self.reconciler = self._reconciler(Found(endpoints=list(self.reconciler.catalogue), replicas=rows))
+        marks = [] if forget_rows else [mark for mark in self.effects.bad_rungs.values() if mark.until and mark.until > self.now]
+        self.reconciler = self._reconciler(Found(endpoints=list(self.reconciler.catalogue), replicas=rows, bad_rungs=marks))
 
     # Routers
 

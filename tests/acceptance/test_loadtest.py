@@ -56,6 +56,18 @@ def test_limits_that_are_not_kept_and_an_installation_that_is_up(system: System)
     assert refused.returncode == 1 and "HTTP 401" in refused.stderr
 
 
+def test_idle_cycle_meets_an_endpoint_on_its_way_to_zero_and_back(system: System) -> None:
+    key = system.deploy("cycle", "--idle-timeout", "1", "--slots", "16")
+    url = ["--url", f"{system.api.url}/e/cycle", "--ca", str(system.paths.ca_cert)]
+    command = [*LOADTEST, "idle_cycle", "--seconds", "12", "--idle", "1", *url]
+    done = subprocess.run(command, cwd=ROOT, env=system.environ | {"KEY": key}, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = {start: int(count) for start, count in re.findall(r"^(cold|warm) +first token +(\d+)", done.stdout, re.M)}
+    assert calls["cold"] >= 3 and calls["warm"] and "errors 0" in done.stdout, done.stdout
+    starts = system.api.call("GET", "/cold-starts", params={"endpoint": "cycle"})["data"]
+    assert starts and all(start["ok"] for start in starts)
+
+
 def test_the_page_is_opened_on_loopback_and_ctrl_c_ends_it(system: System) -> None:
     key = system.deploy("watched", "--idle-timeout", "30")
     command = [*LOADTEST, "steady", "--ui", "--url", f"{system.api.url}/e/watched", "--ca", str(system.paths.ca_cert)]

@@ -242,6 +242,11 @@ def test_snapshots(tourist: Tourist, tmp_path: Path) -> None:
     digest = tourist.out("snapshot", "pack", str(MODEL))
     assert json.loads(tourist.out("snapshot", "ls", "--json"))[0]["digest"] == digest
     assert tourist.out("snapshot", "verify", digest[:15]) == digest
+    assert tourist.out("snapshot", "pin", digest[:15]) == digest
+    assert json.loads(tourist.out("snapshot", "ls", "--json"))[0]["pinned"]
+    assert re.search(rf"{digest} .* pinned", tourist.out("snapshot", "ls"))
+    assert tourist.out("snapshot", "unpin", digest[:15]) == digest
+    assert "no pinned snapshot" in tourist.refused("snapshot", "unpin", digest)
     tourist.run("snapshot", "push", digest, str(tmp_path / "folder"))
     assert tourist.run("snapshot", "pull", str(tmp_path / "folder"), digest, "--state", str(tmp_path / "second"))[0] == digest
     s3 = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}

@@ -86,5 +86,5 @@ def test_a_standby_that_knows_the_ring_has_not_touched_cuda() -> None:
 def test_a_rehearsed_standby_has_not_touched_cuda() -> None:
     pytest.importorskip("vllm", reason="vLLM is not installed here")
     probe = "import torch; from pathlib import Path; from runtime.engine.rehearsed import rehearse; "
-    probe += f"rehearse(Path({str(MODEL)!r})); assert not torch.cuda.is_initialized()"
+    probe += f"rehearse(Path({str(MODEL)!r})); import runtime.engine.serving; assert not torch.cuda.is_initialized()"
     subprocess.run([sys.executable, "-c", probe], check=True, timeout=300)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PIECE = 64 << 10  # bytes written at once
+TRICKLE = 4 * PIECE  # bytes/s
 MISSING = b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code><Message>none</Message></Error>'
 
 
@@ -26,6 +27,7 @@ class Faults:
     bytes_a_second: float = 0  # of each answer; 0: as fast as it goes
     slow_from: int = 0  # only answers that begin here or later in their file are that slow
     resets: int = 0  # answers still to be broken off, each in the middle of its body
+    trickles: Counter[tuple[str, int]] = field(default_factory=Counter)  # (file, begin) → answers still to trickle, to their end
     lies: Counter[tuple[str, int]] = field(default_factory=Counter)  # (file, begin) → answers still to be wrong
     stopped: threading.Event = field(default_factory=threading.Event)  # set: nothing waits any more
 
@@ -81,7 +83,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 content = bytes([content[0] ^ 1]) + content[1:]
             resets = faults.resets > 0 and len(content) > PIECE
             faults.resets -= resets
-        rate = faults.bytes_a_second if begin >= faults.slow_from else 0
+            trickles = faults.trickles[file.name, begin] > 0
+            faults.trickles[file.name, begin] -= trickles
+        rate = TRICKLE if trickles else faults.bytes_a_second if begin >= faults.slow_from else 0
         self._answer(206 if asked else 200, content, rate, stop_at=len(content) // 2 if resets else None)
 
     def _answer(self, status: int, content: bytes, bytes_a_second: float = 0, stop_at: int | None = None) -> None:

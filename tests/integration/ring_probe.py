@@ -20,26 +20,39 @@ def main(folder: str) -> None:
     from vllm.config import LoadConfig
     from vllm.model_executor.model_loader import get_model_loader
 
+    from runtime.loader import streamed  # noqa: F401  (registers its load format)
     from runtime.loader.plan import PlanError
-    from runtime.loader.streamed import LOAD_FORMAT
+    from runtime.loader.ways import RING
 
     snapshots.synth.SHARD = 20_000_000  # bytes: several files
     model = snapshots.synth.synth("tiny", Path(folder) / "tiny")
     config, nothing = SimpleNamespace(model=str(model), revision=None), SimpleNamespace()
-    stock, ours = (dict(get_model_loader(LoadConfig(load_format=form)).get_all_weights(config, nothing)) for form in ("auto", LOAD_FORMAT))
+    stock, ours = (dict(get_model_loader(LoadConfig(load_format=form)).get_all_weights(config, nothing)) for form in ("auto", RING))
     index = model / "model.safetensors.index.json"
     table = json.loads(index.read_text())
     index.write_text(json.dumps({**table, "weight_map": table["weight_map"] | {"extra": next(iter(table["weight_map"].values()))}}))
+    one, *others = table["weight_map"]
+    full = index.read_text()
+    index.write_text(json.dumps({**table, "weight_map": {name: table["weight_map"][name] for name in others}}))
+    unnamed = one in dict(get_model_loader(LoadConfig(load_format=RING)).get_all_weights(config, nothing))
+    index.write_text(full)
     try:
         refused = ""
-        dict(get_model_loader(LoadConfig(load_format=LOAD_FORMAT)).get_all_weights(config, nothing))
+        dict(get_model_loader(LoadConfig(load_format=RING)).get_all_weights(config, nothing))
     except PlanError as error:
         refused = str(error)
     loaded = {name: _loaded(name, max(model.glob("*.safetensors")), folder) for name in LOADERS}
     same = stock.keys() == ours.keys() and all(torch.equal(stock[name], ours[name]) for name in stock)
     print(
         json.dumps(
-            {"same": same, "tensors": len(ours), "files": len(list(model.glob("*.safetensors"))), "refused": refused, "loaded": loaded}
+            {
+                "same": same,
+                "tensors": len(ours),
+                "files": len(list(model.glob("*.safetensors"))),
+                "refused": refused,
+                "unnamed": unnamed,
+                "loaded": loaded,
+            }
         )
     )
 

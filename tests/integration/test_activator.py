@@ -34,7 +34,10 @@ from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
 from pilotlight.frames import FrameStream
 from pilotlight.settings import Paths
-from runtime.wire import Drain, Park, Start, Stop, Unpark, UsageBatch, UsageEntry, UsageStored
+from router import admin, ledger
+from router.ledger.postgres import read_sql
+from router.ledger.prices import Price, PriceList
+from runtime.wire import Drain, Park, Phase, Start, Stop, Unpark, UsageBatch, UsageEntry, UsageStored
 from tests.fakes_activator import DIGEST, FakeAgent, report
 
 SETTINGS = {
@@ -118,6 +121,18 @@ class Router:
         self.lost.set()
 
 
+KEYS_AND_PRICES = (
+    """
+    INSERT INTO keys (key_id, org_id, endpoint_id, scope, hash, prefix, last_four, revoked_at)
+    SELECT 'k' || n, 'default', $1, 'inference', n::text::bytea, '', '', CASE n WHEN 0 THEN '2020-01-01'::timestamptz END
+    FROM generate_series(0, 2) AS n""",
+    """
+    INSERT INTO prices (price_id, org_id, endpoint_id, input_per_million, cached_per_million, output_per_million, valid_from)
+    SELECT coalesce('p' || n, 'default'), 'default', CASE WHEN n IS NOT NULL THEN $1 END, 7, 7, 7, now() + make_interval(days => coalesce(n, -9))
+    FROM unnest(ARRAY[NULL, -1, 1]) AS n""",
+)  # one key is revoked already; the second of the endpoint's own prices is to begin tomorrow
+
+
 class Installation:
     """A state folder with Postgres, an agent, and an activator that may be killed."""
 
@@ -170,6 +185,21 @@ class Installation:
             return await connection.fetch(statement, *values)
         finally:
             await connection.close()
+
+    async def price_in_force(self, endpoint_id: str) -> str:
+        """As the admin API says it."""
+        (row,) = await self.fetch(read_sql(Path(admin.__file__).parent / "sql", "find_price"), endpoint_id, "default")
+        return str(row["price_id"])
+
+    async def prices_at(self, endpoint_id: str, *days: float) -> list[str]:
+        """As the ledger charges what is admitted so many days from now."""
+        ids = {row["version"]: row["price_id"] for row in await self.fetch("SELECT version, price_id FROM prices")}
+        rows = await self.fetch(read_sql(Path(ledger.__file__).parent / "sql", "list_prices"))
+        listed = PriceList(
+            Price(row["version"], row["org_id"], row["endpoint_id"], row["valid_from"], 1, 1, 1, row["ends"]) for row in rows
+        )
+        now = time.time()
+        return [ids[listed.at(org_id="default", endpoint_id=endpoint_id, admitted_at=now + day * 86400).version] for day in days]
 
     async def states(self) -> dict[str, str]:
         return {row["replica_id"]: row["state"] for row in await self.fetch("SELECT replica_id, state FROM replicas")}
@@ -274,7 +304,9 @@ async def test_the_oldest_cold_starts_of_an_endpoint_give_way_and_none_is_writte
     try:
         for number in range(5):
             began = 100.0 + number
-            start = ColdStart(f"r{number}", deployed["revision_id"], "r", "n1", "parked", (), began, began + number, "" if number else "no")
+            phases = (Phase(name="place", at=began, seconds=0.0), Phase(name="canary", at=began, seconds=number))
+            ended = began + 50.0  # nobody looked when it was ready
+            start = ColdStart(f"r{number}", deployed["revision_id"], "r", "n1", "parked", phases, began, ended, "" if number else "no")
             await cold_starts.add(connection, start, 200.0)
             await cold_starts.add(connection, start, 300.0)
         assert [past.seconds for past in await cold_starts.past(connection)] == [1.0, 2.0, 3.0, 4.0], "oldest first, none that failed"
@@ -411,13 +443,24 @@ async def test_remove_and_deploy_again(all_of_it: Installation) -> None:
     first = await all_of_it.deploy(min_replicas=1)
     start = await agent.expect(Start)
     await router.ready()
-    await all_of_it.command(Remove(org_id="default", name="demo"))
+    await all_of_it.fetch(KEYS_AND_PRICES[0], first["endpoint_id"])
+    await all_of_it.fetch(KEYS_AND_PRICES[1], first["endpoint_id"])
+    assert await all_of_it.price_in_force(first["endpoint_id"]) == "p-1"
+    gone = await all_of_it.command(Remove(org_id="default", name="demo"))
+    assert (gone["revoked_keys"], gone["prices_ended"]) == (2, True) and gone["revoked_key"] in ("k1", "k2")
+    keys = await all_of_it.fetch("SELECT key_id, revoked_at > now() - interval '1 hour' AS lately FROM keys ORDER BY key_id")
+    assert [(row["key_id"], row["lately"]) for row in keys] == [("k0", False), ("k1", True), ("k2", True)]
+    assert await all_of_it.price_in_force(first["endpoint_id"]) == "default"
+    assert await all_of_it.prices_at(first["endpoint_id"], -2.0, -0.5, 0.0, 2.0) == ["default", "p-1", "default", "default"]
     assert "demo" not in router.rows
     assert (await agent.expect(Drain)).replica_id == start.replica_id
     with pytest.raises(ActivatorError, match="there is no endpoint"):
         await all_of_it.command(Remove(org_id="default", name="demo"))
+    await all_of_it.fetch("UPDATE keys SET revoked_at = NULL WHERE key_id = 'k1'")  # as one made while it was being removed
     second = await all_of_it.deploy()
     assert (second["endpoint_id"], second["number"]) == (first["endpoint_id"], 2)
+    assert (second["revoked_keys"], second["prices_ended"]) == (1, False), "a name that comes back has none of its old keys"
+    assert await all_of_it.fetch("SELECT FROM keys WHERE revoked_at IS NULL") == []
     with pytest.raises(ActivatorError, match="taken by another"):
         await all_of_it.deploy(org_id="other")
     with pytest.raises(ActivatorError, match="no organisation"):
@@ -658,6 +701,22 @@ async def test_parked_over_a_crash_and_a_wrong_answer_on_record(all_of_it: Insta
     assert "said [1], not [2]" in event["text"] and "plain is next" in event["text"]
     (known,) = await all_of_it.fetch("SELECT zero FROM revisions")
     assert known["zero"] == "parked"
+    (mark,) = await all_of_it.fetch("SELECT *, until > now() + interval '59 min' AS lasts FROM bad_rungs")
+    assert (mark["revision_id"], mark["node_id"], mark["rung"], mark["org_id"], mark["lasts"]) == (
+        revision_id,
+        "n1",
+        "standby",
+        "default",
+        True,
+    )
+    await all_of_it.signal(signal.SIGKILL)
+    await router.lost.wait()
+    await all_of_it.start()
+    await router.connect(all_of_it.paths)
+    (shown,) = (await all_of_it.command(Status()))["endpoints"]
+    assert shown["revisions"][0]["bad_rungs"] == [["n1", "standby"]]
+    agent.say(report(second.replica_id, "ready", revision_id=revision_id))
+    await all_of_it.written({replica_id: "stopped", first.replica_id: "stopped", second.replica_id: "ready"})
 
 
 async def test_frames_that_are_none_cost_only_their_sender(all_of_it: Installation) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from activator.store import housekeeping
 from pilotlight.database import embedded
 from pilotlight.database.account import server_account
 from pilotlight.database.binaries import PACKAGE, program_folder
@@ -360,6 +361,37 @@ async def test_a_migration_that_fails_changes_nothing(server: EmbeddedPostgres) 
     with pytest.raises(SchemaError, match='relation "usage" already exists'):
         await migrate(broken)
     assert await fetch(broken, "SELECT array_agg(tablename::text) FROM pg_tables WHERE schemaname = 'public'") == ["usage"]
+
+
+async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: EmbeddedPostgres) -> None:
+    await migrate(server.dsn)
+    connection = await asyncpg.connect(server.dsn)
+    await connection.execute("""
+        INSERT INTO engine_journal (request_id, org_id, replica_id, input_tokens, cached_tokens, output_tokens, finish, stored_at)
+        SELECT kind || n, 'default', 'r', 1, 0, 1, 'stop', now() - make_interval(days => CASE kind WHEN 'new' THEN 29 ELSE 31 END)
+        FROM unnest(ARRAY['old', 'new', 'unsettled']) kind, generate_series(1, 5) n;
+        INSERT INTO usage (event_id, org_id, endpoint_id, key_id, path, streamed, status, finish, start, admitted_at, hold_ms, total_ms,
+                           input_tokens, cached_tokens, output_tokens, count_source, price_version, cost)
+        SELECT request_id, 'default', 'e', 'k', '/', false, 200, 'complete', 'warm', now(), 0, 1, 1, 0, 1, 'journal', 1, 0
+        FROM engine_journal WHERE request_id NOT LIKE 'unsettled%';
+        INSERT INTO endpoints (endpoint_id, org_id, name) VALUES ('e', 'default', 'e');
+        INSERT INTO revisions (revision_id, org_id, endpoint_id, number, digest, task, min_replicas, max_replicas, idle_timeout_seconds, slots)
+        VALUES ('v', 'default', 'e', 1, 'd', 'generate', 0, 1, 1, 1);
+        INSERT INTO events (org_id, endpoint_id, revision_id, replica_id, node_id, kind, text, at)
+        SELECT 'default', 'e', 'v', 'r', 'n', 'k', day::text, now() - make_interval(days => day) FROM generate_series(25, 34) day;
+        INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, started_at, stopped_at)
+        SELECT state || day, 'default', 'v', 'n', state, now() - interval '60 days', now() - make_interval(days => day)
+        FROM unnest(ARRAY['stopped', 'ready']) state, generate_series(28, 31) day;
+    """)
+    assert await housekeeping.tidy(connection, keep_days=29.5, batch=2) == {"journal": 5, "events": 5, "replicas": 2}
+    left = await connection.fetchval("SELECT array_agg(request_id ORDER BY request_id) FROM engine_journal")
+    assert left == [f"{kind}{n}" for kind in ("new", "unsettled") for n in range(1, 6)]
+    assert await connection.fetchval("SELECT array_agg(text ORDER BY text) FROM events") == ["25", "26", "27", "28", "29"]
+    left = await connection.fetchval("SELECT array_agg(replica_id ORDER BY replica_id) FROM replicas")
+    assert left == ["ready28", "ready29", "ready30", "ready31", "stopped28", "stopped29"]
+    assert await connection.fetchval("SELECT count(*) FROM usage") == 10
+    assert not any((await housekeeping.tidy(connection, keep_days=29.5)).values())
+    await connection.close()
 
 
 def test_revisions_are_numbered_by_file() -> None:

@@ -112,13 +112,28 @@ def test_the_standby_while_a_replica_lives(system: System, demo: str) -> None:
     assert system.pid_of("runtime.standby") != standby
 
 
-async def test_the_standby_while_it_forks(system: System, demo: str) -> None:
+async def test_the_standby_with_an_order_in_hand(system: System, demo: str) -> None:
+    """It is stopped before the order comes, so that it dies with it, and not a moment after the fork."""
     await asyncio.to_thread(system.until_zero, "demo")
+    wait_until(lambda: [node["standbys_ready"] for node in system.status()["nodes"]] == [1], 60, "a standby is ready")
+    standby, log = system.pid_of("runtime.standby"), system.paths.logs / "agent.log"
+    before = len(log.read_text())
+
+    def told(action: str) -> list[str]:
+        return [line for line in log.read_text()[before:].splitlines() if f'"action": "{action}"' in line]
+
+    os.kill(standby, signal.SIGSTOP)
     call = asyncio.ensure_future(asyncio.to_thread(ask, system, demo))
-    await asyncio.to_thread(wait_until, lambda: system.replicas("demo") or call.done(), 10, "a start")
-    os.kill(system.pid_of("runtime.standby"), signal.SIGKILL)
-    assert (await call).status_code in (200, 503)
+    await asyncio.to_thread(wait_until, lambda: told("fork_ordered") or call.done(), 10, "the order is in its socket")
+    assert not call.done() and not told("fork_again")
+    os.kill(standby, signal.SIGKILL)
+    answer = await call
+    assert answer.status_code == 200 or (answer.status_code == 503 and int(answer.headers["retry-after"]) > 0), answer.text
+    assert len(told("fork_again")) == 1 and len(told("fork_ordered")) == 2, "the next standby got the same order"
     await asyncio.to_thread(works, system, demo)
+    await asyncio.to_thread(system.until_zero, "demo")
+    await asyncio.to_thread(works, system, demo)
+    assert await asyncio.to_thread(system.pid_of, "runtime.standby") != standby
 
 
 def test_the_activator_keeps_what_runs(system: System, demo: str) -> None:
@@ -164,3 +179,26 @@ async def test_the_router_mid_stream(system: System, demo: str) -> None:
     row = await asyncio.to_thread(system.request, request_id)
     assert (row["finish"], row["count_source"]) == ("router_lost", "journal")
     assert row["output_tokens"] > 0
+
+
+def test_postgres(system: System, demo: str) -> None:
+    def postmaster() -> int:
+        file = system.paths.postgres / "data" / "postmaster.pid"
+        return int((file.read_text().split() or ["0"])[0]) if file.exists() else 0
+
+    works(system, demo)
+    asked = [ask(system, demo)]
+    killed = postmaster()
+    os.kill(killed, signal.SIGKILL)
+    asked += [ask(system, demo) for _ in range(4)]  # warm: none needs it
+    assert [(answer.status_code, answer.headers["x-pilotlight-start"]) for answer in asked] == [(200, "warm")] * 5
+    wait_until(lambda: postmaster() not in (0, killed) and system.status()["nodes"], 30, "Postgres is back")
+    asked.append(ask(system, demo))
+    for answer in asked:
+        row = system.request(answer.headers["x-request-id"])
+        assert (row["finish"], row["output_tokens"]) == ("complete", answer.json()["usage"]["completion_tokens"])
+    settled = [row["event_id"] for row in system.usage("demo", len(asked))]
+    assert [settled.count(answer.headers["x-request-id"]) for answer in asked] == [1] * len(asked)
+    assert system.up.poll() is None
+    system.until_zero("demo")
+    works(system, demo)  # and it wakes again

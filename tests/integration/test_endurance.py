@@ -30,7 +30,9 @@ def test_ten_wakes_leave_nothing_and_the_standby_does_not_grow() -> None:
         wait_until(
             lambda: not inventory.take(system.state, [system.up.pid]).left_since(before), 20, "no more is there than before the wakes"
         )
-        after = inventory.take(system.state, [system.up.pid]).standby
+        after = inventory.take(system.state, [system.up.pid])
+        assert len(before.standbys) == 1 and after.standbys == before.standbys, "the very same process"
+        assert {"up", "postgres", "postgres process", "agent", "router"} <= before.processes.keys()
         assert before.standby.private > 0
-        assert after.private - before.standby.private < GROWTH_BYTES
-        assert after.pss - before.standby.pss < GROWTH_BYTES
+        assert after.standby.private - before.standby.private < GROWTH_BYTES
+        assert after.standby.pss - before.standby.pss < GROWTH_BYTES

@@ -256,7 +256,7 @@ def test_the_journal_wins_over_what_the_router_counted_and_who_failed_pays_nothi
     worker.end(left, finish="client_disconnect", input_tokens=10, output_tokens=3, count_source="relayed")
     worker.end(engine, input_tokens=10, output_tokens=3, count_source="engine")
     worker.end(failed, finish="upstream_error", status=502, input_tokens=1000, count_source="engine")
-    worker.end(none, finish="client_disconnect", status=0, replica_id="rep", count_source="none")
+    worker.end(none, finish="complete", replica_id="rep", count_source="none")  # an engine that tells nothing
     bench.until(lambda: bench.row(engine), "what was told in band is settled")
     assert bench.row(left) is None
     journal = "INSERT INTO engine_journal VALUES ($1, 'default', 'rep', 1000000, 400000, 1000000, 'abort')"
@@ -693,9 +693,10 @@ def test_the_routers_own_spool_is_settled_and_its_death_noticed(bench: Bench) ->
     with subprocess.Popen(command, stdout=subprocess.PIPE) as router:
         assert router.stdout is not None and router.stdout.readline() == b"synced\n"
         bench.until(lambda: bench.count() == 200, "all that ended is settled")
+        bench.sql("INSERT INTO engine_journal VALUES ('e200', 'default', 'rep', 100, 0, 50, 'abort')")
         assert bench.row("e200") is None
         router.kill()
     row = bench.until(lambda: bench.row("e200"), "what it never ended is given up")
-    assert row["finish"] == "router_lost"
+    assert (row["finish"], row["count_source"]) == ("router_lost", "journal")
     bench.until(lambda: not list(bench.paths.spool.iterdir()), "its file is deleted")
     assert bench.count() == 201

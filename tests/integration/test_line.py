@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from router.ledger.join import JOURNAL_SECONDS
+from runtime import bake
+from runtime.reap import session_members
 from tests.integration.system import QUESTION, System, running, wait_until
+
+LONG = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +90,7 @@ async def test_fifty_calls_at_zero_make_one_start_fifty_answers_and_fifty_rows(s
 
 
 async def test_a_client_that_leaves_is_billed_for_exactly_what_the_engine_made(system: System, demo: str) -> None:
-    long = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True}
+    """Though the activator, through which the engine's journal comes, is away for longer than a whole answer's count is waited for."""
     async with system.async_client(demo) as client:
         first = await client.post("/e/demo/v1/chat/completions", json=body())
         assert first.status_code == 200
@@ -88,18 +98,20 @@ async def test_a_client_that_leaves_is_billed_for_exactly_what_the_engine_made(s
         replica = await asyncio.to_thread(system.until_ready, "demo")
         before = await asyncio.to_thread(system.engine_counters, replica)
         seen = {row["event_id"] for row in await asyncio.to_thread(system.usage, "demo", 1)}
-        async with client.stream("POST", "/e/demo/v1/completions", json=long | {"stream": True}) as answer:
-            streamed = answer.headers["x-request-id"]
-            async for _ in answer.aiter_lines():
-                break
-        with pytest.raises(httpx.ReadTimeout):
-            await client.post("/e/demo/v1/completions", json=long, timeout=0.5)
+        with stopped(system.pid_of("activator")):
+            async with client.stream("POST", "/e/demo/v1/completions", json=LONG | {"stream": True}) as answer:
+                streamed = answer.headers["x-request-id"]
+                async for _ in answer.aiter_lines():
+                    break
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/e/demo/v1/completions", json=LONG, timeout=0.5)
+            await asyncio.sleep(JOURNAL_SECONDS + 1)  # what is tested is that this time passes
+            after = await asyncio.to_thread(system.engine_counters, replica)
     rows = [row for row in await asyncio.to_thread(system.usage, "demo", len(seen) + 2) if row["event_id"] not in seen]
     assert len(rows) == 2 and streamed in {row["event_id"] for row in rows}
     assert {row["finish"] for row in rows} == {"client_disconnect"}
     assert {row["count_source"] for row in rows} == {"journal"}
     assert all(0 < row["output_tokens"] < 900 for row in rows)
-    after = await asyncio.to_thread(system.engine_counters, replica)
     assert (after[0] - before[0], after[1] - before[1]) == (
         sum(row["input_tokens"] for row in rows),
         sum(row["output_tokens"] for row in rows),
@@ -117,6 +129,81 @@ def _openai_http(system: System) -> Any:
     import httpx2
 
     return httpx2.Client(verify=ssl.create_default_context(cafile=str(system.paths.ca_cert)), trust_env=False, timeout=60)
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """It does nothing meanwhile, and hears nothing."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_client_that_leaves_frees_the_engine_within_a_second(system: System, demo: str) -> None:
+    async with system.async_client(demo) as client:
+        assert (await client.post("/e/demo/v1/chat/completions", json=body())).status_code == 200
+        replica = await asyncio.to_thread(system.until_ready, "demo")
+        async with client.stream("POST", "/e/demo/v1/completions", json=LONG | {"stream": True}) as answer:
+            async for _ in answer.aiter_lines():
+                break
+            assert _seconds_of_work(replica["pid"], 0.2) > 0.05, "the engine is at work"
+        left = time.monotonic()
+        await asyncio.to_thread(wait_until, lambda: not _in_flight(system), 1, "its slot is free")
+        print(f"slot free {time.monotonic() - left:.3f} s after its client left")
+        await asyncio.to_thread(
+            wait_until, lambda: _seconds_of_work(replica["pid"], 0.2) < 0.05, 1.2 - (time.monotonic() - left), "it rests"
+        )
+    assert (await asyncio.to_thread(system.until_ready, "demo"))["replica_id"] == replica["replica_id"]
+
+
+def _in_flight(system: System) -> int:
+    return sum(replica["in_flight"] for replica in system.replicas("demo"))
+
+
+def _seconds_of_work(session: int, seconds: float) -> float:
+    """The CPU time its processes take in this time."""
+
+    def ticks() -> int:
+        stats = [Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split() for pid in session_members(session)]
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats)
+
+    before = ticks()
+    time.sleep(seconds)  # what is measured is this time
+    return (ticks() - before) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_prompt_that_is_too_long_is_refused_as_the_engine_says_it_and_costs_nothing(system: System, demo: str) -> None:
+    said = ({"messages": [{"role": "user", "content": "Why? " * 800}]}, "maximum context length is 1024 tokens", "input")
+    asked = ({"stream": True, "max_tokens": 1025}, "max_tokens=1025 cannot be greater than max_model_len=1024", "max_tokens")
+    with system.client(demo) as client:
+        for more, says, param in (said, asked):
+            answer = client.post("/e/demo/v1/chat/completions", json=body() | more)
+            assert answer.status_code == 400, answer.text
+            error = answer.json()["error"]
+            assert set(error) == {"message", "type", "param", "code"}
+            assert says in error["message"] and error["param"].startswith(param), error
+            row = system.request(answer.headers["x-request-id"])
+            assert (row["finish"], row["status"], row["input_tokens"], row["output_tokens"]) == ("refused", 400, 0, 0)
+            assert float(row["cost"]) == 0
+
+
+def test_an_answer_that_must_be_json_of_a_schema_is(system: System, demo: str) -> None:
+    """The grammar has a tokenizer of its own, loaded with the first request that needs it. It lets any white space pass between
+    tokens, of which this model would never have enough: the penalties put an end to that."""
+    fields = {"answer": {"enum": ["yes", "no"]}, "sure": {"type": "boolean"}}
+    schema = {"type": "object", "properties": fields, "required": ["answer", "sure"], "additionalProperties": False}
+    wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
+    more = {"response_format": wanted, "max_tokens": 400, "frequency_penalty": 2, "presence_penalty": 2}
+    with system.client(demo) as client:
+        for stream in (False, True):
+            answer = client.post("/e/demo/v1/chat/completions", json=body(stream=stream) | more)
+            assert answer.status_code == 200, answer.text
+            said = json.loads(_text(answer.text) if stream else answer.json()["choices"][0]["message"]["content"])
+            assert set(said) == {"answer", "sure"} and said["answer"] in ("yes", "no") and isinstance(said["sure"], bool)
+        free = client.post("/e/demo/v1/chat/completions", json=body())
+        assert "Pilotlight" in free.json()["choices"][0]["message"]["content"], "others have no grammar"
 
 
 def test_bad_calls_get_openais_errors(system: System, demo: str) -> None:
@@ -170,3 +257,58 @@ def test_a_key_counts_from_the_moment_it_is_shown_to_the_moment_it_is_revoked(sy
     assert (answered(old["key"]), answered(new["key"])) == (200, 200)
     wait_until(lambda: answered(old["key"]) == 401, 3, "the grace is over")
     assert answered(new["key"]) == 200
+
+
+def test_a_snapshot_that_was_tampered_with_is_never_served(system: System, demo: str) -> None:
+    """Other bytes on disk while nothing runs: in the weights as they were packed, then in the copy that replicas map."""
+    path = "/e/demo/v1/chat/completions"
+    with system.client(demo) as client:
+        right = client.post(path, json=body()).json()["choices"][0]["message"]["content"]
+        system.until_zero("demo")
+        (weights,) = system.paths.snapshots.glob("sha256-*/model.safetensors")
+        _flip(weights, weights.stat().st_size // 2, 1)
+        refused = client.post(path, json=body(stream=True))
+        assert refused.status_code == 503 and "retry-after" in refused.headers and "data:" not in refused.text
+        message = refused.json()["error"]["message"]
+        assert "'demo' cannot start" in message and "model.safetensors does not have the content" in message
+        assert not system.replicas("demo"), "no engine was even begun"
+        _flip(weights, weights.stat().st_size // 2, 1)  # as it was; and so it serves, when the pause after the failure is over
+        wait_until(lambda: client.post(path, json=body()).status_code == 200, 20, "it serves again")
+        system.until_zero("demo")
+        (copy,) = system.paths.baked.glob("*/*.safetensors")
+        _flip(copy, bake.read_layout(copy).pieces[0].begin, 1 << 20)
+        served = client.post(path, json=body())
+        assert served.status_code == 200 and served.json()["choices"][0]["message"]["content"] == right
+    assert not system.api.call("GET", "/endpoints/demo/events")["data"], "nothing of it was given to an engine, not even for its canary"
+
+
+def _flip(file: Path, begin: int, count: int) -> None:
+    mode = file.stat().st_mode
+    file.chmod(0o600)  # packed snapshots can only be read
+    with file.open("r+b") as opened:
+        opened.seek(begin)
+        data = opened.read(count)
+        opened.seek(begin)
+        opened.write(bytes(byte ^ 0x41 for byte in data))
+    file.chmod(mode)
+
+
+def test_an_embedding_model_answers_is_billed_passes_its_canary_and_goes_to_zero(system: System, demo: str) -> None:
+    """The demo model again: one snapshot, two models, which differ in what they do with the last layer."""
+    key, given = system.deploy("vectors", "--task", "embed", "--idle-timeout", "2"), ["a first text", "a second, other text"]
+    for start in ("cold", "warm", "cold"):  # the second cold one has a recorded canary to agree with
+        with system.client(key) as client:
+            answer = client.post("/e/vectors/v1/embeddings", json={"model": "vectors", "input": given})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["x-pilotlight-start"] == start
+        vectors = [entry["embedding"] for entry in answer.json()["data"]]
+        assert [len(vector) for vector in vectors] == [256, 256]
+        assert [sum(value**2 for value in vector) for vector in vectors] == pytest.approx([1, 1], abs=0.01)
+        assert sum(one * other for one, other in zip(*vectors, strict=True)) < 0.999, "two texts, two directions"
+        row = system.request(answer.headers["x-request-id"])
+        assert (row["input_tokens"], row["output_tokens"]) == (answer.json()["usage"]["prompt_tokens"], 0)
+        assert row["count_source"] == "engine" and float(row["cost"]) > 0
+        if start == "cold":
+            assert "canary" in {phase["name"] for phase in row["phases"]}
+        if start != "cold":
+            system.until_zero("vectors")

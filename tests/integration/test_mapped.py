@@ -1,5 +1,5 @@
-"""Mapped weights answer as vLLM's own loader does, greedy token for token, before and after packing: Llama and Qwen3; and a
-mixture of experts, which is loaded as vLLM does and says so."""
+"""Mapped weights answer as vLLM's own loader does, greedy token for token, before and after packing and after vLLM's
+reload: Llama and Qwen3; a mixture of experts, which is loaded as vLLM does and says so; and snapshots that are not whole."""
 
 from __future__ import annotations
 
@@ -60,6 +60,20 @@ def test_greedy_answers_are_the_stock_loaders(architecture: str, tmp_path: Path)
     for mapped in (baking, mapping):
         assert mapped["first"] == stock["first"]
         assert mapped["packed"] == stock["first"]
+    assert (mapping["left"], mapping["reloaded"]) == (0, stock["first"])
+    _only_what_is_whole_is_baked(mapping["whole"], copy.stem, tied=json.loads((model / "config.json").read_text())["tie_word_embeddings"])
+
+
+def _only_what_is_whole_is_baked(said: dict[str, Any], key: str, *, tied: bool) -> None:
+    assert said["same names"], "a reload gets the snapshot's tensors, all of them and no others"
+    assert said["as it is"] == said["rotary"] == key
+    assert len(said["tied"]) == len(said["embeds"]) == len(key), said
+    assert (said["embeds"] == key, said["tied"] == key) == (tied, tied), "what has no head of its own has another copy"
+    lacks, again = "the snapshot lacks model.layers.", ": pack the model again from all of its files"
+    assert said["without a shard"] == f"{lacks}1.self_attn.k_proj.weight{again}"
+    assert said["without a layer"] == f"{lacks}1.mlp.down_proj.weight{again}"
+    assert said["without a bias"].startswith(f"{lacks}0.self_attn.q_proj.bias, model.layers.0.self_attn.k_proj.bias, ")
+    assert said["left over"].startswith("the model has no place for model.layers.1.mlp.down_proj.bias of the snapshot")
 
 
 def test_a_mixture_of_experts_takes_the_engines_own_way(tmp_path: Path) -> None:

@@ -21,3 +21,4 @@ def test_every_loader_gives_the_same_weights(tmp_path: Path) -> None:
     assert len(answer["loaded"]) == 5
     assert len(set(map(tuple, answer["loaded"].values()))) == 1, answer["loaded"]
     assert answer["refused"] == "the files lack extra, which the model needs"
+    assert answer["unnamed"], "a tensor the index does not name is loaded as well"

@@ -18,6 +18,7 @@ import httpx
 import openai
 import pytest
 
+from activator.wire import Depths, ReplicaRow
 from pilotlight.keys import ensure_pepper, hash_key, mint
 from pilotlight.settings import Paths
 from router.ledger.wire import KeyRow, Policy
@@ -76,8 +77,6 @@ class Site:
         return openai.AsyncOpenAI(base_url=f"https://localhost:{self.port}/e/tiny/v1", api_key=self.key, max_retries=0, http_client=client)
 
     def show(self, **more: Any) -> None:
-        from activator.wire import ReplicaRow
-
         self.activator.push(endpoint_row(ReplicaRow(replica_id="p", address=self.replica.address, slots=8), **more))
 
     def records(self) -> list[dict[str, Any]]:
@@ -305,6 +304,29 @@ async def test_workers_are_replaced_and_end_with_their_parent() -> None:
         await s.ledger.until(lambda: not s.ledger.streams, seconds=20)
         with socket.create_server(("127.0.0.1", s.port)):
             pass
+
+
+async def test_two_workers_send_to_the_replica_that_others_have_less_in() -> None:
+    async with site() as s:
+        other = await FakeReplica(f"unix:{s.paths.run}/q.sock").start()
+        process = await s.start(PILOTLIGHT_ROUTER__WORKERS="2")
+        await s.ready(workers=2)
+        rows = [ReplicaRow(replica_id=name, address=replica.address, slots=8) for name, replica in (("p", s.replica), ("q", other))]
+        row = endpoint_row(*rows)
+        s.activator.push(row)
+        async with s.http() as http:
+            headers, body = {"authorization": f"Bearer {s.key}", "connection": "close"}, {"messages": [{"role": "user", "content": "hi"}]}
+            for deep, chosen, shunned in (("p", other, s.replica), ("q", s.replica, other)):
+                before = len(chosen.requests), len(shunned.requests)
+                s.activator.tell(Depths(others={name: 20 * (name == deep) for name in "pq"}, routers=2))
+                s.activator.push(row)  # frames come in order: whoever has this one has the other
+                at = s.activator.sequence
+                await s.activator.until(lambda at=at: s.activator.acknowledging(at) == 2)  # type: ignore[misc]
+                for _ in range(8):  # a connection each: whichever worker takes it
+                    assert (await http.post("/e/tiny/v1/chat/completions", json=body, headers=headers)).status_code == 200
+                assert (len(chosen.requests), len(shunned.requests)) == (before[0] + 8, before[1])
+        assert await stopped(process) == 0
+        await other.stop()
 
 
 async def test_workers_drain_with_their_parent() -> None:

@@ -14,10 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
+from snapshots.errors import Unreachable
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, folder_name
 from snapshots.pack import pack
+from snapshots.store import pace
 from snapshots.store.disk import remove_folder
 from snapshots.synth import synth
+from snapshots.transfer import pull
 from tests.integration.faulty_store import Store, serving
 from tests.integration.system import System, running, wait_until
 
@@ -179,6 +182,33 @@ async def test_a_store_that_trickles_is_a_clear_error_in_time(
     store.faults.bytes_a_second = 0
     store.faults.stopped.set()
     await works(system, keys)
+
+
+async def test_a_connection_that_trickles_is_given_up_for_a_new_one(
+    store: Store, packed: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only new connections are good again: whoever holds on to an old one waits 32 s for its chunk."""
+    for name, value in store.environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(pace, "PATIENCE", 1.5)
+    monkeypatch.setattr(pace, "SLOWEST", 100 * CHUNK)
+    place = (WEIGHTS, 2 * CHUNK)
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="pl-t-", ignore_cleanup_errors=True) as name:
+        try:
+            store.faults.trickles[place] = 1
+            await pull("s3://models", packed[1].digest, Path(name) / "one")
+            assert store.asked[place] == 2
+            store.faults.trickles[place] = 1000
+            says = f"s3://models/sha256-.*/{WEIGHTS} comes too slowly from {2 * CHUNK} to {3 * CHUNK}: only .* try again"
+            with pytest.raises(Unreachable, match=says):
+                await pull("s3://models", packed[1].digest, Path(name) / "two")
+            assert store.asked[place] == 4
+            store.faults.trickles.clear()
+            before = store.sent
+            await pull("s3://models", packed[1].digest, Path(name) / "two")
+            assert store.sent - before < 4 * CHUNK  # what was good is kept
+        finally:
+            remove_folder(Path(name))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runtime.wire import Drain, StandbyReport, Start, Stop
+from runtime.wire import Drain, KeepStandbys, StandbyReport, Start, Stop
 from tests.fakes_activator import World, endpoint, revision
 
 GIB = 1 << 30
@@ -180,6 +180,19 @@ def test_the_standby_counts() -> None:
     assert node_of(world)["standby_bytes"] == GIB
     call(world, "a")
     assert "7.0 GiB left" in revision_of(world, "a")["failure"]
+
+
+def test_a_standby_that_is_not_kept_is_not_committed_but_a_start_makes_one() -> None:
+    world = world_of(8, zero="staged")
+    world.say(StandbyReport(ready=1, private_bytes=GIB))
+    world.pass_time(1.0)
+    assert world.agent.standbys_at_most == 0
+    world.say(StandbyReport(ready=0))
+    assert (node_of(world)["standby_bytes"], node_of(world)["committed_bytes"]) == (GIB, 0)
+    call(world, "a")
+    assert "7.0 GiB left" in revision_of(world, "a")["failure"], "the standby that would fork it needs its part"
+    world.pass_time(1.0)
+    assert node_of(world)["committed_bytes"] == GIB and world.effects.of(KeepStandbys)[-1].at_most is None, "asked for, it is kept"
 
 
 def test_scaling_up_without_room_fails_nobody_that_can_be_served() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from activator import events
 from activator.wire import Alive, Table
-from runtime.wire import Drain, Refused, ReplicaReport, StandbyReport, Start, Stop, UsageBatch, UsageEntry
+from runtime.wire import Drain, Phase, Refused, ReplicaReport, StandbyReport, Start, Stop, UsageBatch, UsageEntry
 from tests.fakes_activator import SimAgent, World, endpoint, report, revision
 
 
@@ -42,11 +42,12 @@ def test_demand_is_a_start_and_ready_is_a_row(world: World) -> None:
     router.apply()
     assert router.revision("rev_a1").starting and not router.revision("rev_a1").replicas
     world.now += 2.0
-    replica_id = world.ready()
+    (replica_id,) = world.agent.starting()
+    world.becomes(replica_id, "ready", phases=(Phase(name="load", at=world.now - 2.0, seconds=2.0),))
     router.apply()
     (row,) = router.revision("rev_a1").replicas
     assert (row.replica_id, row.address, row.slots, row.cold_start_id) == (replica_id, f"unix:/r/{replica_id}", 4, replica_id)
-    assert [phase.name for phase in row.phases] == ["place"]
+    assert [phase.name for phase in row.phases] == ["place", "load"]
     assert router.revision("rev_a1").expected_seconds == 2.0
     assert world.effects.rows[replica_id] == ["starting", "ready"]
 

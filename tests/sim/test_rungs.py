@@ -397,6 +397,59 @@ def test_a_wrong_answer_of_a_plain_start_is_not_a_circle(world: World) -> None:
     assert not world.agent.plain[next_one], "a plain start has made anew what was not trusted"
 
 
+def test_a_new_activator_does_not_step_on_what_the_old_one_found_bad(world: World) -> None:
+    first = parked(world)
+    world.demand(1)
+    wrong(world, first)
+    wrong(world, world.agent.starting()[0])
+    (plain,) = world.agent.starting()
+    world.agent.replicas.clear()  # it dies with the activator
+    world.restart()
+    world.join()
+    world.connect_agent()
+    assert world.status()["endpoints"][0]["revisions"][0]["bad_rungs"] == [["n1", "parked"], ["n1", "standby"]]
+    world.demand(1)
+    (third,) = world.agent.starting()
+    assert third != plain and world.agent.plain[third]
+    world.ready()
+    world.restart()
+    world.join()
+    world.connect_agent()
+    assert world.status()["endpoints"][0]["revisions"][0]["bad_rungs"] == [["n1", "parked"]], "the other was made anew"
+    world.store(endpoint("a", revision("a", zero="parked", max_replicas=2), revision("a", 2, zero="parked")))
+    world.demand(1, "rev_a2")
+    (of_new,) = world.agent.starting()
+    assert not world.agent.plain[of_new], "a new revision begins with a clean record"
+
+
+def test_one_that_was_started_plain_and_parked_is_wrong_as_a_parked_one(world: World) -> None:
+    world.demand(1)
+    wrong(world, world.agent.starting()[0])
+    (plain,) = world.agent.starting()
+    assert world.agent.plain[plain]
+    assert parked(world) == plain
+    world.demand(1)
+    wrong(world, plain)
+    (below,) = world.agent.starting()
+    assert not world.agent.plain[below], "the plain start made `standby` good again"
+    world.routers["w1"].apply()
+    assert world.routers["w1"].revision("rev_a1").failure == ""
+    assert world.status()["endpoints"][0]["revisions"][0]["bad_rungs"] == [["n1", "parked"]]
+
+
+def test_a_climb_from_parked_makes_nothing_anew(world: World) -> None:
+    """Its memory was filled before; that `standby` went bad meanwhile is still so."""
+    world.demand(1)
+    wrong(world, world.agent.starting()[0])
+    (plain,) = world.agent.starting()
+    assert parked(world) == plain
+    world.demand(8)
+    (second,) = [replica_id for replica_id in world.agent.starting() if replica_id != plain]
+    wrong(world, second)
+    world.becomes(plain, "ready")
+    assert world.status()["endpoints"][0]["revisions"][0]["bad_rungs"] == [["n1", "standby"]]
+
+
 # No standby
 
 

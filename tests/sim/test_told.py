@@ -7,7 +7,7 @@ import pytest
 from activator import events
 from activator.wire import Depths, Table
 from runtime.wire import Phase, PhaseName
-from tests.fakes_activator import World, endpoint, revision
+from tests.fakes_activator import World, endpoint, report, revision
 
 
 @pytest.fixture
@@ -66,7 +66,8 @@ def test_a_router_that_comes_meanwhile_hears_the_phase_too(world: World) -> None
 def test_each_start_leaves_one_row_ready_or_not(world: World) -> None:
     world.demand(1)
     world.now += 2.0
-    first = world.ready()
+    (first,) = world.agent.starting()
+    world.becomes(first, "ready", phases=(Phase(name="load", at=world.now - 2.0, seconds=2.0),))
     assert world.effects.cold_starts == [(first, "standby", 2.0, "")]
     world.becomes(first, "stopped", failed=True, reason="it fell over")  # a death is no start
     assert len(world.effects.cold_starts) == 1
@@ -75,6 +76,27 @@ def test_each_start_leaves_one_row_ready_or_not(world: World) -> None:
     world.becomes(second, "stopped", failed=True, reason="no memory")
     assert world.effects.cold_starts[1:] == [(second, "standby", 0.5, "no memory")]
     assert world.reconciler.fleet.expected.seconds("rev_a1", "standby", 0) == 2.0, "nothing is learned from one that failed"
+
+
+@pytest.mark.parametrize("forget_rows", [False, True])
+def test_what_is_learned_of_a_start_is_the_same_whoever_saw_its_end(world: World, forget_rows: bool) -> None:
+    world.demand(1)
+    (replica_id,) = world.agent.starting()
+    began = world.now
+    world.now += 100.0  # it is ready after two seconds, and no activator there to hear it
+    world.restart(forget_rows=forget_rows)
+    phases = (Phase(name="load", at=began, seconds=2.0),)
+    world.agent.replicas[replica_id] = report(replica_id, "ready", phases=phases, rung="standby")
+    world.connect_agent()
+    assert world.reconciler.fleet.expected.seconds("rev_a1", "standby", 0) == 2.0
+
+
+def test_of_a_start_that_says_nothing_of_its_phases_nothing_is_learned(world: World) -> None:
+    expected = world.reconciler.fleet.expected
+    before = expected.seconds("rev_a1", "standby", 0)
+    world.demand(1)
+    world.ready()
+    assert expected.seconds("rev_a1", "standby", 0) == before
 
 
 def test_each_climb_of_one_that_was_parked_leaves_a_row_of_its_own() -> None:

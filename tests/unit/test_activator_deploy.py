@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from activator.catalogue import Catalogue, Endpoint
 from activator.deploy import Plan, plan_deploy, plan_remove
 from activator.errors import CommandRefused
-from activator.wire import Deploy, Remove
+from activator.wire import Configuration, Deploy, Remove
 from tests.fakes_activator import DIGEST, endpoint, revision
 
 NUMBERS = count()
@@ -47,7 +48,7 @@ def test_any_other_configuration_is_the_next_revision(change: dict[str, Any]) ->
     assert second.new_revision and second.new_revision.number == 2
     assert second.endpoint.route == ((second.new_revision.revision_id, 100),)
     assert second.endpoint.endpoint_id == first.endpoint_id
-    back = plan(frame(), second.endpoint)
+    back = plan(frame(**Configuration.model_validate({}).model_dump()), second.endpoint)
     assert back.new_revision and back.new_revision.number == 3, "revisions are never taken up again"
 
 
@@ -72,13 +73,35 @@ def test_limits_of_the_endpoint_change_without_a_revision() -> None:
     assert (second.endpoint.max_held, second.endpoint.hold_seconds, second.endpoint.route) == (5, 1.0, first.route)
 
 
+def test_what_a_deploy_does_not_name_stays_as_it_is() -> None:
+    whole = {"slots": 8, "target_concurrency": 4, "min_replicas": 1, "max_replicas": 3, "idle_timeout_seconds": 9.0, "zero": "parked"}
+    first = plan(frame(**whole, engine_args={"x": 1}, hold_seconds=20.0, max_held=5)).endpoint
+    assert plan(frame(), first).endpoint == first, "nothing is named, nothing changes"
+    second = plan(frame(max_replicas=4, engine_args={}), first)
+    assert second.new_revision and (second.endpoint.hold_seconds, second.endpoint.max_held) == (20.0, 5)
+    named = {"max_replicas": 4, "engine_args": {}}
+    assert {field: getattr(second.new_revision, field) for field in (*whole, "engine_args")} == whole | named
+    with pytest.raises(CommandRefused, match=r"target_concurrency \(4\) must not be more than slots \(2\)"):
+        plan(frame(slots=2), first)
+
+
+def test_of_a_route_in_parts_the_largest_is_what_stays() -> None:
+    old, new = revision(number=1, slots=8), revision(number=2, slots=16)
+    split = replace(endpoint("a", old, new), route=(("rev_a1", 90), ("rev_a2", 10)))
+    made = plan(frame(), split).new_revision
+    assert made and (made.slots, made.number) == (8, 3)
+
+
 def test_removed_names_can_be_deployed_again_by_who_had_them() -> None:
-    first = plan(frame()).endpoint
-    gone = plan_remove(Remove(org_id="default", name="a"), first).endpoint
+    made = plan(frame(slots=8, max_held=5))
+    first = made.endpoint
+    removal = plan_remove(Remove(org_id="default", name="a"), first)
+    gone = removal.endpoint
     assert gone.removed and gone.route == ()
     back = plan(frame(), gone)
     assert back.endpoint.endpoint_id == first.endpoint_id and not back.endpoint.removed
-    assert back.new_revision and back.new_revision.number == 2
+    assert back.new_revision and (back.new_revision.number, back.new_revision.slots, back.endpoint.max_held) == (2, 64, 1000), "begun anew"
+    assert (made.ends, removal.ends, back.ends, plan(frame(slots=9), first).ends) == (False, True, True, False)
     with pytest.raises(CommandRefused, match="taken by another organisation"):
         plan(frame(org_id="other"), gone)
 
@@ -105,10 +128,12 @@ def test_what_is_not_there_cannot_be_removed(stored: Endpoint | None) -> None:
         ({"max_replicas": 1001}, "max_replicas"),
         ({"slots": 0}, "slots"),
         ({"zero": "parked", "task": "embed"}, "which only generate has"),
-        ({"slots": 4, "target_concurrency": 5}, "target_concurrency is 5: it must be 1 to slots"),
+        ({"slots": 4, "target_concurrency": 5}, r"target_concurrency \(5\) must not be more than slots \(4\)"),
         ({"weight_bytes": -1}, "weight_bytes"),
         ({"idle_timeout_seconds": -1}, "idle_timeout_seconds"),
-        ({"hold_seconds": 1e9}, "hold_seconds"),
+        ({"idle_timeout_seconds": 7 * 86400 + 1}, "idle_timeout_seconds is 604801.0: Input should be less than or equal to 604800"),
+        ({"hold_seconds": 600}, "hold_seconds"),
+        ({"task": "score"}, "task is 'score': Input should be 'generate' or 'embed'"),
         ({"max_held": -1}, "max_held"),
     ],
 )

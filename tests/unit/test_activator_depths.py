@@ -79,6 +79,18 @@ def test_one_that_comes_back_knows_nothing() -> None:
     assert rig.told() == {4: {"a": 5}}
 
 
+def test_a_router_more_is_told_to_all_who_weigh_what_others_have_by_it() -> None:
+    rig = Rig(replica("a", 5), replica("b"))
+    rig.said(1, a=5)
+    assert rig.told() == {2: {"a": 5}}
+    rig.book.join(3, {"v"})
+    frames = {connection: (frame.others, frame.routers) for connection, frame in rig.book.tell(lambda _: rig.replicas.values())}
+    assert frames == {2: ({}, 3), 3: ({"a": 5}, 3)}, "the first was told of nothing, so there is nothing to weigh"
+    rig.book.leave(3)
+    assert {connection: frame.routers for connection, frame in rig.book.tell(lambda _: rig.replicas.values())} == {2: 2}
+    assert rig.told() == {}
+
+
 def phases(*names: str) -> tuple[Phase, ...]:
     return tuple(Phase(name=name, at=0.0, seconds=0.25) for name in names)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 
 from activator.effects import Links, RealEffects
 from activator.lifecycle import Replica
+from activator.rungs import BadRung
 from activator.store import writer as module
 from activator.store.replicas import ReplicaRecord
 from activator.store.statements import statements
@@ -42,7 +44,7 @@ class FakePostgres:
     async def execute(self, statement: str, *values: Any) -> None:
         if self.refuses and (self.refuses in values or any(isinstance(v, list) and self.refuses in v for v in values)):
             raise asyncpg.DataError("no")
-        names = {text: name for subject in ("replicas", "journal") for name, text in statements(subject).items()}
+        names = {text: name for subject in ("replicas", "journal", "bad_rungs") for name, text in statements(subject).items()}
         self.done.append((names[statement], values))
 
     def rows(self) -> list[tuple[str, str]]:
@@ -110,6 +112,22 @@ async def test_a_row_that_is_refused_does_not_stop_the_others(writer: Writer, po
     writer.replica(record("b", "starting"))
     await writer.flush()
     assert postgres.rows() == [("b", "starting")]
+
+
+async def test_a_bad_rung_is_written_in_its_newest_form_and_one_refused_stops_nothing(writer: Writer, postgres: FakePostgres) -> None:
+    now = time.monotonic()
+    for node, until in (("x", None), ("refused", now + 50.0), ("n", now + 50.0), ("n", None), ("m", now + 100.0)):
+        writer.bad_rung(BadRung("v", node, "standby", until))
+    postgres.refuses = "refused"
+    postgres.there.set()
+    await writer.flush()
+    assert [(name, values[:3]) for name, values in postgres.done if values] == [
+        ("remove", ("v", "x", "standby")),
+        ("remove", ("v", "n", "standby")),
+        ("put", ("v", "m", "standby")),
+    ]
+    assert 90.0 < postgres.done[-2][1][3] <= 100.0, "what is stored is how long it has left"
+    assert postgres.done[-1] == ("prune", ())
 
 
 async def test_an_entry_that_is_refused_does_not_stop_its_batch(writer: Writer, postgres: FakePostgres) -> None:

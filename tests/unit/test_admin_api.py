@@ -214,7 +214,12 @@ def test_deploy_reaches_the_activator_whole(tmp_path: Path) -> None:
             slots=8,
             max_held=7,
         )
-        assert isinstance(sent, Deploy) and sent.engine_args["enforce_eager"] is True
+        assert isinstance(sent, Deploy) and sent.engine_args and sent.engine_args["enforce_eager"] is True
+        await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST, "min_replicas": 2, "target_concurrency": 100})
+        partial = bench.activator.commands[1]
+        assert partial == Deploy(org_id="default", name="chat", digest=DIGEST, min_replicas=2, target_concurrency=100), (
+            "what it does not name is the activator's to know, and so is what that must fit"
+        )
 
     play(tmp_path, scene)
 
@@ -237,6 +242,10 @@ def test_deploy_answers_even_when_postgres_is_away(tmp_path: Path) -> None:
         ({"digest": DIGEST, "min_replicas": 2, "max_replicas": 1}, "max_replicas"),
         ({"digest": DIGEST, "slots": 0}, "slots"),
         ({"digest": DIGEST, "hold_seconds": 1e9}, "hold_seconds"),
+        ({"digest": DIGEST, "idle_timeout_seconds": 8 * 86400}, "idle_timeout_seconds"),
+        ({"digest": DIGEST, "task": "score"}, "task"),
+        ({"digest": DIGEST, "slots": 4, "target_concurrency": 5}, "target_concurrency"),
+        ({"digest": DIGEST, "task": "embed", "zero": "parked"}, "zero"),
         ({"digest": DIGEST, "colour": "red"}, "colour"),
         ({"digest": DIGEST, "engine_args": {"nested": {"a": 1}}}, "engine_args.nested"),
         ([], None),
@@ -296,8 +305,14 @@ def test_status_list_get_and_delete(tmp_path: Path) -> None:
         assert (await bench.ask("GET", "/api/v1/endpoints/chat")).json()["endpoint_id"] == "ep_chat"
         error(await bench.ask("GET", "/api/v1/endpoints/other"), 404)
         error(await bench.ask("DELETE", "/api/v1/endpoints/other"), 404)
-        assert (await bench.ask("DELETE", "/api/v1/endpoints/chat")).json()["deleted"] is True
+        gone = (await bench.ask("DELETE", "/api/v1/endpoints/chat")).json()
+        assert (gone["deleted"], gone["revoked_keys"], gone["everywhere"]) == (True, 0, True) and not bench.ledger.asked
         assert bench.activator.commands[1:] == [Remove(org_id="default", name="chat")]
+        bench.activator.answer = Done(ok=True, result={"revoked_keys": 2, "revoked_key": "key_1", "prices_ended": True})
+        bench.ledger.everywhere = False
+        gone = (await bench.ask("DELETE", "/api/v1/endpoints/chat")).json()
+        assert (gone["revoked_keys"], gone["prices_ended"], gone["everywhere"]) == (2, True, False)
+        assert bench.ledger.asked == [("key_1", False)], "the answer waits for the routers, as that of a revocation does"
 
     play(tmp_path, scene)
 

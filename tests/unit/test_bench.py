@@ -24,6 +24,7 @@ def test_an_endpoint_rests_on_the_rung_asked_for() -> None:
     assert bench.rests(status(), "e", "standby")
     assert not bench.rests(status(standbys=0), "e", "standby")
     assert bench.rests(status(standbys=0), "e", "staged")
+    assert not bench.rests(status(), "e", "staged"), "it would be woken from standby"
     assert not bench.rests(status("ready"), "e", "standby")
     assert not bench.rests(status("parking"), "e", "parked")
     assert bench.rests(status("parked"), "e", "parked")

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,11 +15,11 @@ import pytest
 import typer
 
 from pilotlight import keys, tls
-from pilotlight.cli import checks, doctor, state_checks, supervise, up
+from pilotlight.cli import checks, clock, doctor, state_checks
 from pilotlight.cli.explain import explained, without_password
 from pilotlight.cli.export import _target
 from pilotlight.cli.show import size
-from pilotlight.settings import LONGEST_STATE, Settings, load
+from pilotlight.settings import Settings, load
 
 
 @pytest.fixture
@@ -85,12 +86,46 @@ def test_certificates(settings: Settings) -> None:
     assert "ended" in finding.text
 
 
-def test_a_clock_long_past(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checks.clock(settings).ok
-    monkeypatch.setattr("time.time", lambda: 86400.0)
-    finding = checks.clock(settings)
-    assert not finding.ok
-    assert "1970-01-02" in finding.text
+def test_a_clock_before_what_was_written_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "kernel_state", lambda: 0)
+    assert clock.clock(settings).ok
+    settings.paths.make()
+    written = settings.paths.logs / "router.log"
+    written.write_text("")
+    os.utime(written, (time.time() + 3600,) * 2)
+    finding = clock.clock(settings)
+    assert not finding.ok and str(written) in finding.text and "timedatectl" in finding.remedy
+    os.utime(written, (time.time() + 30,) * 2)
+    assert clock.clock(settings).ok
+
+
+@pytest.mark.parametrize(
+    ("ahead", "ok", "said"), [(900.0, False, "900 s ahead"), (-900.0, False, "900 s behind"), (1.0, True, "as Postgres")]
+)
+def test_a_clock_is_compared_with_the_operators_postgres(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, ahead: float, ok: bool, said: str
+) -> None:
+    async def ask(dsn: str) -> float:
+        return ahead
+
+    monkeypatch.setattr(clock, "kernel_state", lambda: 0)
+    monkeypatch.setattr(clock, "_ask", ask)
+    finding = clock.clock(settings.model_copy(update={"database_url": "postgresql://h/db"}))
+    assert finding.ok == ok and said in finding.text
+
+
+def test_a_clock_nothing_keeps_is_wrong_where_one_can_be_told_to(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(clock, "kernel_state", lambda: clock.TIME_ERROR)
+    monkeypatch.setattr(clock, "BOOTED", tmp_path)
+    finding = clock.clock(settings)
+    assert not finding.ok and finding.remedy
+    monkeypatch.setattr(clock, "BOOTED", tmp_path / "not in a container")
+    for state in (clock.TIME_ERROR, -1):
+        monkeypatch.setattr(clock, "kernel_state", lambda state=state: state)
+        finding = clock.clock(settings)
+        assert finding.ok and "cannot be seen from here" in finding.text
 
 
 def test_an_unreachable_postgres_is_told_without_its_password(settings: Settings) -> None:
@@ -112,41 +147,6 @@ def test_the_doctor_ends_with_1_when_something_is_wrong(
     assert doctor.examine(settings, as_json=False) == 1
     shown = capsys.readouterr().out
     assert "RuntimeError: odd" in shown
-
-
-@pytest.mark.parametrize("beyond", [0, 1])
-async def test_up_refuses_a_path_too_long_for_sockets_before_it_makes_anything(tmp_path: Path, beyond: int) -> None:
-    state = Path("/tmp") / ("x" * (LONGEST_STATE - len("/tmp/") + beyond))
-    assert state_checks.folder(load(state_dir=state)).ok == (not beyond)
-    if beyond:
-        with pytest.raises(up.UpError, match="choose a shorter --state"):
-            await up.Installation(load(state_dir=state), lambda text: None).start()
-        assert not state.exists()
-
-
-def test_up_waits_as_long_as_its_settings_let_a_process_drain(settings: Settings) -> None:
-    assert [supervise.stop_seconds(module, settings) for module in up.PROCESSES] == [45.0, 10.0, 5.0, 40.0]
-    patient = load(state_dir=settings.state_dir, router={"drain_seconds": 300.0}, activator={"drain_seconds": 600.0})
-    assert [supervise.stop_seconds(module, patient) for module in ("activator", "router")] == [615.0, 310.0]
-
-
-def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    given = load(
-        state_dir=settings.state_dir, router={"port": 7, "host": "::1"}, activator={"drain_seconds": 0.5}, database_url="postgresql://h/db"
-    )
-    passed: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(os, "execve", lambda program, arguments, environ: passed.append((arguments, environ)))
-    up.become_up(given)
-    [(arguments, environ)] = passed
-    assert arguments[1:] == ["-m", "pilotlight.cli.up"]
-    assert "PYTHONDONTWRITEBYTECODE" not in environ
-    for name in list(os.environ):
-        monkeypatch.delenv(name)
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    assert load() == given
-    assert up.Installation(given, lambda text: None).url == "https://[::1]:7"
 
 
 def test_an_export_is_whole_or_absent(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import typer
 
-from pilotlight.cli.apply import make_plan
+from pilotlight.cli.api import Api
+from pilotlight.cli.apply import _compared_prices, make_plan, price_changes
 from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest
 from router.admin.bodies import EndpointBody, PriceBody
 
@@ -67,6 +70,12 @@ def test_a_whole_manifest() -> None:
         ('name = "chat"\nmodel = "a"\n[prices]\ninput = -1\ncached = 0\noutput = 0', "prices.input: "),
         ('name = "chat"\nmodel = "a"\n[prices]\ninput = 1', "prices.cached: Field required"),
         ('name = "chat"\nmodel = "a"\nidle_timeout_seconds = nan', "idle_timeout_seconds: "),
+        ('name = "chat"\nmodel = "a"\nidle_timeout_seconds = 604801', "idle_timeout_seconds: "),
+        ('name = "chat"\nmodel = "a"\nslots = 4\ntarget_concurrency = 5', "target_concurrency (5) must not be more than slots (4)"),
+        ('name = "chat"\nmodel = "a"\ntask = "embed"\nzero = "parked"', "which only generate has"),
+        ('name = "chat"\nmodel = "a"\ntask = "score"', "task: Input should be 'generate' or 'embed' (got 'score')"),
+        ('name = "chat"\nmodel = "a"\nengine_args = {a = nan}', "engine_args.a: must be a finite number"),
+        ('name = "chat"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = 5', "prices.valid_from: must be a time"),
         ("name = ", "is no TOML"),
     ],
 )
@@ -75,6 +84,15 @@ def test_what_is_wrong_is_named(text: str, said: str) -> None:
         read_manifest(text, "endpoint.toml")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["2999-01-01T00:00:00Z", "2999-01-01T01:00:00+01:00", "2999-01-01T00:00:00", "2999-01-01", '"2999-01-01"']
+)
+def test_a_price_may_begin_later(written: str) -> None:
+    manifest = read_manifest(f'name = "c"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = {written}', "f")
+    assert manifest.prices and manifest.prices.body()["valid_from"] == "2999-01-01T00:00:00+00:00"
+    assert PriceBody.model_validate(manifest.prices.body()).valid_from == manifest.prices.valid_from
 
 
 def test_its_bounds_are_the_servers() -> None:
@@ -106,3 +124,40 @@ def test_applied_again_there_is_nothing_to_do() -> None:
     plan = make_plan("chat", {"slots": 8}, prices, now={"slots": 8}, prices_now={"input_per_million": "0.1000000000"})
     assert not plan.changes
     assert plan.shown()["action"] == "nothing"
+
+
+def priced(in_force: str, *later: tuple[str, str | None]) -> dict[str, Any]:
+    """As GET /endpoints/NAME/prices says it: versions newest first, (price, from when; None: here it was removed)."""
+    rows = [{"ends": when is None, "valid_from": when or "2020-01-01T00:00:00+00:00", **amounts(price)} for price, when in later]
+    return {"in_force": {"valid_from": "2020-01-01T00:00:00+00:00", **amounts(in_force)}, "data": rows}
+
+
+def amounts(price: str) -> dict[str, str]:
+    return {f"{kind}_per_million": price for kind in ("input", "cached", "output")}
+
+
+LATER = "2999-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("answer", "valid_from", "changes", "why"),
+    [
+        (priced("1"), LATER, 4, "the same, but from another moment on"),
+        (priced("1", ("1", LATER)), LATER, 0, "that was said before"),
+        (priced("1", ("2", LATER), ("1", LATER)), LATER, 3, "the last word of that moment counts"),
+        (priced("1", ("0", None), ("1", LATER)), LATER, 4, "what was said before it was removed counts no more"),
+        (priced("1"), "2020-01-01T00:00:00Z", 0, "it has begun"),
+        (priced("2"), "2020-01-01T00:00:00Z", None, "it should have begun, and has not"),
+    ],
+)
+def test_a_price_with_a_date_is_applied_once(
+    answer: dict[str, Any], valid_from: str, changes: int | None, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f'name = "c"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = {valid_from}'
+    api = cast(Api, SimpleNamespace(call=lambda method, path: answer))
+    if changes is None:
+        with pytest.raises(typer.Exit):
+            _compared_prices(api, read_manifest(text, "f"))
+        assert "what was used has its price" in capsys.readouterr().err, why
+    else:
+        assert len(price_changes(*_compared_prices(api, read_manifest(text, "f")))) == changes, why

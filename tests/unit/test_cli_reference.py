@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -27,12 +29,33 @@ def test_the_pages_are_made_from_the_code(reference: ModuleType) -> None:
 
 
 def test_nothing_lacks_a_meaning(reference: ModuleType) -> None:
-    described = set(reference.HEADERS) | set(reference.INTERNAL)
-    assert reference.headers_in_code() <= described
+    assert reference.headers_in_code() == set(reference.HEADERS) | set(reference.INTERNAL)
     assert set(reference.request_headers()) == set(reference.REQUEST_HEADERS)
     assert {kind.__name__ for kind in reference.error_tree()} == set(reference.ERRORS)
     assert all(said for _, _, said in reference.admin_routes())
     assert {f"{method} {path}" for method, path, _ in reference.admin_routes()} == set(reference.ADMIN)
+
+
+def test_headers_are_found_however_they_are_written(reference: ModuleType) -> None:
+    assert reference.headers_named('A = b"x-one: %s\\r\\nserver-timing: %d\\r\\n%s"') == {"x-one", "server-timing"}
+    assert reference.headers_named('h = {"x-two": 1}; g = f"retry-after: {n}\\r\\n"; h[b"allow"]') == {"x-two", "retry-after", "allow"}
+    assert reference.headers_named('def f():\n    """Reads x-three: never."""\n    # "x-four"\n    return "not-x-five", "x-"') == set()
+    page = reference.render()
+    assert all(f"| `{name}` |" in page for name in reference.HEADERS)
+
+
+def test_no_error_or_metric_hides_elsewhere(reference: ModuleType) -> None:
+    from router.metrics import Metrics
+
+    kinds = {kind.__name__ for kind in reference.error_tree()} | reference.ABSTRACT
+    metrics = set()
+    for file in (ROOT / "router").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and file.name != "errors.py":
+                assert not kinds & {ast.unparse(base).rpartition(".")[2] for base in node.bases}, f"{node.name} of {file}: into errors.py"
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                metrics |= set(re.findall(r"\bpilotlight_[a-z_]+[a-z]", node.value))
+    assert {family.name for family in Metrics().collect()} == metrics - {"pilotlight_router"}
 
 
 def test_every_setting_and_metric_is_there(reference: ModuleType) -> None:

@@ -97,7 +97,39 @@ def test_it_gives_up_on_a_key_the_routers_never_learn(settings: Settings, monkey
 
 def test_an_error_in_the_stream_is_an_error() -> None:
     with pytest.raises(ApiError, match="it died"):
-        list(pieces(iter(['data: {"error": {"message": "it died"}}'])))
+        list(pieces(iter(['data: {"error": {"message": "it died"}}']), Took()))
+
+
+def test_json_has_the_whole_answer_and_what_it_took(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+    said = streamed("He", "llo").replace(
+        b"data: [DONE]", b"data: %s\n\ndata: [DONE]" % json.dumps({"choices": [], "usage": usage}).encode()
+    )
+    server = Server(learns=0, answer=said)
+    monkeypatch.setattr(talk, "Talker", lambda *_: talker(settings, server))
+    talk.ask(settings, "chat", "hi", 7, "", as_json=True)
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told.pop("first_token_seconds") >= 0
+    assert told == {"answer": "Hello", "request_id": "7", "start": "cold", "usage": usage} and err == ""
+    assert server.asked[-1]["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"", b"pl_half", "pl_\u00fc".encode()])
+def test_a_kept_key_that_is_damaged_is_made_anew(settings: Settings, damage: bytes) -> None:
+    kept = settings.paths.secrets / "run-chat.key"
+    kept.write_bytes(damage)
+    server = Server(learns=0)
+    assert "".join(talker(settings, server).stream({}, Took())) == "Hello"
+    assert kept.read_text() == server.made[-1]
+
+
+@pytest.mark.parametrize("key", ["pl_\u00fc", "pl_a\nb"])
+def test_a_given_key_that_can_be_none_is_refused_before_it_is_sent(settings: Settings, key: str) -> None:
+    with pytest.raises(ApiError, match="characters that no key has"):
+        talker(settings, Server(learns=0), key=key)
 
 
 class Scripted:

@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.ledger.join import AFTER_OUTAGE_SECONDS, JOURNAL_SECONDS, Join
+from router.ledger.join import AFTER_OUTAGE_SECONDS, AT_WORK_MS, BROKEN_OFF_SECONDS, JOURNAL_SECONDS, LEFT_SECONDS, Join, patience
 from router.ledger.prices import Price, PriceList
 from router.ledger.record import CountSource, EndRecord, Finish, OpenRecord
 from router.ledger.row import UsageRow, figures, usage_row
@@ -95,7 +95,7 @@ def test_every_opened_request_settles_exactly_once_whatever_the_order(plans: lis
     join.lost("w", now=1.0)
     disturb()
     join.journal(journal[event_id] for event_id in join.waiting if event_id in journal)
-    join.expire(asked=join.waiting, at=1.0 + JOURNAL_SECONDS)
+    join.expire(asked=join.waiting, at=1.0 + BROKEN_OFF_SECONDS)
     rows += settle_all(join)
 
     by_event = {row.event_id: row for row in rows}
@@ -132,6 +132,27 @@ def test_relayed_figures_stand_when_the_journal_has_nothing_in_time_and_not_befo
     assert join.ready == 0
     join.expire(asked=join.waiting, at=10.0 + JOURNAL_SECONDS)
     assert [(row.count_source, row.output_tokens) for row in settle_all(join)] == [("relayed", 5)]
+
+
+def test_the_journal_of_who_left_is_waited_for_longer_than_an_activator_is_away() -> None:
+    """What is settled stays as it is: an estimate instead of the engine's figures would stand for ever."""
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=10.0)
+    join.add(ended("a", source="relayed", finish="client_disconnect"), file="f", worker="w", now=10.0)
+    join.expire(asked=join.waiting, at=10.0 + LEFT_SECONDS - 0.01)
+    assert join.ready == 0
+    join.journal([journalled("a")])
+    assert [(row.count_source, row.input_tokens, row.output_tokens) for row in settle_all(join)] == [("journal", 9, 9)]
+
+
+def test_how_long_the_journal_is_waited_for() -> None:
+    left = ended("a", source="none", finish="client_disconnect").model_copy(update={"hold_ms": 5000.0})
+    assert patience(ended("a", source="relayed")) == patience(ended("a", source="none", finish="refused")) == JOURNAL_SECONDS
+    assert patience(ended("a", source="relayed", finish="client_disconnect")) == LEFT_SECONDS
+    assert patience(ended("a", source="relayed", finish="timeout")) == LEFT_SECONDS
+    assert patience(left.model_copy(update={"total_ms": 5000.0 + AT_WORK_MS})) == LEFT_SECONDS, "no byte of its answer had come yet"
+    assert patience(left.model_copy(update={"total_ms": 5001.0})) == BROKEN_OFF_SECONDS, "an engine may never have seen it"
+    assert patience(ended("a", source="relayed", finish="upstream_error")) == patience(None) == BROKEN_OFF_SECONDS
 
 
 def test_after_an_outage_the_journal_is_given_more_time() -> None:

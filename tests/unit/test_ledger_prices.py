@@ -61,6 +61,18 @@ def test_an_endpoints_own_price_then_its_organisations_then_the_default() -> Non
     assert prices.at(org_id="other", endpoint_id="another", admitted_at=0.0).version == 1, "its own is not valid yet"
 
 
+def test_a_removed_endpoints_own_prices_count_until_then_and_its_next_life_begins_with_the_default() -> None:
+    own = [price(2, endpoint="ep", since=100.0), price(3, endpoint="ep", since=500.0), price(4, endpoint="other", since=500.0)]
+    removed = price(5, endpoint="ep", since=300.0, amount=0)._replace(ends=True)
+    prices = PriceList([price(1), *own, removed])
+    at = {when: prices.at(org_id="default", endpoint_id="ep", admitted_at=when).version for when in (50.0, 200.0, 300.0, 600.0)}
+    assert at == {50.0: 1, 200.0: 2, 300.0: 1, 600.0: 1}, "nor the one that was to begin later"
+    assert prices.at(org_id="default", endpoint_id="other", admitted_at=600.0).version == 4
+    assert prices.newest == 5 and PriceList([price(1), *own[:2], removed._replace(valid_from=50.0)]).newest == 5
+    again = PriceList([price(1), *own, removed, price(6, endpoint="ep", since=400.0)])
+    assert again.at(org_id="default", endpoint_id="ep", admitted_at=600.0).version == 6
+
+
 def test_no_price_says_what_to_do() -> None:
     with pytest.raises(Unpriced, match="insert a default"):
         PriceList().at(org_id="o", endpoint_id="e", admitted_at=0.0)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.loader.plan import PAGE, Plan, plan
+from runtime.loader.plan import PAGE, Plan, PlanError, plan
 from runtime.loader.ring import Done, LoadError, describe, load, plan_files, stream
 from snapshots.errors import HeaderError
 from snapshots.safetensors_header import Tensor
@@ -234,3 +234,12 @@ def test_a_file_of_no_tensors_and_a_lying_header(tmp_path: Path) -> None:
     empty.write_bytes(empty.read_bytes() + b"more")
     with pytest.raises(HeaderError):
         plan_files([empty])
+
+
+def test_what_an_index_does_not_name_is_loaded_as_well_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write(tmp_path / "m.safetensors", {"a": b"1", "b": b"2"})
+    with caplog.at_level("WARNING"):
+        assert dict(stream(plan_files([file], {"a"}), FakeDevice())) == {"a": b"1", "b": b"2"}
+    assert "the files have b (of 1 in all), which their index does not name" in caplog.text
+    with pytest.raises(PlanError, match="the files lack c, which the model needs"):
+        plan_files([file], {"a", "c"})

@@ -7,7 +7,7 @@ from collections import Counter
 from activator.depths import DepthBook
 from activator.lifecycle import Replica as Known
 from router.balance import LEAST_REMAINING_SECONDS, pick
-from router.hold import Slot
+from router.hold import FULL_RETRY_SECONDS, Slot
 from tests.unit.test_router_hold import Caller, Rig, replica, row
 
 
@@ -49,6 +49,42 @@ def test_what_others_had_is_forgotten_when_nobody_tells_any_more() -> None:
     assert [replica.others for replica in rig.revision.replicas.values()] == [0, 2]
     rig.table.others_unknown()
     assert [replica.others for replica in rig.revision.replicas.values()] == [0, 0]
+
+
+def test_what_others_had_is_taken_back_though_the_sibling_is_gone_already() -> None:
+    rig = Rig()
+    rig.show(row(replica("a"), replica("b")))
+    rig.table.others({"a": 10, "b": 2}, 2)
+    rig.show(row(replica("a")))  # at once; what is taken back comes with the next tick
+    rig.table.others({"a": 0, "b": 0}, 2)
+    rig.show(row(replica("a"), replica("c")))
+    assert [each.others for each in rig.revision.replicas.values()] == [0, 0]
+
+
+def test_a_router_more_or_less_weighs_what_was_told_before_anew() -> None:
+    rig = Rig()
+    rig.show(row(replica("a"), replica("b")))
+    rig.table.others({"a": 12, "b": 6}, 2)
+    rig.table.others({"b": 9}, 3)
+    assert [each.others for each in rig.revision.replicas.values()] == [4, 3]
+    rig.table.others({}, 2)
+    assert [each.others for each in rig.revision.replicas.values()] == [6, 4.5]
+
+
+def test_a_row_lifts_dead_and_not_full() -> None:
+    """It says that the replica runs, and nothing of who is in its slots; a full one is asked again soon by itself."""
+    rig = Rig()
+    rig.show(row(replica("a")))
+    for mark, held in (("dead", False), ("full", True)):
+        caller = Caller(rig.clock)
+        slot = rig.hold.ask(rig.revision, caller)
+        assert slot is not None
+        slot.back(caller, mark)  # type: ignore[arg-type]
+        rig.show(row(replica("a")))
+        assert (caller.held_in is not None) is held
+        rig.clock.advance(FULL_RETRY_SECONDS)
+        assert caller.held_in is None
+        caller.slots.pop().release()
 
 
 def test_own_requests_are_told_where_there_is_a_choice() -> None:

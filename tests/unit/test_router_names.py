@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pilotlight.settings import RouterSettings, Settings
+from pilotlight import tls
+from pilotlight.settings import RouterSettings
 from router.request import named_by_host
-from router.worker import names
 from tests.unit.router_world import OTHER_KEY, World, endpoint_row, world
 from tests.unit.test_router_web import get
 
@@ -35,8 +35,8 @@ def test_hosts(host: bytes, name: str | None) -> None:
 
 
 def test_the_certificate_is_good_for_them() -> None:
-    assert names(Settings(router=RouterSettings(domain="llm.test"))) == ["127.0.0.1", "llm.test", "*.llm.test"]
-    assert names(Settings(router=RouterSettings(host="0.0.0.0"))) == []
+    assert tls.names(RouterSettings(domain="llm.test")) == ["127.0.0.1", "llm.test", "*.llm.test"]
+    assert tls.names(RouterSettings(host="0.0.0.0")) == []
 
 
 def two(w: World) -> None:

@@ -184,3 +184,43 @@ async def test_comments_go_on_for_who_is_turned_away() -> None:
                 w.show(endpoint_row(w.row(replica_id="p2")))
         assert seen >= 3
         await until(lambda: w.table.revisions["r1"].demand == 0)
+
+
+@pytest.mark.parametrize("why", ["draining", "full", "dead"])
+async def test_who_is_turned_away_from_the_warm_path_is_told_as_who_has_waited_all_along(why: str) -> None:
+    async with world(waiting_seconds=0.02) as w:
+        if why == "dead":
+            w.show(endpoint_row(w.row(address=f"unix:{w.folder}/nobody.sock")))
+        w.replica.refusals = [why] * 100 if why != "dead" else []
+        client = await w.client()
+        client.post(stream=True)
+        status, headers = await client.head()  # ours, and early: until now it came with the answer, a cold start later
+        assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        seen, body = 0, b""
+        async for piece in client.chunks():
+            body += piece
+            seen += piece.startswith(b": pilotlight phase=hold")
+            if seen == 2:
+                w.replica.refusals = []
+                w.show(endpoint_row(w.row(replica_id="p2")))
+        assert seen >= 2 and body.endswith(b"data: [DONE]\n\n")
+        [end] = await w.ends()
+        assert (end["finish"], end["replica_id"], end["hold_ms"] >= 40) == ("complete", "p2", True)
+
+
+async def test_who_leaves_after_it_was_turned_away_was_at_no_replica() -> None:
+    async with world() as w:
+        w.replica.refusals = ["draining"]
+        client = await w.client()
+        client.post(stream=True)
+        await w.wait_held(1)
+        client.leave()
+        [end] = await w.ends()
+        assert (end["finish"], end["replica_id"], end["revision_id"], end["count_source"]) == ("client_disconnect", "", "", "none")
+
+
+async def test_prefer_wait_never_commits_for_who_is_turned_away_either() -> None:
+    async with world(waiting_seconds=0.01) as w:
+        w.replica.refusals = ["draining"]
+        reply = await w.ask(stream=True, headers=("prefer: wait=0.05",))
+        assert (reply.status, reply.error["code"]) == (503, "hold_timeout")

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
 from tests.fakes import FakeReplica, FakeRequest
 from tests.unit.router_world import ADMIN_KEY, KEY, OTHER_KEY, Client, Reply, World, endpoint_row, world
@@ -98,6 +99,42 @@ async def test_the_admin_relay() -> None:
         assert (seen.headers["host"], seen.headers["authorization"], seen.headers["x-forwarded-for"]) == ("pilot", "Bearer k", "127.0.0.1")
         assert seen.body == b"{}"
         assert "x-secret" not in seen.headers
+        await admin.stop()
+
+
+async def test_the_admin_relay_keeps_a_body_s_length_whatever_the_client_calls_hop_by_hop() -> None:
+    async with world() as w:
+        admin = await Admin(f"unix:{w.folder}/admin.sock").start()
+        client = await w.client()
+        client.send(
+            b"POST /api/v1/x HTTP/1.1\r\nhost: pilot\r\ncontent-length: 2\r\nx-secret: 1\r\n"
+            b"connection: Content-Length, transfer-encoding , host, X-Secret\r\n\r\n{}"
+        )
+        assert (await client.answer()).status == 201
+        [seen] = admin.requests
+        assert (seen.headers["content-length"], seen.headers["host"], seen.body) == ("2", "pilot", b"{}")
+        assert "x-secret" not in seen.headers
+        await admin.stop()
+
+
+async def test_what_the_admin_process_refuses_is_counted_like_what_we_refuse() -> None:
+    async with world() as w:
+        admin = Admin(f"unix:{w.folder}/admin.sock")
+        statuses = iter((401, 404, 404, 200))
+
+        async def refuse(_: FakeRequest) -> Any:
+            yield b"HTTP/1.1 %d X\r\ncontent-length: 2\r\n\r\n{}" % next(statuses)
+
+        admin.answer = refuse
+        await admin.start()
+        for status in (401, 404, 404, 200):
+            client = await w.client()
+            client.send(b"GET /api/v1/endpoints/none HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
+            assert (await client.answer()).status == status
+        text = generate_latest(w.router.metrics).decode()
+        assert 'pilotlight_router_requests_total{code="401",endpoint=""} 1.0' in text
+        assert 'pilotlight_router_requests_total{code="404",endpoint=""} 2.0' in text
+        assert 'code="200"' not in text, "what it serves is no endpoint's, and refused nobody"
         await admin.stop()
 
 

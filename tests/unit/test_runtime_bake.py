@@ -107,5 +107,9 @@ def test_what_is_no_copy_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_the_key_depends_on_every_part() -> None:
     parts: dict[str, str | int] = {"engine": "0.32.0", "dtype": "bf16", "rank": 0}
-    keys = {bake.key(parts), *(bake.key(parts | {name: "other"}) for name in parts)}
+    layout = bake.plan(tensors([(3, 5), (8, 8)]))
+    keys = {bake.key(parts, layout), *(bake.key(parts | {name: "other"}, layout) for name in parts)}
     assert len(keys) == 4
+    headless, reshaped = bake.plan(tensors([(3, 5)])), bake.plan(tensors([(5, 3), (8, 8)]))
+    assert len({bake.key(parts, other) for other in (layout, headless, reshaped)}) == 3
+    assert bake.key(parts, bake.plan(tensors([(3, 5), (8, 8)]))) == bake.key(parts, layout)

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from runtime.engine.caches import environment
 
+BAKED = Path("/state/baked/sha256-1")
+
+
+def root(**other: Any) -> str:
+    given = {"device": "cuda", "hardware": "NVIDIA H200 9.0", "engine": "0.32.0", "torch": "2.13.0", "arguments": {}} | other
+    return environment(BAKED, **given)["VLLM_CACHE_ROOT"]
+
 
 def test_on_a_gpu_caches_lie_beside_the_baked_copies_of_their_snapshot() -> None:
-    baked = Path("/state/baked/sha256-1")
-    found = environment(baked, device="cuda", engine="0.32.0", torch="2.13.0")
-    assert Path(found["VLLM_CACHE_ROOT"]).parent == baked
+    found = environment(BAKED, device="cuda", hardware="", engine="0.32.0", torch="2.13.0", arguments={})
+    assert Path(found["VLLM_CACHE_ROOT"]).parent == BAKED
     assert found["VLLM_ENABLE_STARTUP_PLAN"] == "1"
 
 
-def test_another_engine_or_another_torch_never_meets_them() -> None:
-    baked = Path("/state/baked/sha256-1")
-    versions = [("0.32.0", "2.13.0"), ("0.33.0", "2.13.0"), ("0.32.0", "2.14.0")]
-    assert len({environment(baked, device="cuda", engine=engine, torch=torch)["VLLM_CACHE_ROOT"] for engine, torch in versions}) == 3
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"engine": "0.33.0"},
+        {"torch": "2.14.0"},
+        {"hardware": "NVIDIA L4 8.9"},
+        {"arguments": {"dtype": "float16"}},
+        {"arguments": {"tensor-parallel-size": 2}},
+    ],
+)
+def test_what_was_compiled_for_something_else_is_never_met(other: dict[str, Any]) -> None:
+    assert root(**other) != root()
+
+
+def test_what_compiles_nothing_else_changes_nothing() -> None:
+    assert root(arguments={"max-num-seqs": 4, "dtype": "auto"}) == root()
 
 
 def test_on_a_cpu_there_is_nothing_to_keep() -> None:
-    assert environment(Path("/state/baked/sha256-1"), device="cpu", engine="0.32.0", torch="2.13.0") == {}
+    assert environment(BAKED, device="cpu", hardware="", engine="0.32.0", torch="2.13.0", arguments={}) == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -19,11 +20,14 @@ from runtime.wire import Phase
 from snapshots.errors import NotStored, StoreFull, TamperedError
 from snapshots.manifest import CHUNK, folder_name
 from snapshots.pack import pack
+from snapshots.partial import Partial
+from snapshots.pins import pin, pinned, unpin
 from snapshots.stage import stage
 from snapshots.store.disk import digests, remove_folder
 from tests.unit.test_snapshots import safetensors, write
 
 SIZE = 100_000  # bytes of the weights of each snapshot
+COPY = "engine 1 bfloat16"  # which baked copy is wanted
 
 
 def item(kind: str, digest: str, used_at: float, size: int = 1) -> Item:
@@ -64,6 +68,9 @@ class Node:
             ),
             store,
         ).digest
+
+    def disk(self) -> Disk:
+        return Disk(store=self.store, node_dir=self.node_dir, baked=self.baked)
 
     def stored(self) -> set[str]:
         return {entry.name for entry in self.store.iterdir()} - {".lock"}
@@ -116,7 +123,7 @@ async def test_what_is_only_at_the_origin_is_fetched_once(node: Node) -> None:
     assert (came[0].folder / "config.json").exists()
     assert came[0].folder.resolve() == node.store / folder_name(digest)
     again = await staging.bring(digest)
-    assert (again.folder, again.fetched, again.arriving) == (node.store / folder_name(digest), False, None)
+    assert (again.folder, again.fetched, again.arriving) == (came[0].folder, False, None)
     assert node.stored() == {folder_name(digest)}
 
 
@@ -146,7 +153,7 @@ async def test_the_longest_unused_is_evicted_and_what_is_in_use_is_not(node: Nod
         node.bake(digest)
     os.utime(node.node_dir / f"{folder_name(old)}.used", (1, 1))
     node.used = {old}
-    await (await staging.bring(wanted)).whole
+    await (await staging.bring(wanted, COPY)).whole
     await durable(staging, wanted)
     assert set(digests(node.store)) >= {old, wanted}
     assert not (node.baked / folder_name(new)).exists()
@@ -176,10 +183,139 @@ async def test_what_no_other_store_has_is_never_evicted(node: Node) -> None:
 
 async def test_without_room_for_a_copy_there_is_none_but_it_starts(node: Node) -> None:
     digest = node.model("a", node.origin)
-    staged = await node.staging(max_bytes=150_000).bring(digest)
+    staged = await node.staging(max_bytes=150_000).bring(digest, COPY)
     node.used = {digest}
     await staged.whole
     assert not staged.bakes
+
+
+async def test_what_is_here_already_is_opened_by_the_same_path_as_what_is_fetched(node: Node) -> None:
+    """Compile caches know a model by its path."""
+    node.origin.mkdir()
+    digest = node.model("a", node.store)
+    for staging in (node.staging(), node.staging(origin=False)):
+        for _ in range(2):
+            staged = await staging.bring(digest)
+            assert staged.folder == node.node_dir / folder_name(digest)
+            assert staged.folder.resolve() == node.store / folder_name(digest)
+
+
+async def two_of_which_one_has_a_copy(node: Node) -> tuple[Staging, str, str]:
+    """A budget that both fill; and the two digests."""
+    here, other = node.model("here", node.origin), node.model("other", node.origin)
+    staging = node.staging(max_bytes=340_000)
+    for digest in (here, other):
+        await (await staging.bring(digest)).whole
+        await durable(staging, digest)
+    node.bake(other)
+    node.used = {here}
+    return staging, here, other
+
+
+async def test_a_start_that_writes_no_copy_evicts_nothing_for_one(node: Node) -> None:
+    staging, here, other = await two_of_which_one_has_a_copy(node)
+    assert (await staging.bring(here)).bakes  # it may use the folder for what else is kept there
+    assert (node.baked / folder_name(other)).exists()
+    assert (await staging.bring(here, COPY)).bakes
+    assert not (node.baked / folder_name(other)).exists()
+
+
+async def test_a_copy_another_engine_wrote_is_none(node: Node) -> None:
+    staging, here, other = await two_of_which_one_has_a_copy(node)
+    node.bake(here, 0)
+    staging.loaded(here, COPY, "mapped")
+    assert (await staging.bring(here, COPY)).bakes
+    assert (node.baked / folder_name(other)).exists()
+    again = node.staging(max_bytes=340_000)  # which copy is known survives a restart
+    assert (await again.bring(here, COPY)).bakes
+    assert (node.baked / folder_name(other)).exists()
+    assert (await again.bring(here, "another engine")).bakes
+    assert not (node.baked / folder_name(other)).exists()
+
+
+async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_promised(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is taken only when both have been told whether there is any."""
+    one, two = node.model("one", node.origin), node.model("two", node.origin)
+    node.used = {one, two}
+    staging, told, both = node.staging(max_bytes=200_000), list[str](), threading.Event()
+    make_room, take = staging.make_room, Partial.take
+
+    async def telling(size: int, of: tuple[disk.Kind, str] | None = None) -> None:
+        try:
+            await make_room(size, of)
+        finally:
+            told.append(str(of))
+            both.set() if len(told) == 2 else None
+
+    def when_both_were_told(partial: Partial) -> None:
+        assert both.wait(10)
+        take(partial)
+
+    monkeypatch.setattr(staging, "make_room", telling)
+    monkeypatch.setattr(Partial, "take", when_both_were_told)
+    took = await asyncio.gather(*(staging.bring(digest) for digest in (one, two)), return_exceptions=True)
+    assert [isinstance(each, StoreFull) for each in took].count(True) == 1, took
+    assert sum(item.size for item in node.disk().items()) <= 200_000
+
+
+async def test_room_for_a_copy_is_kept_until_it_is_written(node: Node) -> None:
+    node.origin.mkdir()
+    one, two = node.model("one", node.store), node.model("two", node.store)
+    node.used = {one, two}
+    staging = node.staging(max_bytes=380_000)  # both, and one copy
+    assert (await staging.bring(one, COPY)).bakes
+    assert (await staging.bring(one, COPY)).bakes  # one copy, however many want it
+    assert not (await staging.bring(two, COPY)).bakes
+    folder = node.bake(one, SIZE // 2)
+    assert not (await staging.bring(two, COPY)).bakes  # half of it is taken, half still to be
+    (folder / "key.safetensors").unlink()
+    staging.loaded(one, COPY, "plain: no baked copy can be written")
+    assert (await staging.bring(two, COPY)).bakes
+    assert not (await staging.bring(one, COPY)).bakes
+    node.used = {one}  # the other died before it said anything
+    assert (await staging.bring(one, COPY)).bakes
+
+
+async def test_what_is_pinned_is_never_evicted(node: Node) -> None:
+    kept, other = node.model("kept", node.origin), node.model("other", node.origin)
+    staging = node.staging(max_bytes=450_000)
+    for digest in (kept, other):
+        await (await staging.bring(digest)).whole
+        await durable(staging, digest)
+        node.bake(digest)
+    pin(node.node_dir, kept)
+    pin(node.node_dir, kept)
+    os.utime(node.node_dir / f"{folder_name(kept)}.used", (1, 1))
+    again = node.staging(max_bytes=450_000)  # a pin survives a restart
+    with pytest.raises(StoreFull, match=r"0\.00 GB are pinned: `pilotlight snapshot unpin DIGEST`"):
+        await again.make_room(300_000)
+    assert other in digests(node.store)  # it would not have helped
+    await again.make_room(200_000)
+    assert digests(node.store) == [kept]
+    assert (node.baked / folder_name(kept)).exists()
+    without_budget = node.staging()
+    with pytest.raises(StoreFull, match=r"do not fit the node's disk, .*snapshot unpin DIGEST"):
+        await without_budget.make_room(1 << 60)
+    unpin(node.node_dir, kept)
+    await again.make_room(450_000)
+    assert digests(node.store) == []
+    assert pinned(node.node_dir) == frozenset()
+
+
+async def test_a_pin_set_while_room_is_made_counts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = node.model("a", node.origin)
+    staging = node.staging(max_bytes=150_000)
+    await (await staging.bring(digest)).whole
+    await durable(staging, digest)
+
+    async def elsewhere(asked: str) -> bool:
+        pin(node.node_dir, asked)
+        return True
+
+    monkeypatch.setattr(staging, "_is_elsewhere", elsewhere)
+    with pytest.raises(StoreFull):
+        await staging.make_room(100_000)
+    assert digests(node.store) == [digest]
 
 
 async def test_a_full_disk_leaves_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,11 +352,12 @@ def test_copies_of_snapshots_that_are_gone_go_too(tmp_path: Path) -> None:
     stage(node.store, here, node.node_dir)
     kept, orphan = node.bake(here), node.bake(gone)
     (node.node_dir / f"{folder_name(gone)}.stamp").write_text("{}")
+    pin(node.node_dir, gone)
     (node.node_dir / folder_name(gone)).symlink_to(tmp_path)
-    Disk(store=node.store, node_dir=node.node_dir, baked=node.baked).sweep()
+    node.disk().sweep()
     assert kept.exists()
     assert not orphan.exists()
-    assert [entry.name for entry in node.node_dir.iterdir()] == [f"{folder_name(here)}.stamp"]
+    assert {entry.name for entry in node.node_dir.iterdir()} == {f"{folder_name(here)}.stamp", f"{folder_name(gone)}.pin"}
     assert [entry.name for entry in node.baked.iterdir()] == [folder_name(here)]
     remove_folder(node.store)
 

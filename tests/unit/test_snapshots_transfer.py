@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -12,20 +13,21 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from snapshots import partial, transfer
 from snapshots import stage as staging
-from snapshots import transfer
 from snapshots.errors import NoBucket, NotStored, OriginError, StoreFull, TamperedError, Unreachable
 from snapshots.flight import alone
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name
 from snapshots.pack import pack
-from snapshots.partial import chunks_of
+from snapshots.partial import Partial, chunks_of
 from snapshots.stage import stage
 from snapshots.store.disk import building, digests, path_of, publish
 from snapshots.store.origin import Folder
@@ -213,6 +215,65 @@ async def test_a_full_disk_leaves_nothing(origin: Path, digest: str, tmp_path: P
     with pytest.raises(StoreFull, match=r"0\.01 GB free, the snapshot needs 0\.02 GB"):
         await pull(str(origin), digest, tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
+
+
+async def test_a_disk_that_fills_up_takes_no_good_chunk_with_it(
+    origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "PARALLEL", 1)
+    fake, store = FakeOrigin(origin), tmp_path / "store"
+    weights = store / f".pull-{folder_name(digest)}" / "files" / WEIGHTS
+    fake.dies_after = 2
+    with pytest.raises(Unreachable):
+        await pull_from(fake, digest, store)
+    assert weights.stat().st_blocks * 512 > 2 * CHUNK  # its space is taken
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    @asynccontextmanager
+    async def no_room(size: int) -> AsyncIterator[None]:
+        raise StoreFull("budget")
+        yield
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Partial, "take", full)
+        with pytest.raises(StoreFull, match="use another disk"):
+            await pull_from(fake, digest, store)
+    assert CHUNK <= weights.stat().st_blocks * 512 < 2 * CHUNK  # but for what is good it is given back
+    with pytest.raises(StoreFull, match="budget"):
+        await pull_from(fake, digest, store, room=no_room)
+    with monkeypatch.context() as patched:
+        patched.setattr(partial, "Teller", full)  # not even opened
+        with pytest.raises(StoreFull):
+            await pull_from(fake, digest, store)
+    fake.dies_after = 1_000_000
+    await pull_from(fake, digest, store)
+    assert set(fake.reads.values()) == {1}
+    verify(path_of(store, digest))
+
+
+async def test_room_is_left_when_it_is_taken_or_cannot_be(
+    origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    @asynccontextmanager
+    async def room(size: int) -> AsyncIterator[None]:
+        told.append(f"{size}")
+        try:
+            yield
+        finally:
+            told.append("left")
+
+    def take(partial: Partial) -> None:
+        told.append("taken")
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Partial, "take", take)
+    with pytest.raises(StoreFull):
+        await pull_from(FakeOrigin(origin), digest, tmp_path / "store", room=room)
+    assert told == [f"{verify(path_of(origin, digest)).size}", "taken", "left"]
 
 
 async def test_of_many_pulls_one_fetches(origin: Path, digest: str, tmp_path: Path) -> None:

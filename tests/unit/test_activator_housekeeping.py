@@ -1,0 +1,46 @@
+"""Housekeeping goes on after a Postgres that was away, and takes batches until one is not full."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import asyncpg
+import pytest
+
+from activator.store import housekeeping
+from activator.store.connection import Pool
+
+
+class FakePool:
+    """Postgres away for each of `trouble`, then with so many old rows of each kind."""
+
+    def __init__(self, trouble: list[Exception], rows: int) -> None:
+        self.trouble, self.left = trouble, dict.fromkeys(housekeeping.SQL.values(), rows)
+        self.done = asyncio.Event()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[FakePool]:
+        if self.trouble:
+            raise self.trouble.pop(0)
+        yield self
+        self.done.set()
+
+    async def execute(self, statement: str, days: float, batch: int) -> str:
+        assert days == 30.0
+        deleted = min(batch, self.left[statement])
+        self.left[statement] -= deleted
+        return f"DELETE {deleted}"
+
+
+async def test_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(housekeeping, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.0)
+    pool = FakePool([ConnectionRefusedError(), asyncpg.InterfaceError("closed"), asyncpg.AdminShutdownError("bye")], 2 * housekeeping.BATCH)
+    task = asyncio.create_task(housekeeping.keep_house(cast(Pool, pool), keep_days=30.0))
+    async with asyncio.timeout(5):
+        await pool.done.wait()
+    task.cancel()
+    assert not any(pool.left.values()) and not pool.trouble

@@ -1,0 +1,295 @@
+"""`pilotlight up`: what it starts with, keeps alive, prints and keeps small; whatever dies or is refused for the moment is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pilotlight import tls
+from pilotlight.cli import exits, postgres, rotation, state_checks, supervise, up
+from pilotlight.cli import main as command_line
+from pilotlight.cli.logs import parts_of
+from pilotlight.cli.ports import here
+from pilotlight.cli.postgres import Postgres, PostgresLost
+from pilotlight.database.embedded import EmbeddedPostgres
+from pilotlight.database.errors import EmbeddedError
+from pilotlight.settings import LONGEST_STATE, LogSettings, Paths, RouterSettings, Settings, load
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    for name in [name for name in os.environ if name.startswith("PILOTLIGHT_") or name == "DATABASE_URL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    short = tempfile.mkdtemp(prefix="pl-", dir="/tmp")  # sockets lie below a state folder
+    Path(short).chmod(0o711)
+    yield load(state_dir=Path(short) / "state")
+    shutil.rmtree(short)
+
+
+@pytest.mark.parametrize("beyond", [0, 1])
+async def test_up_refuses_a_path_too_long_for_sockets_before_it_makes_anything(tmp_path: Path, beyond: int) -> None:
+    state = Path("/tmp") / ("x" * (LONGEST_STATE - len("/tmp/") + beyond))
+    assert state_checks.folder(load(state_dir=state)).ok == (not beyond)
+    if beyond:
+        with pytest.raises(up.UpError, match="choose a shorter --state"):
+            await up.Installation(load(state_dir=state), lambda text: None).start()
+        assert not state.exists()
+
+
+def test_up_waits_as_long_as_its_settings_let_a_process_drain(settings: Settings) -> None:
+    assert [supervise.stop_seconds(module, settings) for module in up.PROCESSES] == [45.0, 10.0, 5.0, 40.0]
+    patient = load(state_dir=settings.state_dir, router={"drain_seconds": 300.0}, activator={"drain_seconds": 600.0})
+    assert [supervise.stop_seconds(module, patient) for module in ("activator", "router")] == [615.0, 310.0]
+
+
+def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    given = load(
+        state_dir=settings.state_dir, router={"port": 7, "host": "::1"}, activator={"drain_seconds": 0.5}, database_url="postgresql://h/db"
+    )
+    passed: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda program, arguments, environ: passed.append((arguments, environ)))
+    up.become_up(given, as_json=True)
+    up.become_up(given, as_json=False)
+    assert [arguments[1:] for arguments, _ in passed] == [["-m", "pilotlight.cli.up", "--json"], ["-m", "pilotlight.cli.up"]]
+    environ = passed[1][1]
+    assert "PYTHONDONTWRITEBYTECODE" not in environ
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert load() == given
+    assert up.Installation(given, lambda text: None).url == "https://[::1]:7"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "https://127.0.0.1:7"), ("::", "https://[::1]:7"), ("llm.test", "https://llm.test:7")]
+)
+def test_what_listens_everywhere_is_reached_here_and_its_certificate_is_the_routers(settings: Settings, host: str, url: str) -> None:
+    given = load(state_dir=settings.state_dir, router={"port": 7, "host": host, "domain": "llm.test"})
+    assert up.Installation(given, lambda text: None).url == url
+    settings.paths.make()
+    tls.ensure(settings.paths, tls.names(given.router))
+    names = subprocess.check_output(
+        ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(settings.paths.secrets / "server.pem")], text=True
+    )
+    assert here(host) in names or "0:0:0:0:0:0:0:1" in names
+
+
+def test_ready_is_one_line_of_json_and_nobody_need_read_it(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+    up._show(settings, "https://h:1", as_json=True)
+    told = json.loads(capfd.readouterr().out)
+    assert told == {
+        "url": "https://h:1",
+        "metrics": "http://127.0.0.1:9464/metrics",
+        "ca_file": str(settings.paths.ca_cert),
+        "admin_key_file": str(settings.paths.admin_key),
+        "logs": str(settings.paths.logs),
+    }
+
+
+@contextmanager
+def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """stdout is a pipe that nobody reads; the list grows when that was noticed."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    noticed = list[bool]()
+
+    def unread() -> None:
+        noticed.append(True)
+        os.dup2(nowhere, writer)
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with os.fdopen(writer, "w") as stdout, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", stdout)
+        patched.setattr(sys, "stderr", sys.stderr)  # typer replaces both
+        patched.setattr(command_line, "unread", unread)
+        patched.setattr(exits, "unread", unread)
+        yield noticed
+        unread()
+    os.close(nowhere)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "explain"], ["config", "explain", "--json"], []])
+def test_who_has_read_enough_of_a_command_makes_it_no_failure(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = command_line.app
+
+    def app() -> None:
+        if arguments:
+            real(arguments)
+        print("so little that it is written at the end")
+        sys.exit(0)
+
+    with nobody_reads(monkeypatch) as noticed:
+        monkeypatch.setattr(command_line, "app", app)
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        assert ended.value.code == 0 and noticed
+
+
+def test_up_goes_on_though_nobody_reads_what_it_prints(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    with nobody_reads(monkeypatch) as noticed:
+        up._show(settings, "https://h:1", as_json=False)
+        assert noticed == [True]
+
+
+def test_a_failed_command_is_failed_whoever_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line, "app", lambda: sys.exit(3))
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 3
+
+
+def test_what_is_said_to_nobody_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", closefd=True) as broken:
+        monkeypatch.setattr(sys, "stderr", broken)
+        exits.say("x")
+        with pytest.raises(BrokenPipeError):
+            broken.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
+    exits.say("y")  # closed
+
+
+@pytest.mark.parametrize("refusal", [OSError(errno.EAGAIN, "no process"), OSError(errno.ENOSPC, "full"), subprocess.SubprocessError("odd")])
+async def test_a_child_that_could_not_be_started_is_started_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    monkeypatch.setattr(supervise, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(supervise, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(supervise, "stop_seconds", lambda module, settings: 5.0)
+    refusals, started = [refusal, refusal], asyncio.Event()
+
+    class Stubborn(supervise.Child):
+        lives = 0
+
+        def _start(self) -> subprocess.Popen[bytes]:
+            if self.lives and refusals:
+                raise refusals.pop()
+            self.lives += 1
+            if self.lives == 2:
+                started.set()
+            return subprocess.Popen([sys.executable, "-S", "-c", "pass" if self.lives == 1 else "input()"], stdin=subprocess.PIPE)
+
+    child = Stubborn("router", settings)
+    async with asyncio.timeout(10):
+        await started.wait()
+    await child.stop()
+    assert not refusals
+
+
+class FakeServer:
+    """A Postgres that lives until it is told otherwise."""
+
+    dsn = "postgresql:///fake"
+
+    def __init__(self) -> None:
+        self.died, self.stopped = asyncio.Event(), False
+
+    async def ended(self) -> None:
+        await self.died.wait()
+
+    async def stop(self) -> None:
+        self.died.set()
+        self.stopped = True
+
+
+async def test_a_dead_postgres_is_started_again_however_often_it_does_not_start_at_first(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "FIRST_PAUSE", 0.0)
+    refusals: list[Exception] = [EmbeddedError("no"), OSError(errno.ENOSPC, "No space left on device")]
+    servers: list[FakeServer] = []
+    again, said = asyncio.Event(), list[str]()
+
+    async def start(paths: Paths) -> EmbeddedPostgres:
+        if servers and refusals:
+            raise refusals.pop(0)
+        servers.append(FakeServer())
+        if len(servers) == 2:
+            again.set()
+        return cast(EmbeddedPostgres, servers[-1])
+
+    kept = Postgres(settings.paths, said.append, start=start)
+    await kept.start()
+    keeping = asyncio.create_task(kept.keep())
+    servers[0].died.set()
+    async with asyncio.timeout(5):
+        await again.wait()
+    assert servers[0].stopped and not servers[1].stopped and not keeping.done()
+    assert any("the disk is full" in text for text in said)
+    keeping.cancel()
+    await kept.stop()
+    assert servers[1].stopped
+
+
+@pytest.mark.parametrize(("reason", "told"), [(EmbeddedError("its log\nsays why"), "its log says why"), (None, "postgres.log")])
+async def test_a_postgres_that_does_not_stay_up_is_given_up_with_the_reason(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, reason: Exception | None, told: str
+) -> None:
+    monkeypatch.setattr(postgres, "FIRST_PAUSE", 0.0)
+    starts = 0
+
+    async def start(paths: Paths) -> EmbeddedPostgres:
+        nonlocal starts
+        starts += 1
+        if starts > 1 and reason:
+            raise reason
+        server = FakeServer()
+        server.died.set()
+        return cast(EmbeddedPostgres, server)
+
+    kept = Postgres(settings.paths, lambda text: None, start=start)
+    await kept.start()
+    async with asyncio.timeout(5):
+        with pytest.raises(PostgresLost, match=told):
+            await kept.keep()
+    assert starts == postgres.MOST_FAILURES + 1
+
+
+def test_a_log_is_cut_in_place_and_older_ones_are_kept(tmp_path: Path) -> None:
+    log, small = tmp_path / "router.log", LogSettings(max_bytes=1 << 16, old_files=2)
+    with log.open("ab", buffering=0) as held:  # as a process holds it
+        for life in range(4):
+            held.write(b"first %d\n" % life)
+            assert not rotation.rotate(log, small)
+            held.write((b"%d" % life) * (1 << 16) + b"\nlast %d\n" % life)
+            assert rotation.rotate(log, small)
+        held.write(b"after\n")
+    assert log.read_bytes() == b"after\n"
+    assert [part.name for part in parts_of(log)] == ["router.log.2", "router.log.1", "router.log"]
+    assert [part.read_bytes() for part in parts_of(log)[:2]] == [b"last 2\n", b"last 3\n"]  # whole lines of the newest max_bytes
+    assert (tmp_path / "router.log.1").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_log_on_a_full_disk_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, small = tmp_path / "router.log", LogSettings(max_bytes=1 << 16, old_files=1)
+    log.write_bytes(b"x" * (1 << 17))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
+        patched.setattr("shutil.copyfileobj", full)
+        rotation.rotate(log, small)
+    assert log.stat().st_size == 1 << 17 and [file.name for file in tmp_path.iterdir()] == ["router.log"]
+    assert rotation.rotate(log, small.model_copy(update={"old_files": 0})) and log.stat().st_size == 0
+
+
+def test_every_wildcard_spelling_the_certificate_leaves_out_is_reached_here() -> None:
+    for host in ("0.0.0.0", "::", ""):
+        assert tls.names(RouterSettings(host=host)) == [] and here(host) in tls.ALWAYS

@@ -1,0 +1,78 @@
+"""A replica's vLLM arguments: whose way the weights take on which device, and what the phases will say of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from runtime.control import Fork
+from runtime.engine.arguments import arguments, fingerprint, plainly, words
+from runtime.loader.ways import MAPPED, RING
+
+
+def fork(**other: Any) -> Fork:
+    usual: dict[str, Any] = {
+        "replica_id": "r", "endpoint": "chat", "snapshot": "/staged/sha256-1", "task": "generate", "engine_args": {}, "slots": 4,
+        "folder": "/run/r", "baked": "/baked/sha256-1", "journal": "/j", "canary": "/c.json", "log": "/l", "threads": 2,
+        "kv_cache_bytes": 64, "max_model_len": 128, "asked_at": 0.0, "arriving": "/partial",
+    }  # fmt: skip
+    return Fork(**(usual | other))
+
+
+def given(device: str = "cpu", **other: Any) -> dict[str, Any]:
+    return arguments(fork(**other), device=device, version="0.32.0")
+
+
+def test_on_a_cpu_weights_are_mapped_from_the_folder_of_the_copies() -> None:
+    found = given()
+    assert found["load-format"] == MAPPED
+    assert json.loads(found["model-loader-extra-config"]) == {"baked": "/baked/sha256-1", "arriving": "/partial"}
+    assert plainly(fork()) == ""
+
+
+def test_on_a_gpu_they_come_through_the_ring() -> None:
+    found = given("cuda")
+    assert found["load-format"] == RING
+    assert not {"model-loader-extra-config", "enforce-eager", "kv-cache-memory-bytes"} & found.keys()
+    assert given("cuda", parks=True)["enable-sleep-mode"] is True
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", ["load-format", "load_format"])
+def test_a_load_format_of_the_revision_gets_no_settings_of_ours(device: str, name: str) -> None:
+    found = given(device, engine_args={name: "safetensors"})
+    assert found["load-format"] == "safetensors" and "model-loader-extra-config" not in found
+    assert plainly(fork(engine_args={name: "safetensors"})) == "plain: load-format safetensors"
+    assert plainly(fork(engine_args={name: MAPPED})) == plainly(fork(engine_args={name: RING})) == "", "these say for themselves"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_start_from_nothing_kept_takes_the_engines_own_way_and_says_so(device: str) -> None:
+    assert not {"load-format", "model-loader-extra-config"} & given(device, plain=True).keys()
+    assert plainly(fork(plain=True)) == "plain: after a canary that differed"
+
+
+def test_settings_of_a_loader_without_its_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="model-loader-extra-config is for a load-format and none is named: set it too"):
+        given(engine_args={"model_loader_extra_config": '{"enable_multithread_load": true}'})
+    both = {"model_loader_extra_config": '{"enable_multithread_load": true}', "load_format": "auto"}
+    assert given(engine_args=both)["model-loader-extra-config"] == both["model_loader_extra_config"]
+
+
+def test_a_revision_has_its_way_except_with_what_is_not_its_own() -> None:
+    found = given(engine_args={"max_num_seqs": 9, "model": "other", "served-model-name": "other"})
+    assert (found["max-num-seqs"], found["model"], found["served-model-name"]) == (9, "/staged/sha256-1", "chat")
+    assert given(task="embed")["runner"] == "pooling"
+
+
+def test_flags_are_words_without_a_value() -> None:
+    assert words({"a": True, "b": False, "c": 3}) == ["--a", "--no-b", "--c", "3"]
+
+
+def test_the_fingerprint_is_of_what_decides_an_answer() -> None:
+    assert fingerprint(fork()) == fingerprint(fork(slots=9, folder="/elsewhere"))
+    assert (
+        len({fingerprint(fork()), fingerprint(fork(snapshot="/staged/sha256-2")), fingerprint(fork(engine_args={"dtype": "float32"}))}) == 3
+    )

@@ -1,0 +1,249 @@
+"""A replica's beginning and end as the agent sees them, with a standby and a snapshot that are only told of."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotlight.frames import Frame
+from pilotlight.settings import load
+from runtime.control import Born, Control, Fork, PhaseDone
+from runtime.lives import FORK_TRIES, Lives
+from runtime.reap import Identity
+from runtime.shipping import Shipping
+from runtime.staging import Staged
+from runtime.wire import EngineEnvironment, Phase, ReplicaReport, StandbyReport, Start, Stop
+
+DIGEST = "sha256:" + "0" * 64
+Forking = Callable[[socket.socket], Awaitable[None]]
+
+
+class FakeStaging:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.of_the_snapshot = folder, list[str]()
+        (folder / "config.json").write_text("{}")
+
+    async def bring(self, digest: str, copy: str = "") -> Staged:
+        whole = asyncio.get_running_loop().create_future()
+        whole.set_result(None)
+        return Staged(self.folder, whole)
+
+    def loaded(self, digest: str, copy: str, note: str) -> None: ...
+
+    def unmappable(self, digest: str) -> None:
+        self.of_the_snapshot.append(digest)
+
+    def close(self) -> None: ...
+
+
+class FakeStandbys:
+    """Does with each order what it is told to, the last for ever."""
+
+    def __init__(self, *does: Forking) -> None:
+        self._does, self.orders = list(does), list[Fork]()
+
+    def report(self) -> StandbyReport:
+        return StandbyReport(ready=1)
+
+    async def fork(self, order: Fork, replica_end: socket.socket, *, fresh: bool = False) -> None:
+        self.orders.append(order)
+        await (self._does.pop(0) if len(self._does) > 1 else self._does[0])(replica_end)
+
+    def close(self) -> None: ...
+
+
+class Replica:
+    """What was forked: a process that does nothing, and its end of the control socket, for which the test speaks."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        found = Identity.of(self.process.pid)
+        assert found
+        self.identity = found
+        self.control: Control | None = None
+
+    async def forked(self, end: socket.socket) -> None:
+        self.control = Control(end.dup(), Fork)
+        self.say(Born(pid=self.identity.pid, start_time=self.identity.start_time))
+
+    def say(self, frame: Frame) -> None:
+        assert self.control
+        self.control.send(frame)
+
+    def die(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        if self.control:
+            self.control.close()
+
+
+class Scene:
+    def __init__(self, tmp_path: Path, *does: Forking) -> None:
+        settings = load(state_dir=tmp_path)
+        self.paths = settings.paths
+        self.paths.make()
+        self.told: list[ReplicaReport] = []
+        staged = tmp_path / "snapshot"
+        staged.mkdir()
+        engine = EngineEnvironment(engine="vllm", version="0", device="cpu")
+        self.staging = FakeStaging(staged)
+        staging: Any = self.staging
+        self.lives = Lives(environment=engine, paths=self.paths, settings=settings.runtime, staging=staging, tell=self._told)
+        standbys: Any = FakeStandbys(*does)
+        self.standbys: FakeStandbys = standbys
+        self.lives.standbys = standbys
+        self.lives.shipping = Shipping(self.paths.journal, lambda batch: True)
+
+    def _told(self, frame: Frame) -> None:
+        assert isinstance(frame, ReplicaReport)
+        self.told.append(frame)
+
+    def start(self) -> None:
+        self.lives.obey(Start(epoch=1, sequence=1, replica_id="r1", revision_id="rev", endpoint="e", digest=DIGEST))
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    async def ended(self) -> ReplicaReport:
+        """Its last report; everything of it is gone by then."""
+        await self.until(lambda: self.told and self.told[-1].state == "stopped")
+        assert self.lives.all() == [] and not list(self.paths.replicas.iterdir())
+        return self.told[-1]
+
+
+@pytest.fixture
+async def replica() -> AsyncIterator[Replica]:
+    made = Replica()
+    yield made
+    made.die()
+
+
+async def loses_it(end: socket.socket) -> None:
+    """The standby dies with the order in hand: the agent's own copy of the end is the last."""
+
+
+async def no_descriptor(end: socket.socket) -> None:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+async def test_an_order_that_cannot_be_given_ends_the_replica_with_the_reason_at_once(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, no_descriptor)
+    scene.start()
+    report = await scene.ended()
+    assert report.failed and report.reason == "OSError: [Errno 24] Too many open files"
+    assert len(scene.standbys.orders) == 1, "no standby has died, and no other is asked"
+
+
+async def test_no_pair_of_sockets_ends_the_replica_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pair() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    scene = Scene(tmp_path, loses_it)
+    monkeypatch.setattr(Control, "pair", staticmethod(pair))
+    scene.start()
+    assert "Too many open files" in (await scene.ended()).reason
+
+
+async def test_standbys_that_die_with_the_order_in_hand_are_followed_by_others_but_not_for_ever(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, loses_it)
+    scene.start()
+    report = await scene.ended()
+    assert len(scene.standbys.orders) == FORK_TRIES == 3
+    assert report.failed and report.reason == "3 standbys died while they forked this replica"
+
+
+async def test_the_next_standby_forks_what_the_first_did_not(tmp_path: Path, replica: Replica) -> None:
+    scene = Scene(tmp_path, loses_it, replica.forked)
+    scene.start()
+    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
+    assert len(scene.standbys.orders) == 2
+    replica.process.kill()
+    report = await scene.ended()
+    assert report.failed and "ended unexpectedly" in report.reason
+
+
+async def test_one_that_is_stopped_while_its_order_is_given_is_not_forked_again(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, loses_it)
+
+    async def lose_and_stop(end: socket.socket) -> None:
+        scene.lives.obey(Stop(epoch=1, sequence=2, replica_id="r1"))
+
+    scene.standbys._does[:] = [lose_and_stop]
+    scene.start()
+    report = await scene.ended()
+    await asyncio.sleep(0.01)
+    assert not report.failed and len(scene.standbys.orders) == 1
+
+
+async def test_its_death_is_seen_although_its_identity_could_not_be_kept(tmp_path: Path, replica: Replica) -> None:
+    async def forked_on_a_full_disk(end: socket.socket) -> None:
+        shutil.rmtree(scene.paths.replicas / "r1")
+        await replica.forked(end)
+
+    broken: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
+    scene = Scene(tmp_path, forked_on_a_full_disk)
+    scene.start()
+    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].identity)
+    replica.process.kill()
+    assert (await scene.ended()).failed and broken == []
+
+
+async def test_one_whose_death_could_not_be_seen_is_ended(tmp_path: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pidfd_open(pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    scene = Scene(tmp_path, replica.forked)
+    monkeypatch.setattr("os.pidfd_open", pidfd_open)
+    scene.start()
+    report = await scene.ended()
+    assert report.failed and "Too many open files" in report.reason
+    assert replica.process.wait(5) == -9
+
+
+@pytest.mark.parametrize(("note", "to_pack"), [("mapped", 30), ("baked", 30), ("plain: quantized", 0), ("", 0)])
+async def test_mapped_weights_will_be_packed_and_count(tmp_path: Path, replica: Replica, note: str, to_pack: int) -> None:
+    scene = Scene(tmp_path, replica.forked)
+    scene.start()
+    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
+    copies = scene.paths.baked / DIGEST.replace(":", "-")
+    copies.mkdir(parents=True)
+    (copies / "key.safetensors").write_bytes(b"x" * 30)
+    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1, note=note)))
+    (running,) = scene.lives.all()
+    await scene.until(lambda: [phase.name for phase in running.phases] == ["fetch", "load"])
+    running.first_bytes = running.private_bytes = 100
+    assert running.memory_bytes == 100 + running.kv_cache_bytes + to_pack
+    replica.process.kill()
+    await scene.ended()
+
+
+@pytest.mark.parametrize(
+    ("note", "told"),
+    [("plain: quantized", [DIGEST]), ("plain: LoRA", [DIGEST]), ("mapped", [])]
+    + [
+        (f"plain: {why}", [])
+        for why in ("no room for a baked copy", "load-format auto", "after a canary that differed", "the baked copy x")
+    ],
+)
+async def test_what_a_start_chose_says_nothing_of_its_snapshot(tmp_path: Path, replica: Replica, note: str, told: list[str]) -> None:
+    scene = Scene(tmp_path, replica.forked)
+    scene.start()
+    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
+    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1, note=note)))
+    (running,) = scene.lives.all()
+    await scene.until(lambda: [phase.name for phase in running.phases] == ["fetch", "load"])
+    assert scene.staging.of_the_snapshot == told
+    replica.process.kill()
+    await scene.ended()

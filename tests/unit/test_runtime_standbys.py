@@ -1,0 +1,158 @@
+"""Orders and standbys: none is lost or refused because many come at once, and no more standbys are kept than were asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pilotlight.settings import load
+from runtime.__main__ import standby_environ
+from runtime.control import Control, Fork, Rehearsed
+from runtime.standbys import Standby, Standbys
+from runtime.wire import StandbyReport
+
+MANY = 300  # orders; a socket holds about ninety
+REHEARSED = Rehearsed(engine="vllm", version="0", device="cpu", seconds=1.0, private_bytes=1 << 40, threads=1)
+
+
+class Scripted(Standbys):
+    """Its processes do nothing; the test speaks for them."""
+
+    def __init__(self, count: int, tmp_path: Path) -> None:
+        self.told: list[StandbyReport] = []
+        super().__init__(count=count, model=tmp_path, environ={}, log_file=tmp_path / "log", on_change=self.told.append)
+        self.ends: list[Control] = []
+
+    def _launch(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        self.ends.append(Control(theirs.dup(), Fork))
+        self.ends[-1].sock.setblocking(False)
+        return subprocess.Popen(["sleep", "60"])
+
+    @property
+    def alive(self) -> list[Standby]:
+        return [standby for standby in self._all if not standby.retired]
+
+    def close(self) -> None:
+        super().close()
+        for end in self.ends:
+            end.close()
+
+
+def order(number: int) -> Fork:
+    return Fork(
+        replica_id=f"r{number}", endpoint="e", snapshot="s" * 80, task="generate", engine_args={}, slots=1, folder="f" * 80, baked="",
+        journal="j" * 80, canary="c" * 80, log="l" * 80, threads=1, kv_cache_bytes=1, max_model_len=1, asked_at=0.0,
+    )  # fmt: skip
+
+
+async def give(standbys: Scripted, number: int) -> None:
+    ours, theirs = Control.pair()
+    with ours, theirs:
+        await standbys.fork(order(number), theirs)
+
+
+def taken(end: Control) -> list[str] | None:
+    """What is there for a standby to read; None at the end."""
+    found: list[str] = []
+    while True:
+        try:
+            got = end.receive()
+        except BlockingIOError:
+            return found
+        if got is None:
+            return found or None
+        found.append(got[0].replica_id)
+        for fd in got[1]:
+            os.close(fd)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_more_orders_than_a_socket_holds_wait_and_keep_their_order(tmp_path: Path) -> None:
+    standbys = Scripted(1, tmp_path)
+    standbys.fill()
+    standbys.ends[0].send(REHEARSED)
+    calls = [asyncio.ensure_future(give(standbys, number)) for number in range(MANY)]
+    read: list[str] = []
+    await until(lambda: sum(call.done() for call in calls) > 50)
+    await asyncio.sleep(0.01)
+    assert 50 < sum(call.done() for call in calls) < MANY, "the socket is full, and nobody was refused"
+    async with asyncio.timeout(5):
+        while len(read) < MANY:
+            read += taken(standbys.ends[0]) or []
+            await asyncio.sleep(0)
+    await asyncio.gather(*calls)
+    assert read == [f"r{number}" for number in range(MANY)]
+    assert len(standbys.alive) == 1
+    standbys.close()
+
+
+async def test_where_none_is_kept_one_is_made_for_the_orders_there_are_and_goes_after_them(tmp_path: Path) -> None:
+    standbys = Scripted(0, tmp_path)
+    standbys.fill()
+    assert standbys.ends == []
+    calls = [asyncio.ensure_future(give(standbys, number)) for number in range(2)]
+    await until(lambda: standbys.ends)
+    standbys.ends[0].send(REHEARSED)
+    await asyncio.gather(*calls)
+    assert taken(standbys.ends[0]) == ["r0", "r1"] and taken(standbys.ends[0]) is None, "it reads its orders, then the end"
+    assert standbys.alive == [] and standbys.told[-1].ready == 0
+    standbys._all[0].process.kill()
+    await until(lambda: not standbys._all)
+    assert len(standbys.ends) == 1, "no other takes its place"
+    standbys.close()
+
+
+async def test_those_that_are_kept_stay_after_an_order(tmp_path: Path) -> None:
+    standbys = Scripted(2, tmp_path)
+    standbys.fill()
+    for end in standbys.ends:
+        end.send(REHEARSED)
+    await give(standbys, 0)
+    assert len(standbys.alive) == 2
+    standbys.keep(0)
+    await give_and_rehearse(standbys)
+    assert standbys.alive == []
+    standbys.keep(None)
+    assert len(standbys.alive) == 2
+    standbys.close()
+
+
+async def give_and_rehearse(standbys: Scripted) -> None:
+    before = len(standbys.ends)
+    call = asyncio.ensure_future(give(standbys, 1))
+    await until(lambda: len(standbys.ends) > before)
+    standbys.ends[-1].send(REHEARSED)
+    await call
+
+
+async def test_what_a_standby_holds_is_looked_at_again(tmp_path: Path) -> None:
+    standbys = Scripted(1, tmp_path)
+    standbys.fill()
+    await standbys.weigh()
+    standbys.ends[0].send(REHEARSED)
+    await until(lambda: standbys.told)
+    assert standbys.told[-1].private_bytes == REHEARSED.private_bytes
+    await standbys.weigh()
+    assert 0 < standbys.told[-1].private_bytes < 1 << 30
+    told = len(standbys.told)
+    await standbys.weigh()
+    assert len(standbys.told) == told, "no news"
+    standbys.close()
+
+
+def test_only_on_a_cpu_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_COMPILE_DISABLE", raising=False)
+    settings = load(state_dir=tmp_path)
+    assert standby_environ(settings, "cpu")["TORCH_COMPILE_DISABLE"] == "1"
+    assert "TORCH_COMPILE_DISABLE" not in standby_environ(settings, "cuda")
