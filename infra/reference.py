@@ -9,6 +9,7 @@ and holds that nothing the code has is without one.
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import typing
@@ -43,6 +44,8 @@ INTERNAL = {
     "x-pilotlight-usage": "What the engine counted, with an answer that is not streamed.",
 }
 OF_REQUESTS = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}  # relayed to the admin process, or dropped
+# What is ours to describe: HTTP's own (content-length, connection) are not.
+NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow"
 ERRORS = {
     "RouterError": "An error of ours; the log of the router or the admin process has it.",
     "BadRequest": "The body, the path or the query is malformed, or not for this endpoint; `param` names the field.",
@@ -68,15 +71,15 @@ ABSTRACT = {"Refused"}
 ADMIN = {
     "GET /endpoints": "All endpoints, each with the revision it leads to.",
     "GET /endpoints/{name}": "One of them.",
-    "PUT /endpoints/{name}": "Make the endpoint, or put it on another configuration; the same again changes nothing.",
-    "DELETE /endpoints/{name}": "Remove it: its replicas drain; usage stays.",
+    "PUT /endpoints/{name}": "Make the endpoint, or put it on another configuration; what is not given stays as it is, and the same again changes nothing.",
+    "DELETE /endpoints/{name}": "Remove it: its replicas drain, its keys are revoked, its own prices end; usage and history stay.",
     "GET /status": "Every endpoint, revision, replica and node, as the activator sees them now.",
     "GET /endpoints/{name}/events": "What happened to it that you should hear of, newest first: wrong answers that were caught.",
     "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown, and comes when this machine's routers know it.",
     "GET /endpoints/{name}/keys": "All keys it ever had, without the keys themselves.",
     "POST /keys/{key_id}/rotate": "Make a key in its place; the old one ends after `grace_seconds`, a day unless given.",
     "DELETE /keys/{key_id}": "Revoke a key, at once and for ever.",
-    "GET /endpoints/{name}/prices": "Its prices, newest first, and the one in force, which may be a default.",
+    "GET /endpoints/{name}/prices": "Its prices, newest first (one that `ends`: it was removed), and the one in force, which may be a default.",
     "PUT /endpoints/{name}/prices": "A new price, from now or from `valid_from` on; no row is ever changed.",
     "GET /usage": "The newest rows up to `limit`, by `endpoint`, `since` and `until`, and totals over all that match.",
     "GET /usage/export": "All rows as `format` csv or jsonl, by `endpoint`, `since` and `until`, streamed.",
@@ -215,9 +218,18 @@ def request_headers() -> list[str]:
 
 def headers_in_code() -> set[str]:
     """What is named as a header in the router and in the replica's gate."""
-    named = re.compile(r"""["'](x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow)["']""")
     files = [*(ROOT / "router").rglob("*.py"), ROOT / "runtime" / "gate.py"]
-    return {match for file in files for match in named.findall(file.read_text())} - OF_REQUESTS
+    return {name for file in files for name in headers_named(file.read_text())} - OF_REQUESTS
+
+
+def headers_named(source: str) -> set[str]:
+    """Headers in the source of a module: a literal that is the name, or one that holds lines of a head, `name: …`."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            found |= set(re.findall(rf"(?:^|\n)({NAMES})(?=: |\Z)", text))
+    return found
 
 
 def errors() -> Iterator[str]:
