@@ -120,7 +120,11 @@ class Configuration(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     task: Literal["generate", "embed"] = Field("generate", description="What the model does.")  # those that have routes
-    engine_args: dict[str, Scalar] = Field({}, description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048.')
+    engine_args: dict[str, Scalar] = Field(
+        {},
+        description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048. One is ours: "graphs-when-idle" = true, on a GPU, '
+        "answers before CUDA graphs are captured.",
+    )
     min_replicas: int = Field(0, ge=0, le=1000, description="Replicas kept running without a call; 0: the endpoint goes to zero.")
     max_replicas: int = Field(1, ge=1, le=1000, description="Most replicas at once.")
     idle_timeout_seconds: float = Field(60.0, ge=0, le=7 * 86400, description="Without a call for so many seconds, it goes to zero.")

@@ -78,7 +78,8 @@ async def _kill(bench: Bench, key: str, name: str) -> float:
     if name in ("the replica's API process", "the engine core"):
         pid = replica["pid"] if name == "the replica's API process" else _child(replica["pid"])
     else:
-        pid = next(child.process.pid for child in bench.installation.children if child.module == name)
+        child = next(child for child in bench.installation.children if child.module == name)
+        pid = child.process.pid
     begin = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(60):
@@ -90,6 +91,8 @@ async def _kill(bench: Bench, key: str, name: str) -> float:
             except (httpx.HTTPError, ApiError):
                 await asyncio.sleep(0.01)
         while [replica["state"] for replica in await bench.replicas("bench")] != ["ready"]:
+            await asyncio.sleep(0.05)
+        while any(child.process.pid == pid for child in bench.installation.children):  # not every death is felt by a call
             await asyncio.sleep(0.05)
     return took
 

@@ -42,7 +42,10 @@ def deploy(
     ] = None,
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option(help="An argument of vLLM's serve command, KEY=VALUE; may be repeated. Those given replace all it had."),
+        typer.Option(
+            help="An argument of vLLM's serve command, KEY=VALUE; may be repeated. Those given replace all it had. "
+            "One is ours: graphs-when-idle=true, on a GPU, answers before CUDA graphs are captured."
+        ),
     ] = None,
     state: State = None,
     as_json: Json = False,

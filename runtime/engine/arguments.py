@@ -15,6 +15,7 @@ from runtime.control import Fork
 from runtime.loader.ways import MAPPED, RING
 
 LOAD_FORMAT, ITS_SETTINGS = "load-format", "model-loader-extra-config"
+GRAPHS_WHEN_IDLE = "graphs-when-idle"  # ours, among the engine's: vLLM does not know it
 
 Given = dict[str, str | int | float | bool]
 
@@ -32,7 +33,7 @@ def arguments(fork: Fork, *, device: str, version: str) -> Given:
             given["max-model-len"] = fork.max_model_len
     if not plainly(fork):
         given |= _way(fork, device)
-    given |= revisions(fork)
+    given |= {name: value for name, value in revisions(fork).items() if name != GRAPHS_WHEN_IDLE}
     given |= {"model": fork.snapshot, "served-model-name": fork.endpoint, "disable-fastapi-docs": True}
     # vLLM would hash its whole configuration for each of six handlers (45 ms).
     given |= {"fingerprint-mode": "custom", "fingerprint-value": f"vllm-{version}-{fingerprint(fork)}"}
@@ -57,6 +58,14 @@ def plainly(fork: Fork) -> str:
     if ITS_SETTINGS in asked:
         raise ValueError(f"{ITS_SETTINGS} is for a {LOAD_FORMAT} and none is named: set it too, such as {LOAD_FORMAT}=auto")
     return "plain: after a canary that differed" if fork.plain else ""
+
+
+def graphs_when_idle(fork: Fork, *, device: str) -> bool:
+    """Whether CUDA graphs are captured only once nothing runs; a CPU has none. Raises ValueError."""
+    asked = revisions(fork).get(GRAPHS_WHEN_IDLE, False)
+    if not isinstance(asked, bool):
+        raise ValueError(f"{GRAPHS_WHEN_IDLE}={asked}: write true or false")
+    return asked and device == "cuda"
 
 
 def revisions(fork: Fork) -> Given:

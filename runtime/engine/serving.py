@@ -43,6 +43,7 @@ from runtime.engine import arguments as engine_arguments
 from runtime.engine import caches, canary_embed, vocabulary
 from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.canary import sing
+from runtime.engine.graphs import capture_when_idle
 from runtime.engine.parking import Parking, teach_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
 from runtime.gate import Gate
@@ -65,6 +66,8 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
     _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control)
     _time_the_load(phases)
     teach_the_engine_core()
+    if engine_arguments.graphs_when_idle(fork, device=rehearsal.device):
+        capture_when_idle()
     if fork.baked:
         vocabulary.remember(Path(fork.baked) / f"vocabulary-{rehearsal.version}.json", fork.snapshot)
     args = arguments(rehearsal, fork)

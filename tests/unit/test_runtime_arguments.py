@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runtime.control import Fork
-from runtime.engine.arguments import arguments, fingerprint, plainly, words
+from runtime.engine.arguments import arguments, fingerprint, graphs_when_idle, plainly, words
 from runtime.loader.ways import MAPPED, RING
 
 
@@ -76,3 +76,13 @@ def test_the_fingerprint_is_of_what_decides_an_answer() -> None:
     assert (
         len({fingerprint(fork()), fingerprint(fork(snapshot="/staged/sha256-2")), fingerprint(fork(engine_args={"dtype": "float32"}))}) == 3
     )
+
+
+def test_an_argument_of_ours_is_not_told_to_vllm() -> None:
+    asked = fork(engine_args={"graphs_when_idle": True})
+    assert graphs_when_idle(asked, device="cuda") and not graphs_when_idle(asked, device="cpu")
+    assert "graphs-when-idle" not in given("cuda", engine_args={"graphs-when-idle": True})
+    assert not graphs_when_idle(fork(), device="cuda")
+    assert not graphs_when_idle(fork(engine_args={"graphs-when-idle": False}), device="cuda")
+    with pytest.raises(ValueError, match="graphs-when-idle=later: write true or false"):
+        graphs_when_idle(fork(engine_args={"graphs-when-idle": "later"}), device="cuda")
