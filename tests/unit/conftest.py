@@ -16,6 +16,10 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("unit", max_examples=50)  # half of hypothesis' own: all unit tests together have ten seconds
+settings.load_profile("unit")
 
 FEWEST = 200  # tests; a fork or two more is not worth it for less
 HERE = Path(__file__).parent
@@ -32,8 +36,15 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     files: dict[Path, list[pytest.Item]] = defaultdict(list)
     for item in session.items:
         files[item.path].append(item)
-    _run(session, sorted(files.values(), key=len, reverse=True))
+    _run(session, sorted(files.values(), key=lambda items: sum(map(_weight, items)), reverse=True))
     return True
+
+
+def _weight(item: pytest.Item) -> int:
+    """About how long it takes beside a usual one: what is long must not come last, when the other forks have nothing left."""
+    if hasattr(getattr(item, "cls", None), "settings"):  # hypothesis' state machines
+        return 150
+    return 30 if getattr(getattr(item, "function", None), "is_hypothesis_test", False) else 1
 
 
 def _run(session: pytest.Session, files: list[list[pytest.Item]]) -> None:
@@ -42,7 +53,7 @@ def _run(session: pytest.Session, files: list[list[pytest.Item]]) -> None:
     os.write(more, bytes(range(len(files))))  # whoever reads a byte runs that file
     os.close(more)
     forks: dict[Connection, int] = {}
-    for _ in range((os.cpu_count() or 1) + 1):  # one more than cores: some wait now and then
+    for _ in range((os.cpu_count() or 1) + 2):  # one more than cores: some wait now and then
         ours, theirs = Pipe(duplex=False)
         if (pid := os.fork()) == 0:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
 import os
@@ -107,6 +108,7 @@ def small(*files: Path, device_bytes: int = 20_000) -> Plan:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
+    gc.collect()  # what an earlier test forgot must not be closed in the middle of this one
     descriptors = len(os.listdir("/proc/self/fd"))
     yield
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader-")]
