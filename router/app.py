@@ -120,10 +120,12 @@ class Call:
 
     def granted(self, slot: Slot) -> None:
         """A slot is ours: send the request."""
+        # The clock counts milliseconds: what waited for a replica may have come in the one in which that was first seen.
+        cold = self._held_at is not None and slot.replica.seen_at >= self.entered_at
         self._end_waiting()
         self._slot = slot
         assert self._meter is not None
-        self._meter.dispatched(slot.revision.revision_id, slot.replica, cold=slot.replica.seen_at > self.entered_at)
+        self._meter.dispatched(slot.revision.revision_id, slot.replica, cold=cold)
         self._relay = Relay(request=self._body, pool=slot.replica.pool, answer=self._answer, handler=self)
         self._relay.start()
         if self._paused:
