@@ -23,6 +23,11 @@ CANARY_PROMPT_TOKENS = 2
 CANARY_ANSWER_TOKENS = 2  # a prefill of more than one row and a decode of one: each reads all weights
 
 
+def canary_prompt(vocabulary: int) -> list[int]:
+    """Token ids that a vocabulary of that size has, the same at every start."""
+    return [1 + (7 * number) % (vocabulary - 1) for number in range(1, CANARY_PROMPT_TOKENS + 1)]
+
+
 # Agent → standby
 
 

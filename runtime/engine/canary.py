@@ -18,7 +18,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from pilotlight.files import write_once
-from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS
+from runtime.control import CANARY_ANSWER_TOKENS, canary_prompt
 from runtime.errors import CanaryMismatch
 
 TOLERANCE = 0.05  # nats; bf16 sums in another order (batch shape, thread count) differ by about 0.01
@@ -37,8 +37,7 @@ async def sing(engine: AsyncLLM, record: Path) -> None:
 
 async def ask(engine: AsyncLLM) -> Answer:
     """A greedy answer to a fixed prompt of token ids that every vocabulary has."""
-    vocabulary = engine.model_config.get_vocab_size()
-    prompt = TokensPrompt(prompt_token_ids=[1 + (7 * number) % (vocabulary - 1) for number in range(1, CANARY_PROMPT_TOKENS + 1)])
+    prompt = TokensPrompt(prompt_token_ids=canary_prompt(engine.model_config.get_vocab_size()))
     parameters = SamplingParams(
         temperature=0,
         max_tokens=CANARY_ANSWER_TOKENS,

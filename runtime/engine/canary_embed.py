@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotlight.files import write_once
-from runtime.control import CANARY_PROMPT_TOKENS
+from runtime.control import canary_prompt
 from runtime.errors import CanaryMismatch
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ async def ask(engine: AsyncLLM) -> list[float]:
     """The embedding of a fixed prompt of token ids that every vocabulary has."""
     from vllm import PoolingParams, TokensPrompt  # here: comparing needs no engine
 
-    vocabulary = engine.model_config.get_vocab_size()
-    prompt = TokensPrompt(prompt_token_ids=[1 + (7 * number) % (vocabulary - 1) for number in range(1, CANARY_PROMPT_TOKENS + 1)])
+    prompt = TokensPrompt(prompt_token_ids=canary_prompt(engine.model_config.get_vocab_size()))
     vector: list[float] = []
     async for output in engine.encode(prompt, PoolingParams(task="embed"), request_id="canary"):
         vector = [round(value, 6) for value in output.outputs.data.flatten().tolist()]

@@ -57,7 +57,7 @@ plans = st.lists(
 TIMES = {"once": 1, "twice": 2, "never": 0}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(plans=plans, seed=st.integers(0, 2**32))
 def test_every_opened_request_settles_exactly_once_whatever_the_order(plans: list[dict[str, object]], seed: int) -> None:
     dice = random.Random(seed)

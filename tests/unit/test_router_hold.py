@@ -477,7 +477,7 @@ class SlotsNeverExceeded(RuleBasedStateMachine):
 
 
 TestHold = HoldMachine.TestCase
-TestHold.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestHold.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestSlots = SlotsNeverExceeded.TestCase
 TestSlots.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 
