@@ -34,6 +34,7 @@ class Server:
         try:
             first = await peer.receive()
             if isinstance(first, RouterHello):
+                frames.check_protocol(first.protocol, f"router {first.router_id}")
                 await self._router(first, peer)
             elif isinstance(first, Deploy | Remove | Status):
                 peer.send(await self._commands.execute(first))

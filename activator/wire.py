@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pilotlight.frames import Frame
+from pilotlight.frames import PROTOCOL, Frame
 from runtime.wire import Phase, PhaseName, Rung, Task, Zero
 
 # Activator → router
@@ -88,6 +88,7 @@ class RouterHello(Frame):
     kind: Literal["router"] = "router"
     router_id: str  # one a worker process, unique for ever
     boot_id: str
+    protocol: int = PROTOCOL
 
 
 class Demand(Frame):

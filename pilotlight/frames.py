@@ -5,6 +5,11 @@ package owns its frames (`activator/wire.py`, `runtime/wire.py`); this module on
 that sends nonsense or a line without end (that one connection ends with `FrameError`), one that dies within a line (the
 same as having left), and one that never reads (cut off when `MOST_UNSENT` bytes wait for it).
 
+Two releases talk to each other while one takes the other's place, so contracts only ever gain: a field with a default,
+a kind of frame. The sender is strict (a misspelt field is an error where it is made), the reader is tolerant: it passes
+over fields and kinds it does not know. Each hello carries the sender's `protocol`; only a change that is no addition
+raises it, and a peer of another one is refused by name (`check_protocol`).
+
 An address is `unix:/path/to.sock` or `tcp:HOST:PORT`; nobody outside this module takes one apart.
 """
 
@@ -20,6 +25,8 @@ from typing import Any, Generic, TypeVar
 import structlog
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+PROTOCOL = 1  # of every contract of this release
+OLDEST_PROTOCOL = 1  # that we still talk to: the release before this one
 LONGEST_FRAME = 64 << 20  # bytes; a table of 10,000 replicas is about 3 MB
 MOST_UNSENT = 2 * LONGEST_FRAME  # bytes waiting for one peer
 LONGEST_UNIX_PATH = 107  # bytes; the kernel's sun_path less its closing zero
@@ -43,6 +50,18 @@ class Frame(BaseModel):
 
 Received = TypeVar("Received", bound=Frame)
 _adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def check_protocol(peer: int, who: str) -> None:
+    """Raises FrameError where `who`, with a hello of this protocol, is too old or too new to be understood."""
+    if not OLDEST_PROTOCOL <= peer <= PROTOCOL:
+        raise FrameError(f"{who} speaks protocol {peer}, this process {OLDEST_PROTOCOL} to {PROTOCOL}: upgrade one release at a time")
+
+
+def is_unknown_kind(error: ValidationError) -> bool:
+    """Is it a frame, or line, of a kind that only a newer release knows?"""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    return first["type"] == "union_tag_invalid" and not first["loc"]
 
 
 class FrameStream(Generic[Received]):
@@ -69,18 +88,21 @@ class FrameStream(Generic[Received]):
         await self._writer.drain()
 
     async def receive(self) -> Received | None:
-        """The next frame; None when the peer has left or is lost. Raises FrameError for what is not a frame."""
-        try:
-            line = await self._reader.readuntil(b"\n")
-        except (asyncio.IncompleteReadError, OSError):
-            return None
-        except asyncio.LimitOverrunError as error:
-            raise FrameError(f"a frame longer than {LONGEST_FRAME} bytes") from error
-        try:
-            return self._adapter.validate_json(line)
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]  # what was sent stays out of logs
-            raise FrameError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        """The next frame of a kind we know; None when the peer has left or is lost. Raises FrameError for what is not a frame."""
+        while True:
+            try:
+                line = await self._reader.readuntil(b"\n")
+            except (asyncio.IncompleteReadError, OSError):
+                return None
+            except asyncio.LimitOverrunError as error:
+                raise FrameError(f"a frame longer than {LONGEST_FRAME} bytes") from error
+            try:
+                return self._adapter.validate_json(line, extra="ignore")
+            except ValidationError as error:
+                if is_unknown_kind(error):
+                    continue
+                first = error.errors(include_input=False, include_url=False)[0]  # what was sent stays out of logs
+                raise FrameError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
     async def __aiter__(self) -> AsyncIterator[Received]:
         while (frame := await self.receive()) is not None:

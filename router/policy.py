@@ -55,7 +55,7 @@ class LedgerLink:
 
     def _restore(self) -> None:
         try:
-            self._keys.replace(Policy.model_validate_json(self._file.read_bytes()))
+            self._keys.replace(Policy.model_validate_json(self._file.read_bytes(), extra="ignore"))
         except FileNotFoundError:
             log.info("no policy is kept here; waiting for the ledger", action="policy", file=str(self._file))
         except (OSError, ValidationError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pilotlight.frames import FrameStream, connect
+from pilotlight.frames import FrameStream, check_protocol, connect
 from runtime.wire import FromAgent, NodeReport
 
 
@@ -16,4 +16,5 @@ async def connect_agent(address: str) -> tuple[FrameStream[FromAgent], NodeRepor
     if not isinstance(report, NodeReport):
         stream.close()
         raise ConnectionError(f"the agent at {address} did not begin with its report")
+    check_protocol(report.protocol, f"the agent of node {report.node_id}")
     return stream, report

@@ -88,7 +88,7 @@ class Shipping:
         for line in data.split(b"\n")[:-1]:
             end += len(line) + 1
             try:
-                entries.append(UsageEntry.model_validate_json(line))
+                entries.append(UsageEntry.model_validate_json(line, extra="ignore"))
             except ValidationError:
                 log.error("a line of a usage journal cannot be read", action="journal_line_lost", file=file.path.name, offset=end)
             if len(entries) == LARGEST_BATCH and not self._post(file, entries, end):

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pilotlight.frames import Frame
+from pilotlight.frames import PROTOCOL, Frame
 
 PhaseName = Literal["hold", "place", "spawn", "fetch", "load", "init", "canary", "first_token"]
 ReplicaState = Literal["starting", "ready", "draining", "parking", "parked", "stopped"]
@@ -159,6 +159,7 @@ class NodeReport(Frame):
     """Whole state, the first frame on every connection."""
 
     kind: Literal["node"] = "node"
+    protocol: int = PROTOCOL
     node_id: str
     boot_id: str  # of the kernel: equal ids share a monotonic clock
     environment: EngineEnvironment

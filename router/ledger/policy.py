@@ -89,7 +89,7 @@ class Policies:
 
     def _restore(self) -> Policy | None:
         try:
-            return Policy.model_validate_json(self._file.read_bytes())
+            return Policy.model_validate_json(self._file.read_bytes(), extra="ignore")
         except FileNotFoundError:
             return None
         except (ValidationError, OSError) as error:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from pilotlight.frames import FrameError, FrameStream
+from pilotlight.frames import FrameError, FrameStream, check_protocol
 from router.ledger.policy import Policies
 from router.ledger.wire import Alive, Applied, AwaitKey, KeyTold, Spooled, ToLedger, WorkerHello
 from router.ledger.workers import Workers
@@ -39,6 +39,7 @@ class LedgerServer:
             async with asyncio.timeout(HELLO_SECONDS):
                 hello = await stream.receive()
             if isinstance(hello, WorkerHello):
+                check_protocol(hello.protocol, f"worker {hello.worker_id}")
                 await self._serve(stream, hello)
             elif isinstance(hello, AwaitKey):
                 stream.send(KeyTold(everywhere=await self._told_all(hello)))

@@ -116,7 +116,7 @@ class Tail:
 
     def _parse(self, data: bytes, chunk: Chunk) -> None:
         try:  # all at once is a third cheaper than line by line
-            records = _lines.validate_json(b"[" + data[:-1].replace(b"\n", b",") + b"]")
+            records = _lines.validate_json(b"[" + data[:-1].replace(b"\n", b",") + b"]", extra="ignore")
         except ValidationError:
             self._parse_each(data, chunk)
             return
@@ -128,7 +128,7 @@ class Tail:
     def _parse_each(self, data: bytes, chunk: Chunk) -> None:
         for line in data.splitlines():
             try:
-                record = _line.validate_json(line)
+                record = _line.validate_json(line, extra="ignore")
             except ValidationError as error:
                 chunk.rejected.append((line, f"no spool record: {error.errors()[0]['msg']}"))
                 continue

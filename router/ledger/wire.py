@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pilotlight.frames import Frame
+from pilotlight.frames import PROTOCOL, Frame
 
 
 class KeyRow(Frame):
@@ -39,6 +39,7 @@ class WorkerHello(Frame):
     kind: Literal["worker"] = "worker"
     worker_id: str  # the stem of its spool files: "<worker_id>.<n>.jsonl"
     pid: int
+    protocol: int = PROTOCOL
 
 
 class Spooled(Frame):
