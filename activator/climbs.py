@@ -3,7 +3,8 @@
 1. A parked replica of the revision comes up; so does one that is on its way to `parked`.
 2. Else a node is chosen and told to start one.
 3. Where memory is short, those go that can be spared, parked ones first, and the start is tried again as each of them ends. Its
-   callers stay held meanwhile. Where nothing would help, they are told why.
+   callers stay held meanwhile, and so do those of a start for which nothing can be spared, or no node is there: they are told what
+   they wait for. Only what no node could ever take is refused.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from activator import lifecycle
 from activator.catalogue import Endpoint, Revision
 from activator.lifecycle import Replica
 from activator.memory import Memory
-from activator.placement import Idle, Needs, NodeView, Refusal, Room, choose, make_room
+from activator.placement import GIB, Idle, Needs, NodeView, Refusal, Room, choose, make_room
 from activator.rungs import Rungs
-from activator.trouble import Trouble
+from activator.trouble import Trouble, impossible
+from activator.waits import Waits
 from runtime.wire import Phase, Start, Unpark
 
 if TYPE_CHECKING:
@@ -30,23 +32,36 @@ log = structlog.get_logger()
 
 Spare = Callable[[], Iterable[Idle]]  # the replicas that others may have the memory of, now
 
-NODE_GRACE_SECONDS = 10.0  # how long callers stay held for a node that is away, before they hear of it
-
 
 class Climbs:
     def __init__(self, fleet: Fleet, *, memory: Memory, rungs: Rungs, clock: Callable[[], float], new_id: Callable[[], str]) -> None:
         self._fleet, self._memory, self._rungs, self._clock, self._new_id = fleet, memory, rungs, clock, new_id
+        self.waits = Waits()
 
     def grow(self, endpoint: Endpoint, revision: Revision, count: int, asked_at: float, now: float, spare: Spare) -> None:
         """Have `count` more, unless a pause after failures is on. `spare` is asked only where memory is short."""
         self._memory.promised.pop(revision.revision_id, None)
+        waited = revision.revision_id in self.waits.all()
         trouble = self._fleet.troubles.get(revision.revision_id, Trouble())
         while count and trouble.may_start(now) and self._one_more(endpoint, revision, asked_at, now, spare):
             count -= 1
+        if waited and (not count or not trouble.may_start(now)):
+            self._ends_waiting(revision.revision_id)
 
     def enough(self, revision_id: str) -> None:
         """It waits for no room any more."""
         self._memory.promised.pop(revision_id, None)
+        self._ends_waiting(revision_id)
+
+    def _ends_waiting(self, revision_id: str) -> None:
+        if self.waits.end(revision_id):
+            self._fleet.changed.add(revision_id)
+
+    def _wait(self, revision: Revision, reason: str, asked_at: float) -> None:
+        """Its callers stay held, and hear why."""
+        if self.waits.begin(revision.revision_id, reason, asked_at=asked_at):
+            self._fleet.changed.add(revision.revision_id)
+            log.info("a start waits", action="start_waits", revision_id=revision.revision_id, reason=reason)
 
     def _one_more(self, endpoint: Endpoint, revision: Revision, asked_at: float, now: float, spare: Spare) -> bool:
         """False: not now."""
@@ -60,6 +75,7 @@ class Climbs:
                     self.unpark(replica, revision, asked_at, now)
                     return True
                 if room is not None:
+                    self._wait(revision, f"memory: {room.nbytes / GIB:.1f} GiB more needed; {self._until(room)}", asked_at)
                     self._clear(room, revision)
                     return False
         return self._start(endpoint, revision, asked_at, now, spare)
@@ -97,10 +113,13 @@ class Climbs:
         needs, nodes = self._memory.needs(revision), self._views()
         chosen = choose(nodes, needs)
         if isinstance(chosen, Refusal):
-            if chosen.short and (room := make_room(nodes, needs, spare())):
-                self._clear(room, revision)
+            if chosen.never:
+                self._impossible(revision.revision_id, chosen.reason, now)
             else:
-                self._refused(revision, chosen, now)
+                room = make_room(nodes, needs, spare()) if chosen.short else None
+                self._wait(revision, f"{chosen.reason}; {self._until(room)}" if chosen.short else chosen.reason, asked_at)
+                if room:
+                    self._clear(room, revision)
             return False
         plain = not self._rungs.good(revision.revision_id, chosen.node_id, "standby", now)
         replica = Replica(
@@ -173,9 +192,15 @@ class Climbs:
                 needed_bytes=room.nbytes,
             )
 
-    def _refused(self, revision: Revision, refusal: Refusal, now: float) -> None:
-        """No node will take it. For one that is away callers wait a while; for the rest they fail now, with the reason."""
-        since = self._fleet.nodes.nodeless_since
-        if refusal.waits and since is not None and now - since < NODE_GRACE_SECONDS:
-            return
-        self._fleet.failed(revision.revision_id, refusal.reason, started_at=now, now=now, nowhere=True)
+    def _impossible(self, revision_id: str, reason: str, now: float) -> None:
+        """No node can ever take it: its callers are refused, with the reason."""
+        self._ends_waiting(revision_id)
+        self._fleet.troubles[revision_id] = impossible(self._fleet.troubles.get(revision_id, Trouble()), reason, now)
+        self._fleet.changed.add(revision_id)
+        log.warning("a start is impossible", action="start_impossible", revision_id=revision_id, reason=reason)
+
+    def _until(self, room: Room | None) -> str:
+        """What a start waits for, in words."""
+        if room is None:
+            return "nothing that runs there can be spared now"
+        return "what makes room for it is ending"

@@ -23,10 +23,10 @@ from activator.expected import Expected, PastStart
 from activator.lifecycle import Event, Patience, Replica, Step
 from activator.memory import Find, Memory
 from activator.nodes import Fence, Nodes
-from activator.placement import Room
 from activator.rungs import BadRung, Rungs
 from activator.store.events import EventRecord
 from activator.trouble import Backoff, Trouble
+from activator.waits import Waits
 from runtime.wire import Drain, KeepStandbys, NodeReport, Park, Refused, ReplicaReport, Start, Stop, Unpark
 
 log = structlog.get_logger()
@@ -90,9 +90,9 @@ class Fleet:
         return bool(self._live)
 
     @property
-    def promised(self) -> Mapping[str, Room]:
-        """Revisions whose next start waits for room."""
-        return self.memory.promised
+    def waits(self) -> Waits:
+        """Revisions whose next start waits for room, or for a node."""
+        return self.climbs.waits
 
     def ending(self) -> list[Replica]:
         """Those whose memory is about to come free."""
@@ -111,8 +111,8 @@ class Fleet:
         return [replica for replica in self._moving.values() if replica.state == "starting"]
 
     def look_again_for_room(self) -> None:
-        """There may be room where there was none: what waits, or was refused for want of a node, is decided anew."""
-        self.changed.update(self.promised)
+        """There may be room where there was none: what waits, or was refused as impossible, is decided anew."""
+        self.changed.update(self.waits.all())
         for revision_id, trouble in list(self.troubles.items()):
             if trouble.nowhere:
                 del self.troubles[revision_id]
@@ -334,9 +334,9 @@ class Fleet:
             reason=replica.reason,
         )
 
-    def failed(self, revision_id: str, reason: str, *, started_at: float, now: float, nowhere: bool = False) -> None:
+    def failed(self, revision_id: str, reason: str, *, started_at: float, now: float) -> None:
         trouble = self.troubles.get(revision_id, Trouble())
-        after = trouble_of.start_failed(trouble, reason, started_at=started_at, now=now, backoff=self._backoff, nowhere=nowhere)
+        after = trouble_of.start_failed(trouble, reason, started_at=started_at, now=now, backoff=self._backoff)
         self.troubles[revision_id] = after
         self.changed.add(revision_id)
         log.warning(

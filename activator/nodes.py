@@ -41,9 +41,8 @@ class Node:
 
 @dataclass(slots=True)
 class Nodes:
-    """Every node seen since the start. `nodeless_since`: when the last connected one left; None while one is connected."""
+    """Every node seen since the start."""
 
-    nodeless_since: float | None
     memory_fraction: float = 1.0  # of a node's memory that is for standbys and replicas
     known: dict[str, Node] = field(default_factory=dict)
 
@@ -61,7 +60,6 @@ class Nodes:
             report.standby_bytes or (before.standby_bytes if before else 0),
             standbys_at_most=report.standbys_at_most,
         )
-        self.nodeless_since = None
         return before.connection if before else None
 
     def at(self, node_id: str, connection: int) -> Node | None:
@@ -69,13 +67,11 @@ class Nodes:
         node = self.known.get(node_id)
         return node if node and node.connection == connection else None
 
-    def leave(self, node_id: str, connection: int, now: float) -> bool:
+    def leave(self, node_id: str, connection: int) -> bool:
         """Its connection is gone. False for one that was replaced before."""
         if (node := self.at(node_id, connection)) is None:
             return False
         node.connection = None
-        if all(other.connection is None for other in self.known.values()):
-            self.nodeless_since = now
         return True
 
     def standby(self, node: Node, report: StandbyReport) -> None:
@@ -99,6 +95,7 @@ class Nodes:
                 environment=node.environment,
                 budget_bytes=self.budget(node),
                 committed_bytes=node.taken_bytes,
+                standby_bytes=node.taken_bytes - node.replica_bytes,
                 draining_bytes=draining.get(node.node_id, 0),
                 promised_bytes=promised.get(node.node_id, 0),
                 standbys_ready=node.standbys_ready,

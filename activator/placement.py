@@ -1,8 +1,8 @@
 """Which node a replica starts on, and what must go to make room for it. Steps 6 and 7. Pure.
 
-Memory is private pages and KV cache, never RSS: what replicas share with their standby costs once. A start fits, or
-waits for room that is being made, or is refused with a reason a person can act on. What must survive is a start that can
-never succeed: it is told apart from one that only has to wait, so that nobody is held for a thing that will not happen.
+Memory is private pages and KV cache, never RSS: what replicas share with their standby costs once. A start fits, or waits, or
+is refused with a reason a person can act on. What must survive is a start that can never succeed: only one that asks for more than
+the whole budget of every node is refused, so that nobody is held for a thing that will not happen, nor refused for one that will.
 """
 
 from __future__ import annotations
@@ -45,7 +45,13 @@ class NodeView:
     committed_bytes: int = 0  # needed by the replicas that run or start there, and by its standbys, the one included that a start makes
     draining_bytes: int = 0  # the part of it that is about to be given back
     promised_bytes: int = 0  # to starts that wait for that
+    standby_bytes: int = 0  # the part of it that its standbys need, whatever replicas come and go
     standbys_ready: int = 0
+
+    @property
+    def most_bytes(self) -> int:
+        """What one replica may have that has the node to itself."""
+        return self.budget_bytes - self.standby_bytes
 
     @property
     def soon_left(self) -> int:
@@ -81,10 +87,10 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """No node will do. `waits`: one that is away may come back and do; `short`: all that is missing is memory."""
+    """No node will do now. `never`: nor later, as things are; `short`: all that is missing is memory."""
 
     reason: str
-    waits: bool = False
+    never: bool = False
     short: bool = False
 
 
@@ -99,24 +105,31 @@ def needs_of(engine_args: EngineArgs, *, measured_bytes: int = 0, weight_bytes: 
 def choose(nodes: Iterable[NodeView], needs: Needs) -> NodeView | Refusal:
     """The node to start on.
 
-    1. It is connected.
-    2. It has the engine, and the device, asked for.
-    3. It has the memory left.
-    4. Of several: one whose standby is ready, then the one with the most memory left.
+    1. Some node is connected.
+    2. It has the engine, and the device, asked for; if no node has, away or not, none ever will.
+    3. It could have the memory, with all others gone; if no node could, away or not, none ever will.
+    4. It is connected, and has the memory left.
+    5. Of several: one whose standby is ready, then the one with the most memory left.
     """
     known = list(nodes)
     connected = [node for node in known if node.connected]
     if not connected:  # 1
         away = ", ".join(node.node_id for node in known) or "none was ever seen"
-        return Refusal(f"no node is connected ({away}): see logs/agent.log in the state folder", waits=True)
-    fitting = [node for node in connected if _fits(node.environment, needs)]
+        return Refusal(f"no node is connected ({away}): see logs/agent.log in the state folder")
+    fitting = [node for node in known if _fits(node.environment, needs)]
     if not fitting:  # 2
-        have = ", ".join(sorted({f"{n.environment.engine} on {n.environment.device}" for n in connected}))
-        return Refusal(f"no node runs {needs.engine} on {needs.device or 'any device'}; the connected ones run {have}")
-    roomy = [node for node in fitting if node.left >= _asked(node, needs)]
-    if not roomy:  # 3
-        return Refusal(_too_little(max(fitting, key=lambda node: node.left - _asked(node, needs)), needs), short=True)
-    return max(roomy, key=lambda node: (node.standbys_ready > 0, node.left, node.node_id))  # 4
+        have = ", ".join(sorted({f"{n.environment.engine} on {n.environment.device}" for n in known}))
+        return Refusal(f"no node runs {needs.engine} on {needs.device or 'any device'}; those known run {have}", never=True)
+    able = [node for node in fitting if node.most_bytes >= _asked(node, needs)]
+    if not able:  # 3
+        return Refusal(_too_much(max(fitting, key=lambda node: node.most_bytes - _asked(node, needs)), needs), never=True)
+    there = [node for node in able if node.connected]
+    if not there:  # 4
+        return Refusal(f"no node that could run it is connected ({', '.join(node.node_id for node in able)} would do)")
+    roomy = [node for node in there if node.left >= _asked(node, needs)]
+    if not roomy:
+        return Refusal(_too_little(max(there, key=lambda node: node.left - _asked(node, needs)), needs), short=True)
+    return max(roomy, key=lambda node: (node.standbys_ready > 0, node.left, node.node_id))  # 5
 
 
 def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Idle]) -> Room | None:
@@ -159,15 +172,22 @@ def _enough(spare: list[Idle], missing: int) -> list[Idle] | None:
     return taken
 
 
+def _too_much(node: NodeView, needs: Needs) -> str:
+    return (
+        f"a replica needs {_asked(node, needs) / GIB:.1f} GiB of memory ({_how(needs)}) and node {node.node_id} has at most "
+        f"{node.most_bytes / GIB:.1f} GiB for one: lower kv_cache_memory_bytes, raise activator.memory_fraction, or add memory"
+    )
+
+
 def _too_little(node: NodeView, needs: Needs) -> str:
-    how = "as the last one was measured" if needs.measured_bytes else "estimated from its weights and KV cache"
-    asked = _asked(node, needs)
-    if asked > node.budget_bytes:
-        remedy = "lower kv_cache_memory_bytes, raise activator.memory_fraction, or add memory"
-    else:
-        remedy = "lower kv_cache_memory_bytes or the min_replicas of others, let another endpoint go to zero, or add memory"
-    left = f"node {node.node_id} has {node.left / GIB:.1f} GiB left of the {node.budget_bytes / GIB:.1f} GiB for replicas"
-    return f"a replica needs {asked / GIB:.1f} GiB of memory ({how}) and {left}, and nothing idle there makes enough room: {remedy}"
+    return (
+        f"memory: {_asked(node, needs) / GIB:.1f} GiB needed ({_how(needs)}), {node.left / GIB:.1f} GiB of "
+        f"{node.most_bytes / GIB:.1f} GiB free on node {node.node_id}"
+    )
+
+
+def _how(needs: Needs) -> str:
+    return "as the last one was measured" if needs.measured_bytes else "estimated from its weights and KV cache"
 
 
 def _asked(node: NodeView, needs: Needs) -> int:

@@ -16,7 +16,6 @@ import structlog
 
 from activator import events, scaler
 from activator.catalogue import Catalogue, Endpoint
-from activator.climbs import NODE_GRACE_SECONDS
 from activator.demand import NOBODY, DemandBook
 from activator.depths import DepthBook
 from activator.effects import Effects
@@ -44,6 +43,7 @@ log = structlog.get_logger()
 ALIVE_SECONDS = 1.0  # between heartbeats
 SILENT_NODE_SECONDS = 15.0  # an agent that says nothing for so long is connected to anew
 REPLY_SECONDS = 3.0  # how long a command waits for the routers to know its result
+STRANGER_SECONDS = 10.0  # how long replicas of nodes that are away are believed in, after a start
 PARTING_SECONDS = 3.0  # how long a shutdown waits for the routers to acknowledge
 
 
@@ -80,7 +80,7 @@ class Reconciler:
         self.fleet = Fleet(
             effects=effects,
             fence=self._fence,
-            nodes=Nodes(nodeless_since=now, memory_fraction=settings.memory_fraction),
+            nodes=Nodes(settings.memory_fraction),
             patience=Patience(settings.start_deadline_seconds, settings.drain_seconds),
             backoff=Backoff(settings.backoff_seconds, settings.backoff_max_seconds),
             expected=Expected(found.cold_starts),
@@ -127,7 +127,7 @@ class Reconciler:
         now = self._clock()
         touched = self._take(event, now)  # 1
         asked_at = event.at if isinstance(event, events.DemandHeard) else now
-        for revision_id in sorted(touched | self.fleet.changed):
+        for revision_id in self.fleet.waits.in_order(touched | self.fleet.changed):
             self._decide(revision_id, asked_at, now)  # 2
         self._publish(now)  # 3
         self._advance(now)  # 4
@@ -152,7 +152,7 @@ class Reconciler:
             case events.NodeHeard():
                 self._node_heard(event, now)
             case events.NodeLeft():
-                if self.fleet.nodes.leave(event.node_id, event.connection, now) and event.dead:
+                if self.fleet.nodes.leave(event.node_id, event.connection) and event.dead:
                     self.fleet.node_died(event.node_id, now)
             case events.EndpointStored():
                 return self._stored(event, now)
@@ -244,10 +244,10 @@ class Reconciler:
             self._effects.hang_up(connection)
         if silent:
             self._share_anew()
-        if self._awaits_nodes and now - self._begun > NODE_GRACE_SECONDS:
+        if self._awaits_nodes and now - self._begun > STRANGER_SECONDS:
             self._awaits_nodes = False
             self.fleet.bury_strangers(now)
-        self.fleet.changed |= self.progress.look(self.fleet.starting(), self.fleet.promised, now)
+        self.fleet.changed |= self.progress.look(self.fleet.starting(), self.fleet.waits.all(), now)
         for connection, depths in self.depths.tell(self.fleet.of):
             self._effects.send(connection, depths)
         nodes = [node for node in self.fleet.nodes.known.values() if node.connection is not None]
@@ -369,9 +369,18 @@ class Reconciler:
             busy = self.fleet.has(revision_id) or (self.book.total(revision_id) > 0 and not endpoint.routes_to(revision_id))
             if busy or endpoint.routes_to(revision_id):
                 trouble, step = self.fleet.troubles.get(revision_id), self.progress.shown.get(revision_id)
-                row = revision_row(revision, self.fleet.of(revision_id), trouble, self.fleet.expected, step, routers, now)
+                row = revision_row(
+                    revision,
+                    self.fleet.of(revision_id),
+                    trouble,
+                    self.fleet.expected,
+                    step,
+                    self.fleet.waits.reason(revision_id),
+                    routers,
+                    now,
+                )
                 rows.append(row)
-                at_rest = at_rest and not busy and not row.failure and not row.phase
+                at_rest = at_rest and not (busy or row.failure or row.phase or row.waits_for)
         return endpoint_row(endpoint, rows), at_rest
 
     def _publish(self, now: float) -> None:

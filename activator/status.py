@@ -4,7 +4,7 @@
      "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "max_held", "hold_seconds",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
          "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "demand", "failure", "failures", "deaths",
-         "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room",
+         "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room", "waits_for",
          "bad_rungs": [[node_id, "parked" | "standby"]],
          "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes", "kv_cache_bytes",
            "needs_bytes", "pid", "devices", "age_seconds", "phases": [{"name", "at", "seconds"}]}]}]}],
@@ -12,7 +12,8 @@
        "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
 
 A replica's `rung` is where its last climb began, and `climb` how often it has come up from `parked`. `bad_rungs` gave a wrong answer and
-are passed over for now. `failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row. Bytes are of a node's memory:
+are passed over for now. `failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row; `waits_for` says why a start
+that is wanted cannot be made now. Bytes are of a node's memory:
 `memory_bytes` all of it, `budget_bytes` what standbys and replicas may have, `committed_bytes` what they need; a revision's
 `needs_bytes` is what its last replica needed, 0 for none measured.
 """
@@ -73,7 +74,8 @@ def _revision(revision: Revision, book: DemandBook, fleet: Fleet, now: float) ->
         "retry_in_seconds": round(max(0.0, trouble.retry_at - now), 3),
         "expected_seconds": start_seconds(revision, fleet.of(revision.revision_id), fleet.expected),
         "needs_bytes": fleet.memory.measured.get(revision.revision_id, 0),
-        "waits_for_room": revision.revision_id in fleet.promised,
+        "waits_for_room": bool(fleet.waits.reason(revision.revision_id)),
+        "waits_for": fleet.waits.reason(revision.revision_id),
         "bad_rungs": [list(each) for each in fleet.rungs.bad(revision.revision_id, now)],
         "replicas": [_replica(replica, now) for replica in fleet.of(revision.revision_id)],
     }

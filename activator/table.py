@@ -84,6 +84,7 @@ def revision_row(
     trouble: Trouble | None,
     expected: Expected,
     step: Step | None,
+    waits_for: str,
     routers: int,
     now: float,
 ) -> RevisionRow:
@@ -100,6 +101,7 @@ def revision_row(
         phase_began_seconds=step.began if step else 0.0,
         fetched=step.fetched if step else None,
         failure=failure,
+        waits_for=waits_for,
         retry_after_seconds=trouble.pause if trouble and failure else 0.0,
         expected_seconds=start_seconds(revision, known, expected),
     )

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 
 MANY_FAILURES = 5  # starts that failed in a row, from which on callers are told of how many
+IMPOSSIBLE_SECONDS = 30.0  # between two looks at a start that no node can ever take
 LONGEST_REASON = 2000  # characters of an engine's reason that travel to routers and callers
 
 
@@ -41,7 +42,7 @@ class Trouble:
     pause: float = 0.0  # retry_at - at
     reason: str = ""  # of a failed start; "" where callers are better held
     last: str = ""  # what the last failure or death said, until a start succeeds and lasts: for operators
-    nowhere: bool = False  # no node would take it: over as soon as nodes change
+    nowhere: bool = False  # no node can ever take it, as they are: over as soon as nodes change
 
     def may_start(self, now: float) -> bool:
         return now >= self.retry_at
@@ -58,14 +59,19 @@ class Trouble:
         return now - max(self.retry_at, self.at) > 10 * backoff.most
 
 
-def start_failed(trouble: Trouble, reason: str, *, started_at: float, now: float, backoff: Backoff, nowhere: bool = False) -> Trouble:
+def start_failed(trouble: Trouble, reason: str, *, started_at: float, now: float, backoff: Backoff) -> Trouble:
     """A start failed: pause, longer each time. Starts that were on their way together count once."""
     reason = printable(reason) or "the engine stopped without a word; see the log of its endpoint"
     if started_at < trouble.at and trouble.reason:
         return replace(trouble, reason=reason, last=reason)
     failures = trouble.failures + 1
     pause = backoff.pause(failures)
-    return replace(trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=nowhere)
+    return replace(trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=False)
+
+
+def impossible(trouble: Trouble, reason: str, now: float) -> Trouble:
+    """No node can ever take it. Nothing was started, so no failure is counted; it is looked at again once nodes change, and now and then."""
+    return replace(trouble, at=now, retry_at=now + IMPOSSIBLE_SECONDS, pause=IMPOSSIBLE_SECONDS, reason=reason, last=reason, nowhere=True)
 
 
 def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = "") -> Trouble:

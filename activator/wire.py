@@ -42,6 +42,7 @@ class RevisionRow(Frame):
     phase_began_seconds: float = 0.0  # how long that start had lasted when the phase began
     fetched: float | None = None  # of a fetch: the part that is done, 0 to 1
     failure: str = ""  # set: no start can succeed for now; what is held fails with it
+    waits_for: str = ""  # why its start waits, where it fits on no node now; what is held stays held
     retry_after_seconds: float = 0.0
     expected_seconds: float = 0.0  # of the cold start that is on its way, or of the next one, learned from past ones
 

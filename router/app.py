@@ -254,6 +254,8 @@ class Call:
     def _describe(self) -> bytes:
         """What a waiting client is told now: which phase of the start it waits for, and how long that may still take."""
         revision = self.held_in
+        if revision is not None and revision.waits_for:
+            return comment("place", 0, waits_for=revision.waits_for)
         if revision is None or not (revision.row.starting or revision.row.phase):
             return comment("hold", 0)
         return comment(revision.row.phase or "place", revision.remaining(self._router.clock.time()), revision.row.fetched)

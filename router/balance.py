@@ -73,6 +73,11 @@ class Revision:
         """No start can succeed for now, and nothing that runs could serve."""
         return bool(self.row.failure) and all(replica.draining for replica in self.replicas.values())
 
+    @property
+    def waits_for(self) -> str:
+        """Why its start waits, where nothing that runs could serve; else ""."""
+        return self.row.waits_for if all(replica.draining for replica in self.replicas.values()) else ""
+
     def remaining(self, now: float) -> float:
         """Seconds until the start that is on its way is over, or the next one would be; never 0, however long it has taken."""
         if self.began is None:

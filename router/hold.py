@@ -232,7 +232,9 @@ def queue_full(revision: Revision, now: float) -> QueueFull:
 
 def hold_timeout(revision: Revision, now: float) -> HoldTimeout:
     name = revision.endpoint.row.name
-    if revision.row.starting:
+    if revision.waits_for:
+        what = f"no replica of it could be started yet ({revision.waits_for})"
+    elif revision.row.starting:
         what = "its replica is still starting"
     elif any(replica.dead for replica in revision.replicas.values()):
         what = "its replica could not be reached"

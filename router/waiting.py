@@ -42,8 +42,10 @@ class Waiting:
         self.start()
 
 
-def comment(phase: str, eta: float, fetched: float | None = None) -> bytes:
-    """`: pilotlight phase=load eta=0.8s`, `: pilotlight phase=fetch fetched=63% eta=12.0s`; an eta of 0 is not known and not
-    told, and none that is known reads 0."""
+def comment(phase: str, eta: float, fetched: float | None = None, waits_for: str = "") -> bytes:
+    """`: pilotlight phase=load eta=0.8s`, `: pilotlight phase=fetch fetched=63% eta=12.0s`, `: pilotlight phase=place (why)`; an
+    eta of 0 is not known and not told, and none that is known reads 0; nor is one of a start that waits."""
+    if waits_for:
+        return b": pilotlight phase=%s (%s)\n\n" % (phase.encode(), " ".join(waits_for.split()).encode())
     done = b" fetched=%d%%" % (fetched * 100) if fetched is not None else b""
     return b": pilotlight phase=%s%s%s\n\n" % (phase.encode(), done, b" eta=%.1fs" % max(eta, 0.1) if eta > 0 else b"")

@@ -79,7 +79,7 @@ def _replica(replica: dict[str, Any], revision: dict[str, Any]) -> tuple[str, ..
     if not replica:
         failure = revision.get("failure", "")
         waits = "waits for room" if revision.get("waits_for_room") else "at zero"
-        return ("–", "cannot start" if failure else waits, "", "", failure)
+        return ("–", "cannot start" if failure else waits, "", "", failure or revision.get("waits_for", ""))
     phases = sorted(replica["phases"], key=lambda phase: phase["at"])
     depth = f"{replica['in_flight']} of {replica['slots']}"
     taken = replica.get("private_bytes", 0) + replica.get("kv_cache_bytes", 0)

@@ -1,4 +1,4 @@
-"""The memory of a node in simulated time: starts fit, or the longest idle goes, or callers hear why not.
+"""The memory of a node in simulated time: starts fit, or the longest idle goes, or callers are held and hear why.
 
 Whatever the order of calls, ends and crashes: nothing is evicted that anybody asks for, the node is never promised more
 than it has, and demand never ends in silence.
@@ -82,17 +82,21 @@ def test_the_longest_idle_goes_and_the_held_wait_for_its_end() -> None:
     assert not revision_of(world, "c")["waits_for_room"]
 
 
-def test_what_somebody_asks_for_is_never_evicted_and_callers_hear_why_at_once() -> None:
+def test_what_does_not_fit_now_is_held_and_hears_why() -> None:
     world = world_of(5, 5)
     first = wake(world, "a", 5)
     call(world, "b")
     world.routers["w1"].apply()
-    failure = world.routers["w1"].revision("rev_b1").failure
-    assert "needs 5.0 GiB" in failure and "3.0 GiB left of the 8.0 GiB" in failure and "add memory" in failure
+    row = world.routers["w1"].revision("rev_b1")
+    assert "memory: 5.0 GiB needed" in row.waits_for and "3.0 GiB of 8.0 GiB free on node n1" in row.waits_for
+    world.pass_time(5.0)
+    status = revision_of(world, "b")
+    assert row.failure == "" and (status["failures"], status["failure"]) == (0, ""), "no failure, no pause"
+    assert status["waits_for"] == row.waits_for
     assert world.states() == {first: "ready"}
     call(world, "a", 0)
-    world.pass_time(0.3)
-    assert world.states() == {first: "draining"}, "asked again as soon as nobody calls a, not after the pause"
+    world.pass_time(0.25)
+    assert world.states() == {first: "draining"}, "as soon as nobody calls a any more"
     assert revision_of(world, "b")["waits_for_room"]
 
 
@@ -113,7 +117,7 @@ def test_the_least_of_a_revision_is_not_evicted() -> None:
     world.store(endpoint("z", revision("z", engine_args={"kv_cache_memory_bytes": GIB})))
     call(world, "z")
     assert sorted(world.states().values()) == ["ready", "ready"]
-    assert "needs 1.0 GiB" in revision_of(world, "z")["failure"]
+    assert "1.0 GiB needed" in revision_of(world, "z")["waits_for"]
 
 
 def test_nothing_is_evicted_while_a_router_has_not_told_its_demand() -> None:
@@ -179,7 +183,7 @@ def test_the_standby_counts() -> None:
     world.say(StandbyReport(ready=1, private_bytes=GIB))
     assert node_of(world)["standby_bytes"] == GIB
     call(world, "a")
-    assert "7.0 GiB left" in revision_of(world, "a")["failure"]
+    assert "at most 7.0 GiB for one" in revision_of(world, "a")["failure"]
 
 
 def test_a_standby_that_is_not_kept_is_not_committed_but_a_start_makes_one() -> None:
@@ -190,7 +194,7 @@ def test_a_standby_that_is_not_kept_is_not_committed_but_a_start_makes_one() -> 
     world.say(StandbyReport(ready=0))
     assert (node_of(world)["standby_bytes"], node_of(world)["committed_bytes"]) == (GIB, 0)
     call(world, "a")
-    assert "7.0 GiB left" in revision_of(world, "a")["failure"], "the standby that would fork it needs its part"
+    assert "at most 7.0 GiB for one" in revision_of(world, "a")["failure"], "the standby that would fork it needs its part"
     world.pass_time(1.0)
     assert node_of(world)["committed_bytes"] == GIB and world.effects.of(KeepStandbys)[-1].at_most is None, "asked for, it is kept"
 
@@ -201,7 +205,7 @@ def test_scaling_up_without_room_fails_nobody_that_can_be_served() -> None:
     call(world, "a", 8)
     world.routers["w1"].apply()
     assert world.routers["w1"].revision("rev_a1").failure == ""
-    assert "needs 5.0 GiB" in revision_of(world, "a")["failure"], "but the operator sees why there is no second one"
+    assert "5.0 GiB needed" in revision_of(world, "a")["waits_for"], "but the operator sees why there is no second one"
 
 
 @pytest.mark.parametrize("crash", ["before ready", "after ready"])
@@ -297,8 +301,8 @@ class Memory(RuleBasedStateMachine):
             if self.world.reconciler.book.total(revision_id) and not fleet.live(revision_id):
                 trouble = fleet.troubles.get(revision_id)
                 paused = trouble is not None and (trouble.shown(now) or not trouble.may_start(now))
-                awaited = revision_id in fleet.promised and any(r.state == "draining" for r in fleet.replicas.values())
-                assert paused or awaited or revision_id in self.world.reconciler._awake, f"{revision_id} waits for nothing"
+                awaited = fleet.waits.reason(revision_id)
+                assert (paused or awaited) and revision_id in self.world.reconciler._awake, f"{revision_id} waits for nothing"
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -267,22 +267,20 @@ def test_a_refused_start_has_failed(world: World) -> None:
     world.say(Refused(replica_id="unheard", reason="x"))
 
 
-def test_without_a_node_callers_are_held_a_while_then_told_why() -> None:
+def test_without_a_node_callers_are_held_and_told_why() -> None:
     world = World(endpoint("a"))
     router = world.join()
     world.demand(1)
-    world.pass_time(9.0)
+    world.pass_time(100.0)
     router.apply()
-    assert router.revision("rev_a1").failure == ""
-    world.pass_time(2.0)
-    router.apply()
-    assert "no node is connected" in router.revision("rev_a1").failure
+    row = router.revision("rev_a1")
+    assert row.failure == "" and row.phase == "place" and "no node is connected" in row.waits_for
     world.connect_agent()
     router.apply()
-    assert told(world.agent) == ["Start"] and router.revision("rev_a1").failure == ""
+    assert told(world.agent) == ["Start"] and router.revision("rev_a1").waits_for == ""
 
 
-def test_without_room_callers_are_told_at_once() -> None:
+def test_what_can_never_fit_is_refused_at_once() -> None:
     world = World(endpoint("a", revision(engine_args={"kv_cache_memory_bytes": 4 << 30})), endpoint("b", revision("b")))
     world.agent.memory_bytes = 1 << 30
     world.connect_agent()

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from activator import events
-from activator.climbs import NODE_GRACE_SECONDS
 from activator.wire import EndpointRow, Table
 from tests.fakes_activator import World, endpoint, revision
 
@@ -217,8 +216,7 @@ class Machine(RuleBasedStateMachine):
             failures = [each.failure for each in row.revisions if each.revision_id == revision_id]
             trouble = reconciler.fleet.troubles.get(revision_id)
             pausing = trouble is not None and trouble.deaths > 0 and now < trouble.retry_at
-            since = reconciler.fleet.nodes.nodeless_since
-            waiting = since is not None and now - since <= NODE_GRACE_SECONDS
+            waiting = all(each.waits_for for each in row.revisions if each.revision_id == revision_id)
             assert any(failures) or pausing or waiting, f"nobody answers the demand for {revision_id}"
 
     @invariant()

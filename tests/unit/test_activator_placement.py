@@ -23,6 +23,7 @@ def node(
     draining: int = 0,
     promised: int = 0,
     standbys: int = 1,
+    standby: int = 0,
 ) -> NodeView:
     return NodeView(
         node_id=node_id,
@@ -32,6 +33,7 @@ def node(
         committed_bytes=committed * GIB,
         draining_bytes=draining * GIB,
         promised_bytes=promised * GIB,
+        standby_bytes=standby * GIB,
         standbys_ready=standbys,
     )
 
@@ -67,29 +69,38 @@ def test_chooses(nodes: list[NodeView], needs: Needs, chosen: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "needs", "waits", "says"),
+    ("nodes", "needs", "never", "says"),
     [
-        ([], Needs(), True, "none was ever seen"),
-        ([node("a", connected=False)], Needs(), True, "no node is connected (a)"),
-        ([node("a")], Needs(device="cuda"), False, "vllm on cpu"),
-        ([node("a")], Needs(engine="other"), False, "no node runs other"),
+        ([], Needs(), False, "none was ever seen"),
+        ([node("a", connected=False)], Needs(), False, "no node is connected (a)"),
+        ([node("a")], Needs(device="cuda"), True, "vllm on cpu"),
+        ([node("a")], Needs(engine="other"), True, "no node runs other"),
+        ([node("a", device="cuda", connected=False), node("b")], Needs(device="cuda"), False, "connected (a would do)"),
+        ([node("a", budget=16, connected=False), node("b")], measured(9), False, "connected (a would do)"),
+        ([node("a", connected=False), node("b")], measured(9), True, "needs 9.0 GiB"),
         (
             [node("a", committed=7)],
             measured(2),
             False,
-            "needs 2.0 GiB of memory (as the last one was measured) and node a has 1.0 GiB left",
+            "memory: 2.0 GiB needed (as the last one was measured), 1.0 GiB of 8.0 GiB free on node a",
         ),
-        ([node("a")], measured(9), False, "8.0 GiB left of the 8.0 GiB for replicas, and nothing idle there makes enough room: lower kv"),
-        ([node("a")], Needs(weight_bytes=5 * GIB, kv_cache_bytes=4 * GIB), False, "needs 10.0 GiB of memory (estimated"),
-        ([node("a", committed=7, draining=6, promised=7)], measured(1), False, "has 0.0 GiB left"),
+        (
+            [node("a")],
+            measured(9),
+            True,
+            "a replica needs 9.0 GiB of memory (as the last one was measured) and node a has at most 8.0 GiB for one",
+        ),
+        ([node("a", standby=1)], measured(8), True, "node a has at most 7.0 GiB for one: lower kv_cache_memory_bytes"),
+        ([node("a")], Needs(weight_bytes=5 * GIB, kv_cache_bytes=4 * GIB), True, "needs 10.0 GiB of memory (estimated"),
+        ([node("a", committed=7, draining=6, promised=7)], measured(1), False, "0.0 GiB of 8.0 GiB free"),
     ],
 )
-def test_refuses_with_a_reason(nodes: list[NodeView], needs: Needs, waits: bool, says: str) -> None:
+def test_refuses_with_a_reason(nodes: list[NodeView], needs: Needs, never: bool, says: str) -> None:
     refusal = choose(nodes, needs)
     assert isinstance(refusal, Refusal)
     assert says in refusal.reason
-    assert refusal.waits is waits
-    assert refusal.short is ("GiB" in says)
+    assert refusal.never is never
+    assert refusal.short is ("GiB" in says and not never)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +145,10 @@ def test_a_start_fits_or_evicts_or_has_a_reason(
         case NodeView():
             assert gib == 0 or (gib * GIB <= there.budget_bytes - there.committed_bytes and gib * GIB <= soon)
         case Refusal() as refusal:
-            assert refusal.short and refusal.reason
+            assert refusal.short is not refusal.never and refusal.reason
+            assert refusal.never is (gib > budget), "only what asks for more than there is can never fit"
+            if refusal.never:
+                return
             room = make_room([there], measured(gib), candidates)
             if room is None:
                 assert soon + sum(sizes.values()) < gib * GIB, "all of them would have made room"

@@ -77,6 +77,25 @@ async def test_a_fetch_is_told_with_how_much_is_done_and_no_rest_is_ever_0() -> 
     assert comment("fetch", 12.04, 0.637) == b": pilotlight phase=fetch fetched=63% eta=12.0s\n\n"
     assert comment("canary", 0.01) == b": pilotlight phase=canary eta=0.1s\n\n"
     assert comment("hold", 0.0) == b": pilotlight phase=hold\n\n"
+    assert comment("place", 0.0, waits_for="memory:\n\n2 GiB") == b": pilotlight phase=place (memory: 2 GiB)\n\n", "no event of its own"
+
+
+async def test_a_start_that_waits_for_room_says_why_in_comments_and_at_the_deadline() -> None:
+    why = "memory: 2.0 GiB needed, 1.2 GiB free"
+    async with world(waiting_seconds=0.02) as w:
+        w.show(endpoint_row(hold_seconds=0.2, waits_for=why, phase="place"))
+        client = await w.client()
+        client.post(stream=True)
+        assert (await client.head())[0] == 200
+        body = b"".join([piece async for piece in client.chunks()])
+        assert b": pilotlight phase=place (%s)\n\n" % why.encode() in body
+        assert why.encode() in body.partition(b"data: ")[2]
+        client.post()
+        reply = await client.answer()
+        assert reply.status == 503 and why in reply.error["message"]
+        w.show(endpoint_row(w.row(), waits_for=why))
+        client.post()
+        assert (await client.answer()).status == 200, "one that serves is asked, whatever another waits for"
 
 
 async def test_an_early_head_for_http_1_0() -> None:

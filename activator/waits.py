@@ -1,0 +1,58 @@
+"""The revisions that would start and cannot yet: since when, and why. Steps 5 and 6. Pure: time is an argument.
+
+"Does not fit now" is no failure. Who asks stays held, and reads the reason here: in the comments of a held stream, in the 503 at the
+deadline, in `ps`. Whoever waits longest is decided first, so that room which comes free is not taken by those that came later.
+What must survive is an activator that is killed: ages are not stored, so its successor counts every wait from its own beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, KeysView
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Wait:
+    """A revision waits for room, or for a node."""
+
+    since: float  # monotonic seconds of the call that found none
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Waits:
+    """Every revision that waits, by its id."""
+
+    _of: dict[str, Wait] = field(default_factory=dict)
+
+    def begin(self, revision_id: str, reason: str, *, asked_at: float) -> bool:
+        """It waits, from now on or still. True where there is news for those who are held."""
+        wait = self._of.setdefault(revision_id, Wait(asked_at))
+        news, wait.reason = wait.reason != reason, reason
+        return news
+
+    def end(self, revision_id: str) -> bool:
+        """It waits no more. True where it did."""
+        return self._of.pop(revision_id, None) is not None
+
+    def reason(self, revision_id: str) -> str:
+        """Why its callers are held; "" where it waits for nothing."""
+        wait = self._of.get(revision_id)
+        return wait.reason if wait else ""
+
+    def age(self, revision_id: str, now: float) -> float:
+        """Seconds it has waited; 0 where it does not."""
+        wait = self._of.get(revision_id)
+        return max(0.0, now - wait.since) if wait else 0.0
+
+    def in_order(self, revision_ids: Iterable[str]) -> list[str]:
+        """Those that wait longest first, then all that do not wait."""
+        return sorted(revision_ids, key=lambda revision_id: (self._since(revision_id), revision_id))
+
+    def all(self) -> KeysView[str]:
+        return self._of.keys()
+
+    def _since(self, revision_id: str) -> float:
+        wait = self._of.get(revision_id)
+        return wait.since if wait else math.inf
