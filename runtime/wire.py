@@ -73,7 +73,17 @@ class UsageEntry(Frame):
     input_tokens: int
     cached_tokens: int  # part of input_tokens
     output_tokens: int
-    finish: str  # stop, length, abort, error as the engine has it
+    finish: str  # stop, length, abort, error as the engine has it; "lost": its replica ended before it did
+    partial: bool = False  # the last durable count of a request whose replica ended before it was whole
+
+
+class RequestCount(Frame):
+    """What one request in work has so far, counted as it would be billed if it ended now."""
+
+    request_id: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
 
 
 # Activator → agent
@@ -152,6 +162,13 @@ class UsageStored(Frame):
     batch: int
 
 
+class Ship(Frame):
+    """Send what the journals have, and say once it is sent which requests are still in work."""
+
+    kind: Literal["ship"] = "ship"
+    token: int  # comes back in `Shipped`
+
+
 # Agent → activator
 
 
@@ -183,6 +200,16 @@ class UsageBatch(Frame):
     kind: Literal["usage"] = "usage"
     batch: int
     entries: tuple[UsageEntry, ...]
+    complete: tuple[str, ...] = ()  # replicas that are gone and whose journals end with this batch
+
+
+class Shipped(Frame):
+    """The answer to `Ship`, sent behind the batches it speaks of: what these replicas had done when it was asked is in them, or in work."""
+
+    kind: Literal["shipped"] = "shipped"
+    token: int
+    replicas: tuple[str, ...] = ()
+    in_work: tuple[str, ...] = ()  # requests that will still get a line in a journal
 
 
 class Refused(Frame):
@@ -197,5 +224,5 @@ class Alive(Frame):
     kind: Literal["alive"] = "alive"
 
 
-ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Alive, Field(discriminator="kind")]
-FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Refused | Alive, Field(discriminator="kind")]
+ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Ship | Alive, Field(discriminator="kind")]
+FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | Alive, Field(discriminator="kind")]

@@ -14,7 +14,10 @@ from pilotlight.frames import Frame
 from runtime.wire import Phase
 
 Finish = Literal["complete", "client_disconnect", "upstream_error", "refused", "timeout", "router_lost"]
-CountSource = Literal["engine", "journal", "relayed", "none"]
+ToldBy = Literal["engine", "journal", "relayed", "none"]
+CountSource = Literal[
+    "engine", "journal", "last_count", "relayed", "none"
+]  # of a row; last_count: the replica was lost, its last durable count
 
 
 class OpenRecord(Frame):
@@ -43,7 +46,7 @@ class EndRecord(Frame):
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
-    count_source: CountSource = "none"  # engine: told in band at the end; relayed: counted as it passed; none: unknown here
+    count_source: ToldBy = "none"  # engine: told in band at the end; relayed: counted as it passed; none: unknown here
 
 
 SpoolLine = Annotated[OpenRecord | EndRecord, Field(discriminator="kind")]
