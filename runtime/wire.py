@@ -162,13 +162,6 @@ class UsageStored(Frame):
     batch: int
 
 
-class Ship(Frame):
-    """Send what the journals have, and say once it is sent which requests are still in work."""
-
-    kind: Literal["ship"] = "ship"
-    token: int  # comes back in `Shipped`
-
-
 # Agent → activator
 
 
@@ -200,16 +193,6 @@ class UsageBatch(Frame):
     kind: Literal["usage"] = "usage"
     batch: int
     entries: tuple[UsageEntry, ...]
-    complete: tuple[str, ...] = ()  # replicas that are gone and whose journals end with this batch
-
-
-class Shipped(Frame):
-    """The answer to `Ship`, sent behind the batches it speaks of: what these replicas had done when it was asked is in them, or in work."""
-
-    kind: Literal["shipped"] = "shipped"
-    token: int
-    replicas: tuple[str, ...] = ()
-    in_work: tuple[str, ...] = ()  # requests that will still get a line in a journal
 
 
 class Refused(Frame):
@@ -224,5 +207,5 @@ class Alive(Frame):
     kind: Literal["alive"] = "alive"
 
 
-ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Ship | Alive, Field(discriminator="kind")]
-FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | Alive, Field(discriminator="kind")]
+ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Alive, Field(discriminator="kind")]
+FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Refused | Alive, Field(discriminator="kind")]

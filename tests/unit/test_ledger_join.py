@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from router.ledger.join import AFTER_OUTAGE_SECONDS, AT_WORK_MS, BROKEN_OFF_SECONDS, JOURNAL_SECONDS, LEFT_SECONDS, Join, patience
 from router.ledger.prices import Price, PriceList
-from router.ledger.record import CountSource, EndRecord, Finish, OpenRecord
+from router.ledger.record import EndRecord, Finish, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, figures, usage_row
 from runtime.wire import Phase, UsageEntry
 
@@ -22,9 +22,7 @@ def opened(event_id: str) -> OpenRecord:
     )
 
 
-def ended(
-    event_id: str, *, source: CountSource = "engine", replica: str = "rep", tokens: int = 5, finish: Finish = "complete"
-) -> EndRecord:
+def ended(event_id: str, *, source: ToldBy = "engine", replica: str = "rep", tokens: int = 5, finish: Finish = "complete") -> EndRecord:
     return EndRecord(
         event_id=event_id, replica_id=replica, status=200, finish=finish, input_tokens=tokens, output_tokens=tokens, count_source=source
     )
