@@ -144,8 +144,7 @@ class Reconciler:
             case events.RouterLeft():
                 self._subscribers.discard(event.connection)
                 self.depths.leave(event.connection)
-                if self.book.leave(event.router_id, event.connection):
-                    self._share_anew()
+                self.book.leave(event.router_id, event.connection)
             case events.NodeJoined():
                 self._node_joined(event.report, event.connection, now)
                 return set(self._awake)
@@ -176,15 +175,10 @@ class Reconciler:
         if replaced is not None:
             self._subscribers.discard(replaced)
             self._effects.hang_up(replaced)
-        self._share_anew()
         self._publish(now)  # to the others, before this one gets everything
         self._send_whole({event.connection}, now)
         self._subscribers.add(event.connection)
         self.depths.join(event.connection, {replica.revision_id for replica in self.fleet.replicas.values()})
-
-    def _share_anew(self) -> None:
-        """The number of routers changed, and with it each one's part of every replica's slots."""
-        self.fleet.changed.update(replica.revision_id for replica in self.fleet.replicas.values() if replica.ready_at is not None)
 
     def _send_whole(self, connections: Iterable[int], now: float) -> None:
         rows = [self._row(endpoint, now)[0] for endpoint in self.catalogue if not endpoint.removed]
@@ -242,8 +236,6 @@ class Reconciler:
             log.warning("a router has gone silent; hanging up", action="router_silent", connection=connection)
             self._subscribers.discard(connection)
             self._effects.hang_up(connection)
-        if silent:
-            self._share_anew()
         if self._awaits_nodes and now - self._begun > STRANGER_SECONDS:
             self._awaits_nodes = False
             self.fleet.bury_strangers(now)
@@ -363,22 +355,14 @@ class Reconciler:
 
     def _row(self, endpoint: Endpoint, now: float) -> tuple[EndpointRow, bool]:
         """The endpoint's row, and whether it is at rest: routed revisions, and others as long as somebody uses them."""
-        rows, at_rest, routers = [], True, self.book.connected()
+        rows, at_rest = [], True
         for revision in endpoint.revisions:
             revision_id = revision.revision_id
             busy = self.fleet.has(revision_id) or (self.book.total(revision_id) > 0 and not endpoint.routes_to(revision_id))
             if busy or endpoint.routes_to(revision_id):
                 trouble, step = self.fleet.troubles.get(revision_id), self.progress.shown.get(revision_id)
-                row = revision_row(
-                    revision,
-                    self.fleet.of(revision_id),
-                    trouble,
-                    self.fleet.expected,
-                    step,
-                    self.fleet.waits.reason(revision_id),
-                    routers,
-                    now,
-                )
+                waits_for = self.fleet.waits.reason(revision_id)
+                row = revision_row(revision, self.fleet.of(revision_id), trouble, self.fleet.expected, step, waits_for, now)
                 rows.append(row)
                 at_rest = at_rest and not (busy or row.failure or row.phase or row.waits_for)
         return endpoint_row(endpoint, rows), at_rest

@@ -61,16 +61,11 @@ class TableBook:
         return Table(epoch=self.epoch, sequence=self.sequence, whole=True, endpoints=tuple(rows))
 
 
-def share(slots: int, routers: int) -> int:
-    """One router's part of a replica's slots. The gate in the replica is the last word, so a part is never less than one."""
-    return max(1, slots // max(1, routers))
-
-
-def replica_row(replica: Replica, routers: int) -> ReplicaRow:
+def replica_row(replica: Replica) -> ReplicaRow:
     return ReplicaRow(
         replica_id=replica.replica_id,
         address=replica.address,
-        slots=share(replica.slots, routers),
+        slots=replica.slots,
         draining=replica.state in ("draining", "parking"),
         cold_start_id=replica.cold_start_id,
         rung=replica.rung,
@@ -85,7 +80,6 @@ def revision_row(
     expected: Expected,
     step: Step | None,
     waits_for: str,
-    routers: int,
     now: float,
 ) -> RevisionRow:
     """Replicas that are or were ready; a failure only where none is ready, for else what is held will be served."""
@@ -95,7 +89,7 @@ def revision_row(
     return RevisionRow(
         revision_id=revision.revision_id,
         task=revision.task,
-        replicas=tuple(replica_row(replica, routers) for replica in known if replica.ready_at is not None),
+        replicas=tuple(replica_row(replica) for replica in known if replica.ready_at is not None),
         starting=any(replica.state == "starting" or replica.wanted_back for replica in known),
         phase=step.phase if step else None,
         phase_began_seconds=step.began if step else 0.0,

@@ -26,7 +26,7 @@ class ReplicaRow(Frame):
 
     replica_id: str
     address: str
-    slots: int  # this router worker's share of the gate's slots, at least 1
+    slots: int  # of its gate, for all routers: the gate has the last word
     draining: bool = False
     cold_start_id: str = ""  # of its last start: a replica that was parked has several
     rung: Rung | None = None  # where that began

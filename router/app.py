@@ -24,7 +24,7 @@ from router.relay import DONE, Relay
 from router.request import Request, new_event_id
 from router.table import RouteTable
 from router.waiting import WAITING_SECONDS, Waiting, comment
-from runtime.wire import Phase
+from runtime.wire import TURN_HEADER, Phase
 
 OURS = b"x-request-id: %s\r\nx-pilotlight-start: %s\r\nx-pilotlight-hold-ms: %.1f\r\nopenai-processing-ms: %d\r\n%s"  # of a head
 
@@ -126,7 +126,8 @@ class Call:
         self._slot = slot
         assert self._meter is not None
         self._meter.dispatched(slot.revision.revision_id, slot.replica, cold=cold)
-        self._relay = Relay(request=self._body, pool=slot.replica.pool, answer=self._answer, handler=self)
+        request = in_turn(self._body, slot.turn) if slot.turn else self._body
+        self._relay = Relay(request=request, pool=slot.replica.pool, answer=self._answer, handler=self)
         self._relay.start()
         if self._paused:
             self._relay.pause()
@@ -290,6 +291,12 @@ class Call:
 
     def _relayed(self) -> Tokens:
         return relayed(self._relay.upstream) if self._relay is not None else NOTHING
+
+
+def in_turn(request: bytes, turn: bytes) -> bytes:
+    """The request, with the name of the turn it comes in."""
+    first, _, rest = request.partition(b"\r\n")
+    return b"%s\r\n%s: %s\r\n%s" % (first, TURN_HEADER.encode(), turn, rest)
 
 
 def timings(phases: tuple[Phase, ...]) -> bytes:

@@ -26,7 +26,7 @@ OVERDUE = 0.1  # of the time it has taken: what a start that takes longer than e
 class Replica:
     """One replica as this router sees it. `seen_at`: when it first could be dispatched to, loop seconds."""
 
-    __slots__ = ("dead", "draining", "full", "heard", "in_flight", "others", "pool", "row", "seen_at")
+    __slots__ = ("dead", "draining", "full", "heard", "in_flight", "others", "place", "pool", "retry", "row", "seen_at")
 
     def __init__(self, row: ReplicaRow, *, pool: Pool, now: float) -> None:
         self.row, self.pool, self.seen_at = row, pool, now
@@ -34,12 +34,27 @@ class Replica:
         self.heard, self.others = 0, 0.0  # requests of other routers, as heard last; the same by the number of routers
         self.draining = row.draining
         self.full = False  # its gate said so, though by our count it had room: other routers use it too
+        self.place: Timer | None = None  # ours in its gate's line, while it is full and something waits here
+        self.retry: Timer | None = None  # in place of that, where the gate has no line
         self.dead = False  # could not be reached
 
     def update(self, row: ReplicaRow) -> None:
         self.row = row
         self.draining = self.draining or row.draining  # draining never ends but in the end
         self.dead = False  # a row says that it runs; of who is in its slots it says nothing, so `full` stays
+
+    def leave_line(self) -> None:
+        """It may have room: a place in its line is not needed any more."""
+        for waits in (self.place, self.retry):
+            if waits is not None:
+                waits.cancel()
+        self.place = self.retry = None
+        self.full = False
+
+    def close(self) -> None:
+        """It is gone from the table; what runs there may finish."""
+        self.leave_line()
+        self.pool.close()
 
     def hear(self, others: int, routers: int) -> None:
         """So many requests of other routers are in it; there are so many routers, with this one."""
@@ -53,7 +68,7 @@ class Replica:
 class Revision:
     """A revision, what runs of it, and what waits for it. `waiting` is changed by `hold.py` alone."""
 
-    __slots__ = ("began", "endpoint", "granted", "replicas", "revision_id", "row", "waiting", "waking")
+    __slots__ = ("began", "crowded", "endpoint", "granted", "replicas", "revision_id", "row", "waiting", "waking")
 
     def __init__(self, row: RevisionRow, endpoint: Endpoint) -> None:
         self.revision_id, self.row, self.endpoint = row.revision_id, row, endpoint
@@ -61,6 +76,7 @@ class Revision:
         self.waiting: OrderedDict[Waiter, Timer] = OrderedDict()
         self.granted = 0
         self.waking = False
+        self.crowded = False  # some replica of it is `full`
         self.began: float | None = None  # when the start that is on its way began, loop seconds, as far as we were told
 
     @property
@@ -94,14 +110,14 @@ class Revision:
         self.row = row
         rows = {replica.replica_id: replica for replica in row.replicas}
         for replica_id in [known for known in self.replicas if known not in rows]:
-            self.replicas.pop(replica_id).pool.close()
+            self.replicas.pop(replica_id).close()
         for replica_id, replica_row in rows.items():
             known = self.replicas.get(replica_id)
             if known is not None and _same_climb(known.row, replica_row):
                 known.update(replica_row)
                 continue
             if known is not None:
-                known.pool.close()
+                known.close()
             self.replicas[replica_id] = Replica(replica_row, pool=Pool(replica_row.address), now=now)
 
     def _time(self, row: RevisionRow, now: float) -> None:

@@ -2,7 +2,8 @@
 
 Every request that enters is granted a slot, refused, or leaves, exactly once; a slot is released exactly once, whoever
 asks how often. The queue is bounded by the endpoint's `max_held`, by the worker's `max_held_bytes`, and in time by
-each waiter's deadline. Failures to survive: a replica that refuses or cannot be reached (the request returns to
+each waiter's deadline. Slots are the replica's, not ours: any may be used, and its gate has the last word; where it says that
+it is full, one place in its line is taken for all that wait here (`turns.py`). Failures to survive: a replica that refuses or cannot be reached (the request returns to
 the head, and the youngest gives way if that breaks the bound), a start that cannot succeed, an endpoint that is
 removed, an activator that is away (the deadline still holds), and a waiter that fails while it is woken.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import structlog
@@ -18,7 +20,7 @@ import structlog
 from router.balance import Endpoint, Replica, Revision, pick
 from router.errors import HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
 
-FULL_RETRY_SECONDS = 0.05  # the named fallback: a full replica's slots are other routers', whose ends we do not see
+FULL_RETRY_SECONDS = 0.05  # the named fallback, where a full replica's gate has no line, or would not let us in
 DEAD_RETRY_SECONDS = 1.0  # and one we could not reach may just have been busy
 
 log = structlog.get_logger()
@@ -47,6 +49,10 @@ class Waiter(Protocol):
     def held_bytes(self) -> int: ...
 
     @property
+    def entered_at(self) -> float:
+        """In the clock's seconds."""
+
+    @property
     def deadline(self) -> float:
         """In the clock's seconds."""
 
@@ -55,13 +61,17 @@ class Waiter(Protocol):
     def refused(self, error: RouterError) -> None: ...
 
 
+LineUp = Callable[[Replica, float, Callable[[bytes | None, bool], None]], Timer]
+"""Takes a place in a replica's line: (replica, seconds waited, news). `news(turn, draining)` follows once, never at once."""
+
+
 class Slot:
-    """The right to have one request at one replica."""
+    """The right to have one request at one replica. `turn`: what its gate called it, where it was waited for in its line."""
 
-    __slots__ = ("_hold", "_released", "replica", "revision")
+    __slots__ = ("_hold", "_released", "replica", "revision", "turn")
 
-    def __init__(self, hold: Hold, revision: Revision, replica: Replica) -> None:
-        self._hold, self.revision, self.replica = hold, revision, replica
+    def __init__(self, hold: Hold, revision: Revision, replica: Replica, turn: bytes) -> None:
+        self._hold, self.revision, self.replica, self.turn = hold, revision, replica, turn
         self._released = False
 
     def release(self) -> None:
@@ -78,10 +88,10 @@ class Slot:
 
 
 class Hold:
-    """All waiting of one worker. `changed(revision, urgent)` hears of every change of demand."""
+    """All waiting of one worker. `changed(revision, urgent)` hears of every change of demand. `line_up` None: no gate has a line."""
 
-    def __init__(self, *, clock: Clock, max_bytes: int, changed: Callable[[Revision, bool], None]) -> None:
-        self._clock, self._max_bytes, self._changed = clock, max_bytes, changed
+    def __init__(self, *, clock: Clock, max_bytes: int, changed: Callable[[Revision, bool], None], line_up: LineUp | None = None) -> None:
+        self._clock, self._max_bytes, self._changed, self._line_up = clock, max_bytes, changed, line_up
         self.bytes = 0
 
     def ask(self, revision: Revision, waiter: Waiter) -> Slot | None:
@@ -140,6 +150,8 @@ class Hold:
                 self._hand(waiter, self._grant(revision, replica))
         finally:
             revision.waking = False
+        if revision.crowded:
+            self._stand_in_lines(revision)
 
     def _hand(self, waiter: Waiter, slot: Slot) -> None:
         try:
@@ -148,15 +160,55 @@ class Hold:
             log.exception("a waiter failed when it was granted its slot", action="hold_grant")
             slot.release()
 
-    def _grant(self, revision: Revision, replica: Replica) -> Slot:
+    def _grant(self, revision: Revision, replica: Replica, turn: bytes = b"") -> Slot:
         replica.in_flight += 1
         revision.granted += 1
         self._changed(revision, False)
-        return Slot(self, revision, replica)
+        return Slot(self, revision, replica, turn)
+
+    def _stand_in_lines(self, revision: Revision) -> None:
+        """While anything waits: one place in the line of each full replica, for the one that has waited longest."""
+        for replica in revision.replicas.values():
+            if not revision.waiting:
+                replica.leave_line()
+            elif replica.full and not (replica.place or replica.retry or replica.draining or replica.dead):
+                if self._line_up is None:
+                    self._retry_later(revision, replica)
+                else:
+                    waited = self._clock.time() - next(iter(revision.waiting)).entered_at
+                    replica.place = self._line_up(replica, waited, partial(self._turn, revision, replica))
+        revision.crowded = bool(revision.waiting)
+
+    def _turn(self, revision: Revision, replica: Replica, turn: bytes | None, draining: bool) -> None:
+        """News from a replica's line.
+
+        1. It drains: what waits goes elsewhere.
+        2. No turn to be had there: as good as no line.
+        3. Our turn: the head of the queue has it, whoever that is by now. The rest takes a new place.
+        """
+        replica.place = None
+        if draining:  # 1
+            replica.draining = True
+        elif turn is None:  # 2
+            self._retry_later(revision, replica)
+            return
+        elif revision.waiting:  # 3
+            waiter = next(iter(revision.waiting))
+            self._take(revision, waiter)
+            self._hand(waiter, self._grant(revision, replica, turn))
+        self.wake(revision)
+
+    def _retry_later(self, revision: Revision, replica: Replica) -> None:
+        replica.retry = self._clock.call_at(self._clock.time() + FULL_RETRY_SECONDS, self._retry, revision, replica)
+
+    def _retry(self, revision: Revision, replica: Replica) -> None:
+        replica.leave_line()
+        self.wake(revision)
 
     def _released(self, slot: Slot) -> None:
         slot.replica.in_flight -= 1
-        slot.replica.full = False
+        if slot.replica.full and slot.replica.place is None:  # else it goes to who is first in its line: maybe others'
+            slot.replica.leave_line()
         slot.revision.granted -= 1
         self.wake(slot.revision)
         self._changed(slot.revision, False)
@@ -166,9 +218,10 @@ class Hold:
         replica.in_flight -= 1
         revision.granted -= 1
         setattr(replica, mark, True)
-        if mark != "draining":
-            pause = FULL_RETRY_SECONDS if mark == "full" else DEAD_RETRY_SECONDS
-            self._clock.call_at(self._clock.time() + pause, self._retry, revision, replica, mark)
+        if mark == "full":
+            revision.crowded = True
+        elif mark == "dead":
+            self._clock.call_at(self._clock.time() + DEAD_RETRY_SECONDS, self._revive, revision, replica)
         self._enter(revision, waiter)
         revision.waiting.move_to_end(waiter, last=False)
         if revision.endpoint.held > revision.endpoint.row.max_held:
@@ -177,8 +230,8 @@ class Hold:
             youngest.refused(queue_full(revision, self._clock.time()))
         self.refresh(revision)
 
-    def _retry(self, revision: Revision, replica: Replica, mark: Mark) -> None:
-        setattr(replica, mark, False)
+    def _revive(self, revision: Revision, replica: Replica) -> None:
+        replica.dead = False
         self.wake(revision)
 
     def _enter(self, revision: Revision, waiter: Waiter) -> None:
@@ -193,6 +246,8 @@ class Hold:
         waiter.held_in = None
         revision.endpoint.held -= 1
         self.bytes -= waiter.held_bytes
+        if revision.crowded and not revision.waiting:
+            self._stand_in_lines(revision)  # in none
 
     def _expire(self, revision: Revision, waiter: Waiter) -> None:
         self._take(revision, waiter)

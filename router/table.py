@@ -102,7 +102,7 @@ class RouteTable:
     def _retire(self, revision: Revision) -> None:
         del revision.endpoint.revisions[revision.revision_id]
         for replica in revision.replicas.values():
-            replica.pool.close()
+            replica.close()
         revision.replicas.clear()
         self._retired.append(revision)
 

@@ -39,6 +39,7 @@ from router.metrics import Metrics
 from router.policy import LedgerLink
 from router.protocol import RouterProtocol
 from router.table import RouteTable
+from router.turns import stand_in_line
 from router.web import pages
 
 BACKLOG = 2048
@@ -61,7 +62,7 @@ class Worker:
             acknowledged=lambda: self.table.at[1],
             in_flight=lambda: self.table.in_flight(),
         )
-        self.hold = Hold(clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed)
+        self.hold = Hold(clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed, line_up=stand_in_line)
         self.table = RouteTable(clock=loop, hold=self.hold)
         self.router = Router(
             keys=self.keys,

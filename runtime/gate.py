@@ -3,15 +3,18 @@
 An ASGI application around vLLM's own. It lets through the routes Pilotlight serves and no other (vLLM has control routes
 that must not face anybody), refuses before any work what is over the limit or comes while draining, tells the agent its
 depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment just before
-`data: [DONE]` on streams. It keeps no state of a request beyond the exchange.
+`data: [DONE]` on streams. Routers that were refused ask here for a turn (`line.py`). It keeps no state of a request beyond the exchange.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from runtime.line import Line
 from runtime.usage import Journal, Tally
+from runtime.wire import TURN_HEADER, TURN_PATH, WAITED_HEADER
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -28,11 +31,13 @@ class Gate:
         self._app, self._slots, self._journal, self._on_depth = app, slots, journal, on_depth
         self.in_flight = 0
         self.draining = False
+        self._line = Line(lambda: slots - self.in_flight)
         self._on_empty: Callable[[], None] = lambda: None
 
     def drain(self, on_empty: Callable[[], None]) -> None:
         """Admit nothing more; `on_empty` is called once nothing runs any more."""
         self.draining, self._on_empty = True, on_empty
+        self._line.end()
         if self.in_flight == 0:
             on_empty()
 
@@ -46,11 +51,13 @@ class Gate:
         path = scope["path"]
         if path in OPEN or path.startswith("/metrics/"):
             await self._app(scope, receive, send)
+        elif path == TURN_PATH:
+            await self._turn(scope, receive, send)
         elif path not in INFERENCE:
             await _answer(send, 404, b'{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":null}}')
         elif self.draining:
             await _refuse(send, b"draining")
-        elif self.in_flight >= self._slots:
+        elif not self._line.redeem(scope["headers"], TURN_HEADER.encode()) and self.in_flight + self._line.promised >= self._slots:
             await _refuse(send, b"full")
         else:
             await self._admit(scope, receive, send)
@@ -64,9 +71,43 @@ class Gate:
         finally:
             self._journal.ended(request_id)
             self.in_flight -= 1
+            self._line.give()
             self._on_depth(self.in_flight)
             if self.draining and self.in_flight == 0:
                 self._on_empty()
+
+    async def _turn(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer when it is this router's turn, or nobody's any more; one that leaves gives its place up."""
+        place = None if self.draining else self._line.join(_seconds(scope))
+        if place is None:
+            await _refuse(send, b"draining" if self.draining else b"full")
+            return
+        leaving: asyncio.Future[Any] = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait([place, leaving], return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done() or not place.done():
+                self._line.leave(place)
+            elif turn := place.result():
+                await _answer(send, 200, b"{}", (TURN_HEADER.encode(), turn.encode()))
+            else:
+                await _refuse(send, b"draining")
+        except asyncio.CancelledError:
+            self._line.leave(place)
+            raise
+        finally:
+            leaving.cancel()
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the caller has closed its connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _seconds(scope: MutableMapping[str, Any]) -> float:
+    """How long the router's oldest request has waited; what is no number counts as 0."""
+    said = next((value for name, value in scope["headers"] if name == WAITED_HEADER.encode()), b"0")
+    return float(said) if said.replace(b".", b"", 1).isdigit() else 0.0
 
 
 def _metered(send: Send, journal: Journal, request_id: str) -> Send:

@@ -209,3 +209,9 @@ class Alive(Frame):
 
 ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Alive, Field(discriminator="kind")]
 FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Refused | Alive, Field(discriminator="kind")]
+
+# Router → the gate of a replica, over HTTP: a turn, and the request that comes in it. The gate answers when a slot is free.
+
+TURN_PATH = "/turn"
+TURN_HEADER = "x-pilotlight-turn"  # of the answer, and of the request
+WAITED_HEADER = "x-pilotlight-waited"  # seconds that the oldest request has waited

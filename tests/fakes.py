@@ -18,6 +18,7 @@ import router.ledger.wire as ledger_wire
 from activator.wire import Demand, EndpointRow, RouterHello, Table, ToActivator
 from pilotlight.frames import Frame, FrameStream, serve, split
 from router.ledger.wire import Policy, ToLedger, WorkerHello
+from runtime.wire import TURN_HEADER, TURN_PATH
 
 
 class Die(Exception):
@@ -69,6 +70,7 @@ class FakeReplica(Changes):
         self.address, self.slots, self.tokens = address, slots, tokens
         self.answer: Answer = self.talk
         self.refusals: list[str] = []  # the next requests are refused with these
+        self.has_line = True
         self.pause = 0.0  # seconds between tokens
         self.requests: list[FakeRequest] = []
         self.emitted: dict[str, int] = {}
@@ -137,6 +139,9 @@ class FakeReplica(Changes):
             self._change()
 
     async def _serve(self, request: FakeRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if request.path == TURN_PATH:
+            await self._stand(reader, writer)
+            return
         self.requests.append(request)
         self._change()
         if self.refusals:
@@ -160,6 +165,13 @@ class FakeReplica(Changes):
                 work.cancel()
             await asyncio.gather(saying, leaving, return_exceptions=True)
             self._change()
+
+    async def _stand(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A place in the line: a turn at once, or none where `has_line` is false, as in the release before."""
+        if self.has_line:
+            writer.write(json_answer(200, b"{}", f"{TURN_HEADER}: t\r\n"))
+        else:
+            writer.write(json_answer(404, b'{"error":{"message":"no such route"}}'))
 
     async def _say(self, request: FakeRequest, writer: asyncio.StreamWriter) -> None:
         async for piece in self.answer(request):
@@ -191,7 +203,7 @@ async def read_request(reader: asyncio.StreamReader) -> FakeRequest | None:
         body = await reader.readexactly(int(headers["content-length"]))
     except asyncio.IncompleteReadError:
         return None
-    return FakeRequest(lines[0].split(" ")[1], headers, body, json.loads(body))
+    return FakeRequest(lines[0].split(" ")[1], headers, body, json.loads(body or b"{}"))
 
 
 class _Peer(Changes):

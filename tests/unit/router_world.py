@@ -29,6 +29,7 @@ from router.ledger.wire import KeyRow, Policy
 from router.metrics import Metrics
 from router.protocol import RouterProtocol
 from router.table import RouteTable
+from router.turns import stand_in_line
 from router.web import pages
 from runtime.wire import Phase, Task
 from tests.fakes import FakeReplica
@@ -244,7 +245,7 @@ async def world(
         lines = spool(folder, "w", loop=loop)
         keys = Keys(pepper=PEPPER, wall=time.time)
         keys.replace(POLICY)
-        hold = Hold(clock=loop, max_bytes=limits.pop("max_held_bytes", 1 << 20), changed=changed)
+        hold = Hold(clock=loop, max_bytes=limits.pop("max_held_bytes", 1 << 20), changed=changed, line_up=stand_in_line)
         table = RouteTable(clock=loop, hold=hold)
         router = Router(
             keys=keys,

@@ -54,7 +54,7 @@ class Caller:
     """A waiter that writes down what it was told."""
 
     def __init__(self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1) -> None:
-        self.deadline, self.held_bytes = clock.now + seconds, size
+        self.entered_at, self.deadline, self.held_bytes = clock.now, clock.now + seconds, size
         self.held_in: Revision | None = None
         self.slots: list[Slot] = []
         self.errors: list[RouterError] = []

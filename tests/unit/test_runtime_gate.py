@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,9 @@ class Engine:
             await send({"type": "http.response.body", "body": piece})
 
 
-async def call(gate: Gate, path: str = "/v1/chat/completions") -> tuple[int, dict[bytes, bytes], bytes]:
+async def call(
+    gate: Gate, path: str = "/v1/chat/completions", *, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> tuple[int, dict[bytes, bytes], bytes]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -42,7 +44,7 @@ async def call(gate: Gate, path: str = "/v1/chat/completions") -> tuple[int, dic
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    scope = {"type": "http", "path": path, "headers": [(b"x-request-id", ID.encode())]}
+    scope = {"type": "http", "path": path, "headers": [(b"x-request-id", ID.encode()), *headers]}
     await gate(scope, receive, send)
     return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
 
