@@ -211,6 +211,7 @@ async def test_who_is_turned_away_from_the_warm_path_is_told_as_who_has_waited_a
         if why == "dead":
             w.show(endpoint_row(w.row(address=f"unix:{w.folder}/nobody.sock")))
         w.replica.refusals = [why] * 100 if why != "dead" else []
+        w.replica.has_line = False  # else its turns would come at once
         client = await w.client()
         client.post(stream=True)
         status, headers = await client.head()  # ours, and early: until now it came with the answer, a cold start later
