@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -51,16 +52,22 @@ def names(router: RouterSettings) -> list[str]:
 def ensure(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = None) -> ServerTls:
     """Authority and server certificate, made or renewed where needed. `names`: further DNS names (`*.domain` too) or addresses.
 
-    A certificate that has all the names is kept, even if it has more. Raises NameRefused, OSError.
+    A certificate that has all the names is kept, even if it has more; where the disk takes no new one, whichever is there. Raises
+    NameRefused, OSError.
     """
     now, names = now or datetime.now(UTC), sorted(set(names))
     server, stamp = paths.secrets / "server.pem", paths.secrets / "server.stamp"
     if not _stamped(stamp, paths, server, names, now):
         from pilotlight import certificates
 
-        until = certificates.make(paths, server, names, now)
-        found = {"digest": _digest(paths, server), "names": names, "until": until.timestamp()}
-        write_atomic(stamp, json.dumps(found).encode())
+        try:
+            until = certificates.make(paths, server, names, now)
+            found = {"digest": _digest(paths, server), "names": names, "until": until.timestamp()}
+            write_atomic(stamp, json.dumps(found).encode())
+        except OSError as error:
+            if not (server.exists() and paths.ca_cert.exists()):
+                raise
+            print(f"pilotlight: the certificate stays as it is, the disk takes no new one ({error})", file=sys.stderr)
     return ServerTls(cert_file=server, key_file=server, ca_file=paths.ca_cert)
 
 

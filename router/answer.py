@@ -2,12 +2,13 @@
 
 The sink is whatever carries bytes to the client; this module knows neither uvicorn nor ASGI. The failure to survive is an error
 that comes late: before the head it is a proper status, in a stream an event the SDKs raise from, and in any other
-body the connection breaks, so that half an answer is never taken for a whole one.
+body the connection breaks, so that half an answer is never taken for a whole one. And a disk that does not answer: what waits
+for the open record is bounded, for whoever sends it is told to pause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -16,6 +17,7 @@ from router import errors
 from router.ledger.spool import Spool
 
 LAST_CHUNK = b"0\r\n\r\n"
+MOST_KEPT = 256 << 10  # bytes of one answer that wait for its open record; then no more is read from the replica
 
 
 class Sink(Protocol):
@@ -34,17 +36,33 @@ class Sink(Protocol):
 
 
 class Answer:
-    """`status` is 0 until a head was given; `committed`: our own head went out while the request was held."""
+    """`status` is 0 until a head was given; `committed`: our own head went out while the request was held.
 
-    __slots__ = ("_durable", "_ended", "_kept", "_number", "_spool", "committed", "sink", "status", "streaming")
+    `hold_back` is told True when too much waits for the disk, and False when it is on its way.
+    """
 
-    def __init__(self, sink: Sink, spool: Spool) -> None:
-        self.sink, self._spool = sink, spool
+    __slots__ = (
+        "_durable",
+        "_ended",
+        "_hold_back",
+        "_kept",
+        "_kept_bytes",
+        "_number",
+        "_spool",
+        "committed",
+        "sink",
+        "status",
+        "streaming",
+    )
+
+    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] = lambda full: None) -> None:
+        self.sink, self._spool, self._hold_back = sink, spool, hold_back
         self.status = 0
         self.committed = self.streaming = self._ended = False
         self._number = 0
         self._durable = True
         self._kept: list[bytes] = []
+        self._kept_bytes = 0
 
     def open(self, number: int) -> None:
         """The open record has this number in the spool: from now on every byte waits for it."""
@@ -78,6 +96,9 @@ class Answer:
             if not self._kept:
                 self._spool.when_synced(self._number, self._release)
             self._kept.append(data)
+            before, self._kept_bytes = self._kept_bytes, self._kept_bytes + len(data)
+            if before <= MOST_KEPT < self._kept_bytes:
+                self._hold_back(True)
 
     def end(self) -> None:
         if self._kept:
@@ -108,5 +129,8 @@ class Answer:
         self._durable = True
         kept, self._kept = self._kept, []
         self.sink.write(b"".join(kept))
+        if self._kept_bytes > MOST_KEPT:
+            self._hold_back(False)
+        self._kept_bytes = 0
         if self._ended:
             self.sink.finish()

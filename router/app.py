@@ -74,20 +74,20 @@ class Call:
     """One inference call: the hold's waiter and the relay's handler."""
 
     __slots__ = (
-        "_answer", "_body", "_closed", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_router", "_slot",
-        "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in",
+        "_answer", "_body", "_closed", "_disk_slow", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_router",
+        "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in",
     )  # fmt: skip
 
     def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
         self._router, self._request, self._tenant = router, request, tenant
-        self._answer = Answer(sink, router.spool)
+        self._answer = Answer(sink, router.spool, self._hold_back)
         self._event_id = new_event_id()
         self._meter: Meter | None = None
         self._slot: Slot | None = None
         self._relay: Relay | None = None
         self._waiting: Waiting | None = None
         self._held_at: float | None = None
-        self._closed = self._paused = False
+        self._closed = self._paused = self._disk_slow = False
         self.held_in: Revision | None = None
         self.held_bytes = len(request.body)
         self.entered_at = router.clock.time()
@@ -129,7 +129,7 @@ class Call:
         request = in_turn(self._body, slot.turn) if slot.turn else self._body
         self._relay = Relay(request=request, pool=slot.replica.pool, answer=self._answer, handler=self)
         self._relay.start()
-        if self._paused:
+        if self._paused or self._disk_slow:
             self._relay.pause()
 
     def refused(self, error: RouterError) -> None:
@@ -202,7 +202,20 @@ class Call:
 
     def resume(self) -> None:
         self._paused = False
-        if self._relay is not None:
+        self._go_on()
+
+    # The disk's news
+
+    def _hold_back(self, full: bool) -> None:
+        """So much waits for the open record to be durable that no more is read from the replica; or it is durable now."""
+        self._disk_slow = full
+        if full and self._relay is not None:
+            self._relay.pause()
+        elif not full:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._relay is not None and not self._paused and not self._disk_slow:
             self._relay.resume()
 
     # Stages

@@ -57,6 +57,7 @@ class Agent:
         self.standbys: Standbys
         self.shipping: Shipping
         self._ticks = 0
+        self._unread = False  # the journals, by a disk in trouble
 
     def begin(self, standbys: Standbys) -> None:
         """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent runs already."""
@@ -107,13 +108,25 @@ class Agent:
     def tick(self) -> None:
         """Once a second: heartbeat, and the fallback for lost journal notices. Now and then: what replicas and standbys take of memory."""
         self.tell(Alive())
-        self.shipping.sweep()
+        self._fence.retry()
+        self._sweep()
         for running in self._lives.all():
             if running.fetched is not None:
                 self.tell(running.describe())
         self._ticks += 1
         if self._ticks % WEIGH_TICKS == 0:
             self._lives.weigh_with_standbys()
+
+    def _sweep(self) -> None:
+        """A disk that does not let a journal be read is asked again with the next heartbeat; replicas are led on meanwhile."""
+        try:
+            self.shipping.sweep()
+        except OSError as error:
+            if not self._unread:
+                log.error("the journals cannot be read; trying on", action="journal_unread", reason=str(error))
+            self._unread = True
+        else:
+            self._unread = False
 
     def _post_usage(self, batch: UsageBatch) -> bool:
         if not self._peers:

@@ -97,8 +97,8 @@ def reap_leftovers(replicas: Path) -> list[str]:
     for folder in sorted(replicas.iterdir()) if replicas.is_dir() else []:
         try:
             kill_session(Identity(**json.loads((folder / IDENTITY_FILE).read_text())))
-        except (FileNotFoundError, json.JSONDecodeError, TypeError):
-            pass  # died before it had an identity: nothing was forked, or the fork ended with its control socket
+        except (OSError, ValueError, TypeError):
+            pass  # no (whole) identity: nothing was forked, the disk had no room for it, or the fork ended with its control socket
         clean(folder, folder.name)
         found.append(folder.name)
     return found

@@ -102,7 +102,7 @@ class Staging:
         flight = self._flights.get(digest)
         if flight is None and (self._fetcher is None or (self._store / name).is_dir()):  # 1, 3
             folder = await asyncio.to_thread(stage, self._store, digest, self._node_dir)
-            await asyncio.to_thread(self._disk.use, digest)
+            await asyncio.to_thread(self._used, digest)
             self._lead(digest, folder)
             whole = asyncio.get_running_loop().create_future()
             whole.set_result(None)
@@ -114,10 +114,20 @@ class Staging:
         bakes = await self._can_bake(digest, copy, lambda: manifest)
         return Staged(self._link(digest), flight.whole, None if flight.whole.done() else partial, bakes, fetched, flight.served)
 
+    def _used(self, digest: str) -> None:
+        """A disk that cannot remember it may let this snapshot go too early; it is here now all the same."""
+        try:
+            self._disk.use(digest)
+        except OSError as error:
+            log.warning("when a snapshot was last used is not kept", action="use_unkept", digest=digest, reason=str(error))
+
     def loaded(self, digest: str, copy: str, note: str) -> None:
         """A replica has its weights; `note` of its phase says how: what was to be baked is, or will not be."""
-        if note in ("baked", "mapped") and not self._disk.has_copy(digest, copy):
-            self._disk.know_copy(digest, copy)
+        try:
+            if note in ("baked", "mapped") and not self._disk.has_copy(digest, copy):
+                self._disk.know_copy(digest, copy)
+        except OSError as error:  # the next start makes room for it once more, and finds it there
+            log.warning("that there is a baked copy is not kept", action="copy_unmarked", digest=digest, reason=str(error))
         self._promises.pop(("baked", digest), None)
 
     def unmappable(self, digest: str) -> None:
@@ -160,7 +170,7 @@ class Staging:
                 loop.call_soon_threadsafe(self._promises.pop, ("partial", digest), None)
 
         try:
-            await asyncio.to_thread(self._disk.use, digest)
+            await asyncio.to_thread(self._used, digest)
             steps = Steps(usable, verified, published)
             manifest = await self._fetcher.pull(digest, self._store, steps, kept)
             folder = path_of(self._store, digest)

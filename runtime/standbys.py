@@ -25,6 +25,7 @@ from runtime.wire import StandbyReport
 
 log = structlog.get_logger()
 
+REFUSED_SECONDS = 1.0  # before one is asked for again that the machine refused
 BACKOFF_SECONDS = (0.0, 1.0, 5.0, 30.0)  # before a standby's restart, by how often it died before it was ready
 
 
@@ -61,6 +62,7 @@ class Standbys:
         self._deaths = 0  # in a row, before ready
         self._reason = ""
         self._closing = False
+        self._again: asyncio.TimerHandle | None = None  # after the machine refused one
         self._asking = 0  # orders that wait for a standby
         self.at_most: int | None = None  # as told last
 
@@ -69,9 +71,24 @@ class Standbys:
         return StandbyReport(ready=len(ready), private_bytes=max(ready, default=0), reason=self._reason)
 
     def fill(self) -> None:
-        """Start as many as are missing."""
+        """Start as many as are missing. What the machine refuses (a full disk, no process, no descriptor) is asked for again."""
         while sum(not standby.retired for standby in self._all) < self._count and not self._closing:
-            self._start()
+            try:
+                self._start()
+            except (OSError, subprocess.SubprocessError) as error:
+                self._reason = f"no standby can be started: {error}"
+                log.error("a standby cannot be started; trying again", action="standby_refused", reason=str(error))
+                self._on_change(self.report())
+                self._fill_later()
+                return
+
+    def _fill_later(self) -> None:
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._fill_again)
+
+    def _fill_again(self) -> None:
+        self._again = None
+        self.fill()
 
     def keep(self, at_most: int | None) -> None:
         """Keep so many from now on, never more than configured; None: as many as configured. One that is asked for stays."""
@@ -149,8 +166,12 @@ class Standbys:
 
     def _start(self) -> None:
         ours, theirs = Control.pair()
-        with theirs:
-            process = self._launch(theirs)
+        try:
+            with theirs:
+                process = self._launch(theirs)
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)
         standby = Standby(process, Control(ours, FromStandby))
         self._all.append(standby)

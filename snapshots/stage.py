@@ -13,6 +13,8 @@ import json
 import time
 from pathlib import Path
 
+import structlog
+
 from pilotlight.files import write_atomic
 from snapshots.errors import TamperedError
 from snapshots.flight import alone
@@ -21,6 +23,8 @@ from snapshots.store.disk import path_of
 from snapshots.verify import REMEDY, listing, verify
 
 CLOCK_GRAIN_NS = 20_000_000  # two changes within one tick of the kernel's clock bear the same ctime
+
+log = structlog.get_logger()
 
 State = dict[str, list[int]]  # path → device, inode, size, mtime, ctime (ns)
 
@@ -46,7 +50,7 @@ def adopt(folder: Path, node_dir: Path) -> None:
     node_dir.mkdir(parents=True, exist_ok=True)
     state = _state(folder)
     _let_clock_tick(state)
-    write_atomic(node_dir / f"{folder.name}.stamp", json.dumps(state).encode())
+    _keep(node_dir / f"{folder.name}.stamp", state)
 
 
 def _verify(folder: Path, stamp: Path) -> None:
@@ -55,7 +59,17 @@ def _verify(folder: Path, stamp: Path) -> None:
     verify(folder)
     if _state(folder) != before:
         raise TamperedError(f"{folder} changed while it was being verified: {REMEDY}")
-    write_atomic(stamp, json.dumps(before).encode())
+    _keep(stamp, before)
+
+
+def _keep(stamp: Path, state: State) -> None:
+    """A disk without room for it costs the next stage a verification, and this one nothing."""
+    try:
+        write_atomic(stamp, json.dumps(state).encode())
+    except OSError as error:
+        log.warning(
+            "that a snapshot is verified is not kept; the next to stage it reads it again", action="stamp_unkept", reason=str(error)
+        )
 
 
 def _is_stamped(folder: Path, stamp: Path) -> bool:

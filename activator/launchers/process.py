@@ -112,7 +112,11 @@ class ProcessLauncher:
             except (OSError, FrameError) as error:
                 reason = str(error)
             if not self._lives():
-                await self._start()  # 2
+                try:
+                    await self._start()  # 2
+                except (OSError, subprocess.SubprocessError) as error:  # a full disk, no process: as an agent that ended at once
+                    log.error("an agent cannot be started; trying again", action="agent_refused", reason=str(error))
+                    self._started_at = time.monotonic()
                 deaf_since = time.monotonic()
             elif time.monotonic() - deaf_since > DEAF_SECONDS and self._agent:  # 3
                 log.error("the agent does not listen; replacing it", action="agent_deaf", pid=self._agent.pid, error=reason)
@@ -158,7 +162,10 @@ class ProcessLauncher:
             )
         self._started_at = time.monotonic()
         self._agent = Process(self._child.pid)
-        write_atomic(self._identity_file, f"{self._agent.pid} {self._agent.start_time}".encode())
+        try:
+            write_atomic(self._identity_file, f"{self._agent.pid} {self._agent.start_time}".encode())
+        except OSError as error:  # an activator that comes after us may start a second one, which ends at the first one's lock
+            log.warning("an agent's identity is not kept", action="agent_unkept", pid=self._agent.pid, reason=str(error))
         log.info("agent started", action="agent_start", pid=self._agent.pid)
 
     def _lives(self) -> bool:

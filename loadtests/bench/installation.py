@@ -29,7 +29,7 @@ class Bench:
 
     def inventory(self) -> Inventory:
         """What the installation holds of the machine now."""
-        return take(self.paths.state, [child.process.pid for child in self.installation.children])
+        return take(self.paths.state, [child.pid for child in self.installation.children])
 
     async def deploy(self, name: str, model: Path, **wanted: Any) -> str:
         """Pack, deploy at zero and return a key."""

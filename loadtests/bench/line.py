@@ -79,7 +79,7 @@ async def _kill(bench: Bench, key: str, name: str) -> float:
         pid = replica["pid"] if name == "the replica's API process" else _child(replica["pid"])
     else:
         child = next(child for child in bench.installation.children if child.module == name)
-        pid = child.process.pid
+        pid = child.pid
     begin = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(60):
@@ -92,7 +92,7 @@ async def _kill(bench: Bench, key: str, name: str) -> float:
                 await asyncio.sleep(0.01)
         while [replica["state"] for replica in await bench.replicas("bench")] != ["ready"]:
             await asyncio.sleep(0.05)
-        while any(child.process.pid == pid for child in bench.installation.children):  # not every death is felt by a call
+        while any(child.pid == pid for child in bench.installation.children):  # not every death is felt by a call
             await asyncio.sleep(0.05)
     return took
 

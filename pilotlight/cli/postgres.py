@@ -1,8 +1,9 @@
-"""The embedded Postgres under `pilotlight up`: when it dies it is started again, while everything else goes on.
+"""The embedded Postgres under `pilotlight up`: when it dies, or does not start, it is started again, while everything else goes on.
 
-Warm calls need no Postgres and the ledger's spool keeps their records, so its death ends nothing. The failures to survive:
-kill -9 of it (its log is replayed), one death after another, and a disk or a memory that is full for the moment. What
-does not start `MOST_FAILURES` times in a row needs a person, and the last reason is told.
+Warm calls need no Postgres and the ledger's spool keeps their records, so its death ends nothing, however long it lasts. The
+failures to survive: kill -9 of it (its log is replayed), one death after another, a disk or a memory that is full for the
+moment, and a database that needs a person. It is tried for ever, after pauses that grow up to LONGEST_PAUSE; each new reason
+is told once, and in between every REMIND_SECONDS that it is still away.
 """
 
 from __future__ import annotations
@@ -18,13 +19,11 @@ from pilotlight.database.errors import DatabaseError
 from pilotlight.settings import Paths
 
 SOUND_SECONDS = 60.0  # who lived so long had started well: its death is the first in a row
-MOST_FAILURES = 10  # about 35 seconds of pauses
 FIRST_PAUSE = 0.1  # seconds; doubles
-LONGEST_PAUSE = 10.0
+LONGEST_PAUSE = 30.0
+REMIND_SECONDS = 300.0
 
-
-class PostgresLost(Exception):
-    """It does not stay up; the text has the last reason."""
+WARM = "Warm calls go on, and their records wait on disk"
 
 
 class Postgres:
@@ -35,6 +34,7 @@ class Postgres:
     ) -> None:
         self._paths, self._say, self._start = paths, say, start
         self._server: EmbeddedPostgres | None = None
+        self._told, self._told_at = "", 0.0
 
     async def start(self) -> str:
         """Returns its address once it answers; that stays the same for ever. Raises EmbeddedError, OSError."""
@@ -42,28 +42,46 @@ class Postgres:
         return self._server.dsn
 
     async def keep(self) -> NoReturn:
-        """Start it again whenever it dies. Raises PostgresLost."""
-        loop, failures, reason = asyncio.get_running_loop(), 0, ""
+        """Start it again whenever it is not there, for ever."""
+        loop, failures, began = asyncio.get_running_loop(), 0, 0.0
         while True:
-            assert self._server is not None
-            began = loop.time()
-            await self._server.ended()  # at once, where the last start failed
-            failures = 1 if loop.time() - began > SOUND_SECONDS else failures + 1
-            if failures > MOST_FAILURES:
-                raise PostgresLost(f"Postgres does not stay up, it was started {MOST_FAILURES} times in a row: {reason}")
-            if failures == 1:
-                self._say("Postgres ended; starting it again. Warm calls go on, and their records wait on disk")
-            try:
-                await self._server.stop()
-                await asyncio.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (failures - 1)))
-                self._server = await self._start(self._paths)
-            except (DatabaseError, OSError) as error:
-                reason = explain_os_error(error) if isinstance(error, OSError) else one_line(str(error))
-                self._say(f"Postgres does not start: {reason}")
+            if self._server is not None:
+                began = loop.time()
+                await self._server.ended()
+                failures = 1 if loop.time() - began > SOUND_SECONDS else failures + 1
+                if failures == 1:
+                    self._tell(f"Postgres ended; starting it again. {WARM}")
+                else:
+                    self._tell(f"Postgres does not stay up, see {self._paths.logs / 'postgres.log'}; starting it again for ever. {WARM}")
+                server, self._server = self._server, None
+                await server.stop()
             else:
-                reason = f"it ended each time, see {self._paths.logs / 'postgres.log'}"
-                self._say("Postgres is back")
+                failures += 1
+            await asyncio.sleep(pause_after(failures))
+            await self._once_more()
+
+    async def _once_more(self) -> None:
+        try:
+            self._server = await self._start(self._paths)
+        except (DatabaseError, OSError) as error:
+            reason = explain_os_error(error) if isinstance(error, OSError) else one_line(str(error))
+            self._tell(f"Postgres cannot work: {reason}. It is tried again for ever. {WARM}")
+        else:
+            self._say("Postgres is back")
+            self._told = ""
+
+    def _tell(self, text: str) -> None:
+        """Each new text once; one that stays the same now and then."""
+        now = asyncio.get_running_loop().time()
+        if text != self._told or now - self._told_at > REMIND_SECONDS:
+            self._told, self._told_at = text, now
+            self._say(text)
 
     async def stop(self) -> None:
         if self._server:
             await self._server.stop()
+
+
+def pause_after(failures: int) -> float:
+    """Seconds before it is started once more, after so many deaths or refusals in a row."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 30))

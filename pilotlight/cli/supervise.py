@@ -32,8 +32,14 @@ class Child:
         self._settings = settings
         self._stopping = False
         self.deaths = 0  # in a row, each soon after its start
-        self.process = self._start()
+        self.process: subprocess.Popen[bytes] | None = None  # None: the machine has refused it so far
+        self._try_to_start()
         self._watch = asyncio.ensure_future(self._supervise())
+
+    @property
+    def pid(self) -> int:
+        """0 while the machine refuses it."""
+        return self.process.pid if self.process is not None else 0
 
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
@@ -47,34 +53,45 @@ class Child:
                 preexec_fn=die_with_parent(signal.SIGTERM),
             )
 
+    def _try_to_start(self) -> bool:
+        try:
+            self.process = self._start()
+        except (OSError, subprocess.SubprocessError) as error:
+            say(f"pilotlight: {self.module} cannot be started: {explain_os_error(error) if isinstance(error, OSError) else error}")
+            return False
+        return True
+
     async def _supervise(self) -> None:
-        while True:
-            began = time.monotonic()
-            try:
-                await _ended(self.process)
-                if self._stopping:
-                    return
-                self.deaths = 1 if time.monotonic() - began > 30 else self.deaths + 1
-                pause = min(LONGEST_PAUSE, 0.05 * 2 ** min(self.deaths, 10))  # after a thousand deaths it would be no number
-                say(f"pilotlight: {self.module} ended ({self.process.wait()}); starting it again in {pause:g} s, see its log")
-                await asyncio.sleep(pause)
-                if self._stopping:
-                    return
-                self.process = self._start()
-            except (OSError, subprocess.SubprocessError) as error:
-                say(f"pilotlight: {self.module} cannot be started: {explain_os_error(error) if isinstance(error, OSError) else error}")
+        begun = self.process is not None
+        while not self._stopping:
+            if begun and self.process is not None:
+                await self._outlived(self.process)
+            else:
                 await asyncio.sleep(RETRY_SECONDS)
+            begun = not self._stopping and self._try_to_start()
+
+    async def _outlived(self, process: subprocess.Popen[bytes]) -> None:
+        """Returns when it has died, and the pause after that is over."""
+        began = time.monotonic()
+        await _ended(process)
+        if self._stopping:
+            return
+        self.deaths = 1 if time.monotonic() - began > 30 else self.deaths + 1
+        pause = min(LONGEST_PAUSE, 0.05 * 2 ** min(self.deaths, 10))  # after a thousand deaths it would be no number
+        say(f"pilotlight: {self.module} ended ({process.wait()}); starting it again in {pause:g} s, see its log")
+        await asyncio.sleep(pause)
 
     async def stop(self) -> None:
         self._stopping = True
-        with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(stop_seconds(self.module, self._settings)):
-                await _ended(self.process)
-        except TimeoutError:
-            self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(stop_seconds(self.module, self._settings)):
+                    await _ended(self.process)
+            except TimeoutError:
+                self.process.kill()
+            self.process.wait()
         self._watch.cancel()
 
 

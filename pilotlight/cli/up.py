@@ -29,7 +29,7 @@ from pilotlight import keys, tls
 from pilotlight.cli import exits
 from pilotlight.cli.exits import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
 from pilotlight.cli.ports import PortTaken, here, need_port
-from pilotlight.cli.postgres import Postgres, PostgresLost
+from pilotlight.cli.postgres import Postgres
 from pilotlight.cli.rotation import rotate_logs
 from pilotlight.cli.supervise import Child, environ
 from pilotlight.database.errors import DatabaseError, Unreachable
@@ -80,7 +80,16 @@ class Installation:
         self._say("starting activator, ledger, admin and router")
         self.children = [Child(module, self._settings) for module in PROCESSES]
         await self._wait_for_router()
-        write_atomic(paths.client, json.dumps({"url": self.url}).encode())
+        self._tell_command_line()
+
+    def _tell_command_line(self) -> None:
+        """Where this installation is reached; a disk without room for it keeps what the last start wrote, most often the same."""
+        file, content = self._settings.paths.client, json.dumps({"url": self.url}).encode()
+        try:
+            if not file.exists() or file.read_bytes() != content:
+                write_atomic(file, content)
+        except OSError as error:
+            self._say(f"the command line cannot be told where this is ({explain_os_error(error)}): start `up` again when that is mended")
 
     async def stop(self) -> None:
         """Stop in reverse order; what was never started is passed over."""
@@ -96,7 +105,7 @@ class Installation:
             self._lock = -1
 
     async def given_up(self) -> None:
-        """Returns never. Raises PostgresLost, or whatever else ended what keeps the installation whole."""
+        """Returns never. Raises whatever ended what keeps the installation whole."""
         await asyncio.gather(*self._keeping)
 
     async def _wait_for_router(self, seconds: float = 60.0) -> None:
@@ -171,7 +180,7 @@ async def _run(settings: Settings, *, as_json: bool) -> int:
     except OSError as error:
         say(explain_os_error(error))
         return FAILED
-    except (UpError, PostgresLost, PortTaken, DatabaseError, keys.SecretError, tls.NameRefused) as error:
+    except (UpError, PortTaken, DatabaseError, keys.SecretError, tls.NameRefused) as error:
         say(one_line(str(error)))
         return UNREACHABLE if isinstance(error, Unreachable) else FAILED
     finally:

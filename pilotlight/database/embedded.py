@@ -120,7 +120,8 @@ async def start(paths: Paths) -> EmbeddedPostgres:
     server = EmbeddedPostgres(process, lock, dsn)
     try:
         await _ready(process, data / "postmaster.pid", paths.logs / "postgres.log")
-        write_atomic(paths.database_dsn, dsn.encode())
+        if not paths.database_dsn.exists() or paths.database_dsn.read_text() != dsn:  # it stays the same: a full disk is no matter
+            write_atomic(paths.database_dsn, dsn.encode())
     except BaseException:
         await server.stop()
         raise

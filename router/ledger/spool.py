@@ -230,7 +230,10 @@ class Spool:
             except OSError as failure:
                 error = failure
             for file in job.retired:
-                os.close(file.descriptor)
+                try:
+                    os.close(file.descriptor)
+                except OSError as failure:  # a disk's last word on what was written; the thread goes on, else no answer would
+                    error = error or failure
             try:
                 self._loop.call_soon_threadsafe(self._done, job, target, error)
             except RuntimeError:

@@ -22,7 +22,7 @@ from pilotlight.cli import exits, postgres, rotation, state_checks, supervise, u
 from pilotlight.cli import main as command_line
 from pilotlight.cli.logs import parts_of
 from pilotlight.cli.ports import here
-from pilotlight.cli.postgres import Postgres, PostgresLost
+from pilotlight.cli.postgres import Postgres
 from pilotlight.database.embedded import EmbeddedPostgres
 from pilotlight.database.errors import EmbeddedError
 from pilotlight.settings import LONGEST_STATE, LogSettings, Paths, RouterSettings, Settings, load
@@ -238,27 +238,69 @@ async def test_a_dead_postgres_is_started_again_however_often_it_does_not_start_
 
 
 @pytest.mark.parametrize(("reason", "told"), [(EmbeddedError("its log\nsays why"), "its log says why"), (None, "postgres.log")])
-async def test_a_postgres_that_does_not_stay_up_is_given_up_with_the_reason(
+async def test_a_postgres_that_does_not_stay_up_is_tried_for_ever_and_its_reason_told_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, reason: Exception | None, told: str
 ) -> None:
     monkeypatch.setattr(postgres, "FIRST_PAUSE", 0.0)
-    starts = 0
+    starts, said, often = 0, list[str](), asyncio.Event()
 
     async def start(paths: Paths) -> EmbeddedPostgres:
         nonlocal starts
         starts += 1
+        if starts == 100:
+            often.set()
         if starts > 1 and reason:
             raise reason
         server = FakeServer()
         server.died.set()
         return cast(EmbeddedPostgres, server)
 
-    kept = Postgres(settings.paths, lambda text: None, start=start)
+    kept = Postgres(settings.paths, said.append, start=start)
     await kept.start()
+    keeping = asyncio.create_task(kept.keep())
     async with asyncio.timeout(5):
-        with pytest.raises(PostgresLost, match=told):
-            await kept.keep()
-    assert starts == postgres.MOST_FAILURES + 1
+        await often.wait()
+    assert not keeping.done()
+    keeping.cancel()
+    assert sum(told in text for text in said) == (1 if reason else sum("does not stay up" in text for text in said)) >= 1
+    assert all("for ever" in text for text in said if told in text)
+
+
+def test_pauses_before_postgres_is_started_again_grow_and_end_growing() -> None:
+    assert [postgres.pause_after(n) for n in (1, 2, 3)] == [0.1, 0.2, 0.4]
+    assert postgres.pause_after(40) == postgres.pause_after(100_000) == postgres.LONGEST_PAUSE
+
+
+async def test_an_installation_whose_processes_the_machine_refuses_at_first_gets_them(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervise, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(supervise, "stop_seconds", lambda module, settings: 5.0)
+    refusals, started = [OSError(errno.ENOSPC, "full")], asyncio.Event()
+
+    class Refused(supervise.Child):
+        def _start(self) -> subprocess.Popen[bytes]:
+            if refusals:
+                raise refusals.pop()
+            started.set()
+            return subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+
+    child = Refused("router", settings)
+    async with asyncio.timeout(10):
+        await started.wait()
+    await child.stop()
+    assert child.process is not None and child.process.poll() is not None
+
+
+async def test_a_child_that_never_could_be_started_is_stopped(settings: Settings) -> None:
+    class Never(supervise.Child):
+        def _start(self) -> subprocess.Popen[bytes]:
+            raise OSError(errno.ENOSPC, "full")
+
+    child = Never("router", settings)
+    await asyncio.sleep(0)
+    await child.stop()
+    assert child.process is None
 
 
 def test_a_log_is_cut_in_place_and_older_ones_are_kept(tmp_path: Path) -> None:

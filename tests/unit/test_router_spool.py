@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from activator.wire import ReplicaRow
+from router.answer import MOST_KEPT
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
 from router.errors import SpoolFull
@@ -32,6 +33,7 @@ from router.metrics import Metrics
 from router.pool import Pool
 from router.request import new_event_id
 from runtime.wire import Phase
+from tests.fakes import SSE_HEAD, FakeRequest, chunk, event
 from tests.unit.router_world import endpoint_row, key_row, until, world
 
 LINES: TypeAdapter[OpenRecord | EndRecord] = TypeAdapter(SpoolLine)
@@ -296,6 +298,38 @@ async def test_nothing_is_answered_while_the_disk_is_slow() -> None:
         assert client.reader._buffer == b""  # type: ignore[attr-defined]
         disk.may_sync.set()
         assert (await client.answer()).status == 200
+
+
+@pytest.mark.asyncio
+async def test_a_disk_that_hangs_bounds_what_is_kept_of_an_answer() -> None:
+    disk, sent, whole = Disk(), 0, 400
+    disk.may_sync.clear()
+
+    async def long(request: FakeRequest) -> AsyncIterator[bytes]:
+        nonlocal sent
+        yield SSE_HEAD
+        for _ in range(whole):
+            yield chunk(event({"choices": [{"delta": {"content": "x" * (16 << 10)}}]}))
+            sent += 1
+        yield chunk(b": pilotlight-usage 1;0;400\n\ndata: [DONE]\n\n") + b"0\r\n\r\n"
+
+    async with world(spool=lambda *args, **more: Spool(*args, write=disk.write, sync=disk.sync, **more)) as w:
+        w.replica.answer = long
+        client = await w.client()
+        client.post(stream=True)
+
+        def call() -> Any:
+            return next((exchange.call for connection in w.connections for exchange in connection._turns if exchange.call), None)
+
+        await until(lambda: call() and call()._disk_slow)
+        answer = call()._answer
+        assert MOST_KEPT < answer._kept_bytes == sum(map(len, answer._kept)) < 2 * MOST_KEPT + (256 << 10)
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert sent < whole and answer._kept_bytes < 2 * MOST_KEPT + (256 << 10)  # what is beyond it waits at the replica
+        disk.may_sync.set()
+        reply = await client.answer()
+        assert reply.status == 200 and sent == whole and reply.body.count(b"x" * (16 << 10)) == whole
 
 
 class Lines:
