@@ -13,6 +13,7 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Literal, NamedTuple
 
+from pilotlight.sealed import seal
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
 from router.ledger.record import CountSource, Finish
@@ -93,8 +94,10 @@ class Meter:
         self._dispatched = 0.0
         self._opened = monotonic()
         self.number = spool.open(
-            f'{{"kind":"open","event_id":"{event_id}",{tenant.spooled},"endpoint_id":{quoted(endpoint.row.endpoint_id)},'
-            f'"path":"{path}","streamed":{"true" if streamed else "false"},"admitted_at":{wall():.6f}}}\n'.encode()
+            seal(
+                f'{{"kind":"open","event_id":"{event_id}",{tenant.spooled},"endpoint_id":{quoted(endpoint.row.endpoint_id)},'
+                f'"path":"{path}","streamed":{"true" if streamed else "false"},"admitted_at":{wall():.6f}}}'.encode()
+            )
         )
 
     def dispatched(self, revision_id: str, replica: Replica, *, cold: bool) -> None:
@@ -131,10 +134,12 @@ class Meter:
         first = "null" if self._first_byte is None else f"{self._first_byte * 1000:.3f}"
         phases = ",".join([phase.model_dump_json() for phase in self.phases]) if self.phases else ""
         self._spool.end(
-            f'{{"kind":"end","event_id":"{self.event_id}","revision_id":{quoted(self.revision_id)},"replica_id":{quoted(self.replica_id)},'
-            f'"status":{status},"finish":"{finish}","start":"{start}","hold_ms":{self.held_seconds * 1000:.3f},"first_byte_ms":{first},'
-            f'"total_ms":{total * 1000:.3f},"phases":[{phases}],"input_tokens":{tokens.input},"cached_tokens":{tokens.cached},'
-            f'"output_tokens":{tokens.output},"count_source":"{tokens.source}"}}\n'.encode()
+            seal(
+                f'{{"kind":"end","event_id":"{self.event_id}","revision_id":{quoted(self.revision_id)},"replica_id":{quoted(self.replica_id)},'
+                f'"status":{status},"finish":"{finish}","start":"{start}","hold_ms":{self.held_seconds * 1000:.3f},"first_byte_ms":{first},'
+                f'"total_ms":{total * 1000:.3f},"phases":[{phases}],"input_tokens":{tokens.input},"cached_tokens":{tokens.cached},'
+                f'"output_tokens":{tokens.output},"count_source":"{tokens.source}"}}'.encode()
+            )
         )
         self._metrics.ended(
             self._endpoint,

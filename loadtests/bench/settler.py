@@ -26,6 +26,7 @@ import asyncpg
 from loadtests.bench.traffic import cpu_seconds
 from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
+from pilotlight.sealed import seal
 from pilotlight.settings import Paths
 from router.ledger.record import EndRecord, OpenRecord
 from router.request import new_event_id
@@ -139,7 +140,7 @@ def _lines() -> bytes:
         output_tokens=160,
         count_source="engine",
     )
-    return b"%s\n%s\n" % (opened.model_dump_json().encode(), ended.model_dump_json().encode())
+    return seal(opened.model_dump_json().encode()) + seal(ended.model_dump_json().encode())
 
 
 def _family_seconds(pid: int) -> float:

@@ -24,7 +24,7 @@ from router.ledger.settle import Settler
 from router.ledger.store import LedgerStore
 from router.ledger.tail import Tail
 from router.ledger.wire import ToLedger
-from router.ledger.workers import Workers, files_held
+from router.ledger.workers import Workers
 
 
 async def run(given: settings.Settings) -> None:
@@ -33,7 +33,8 @@ async def run(given: settings.Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = Database(given, application="ledger")
-    store, join, tail, workers = LedgerStore(database), Join(), Tail(paths.spool), Workers(lambda: files_held(paths.spool))
+    store, join, tail = LedgerStore(database), Join(), Tail(paths.spool)
+    workers = Workers(locked=tail.is_locked, keeps_locks=tail.keeps_locks)
     policies = Policies(file=paths.policy, load=store.live_keys)
     settler = Settler(join=join, store=store, reject=tail.reject)
     follower = Follower(tail=tail, join=join, workers=workers, settle=settler.wake)

@@ -1,8 +1,9 @@
 """Follows the spool: what workers write goes into the join; what is settled is deleted; what the dead left is ended.
 
-Step 12. Failures to survive: a notice that never comes (a scan each second), Postgres away for long (nothing is read
-beyond BACKLOG, the disk keeps it), and a worker's death (its files are read to their ends first, then what it opened
-and never ended is given up as lost).
+Step 12. Each worker's files are read one after the other, and none is deleted before those before it have been read: a
+request that was opened in one and ended in the next is always joined. Failures to survive: a notice that never comes (a scan
+each second), Postgres away for long (nothing is read beyond BACKLOG, the disk keeps it), and a worker's death (its files
+are read to their ends first, then what it opened and never ended is given up as lost).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ BACKLOG = 20_000  # complete requests in memory; beyond it the spool is left on 
 LINGER_SECONDS = 0.02  # what workers write meanwhile is read together
 SCAN_SECONDS = 1.0
 FINISH_SECONDS = 5.0
+MOST_TOLD = 5  # damaged lines of a chunk that get a line in the log each; rejected.jsonl has all
 
 log = structlog.get_logger()
 
@@ -31,14 +33,14 @@ class Follower:
 
     def __init__(self, *, tail: Tail, join: Join, workers: Workers, settle: Callable[[], None]) -> None:
         self._tail, self._join, self._workers, self._settle = tail, join, workers, settle
-        self._grown: dict[str, None] = {}  # files with something to read, in the order of their notices
+        self._grown: dict[str, None] = {}  # workers whose files have something to read, in the order of their notices
         self._lost: set[str] = set()  # dead workers whose open requests have been given up
         self._awake = asyncio.Event()
 
     def wake(self, name: str = "") -> None:
         """This file has grown; without a name: there is room in the join again."""
-        if name and self._tail.file(name) is not None:
-            self._grown[name] = None
+        if name and (file := self._tail.file(name)) is not None:
+            self._grown[file.worker] = None
         self._awake.set()
 
     async def run(self) -> None:
@@ -66,7 +68,7 @@ class Follower:
     def scan(self) -> None:
         """The named fallback: look at the folder, at the dead, and at what may be deleted."""
         for file in self._tail.scan():
-            self._grown[file.name] = None
+            self._grown[file.worker] = None
         dead = self._workers.dead(self._tail.workers(), now=time.monotonic())
         self._lost &= dead
         for worker in dead:
@@ -77,47 +79,66 @@ class Follower:
     async def read(self) -> None:
         """Read what has grown, until there is no more or the join is full."""
         while self._grown and self._join.backlog < BACKLOG:
-            name = next(iter(self._grown))
-            file = self._tail.files.get(name)
-            if file is None or not self._read_chunk(file):
-                del self._grown[name]
+            worker = next(iter(self._grown))
+            if not self._read_on(worker):
+                del self._grown[worker]
             self._settle()
             await asyncio.sleep(0)
 
+    def _read_on(self, worker: str) -> bool:
+        """Read the next chunk of the worker's files, in their order. False: there is no more for now."""
+        files = self._tail.of_worker(worker)
+        for file in files:
+            if not file.whole and self._read_chunk(file):
+                return True
+            if not file.whole and file is not files[-1]:
+                self._close(file)  # a worker writes into one file at a time: this one grows no more
+        return False
+
     def _read_chunk(self, file: SpoolFile) -> bool:
+        """False: there was nothing more in it."""
+        before = file.offset
         chunk = self._tail.read(file)
         if chunk.rejected:
-            self._tail.reject(chunk.rejected, source=file.name)
-            log.error(
-                "lines that are no records were kept in rejected.jsonl", action="ledger.reject", file=file.name, lines=len(chunk.rejected)
-            )
+            self._set_aside(chunk.rejected, file)
         now = time.monotonic()
         for record in chunk.records:
             self._join.add(record, file=file.name, worker=file.worker, now=now)
-        return chunk.more
+        return file.offset > before
+
+    def _close(self, file: SpoolFile) -> None:
+        """It grows no more, and its whole lines are read: what follows the last of them was torn."""
+        if file.size > file.offset and (torn := self._tail.torn(file)):
+            self._set_aside([(torn, f"at byte {file.offset}: a torn last line")], file)
+        file.offset, file.whole = file.size, True
+
+    def _set_aside(self, lines: list[tuple[bytes, str]], file: SpoolFile) -> None:
+        self._tail.reject(lines, source=file.name)
+        for _, why in lines[:MOST_TOLD]:
+            log.error("a line that is no record is kept in rejected.jsonl", action="ledger.reject", file=file.name, reason=why)
+        if len(lines) > MOST_TOLD:
+            log.error("and more lines of the same file", action="ledger.reject", file=file.name, lines=len(lines))
 
     def _bury(self, worker: str) -> None:
         """Give up what a dead worker never ended, once all it did write has been read."""
         files = self._tail.of_worker(worker)
-        if worker in self._lost or not all(self._tail.is_read(file) for file in files):
+        if worker in self._lost or not all(file.whole or self._tail.is_read(file) for file in files):
             return
         for file in files:
-            if file.size > file.offset:
-                torn = self._tail.torn(file)
-                log.warning("a dead worker's torn last line is dropped", action="ledger.torn", file=file.name, bytes=len(torn))
+            if not file.whole:
+                self._close(file)
         self._lost.add(worker)
         self._join.lost(worker, now=time.monotonic())
         self._settle()
 
     def _sweep(self, worker: str, *, dead: bool) -> None:
-        """Delete the files nobody needs: wholly read and settled, and not the one a living worker writes."""
-        files = self._tail.of_worker(worker)
-        for file in files if dead else files[:-1]:
-            whole = dead or file.size == file.offset
-            if whole and self._tail.is_read(file) and self._join.is_clear(file.name):
+        """Delete the files nobody needs: wholly read, as are all before them, and settled."""
+        for file in self._tail.of_worker(worker):
+            if not file.whole:
+                break
+            if self._join.is_clear(file.name):
                 self._tail.delete(file)
                 self._join.forget(file.name)
-                self._grown.pop(file.name, None)
                 log.info("spool file settled", action="ledger.sweep", file=file.name, bytes=file.offset)
         if dead and not self._tail.of_worker(worker):
             self._workers.forget(worker)

@@ -49,7 +49,7 @@ class LedgerServer:
 
     async def _serve(self, stream: FrameStream[ToLedger], hello: WorkerHello) -> None:
         log.info("worker connected", action="ledger.worker", worker_id=hello.worker_id, pid=hello.pid)
-        self._workers.arrived(hello.worker_id)
+        self._workers.arrived(hello.worker_id, hello.pid)
         self._applied[stream] = 0
         pushing = asyncio.create_task(self._push(stream), name=f"push {hello.worker_id}")
         try:

@@ -2,22 +2,25 @@
 
 An `open` is written at once. An `end` is written with the next `open`, or by `flush`, which comes before the bytes it must
 precede. A thread syncs whole groups with one `fdatasync`: opens at once, but where many come REST_SECONDS after the last
-group; ends within END_SYNC_SECONDS. Process death loses nothing that was written. Failures to survive: a full disk (a torn
-line is cut off again; opens raise SpoolFull, ends wait in memory, so what runs can finish), a disk that will not sync (a new
-file is begun, and opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files
-later).
+group; ends within END_SYNC_SECONDS. Process death loses nothing that was written. Each file is locked (flock) before it has
+its name, and until the next one has: while the worker lives one of its files is locked, and the kernel drops the lock with
+the process, however it ends, so that the ledger knows the dead. Failures to survive: a full disk (a torn line is cut off
+again; opens raise SpoolFull, ends wait in memory, so what runs can finish; a kill -9 in that time loses these ends, and
+their requests are billed as lost with their router), a disk that will not sync (a new file is begun, and opens are refused for
+a moment; what runs is not punished), and a ledger that is away (it finds the files later).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -29,6 +32,7 @@ ROTATE_BYTES = 16 << 20
 END_SYNC_SECONDS = 0.003
 REST_SECONDS = 0.001  # after a sync of BUSY_LINES or more: it costs the CPU more than a request does, so the next is to be for many
 BUSY_LINES = 8  # four requests
+UNNAMED = ".new"  # behind the name of a file that is not locked yet
 TELL_SECONDS = 0.1  # news for the ledger is gathered so long
 RETRY_SECONDS = 1.0
 
@@ -43,20 +47,21 @@ class _File:
     descriptor: int
     size: int = 0
     last: int = 0  # number of the last line in it
+    broken: bool = False  # the disk would not sync it: it is not asked again
 
 
 @dataclass(frozen=True, slots=True)
 class _Sync:
-    """What the thread is to do: make everything up to line `target`, and what is in `file` by then, durable."""
+    """What the thread is to do: make everything up to line `target`, and what is in `file` by then, durable; close the `retired`."""
 
     target: int
-    file: _File | None
+    file: _File | None  # the one that is written; where there is none, the last that was: it keeps its lock
     retired: tuple[_File, ...]
     folder: Path | None  # set when a file in it is new
 
 
 class Spool:
-    """One worker's spool. `write` and `sync` are the disk: os.write and os.fdatasync, or a broken one in tests."""
+    """One worker's spool. `write`, `sync` and `close` are the disk: the system's, or a broken one in tests."""
 
     def __init__(
         self,
@@ -66,8 +71,10 @@ class Spool:
         loop: asyncio.AbstractEventLoop,
         write: Callable[[int, bytes], int] = os.write,
         sync: Callable[[int], None] = os.fdatasync,
+        close: Callable[[int], None] = os.close,
     ) -> None:
-        self._folder, self._worker_id, self._loop, self._write, self._sync = folder, worker_id, loop, write, sync
+        self._folder, self._worker_id, self._loop = folder, worker_id, loop
+        self._write, self._sync, self._close = write, sync, close
         self._file: _File | None = None
         self._number = 0
         self._retired: list[_File] = []
@@ -125,7 +132,9 @@ class Spool:
         self._write_ends()
         if self._file is not None:
             self._retire()
-        self._jobs.put(self._job())
+        job = self._job()
+        self._jobs.put(replace(job, file=None, retired=(*job.retired, *([job.file] if job.file else ()))))
+        self._retired = []
         self._jobs.put(None)
         self._thread.join()
         self._tell_now()
@@ -147,7 +156,7 @@ class Spool:
 
     def _rotate(self) -> _File:
         name = f"{self._worker_id}.{self._number}.jsonl"
-        descriptor = os.open(self._folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = _locked(self._folder / name)
         if self._file is not None:
             self._retire()
         self._number += 1
@@ -198,8 +207,10 @@ class Spool:
     # Syncing
 
     def _job(self) -> _Sync:
-        job = _Sync(self._written, self._file, tuple(self._retired), self._folder if self._fresh else None)
-        self._retired, self._fresh = [], False
+        kept = [] if self._file else self._retired[-1:]  # until another file is locked, this lock says that we live
+        retired = tuple(file for file in self._retired if file not in kept)
+        job = _Sync(self._written, self._file or next(iter(kept), None), retired, self._folder if self._fresh else None)
+        self._retired, self._fresh = kept, False
         return job
 
     def _ask(self) -> None:
@@ -224,20 +235,29 @@ class Spool:
             error: OSError | None = None
             try:
                 for file in (*job.retired, *((job.file,) if job.file else ())):
-                    self._sync(file.descriptor)
+                    self._make_durable(file)
                 if job.folder:
                     sync_folder(job.folder)
             except OSError as failure:
                 error = failure
             for file in job.retired:
                 try:
-                    os.close(file.descriptor)
-                except OSError as failure:  # a disk's last word on what was written; the thread goes on, else no answer would
+                    self._close(file.descriptor)
+                except OSError as failure:  # the descriptor is gone all the same; what it says of the disk counts as a sync's word
                     error = error or failure
             try:
                 self._loop.call_soon_threadsafe(self._done, job, target, error)
             except RuntimeError:
                 pass  # the loop is closed: the process is ending
+
+    def _make_durable(self, file: _File) -> None:
+        if file.broken:
+            return  # the kernel would call it durable now, and it is not
+        try:
+            self._sync(file.descriptor)
+        except OSError:
+            file.broken = True
+            raise
 
     def _done(self, job: _Sync, target: int, error: OSError | None) -> None:
         busy = target - self.synced >= BUSY_LINES
@@ -283,6 +303,20 @@ class Spool:
         if self._tell is not None:
             for name, size in grown.items():
                 self._tell(name, size)
+
+
+def _locked(path: Path) -> int:
+    """A new file, ours alone, open for appending: locked before it has its name. Raises OSError."""
+    unnamed = path.with_name(path.name + UNNAMED)
+    descriptor = os.open(unnamed, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(path)
+    except OSError:
+        os.close(descriptor)
+        unnamed.unlink(missing_ok=True)
+        raise
+    return descriptor
 
 
 def _full(reason: str) -> SpoolFull:

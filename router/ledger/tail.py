@@ -1,23 +1,30 @@
 """The spool as the ledger reads it: `<worker_id>.<n>.jsonl` files, from their starts, as far as whole lines go.
 
-Step 12. Failures to survive: a line torn by a crash in the middle of a write (kept until it is completed, or its worker
-is dead), a line that is no record at all (kept aside in `rejected.jsonl`, for a person), and our own kill -9: progress
-is only in memory, so a restart reads again from the start, and the unique `event_id` makes that harmless.
+Step 12. A worker's files are read in the order of their numbers. Failures to survive: a line torn by a crash in the middle of
+a write (kept until it is completed, or its worker has begun another file or is dead), a line that was changed on the disk
+(its checksum tells) or is no record at all (both are kept aside in `rejected.jsonl` with file and byte, for a person), and our
+own kill -9: progress is only in memory, so a restart reads again from the start, and the unique `event_id` makes that harmless.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from pilotlight.sealed import is_sealed, is_whole, pieces
 from router.ledger.record import EndRecord, OpenRecord, SpoolLine
+from router.ledger.spool import UNNAMED
 
 CHUNK_BYTES = 256 << 10  # read at once: about 3 ms of parsing; also the longest line there may be
+START = b'{"kind":'
+UNNAMED_SECONDS = 60.0  # a file that has no name after so long never gets one: its worker died between two calls
 NAME = re.compile(r"(?P<worker>[A-Za-z0-9_.:-]+)\.(?P<number>[0-9]+)\.jsonl")
 
 _line: TypeAdapter[OpenRecord | EndRecord] = TypeAdapter(SpoolLine)
@@ -31,12 +38,14 @@ class SpoolFile:
     number: int
     offset: int = 0  # bytes of whole lines read
     size: int = 0  # bytes when last looked at; more than `offset` after a read to the end: a torn last line
+    sealed: bool = False  # lines with a checksum have been seen: all of this file have one
+    whole: bool = False  # it grows no more, and all of it has been read
 
 
 @dataclass(slots=True)
 class Chunk:
     records: list[OpenRecord | EndRecord] = field(default_factory=list)
-    rejected: list[tuple[bytes, str]] = field(default_factory=list)  # (line, why)
+    rejected: list[tuple[bytes, str]] = field(default_factory=list)  # (line, why, with the byte it begins at)
     more: bool = False  # whether the file has more to read
 
 
@@ -49,9 +58,40 @@ class Tail:
 
     def scan(self) -> list[SpoolFile]:
         """Look at the folder: files that are new or have grown. The named fallback for notices that never came."""
+        grown = []
         with os.scandir(self._folder) as entries:
-            files = [(self.file(entry.name), entry) for entry in entries]
-        return [file for file, entry in files if file is not None and entry.stat().st_size > file.size]
+            for entry in entries:
+                if (file := self.file(entry.name)) is not None:
+                    if entry.stat().st_size > file.size:
+                        grown.append(file)
+                elif entry.name.endswith(UNNAMED) and time.time() - entry.stat().st_mtime > UNNAMED_SECONDS:
+                    Path(entry.path).unlink(missing_ok=True)
+        return grown
+
+    def is_locked(self, worker: str) -> bool:
+        """Does a process hold the lock of one of its files? Each is locked before it has its name and until the next one has,
+        so where none of those we know is, the folder is looked at once more."""
+        known: list[str] = []
+        while known != (names := [file.name for file in reversed(self.of_worker(worker))]):
+            if any(map(self._holds, names)):
+                return True
+            known = names
+            self.scan()
+        return False
+
+    def keeps_locks(self, worker: str) -> bool:
+        """Is it of a release whose workers lock their files? Its lines have checksums."""
+        return any(file.sealed for file in self.of_worker(worker))
+
+    def _holds(self, name: str) -> bool:
+        try:
+            with open(self._folder / name, "rb", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
 
     def file(self, name: str) -> SpoolFile | None:
         """The file of this name, known or not yet; None for what is no spool file's name."""
@@ -73,7 +113,7 @@ class Tail:
         if end == 0 and len(data) == CHUNK_BYTES:
             end = CHUNK_BYTES  # a line longer than any of ours: no record, whatever it is
         if end:
-            self._parse(data[:end], chunk)
+            self._parse(data[:end].removesuffix(b"\n").split(b"\n"), file, chunk)
             file.offset += end
         chunk.more = end > 0 and file.size > file.offset
         return chunk
@@ -114,28 +154,52 @@ class Tail:
             kept.flush()
             os.fsync(kept.fileno())
 
-    def _parse(self, data: bytes, chunk: Chunk) -> None:
-        try:  # all at once is a third cheaper than line by line
-            records = _lines.validate_json(b"[" + data[:-1].replace(b"\n", b",") + b"]", extra="ignore")
-        except ValidationError:
-            self._parse_each(data, chunk)
-            return
-        chunk.records = [record for record in records if is_sound(record)]
-        if len(chunk.records) < len(records):
-            chunk.records = []
-            self._parse_each(data, chunk)
-
-    def _parse_each(self, data: bytes, chunk: Chunk) -> None:
-        for line in data.splitlines():
+    def _parse(self, lines: list[bytes], file: SpoolFile, chunk: Chunk) -> None:
+        """All at once, a third cheaper than line by line, where nothing is wrong."""
+        if all(map(is_whole, lines)) or (not file.sealed and not any(map(is_sealed, lines))):
             try:
-                record = _line.validate_json(line, extra="ignore")
-            except ValidationError as error:
-                chunk.rejected.append((line, f"no spool record: {error.errors()[0]['msg']}"))
-                continue
-            if is_sound(record):
-                chunk.records.append(record)
+                records = _lines.validate_json(b"[" + b",".join(lines) + b"]", extra="ignore")
+            except ValidationError:
+                records = []
+            if len(records) == len(lines) and all(map(is_sound, records)):
+                file.sealed = file.sealed or is_sealed(lines[0])
+                chunk.records = records
+                return
+        offset = file.offset
+        for line in lines:
+            self._parse_one(line, offset, file, chunk)
+            offset += len(line) + 1
+
+    def _parse_one(self, line: bytes, offset: int, file: SpoolFile, chunk: Chunk) -> None:
+        record = _record(line, file)
+        if not isinstance(record, str):
+            chunk.records.append(record)
+            return
+        found: list[tuple[int, bytes, OpenRecord | EndRecord | str]] = [(at, part, _record(part, file)) for at, part in pieces(line, START)]
+        for at, part, said in found if len(found) > 1 else [(0, line, record)]:
+            if isinstance(said, str):
+                chunk.rejected.append((part, f"at byte {offset + at}: {said}"))
             else:
-                chunk.rejected.append((line, "a count below zero"))
+                chunk.records.append(said)
+
+
+def _record(line: bytes, file: SpoolFile) -> OpenRecord | EndRecord | str:
+    """What a line says, or what is wrong with it.
+
+    1. Its checksum does not fit. 2. It has none, though its file's lines have. 3. No record, or one no bill can be made of.
+    Lines without checksums are the release before's.
+    """
+    if is_sealed(line):
+        if not is_whole(line):
+            return "its checksum does not fit: it was changed after it was written"  # 1
+        file.sealed = True
+    elif file.sealed:
+        return "it has no checksum: it is torn, or was changed after it was written"  # 2
+    try:
+        record = _line.validate_json(line, extra="ignore")
+    except ValidationError as error:
+        return f"no spool record: {error.errors(include_input=False, include_url=False)[0]['msg']}"  # 3
+    return record if is_sound(record) else "a count below zero"
 
 
 def is_sound(record: OpenRecord | EndRecord) -> bool:

@@ -1,8 +1,9 @@
 """Which router workers live: only of a dead one may the ledger settle what it never ended, and delete its last file.
 
-Step 12. The failure to survive is calling a living worker dead: it would write on into a deleted file. So a worker is
-dead only when it has no connection, has had GRACE_SECONDS to make one, and no process holds one of its spool files open
-(the kernel closes those with the process, however it dies; a pid alone may have been given to another).
+Step 12. The failure to survive is calling a living worker dead: it would write on into a deleted file. A worker keeps a lock
+on one of its spool files as long as it lives (`spool.py`), and the kernel drops it with the process, in whatever namespace
+or under whatever user that ran. A worker of the release before has no locks; it is known by its lines, which have no checksum,
+and is dead only without a connection for OLD_GRACE_SECONDS and when the process it said it was is gone.
 """
 
 from __future__ import annotations
@@ -10,24 +11,26 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from pathlib import Path
 
-GRACE_SECONDS = 2.0  # without a connection: after it was lost, or since the ledger first saw its files
+OLD_GRACE_SECONDS = 60.0  # for one of the release before to connect: it pauses at most a few seconds between two tries
 
 
 class Workers:
-    """`held` names the files of the spool that some process holds open."""
+    """`locked`: is a lock held on a file of this worker's? `keeps_locks`: is it of a release that has them? `lives`: is there this pid?"""
 
-    def __init__(self, held: Callable[[], set[str]]) -> None:
-        self._held = held
+    def __init__(
+        self, *, locked: Callable[[str], bool], keeps_locks: Callable[[str], bool], lives: Callable[[int], bool] | None = None
+    ) -> None:
+        self._locked, self._keeps_locks, self._lives = locked, keeps_locks, lives or is_alive
         self._connections: Counter[str] = Counter()
+        self._pids: dict[str, int] = {}
         self._away_since: dict[str, float] = {}
         self._dead: set[str] = set()
 
-    def arrived(self, worker: str) -> None:
+    def arrived(self, worker: str, pid: int) -> None:
         """It has connected; true also of one that we took for dead."""
         self._connections[worker] += 1
+        self._pids[worker] = pid
         self._away_since.pop(worker, None)
         self._dead.discard(worker)
 
@@ -38,44 +41,37 @@ class Workers:
             self._away_since[worker] = now
 
     def dead(self, workers: Iterable[str], *, now: float) -> set[str]:
-        """Those of `workers` (the names in the spool) that are dead at `now`, monotonic seconds."""
+        """Those of `workers` (the names in the spool) that are dead at `now`, monotonic seconds. Who is dead stays so."""
         workers = set(workers)
         self._away_since = {worker: since for worker, since in self._away_since.items() if worker in workers}
-        doubtful = set()
-        for worker in workers - self._connections.keys() - self._dead:
-            if now - self._away_since.setdefault(worker, now) >= GRACE_SECONDS:
-                doubtful.add(worker)
-        if doubtful:
-            held = {name.rsplit(".", 2)[0] for name in self._held()}
-            for worker in doubtful & held:
-                self._away_since[worker] = now  # it lives, and will connect; ask again after another grace
-            self._dead |= doubtful - held
+        self._dead |= {worker for worker in workers - self._connections.keys() - self._dead if self._is_dead(worker, now)}
         return workers & self._dead
 
     def forget(self, worker: str) -> None:
         """Its last file is gone."""
         self._dead.discard(worker)
+        self._pids.pop(worker, None)
+
+    def _is_dead(self, worker: str, now: float) -> bool:
+        """One that is not connected.
+
+        1. It holds a lock: it lives. 2. It would hold one if it lived.
+        3. It never holds one: it has had its time to connect, and is no process of this machine.
+        """
+        if self._locked(worker):
+            return False  # 1
+        if self._keeps_locks(worker):
+            return True  # 2
+        away = now - self._away_since.setdefault(worker, now)
+        return away >= OLD_GRACE_SECONDS and not (worker in self._pids and self._lives(self._pids[worker]))  # 3
 
 
-def files_held(folder: Path) -> set[str]:
-    """Names of files in `folder` that another process of this machine holds open, as far as we may look: about 5 ms."""
-    held: set[str] = set()
-    resolved = folder.resolve()  # as the kernel names it
-    for process in os.scandir("/proc"):
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            held |= _files_of(f"{process.path}/fd", resolved)
-    return held
-
-
-def _files_of(descriptors: str, folder: Path) -> set[str]:
-    held: set[str] = set()
+def is_alive(pid: int) -> bool:
+    """Is there a process of this pid, whosever it is?"""
     try:
-        with os.scandir(descriptors) as entries:
-            for descriptor in entries:
-                with suppress(FileNotFoundError):  # closed meanwhile
-                    target = Path(descriptor.path).readlink()
-                    if target.parent == folder:
-                        held.add(target.name)
-    except (FileNotFoundError, PermissionError, ProcessLookupError):
-        pass  # it has ended, or is another user's
-    return held
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

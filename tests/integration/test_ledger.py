@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import fcntl
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
 from pilotlight.frames import FrameStream, connect
 from pilotlight.keys import ensure_admin_key, ensure_pepper, hash_key
+from pilotlight.sealed import seal
 from pilotlight.settings import Paths
 from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.wire import Applied, FromLedger, Policy, Spooled, WorkerHello
@@ -63,23 +65,28 @@ class Process:
 
 
 class Worker:
-    """A router worker's spool: its newest file is held open, so it counts as alive until `close`."""
+    """A router worker's spool: its newest file is locked, so it counts as alive until `close`."""
 
     def __init__(self, paths: Paths) -> None:
         self.paths, self.id, self.number = paths, uuid.uuid4().hex, 0
         self.tokens = {"input": 0, "cached": 0, "output": 0}
         self.cost = Fraction(0)
         self.count = 0
-        self._file = self.path.open("ab", buffering=0)
+        self._file = self._begin()
+
+    def _begin(self) -> io.FileIO:
+        file = io.FileIO(self.path, "ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return file
 
     @property
     def path(self) -> Path:
         return self.paths.spool / f"{self.id}.{self.number}.jsonl"
 
     def rotate(self) -> None:
-        self._file.close()
-        self.number += 1
-        self._file = self.path.open("ab", buffering=0)
+        before, self.number = self._file, self.number + 1
+        self._file = self._begin()
+        before.close()
 
     def open(self) -> str:
         record = OpenRecord(
@@ -91,12 +98,12 @@ class Worker:
             streamed=True,
             admitted_at=time.time(),
         )
-        self.write(record.model_dump_json().encode() + b"\n")
+        self.write(seal(record.model_dump_json().encode()))
         return record.event_id
 
     def end(self, event_id: str, **said: Any) -> None:
         record = EndRecord.model_validate({"event_id": event_id, "status": 200, "finish": "complete", "replica_id": "rep"} | said)
-        self.write(record.model_dump_json().encode() + b"\n")
+        self.write(seal(record.model_dump_json().encode()))
 
     def request(self, dice: random.Random) -> None:
         """A whole request, counted."""
@@ -287,7 +294,7 @@ def test_what_a_dead_worker_never_ended_is_settled_from_the_journal_and_a_living
     row = bench.until(lambda: bench.row(unknown), "nobody knows anything of this one")
     assert (row["finish"], row["count_source"], row["output_tokens"], row["cost"]) == ("router_lost", "none", 0, 0)
     bench.until(lambda: not dead.path.exists(), "its file is deleted")
-    assert ledger.said("torn last line")
+    assert ledger.said("kept in rejected.jsonl")
     assert bench.row(running) is None and living.path.exists()
     living.end(running, input_tokens=1, output_tokens=1, count_source="engine")
     row = bench.until(lambda: bench.row(running), "the living one's is settled as it ended")
@@ -664,6 +671,7 @@ ROUTER = """
 import asyncio, os, sys, time
 from pathlib import Path
 from pilotlight.frames import connect
+from pilotlight.sealed import seal
 from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.spool import Spool
 from router.ledger.wire import FromLedger, Spooled, WorkerHello
@@ -676,10 +684,10 @@ async def main(folder, address):
     for number in range(201):
         who = {"org_id": "default", "endpoint_id": "ep_test", "key_id": "k", "path": "/", "streamed": False}
         opened = OpenRecord(event_id=f"e{number}", admitted_at=time.time(), **who)
-        last = spool.open(opened.model_dump_json().encode() + b"\\n")
+        last = spool.open(seal(opened.model_dump_json().encode()))
         if number < 200:
             ended = EndRecord(event_id=f"e{number}", status=200, finish="complete", output_tokens=1, count_source="engine")
-            spool.end(ended.model_dump_json().encode() + b"\\n")
+            spool.end(seal(ended.model_dump_json().encode()))
     spool.when_synced(last, lambda: print("synced", flush=True))
     await asyncio.Event().wait()
 

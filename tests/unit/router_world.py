@@ -26,6 +26,7 @@ from router.exchange import ClientLimits
 from router.hold import Hold
 from router.ledger.spool import Spool
 from router.ledger.wire import KeyRow, Policy
+from router.ledger.workers import Workers
 from router.metrics import Metrics
 from router.protocol import RouterProtocol
 from router.table import RouteTable
@@ -36,6 +37,11 @@ from tests.fakes import FakeReplica
 
 PEPPER = b"p" * 32
 KEY, OTHER_KEY, ADMIN_KEY, OLD_KEY = mint(), mint(), mint(), mint()
+
+
+def nobody() -> Workers:
+    """The ledger's view of workers where none holds a lock."""
+    return Workers(locked=lambda worker: False, keeps_locks=lambda worker: True)
 
 
 def key_row(key: str, endpoint_id: str, *, scope: Any = "inference", expires_at: float = 0.0) -> KeyRow:

@@ -14,8 +14,7 @@ from router.ledger.join import Join
 from router.ledger.policy import LiveKeys, Policies
 from router.ledger.settle import Settler
 from router.ledger.tail import Tail
-from router.ledger.workers import Workers
-from tests.unit.router_world import until
+from tests.unit.router_world import nobody, until
 from tests.unit.test_ledger_settle import FakeStore
 
 Loop = tuple[Callable[[], Coroutine[Any, Any, None]], Callable[[], None]]  # and what wakes it
@@ -26,7 +25,7 @@ async def no_keys() -> LiveKeys:
 
 
 def follower(folder: Path) -> Loop:
-    made = Follower(tail=Tail(folder), join=Join(), workers=Workers(lambda: set()), settle=lambda: None)
+    made = Follower(tail=Tail(folder), join=Join(), workers=nobody(), settle=lambda: None)
     return made.run, made.wake
 
 

@@ -12,7 +12,7 @@ from router.ledger.client import key_told
 from router.ledger.policy import LiveKeys, Policies
 from router.ledger.server import LedgerServer
 from router.ledger.wire import Applied, FromLedger, KeyRow, Policy, Spooled, ToLedger, WorkerHello
-from router.ledger.workers import Workers
+from tests.unit.router_world import nobody
 
 KEY = KeyRow(hash="00", key_id="key_1", org_id="default", endpoint_id="ep", scope="inference")
 
@@ -78,7 +78,7 @@ def test_with_neither_postgres_nor_a_kept_policy_none_is_given(tmp_path: Path, c
 def test_a_worker_gets_the_policy_at_once_and_is_heard(tmp_path: Path) -> None:
     async def scene() -> None:
         keys, heard = Keys(KEY), asyncio.Queue[str]()
-        policies, workers = Policies(file=tmp_path / "policy.json", load=keys.load), Workers(lambda: set())
+        policies, workers = Policies(file=tmp_path / "policy.json", load=keys.load), nobody()
         task = asyncio.create_task(policies.run())
         greeter = LedgerServer(policies=policies, workers=workers, spooled=heard.put_nowait)
         server = await serve(f"unix:{tmp_path}/l.sock", ToLedger, greeter.greet)
@@ -102,7 +102,7 @@ def test_a_worker_gets_the_policy_at_once_and_is_heard(tmp_path: Path) -> None:
 def test_who_does_not_say_hello_is_let_go(tmp_path: Path) -> None:
     async def scene() -> None:
         policies = Policies(file=tmp_path / "policy.json", load=Keys().load)
-        greeter = LedgerServer(policies=policies, workers=Workers(lambda: set()), spooled=lambda file: None)
+        greeter = LedgerServer(policies=policies, workers=nobody(), spooled=lambda file: None)
         server = await serve(f"unix:{tmp_path}/l.sock", ToLedger, greeter.greet)
         stream = await connect(f"unix:{tmp_path}/l.sock", FromLedger)
         stream.send(Spooled(file="w.1.jsonl", bytes=10))
@@ -134,9 +134,7 @@ def test_who_made_a_key_hears_when_every_worker_serves_by_it(tmp_path: Path) -> 
         keys, address = Keys(), f"unix:{tmp_path}/l.sock"
         policies = Policies(file=tmp_path / "policy.json", load=keys.load)
         task = asyncio.create_task(policies.run())
-        server = await serve(
-            address, ToLedger, LedgerServer(policies=policies, workers=Workers(lambda: set()), spooled=lambda file: None).greet
-        )
+        server = await serve(address, ToLedger, LedgerServer(policies=policies, workers=nobody(), spooled=lambda file: None).greet)
         await policies.newer_than(0)
         keys.keys = (KEY,)
         assert await key_told(address, "key_1", live=True, seconds=2), "nobody is connected: whoever comes begins with it"

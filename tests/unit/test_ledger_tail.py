@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pilotlight.sealed import seal
 from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.tail import CHUNK_BYTES, SpoolFile, Tail
 from tests.unit.test_ledger_join import ended, opened
@@ -18,6 +20,11 @@ NAME = "worker-1.3.jsonl"
 
 def line(record: OpenRecord | EndRecord) -> bytes:
     return record.model_dump_json().encode() + b"\n"
+
+
+def sealed(record: OpenRecord | EndRecord) -> bytes:
+    """As this release writes it."""
+    return seal(record.model_dump_json().encode())
 
 
 def read_all(tail: Tail, name: str = NAME) -> list[str]:
@@ -32,10 +39,11 @@ def read_all(tail: Tail, name: str = NAME) -> list[str]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(cuts=st.lists(st.integers(0, 5000), max_size=12))
-def test_every_line_is_read_once_however_the_bytes_arrive(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
+@given(cuts=st.lists(st.integers(0, 5000), max_size=12), seals=st.booleans())
+def test_every_line_is_read_once_however_the_bytes_arrive(tmp_path_factory: pytest.TempPathFactory, cuts: list[int], seals: bool) -> None:
     folder = tmp_path_factory.mktemp("spool")
-    data = b"".join(line(opened(f"e{number}")) + line(ended(f"e{number}")) for number in range(10))
+    write = sealed if seals else line
+    data = b"".join(write(opened(f"e{number}")) + write(ended(f"e{number}")) for number in range(10))
     tail, events = Tail(folder), []
     before = 0
     for cut in [*sorted(min(cut, len(data)) for cut in cuts), len(data)]:
@@ -121,3 +129,60 @@ def test_files_of_a_worker_come_in_the_order_of_their_numbers(tmp_path: Path) ->
 def test_a_file_that_is_gone_has_nothing_more_to_read(tmp_path: Path) -> None:
     tail, file = Tail(tmp_path), SpoolFile(NAME, "worker-1", 3)
     assert not tail.read(file).records and tail.is_read(file)
+
+
+def read_file(data: bytes, tmp_path: Path) -> tuple[list[str], list[tuple[bytes, str]]]:
+    """(requests of the lines read, what was set aside) of a file."""
+    (tmp_path / NAME).write_bytes(data)
+    tail = Tail(tmp_path)
+    file = tail.file(NAME)
+    assert file is not None
+    chunk = tail.read(file)
+    return [record.event_id for record in chunk.records], chunk.rejected
+
+
+@settings(max_examples=100, deadline=None)
+@given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
+def test_one_flipped_bit_costs_one_line_at_most_and_no_line_says_what_it_did_not(
+    tmp_path_factory: pytest.TempPathFactory, at: int, bit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    records = [made(f"e{number}") for number in range(5) for made in (opened, ended)]
+    whole = b"".join(map(sealed, records))
+    data = bytearray(whole)
+    data[at % len(data)] ^= 1 << bit
+    (folder / NAME).write_bytes(bytes(data))
+    tail = Tail(folder)
+    file = tail.file(NAME)
+    assert file is not None
+    chunk = tail.read(file)
+    assert all(record in records for record in chunk.records)
+    lost = at % len(data) != len(data) - 1 and len(records) - len(chunk.records)
+    assert lost <= 2 and (not lost or chunk.rejected), "two where the newline between them was hit and the seal of the first with it"
+    for line_aside, why in chunk.rejected:
+        begin = int(why.removeprefix("at byte ").partition(":")[0])
+        assert bytes(data[begin:]).startswith(line_aside), "named by where it is"
+
+
+def test_a_line_glued_to_a_torn_one_is_read_and_so_is_a_whole_one_without_its_newline(tmp_path: Path) -> None:
+    a, b, c = (sealed(opened(name)) for name in "abc")
+    assert read_file(a + b[:30] + c, tmp_path) == (
+        ["a", "c"],
+        [(b[:30], f"at byte {len(a)}: it has no checksum: it is torn, or was changed after it was written")],
+    )
+    assert read_file(a[:-1] + b + c, tmp_path) == (["a", "b", "c"], [])
+    old = line(opened("o"))
+    assert read_file(old[:30] + old, tmp_path)[0] == ["o"]
+
+
+def test_lines_of_the_release_before_are_read_until_one_of_this_release_comes(tmp_path: Path) -> None:
+    events, rejected = read_file(line(opened("a")) + sealed(opened("b")) + line(opened("c")), tmp_path)
+    assert events == ["a", "b"] and [aside for aside, _ in rejected] == [line(opened("c")).rstrip()]
+
+
+def test_a_file_that_never_got_its_name_is_removed_once_its_worker_is_surely_gone(tmp_path: Path) -> None:
+    young, old = tmp_path / "w.1.jsonl.new", tmp_path / "v.1.jsonl.new"
+    young.touch()
+    old.touch()
+    os.utime(old, (1e9, 1e9))
+    assert Tail(tmp_path).scan() == [] and young.exists() and not old.exists()

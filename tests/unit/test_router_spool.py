@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from activator.wire import ReplicaRow
+from pilotlight.sealed import is_whole
 from router.answer import MOST_KEPT
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
@@ -372,7 +374,8 @@ def test_the_lines_are_records(text: str, counts: tuple[int, int, int], phases: 
     made.dispatched(text, Replica(row, pool=Pool("unix:/x"), now=0.0), cold=phases)
     made.first_byte()
     made.close(status=200, finish="complete", tokens=Tokens(*counts, "engine"))
-    opened, ended = map(LINES.validate_json, spool.lines)
+    opened, ended = (LINES.validate_json(line, extra="ignore") for line in spool.lines)
+    assert all(is_whole(line.removesuffix(b"\n")) for line in spool.lines)
     assert isinstance(opened, OpenRecord)
     assert isinstance(ended, EndRecord)
     assert opened.event_id == ended.event_id == made.event_id
@@ -422,3 +425,88 @@ def test_phases_add_up_to_the_wait() -> None:
     assert [phase.name for phase in late] == ["hold", "spawn", "init", "load"]
     assert sum(phase.seconds for phase in late) == pytest.approx(13.2 - 10.8)
     assert [phase.name for phase in waited_for(start, 20.0, 20.5)] == ["hold"]
+
+
+def is_locked(file: Path) -> bool:
+    with file.open("rb") as seen:
+        try:
+            fcntl.flock(seen, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@pytest.mark.asyncio
+async def test_one_file_is_locked_from_its_name_on_and_until_the_next_one_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whatever moment somebody looks, after the first line: one of the names in the folder is locked."""
+    monkeypatch.setattr(spool_module, "ROTATE_BYTES", 4)
+    held: list[list[str]] = []
+
+    def look() -> None:
+        held.append([file.name for file in sorted(folder.glob("*.jsonl")) if is_locked(file)])
+
+    def write(descriptor: int, data: bytes) -> int:
+        look()
+        return os.write(descriptor, data)
+
+    def close(descriptor: int) -> None:
+        look()
+        os.close(descriptor)
+        look()
+
+    spool = Spool(folder, "w", loop=asyncio.get_running_loop(), write=write, close=close)
+    for number in range(4):
+        spool.open(b"%d00\n" % number)
+        await until(lambda number=number: spool.synced == number + 1)
+        look()
+    assert all(held) and held[-1] == ["w.3.jsonl"], held
+    spool.close()
+    look()
+    assert held[-1] == [] and len(list(folder.iterdir())) == 4
+
+
+@pytest.mark.asyncio
+async def test_a_worker_whose_disk_does_not_sync_keeps_its_lock(folder: Path) -> None:
+    disk = Disk()
+    spool = made(folder, disk)
+    disk.broken = True
+    spool.open(b"1\n")
+    await until(lambda: spool.synced == 1)
+    spool.end(b"1 ends\n")
+    await until(lambda: spool.synced == 2)
+    first, second = folder / "w.0.jsonl", folder / "w.1.jsonl"
+    assert is_locked(first) or is_locked(second)
+    disk.broken = False
+    spool.end(b"another\n")
+    await until(lambda: spool.synced == 3)
+    assert any(is_locked(file) for file in folder.glob("*.jsonl"))
+    spool.close()
+    assert not any(is_locked(file) for file in folder.glob("*.jsonl"))
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_cannot_be_closed_costs_one_refusal_and_not_the_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "ROTATE_BYTES", 4)
+    monkeypatch.setattr(spool_module, "RETRY_SECONDS", 0.01)
+    troubles = [OSError(errno.EIO, "Input/output error")]
+
+    def close(descriptor: int) -> None:
+        os.close(descriptor)
+        if troubles:
+            raise troubles.pop()
+
+    spool = Spool(folder, "w", loop=asyncio.get_running_loop(), close=close)
+    spool.open(b"100\n")
+    await until(lambda: spool.synced == 1)
+    spool.open(b"200\n")
+    await until(lambda: spool.synced == 2 and not troubles)
+
+    def accepts() -> bool:
+        try:
+            return spool.open(b"300\n") > 0
+        except SpoolFull:
+            return False
+
+    await until(accepts)
+    await until(lambda: spool.synced == 3)
+    spool.close()
