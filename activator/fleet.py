@@ -17,6 +17,7 @@ import structlog
 from activator import lifecycle, rungs
 from activator import trouble as trouble_of
 from activator.catalogue import Revision
+from activator.clearing import Clearing
 from activator.climbs import Climbs
 from activator.effects import Effects
 from activator.expected import Expected, PastStart
@@ -26,6 +27,7 @@ from activator.nodes import Fence, Nodes
 from activator.rungs import BadRung, Rungs
 from activator.store.events import EventRecord
 from activator.trouble import Backoff, Trouble
+from activator.turns import Terms
 from activator.waits import Waits
 from runtime.wire import Drain, KeepStandbys, NodeReport, Park, Refused, ReplicaReport, Start, Stop, Unpark
 
@@ -57,6 +59,7 @@ class Fleet:
         backoff: Backoff,
         expected: Expected,
         memory: Mapping[str, int],
+        terms: Terms,
         bad_rungs: Iterable[BadRung],
         clock: Callable[[], float],
         new_id: Callable[[], str],
@@ -64,7 +67,8 @@ class Fleet:
         self._effects, self._fence, self.nodes = effects, fence, nodes
         self.patience, self._backoff, self.expected = patience, backoff, expected
         self.memory, self.rungs = Memory(nodes, memory), Rungs(bad_rungs)
-        self.climbs = Climbs(self, memory=self.memory, rungs=self.rungs, clock=clock, new_id=new_id)
+        clearing = Clearing(self, memory=self.memory, effects=effects, terms=terms)
+        self.climbs = Climbs(self, memory=self.memory, rungs=self.rungs, clearing=clearing, clock=clock, new_id=new_id)
         self.replicas: dict[str, Replica] = {}
         self.troubles: dict[str, Trouble] = {}
         self.changed: set[str] = set()
@@ -92,7 +96,7 @@ class Fleet:
     @property
     def waits(self) -> Waits:
         """Revisions whose next start waits for room, or for a node."""
-        return self.climbs.waits
+        return self.climbs.clearing.waits
 
     def ending(self) -> list[Replica]:
         """Those whose memory is about to come free."""

@@ -35,6 +35,7 @@ class Replica:
     weight_bytes: int = 0  # of its snapshot's tensors; 0: not known
     climb: int = 0  # how often it was told to come up from `parked`
     plain: bool = False  # on its way up from nothing that was kept, after a canary differed; never on a climb from `parked`
+    took_place: bool = False  # others gave way for its last climb
     wanted_back: bool = False  # parking, and asked for meanwhile
     slots: int = 1
     needs_bytes: int = 0  # of its node's memory, counted there: estimated, then measured

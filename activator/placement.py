@@ -64,25 +64,34 @@ class NodeView:
         return max(0, min(self.budget_bytes - self.committed_bytes, self.soon_left))
 
 
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """A replica nobody asks for, that its revision can do without."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A replica whose memory others could have: its revision can do without it, or, if it is `busy`, has to take turns."""
 
     replica_id: str
     node_id: str
     nbytes: int
-    since: float  # monotonic seconds of the end of its revision's last request
+    since: float  # monotonic seconds of the end of its revision's last request; of a busy one, of its own beginning
+    endpoint: str = ""
     parked: bool = False
-    climb_seconds: float = 0.0  # what the next start of its revision takes once it is gone
+    climb_seconds: float = 0.0  # of a parked one: what the next start of its revision takes once it is gone
+    busy: bool = False  # somebody asks for it
+    alone: bool = False  # busy, and without it none of its revision is left
+    free_at: float = 0.0  # its least stay is over
+
+    def is_free(self, now: float) -> bool:
+        """May anybody have it, whoever's turn it is?"""
+        return not self.busy and now >= self.free_at
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """There will be room on this node once what drains there has ended, and these have."""
+    """There will be room on this node once what drains there has ended, and these have. `reserved`: their least stays are not over yet."""
 
     node_id: str
     nbytes: int
     evicted: tuple[str, ...] = ()
+    reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +125,23 @@ def choose(nodes: Iterable[NodeView], needs: Needs) -> NodeView | Refusal:
     if not connected:  # 1
         away = ", ".join(node.node_id for node in known) or "none was ever seen"
         return Refusal(f"no node is connected ({away}): see logs/agent.log in the state folder")
-    fitting = [node for node in known if _fits(node.environment, needs)]
+    fitting = [node for node in known if fits(node.environment, needs)]
     if not fitting:  # 2
         have = ", ".join(sorted({f"{n.environment.engine} on {n.environment.device}" for n in known}))
         return Refusal(f"no node runs {needs.engine} on {needs.device or 'any device'}; those known run {have}", never=True)
-    able = [node for node in fitting if node.most_bytes >= _asked(node, needs)]
+    able = [node for node in fitting if node.most_bytes >= asked(node, needs)]
     if not able:  # 3
-        return Refusal(_too_much(max(fitting, key=lambda node: node.most_bytes - _asked(node, needs)), needs), never=True)
+        return Refusal(_too_much(max(fitting, key=lambda node: node.most_bytes - asked(node, needs)), needs), never=True)
     there = [node for node in able if node.connected]
     if not there:  # 4
         return Refusal(f"no node that could run it is connected ({', '.join(node.node_id for node in able)} would do)")
-    roomy = [node for node in there if node.left >= _asked(node, needs)]
+    roomy = [node for node in there if node.left >= asked(node, needs)]
     if not roomy:
-        return Refusal(_too_little(max(there, key=lambda node: node.left - _asked(node, needs)), needs), short=True)
+        return Refusal(_too_little(max(there, key=lambda node: node.left - asked(node, needs)), needs), short=True)
     return max(roomy, key=lambda node: (node.standbys_ready > 0, node.left, node.node_id))  # 5
 
 
-def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Idle]) -> Room | None:
+def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Place]) -> Room | None:
     """How a start that fits nowhere now will fit soon. None: it will not.
 
     1. What drains is enough.
@@ -145,17 +154,17 @@ def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Idle]) -> 
     serving = {replica.replica_id for replica in spare if not replica.parked}
     rooms = []
     for node in nodes:
-        if node.connected and _fits(node.environment, needs):
-            missing = _asked(node, needs) - node.soon_left
+        if node.connected and fits(node.environment, needs):
+            missing = asked(node, needs) - node.soon_left
             taken = _enough([replica for replica in spare if replica.node_id == node.node_id and replica.nbytes > 0], missing)
             if taken is not None:
-                rooms.append(Room(node.node_id, _asked(node, needs), tuple(replica.replica_id for replica in taken)))
+                rooms.append(Room(node.node_id, asked(node, needs), tuple(replica.replica_id for replica in taken)))
     return min(rooms, key=lambda room: (len(serving.intersection(room.evicted)), len(room.evicted), room.node_id), default=None)
 
 
-def _enough(spare: list[Idle], missing: int) -> list[Idle] | None:
+def _enough(spare: list[Place], missing: int) -> list[Place] | None:
     """Those to end so that `missing` bytes come free; None where all would not do."""
-    taken: list[Idle] = []
+    taken: list[Place] = []
     for replica in spare:
         if missing <= 0:
             break
@@ -174,14 +183,14 @@ def _enough(spare: list[Idle], missing: int) -> list[Idle] | None:
 
 def _too_much(node: NodeView, needs: Needs) -> str:
     return (
-        f"a replica needs {_asked(node, needs) / GIB:.1f} GiB of memory ({_how(needs)}) and node {node.node_id} has at most "
+        f"a replica needs {asked(node, needs) / GIB:.1f} GiB of memory ({_how(needs)}) and node {node.node_id} has at most "
         f"{node.most_bytes / GIB:.1f} GiB for one: lower kv_cache_memory_bytes, raise activator.memory_fraction, or add memory"
     )
 
 
 def _too_little(node: NodeView, needs: Needs) -> str:
     return (
-        f"memory: {_asked(node, needs) / GIB:.1f} GiB needed ({_how(needs)}), {node.left / GIB:.1f} GiB of "
+        f"memory: {asked(node, needs) / GIB:.1f} GiB needed ({_how(needs)}), {node.left / GIB:.1f} GiB of "
         f"{node.most_bytes / GIB:.1f} GiB free on node {node.node_id}"
     )
 
@@ -190,9 +199,9 @@ def _how(needs: Needs) -> str:
     return "as the last one was measured" if needs.measured_bytes else "estimated from its weights and KV cache"
 
 
-def _asked(node: NodeView, needs: Needs) -> int:
+def asked(node: NodeView, needs: Needs) -> int:
     return needs.on(node.environment.device)
 
 
-def _fits(environment: EngineEnvironment, needs: Needs) -> bool:
+def fits(environment: EngineEnvironment, needs: Needs) -> bool:
     return environment.engine == needs.engine and needs.device in ("", environment.device)

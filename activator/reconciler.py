@@ -16,27 +16,29 @@ import structlog
 
 from activator import events, scaler
 from activator.catalogue import Catalogue, Endpoint
+from activator.clearing import Ask
 from activator.demand import NOBODY, DemandBook
 from activator.depths import DepthBook
 from activator.effects import Effects
 from activator.events import Event
 from activator.expected import Expected, PastStart
 from activator.fleet import Fleet, new_replica_id
+from activator.keeping import keep_standbys
 from activator.lifecycle import Patience, Replica
 from activator.nodes import Fence, Nodes
-from activator.placement import Idle
 from activator.progress import Progress
 from activator.rungs import BadRung
 from activator.scaler import Bounds, Load
 from activator.scales import Scale, Scales, bounds_of
-from activator.spares import spares
+from activator.spares import Spares
 from activator.status import status
 from activator.table import TableBook, endpoint_row, revision_row
 from activator.trouble import Backoff
+from activator.turns import Terms
 from activator.wire import Alive, Done, EndpointRow
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive
-from runtime.wire import KeepStandbys, NodeReport, Refused, ReplicaReport, StandbyReport, UsageBatch
+from runtime.wire import NodeReport, Refused, ReplicaReport, StandbyReport, UsageBatch
 
 log = structlog.get_logger()
 
@@ -72,6 +74,7 @@ class Reconciler:
         now = clock()
         self._settings, self._effects, self._clock = settings, effects, clock
         self._begun, self._alive_at = now, now
+        terms = Terms(settings.turn_seconds, settings.least_stay_seconds)
         self._fence = Fence(epoch)
         self.table = TableBook(epoch)
         self.catalogue = Catalogue()
@@ -85,11 +88,13 @@ class Reconciler:
             backoff=Backoff(settings.backoff_seconds, settings.backoff_max_seconds),
             expected=Expected(found.cold_starts),
             memory=found.memory,
+            terms=terms,
             bad_rungs=found.bad_rungs,
             clock=clock,
             new_id=new_id,
         )
         self._scales = Scales()
+        self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, terms, self._whole)
         self._awake: set[str] = set()  # revisions that time alone may change
         self._subscribers: set[int] = set()  # routers' connections
         self._replies: list[tuple[int, float, events.Reply, Done]] = []  # (table sequence, deadline, …)
@@ -125,9 +130,10 @@ class Reconciler:
         4. Only then drain, for a drain waits until the routers know.
         """
         now = self._clock()
+        self._spares.look_anew()
         touched = self._take(event, now)  # 1
         asked_at = event.at if isinstance(event, events.DemandHeard) else now
-        for revision_id in self.fleet.waits.in_order(touched | self.fleet.changed):
+        for revision_id in self.fleet.climbs.clearing.begin_round(touched | self.fleet.changed):
             self._decide(revision_id, asked_at, now)  # 2
         self._publish(now)  # 3
         self._advance(now)  # 4
@@ -156,8 +162,7 @@ class Reconciler:
             case events.EndpointStored():
                 return self._stored(event, now)
             case events.StatusAsked():
-                known = status(self.catalogue, self.book, self.fleet, epoch=self._fence.epoch, now=now)
-                event.reply(Done(ok=True, result=known))
+                event.reply(Done(ok=True, result=status(self.catalogue, self.book, self.fleet, epoch=self._fence.epoch, now=now)))
             case events.EpochTaken():
                 self._fence.epoch = event.epoch
                 self.table.begin(event.epoch)
@@ -248,7 +253,8 @@ class Reconciler:
                 log.warning("an agent has gone silent; connecting anew", action="node_silent", node_id=node.node_id)
                 self._effects.hang_up(node.connection)
                 node.heard_at = now  # its end is on its way
-        self._keep_standbys(now)
+        if self._settled(now) and self._closing_since is None:
+            keep_standbys(self.fleet, none=self.catalogue.all_staged and not self.fleet.any_live and not any(self.book.wanted()))
         if now - self._alive_at >= ALIVE_SECONDS:
             self._alive_at = now
             for connection in self._subscribers:
@@ -257,17 +263,6 @@ class Reconciler:
                 if node.connection is not None:
                     self._effects.send(node.connection, AgentAlive())
         return changed | self._awake
-
-    def _keep_standbys(self, now: float) -> None:
-        """While every endpoint rests on `staged` and all are at zero, no standby is kept: the next start makes one."""
-        if not self._settled(now) or self._closing_since is not None:
-            return
-        none = self.catalogue.all_staged and not self.fleet.any_live and not any(self.book.wanted())
-        for node in self.fleet.nodes.known.values():
-            if node.connection is not None and (node.standbys_at_most == 0) is not none:
-                node.standbys_at_most = 0 if none else None
-                self.fleet.order(node.node_id, KeepStandbys, at_most=node.standbys_at_most)
-                log.info("standbys to keep", action="keep_standbys", node_id=node.node_id, at_most=node.standbys_at_most)
 
     def _shut_down(self, hastily: bool, now: float) -> set[str]:
         log.info("ending every replica", action="shut_down", replicas=len(self.fleet.replicas), hastily=hastily)
@@ -305,12 +300,11 @@ class Reconciler:
             self.fleet.look_again_for_room()
         ends = endpoint.removed or self._closing_since is not None
         rests = routed and revision.zero == "parked" and not ends
-        if ends:
-            wanted = 0  # 2
-        else:
-            wanted = scaler.decide(bounds, Load(requests, self._whole(now), scale.peaks), live, now)  # 3
+        load = Load(requests, self._whole(now), scale.peaks)
+        wanted = 0 if ends else scaler.decide(bounds, load, live, now)  # 2, 3
         if wanted > live:  # 4
-            self.fleet.climbs.grow(endpoint, revision, wanted - live, asked_at, now, lambda: self._spare(now))
+            ask = Ask(endpoint=endpoint, revision=revision, asked_at=asked_at, now=now, places=self._spares.places)
+            self.fleet.climbs.grow(ask, wanted - live)
         else:
             self.fleet.climbs.enough(revision_id)
             if wanted < live:
@@ -325,9 +319,6 @@ class Reconciler:
     def _whole(self, now: float) -> bool:
         """Is what the routers said all the demand there is?"""
         return self._settled(now) and self.book.whole()
-
-    def _spare(self, now: float) -> Iterable[Idle]:
-        return spares(self.catalogue, self.book, self.fleet, self._scales, whole=self._whole(now), now=now)
 
     def _rest(self, revision_id: str, wanted: int, bounds: Bounds, scale: Scale, now: float) -> None:
         """Look at it again on every tick only while time alone may change the decision."""

@@ -18,6 +18,12 @@ class Wait:
 
     since: float  # monotonic seconds of the call that found none
     reason: str = ""
+    expects: str = ""  # who gives way for it, in words
+    took: bool = False  # somebody has begun to
+    told: bool = False  # an event says that it lasts
+
+    def age(self, now: float) -> float:
+        return max(0.0, now - self.since)
 
 
 @dataclass(slots=True)
@@ -26,33 +32,34 @@ class Waits:
 
     _of: dict[str, Wait] = field(default_factory=dict)
 
-    def begin(self, revision_id: str, reason: str, *, asked_at: float) -> bool:
-        """It waits, from now on or still. True where there is news for those who are held."""
-        wait = self._of.setdefault(revision_id, Wait(asked_at))
-        news, wait.reason = wait.reason != reason, reason
-        return news
+    def begin(self, revision_id: str, asked_at: float) -> Wait:
+        """It waits, from now on or still."""
+        return self._of.setdefault(revision_id, Wait(asked_at))
 
     def end(self, revision_id: str) -> bool:
         """It waits no more. True where it did."""
         return self._of.pop(revision_id, None) is not None
+
+    def of(self, revision_id: str) -> Wait | None:
+        return self._of.get(revision_id)
 
     def reason(self, revision_id: str) -> str:
         """Why its callers are held; "" where it waits for nothing."""
         wait = self._of.get(revision_id)
         return wait.reason if wait else ""
 
-    def age(self, revision_id: str, now: float) -> float:
-        """Seconds it has waited; 0 where it does not."""
-        wait = self._of.get(revision_id)
-        return max(0.0, now - wait.since) if wait else 0.0
+    def any_before(self, revision_id: str) -> bool:
+        """Does another wait that is to be decided before it?"""
+        own = self._key(revision_id)
+        return any(self._key(other) < own for other in self._of if other != revision_id)
 
     def in_order(self, revision_ids: Iterable[str]) -> list[str]:
         """Those that wait longest first, then all that do not wait."""
-        return sorted(revision_ids, key=lambda revision_id: (self._since(revision_id), revision_id))
+        return sorted(revision_ids, key=self._key)
 
     def all(self) -> KeysView[str]:
         return self._of.keys()
 
-    def _since(self, revision_id: str) -> float:
+    def _key(self, revision_id: str) -> tuple[float, str]:
         wait = self._of.get(revision_id)
-        return wait.since if wait else math.inf
+        return (wait.since if wait else math.inf), revision_id

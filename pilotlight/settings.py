@@ -61,6 +61,16 @@ class ActivatorSettings(Section):
         default=0.5, gt=0, description="First pause after a failed start, in seconds; doubles up to backoff_max_seconds."
     )
     backoff_max_seconds: float = Field(default=30.0, gt=0, description="Longest pause after repeated failed starts, in seconds.")
+    turn_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="Where fewer endpoints fit than are called: longest wait of one before another has to give way to it, in seconds.",
+    )
+    least_stay_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        description="How long a replica stays at least before it gives way to another endpoint's, in seconds; 0: four of its own starts.",
+    )
     keep_days: float = Field(
         default=30.0,
         gt=0,

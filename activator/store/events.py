@@ -10,7 +10,7 @@ from activator.store.statements import statements
 
 SQL = statements("events")
 
-Kind = Literal["canary_mismatch"]
+Kind = Literal["canary_mismatch", "no_room"]
 
 
 @dataclass(frozen=True, slots=True)

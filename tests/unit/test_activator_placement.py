@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activator.placement import GIB, Idle, Needs, NodeView, Refusal, Room, choose, make_room, needs_of
+from activator.placement import GIB, Needs, NodeView, Place, Refusal, Room, choose, make_room, needs_of
 from runtime.wire import EngineEnvironment
 
 
@@ -38,12 +38,12 @@ def node(
     )
 
 
-def idle(replica_id: str, gib: int, since: float, node_id: str = "a") -> Idle:
-    return Idle(replica_id, node_id, gib * GIB, since)
+def idle(replica_id: str, gib: int, since: float, node_id: str = "a") -> Place:
+    return Place(replica_id=replica_id, node_id=node_id, nbytes=gib * GIB, since=since)
 
 
-def parked(replica_id: str, gib: int, climb_seconds: float, since: float = 9.0) -> Idle:
-    return Idle(replica_id, "a", gib * GIB, since, parked=True, climb_seconds=climb_seconds)
+def parked(replica_id: str, gib: int, climb_seconds: float, since: float = 9.0) -> Place:
+    return Place(replica_id=replica_id, node_id="a", nbytes=gib * GIB, since=since, parked=True, climb_seconds=climb_seconds)
 
 
 def measured(gib: int) -> Needs:
@@ -121,7 +121,7 @@ def test_refuses_with_a_reason(nodes: list[NodeView], needs: Needs, never: bool,
         ([node("a", committed=8, connected=False)], [idle("r1", 8, 1.0)], 1, None, "not on a node that is away"),
     ],
 )
-def test_makes_room(nodes: list[NodeView], spare: list[Idle], gib: int, room: tuple[str, tuple[str, ...]] | None, why: str) -> None:
+def test_makes_room(nodes: list[NodeView], spare: list[Place], gib: int, room: tuple[str, tuple[str, ...]] | None, why: str) -> None:
     found = make_room(nodes, measured(gib), spare)
     assert (found and (found.node_id, found.evicted)) == room, why
 
