@@ -62,6 +62,8 @@ class DemandBook:
         router.sequence = frame.sequence
         router.reported = True
         router.acknowledged = max(router.acknowledged, frame.table_sequence)
+        if frame.partial:
+            return self._adjust(router, frame.requests)
         return self._replace(router, {revision: count for revision, count in frame.requests.items() if count > 0})
 
     def leave(self, router_id: str, connection: int) -> bool:
@@ -109,8 +111,21 @@ class DemandBook:
     def _replace(self, router: RouterDemand, requests: dict[str, int]) -> set[str]:
         changed = {r for r in router.requests.keys() | requests.keys() if router.requests.get(r, 0) != requests.get(r, 0)}
         for revision_id in changed:
-            self._totals[revision_id] += requests.get(revision_id, 0) - router.requests.get(revision_id, 0)
-            if not self._totals[revision_id]:
-                del self._totals[revision_id]
+            self._add(revision_id, requests.get(revision_id, 0) - router.requests.get(revision_id, 0))
         router.requests = requests
         return changed
+
+    def _adjust(self, router: RouterDemand, news: dict[str, int]) -> set[str]:
+        """As many of these as it says now, of all others as many as before."""
+        changed = {revision_id for revision_id, count in news.items() if router.requests.get(revision_id, 0) != max(count, 0)}
+        for revision_id in changed:
+            count = max(news[revision_id], 0)
+            self._add(revision_id, count - router.requests.pop(revision_id, 0))
+            if count:
+                router.requests[revision_id] = count
+        return changed
+
+    def _add(self, revision_id: str, count: int) -> None:
+        self._totals[revision_id] += count
+        if not self._totals[revision_id]:
+            del self._totals[revision_id]

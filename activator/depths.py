@@ -39,13 +39,17 @@ class DepthBook:
         if len(self._own) == 1:
             self._touched.update(*self._told.values())  # the one that is left is alone now
 
-    def said(self, connection: int, own: dict[str, int], revision_of: Callable[[str], str | None]) -> None:
-        """A router's own requests, by replica."""
+    def said(self, connection: int, own: dict[str, int], revision_of: Callable[[str], str | None], *, partial: bool = False) -> None:
+        """A router's own requests, by replica; `partial`: of all not named as many as before."""
         before = self._own.get(connection)
-        if before is None or before == own:
+        if before is None:
             return
-        self._own[connection] = own
-        changed = [replica_id for replica_id in before.keys() | own.keys() if before.get(replica_id) != own.get(replica_id)]
+        named = own.keys() if partial else before.keys() | own.keys()
+        changed = [replica_id for replica_id in named if before.get(replica_id, 0) != own.get(replica_id, 0)]
+        for replica_id in changed:
+            before.pop(replica_id, None)
+            if count := own.get(replica_id, 0):
+                before[replica_id] = count
         self._touched.update(revision for replica_id in changed if (revision := revision_of(replica_id)))
 
     def touch(self, revision_id: str) -> None:

@@ -21,7 +21,7 @@ from activator.store.cold_starts import ColdStart
 from activator.store.events import EventRecord
 from activator.store.replicas import ReplicaRecord
 from activator.store.writer import Writer
-from pilotlight.frames import Frame, FrameStream
+from pilotlight.frames import Encoded, Frame, FrameStream
 from runtime.wire import UsageBatch, UsageStored
 
 log = structlog.get_logger()
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 class Effects(Protocol):
     """All that the reconciler can do to the world. Every method returns at once and raises nothing."""
 
-    def send(self, connection: int, *frames: Frame) -> None:
+    def send(self, connection: int, *frames: Frame | Encoded) -> None:
         """Frames to a router or an agent."""
 
     def hang_up(self, connection: int) -> None:
@@ -79,7 +79,7 @@ class RealEffects:
         self._links, self._writer, self._raise_epoch = links, writer, raise_epoch
         self._overflowed: set[int] = set()
 
-    def send(self, connection: int, *frames: Frame) -> None:
+    def send(self, connection: int, *frames: Frame | Encoded) -> None:
         if stream := self._links.streams.get(connection):
             stream.send(*frames)
 

@@ -20,6 +20,7 @@ Reply = Callable[[Done], None]
 class RouterJoined:
     router_id: str
     connection: int
+    takes_parts: bool = False  # a router of the release before takes a whole table in one frame only
 
 
 @dataclass(frozen=True, slots=True)

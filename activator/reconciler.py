@@ -35,6 +35,7 @@ from activator.status import status
 from activator.table import TableBook, endpoint_row, revision_row
 from activator.trouble import Backoff
 from activator.turns import Terms
+from activator.whole import WholeTable
 from activator.wire import Alive, Done, EndpointRow
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive
@@ -96,7 +97,8 @@ class Reconciler:
         self._scales = Scales()
         self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, terms, self._whole)
         self._awake: set[str] = set()  # revisions that time alone may change
-        self._subscribers: set[int] = set()  # routers' connections
+        self._subscribers: dict[int, bool] = {}  # routers' connections → do they take a whole table in parts?
+        self._whole_table = WholeTable(self.table, self.fleet.expected, lambda endpoint, now: self._row(endpoint, now)[0])
         self._replies: list[tuple[int, float, events.Reply, Done]] = []  # (table sequence, deadline, …)
         self._awaits_nodes = True  # those whose replicas Postgres knew
         self._closing_since: float | None = None
@@ -141,14 +143,14 @@ class Reconciler:
     def _take(self, event: Event, now: float) -> set[str]:
         match event:
             case events.DemandHeard():
-                self.depths.said(event.connection, event.frame.in_flight, self.fleet.revision_of)
+                self.depths.said(event.connection, event.frame.in_flight, self.fleet.revision_of, partial=event.frame.partial)
                 return self.book.report(event.router_id, event.connection, event.frame, now)
             case events.RouterHeard():
                 self.book.hear(event.router_id, event.connection, now)
             case events.RouterJoined():
                 self._router_joined(event, now)
             case events.RouterLeft():
-                self._subscribers.discard(event.connection)
+                self._subscribers.pop(event.connection, None)
                 self.depths.leave(event.connection)
                 self.book.leave(event.router_id, event.connection)
             case events.NodeJoined():
@@ -178,18 +180,20 @@ class Reconciler:
     def _router_joined(self, event: events.RouterJoined, now: float) -> None:
         replaced = self.book.join(event.router_id, event.connection, now)
         if replaced is not None:
-            self._subscribers.discard(replaced)
+            self._subscribers.pop(replaced, None)
             self._effects.hang_up(replaced)
         self._publish(now)  # to the others, before this one gets everything
-        self._send_whole({event.connection}, now)
-        self._subscribers.add(event.connection)
+        self._send_whole({event.connection: event.takes_parts}, now)
+        self._subscribers[event.connection] = event.takes_parts
         self.depths.join(event.connection, {replica.revision_id for replica in self.fleet.replicas.values()})
 
-    def _send_whole(self, connections: Iterable[int], now: float) -> None:
-        rows = [self._row(endpoint, now)[0] for endpoint in self.catalogue if not endpoint.removed]
-        table = self.table.whole(rows)
-        for connection in connections:
-            self._effects.send(connection, table)
+    def _send_whole(self, connections: Mapping[int, bool], now: float) -> None:
+        for connection, takes_parts in connections.items():
+            if takes_parts:
+                self._effects.send(connection, *self._whole_table.parts(self.catalogue, now))
+            else:
+                rows = [self._row(endpoint, now)[0] for endpoint in self.catalogue if not endpoint.removed]
+                self._effects.send(connection, self.table.whole(rows))
 
     # Nodes
 
@@ -239,7 +243,7 @@ class Reconciler:
         changed, silent = self.book.expire(now)
         for connection in silent:
             log.warning("a router has gone silent; hanging up", action="router_silent", connection=connection)
-            self._subscribers.discard(connection)
+            self._subscribers.pop(connection, None)
             self._effects.hang_up(connection)
         if self._awaits_nodes and now - self._begun > STRANGER_SECONDS:
             self._awaits_nodes = False

@@ -48,7 +48,7 @@ class Server:
         connection = self._links.open(peer)
         log.info("router joined", action="router_joined", router_id=hello.router_id, connection=connection)
         try:
-            await self._inbox.put(RouterJoined(hello.router_id, connection))
+            await self._inbox.put(RouterJoined(hello.router_id, connection, hello.takes_parts))
             async for frame in peer:
                 if isinstance(frame, Demand):
                     await self._inbox.put(DemandHeard(hello.router_id, connection, frame, time.monotonic()))

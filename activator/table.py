@@ -46,6 +46,10 @@ class TableBook:
         self._sent.pop(name, None)
         self._changed[name] = None
 
+    def rests(self, name: str) -> bool:
+        """Does its row at rest say all there is to say of it?"""
+        return name not in self._sent
+
     def delta(self) -> Table | None:
         """What changed since the last call, under a new sequence; None when nothing did."""
         if not self._changed:

@@ -66,6 +66,8 @@ class Table(Frame):
     epoch: int
     sequence: int
     whole: bool
+    more: bool = False  # the rest of this whole table comes in the next frames, to a router that takes parts
+    takes_partial: bool = False  # the sender takes partial demand
     endpoints: tuple[EndpointRow, ...] = ()
     removed: tuple[str, ...] = ()
 
@@ -89,16 +91,18 @@ class RouterHello(Frame):
     kind: Literal["router"] = "router"
     router_id: str  # one a worker process, unique for ever
     boot_id: str
+    takes_parts: bool = False  # a whole table may come in several frames
     protocol: int = PROTOCOL
 
 
 class Demand(Frame):
-    """Held + in-flight requests per revision id, now. A revision not named has none."""
+    """Held + in-flight requests per revision id, now. A revision not named has none; where it is `partial`, as many as before."""
 
     kind: Literal["demand"] = "demand"
     sequence: int
     requests: dict[str, int]
     table_sequence: int  # the highest table this router has applied: the acknowledgement a drain waits for
+    partial: bool = False
     in_flight: dict[str, int] = {}  # by replica id, where a revision has several replicas: what of their depth is this router's own
 
 

@@ -20,7 +20,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import structlog
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -48,6 +48,12 @@ class Frame(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class Encoded(NamedTuple):
+    """A frame as it goes over the wire, its newline included: written once, for several peers."""
+
+    line: bytes
+
+
 Received = TypeVar("Received", bound=Frame)
 _adapters: dict[Any, TypeAdapter[Any]] = {}
 
@@ -73,7 +79,7 @@ class FrameStream(Generic[Received]):
             _adapters[receives] = TypeAdapter(receives)
         self._adapter: TypeAdapter[Received] = _adapters[receives]
 
-    def send(self, *frames: Frame) -> None:
+    def send(self, *frames: Frame | Encoded) -> None:
         """Queue frames for sending; never waits. On a connection already lost this does nothing: the reader's end tells."""
         if self._writer.is_closing():
             return
@@ -81,7 +87,7 @@ class FrameStream(Generic[Received]):
             log.warning("a peer that does not read is cut off", action="peer_stuck")
             self._writer.transport.abort()
             return
-        self._writer.write(b"".join(frame.model_dump_json().encode() + b"\n" for frame in frames))
+        self._writer.write(b"".join(f.line if isinstance(f, Encoded) else f.model_dump_json().encode() + b"\n" for f in frames))
 
     async def drain(self) -> None:
         """Wait until the peer has taken enough. Raises ConnectionError when it is gone."""

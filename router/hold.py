@@ -93,6 +93,7 @@ class Hold:
     def __init__(self, *, clock: Clock, max_bytes: int, changed: Callable[[Revision, bool], None], line_up: LineUp | None = None) -> None:
         self._clock, self._max_bytes, self._changed, self._line_up = clock, max_bytes, changed, line_up
         self.bytes = 0
+        self.busy: set[Revision] = set()  # those with demand
 
     def ask(self, revision: Revision, waiter: Waiter) -> Slot | None:
         """A slot now, or None: then `waiter` is held and hears later. Raises StartFailed, QueueFull.
@@ -163,6 +164,7 @@ class Hold:
     def _grant(self, revision: Revision, replica: Replica, turn: bytes = b"") -> Slot:
         replica.in_flight += 1
         revision.granted += 1
+        self.busy.add(revision)
         self._changed(revision, False)
         return Slot(self, revision, replica, turn)
 
@@ -210,6 +212,7 @@ class Hold:
         if slot.replica.full and slot.replica.place is None:  # else it goes to who is first in its line: maybe others'
             slot.replica.leave_line()
         slot.revision.granted -= 1
+        self._look_whether_busy(slot.revision)
         self.wake(slot.revision)
         self._changed(slot.revision, False)
 
@@ -238,6 +241,7 @@ class Hold:
         revision.waiting[waiter] = self._clock.call_at(waiter.deadline, self._expire, revision, waiter)
         waiter.held_in = revision
         revision.endpoint.held += 1
+        self.busy.add(revision)
         self.bytes += waiter.held_bytes
         self._changed(revision, len(revision.waiting) == 1)
 
@@ -246,8 +250,13 @@ class Hold:
         waiter.held_in = None
         revision.endpoint.held -= 1
         self.bytes -= waiter.held_bytes
+        self._look_whether_busy(revision)
         if revision.crowded and not revision.waiting:
             self._stand_in_lines(revision)  # in none
+
+    def _look_whether_busy(self, revision: Revision) -> None:
+        if not revision.demand:
+            self.busy.discard(revision)
 
     def _expire(self, revision: Revision, waiter: Waiter) -> None:
         self._take(revision, waiter)

@@ -95,9 +95,9 @@ class Models:
 
     async def one(self, request: Request) -> Response:
         name = request.path_params["model"]
-        for endpoint in self._visible(request):
-            if endpoint.row.name == name:
-                return JSONResponse(_model(endpoint))
+        known = self._router.table.endpoints.get(name)
+        if known is not None and known in self._visible(request):
+            return JSONResponse(_model(known))
         raise ModelNotFound(f"The model '{name}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
 
     def _visible(self, request: Request) -> list[Endpoint]:
@@ -106,11 +106,14 @@ class Models:
             return [self._router.endpoint(tenant, request.path_params["endpoint"])]
         if not self._router.table.whole:
             raise NotReady("This router has just started and does not know its endpoints yet. Try again in a moment.")
-        return [endpoint for endpoint in self._router.table.endpoints.values() if _may_see(tenant, endpoint)]
+        return self._of(tenant)
 
-
-def _may_see(tenant: Tenant, endpoint: Endpoint) -> bool:
-    return tenant.org_id == endpoint.row.org_id and (tenant.scope == "admin" or tenant.endpoint_id == endpoint.row.endpoint_id)
+    def _of(self, tenant: Tenant) -> list[Endpoint]:
+        table = self._router.table
+        if tenant.scope == "admin":
+            return list(table.by_org.get(tenant.org_id, {}).values())
+        endpoint = table.by_id.get(tenant.endpoint_id)
+        return [endpoint] if endpoint and endpoint.row.org_id == tenant.org_id else []
 
 
 def _model(endpoint: Endpoint) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Worker:
             requests=lambda: self.table.requests(),
             acknowledged=lambda: self.table.at[1],
             in_flight=lambda: self.table.in_flight(),
+            of=lambda revisions: self.table.of(revisions),
         )
         self.hold = Hold(clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed, line_up=stand_in_line)
         self.table = RouteTable(clock=loop, hold=self.hold)

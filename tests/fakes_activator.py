@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any, Protocol
 
+from pydantic import TypeAdapter
+
 from activator import events
 from activator.catalogue import Endpoint, Revision
 from activator.events import Event
@@ -20,9 +22,9 @@ from activator.lifecycle import Replica
 from activator.reconciler import Found, Reconciler
 from activator.rungs import BadRung
 from activator.store.events import EventRecord
-from activator.wire import Demand, Done, EndpointRow, RevisionRow, Table
+from activator.wire import Demand, Done, EndpointRow, FromActivator, RevisionRow, Table
 from pilotlight import frames
-from pilotlight.frames import Frame, FrameStream
+from pilotlight.frames import Encoded, Frame, FrameStream
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import (
     Drain,
@@ -85,6 +87,9 @@ class SimPeer(Protocol):
     def receive(self, frame: Frame) -> None: ...
 
 
+_FROM_ACTIVATOR: TypeAdapter[Frame] = TypeAdapter(FromActivator)
+
+
 class FakeEffects:
     """Hands frames to simulated peers, and remembers everything."""
 
@@ -99,9 +104,10 @@ class FakeEffects:
         self.hung_up: list[int] = []
         self.raised: list[int] = []
 
-    def send(self, connection: int, *sent: Frame) -> None:
-        self.sent.extend(sent)
-        for frame in sent:
+    def send(self, connection: int, *sent: Frame | Encoded) -> None:
+        read = [_FROM_ACTIVATOR.validate_json(frame.line) if isinstance(frame, Encoded) else frame for frame in sent]
+        self.sent.extend(read)
+        for frame in read:
             if peer := self.peers.get(connection):
                 peer.receive(frame)
 
@@ -274,11 +280,11 @@ class World:
 
     # Routers
 
-    def join(self, router_id: str = "w1") -> SimRouter:
+    def join(self, router_id: str = "w1", *, takes_parts: bool = True) -> SimRouter:
         router = self.routers.setdefault(router_id, SimRouter(router_id))
         router.connection, router.sequence = self._connect(router), 0
         router.waiting.clear()
-        self.handle(events.RouterJoined(router_id, router.connection))
+        self.handle(events.RouterJoined(router_id, router.connection, takes_parts))
         return router
 
     def leave(self, router_id: str = "w1") -> None:

@@ -1,0 +1,71 @@
+"""The whole table as a router gets it when it joins: written once for all that join together, and in parts. Step 10. Pure.
+
+With thousands of endpoints nearly all are at rest, and a row at rest says little: it is written by hand, because the frame
+classes would take most of the activator's second for nothing; a test holds it to the contract. Parts are small, so that no
+router's loop stands still while it reads one. The failure to survive is a burst: all workers come back at once after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from json.encoder import encode_basestring_ascii as quoted
+
+from activator.catalogue import Endpoint
+from activator.expected import Expected
+from activator.table import TableBook
+from activator.wire import EndpointRow
+from pilotlight.frames import Encoded
+
+PART_ROWS = 100  # about a millisecond of a router's loop
+SAME_SECONDS = 1.0  # who joins so soon after another gets what that one got
+
+
+class WholeTable:
+    """`row` makes the row of an endpoint that is not at rest."""
+
+    def __init__(self, book: TableBook, expected: Expected, row: Callable[[Endpoint, float], EndpointRow]) -> None:
+        self._book, self._expected, self._row = book, expected, row
+        self._made: tuple[tuple[int, int], float, list[Encoded]] | None = None
+
+    def parts(self, endpoints: Iterable[Endpoint], now: float) -> list[Encoded]:
+        """All of it, as frames that follow each other."""
+        at = (self._book.epoch, self._book.sequence)
+        if self._made is None or self._made[0] != at or now - self._made[1] > SAME_SECONDS:
+            self._made = (at, now, self._write(endpoints, now))
+        return self._made[2]
+
+    def _write(self, endpoints: Iterable[Endpoint], now: float) -> list[Encoded]:
+        rows = [self._line(endpoint, now) for endpoint in endpoints if not endpoint.removed]
+        groups = [rows[first : first + PART_ROWS] for first in range(0, len(rows), PART_ROWS)] or [[]]
+        return [self._part(group, first=group is groups[0], last=group is groups[-1]) for group in groups]
+
+    def _part(self, rows: list[str], *, first: bool, last: bool) -> Encoded:
+        head = f'{{"kind":"table","epoch":{self._book.epoch},"sequence":{self._book.sequence},"takes_partial":true'
+        return Encoded(f'{head},"whole":{_json(first)},"more":{_json(not last)},"endpoints":[{",".join(rows)}]}}\n'.encode())
+
+    def _line(self, endpoint: Endpoint, now: float) -> str:
+        if not self._book.rests(endpoint.name):
+            return self._row(endpoint, now).model_dump_json()
+        return resting(endpoint, self._expected)
+
+
+def resting(endpoint: Endpoint, expected: Expected) -> str:
+    """The row of an endpoint of which nothing runs, starts or fails, as JSON."""
+    weights = dict(endpoint.route)
+    routed = [revision for revision in endpoint.revisions if weights.get(revision.revision_id, 0) > 0]
+    revisions = ",".join(
+        f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}",'
+        f'"expected_seconds":{expected.seconds(revision.revision_id, expected.rung(revision.revision_id), revision.weight_bytes)}}}'
+        for revision in routed
+    )
+    route = ",".join(f"[{quoted(revision_id)},{weight}]" for revision_id, weight in endpoint.route)
+    return (
+        f'{{"name":{quoted(endpoint.name)},"org_id":{quoted(endpoint.org_id)},"endpoint_id":{quoted(endpoint.endpoint_id)},'
+        f'"created":{endpoint.created},"task":"{routed[0].task if routed else "generate"}","max_held":{endpoint.max_held},'
+        f'"hold_seconds":{endpoint.hold_seconds},"route":[{route}],"revisions":[{revisions}]}}'
+    )
+
+
+def _json(yes: bool) -> str:
+    return json.dumps(yes)
