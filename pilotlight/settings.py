@@ -111,6 +111,41 @@ class LogSettings(Section):
         default=16 << 20, ge=1 << 16, description="Size at which a log file is cut, in bytes, what it held kept beside it as NAME.log.1."
     )
     old_files: int = Field(default=2, ge=0, le=100, description="How many older ones are kept of each log file.")
+    total_bytes: int = Field(
+        default=1 << 30,
+        ge=1 << 16,
+        description="All log files together, in bytes; beyond it the oldest kept ones go, then the largest are cut.",
+    )
+
+
+class DiskSettings(Section):
+    floor_bytes: int = Field(
+        default=64 << 20,
+        ge=0,
+        description="Space that must be free besides the reserve, in bytes; below it new calls are answered 503, and what runs may finish.",
+    )
+    reserve_bytes: int = Field(
+        default=64 << 20, ge=0, description="Space kept for what runs when the disk is full (records, journals, logs), in bytes."
+    )
+    postgres_reserve_bytes: int = Field(
+        default=32 << 20, ge=0, description="Space kept for the embedded Postgres to start again on a full disk, in bytes."
+    )
+    spool_bytes: int = Field(
+        default=4 << 30,
+        ge=1 << 20,
+        description="Usage records of this machine that wait for Postgres, in bytes; at it new calls are answered 503.",
+    )
+    journal_bytes: int = Field(
+        default=4 << 30, ge=1 << 20, description="Engines' journals that wait for Postgres, in bytes; at it new calls are answered 503."
+    )
+    postgres_bytes: int = Field(
+        default=16 << 30,
+        ge=64 << 20,
+        description="The database, in bytes; above it what need not be kept goes sooner than activator.keep_days says. Bills are never deleted.",
+    )
+    wal_bytes: int = Field(
+        default=256 << 20, ge=16 << 20, description="The embedded Postgres' log of changes (its max_wal_size), in bytes."
+    )
 
 
 class Settings(Section):
@@ -121,6 +156,7 @@ class Settings(Section):
     runtime: RuntimeSettings = RuntimeSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     logs: LogSettings = LogSettings()
+    disk: DiskSettings = DiskSettings()
 
     @property
     def paths(self) -> Paths:
@@ -153,6 +189,8 @@ class Paths:
         self.admin_key = state / "secrets" / "admin.key"
         self.key_pepper = state / "secrets" / "key.pepper"
         self.database_dsn = state / "secrets" / "database.dsn"  # of the embedded Postgres, password included
+        self.reserve = state / "reserve"  # room on the disk for what runs, given up when there is no other
+        self.postgres_reserve = state / "postgres.reserve"  # and for Postgres to start again
         self.client = state / "client.json"  # URLs for the command line, written by `up`
 
     def address(self, name: str) -> str:

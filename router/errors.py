@@ -5,7 +5,7 @@
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 (ModelNotFound) · WrongMethod 405
     │   └── TooSlow 408 · BodyTooLarge 413 · UrlTooLong 414 · HeadTooLarge 431
     └── Unavailable: our capacity or fault; try again        503, with Retry-After
-        ├── NotReady · Draining · SpoolFull                  this router cannot take it
+        ├── NotReady · Draining · SpoolFull (DiskFull)       this router cannot take it
         ├── QueueFull · HoldTimeout · StartFailed            the hold (step 5) gave up
         └── UpstreamError                                    the replica failed it (step 11)
 
@@ -114,6 +114,10 @@ class Draining(Unavailable):
 
 class SpoolFull(Unavailable):
     code = "ledger_unavailable"
+
+
+class DiskFull(SpoolFull):
+    code = "disk_full"
 
 
 class QueueFull(Unavailable):

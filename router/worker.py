@@ -26,6 +26,7 @@ import uvloop
 
 from pilotlight import logs, settings, tls
 from pilotlight.keys import ensure_pepper
+from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from router.app import Router
@@ -54,7 +55,8 @@ class Worker:
         self._config = config
         self.worker_id = uuid.uuid4().hex[:16]
         self.metrics = Metrics()
-        self.spool = Spool(paths.spool, self.worker_id, loop=loop)
+        room = Watched(lambda: look(paths), config.disk, clock=loop.time)
+        self.spool = Spool(paths.spool, self.worker_id, loop=loop, shortage=room)
         self.keys = Keys(pepper=ensure_pepper(paths), wall=time.time)
         self.demand = DemandBook(
             clock=loop,

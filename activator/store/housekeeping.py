@@ -1,6 +1,7 @@
 """Deletes what Postgres need not keep: settled journal rows, events and ended replicas past their days. Step 12.
 
-An hour apart, in batches, so that no statement holds anything for long. The failure to survive is a Postgres that is
+Where the database is larger than it may be, what need not be kept goes sooner: each time in half the days, down to one, and later
+again once it is not. What is settled is never deleted, so it may stay too large: that is told. An hour apart, in batches, so that no statement holds anything for long. The failure to survive is a Postgres that is
 away: the next hour does it.
 """
 
@@ -15,6 +16,7 @@ from activator.store.connection import FAILED, Connection, Pool
 from activator.store.statements import statements
 
 SQL = statements("housekeeping")
+SIZE = statements("size")
 
 FIRST_SECONDS = 60.0  # after the start, which has other things to ask of Postgres
 EVERY_SECONDS = 3600.0
@@ -23,17 +25,27 @@ BATCH = 5000  # rows
 log = structlog.get_logger()
 
 
-async def keep_house(pool: Pool, *, keep_days: float) -> NoReturn:
+async def keep_house(pool: Pool, *, keep_days: float, most_bytes: int) -> NoReturn:
+    days = keep_days
     await asyncio.sleep(FIRST_SECONDS)
     while True:
         try:
             async with pool.acquire() as connection:
-                deleted = await tidy(connection, keep_days=keep_days)
+                deleted = await tidy(connection, keep_days=days)
+                size = int(await connection.fetchval(SIZE["bytes"]))
             if any(deleted.values()):
-                log.info("old rows deleted", action="tidy", **deleted)
+                log.info("old rows deleted", action="tidy", days=days, **deleted)
+            if size > most_bytes:
+                log.warning("the database is larger than disk.postgres_bytes", action="tidy", bytes=size, most=most_bytes, days=days)
+            days = next_days(days, keep_days, too_large=size > most_bytes)
         except FAILED as error:
             log.warning("old rows are not deleted for now", action="tidy", error=f"{type(error).__name__}: {error}")
         await asyncio.sleep(EVERY_SECONDS)
+
+
+def next_days(days: float, keep_days: float, *, too_large: bool) -> float:
+    """For how many days the next time keeps what need not be kept, `keep_days` being as configured. Pure."""
+    return min(keep_days, max(1.0, days / 2) if too_large else days * 2)
 
 
 async def tidy(connection: Connection, *, keep_days: float, batch: int = BATCH) -> dict[str, int]:

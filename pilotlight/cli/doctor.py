@@ -11,7 +11,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from pilotlight.cli import checks, state_checks
+from pilotlight.cli import checks, shares, state_checks
 from pilotlight.cli.checks import Finding
 from pilotlight.cli.clock import clock
 from pilotlight.cli.options import FAILED, OK, print_json, say
@@ -29,6 +29,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "clock": clock,
     "state folder": state_checks.folder,
     "disk space": state_checks.disk_space,
+    "disk bounds": shares.bounds,
     "disk speed": state_checks.disk_speed,
     "public port": state_checks.public_port,
     "metrics port": state_checks.metrics_port,

@@ -3,7 +3,7 @@
 Warm calls need no Postgres and the ledger's spool keeps their records, so its death ends nothing, however long it lasts. The
 failures to survive: kill -9 of it (its log is replayed), one death after another, a disk or a memory that is full for the
 moment, and a database that needs a person. It is tried for ever, after pauses that grow up to LONGEST_PAUSE; each new reason
-is told once, and in between every REMIND_SECONDS that it is still away.
+is told once, and in between every REMIND_SECONDS that it is still away. Against a full disk it has a reserve (`reserve.py`).
 """
 
 from __future__ import annotations
@@ -27,12 +27,17 @@ WARM = "Warm calls go on, and their records wait on disk"
 
 
 class Postgres:
-    """The server of one state folder, from `start` to `stop`."""
+    """The server of one state folder, from `start` to `stop`. `cannot_run` is called whenever it died or did not start."""
 
     def __init__(
-        self, paths: Paths, say: Callable[[str], None], *, start: Callable[[Paths], Awaitable[EmbeddedPostgres]] = embedded.start
+        self,
+        paths: Paths,
+        say: Callable[[str], None],
+        *,
+        start: Callable[[Paths], Awaitable[EmbeddedPostgres]] = embedded.start,
+        cannot_run: Callable[[], None] = lambda: None,
     ) -> None:
-        self._paths, self._say, self._start = paths, say, start
+        self._paths, self._say, self._start, self._cannot_run = paths, say, start, cannot_run
         self._server: EmbeddedPostgres | None = None
         self._told, self._told_at = "", 0.0
 
@@ -57,6 +62,7 @@ class Postgres:
                 await server.stop()
             else:
                 failures += 1
+            self._cannot_run()
             await asyncio.sleep(pause_after(failures))
             await self._once_more()
 

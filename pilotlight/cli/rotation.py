@@ -1,4 +1,5 @@
-"""Logs that do not fill the disk: under `pilotlight up` every log file is kept below a size, with some older ones beside it.
+"""Logs that do not fill the disk: under `pilotlight up` every log file is kept below a size, with some older ones beside it, and all
+of them together below another.
 
 Processes hold their log open by a descriptor, replicas one of their endpoint: a renamed file would go on growing. So what
 a file holds is copied to NAME.log.1 (NAME.log.1 having become NAME.log.2, and so on), and it is cut to nothing in place;
@@ -12,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -31,6 +33,38 @@ async def rotate_logs(paths: Paths, settings: LogSettings) -> NoReturn:
                     rotate(log, settings)
                 except OSError as error:
                     say(f"pilotlight: {log} is not rotated: {explain_os_error(error)}")
+        try:
+            bound((paths.logs, paths.endpoint_logs), settings.total_bytes)
+        except OSError as error:
+            say(f"pilotlight: logs are not kept below logs.total_bytes: {explain_os_error(error)}")
+
+
+def bound(folders: Iterable[Path], most: int) -> list[Path]:
+    """Keep all logs together below `most` bytes. Returns what was removed or cut. Raises OSError."""
+    found = [file for folder in folders for file in folder.iterdir() if ".log" in file.suffixes and file.is_file()]
+    states = {file: file.stat() for file in found}
+    chosen = too_many([(file, state.st_size, state.st_mtime) for file, state in states.items()], most)
+    for file in chosen:
+        if file.suffix == ".log":
+            os.truncate(file, 0)  # its process holds it
+        else:
+            file.unlink()
+    return chosen
+
+
+def too_many(logs: Iterable[tuple[Path, int, float]], most: int) -> list[Path]:
+    """Of logs with their sizes and times, what must go: the oldest of those that are kept beside, then the largest of the others. Pure."""
+    logs = list(logs)
+    total = sum(size for _, size, _ in logs)
+    kept = sorted((log for log in logs if log[0].suffix != ".log"), key=lambda log: log[2])
+    written = sorted((log for log in logs if log[0].suffix == ".log"), key=lambda log: -log[1])
+    chosen = []
+    for file, size, _ in (*kept, *written):
+        if total <= most:
+            break
+        chosen.append(file)
+        total -= size
+    return chosen
 
 
 def rotate(log: Path, settings: LogSettings) -> bool:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.options import print_json, say
+from pilotlight.room import look, shortage
 from pilotlight.settings import Settings
 
 
@@ -61,6 +62,17 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     out.print(rows)
     for node in status["nodes"]:
         out.print(_node(node))
+    _print_disk(settings, out)
+
+
+def _print_disk(settings: Settings, out: Console) -> None:
+    from pilotlight.cli import shares, state_checks
+
+    out.print(shares.shares_table(shares.shares(settings), settings.paths))
+    if reason := shortage(look(settings.paths), settings.disk):
+        out.print(f"[red]new calls are refused: {reason}[/red]")
+    if state_checks.is_running(settings.paths) and not (found := state_checks.postgres(settings)).ok:
+        out.print(f"[red]Postgres: {found.text}[/red]; it is tried for ever, and records wait on disk")
 
 
 def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> None:

@@ -22,6 +22,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,8 +31,10 @@ from pilotlight.cli import exits
 from pilotlight.cli.exits import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
 from pilotlight.cli.ports import PortTaken, here, need_port
 from pilotlight.cli.postgres import Postgres
+from pilotlight.cli.reserve import Reserve
 from pilotlight.cli.rotation import rotate_logs
 from pilotlight.cli.supervise import Child, environ
+from pilotlight.database import embedded
 from pilotlight.database.errors import DatabaseError, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
@@ -70,10 +73,13 @@ class Installation:
         keys.ensure_admin_key(paths)
         tls.ensure_apart(paths, tls.names(self._settings.router))
         self._keeping.append(asyncio.create_task(rotate_logs(paths, self._settings.logs), name="logs"))
+        reserve = Reserve(paths, self._settings.disk, self._say)
+        self._keeping.append(asyncio.create_task(reserve.keep(), name="reserve"))
         dsn = self._settings.database_url
         if not dsn:
             self._say("starting Postgres")
-            self._postgres = Postgres(paths, self._say)
+            start = partial(embedded.start, wal_bytes=self._settings.disk.wal_bytes)
+            self._postgres = Postgres(paths, self._say, start=start, cannot_run=reserve.for_postgres)
             dsn = await self._postgres.start()
             self._keeping.append(asyncio.create_task(self._postgres.keep(), name="Postgres"))
         await migrate(dsn)

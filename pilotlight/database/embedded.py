@@ -26,7 +26,7 @@ from pilotlight.database.errors import EmbeddedError
 from pilotlight.database.leftovers import end_leftovers, gone
 from pilotlight.files import write_atomic
 from pilotlight.frames import LONGEST_UNIX_PATH
-from pilotlight.settings import Paths
+from pilotlight.settings import DiskSettings, Paths
 
 PORT = 5432  # only part of the socket's name: nothing listens on the network
 READY_SECONDS = 120.0  # replaying 256 MB of log takes a few
@@ -42,8 +42,6 @@ SETTINGS = {
     "wal_buffers": "4MB",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    "min_wal_size": "32MB",
-    "max_wal_size": "256MB",
     "io_method": "sync",
     "huge_pages": "off",
     "jit": "off",
@@ -91,7 +89,13 @@ class EmbeddedPostgres:
         self._lock = -1
 
 
-async def start(paths: Paths) -> EmbeddedPostgres:
+def wal(most: int) -> dict[str, str]:
+    """Settings that keep the log of changes about as large as this, in bytes, and some of it ready to be written again. Pure."""
+    megabytes = most >> 20
+    return {"min_wal_size": f"{min(32, megabytes // 2)}MB", "max_wal_size": f"{megabytes}MB"}
+
+
+async def start(paths: Paths, *, wal_bytes: int = DiskSettings().wal_bytes) -> EmbeddedPostgres:
     """Make the database on first use and start it; returns when it answers. Call it from the main thread's event loop.
 
     Raises EmbeddedError (with what to do), OSError.
@@ -112,7 +116,7 @@ async def start(paths: Paths) -> EmbeddedPostgres:
             check_version(data)
         else:
             await asyncio.to_thread(make_data, programs, paths.postgres, account, password)
-        process = _spawn(programs, paths, account)
+        process = _spawn(programs, paths, account, wal(wal_bytes))
     except BaseException:
         os.close(lock)
         raise
@@ -141,11 +145,11 @@ def _lock(file: Path) -> int:
     return lock
 
 
-def _spawn(programs: Path, paths: Paths, account: Account) -> subprocess.Popen[bytes]:
+def _spawn(programs: Path, paths: Paths, account: Account, more: dict[str, str]) -> subprocess.Popen[bytes]:
     data, log = paths.postgres / "data", paths.logs / "postgres.log"
     (data / "postmaster.pid").unlink(missing_ok=True)  # whoever wrote it is gone, but its pid may be another's by now
     folders = '"' + str(paths.postgres).replace('"', '""') + '"'
-    settings = [f"--{name}={value}" for name, value in (SETTINGS | {"unix_socket_directories": folders}).items()]
+    settings = [f"--{name}={value}" for name, value in (SETTINGS | more | {"unix_socket_directories": folders}).items()]
     with log.open("ab") as output:
         return account.start([programs / "postgres", "-D", data, *settings], output)
 

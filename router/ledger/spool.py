@@ -26,7 +26,7 @@ from pathlib import Path
 import structlog
 
 from pilotlight.files import sync_folder
-from router.errors import SpoolFull
+from router.errors import DiskFull, SpoolFull
 
 ROTATE_BYTES = 16 << 20
 END_SYNC_SECONDS = 0.003
@@ -35,6 +35,8 @@ BUSY_LINES = 8  # four requests
 UNNAMED = ".new"  # behind the name of a file that is not locked yet
 TELL_SECONDS = 0.1  # news for the ledger is gathered so long
 RETRY_SECONDS = 1.0
+DISK_FULL_SECONDS = 5.0  # after which a refused caller is told to try again
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 log = structlog.get_logger()
 
@@ -61,7 +63,10 @@ class _Sync:
 
 
 class Spool:
-    """One worker's spool. `write`, `sync` and `close` are the disk: the system's, or a broken one in tests."""
+    """One worker's spool. `write`, `sync` and `close` are the disk: the system's, or a broken one in tests.
+
+    `shortage` says why no new request may be taken, "" where one may: before the disk is full, so that ends have room.
+    """
 
     def __init__(
         self,
@@ -72,8 +77,9 @@ class Spool:
         write: Callable[[int, bytes], int] = os.write,
         sync: Callable[[int], None] = os.fdatasync,
         close: Callable[[int], None] = os.close,
+        shortage: Callable[[], str] = lambda: "",
     ) -> None:
-        self._folder, self._worker_id, self._loop = folder, worker_id, loop
+        self._folder, self._worker_id, self._loop, self._shortage = folder, worker_id, loop, shortage
         self._write, self._sync, self._close = write, sync, close
         self._file: _File | None = None
         self._number = 0
@@ -96,12 +102,15 @@ class Spool:
     def open(self, line: bytes) -> int:
         """Write an open record; returns the number for `when_synced`. Raises SpoolFull."""
         if self._refusing:
-            raise _full("cannot be synced")
+            raise _failing("cannot be synced")
+        if reason := self._shortage():
+            raise _full(reason)
         try:
             self._append(b"".join((*self._ends, line)), 1 + len(self._ends))
         except OSError as error:
             self._write_ends()  # they are smaller, and matter more
-            raise _full(error.strerror or str(error)) from error
+            reason = error.strerror or str(error)
+            raise (_full(f"disk full: {reason}") if error.errno in NO_ROOM else _failing(reason)) from error
         self._ends.clear()
         self._opened = self._written
         self._ask()
@@ -319,5 +328,10 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
-def _full(reason: str) -> SpoolFull:
-    return SpoolFull(f"This router cannot write its usage records ({reason}), so it takes no requests. Its operator must free disk space.")
+def _full(reason: str) -> DiskFull:
+    text = f"{reason[:1].upper()}{reason[1:]}. What runs goes on; new requests are taken again when the operator has made room."
+    return DiskFull(text, retry_after=DISK_FULL_SECONDS)
+
+
+def _failing(reason: str) -> SpoolFull:
+    return SpoolFull(f"This router cannot write its usage records ({reason}), so it takes no requests. Its operator must mend the disk.")

@@ -279,7 +279,7 @@ async def test_a_full_disk_refuses_requests_and_lets_the_running_finish() -> Non
         await w.wait_held(1)
         disk.room = 0
         reply = await w.ask()
-        assert (reply.status, reply.error["code"]) == (503, "ledger_unavailable")
+        assert (reply.status, reply.error["code"]) == (503, "disk_full")
         w.show(endpoint_row(w.row()))
         assert (await running.answer()).body.endswith(b"[DONE]\n\n")
         disk.room = 1 << 20
