@@ -19,7 +19,7 @@ from activator.catalogue import Revision
 from activator.clearing import Ask, Clearing
 from activator.lifecycle import Replica
 from activator.memory import Memory
-from activator.placement import GIB, Needs, NodeView, Refusal, Room, choose
+from activator.placement import GIB, Needs, NodeView, Room, asked, choose
 from activator.rungs import Rungs
 from activator.trouble import Trouble, impossible
 from runtime.wire import Phase, Start, Unpark
@@ -98,29 +98,23 @@ class Climbs:
     # 2
 
     def _start(self, ask: Ask) -> bool:
-        revision, now = ask.revision, ask.now
-        needs, nodes = self._memory.needs(revision), self._views()
-        chosen = choose(nodes, needs)
-        if isinstance(chosen, Refusal):
-            if chosen.never:
-                self._impossible(revision.revision_id, chosen.reason, now)
-            elif chosen.short:
-                self.clearing.wait_for_room(ask, chosen.reason, self.clearing.make_room(ask, nodes, needs))
-            else:
-                self.clearing.wait(ask, chosen.reason)
+        revision = ask.revision
+        found = self._node_for(ask)
+        if found is None:
             return False
-        plain = not self._rungs.good(revision.revision_id, chosen.node_id, "standby", now)
+        node, needs = found
+        plain = self._is_plain(revision, node, ask.now)
         replica = Replica(
             replica_id=self._new_id(),
             revision_id=revision.revision_id,
             org_id=revision.org_id,
-            node_id=chosen.node_id,
-            started_at=now,
-            rung="standby" if chosen.standbys_ready and not plain else "staged",
+            node_id=node.node_id,
+            started_at=ask.now,
+            rung="standby" if node.standbys_ready and not plain else "staged",
             plain=plain,
             took_place=self.clearing.took(revision.revision_id),
             weight_bytes=revision.weight_bytes,
-            needs_bytes=needs.on(chosen.environment.device),
+            needs_bytes=asked(node, needs),
         )
         self._fleet.order(
             replica.node_id,
@@ -149,6 +143,29 @@ class Climbs:
             plain=plain,
         )
         return True
+
+    def _is_plain(self, revision: Revision, node: NodeView, now: float) -> bool:
+        return not self._rungs.good(revision.revision_id, node.node_id, "standby", now)
+
+    def _node_for(self, ask: Ask) -> tuple[NodeView, Needs] | None:
+        """Where it starts, and what it takes there. A plain one is forked by a standby of its own, which counts with it until it is weighed,
+        wherever there could ever be room for both. None: nowhere, for now."""
+        needs, nodes = self._memory.needs(ask.revision), self._views()
+        chosen = choose(nodes, needs)
+        if isinstance(chosen, NodeView) and self._is_plain(ask.revision, chosen, ask.now):
+            there, both = [node for node in nodes if node.node_id == chosen.node_id], replace(needs, beside=True)
+            own = choose(there, both)
+            if isinstance(own, NodeView) or own.short:
+                chosen, needs, nodes = own, both, there
+        if isinstance(chosen, NodeView):
+            return chosen, needs
+        if chosen.never:
+            self._impossible(ask.revision_id, chosen.reason, ask.now)
+        elif chosen.short:
+            self.clearing.wait_for_room(ask, chosen.reason, self.clearing.make_room(ask, nodes, needs))
+        else:
+            self.clearing.wait(ask, chosen.reason)
+        return None
 
     def _placed(self, replica: Replica, asked_at: float) -> None:
         """The phase the activator adds; and what failed before no longer fails those who wait."""

@@ -96,6 +96,7 @@ class Nodes:
                 budget_bytes=self.budget(node),
                 committed_bytes=node.taken_bytes,
                 standby_bytes=node.taken_bytes - node.replica_bytes,
+                beside_bytes=node.standby_bytes,
                 draining_bytes=draining.get(node.node_id, 0),
                 promised_bytes=promised.get(node.node_id, 0),
                 standbys_ready=node.standbys_ready,

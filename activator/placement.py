@@ -26,6 +26,7 @@ class Needs:
     measured_bytes: int = 0  # what the last one of its revision took; 0: none was measured
     weight_bytes: int = 0  # of its snapshot; 0: not known
     kv_cache_bytes: int = 0  # as its engine arguments say; 0: they do not
+    beside: bool = False  # and a standby of its own until it is forked
 
     def on(self, device: str) -> int:
         """Bytes of a node's memory: measured, else estimated where weights and cache lie in it. 0: not known."""
@@ -46,6 +47,7 @@ class NodeView:
     draining_bytes: int = 0  # the part of it that is about to be given back
     promised_bytes: int = 0  # to starts that wait for that
     standby_bytes: int = 0  # the part of it that its standbys need, whatever replicas come and go
+    beside_bytes: int = 0  # what one more standby would need
     standbys_ready: int = 0
 
     @property
@@ -200,7 +202,7 @@ def _how(needs: Needs) -> str:
 
 
 def asked(node: NodeView, needs: Needs) -> int:
-    return needs.on(node.environment.device)
+    return needs.on(node.environment.device) + (node.beside_bytes if needs.beside else 0)
 
 
 def fits(environment: EngineEnvironment, needs: Needs) -> bool:

@@ -6,7 +6,7 @@ A replica that answers its canary otherwise than recorded never serves. Whatever
 parked process or of the standby it was forked from, the baked copy, the stamp that says the bytes were verified. It may be there still
 when this activator is not: marks are stored, and the next activator begins with them. So the next one is
 started from the next rung down, which trusts less, while the same callers stay held; below the last there is nothing left to trust.
-A plain start that succeeds has made the standby anew, the copies removed and the bytes verified, so that `standby` is good again;
+A plain start that succeeds has made a standby anew, which took the place of an old one, the copies removed and the bytes verified, so that `standby` is good again;
 `parked` is after `BAD_SECONDS`. The canary stands before every climb in any case.
 """
 

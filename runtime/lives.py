@@ -158,7 +158,7 @@ class Lives:
             ours, theirs = Control.pair()
             with theirs:
                 self._listen(running, ours, lambda: self._spawn(self._fork(running, staged, sizing)))
-                await self.standbys.fork(order, theirs, fresh=running.start.plain and running.tries == 1)
+                await self.standbys.fork(order, theirs, fresh=running.start.plain)
         except Exception as error:
             self._gone(running, f"{type(error).__name__}: {error}")
         else:

@@ -1,8 +1,9 @@
 """The agent's side of its standbys: start them, hand them forks, replace the dead. Step 7 to 8.
 
 `fork` asks for the outcome: it returns when the order is in a rehearsed standby's socket, however long the rehearsal
-still takes, and however full that socket is: orders are given one after the other, first come, first served. A standby that
-dies with an order in hand closes the replica's control socket with it; the caller sees that end of file before any `Born`
+still takes, and however full that socket is: orders are given one after the other, first come, first served. An order that trusts
+nothing kept gets a standby of its own, made beside the others, and only then may that one take the place of another: what one
+endpoint distrusts costs no other its wake. A standby that dies with an order in hand closes the replica's control socket with it; the caller sees that end of file before any `Born`
 and asks again. Where fewer are kept than it takes to fork, one is made for the orders there are, and let go after them.
 """
 
@@ -30,10 +31,11 @@ BACKOFF_SECONDS = (0.0, 1.0, 5.0, 30.0)  # before a standby's restart, by how of
 
 
 class Standby:
-    """One standby process. `ready` once rehearsed."""
+    """One standby process. `ready` once rehearsed; `beside`: made for one order, and not (yet) one of those that are kept."""
 
-    def __init__(self, process: subprocess.Popen[bytes], control: Control) -> None:
-        self.process, self.control = process, control
+    def __init__(self, process: subprocess.Popen[bytes], control: Control, *, beside: bool = False) -> None:
+        self.process, self.control, self.beside = process, control, beside
+        self.decided = asyncio.Event()  # it is rehearsed, or is gone
         self.pidfd = os.pidfd_open(process.pid)
         self.rehearsed: Rehearsed | None = None
         self.private_bytes = 0  # as weighed last
@@ -41,7 +43,11 @@ class Standby:
 
     @property
     def takes_orders(self) -> bool:
-        return self.rehearsed is not None and not self.retired
+        return self.kept and self.rehearsed is not None
+
+    @property
+    def kept(self) -> bool:
+        return not self.retired and not self.beside
 
 
 class Standbys:
@@ -72,7 +78,7 @@ class Standbys:
 
     def fill(self) -> None:
         """Start as many as are missing. What the machine refuses (a full disk, no process, no descriptor) is asked for again."""
-        while sum(not standby.retired for standby in self._all) < self._count and not self._closing:
+        while sum(standby.kept for standby in self._all) < self._count and not self._closing:
             try:
                 self._start()
             except (OSError, subprocess.SubprocessError) as error:
@@ -99,17 +105,20 @@ class Standbys:
     def _let_surplus_go(self) -> None:
         self._count = self._configured if self.at_most is None else min(self.at_most, self._configured)
         self._count = max(self._count, 1 if self._asking else 0)
-        kept = sorted((standby for standby in self._all if not standby.retired), key=lambda standby: not standby.takes_orders)
+        kept = sorted((standby for standby in self._all if standby.kept), key=lambda standby: not standby.takes_orders)
         for standby in kept[self._count :]:
             self._retire(standby)
         if kept[self._count :]:
             self._on_change(self.report())
 
     async def fork(self, order: Fork, replica_end: socket.socket, *, fresh: bool = False) -> None:
-        """Give the order, and the replica's end of its control socket, to a rehearsed standby; `fresh`: to none that is rehearsed now."""
+        """Give the order, and the replica's end of its control socket, to a rehearsed standby; `fresh`: to one made for it.
+
+        Raises OSError, and ChildProcessError where the one that was made did not come to be rehearsed.
+        """
         if fresh:
-            for standby in [standby for standby in self._all if standby.takes_orders]:
-                self._retire(standby)
+            await self._fork_beside(order, replica_end)
+            return
         self._count = max(self._count, 1)
         self.fill()
         self._asking += 1
@@ -122,6 +131,28 @@ class Standbys:
             self._asking -= 1
             if not self._asking:
                 self._let_surplus_go()  # one that was made for these orders goes after them
+
+    async def _fork_beside(self, order: Fork, replica_end: socket.socket) -> None:
+        standby = self._start(beside=True)
+        try:
+            await standby.decided.wait()
+            if standby.rehearsed is None:
+                raise ChildProcessError(
+                    f"the standby made for this start alone ended before it was rehearsed: {self._reason or 'see its log'}"
+                )
+            standby.control.send(order, (replica_end.fileno(),))
+            self._join(standby)
+        finally:
+            if standby.beside and standby in self._all:
+                self._retire(standby)
+
+    def _join(self, standby: Standby) -> None:
+        """It has done what it was made for, and takes the place of the oldest: whatever had gone wrong in that one is gone with it."""
+        standby.beside = False
+        kept = [other for other in self._all if other.kept]
+        if len(kept) > self._count:
+            self._retire(next(other for other in kept if other.takes_orders))
+        self._on_change(self.report())
 
     def _give(self, order: Fork, replica_end: socket.socket) -> bool:
         """False where no standby can take it now; `_news` tells when to try again. Raises OSError."""
@@ -164,7 +195,7 @@ class Standbys:
             self._forget(standby)
             standby.process.wait()
 
-    def _start(self) -> None:
+    def _start(self, *, beside: bool = False) -> Standby:
         ours, theirs = Control.pair()
         try:
             with theirs:
@@ -173,12 +204,13 @@ class Standbys:
             ours.close()
             raise
         ours.setblocking(False)
-        standby = Standby(process, Control(ours, FromStandby))
+        standby = Standby(process, Control(ours, FromStandby), beside=beside)
         self._all.append(standby)
         loop = asyncio.get_running_loop()
         loop.add_reader(ours, self._heard, standby)
         loop.add_reader(standby.pidfd, self._died, standby)
-        log.info("standby starting", action="standby_start", pid=process.pid)
+        log.info("standby starting", action="standby_start", pid=process.pid, beside=beside)
+        return standby
 
     def _launch(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         with self._log_file.open("ab") as output:
@@ -200,6 +232,7 @@ class Standbys:
         frame = got[0]
         if isinstance(frame, Rehearsed):
             standby.rehearsed, standby.private_bytes = frame, frame.private_bytes
+            standby.decided.set()
             self._deaths, self._reason = 0, ""
             log.info(
                 "standby ready", action="standby_ready", pid=standby.process.pid, seconds=round(frame.seconds, 2), threads=frame.threads
@@ -222,7 +255,7 @@ class Standbys:
         status = standby.process.wait()
         if self._closing:
             return
-        if standby.retired:
+        if standby.retired or standby.beside:
             self.fill()
             return
         self._deaths += 0 if was_ready else 1
@@ -239,3 +272,4 @@ class Standbys:
         os.close(standby.pidfd)
         standby.control.close()
         self._all.remove(standby)
+        standby.decided.set()

@@ -200,6 +200,29 @@ def test_a_standby_that_is_not_kept_is_not_committed_but_a_start_makes_one() -> 
     assert node_of(world)["committed_bytes"] == GIB and world.effects.of(KeepStandbys)[-1].at_most is None, "asked for, it is kept"
 
 
+def test_the_standby_that_a_plain_start_makes_for_itself_counts_until_it_is_weighed() -> None:
+    world = world_of(5, 2)
+    world.say(StandbyReport(ready=1, private_bytes=GIB))
+    world.reconciler.fleet.rungs.mark("rev_a1", "n1", "standby", world.now)
+    call(world, "a")
+    (first,) = world.agent.starting()
+    assert world.agent.plain[first] and node_of(world)["committed_bytes"] == 7 * GIB
+    call(world, "b")
+    assert world.agent.starting() == [first] and "2.0 GiB needed" in revision_of(world, "b")["waits_for"]
+    world.becomes(first, "ready", memory_bytes=5 * GIB)
+    call(world, "b")
+    world.pass_time(0.25)
+    assert len(world.agent.starting()) == 1 and node_of(world)["committed_bytes"] == 8 * GIB
+
+
+def test_a_plain_start_that_could_never_have_two_standbys_does_with_less() -> None:
+    world = world_of(7)
+    world.say(StandbyReport(ready=1, private_bytes=GIB))
+    world.reconciler.fleet.rungs.mark("rev_a1", "n1", "standby", world.now)
+    call(world, "a")
+    assert len(world.agent.starting()) == 1
+
+
 def test_scaling_up_without_room_fails_nobody_that_can_be_served() -> None:
     world = world_of(5, max_replicas=2)
     wake(world, "a", 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -158,6 +159,13 @@ def test_a_start_fits_or_evicts_or_has_a_reason(
                 assert soon + freed >= gib * GIB, "room that is none"
                 for fewer in combinations(room.evicted, max(0, len(room.evicted) - 1)):
                     assert not room.evicted or soon + sum(map(sizes.__getitem__, fewer)) < gib * GIB, "one was evicted for nothing"
+
+
+def test_a_standby_of_its_own_counts_with_it() -> None:
+    there = replace(node("a", committed=4), beside_bytes=GIB)
+    assert choose([there], measured(4)) == there
+    refusal = choose([there], replace(measured(4), beside=True))
+    assert isinstance(refusal, Refusal) and refusal.short and "5.0 GiB needed" in refusal.reason
 
 
 def test_needs_come_from_engine_arguments_and_the_last_replica() -> None:

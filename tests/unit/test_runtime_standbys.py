@@ -51,10 +51,10 @@ def order(number: int) -> Fork:
     )  # fmt: skip
 
 
-async def give(standbys: Scripted, number: int) -> None:
+async def give(standbys: Scripted, number: int, *, fresh: bool = False) -> None:
     ours, theirs = Control.pair()
     with ours, theirs:
-        await standbys.fork(order(number), theirs)
+        await standbys.fork(order(number), theirs, fresh=fresh)
 
 
 def taken(end: Control) -> list[str] | None:
@@ -134,6 +134,56 @@ async def give_and_rehearse(standbys: Scripted) -> None:
     await until(lambda: len(standbys.ends) > before)
     standbys.ends[-1].send(REHEARSED)
     await call
+
+
+async def test_what_one_endpoint_distrusts_costs_no_other_its_standby(tmp_path: Path) -> None:
+    standbys = Scripted(1, tmp_path)
+    standbys.fill()
+    standbys.ends[0].send(REHEARSED)
+    await until(lambda: standbys.report().ready)
+    distrusting = asyncio.ensure_future(give(standbys, 7, fresh=True))
+    await until(lambda: len(standbys.ends) == 2)
+    assert standbys.report().ready == 1
+    await give(standbys, 1)
+    assert taken(standbys.ends[0]) == ["r1"], "another endpoint starts meanwhile, at once"
+    assert not distrusting.done() and taken(standbys.ends[1]) == []
+    standbys.ends[1].send(REHEARSED)
+    await distrusting
+    assert taken(standbys.ends[1]) == ["r7"]
+    assert all(told.ready == 1 for told in standbys.told), "there was one at every moment"
+    assert taken(standbys.ends[0]) is None and len(standbys.alive) == 1, "the old one goes, now that another is there"
+    await give(standbys, 2)
+    assert taken(standbys.ends[1]) == ["r2"] and len(standbys.ends) == 2
+    standbys.close()
+
+
+async def test_one_made_for_a_start_that_ends_before_it_is_rehearsed_fails_that_start_alone(tmp_path: Path) -> None:
+    standbys = Scripted(1, tmp_path)
+    standbys.fill()
+    standbys.ends[0].send(REHEARSED)
+    await until(lambda: standbys.report().ready)
+    distrusting = asyncio.ensure_future(give(standbys, 7, fresh=True))
+    await until(lambda: len(standbys.ends) == 2)
+    standbys._all[-1].process.kill()
+    with pytest.raises(ChildProcessError, match="ended before it was rehearsed"):
+        await distrusting
+    given_up = asyncio.ensure_future(give(standbys, 8, fresh=True))
+    await until(lambda: len(standbys.ends) == 3)
+    given_up.cancel()
+    await until(lambda: len(standbys._all) == 1)
+    await give(standbys, 1)
+    assert taken(standbys.ends[0]) == ["r1"] and len(standbys.alive) == 1
+    standbys.close()
+
+
+async def test_where_none_is_kept_one_made_for_a_start_goes_with_it(tmp_path: Path) -> None:
+    standbys = Scripted(0, tmp_path)
+    call = asyncio.ensure_future(give(standbys, 1, fresh=True))
+    await until(lambda: standbys.ends)
+    standbys.ends[0].send(REHEARSED)
+    await call
+    assert taken(standbys.ends[0]) == ["r1"] and taken(standbys.ends[0]) is None and standbys.alive == []
+    standbys.close()
 
 
 async def test_what_a_standby_holds_is_looked_at_again(tmp_path: Path) -> None:
