@@ -74,8 +74,8 @@ class Call:
     """One inference call: the hold's waiter and the relay's handler."""
 
     __slots__ = (
-        "_answer", "_body", "_closed", "_disk_slow", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_router",
-        "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in",
+        "_answer", "_body", "_closed", "_disk_slow", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_revision",
+        "_router", "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in",
     )  # fmt: skip
 
     def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
@@ -87,6 +87,7 @@ class Call:
         self._relay: Relay | None = None
         self._waiting: Waiting | None = None
         self._held_at: float | None = None
+        self._revision: Revision | None = None  # it came for
         self._closed = self._paused = self._disk_slow = False
         self.held_in: Revision | None = None
         self.held_bytes = len(request.body)
@@ -103,7 +104,7 @@ class Call:
             if name is None:
                 raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")
             endpoint = router.endpoint(self._tenant, name)
-            revision = self._route(endpoint)  # before the hold: what does not fit the task wakes nothing
+            revision = self._revision = self._route(endpoint)  # before the hold: what does not fit the task wakes nothing
             self._body = request.upstream(self._event_id, openai.body_for(name, asked, request.body))
             request.body = b""  # what is held is held once
             self._meter = self._open(endpoint, streamed=asked.stream)  # 12: before anything is dispatched, or waits
@@ -164,9 +165,10 @@ class Call:
         self._fail(error)
 
     def ending(self, status: int, tokens: Tokens | None) -> None:
-        finish: Finish = "complete" if status < 400 else "refused" if status < 500 else "upstream_error"
+        broken = tokens is not None and tokens.broken
+        finish: Finish = "upstream_error" if status >= 500 or broken else "refused" if status >= 400 else "complete"
         assert self._meter is not None
-        self._meter.close(status=status, finish=finish, tokens=tokens or (self._relayed() if status < 400 else NOTHING))
+        self._meter.close(status=status, finish=finish, tokens=tokens or NOTHING)
 
     def ended(self) -> None:
         self._close()
@@ -182,6 +184,7 @@ class Call:
         if self._relay is not None:
             self._relay.stop()
         if self._meter is not None:
+            self._say_what_it_waited_for()
             whole = self._whole()
             finish: Finish = "client_disconnect" if whole is None else "complete"
             self._meter.close(status=self._answer.status, finish=finish, tokens=whole or self._relayed())
@@ -274,6 +277,13 @@ class Call:
             return comment("hold", 0)
         return comment(revision.row.phase or "place", revision.remaining(self._router.clock.time()), revision.row.fetched)
 
+    def _say_what_it_waited_for(self) -> None:
+        """It ends, and no replica has it: its start was cold where it found none that could have taken it."""
+        if self._meter is not None and self._relay is None and self._revision is not None:
+            found = self._revision.replicas.values()
+            warm = any(replica.seen_at < self.entered_at and not (replica.draining or replica.dead) for replica in found)
+            self._meter.undispatched(cold=not warm)
+
     # The one way out
 
     def _fail(self, error: RouterError) -> None:
@@ -282,6 +292,7 @@ class Call:
         if self._relay is not None:
             self._relay.stop()
         if self._meter is not None:
+            self._say_what_it_waited_for()
             self._meter.close(status=self._answer.status or error.status, finish=error.finish, tokens=self._relayed())
         else:
             self._router.metrics.refused(error.status)

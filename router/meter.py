@@ -2,7 +2,8 @@
 
 The engine's own counts come in band: a header on JSON answers, a comment right before `data: [DONE]` on streams. Without
 them (the client left, the replica died) the events relayed are counted: an estimate, which the ledger replaces by the
-engine's journal. Lines are written by hand, being on the path of every request; a test holds them to the contract.
+engine's journal. A whole answer whose tokens nobody counted is an error, told in the log and in a metric of its own, and never 0
+tokens of the engine's. Lines are written by hand, being on the path of every request; a test holds them to the contract.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Literal, NamedTuple
 
+import structlog
+
 from pilotlight.sealed import seal
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
@@ -22,8 +25,11 @@ from router.metrics import Metrics
 from router.pool import Upstream
 from runtime.wire import Phase
 
-_COMMENT = re.compile(rb"(?:^|\n): pilotlight-usage (\d{1,18});(\d{1,18});(\d{1,18})\r?\n\r?\ndata: \[DONE\]\s*$")
-_HEADER = re.compile(rb"(\d{1,18});(\d{1,18});(\d{1,18})")
+_COUNTS = rb"(?:none|(\d{1,18});(\d{1,18});(\d{1,18}))"
+_COMMENT = re.compile(rb"(?:^|\n): pilotlight-usage " + _COUNTS + rb"(?: (broken)\r?\n|\r?\n\r?\ndata: \[DONE\])\s*$")
+_HEADER = re.compile(_COUNTS)
+
+log = structlog.get_logger()
 
 
 def waited_for(start: tuple[Phase, ...], admitted: float, dispatched: float) -> tuple[Phase, ...]:
@@ -43,15 +49,20 @@ class Tokens(NamedTuple):
     cached: int = 0  # part of input
     output: int = 0
     source: CountSource = "none"
+    broken: bool = False  # the engine's stream ended in an error, and these are what it had made
 
 
 NOTHING = Tokens()
 
 
 def told(upstream: Upstream) -> Tokens | None:
-    """The engine's counts in a complete answer."""
+    """The engine's counts in a complete answer; NOTHING where its replica says that nobody counted it."""
     match = _HEADER.fullmatch(upstream.usage) if upstream.usage else _COMMENT.search(upstream.tail)
-    return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine") if match else None
+    if match is None:
+        return None
+    if match[1] is None:
+        return NOTHING
+    return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine", broken=match.re is _COMMENT and match[4] is not None)
 
 
 def relayed(upstream: Upstream | None) -> Tokens:
@@ -108,6 +119,11 @@ class Meter:
             self.rung = replica.row.rung or ""
             self.phases = waited_for(replica.row.phases, self._opened, self._dispatched)
 
+    def undispatched(self, *, cold: bool) -> None:
+        """It ends without having been at a replica that took it; `cold`: there was none when it came."""
+        self.cold, self.rung = cold, ""
+        self.phases = waited_for((), self._opened, self._monotonic()) if cold else ()
+
     def turned_away(self) -> None:
         """The replica never had it: nothing was made there, and no journal will name it."""
         self.revision_id = self.replica_id = ""
@@ -129,6 +145,10 @@ class Meter:
         if self._closed:
             return
         self._closed = True
+        if finish == "complete" and tokens.source != "engine":
+            tokens = NOTHING
+            self._metrics.uncounted(self._endpoint)
+            log.error("an answer that nobody counted", action="usage_uncounted", event_id=self.event_id, replica_id=self.replica_id)
         total = self._monotonic() - self._opened
         start: Literal["warm", "cold"] = "cold" if self.cold else "warm"
         first = "null" if self._first_byte is None else f"{self._first_byte * 1000:.3f}"

@@ -46,13 +46,14 @@ class Histogram:
 class Series:
     """One endpoint's."""
 
-    __slots__ = ("cold_starts", "first_token", "hold", "latency", "requests", "tokens")
+    __slots__ = ("cold_starts", "first_token", "hold", "latency", "requests", "tokens", "uncounted")
 
     def __init__(self) -> None:
         self.requests: dict[int, int] = defaultdict(int)
         self.cold_starts: dict[str, int] = defaultdict(int)  # by rung
         self.hold, self.first_token, self.latency = Histogram(), Histogram(), Histogram()
         self.tokens = [0, 0, 0]
+        self.uncounted = 0
 
 
 class Metrics(Collector):
@@ -94,6 +95,10 @@ class Metrics(Collector):
         counted[1] += tokens[1]
         counted[2] += tokens[2]
 
+    def uncounted(self, endpoint: str) -> None:
+        """A whole answer whose tokens nobody counted."""
+        self._of(endpoint).uncounted += 1
+
     def refused(self, status: int) -> None:
         """A request that was refused before it was any endpoint's."""
         self._of("").requests[status] += 1
@@ -103,6 +108,9 @@ class Metrics(Collector):
         tokens = CounterMetricFamily("pilotlight_router_tokens", "Tokens, by kind; cached is part of input.", labels=("endpoint", "kind"))
         cold = CounterMetricFamily(
             "pilotlight_router_cold_starts", "Requests that waited for a cold start, by where it began.", labels=("endpoint", "rung")
+        )
+        uncounted = CounterMetricFamily(
+            "pilotlight_router_uncounted_answers", "Whole answers whose tokens nobody counted.", labels=("endpoint",)
         )
         held = GaugeMetricFamily("pilotlight_router_held_requests", "Requests waiting for a slot.", labels=("endpoint",))
         hold = HistogramMetricFamily(
@@ -124,6 +132,7 @@ class Metrics(Collector):
                 continue
             for kind, count in zip(("input", "cached", "output"), series.tokens, strict=True):
                 tokens.add_metric((name, kind), count)
+            uncounted.add_metric((name,), series.uncounted)
             for rung, count in list(series.cold_starts.items()):
                 cold.add_metric((name, rung), count)
             for family, histogram in ((hold, series.hold), (first, series.first_token), (latency, series.latency)):
@@ -132,7 +141,7 @@ class Metrics(Collector):
             held.add_metric((name,), count)
         for labels, histogram in list(self._phases.items()):
             phases.add_metric(labels, histogram.buckets(), histogram.total)
-        yield from (requests, tokens, cold, held, hold, first, latency, phases)
+        yield from (requests, tokens, cold, uncounted, held, hold, first, latency, phases)
 
     def serve(self, port: int) -> None:
         """Answer scrapes on the loopback, in a thread."""

@@ -25,6 +25,7 @@ MOST_COST = 1 << 19  # of reading a body: 1 a value, HEAVY more a list, an objec
 HEAVY = 8
 MOST_QUOTES = 1 << 17  # of a large body
 PRIVILEGED = frozenset({"cache_salt", "priority", "kv_transfer_params", "request_id"})
+BEAMS = "use_beam_search"  # vLLM asks its engine anew for every beam and token
 COUNTS = {"n": (1, MOST_CHOICES), "best_of": (1, MOST_CHOICES), "max_tokens": (0, 1 << 31), "max_completion_tokens": (0, 1 << 31)}
 _OPENING = re.compile(rb"\s*\{")
 
@@ -72,6 +73,8 @@ def read(body: bytes, route: Route) -> Asked:
     if not PRIVILEGED.isdisjoint(fields):
         name = min(PRIVILEGED & fields.keys())
         raise BadRequest(f"'{name}' is set by the platform. Remove it from the request.", param=name)
+    if fields.get(BEAMS) not in (None, False):
+        raise BadRequest(f"'{BEAMS}' is not served: its tokens could not be counted. Remove it, or ask for 'n' choices.", param=BEAMS)
     _check_needed(fields, route.needs)
     for name, (least, most) in COUNTS.items():
         if name in fields:

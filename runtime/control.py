@@ -125,6 +125,7 @@ class DrainNow(Frame):
     """Admit nothing more, finish what runs, exit."""
 
     kind: Literal["drain"] = "drain"
+    seconds: float | None = None  # so long it may take; what runs then is written down as far as it came. None: as long as it takes
 
 
 class ParkNow(Frame):

@@ -1,7 +1,8 @@
 """What can be wrong with a replica in ways its agent must tell apart, drawn as a tree.
 
 Exception
-└── CanaryMismatch    it answers otherwise than it did at its revision's first boot
+├── CanaryMismatch    it answers otherwise than it did at its revision's first boot
+└── MeteringBroken    what it did for the canary was not counted
 """
 
 from __future__ import annotations
@@ -9,3 +10,7 @@ from __future__ import annotations
 
 class CanaryMismatch(RuntimeError):
     """The engine answers otherwise than it did at this revision's first boot. It never serves; the next rung down is tried."""
+
+
+class MeteringBroken(RuntimeError):
+    """The engine answered its canary and its tokens were not counted, or not rightly. It never serves: nothing it did could be billed."""

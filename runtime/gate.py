@@ -4,6 +4,8 @@ An ASGI application around vLLM's own. It lets through the routes Pilotlight ser
 that must not face anybody), refuses before any work what is over the limit or comes while draining, tells the agent its
 depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment just before
 `data: [DONE]` on streams. Routers that were refused ask here for a turn (`line.py`). It keeps no state of a request beyond the exchange.
+It fails closed: a whole answer that nobody counted says `none`, never 0; and a slot is given back before anything else that
+follows an exchange.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import structlog
+
 from runtime.line import Line
-from runtime.usage import Journal, Tally
+from runtime.usage import Counts, Journal
 from runtime.wire import TURN_HEADER, TURN_PATH, WAITED_HEADER
 
 Message = MutableMapping[str, Any]
@@ -24,11 +28,23 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 INFERENCE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
 OPEN = frozenset({"/v1/models", "/metrics", "/health"})
 DONE = b"data: [DONE]\n\n"
+ERROR = b'data: {"error":'  # an event of vLLM's that ends a stream; what a model says stands behind other names
+COUNTS = b": pilotlight-usage %s\n\n"
+DISK_FULL = (
+    b'{"error":{"message":"This node\'s disk is full, and nothing more can be written down for it. Make room there, and try again.",'
+    b'"type":"server_error","param":null,"code":"disk_full"}}'
+)
+BROKEN = b": pilotlight-usage %s broken\n\n"
+
+log = structlog.get_logger()
 
 
 class Gate:
-    def __init__(self, app: App, *, slots: int, journal: Journal, on_depth: Callable[[int], None]) -> None:
-        self._app, self._slots, self._journal, self._on_depth = app, slots, journal, on_depth
+    def __init__(
+        self, app: App, *, slots: int, journal: Journal, on_depth: Callable[[int], None], on_left: Callable[[list[str]], None]
+    ) -> None:
+        """`on_left` hears of sequences that the engine still works on when the exchange they are for is over."""
+        self._app, self._slots, self._journal, self._on_depth, self._on_left = app, slots, journal, on_depth, on_left
         self.in_flight = 0
         self.draining = False
         self._line = Line(lambda: slots - self.in_flight)
@@ -57,6 +73,8 @@ class Gate:
             await _answer(send, 404, b'{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":null}}')
         elif self.draining:
             await _refuse(send, b"draining")
+        elif self._journal.full:
+            await _answer(send, 503, DISK_FULL)
         elif not self._line.redeem(scope["headers"], TURN_HEADER.encode()) and self.in_flight + self._line.promised >= self._slots:
             await _refuse(send, b"full")
         else:
@@ -66,13 +84,15 @@ class Gate:
         self.in_flight += 1
         self._on_depth(self.in_flight)
         request_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+        self._journal.begun(request_id)
         try:
             await self._app(scope, receive, _metered(send, self._journal, request_id))
         finally:
-            self._journal.ended(request_id)
-            self.in_flight -= 1
+            self.in_flight -= 1  # first: whatever happens behind it, the slot is given back
             self._line.give()
             self._on_depth(self.in_flight)
+            if left := self._journal.ended(request_id):
+                self._on_left(left)
             if self.draining and self.in_flight == 0:
                 self._on_empty()
 
@@ -111,28 +131,46 @@ def _seconds(scope: MutableMapping[str, Any]) -> float:
 
 
 def _metered(send: Send, journal: Journal, request_id: str) -> Send:
-    """Wrap `send` so that the engine's counts travel with the answer."""
-    streaming = False
+    """Wrap `send` so that the engine's counts travel with the answer.
+
+    1. Not a stream: whole with its head. An error is not billed.
+    2. An error event in a stream: what was delivered before it is billed, and without its `[DONE]` nobody takes it for a whole answer.
+    3. The last word of a stream: the counts before it.
+    """
+    streaming = broken = False
+
+    def whole() -> bytes:
+        counted = journal.settle(request_id)
+        if counted is None:
+            log.error("an answer that nobody counted", action="usage_uncounted", request_id=request_id)
+        return told(counted)
 
     async def sending(message: Message) -> None:
-        nonlocal streaming
+        nonlocal streaming, broken
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", ()))
             streaming = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-            if not streaming:
-                headers.append((b"x-pilotlight-usage", counts(journal.settle(request_id))))
+            if not streaming:  # 1
+                if message["status"] >= 400:
+                    journal.void(request_id)
+                headers.append((b"x-pilotlight-usage", told(Counts()) if message["status"] >= 400 else whole()))
                 message = {**message, "headers": headers}
         elif streaming and message.get("body", b"").endswith(DONE):
-            told = b": pilotlight-usage " + counts(journal.settle(request_id)) + b"\n\n"
-            message = {**message, "body": message["body"][: -len(DONE)] + told + DONE}
+            before = message["body"][: -len(DONE)]
+            if broken:  # 2
+                message = {**message, "body": before + BROKEN % told(journal.so_far(request_id))}
+            else:  # 3
+                message = {**message, "body": before + COUNTS % whole() + DONE}
+        elif streaming and message.get("body", b"").startswith(ERROR):
+            broken = True
         await send(message)
 
     return sending
 
 
-def counts(tally: Tally) -> bytes:
-    """ "INPUT;CACHED;OUTPUT", in tokens."""
-    return b"%d;%d;%d" % (tally.input_tokens, tally.cached_tokens, tally.output_tokens)
+def told(counts: Counts | None) -> bytes:
+    """ "INPUT;CACHED;OUTPUT", in tokens; "none" where nobody counted them."""
+    return b"none" if counts is None else b"%d;%d;%d" % counts
 
 
 async def _refuse(send: Send, why: bytes) -> None:

@@ -38,6 +38,7 @@ COPY_ARGUMENTS = ("dtype", "hf-overrides", "runner", "convert")  # of the engine
 OF_THE_START = tuple(
     f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy")
 )  # notes that say nothing of the snapshot
+LAST_WORDS_SECONDS = 1.0  # for a replica that is ended to write down what runs
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
 FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and little of the cache is touched
 
@@ -254,14 +255,21 @@ class Lives:
             self._end(running)
             return
         running.state = "draining"
-        running.control.send(DrainNow())
-        running.timer = asyncio.get_running_loop().call_later(seconds, self._end, running)
+        running.control.send(DrainNow(seconds=seconds))
+        running.timer = asyncio.get_running_loop().call_later(seconds + LAST_WORDS_SECONDS, self._kill, running)
         self._changed(running)
 
     def _end(self, running: Running) -> None:
-        """End it now. Before it is born there is nothing to signal: closing its control socket ends it."""
+        """End it now. Before it is born there is nothing to signal: closing its control socket ends it.
+
+        One that may have answers under way has a moment to write down what it made for them.
+        """
         running.told = True
-        if running.identity is not None:
+        if running.identity is not None and running.control is not None and running.state in ("ready", "draining"):
+            with contextlib.suppress(BlockingIOError):  # it does not read what it is told: it has nothing to say, either
+                running.control.send(DrainNow(seconds=0))
+            asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._kill, running)
+        elif running.identity is not None:
             kill_session(running.identity)
         elif running.control is not None and running.control.sock.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(running.control.sock)
@@ -269,6 +277,11 @@ class Lives:
             self._gone(running, "stopped before it was forked")
         elif running.control is None:
             self._gone(running, "stopped before its snapshot was here")
+
+    def _kill(self, running: Running) -> None:
+        running.told = True
+        if running.state != "stopped" and running.identity is not None:
+            kill_session(running.identity)
 
     def _give_up(self, running: Running, reason: str) -> None:
         running.reason = running.reason or reason

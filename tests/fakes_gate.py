@@ -12,7 +12,7 @@ import uvicorn
 
 from pilotlight.frames import split
 from runtime.gate import Gate
-from runtime.usage import Journal
+from runtime.usage import Counts, Journal
 from tests.fakes import Changes
 
 
@@ -26,8 +26,8 @@ class GatedReplica(Changes):
         self.running: dict[str, asyncio.Event] = {}
         self.most_running = 0
         self._folder = tempfile.TemporaryDirectory(prefix="pl")
-        journal = Journal(str(Path(self._folder.name) / "journal"), "p", lambda: None)
-        self.gate = Gate(self._engine, slots=slots, journal=journal, on_depth=lambda _: self._change())
+        self._journal = Journal(str(Path(self._folder.name) / "journal"), "p", grown=lambda: None, later=lambda seconds, callback: None)
+        self.gate = Gate(self._engine, slots=slots, journal=self._journal, on_depth=lambda _: self._change(), on_left=lambda _: None)
         config = uvicorn.Config(self.gate, lifespan="off", log_config=None, access_log=False, ws="none")
         config.load()
         self._config = config
@@ -58,6 +58,7 @@ class GatedReplica(Changes):
         self.running[request_id] = run = asyncio.Event()
         self.most_running = max(self.most_running, len(self.running))
         self._change()
+        self._journal.opened(request_id, request_id, lambda: Counts(1, 0, 1))
         leaving = asyncio.ensure_future(_left(receive))
         ending = asyncio.ensure_future(run.wait())
         try:
@@ -66,6 +67,7 @@ class GatedReplica(Changes):
             leaving.cancel()
             ending.cancel()
             del self.running[request_id]
+            self._journal.closed(request_id, "stop")
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": b'{"choices":[]}'})
 

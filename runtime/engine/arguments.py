@@ -22,7 +22,7 @@ Given = dict[str, str | int | float | bool]
 
 def arguments(fork: Fork, *, device: str, version: str) -> Given:
     """Names without their dashes, and values; True and False are flags. Raises ValueError."""
-    given: Given = {"generation-config": "auto", "max-num-seqs": fork.slots}
+    given: Given = {"generation-config": "auto", "max-num-seqs": fork.slots, "enable-prompt-tokens-details": True}
     if fork.task == "embed":
         given |= {"runner": "pooling", "convert": "embed"}
     if device == "cuda" and fork.parks:

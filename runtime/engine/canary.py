@@ -3,7 +3,7 @@
 A forked, mapped or restored engine that is subtly wrong still answers, fluently and fast; what it cannot do is repeat, token
 for token and with the same log-probabilities, what it once said. A replica whose canary differs never serves. The record
 lies on the node, under a key of everything that may change an answer: snapshot, engine version, device, engine arguments.
-Its tokens count for nobody: neither in the journal nor in vLLM's own counters.
+Its tokens count for nobody, neither in the journal nor in vLLM's own counters; but they are counted (`metering.py`), and must be as many as these.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ TOLERANCE = 0.05  # nats; bf16 sums in another order (batch shape, thread count)
 Answer = list[tuple[int, float]]  # token id, log-probability in nats
 
 
-async def sing(engine: AsyncLLM, record: Path) -> None:
+async def sing(engine: AsyncLLM, record: Path, request_id: str) -> None:
     """Ask, and compare with the record; make the record where there is none. Raises CanaryMismatch."""
-    heard = await ask(engine)
+    heard = await ask(engine, request_id)
     recorded = json.loads(write_once(record, json.dumps(heard).encode()))
     if (difference := differs([(int(token), float(logprob)) for token, logprob in recorded], heard)) is not None:
         raise CanaryMismatch(f"the canary of {record.stem} {difference}; its weights or its engine are not what they were")
 
 
-async def ask(engine: AsyncLLM) -> Answer:
+async def ask(engine: AsyncLLM, request_id: str) -> Answer:
     """A greedy answer to a fixed prompt of token ids that every vocabulary has."""
     prompt = TokensPrompt(prompt_token_ids=canary_prompt(engine.model_config.get_vocab_size()))
     parameters = SamplingParams(
@@ -47,7 +47,7 @@ async def ask(engine: AsyncLLM) -> Answer:
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
     answer: Answer = []
-    async for output in engine.generate(prompt, parameters, request_id="canary"):
+    async for output in engine.generate(prompt, parameters, request_id=request_id):
         told = output.outputs[0]
         assert told.logprobs is not None
         answer = [(token, chances[token].logprob) for token, chances in zip(told.token_ids, told.logprobs, strict=True)]

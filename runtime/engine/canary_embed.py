@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 TOLERANCE = 0.002  # 1 - cosine; bf16 sums in another order (batch shape, thread count, packing) make it about 0.00005
 
 
-async def sing(engine: AsyncLLM, record: Path) -> None:
+async def sing(engine: AsyncLLM, record: Path, request_id: str) -> None:
     """Ask, and compare with the record; make the record where there is none. Raises CanaryMismatch."""
-    heard = await ask(engine)
+    heard = await ask(engine, request_id)
     if (flaw := differs(heard, heard)) is not None:  # nothing to remember, either
         raise CanaryMismatch(f"the canary of {record.stem} {flaw}: the model's weights give no embedding")
     recorded = json.loads(write_once(record, json.dumps(heard).encode()))
@@ -32,13 +32,13 @@ async def sing(engine: AsyncLLM, record: Path) -> None:
         raise CanaryMismatch(f"the canary of {record.stem} {difference}; its weights or its engine are not what they were")
 
 
-async def ask(engine: AsyncLLM) -> list[float]:
+async def ask(engine: AsyncLLM, request_id: str) -> list[float]:
     """The embedding of a fixed prompt of token ids that every vocabulary has."""
     from vllm import PoolingParams, TokensPrompt  # here: comparing needs no engine
 
     prompt = TokensPrompt(prompt_token_ids=canary_prompt(engine.model_config.get_vocab_size()))
     vector: list[float] = []
-    async for output in engine.encode(prompt, PoolingParams(task="embed"), request_id="canary"):
+    async for output in engine.encode(prompt, PoolingParams(task="embed"), request_id=request_id):
         vector = [round(value, 6) for value in output.outputs.data.flatten().tolist()]
     return vector
 

@@ -17,14 +17,13 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import uvicorn
 import uvloop
-import vllm.v1.engine.async_llm as async_llm_module
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -33,17 +32,29 @@ from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.core import EngineCoreProc
-from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 from vllm.v1.worker.gpu_worker import Worker
 
-from runtime.control import Control, Depth, DrainNow, Failed, Fork, Journaled, ParkNow, Serving, UnparkNow
+from runtime.control import (
+    CANARY_ANSWER_TOKENS,
+    CANARY_PROMPT_TOKENS,
+    Control,
+    Depth,
+    DrainNow,
+    Failed,
+    Fork,
+    Journaled,
+    ParkNow,
+    Serving,
+    UnparkNow,
+)
 from runtime.engine import arguments as engine_arguments
 from runtime.engine import caches, canary_embed, vocabulary
 from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.canary import sing
 from runtime.engine.graphs import capture_when_idle
+from runtime.engine.metering import Abandoned, meter, of_the_canary
 from runtime.engine.parking import Parking, teach_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
 from runtime.gate import Gate
@@ -99,8 +110,9 @@ def caches_of(rehearsal: Rehearsal, fork: Fork) -> dict[str, str]:
 
 
 async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, control: Control, phases: Phases, began: float) -> None:
-    journal = Journal(fork.journal, fork.replica_id, lambda: _tell(control, Journaled()))
-    _meter(journal)
+    later = asyncio.get_running_loop().call_later
+    journal = Journal(fork.journal, fork.replica_id, grown=lambda: _tell(control, Journaled()), later=later)
+    meter(journal)
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     load_the_tokenizer_beside_the_engine_core(log_stats=not engine_args.disable_log_stats)
@@ -111,7 +123,13 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
     app = rehearsal.app if fork.task == "generate" else build_app(args, tasks, engine.model_config)
     app.state.args = args
     await init_app_state(engine, app.state, args, tasks)
-    gate = Gate(app, slots=fork.slots, journal=journal, on_depth=lambda depth: _tell(control, Depth(in_flight=depth)))
+    gate = Gate(
+        app,
+        slots=fork.slots,
+        journal=journal,
+        on_depth=lambda depth: _tell(control, Depth(in_flight=depth)),
+        on_left=Abandoned(engine, journal).left,
+    )
     path = f"{fork.folder}/s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -136,26 +154,27 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
             gate=gate,
             control=control,
             phases=phases,
-            canary=lambda: _canary(engine, fork, phases),
+            canary=lambda: _canary(engine, journal, fork, phases),
         )
         parking.address = f"unix:{path}"
-        _obey(control, gate, server, parking)
-        _end_with_the_engine_core(engine, control)
+        _obey(control, gate, journal, server, parking)
+        _end_with_the_engine_core(engine, journal, control)
         serving = asyncio.ensure_future(server.serve([listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0)
         phases.add("init", began)
-        await _canary(engine, fork, phases)
+        await _canary(engine, journal, fork, phases)
         control.send(Serving(address=parking.address))
         await serving
 
 
-async def _canary(engine: AsyncLLM, fork: Fork, phases: Phases) -> None:
-    """Before every `ready`, from whatever rung. Raises CanaryMismatch."""
+async def _canary(engine: AsyncLLM, journal: Journal, fork: Fork, phases: Phases) -> None:
+    """Before every `ready`, from whatever rung. Raises CanaryMismatch, MeteringBroken."""
     sings = {"generate": sing, "embed": canary_embed.sing}.get(fork.task)
     if sings is not None:
-        with phases.phase("canary"), unmetered(engine):
-            await sings(engine, Path(fork.canary))
+        made = CANARY_ANSWER_TOKENS if fork.task == "generate" else 0
+        with phases.phase("canary"), of_the_canary(engine, journal, asked=CANARY_PROMPT_TOKENS, made=made) as request_id:
+            await sings(engine, Path(fork.canary), request_id)
 
 
 class _Server(uvicorn.Server):
@@ -172,33 +191,45 @@ def _tell(control: Control, frame: Depth | Journaled) -> None:
         control.send(frame)
 
 
-def _obey(control: Control, gate: Gate, server: uvicorn.Server, parking: Parking) -> None:
-    """Drain, park and serve again when told; end with the agent: a replica nobody watches would be left behind."""
+def _obey(control: Control, gate: Gate, journal: Journal, server: uvicorn.Server, parking: Parking) -> None:
+    """Drain, park and serve again when told; end with the agent: a replica nobody watches would be left behind.
+
+    However it ends, short of kill -9: what still runs is written down as far as it came.
+    """
     control.sock.setblocking(False)
+    loop = asyncio.get_running_loop()
 
     def leave() -> None:
         server.should_exit = True  # uvicorn flushes and closes its connections first
 
+    def cut() -> None:
+        journal.end("abort")
+        os.killpg(0, signal.SIGKILL)
+
     def heard() -> None:
         got = control.receive()
         if got is None:
-            os.killpg(0, signal.SIGKILL)
+            cut()
         elif isinstance(got[0], DrainNow):
             gate.drain(leave)
+            if got[0].seconds is not None:
+                loop.call_later(got[0].seconds, cut)
         elif isinstance(got[0], ParkNow):
             parking.park()
         elif isinstance(got[0], UnparkNow):
             parking.unpark(got[0].asked_at)
 
-    asyncio.get_running_loop().add_reader(control.sock, heard)
+    loop.add_reader(control.sock, heard)
+    loop.add_signal_handler(signal.SIGTERM, cut)
 
 
-def _end_with_the_engine_core(engine: AsyncLLM, control: Control) -> None:
+def _end_with_the_engine_core(engine: AsyncLLM, journal: Journal, control: Control) -> None:
     """Without its engine core a replica only gives errors; the agent ends what is left and starts another."""
     loop = asyncio.get_running_loop()
 
     def died(process: Any) -> None:
         process.join()
+        journal.end("error")
         control.send(Failed(reason=f"the engine core ended unexpectedly (exit code {process.exitcode}; -9: killed, or out of memory)"))
         os._exit(1)
 
@@ -265,53 +296,3 @@ def _time_the_load(phases: Phases) -> None:
         phases.add("load", begin, note=outcome.note)
 
     Worker.load_model = load_model
-
-
-def _meter(journal: Journal) -> None:
-    """vLLM's output processor sees every token once, at finish and at abort alike; its own counters are fed there too."""
-
-    class Metered(OutputProcessor):  # type: ignore[misc]
-        unmetered = False
-
-        def process_outputs(self, outputs: Any, timestamp: Any = None, iteration_stats: Any = None, *args: Any, **kwargs: Any) -> Any:
-            return super().process_outputs(outputs, timestamp, None if self.unmetered else iteration_stats, *args, **kwargs)
-
-        def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
-            fresh = request.request_id not in self.request_states
-            super().add_request(request, *args, **kwargs)
-            if fresh and not self.unmetered:
-                journal.opened(request.external_req_id)
-
-        def abort_requests(self, request_ids: Iterable[str], internal: bool) -> list[str]:
-            before = dict(self.request_states)
-            aborted: list[str] = super().abort_requests(request_ids, internal)
-            for request_id in aborted:
-                if request_id in before and request_id not in self.request_states:
-                    _close(journal, before.pop(request_id), "abort")
-            return aborted
-
-        def _finish_request(self, req_state: RequestState) -> None:
-            super()._finish_request(req_state)
-            if not self.unmetered:
-                _close(journal, req_state, "stop")
-
-    async_llm_module.OutputProcessor = Metered
-
-
-@contextlib.contextmanager
-def unmetered(engine: AsyncLLM) -> Iterator[None]:
-    """What is asked meanwhile is nobody's: it appears neither in the journal nor in vLLM's counters."""
-    engine.output_processor.unmetered = True
-    yield
-    engine.output_processor.unmetered = False
-
-
-def _close(journal: Journal, state: RequestState, finish: str) -> None:
-    """A prompt counts once its prefill is done, as in `vllm:prompt_tokens_total`."""
-    journal.closed(
-        state.external_req_id,
-        input_tokens=0 if state.is_prefilling else state.prompt_len,
-        cached_tokens=state.num_cached_tokens,
-        output_tokens=state.detokenizer.num_output_tokens() if state.detokenizer else 0,
-        finish=finish,
-    )

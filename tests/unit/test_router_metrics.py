@@ -60,6 +60,7 @@ def test_all_that_operators_need_is_there() -> None:
         "requests",
         "tokens",
         "cold_starts",
+        "uncounted_answers",
         "held_requests",
         "hold_seconds",
         "time_to_first_token_seconds",

@@ -24,7 +24,7 @@ def chat(**fields: Any) -> bytes:
 def test_what_is_read() -> None:
     asked = read(chat(model="tiny", stream=True, n=2, max_tokens=5, tools=[{}]), CHAT)
     assert (asked.model, asked.stream) == ("tiny", True)
-    assert read(chat(stream=None, model=None, max_completion_tokens=None), CHAT).stream is False
+    assert read(chat(stream=None, model=None, max_completion_tokens=None, use_beam_search=False), CHAT).stream is False
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,9 @@ def test_what_is_read() -> None:
         ({"priority": 1}, "priority"),
         ({"kv_transfer_params": None}, "kv_transfer_params"),
         ({"request_id": "x"}, "request_id"),
+        ({"use_beam_search": True}, "use_beam_search"),
+        ({"use_beam_search": 1}, "use_beam_search"),
+        ({"use_beam_search": "true", "n": 1, "best_of": 2}, "use_beam_search"),
     ],
 )
 def test_what_is_refused_is_named(fields: dict[str, Any], param: str) -> None:

@@ -40,15 +40,15 @@ def test_what_means_something_else_differs(heard: Sequence[float], says: str) ->
 async def test_the_first_is_recorded_and_the_next_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record, answers = tmp_path / "canary.json", iter([[math.nan] * 64, RECORDED, RECORDED, RECORDED[::-1]])
 
-    async def ask(engine: object) -> list[float]:
+    async def ask(engine: object, request_id: str) -> list[float]:
         return next(answers)
 
     monkeypatch.setattr(canary_embed, "ask", ask)
     engine: Any = None
     with pytest.raises(CanaryMismatch, match="give no embedding"):
-        await sing(engine, record)
+        await sing(engine, record, "canary")
     assert not record.exists(), "what is no vector is nothing to compare with"
-    await sing(engine, record)
-    await sing(engine, record)
+    await sing(engine, record, "canary")
+    await sing(engine, record, "canary")
     with pytest.raises(CanaryMismatch, match="the canary of canary points elsewhere"):
-        await sing(engine, record)
+        await sing(engine, record, "canary")

@@ -7,29 +7,36 @@ from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from runtime.gate import Gate
-from runtime.usage import Journal
+from runtime.usage import MOST_KEPT, Counts, Journal
 
 ID = "0123456789abcdef0123456789abcdef"
 Message = MutableMapping[str, Any]
 
 
 class Engine:
-    """Stands for vLLM's app: answers when told to."""
+    """Stands for vLLM's app: answers when told to. `sequences`: so many are opened, and closed if `closes`; `broken`: an error event ends its stream."""
 
-    def __init__(self, journal: Journal, *, stream: bool = False) -> None:
-        self.journal, self.stream = journal, stream
+    def __init__(self, journal: Journal, *, stream: bool = False, status: int = 200, sequences: int = 1, broken: bool = False) -> None:
+        self.journal, self.stream, self.status, self.sequences, self.broken = journal, stream, status, sequences, broken
+        self.closes = True
         self.go = asyncio.Event()
         self.seen: list[str] = []
+        self.left: list[str] = []  # what the gate says is left over
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         self.seen.append(scope["path"])
-        self.journal.opened(f"chatcmpl-{ID}")
+        for number in range(self.sequences):
+            self.journal.opened(f"{number}_s", f"chatcmpl-{ID}", lambda: Counts(4, 1, 2))
         await self.go.wait()
-        self.journal.closed(f"chatcmpl-{ID}", input_tokens=4, cached_tokens=1, output_tokens=2, finish="stop")
+        for number in range(self.sequences if self.closes else 0):
+            self.journal.closed(f"{number}_s", "stop")
         kind = b"text/event-stream; charset=utf-8" if self.stream else b"application/json"
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
-        for piece in [b'data: {"x":1}\n\n', b"data: [DONE]\n\n"] if self.stream else [b"{}"]:
+        await send({"type": "http.response.start", "status": self.status, "headers": [(b"content-type", kind)]})
+        error = [b'data: {"error": {"message": "engine"}}\n\n'] if self.broken else []
+        for piece in [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"] if self.stream else [b"{}"]:
             await send({"type": "http.response.body", "body": piece})
 
 
@@ -49,11 +56,11 @@ async def call(
     return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
 
 
-def make(tmp_path: Path, *, slots: int = 1, stream: bool = False) -> tuple[Gate, Engine, list[int]]:
-    journal = Journal(str(tmp_path / "j"), "r1", lambda: None)
-    engine = Engine(journal, stream=stream)
+def make(tmp_path: Path, *, slots: int = 1, file: str = "", **options: Any) -> tuple[Gate, Engine, list[int]]:
+    journal = Journal(file or str(tmp_path / "j"), "r1", grown=lambda: None, later=lambda seconds, callback: None)
+    engine = Engine(journal, **options)
     depths: list[int] = []
-    return Gate(engine, slots=slots, journal=journal, on_depth=depths.append), engine, depths
+    return Gate(engine, slots=slots, journal=journal, on_depth=depths.append, on_left=engine.left.extend), engine, depths
 
 
 async def test_over_the_limit_it_refuses_before_any_work(tmp_path: Path) -> None:
@@ -119,3 +126,70 @@ async def test_a_stream_carries_them_before_its_end(tmp_path: Path) -> None:
     assert b"x-pilotlight-usage" not in headers
     assert body == b'data: {"x":1}\n\n: pilotlight-usage 4;1;2\n\ndata: [DONE]\n\n'
     assert (tmp_path / "j").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("sequences", "closes"), [(0, True), (1, False), (2, False)])
+async def test_a_whole_answer_that_nobody_counted_says_none_and_never_nothing(
+    tmp_path: Path, stream: bool, sequences: int, closes: bool
+) -> None:
+    gate, engine, _ = make(tmp_path, stream=stream, sequences=sequences)
+    engine.closes = closes
+    engine.go.set()
+    _, headers, body = await call(gate)
+    if stream:
+        assert body.endswith(b": pilotlight-usage none\n\ndata: [DONE]\n\n")
+    else:
+        assert headers[b"x-pilotlight-usage"] == b"none"
+
+
+async def test_a_stream_that_ends_in_an_error_is_not_whole_and_what_was_delivered_is_told(tmp_path: Path) -> None:
+    gate, engine, _ = make(tmp_path, stream=True, broken=True)
+    engine.closes = False  # its engine core is dead: nothing will be closed
+    engine.go.set()
+    _, _, body = await call(gate)
+    assert body.endswith(b'data: {"error": {"message": "engine"}}\n\n: pilotlight-usage 4;1;2 broken\n\n')
+    assert engine.left == ["0_s"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 422, 500, 503])
+async def test_an_error_costs_nothing_and_leaves_no_line(tmp_path: Path, status: int) -> None:
+    gate, engine, _ = make(tmp_path, status=status)
+    engine.go.set()
+    _, headers, _ = await call(gate)
+    assert headers[b"x-pilotlight-usage"] == b"0;0;0"
+    assert (tmp_path / "j").read_bytes() == b""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_full_disk_breaks_no_answer_and_keeps_no_slot(tmp_path: Path, stream: bool) -> None:
+    gate, engine, depths = make(tmp_path, stream=stream, file="/dev/full")
+    engine.go.set()
+    empty: list[None] = []
+    for _ in range(3):  # one slot: each needs the one before to have given it back
+        status, headers, body = await call(gate)
+        assert status == 200 and b"4;1;2" in (body if stream else headers[b"x-pilotlight-usage"])
+    assert depths == [1, 0] * 3
+    gate.drain(lambda: empty.append(None))
+    assert empty
+
+
+async def test_with_as_many_unwritten_lines_as_may_be_it_begins_nothing(tmp_path: Path) -> None:
+    gate, engine, _ = make(tmp_path, file="/dev/full")
+    engine.go.set()
+    engine.journal._kept.extend([b"x"] * MOST_KEPT)
+    status, headers, body = await call(gate)
+    assert status == 503 and b"disk_full" in body and b"x-pilotlight-refused" not in headers, "it is told why, not sent elsewhere"
+    assert engine.seen == []
+
+
+async def test_an_app_that_fails_gives_its_slot_back(tmp_path: Path) -> None:
+    gate, _, depths = make(tmp_path)
+
+    async def fails(*_: Any) -> None:
+        raise RuntimeError("vLLM's own")
+
+    gate._app = fails
+    with pytest.raises(RuntimeError):
+        await call(gate)
+    assert (gate.in_flight, depths) == (0, [1, 0])

@@ -1,0 +1,239 @@
+"""Every kind of call, as its own `usage` says, as its row says, and as vLLM's own counters say: one start for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.system import System, dump, running, wait_until
+
+TEXT, CHAT, VECTORS = "/v1/completions", "/v1/chat/completions", "/v1/embeddings"
+LONG = 900  # tokens: nobody waits for them
+MESSAGES = [{"role": "user", "content": "What is Pilotlight?"}]
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[System]:
+    with running(PILOTLIGHT_ACTIVATOR__DRAIN_SECONDS="1") as system:
+        yield system
+
+
+@dataclass
+class Call:
+    """One call, and what came of it."""
+
+    path: str
+    body: dict[str, Any]
+    leaves: bool = False
+    request_id: str = ""
+    status: int = 0
+    usage: dict[str, Any] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+
+    @property
+    def choices(self) -> int:
+        count: int = self.body.get("n", 1)
+        return count
+
+    @property
+    def prompts(self) -> int:
+        given = self.body.get("prompt")
+        return len(given) if isinstance(given, list) and not isinstance(given[0], int) else 1
+
+    def make(self, client: httpx.Client) -> None:
+        if self.leaves and not self.body.get("stream"):
+            self._give_up(client)
+            return
+        with client.stream("POST", self.path, json=self.body) as answer:
+            self.request_id, self.status = answer.headers["x-request-id"], answer.status_code
+            if not self.body.get("stream") or answer.status_code != 200:
+                self.usage = json.loads(answer.read()).get("usage") or {}
+                return
+            seen = set[int]()
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    self.events.append(line.removeprefix("data: "))
+                    seen |= {choice["index"] for choice in json.loads(self.events[-1])["choices"]} if self.leaves else set()
+                    if self.leaves and len(seen) == self.choices * self.prompts:
+                        return
+        told = [json.loads(event) for event in self.events if event != "[DONE]"]
+        self.usage = next((event["usage"] for event in told if event.get("usage")), {})
+
+    def _give_up(self, client: httpx.Client) -> None:
+        """Its id is in no answer: it is the row that was not there before."""
+        try:
+            client.post(self.path, json=self.body, timeout=0.7)
+        except httpx.ReadTimeout:
+            return
+        raise AssertionError("it was answered before its client could leave")
+
+
+def many(endpoint: str) -> list[Call]:
+    """n, streamed, left; several prompts, texts and tokens; nothing to make; a prompt that is there already."""
+    calls = []
+    for n in (1, 2, 8):
+        for stream in (False, True):
+            for leaves in (False, True):
+                body: dict[str, Any] = {"prompt": f"{n} {stream} {leaves}", "n": n, "max_tokens": LONG if leaves else 9, "ignore_eos": True}
+                if stream:
+                    body |= {"stream": True, "stream_options": {"include_usage": True}}
+                calls.append(Call(TEXT, body, leaves))
+    usage = {"stream": True, "stream_options": {"include_usage": True}}
+    long = [5 + place % 40 for place in range(300)]  # tokens: it fills two blocks of the cache
+    calls += [
+        Call(TEXT, {"prompt": ["one", "two more", "three"], "max_tokens": 4}),
+        Call(TEXT, {"prompt": ["one", "two more", "three"], "n": 2, "max_tokens": 4} | usage),
+        Call(TEXT, {"prompt": [[5, 6, 7], [8, 9]], "n": 2, "max_tokens": 3}),
+        Call(TEXT, {"prompt": ["left", "in the middle"], "n": 2, "max_tokens": LONG, "ignore_eos": True} | usage, leaves=True),
+        Call(TEXT, {"prompt": "say it again", "echo": True, "max_tokens": 5, "logprobs": 1}),
+        Call(TEXT, {"prompt": "nothing new", "echo": True, "max_tokens": 0, "logprobs": 1}),
+        Call(TEXT, {"prompt": "nothing new", "echo": True, "max_tokens": 0, "n": 2} | usage),
+        Call(TEXT, {"prompt": "until", "max_tokens": 60, "stop": ["e", " "]}),
+        Call(CHAT, {"messages": MESSAGES, "n": 2, "temperature": 1.0}),
+        Call(CHAT, {"messages": MESSAGES, "n": 8, "max_tokens": 1}),
+        Call(CHAT, {"messages": MESSAGES, "max_tokens": 20} | usage),
+        Call(CHAT, {"messages": MESSAGES, "response_format": {"type": "json_object"}, "max_tokens": 8}),
+        Call(TEXT, {"prompt": long, "n": 8, "max_tokens": 2}),
+        Call(TEXT, {"prompt": long, "n": 2, "max_tokens": 2} | usage),
+    ]
+    for call in calls:
+        call.body["model"] = endpoint
+    return calls
+
+
+def rows_of(system: System, endpoint: str, count: int) -> dict[str, dict[str, Any]]:
+    return {row["event_id"]: row for row in system.usage(endpoint, count)}
+
+
+def test_each_row_is_what_its_answer_says_and_all_are_what_the_engine_counted(system: System) -> None:
+    key = system.deploy("many", "--slots", "32", "--idle-timeout", "60")
+    calls = many("many")
+    with system.client(key) as client:
+        for call in calls:
+            call.make(client)
+            if not call.leaves:
+                assert call.status == 200, call
+    rows = rows_of(system, "many", len(calls))
+    assert len(rows) == len(calls)
+    of_those_who_left = sorted(
+        (row for row in rows.values() if not row["streamed"] and row["finish"] == "client_disconnect"), key=lambda row: row["admitted_at"]
+    )
+    for call in calls:
+        if not call.request_id:
+            call.request_id = of_those_who_left.pop(0)["event_id"]
+    for call in calls:
+        row = rows[call.request_id]
+        assert row["finish"] == ("client_disconnect" if call.leaves else "complete"), dump(row)
+        assert row["count_source"] in (("journal", "engine") if call.leaves else ("engine",)), dump(row)
+        if call.leaves:
+            assert row["input_tokens"] and 0 < row["output_tokens"] < LONG * call.choices, dump(row)
+            continue
+        details = call.usage["prompt_tokens_details"]
+        assert (row["input_tokens"], row["output_tokens"]) == (call.usage["prompt_tokens"], call.usage.get("completion_tokens", 0)), call
+        if isinstance(call.body.get("prompt"), str) or call.path == CHAT:
+            assert row["cached_tokens"] == details["cached_tokens"], (call, row)
+        if call.body["max_tokens" if "max_tokens" in call.body else "model"] == 0:
+            assert row["output_tokens"] == 0, call
+    prompt, generation = system.engine_counters(system.until_ready("many"))
+    assert generation == sum(row["output_tokens"] for row in rows.values())
+    assert prompt == sum(rows[call.request_id]["input_tokens"] * call.choices for call in calls)
+    assert any(row["cached_tokens"] for row in rows.values()), "nothing was cached, so nothing was tried"
+
+
+def test_what_is_refused_costs_nothing(system: System) -> None:
+    key = system.deploy("refusing", "--idle-timeout", "60")
+    refused: list[dict[str, Any]] = [
+        {"structured_outputs": {"grammar": "root ::= ("}},
+        {"structured_outputs": {"grammar": "nonsense"}},
+        {"structured_outputs": {"regex": "("}},
+        {"structured_outputs": {"json": '{"type": "nonsense"}'}},
+        {"structured_outputs": {"json": '{"$ref": "#/nowhere"}'}},
+        {"structured_outputs": {"json": '{"type": "string", "pattern": "("}'}},
+        {"structured_outputs": {"structural_tag": "{}"}},
+        {"max_tokens": 0},
+        {"max_tokens": 1 << 20},
+        {"use_beam_search": True, "n": 1},
+        {"logprobs": 1000},
+    ]
+    bodies = [
+        {"model": "refusing", "prompt": "x", "max_tokens": 4, "stream": stream, **fields} for fields in refused for stream in (False, True)
+    ]
+    with system.client(key) as client:
+        assert client.post(TEXT, json={"model": "refusing", "prompt": "x", "max_tokens": 1}).status_code == 200
+        answers = [client.post(TEXT, json=body) for body in bodies]
+    told = [(answer.status_code, body, answer.text[:300]) for answer, body in zip(answers, bodies, strict=True)]
+    for status, body, text in told:
+        assert status == 400 or (status == 200 and '{"error"' in text and "[DONE]" not in text), (status, body, text)
+        assert body["stream"] or status == 400, (status, body, text)
+    for answer in answers:
+        if "x-pilotlight-start" in answer.headers:  # it was at the replica
+            row = system.request(answer.headers["x-request-id"])
+            assert (row["input_tokens"], row["output_tokens"], float(row["cost"])) == (0, 0, 0.0), dump(row)
+            assert row["finish"] in ("refused", "upstream_error"), dump(row)
+
+
+def test_vectors_count_each_input_once(system: System) -> None:
+    key = system.deploy("vectors", "--task", "embed", "--idle-timeout", "60")
+    calls = [Call(VECTORS, {"model": "vectors", "input": given}) for given in ("one", ["one", "two more", "three"], [[5, 6, 7], [8]])]
+    with system.client(key) as client:
+        for call in calls:
+            call.make(client)
+    rows = rows_of(system, "vectors", len(calls))
+    for call in calls:
+        assert rows[call.request_id]["input_tokens"] == call.usage["prompt_tokens"] > 0
+        assert (rows[call.request_id]["output_tokens"], rows[call.request_id]["count_source"]) == (0, "engine")
+    assert system.engine_counters(system.until_ready("vectors"))[0] == sum(call.usage["prompt_tokens"] for call in calls)
+
+
+def processes_of(replica: dict[str, Any]) -> tuple[int, int]:
+    """Of its API process, which leads its session, and of its engine core."""
+    folder = Path(replica["address"].removeprefix("unix:")).parent
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and cwd(entry) == folder]
+    [api] = {os.getsid(pid) for pid in pids}
+    [core] = [pid for pid in pids if pid != api]
+    return api, core
+
+
+def cwd(process: Path) -> Path | None:
+    try:
+        return (process / "cwd").readlink()
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("how", ["engine core dies", "removed", "terminated"])
+def test_a_stream_that_is_cut_is_billed_what_the_engine_made_and_is_no_whole_answer(system: System, how: str) -> None:
+    name = how.replace(" ", "-")
+    key = system.deploy(name, "--idle-timeout", "60", "--slots", "8")
+    body = {"model": name, "prompt": "a long one", "n": 2, "max_tokens": LONG, "ignore_eos": True, "stream": True}
+    with system.client(key) as client, client.stream("POST", TEXT, json=body) as answer:
+        lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+        received = [next(lines) for _ in range(6)]
+        replica = system.until_ready(name)
+        api, core = processes_of(replica)
+        if how == "engine core dies":
+            os.kill(core, signal.SIGKILL)
+        elif how == "terminated":
+            os.kill(api, signal.SIGTERM)
+        else:
+            system.cli("rm", name)
+        received += list(lines)
+        request_id = answer.headers["x-request-id"]
+    assert "data: [DONE]" not in received and '"error"' in received[-1], received[-2:]
+    delivered = sum(1 for line in received if '"choices"' in line)
+    row = system.request(request_id, seconds=30)
+    assert row["finish"] == "upstream_error" and row["count_source"] in ("journal", "engine"), dump(row)
+    assert row["input_tokens"] > 0 and delivered <= row["output_tokens"] < 2 * LONG, dump(row)
+    wait_until(
+        lambda: not any(known == replica["replica_id"] for known in [found["replica_id"] for found in system.replicas(name)]),
+        30,
+        "it is gone",
+    )
