@@ -10,6 +10,12 @@ DELETE FROM engine_journal WHERE request_id IN (
     ORDER BY j.stored_at LIMIT $2
 )
 
+-- name: journals
+-- Word that journals are whole, older than $1 days, at most $2: no request can wait for one of them any more.
+DELETE FROM journals WHERE replica_id IN (
+    SELECT replica_id FROM journals WHERE complete_at < now() - make_interval(secs => $1::float8 * 86400) ORDER BY complete_at LIMIT $2
+)
+
 -- name: events
 -- Events older than $1 days, at most $2.
 DELETE FROM events WHERE event_id IN (

@@ -40,5 +40,6 @@ async def _add(connection: Connection, entries: Sequence[UsageEntry]) -> None:
         [entry.cached_tokens for entry in entries],
         [entry.output_tokens for entry in entries],
         [entry.finish for entry in entries],
+        [entry.partial for entry in entries],
     )
     await connection.execute(SQL["notify"])

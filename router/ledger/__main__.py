@@ -21,6 +21,7 @@ from router.ledger.policy import Policies
 from router.ledger.postgres import Database, Listener
 from router.ledger.server import LedgerServer
 from router.ledger.settle import Settler
+from router.ledger.shelf import Shelf
 from router.ledger.store import LedgerStore
 from router.ledger.tail import Tail
 from router.ledger.wire import ToLedger
@@ -36,13 +37,13 @@ async def run(given: settings.Settings) -> None:
     store, join, tail = LedgerStore(database), Join(), Tail(paths.spool)
     workers = Workers(locked=tail.is_locked, keeps_locks=tail.keeps_locks)
     policies = Policies(file=paths.policy, load=store.live_keys)
-    settler = Settler(join=join, store=store, reject=tail.reject)
+    settler = Settler(join=join, store=store, reject=tail.reject, shelf=Shelf(paths.spool))
     follower = Follower(tail=tail, join=join, workers=workers, settle=settler.wake)
     settler.on_settled = follower.wake
     changed, arrived = [policies.invalidate, settler.prices_changed], [settler.journal_arrived]
     listener = Listener(database, on_notify={"policy": changed, "journal": arrived}, on_connect=changed + arrived)
     async with Tasks() as tasks:
-        for work in (listener.run, policies.run, settler.run, settler.run_journal):
+        for work in (listener.run, policies.run, settler.run, settler.run_journal, settler.run_unpriced):
             tasks.spawn(work(), name=work.__qualname__)
         following = tasks.spawn(follower.run(), name="follow")
         greeter = LedgerServer(policies=policies, workers=workers, spooled=follower.wake)

@@ -107,10 +107,14 @@ class Join:
 
     def journal(self, entries: Iterable[UsageEntry]) -> None:
         """What engines produced, for requests that wait for it."""
+        found: dict[str, list[UsageEntry]] = defaultdict(list)
         for entry in entries:
             if entry.request_id in self._waiting:
-                case = self._cases[entry.request_id]
-                case.engine = entry
+                found[entry.request_id].append(entry)
+        for event_id, of_request in found.items():
+            case = self._cases[event_id]
+            case.engine = best(case.end, of_request)
+            if case.engine is not None:
                 self._settle(case)
 
     def expire(self, *, asked: Iterable[str], at: float) -> None:
@@ -166,6 +170,12 @@ class Join:
         self._waiting.pop(case.event_id, None)
         case.state = "ready"
         self._ready.append(case)
+
+
+def best(end: EndRecord | None, entries: Iterable[UsageEntry]) -> UsageEntry | None:
+    """The entry that counts for a request: of the replica it was at last, where that is known; whole rather than partial."""
+    of_it = [entry for entry in entries if end is None or not end.replica_id or entry.replica_id == end.replica_id]
+    return max(of_it, key=lambda entry: (not entry.partial, entry.output_tokens), default=None)
 
 
 def patience(end: EndRecord | None) -> float:

@@ -18,8 +18,10 @@ from typing import NamedTuple
 from router.ledger.record import Finish
 
 INSURED: frozenset[Finish] = frozenset({"upstream_error", "refused", "timeout", "router_lost"})
-"""Zero-completion insurance: a request that ended so, and got no output, costs nothing. A client that left pays for what
+"""Who got nothing pays nothing: of a request that ended so only what was delivered counts. A client that left pays for what
 the engine produced for it."""
+
+CLOCK_SECONDS = 1.0  # by how much our clock may differ from Postgres' before times are corrected: less is the way of the question
 
 
 class Unpriced(Exception):
@@ -40,7 +42,9 @@ class Price(NamedTuple):
 class PriceList:
     """All prices there are, looked up by endpoint and time of admission."""
 
-    def __init__(self, prices: Iterable[Price] = ()) -> None:
+    def __init__(self, prices: Iterable[Price] = (), *, ahead_seconds: float = 0.0) -> None:
+        """`ahead_seconds`: Postgres' clock, of this machine's, by which requests are stamped."""
+        self.ahead_seconds = ahead_seconds
         self._prices: dict[tuple[str, str], tuple[list[float], list[Price]]] = defaultdict(lambda: ([], []))
         self.newest = 0  # the highest version in the list
         listed_all = sorted(prices, key=lambda price: (price.valid_from, price.version))
@@ -56,6 +60,10 @@ class PriceList:
             times.append(price.valid_from)
             listed.append(price)
 
+    def moment(self, admitted_at: float) -> float:
+        """When a request was admitted by Postgres' clock, as the prices' beginnings are."""
+        return admitted_at + (self.ahead_seconds if abs(self.ahead_seconds) >= CLOCK_SECONDS else 0.0)
+
     def at(self, *, org_id: str, endpoint_id: str, admitted_at: float) -> Price:
         """The newest price valid at `admitted_at`, in Unix seconds. Raises Unpriced.
 
@@ -68,9 +76,19 @@ class PriceList:
         raise Unpriced(f"no price of endpoint {endpoint_id} is valid at {admitted_at}: insert a default into `prices` (endpoint_id null)")
 
 
-def cost(price: Price, *, finish: Finish, input_tokens: int, cached_tokens: int, output_tokens: int) -> int:
-    """1e-10 dollars, rounded half up. `cached_tokens` are part of `input_tokens`."""
-    if output_tokens == 0 and finish in INSURED:
-        return 0
+def cost(
+    price: Price, *, finish: Finish, streamed: bool, input_tokens: int, cached_tokens: int, output_tokens: int, delivered: int | None = None
+) -> int:
+    """1e-10 dollars, rounded half up. `cached_tokens` are part of `input_tokens`; `delivered` is output, None where nobody counted it.
+
+    1. An answer in one piece that we broke: its client has nothing of it. 2. A stream that we broke costs what was delivered,
+    as far as that is known. 3. All else costs what the engine made.
+    """
+    if finish in INSURED:
+        if not streamed:
+            return 0  # 1
+        output_tokens = output_tokens if delivered is None else min(output_tokens, delivered)  # 2
+        if output_tokens == 0:
+            return 0
     exact = (input_tokens - cached_tokens) * price.input + cached_tokens * price.cached + output_tokens * price.output
     return (exact + 500_000) // 1_000_000

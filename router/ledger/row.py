@@ -43,6 +43,7 @@ class UsageRow(NamedTuple):
     count_source: str
     price_version: int
     cost: int  # 1e-10 dollars
+    delivered_tokens: int | None  # output, as counted on its way to the client; None: not counted
 
 
 def usage_row(case: Case, prices: PriceList) -> UsageRow:
@@ -52,7 +53,8 @@ def usage_row(case: Case, prices: PriceList) -> UsageRow:
         raise ValueError(f"request {case.event_id} has no open record: it is not ready")
     end = case.end or EndRecord(event_id=case.event_id, status=0, finish="router_lost")
     input_tokens, cached_tokens, output_tokens, source = figures(end, case.engine)
-    price = prices.at(org_id=opened.org_id, endpoint_id=opened.endpoint_id, admitted_at=opened.admitted_at)
+    admitted_at, delivered = prices.moment(opened.admitted_at), passed(case.end)
+    price = prices.at(org_id=opened.org_id, endpoint_id=opened.endpoint_id, admitted_at=admitted_at)
     return UsageRow(
         event_id=opened.event_id,
         org_id=opened.org_id,
@@ -65,7 +67,7 @@ def usage_row(case: Case, prices: PriceList) -> UsageRow:
         status=end.status,
         finish=end.finish,
         start=end.start,
-        admitted_at=opened.admitted_at,
+        admitted_at=admitted_at,
         hold_ms=end.hold_ms,
         first_byte_ms=end.first_byte_ms,
         total_ms=end.total_ms,
@@ -75,16 +77,31 @@ def usage_row(case: Case, prices: PriceList) -> UsageRow:
         output_tokens=output_tokens,
         count_source=source,
         price_version=price.version,
-        cost=cost(price, finish=end.finish, input_tokens=input_tokens, cached_tokens=cached_tokens, output_tokens=output_tokens),
+        cost=cost(
+            price,
+            finish=end.finish,
+            streamed=opened.streamed,
+            input_tokens=input_tokens,
+            cached_tokens=cached_tokens,
+            output_tokens=output_tokens,
+            delivered=delivered,
+        ),
+        delivered_tokens=delivered,
     )
+
+
+def passed(end: EndRecord | None) -> int | None:
+    """Output tokens the router counted on their way to the client. None: it did not count, the engine told it, or it died."""
+    return end.output_tokens if end is not None and end.count_source in ("relayed", "none") else None
 
 
 def figures(end: EndRecord, engine: UsageEntry | None) -> tuple[int, int, int, CountSource]:
     """(input, cached, output tokens, who counted).
 
-    1. told in band by the engine at the end; 2. the engine's journal; 3. what the router counted as it passed, or nothing.
-    Cached tokens are part of the input, so there are never more of them.
+    1. told in band by the engine at the end; 2. the engine's journal; 3. the last durable count of a replica that was lost;
+    4. what the router counted as it passed, or nothing. Cached tokens are part of the input, so there are never more of them.
     """
     if end.count_source != "engine" and engine is not None:
-        return engine.input_tokens, min(engine.cached_tokens, engine.input_tokens), engine.output_tokens, "journal"
+        source: CountSource = "last_count" if engine.partial else "journal"
+        return engine.input_tokens, min(engine.cached_tokens, engine.input_tokens), engine.output_tokens, source
     return end.input_tokens, min(end.cached_tokens, end.input_tokens), end.output_tokens, end.count_source

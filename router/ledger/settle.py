@@ -2,7 +2,8 @@
 
 Step 12. Failures to survive: Postgres away (the batch is tried again for ever, one line in the log), a new price in the
 middle (the statement refuses, the prices are loaded anew), one row Postgres will never take (it is found by halving,
-kept aside for a person, and holds up nobody), and a journal that never comes (the router's own figures stand).
+kept aside for a person, and holds up nobody), a request without a price (kept aside until there is one), and a journal
+that never comes (the router's own figures stand).
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import structlog
 from router.ledger.join import Case, Join
 from router.ledger.postgres import POISON, Outage, until_done
 from router.ledger.prices import PriceList, Unpriced
-from router.ledger.row import usage_row
+from router.ledger.row import UsageRow, usage_row
+from router.ledger.shelf import Shelf
 from router.ledger.store import LedgerStore
 
 BATCH_ROWS = 1000
 LOOK_AGAIN_SECONDS = 0.5  # the named fallback to the journal's notifications
 GATHER_SECONDS = 0.1  # one look-up for all notifications of this time
-UNPRICED_SECONDS = 5.0
+UNPRICED_SECONDS = 60.0  # between two looks, beside every change of prices, whether what has no price has one now
 
 log = structlog.get_logger()
 
@@ -38,13 +40,13 @@ class Settler:
 
     on_settled: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, *, join: Join, store: LedgerStore, reject: Reject) -> None:
-        self._join, self._store, self._reject = join, store, reject
+    def __init__(self, *, join: Join, store: LedgerStore, reject: Reject, shelf: Shelf) -> None:
+        self._join, self._store, self._reject, self._shelf = join, store, reject, shelf
         self._prices: PriceList | None = None  # None: to be loaded
         self._ready, self._journal = asyncio.Event(), asyncio.Event()
         self._looking = False  # something waits already: the next look-up comes by itself
         self._outage = Outage("ledger.settle")
-        self._unpriced = ""
+        self._repriced, self._shelving = asyncio.Event(), asyncio.Lock()
 
     def wake(self) -> None:
         """The join has something ready, or something that waits for the journal."""
@@ -58,6 +60,7 @@ class Settler:
 
     def prices_changed(self) -> None:
         self._prices = None
+        self._repriced.set()
 
     async def run(self) -> None:
         """Settle what is ready, for ever."""
@@ -65,8 +68,10 @@ class Settler:
             await self._ready.wait()
             self._ready.clear()
             while cases := self._join.take(BATCH_ROWS):
+                without: list[Case] = []
                 try:
-                    await self._settle(cases)
+                    await self._settle(cases, without)
+                    await self._shelve(without)
                 except BaseException:
                     self._join.give_back(cases)  # we are being stopped; it is still on disk, and may be in Postgres
                     raise
@@ -84,6 +89,26 @@ class Settler:
             await self._look_up(outage)
             self._looking = self._join.is_waiting
             await asyncio.sleep(GATHER_SECONDS)
+
+    async def run_unpriced(self) -> None:
+        """Settle what had no price, once it has one."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(UNPRICED_SECONDS):
+                    await self._repriced.wait()
+            self._repriced.clear()
+            if not self._shelf.is_empty:
+                await self._settle_the_unpriced()
+
+    async def _settle_the_unpriced(self) -> None:
+        async with self._shelving:
+            cases, odd = await asyncio.to_thread(self._shelf.take)
+            without: list[Case] = []
+            for at in range(0, len(cases), BATCH_ROWS):
+                await self._settle(cases[at : at + BATCH_ROWS], without)
+            if len(without) < len(cases):
+                await asyncio.to_thread(self._shelf.keep, without, odd)
+                log.info("requests that had no price are settled", action="ledger.unpriced", settled=len(cases) - len(without))
 
     async def _look_up(self, outage: Outage) -> None:
         asked, asked_at = self._join.waiting, time.monotonic()
@@ -103,14 +128,15 @@ class Settler:
             self._join.expire(asked=asked, at=asked_at)
         self.wake()
 
-    async def _settle(self, cases: list[Case]) -> None:
+    async def _settle(self, cases: list[Case], without: list[Case]) -> None:
+        """Write their rows; those that have no price are added to `without`."""
         try:
-            await until_done(self._outage, lambda: self._write(cases))
+            without += await until_done(self._outage, lambda: self._write(cases))
         except POISON as error:
             if len(cases) > 1:
                 middle = len(cases) // 2
-                await self._settle(cases[:middle])
-                await self._settle(cases[middle:])
+                await self._settle(cases[:middle], without)
+                await self._settle(cases[middle:], without)
                 return
             await self._keep_aside(cases[0], why=str(error))
 
@@ -120,24 +146,34 @@ class Settler:
         await asyncio.to_thread(self._reject, lines, source="usage")
         log.error("Postgres refuses a row; it is kept in rejected.jsonl", action="ledger.reject", event_id=case.event_id, reason=why)
 
-    async def _write(self, cases: list[Case]) -> None:
+    async def _shelve(self, cases: list[Case]) -> None:
+        if not cases:
+            return
+        async with self._shelving:
+            await asyncio.to_thread(self._shelf.put, cases)
+        log.error(
+            "requests have no price; they are kept in unpriced.jsonl and settled once there is one",
+            action="ledger.unpriced",
+            requests=len(cases),
+            event_id=cases[0].event_id,
+            remedy="insert a default into `prices` (endpoint_id null) that is valid from -infinity",
+        )
+
+    async def _write(self, cases: list[Case]) -> list[Case]:
+        """Returns those that have no price."""
         while True:
             if self._prices is None:
                 self._prices = await self._store.prices()
-            prices = self._prices
-            try:
-                rows = [usage_row(case, prices) for case in cases]
-            except Unpriced as error:
-                await self._wait_for_price(error)
-                continue
-            if (await self._store.settle(rows, newest_price=prices.newest)).newest_price == prices.newest:
-                self._unpriced = ""
-                return
+            prices, rows, without = self._prices, list[UsageRow](), list[Case]()
+            for case in cases:
+                try:
+                    rows.append(usage_row(case, prices))
+                except Unpriced:
+                    without.append(case)
+            if not rows:
+                return without
+            settled = await self._store.settle(rows, newest_price=prices.newest)
+            prices.ahead_seconds = settled.ahead_seconds
+            if settled.newest_price == prices.newest:
+                return without
             self._prices = None
-
-    async def _wait_for_price(self, error: Unpriced) -> None:
-        if self._unpriced != str(error):
-            self._unpriced = str(error)
-            log.error("nothing can be settled", action="ledger.prices", reason=str(error))
-        await asyncio.sleep(UNPRICED_SECONDS)
-        self._prices = None

@@ -20,6 +20,7 @@ from runtime.wire import UsageEntry
 
 _FOLDER = Path(__file__).parent / "sql"
 _SETTLE_USAGE = read_sql(_FOLDER, "settle_usage")
+_HOLD_PRICES = read_sql(_FOLDER, "hold_prices")
 _FIND_JOURNAL = read_sql(_FOLDER, "find_journal")
 _LIST_PRICES = read_sql(_FOLDER, "list_prices")
 _LIST_LIVE_KEYS = read_sql(_FOLDER, "list_live_keys")
@@ -29,6 +30,7 @@ _TELL_TIME = read_sql(_FOLDER, "tell_time")
 class Settled(NamedTuple):
     newest_price: int  # another one than the rows were priced with: none of them was written
     written: int  # rows that were not there before
+    ahead_seconds: float = 0.0  # Postgres' clock, of ours
 
 
 class LedgerStore:
@@ -37,10 +39,11 @@ class LedgerStore:
 
     async def settle(self, rows: Sequence[UsageRow], *, newest_price: int) -> Settled:
         """Write the rows, all or none; those that are there already stay as they are."""
-        async with self._database.connection() as connection:
+        async with self._database.connection() as connection, connection.transaction():
+            await connection.execute(_HOLD_PRICES)
             record = await connection.fetchrow(_SETTLE_USAGE, *zip(*rows, strict=True), newest_price)
-        assert record is not None  # the statement always returns one row
-        return Settled(record["newest"], record["written"])
+            assert record is not None  # the statement always returns one row
+            return Settled(record["newest"], record["written"], record["clock"] - time.time())
 
     async def journal(self, request_ids: Sequence[str]) -> list[UsageEntry]:
         async with self._database.connection() as connection:
@@ -50,7 +53,8 @@ class LedgerStore:
     async def prices(self) -> PriceList:
         async with self._database.connection() as connection:
             records = await connection.fetch(_LIST_PRICES)
-        return PriceList(
+            ahead = float(await connection.fetchval(_TELL_TIME)) - time.time()
+        prices = [
             Price(
                 version=record["version"],
                 org_id=record["org_id"],
@@ -62,7 +66,8 @@ class LedgerStore:
                 ends=record["ends"],
             )
             for record in records
-        )
+        ]
+        return PriceList(prices, ahead_seconds=ahead)
 
     async def live_keys(self) -> LiveKeys:
         async with self._database.connection() as connection:

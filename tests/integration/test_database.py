@@ -383,7 +383,12 @@ async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: Embed
         SELECT state || day, 'default', 'v', 'n', state, now() - interval '60 days', now() - make_interval(days => day)
         FROM unnest(ARRAY['stopped', 'ready']) state, generate_series(28, 31) day;
     """)
-    assert await housekeeping.tidy(connection, keep_days=29.5, batch=2) == {"journal": 5, "events": 5, "replicas": 2}
+    assert await housekeeping.tidy(connection, keep_days=29.5, batch=2) == {
+        "journal": 5,
+        "journals": 2,
+        "events": 5,
+        "replicas": 2,
+    }
     left = await connection.fetchval("SELECT array_agg(request_id ORDER BY request_id) FROM engine_journal")
     assert left == [f"{kind}{n}" for kind in ("new", "unsettled") for n in range(1, 6)]
     assert await connection.fetchval("SELECT array_agg(text ORDER BY text) FROM events") == ["25", "26", "27", "28", "29"]

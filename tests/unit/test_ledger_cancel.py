@@ -13,6 +13,7 @@ from router.ledger.follow import Follower
 from router.ledger.join import Join
 from router.ledger.policy import LiveKeys, Policies
 from router.ledger.settle import Settler
+from router.ledger.shelf import Shelf
 from router.ledger.tail import Tail
 from tests.unit.router_world import nobody, until
 from tests.unit.test_ledger_settle import FakeStore
@@ -35,7 +36,7 @@ def policies(folder: Path) -> Loop:
 
 
 def settler(folder: Path) -> Loop:
-    made = Settler(join=Join(), store=FakeStore(), reject=lambda lines, source: None)
+    made = Settler(join=Join(), store=FakeStore(), reject=lambda lines, source: None, shelf=Shelf(folder))
     return made.run_journal, made.journal_arrived
 
 

@@ -7,7 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.ledger.join import AFTER_OUTAGE_SECONDS, AT_WORK_MS, BROKEN_OFF_SECONDS, JOURNAL_SECONDS, LEFT_SECONDS, Join, patience
+from router.ledger.join import AFTER_OUTAGE_SECONDS, AT_WORK_MS, BROKEN_OFF_SECONDS, JOURNAL_SECONDS, LEFT_SECONDS, Join, best, patience
 from router.ledger.prices import Price, PriceList
 from router.ledger.record import EndRecord, Finish, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, figures, usage_row
@@ -187,6 +187,16 @@ def test_what_the_engine_told_in_band_is_not_overruled() -> None:
     assert figures(ended("a", source="engine", tokens=5), journalled("a", tokens=9)) == (5, 0, 5, "engine")
     assert figures(ended("a", source="relayed", tokens=5), journalled("a", tokens=9)) == (9, 0, 9, "journal")
     assert figures(ended("a", source="relayed", tokens=5), None) == (5, 0, 5, "relayed")
+
+
+def test_the_journal_of_the_replica_it_was_at_counts_and_a_whole_line_before_a_last_count() -> None:
+    at = journalled("a")
+    other, partial = at.model_copy(update={"replica_id": "another", "output_tokens": 99}), at.model_copy(update={"partial": True})
+    assert best(ended("a"), [other, partial, at]) == at
+    assert best(ended("a"), [other, partial]) == partial
+    assert best(ended("a"), [other]) is None
+    assert best(None, [at, other]) == other, "of a router that died nobody knows where its request was"
+    assert figures(ended("a", source="relayed"), partial) == (9, 0, 9, "last_count")
 
 
 def test_only_the_dead_workers_requests_are_given_up() -> None:

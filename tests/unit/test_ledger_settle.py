@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from router.ledger import postgres
-from router.ledger.join import Join
+from router.ledger.join import Case, Join
 from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Outage
 from router.ledger.prices import Price, PriceList
 from router.ledger.row import UsageRow
 from router.ledger.settle import BATCH_ROWS, Settler
+from router.ledger.shelf import Shelf
 from router.ledger.store import LedgerStore, Settled
 from runtime.wire import UsageEntry
+from tests.unit.router_world import until
 from tests.unit.test_ledger_join import ended, journalled, opened
 
 
@@ -65,9 +68,10 @@ class FakeStore(LedgerStore):
 class Bench:
     """A settler at work; `rejected` is what it kept aside."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.join, self.store, self.rejected = Join(), FakeStore(), list[tuple[bytes, str]]()
-        self.settler = Settler(join=self.join, store=self.store, reject=lambda lines, source: self.rejected.extend(lines))
+        self.shelf = Shelf(folder or Path("/nowhere"))
+        self.settler = Settler(join=self.join, store=self.store, reject=lambda lines, source: self.rejected.extend(lines), shelf=self.shelf)
 
     def finish(self, *events: str, source: str = "engine") -> None:
         now = asyncio.get_running_loop().time()
@@ -77,7 +81,7 @@ class Bench:
         self.settler.wake()
 
     async def __aenter__(self) -> Bench:
-        self._tasks = [asyncio.create_task(self.settler.run()), asyncio.create_task(self.settler.run_journal())]
+        self._tasks = [asyncio.create_task(loop()) for loop in (self.settler.run, self.settler.run_journal, self.settler.run_unpriced)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -164,3 +168,39 @@ def test_an_outage_is_told_once_and_the_pauses_are_bounded(capsys: pytest.Captur
     assert outage.over() and not outage.over()
     assert pauses[0] == FIRST_PAUSE_SECONDS and pauses[-1] == LONGEST_PAUSE_SECONDS and pauses == sorted(pauses)
     assert outage.failed(OSError("again")) == FIRST_PAUSE_SECONDS
+
+
+def test_a_request_without_a_price_holds_up_nobody_and_is_settled_once_there_is_one(tmp_path: Path) -> None:
+    async def scene() -> None:
+        async with Bench(tmp_path) as bench:
+            default = bench.store.price_rows[0]
+            bench.store.price_rows = [default._replace(valid_from=2e9)]  # requests are admitted at 1e9
+            bench.finish("a", "b")
+            await until(lambda: not bench.shelf.is_empty)
+            await until(lambda: bench.join.is_clear("f"))  # its spool file may go
+            bench.store.price_rows = [default._replace(endpoint_id="other", version=2)]
+            bench.settler.prices_changed()  # of another endpoint
+            bench.store.price_rows += [default._replace(version=3)]
+            bench.finish("c")
+            await bench.store.has(1)
+            assert (tmp_path / "unpriced.jsonl").read_text().count("\n") == 2 and not bench.rejected
+        async with Bench(tmp_path) as bench:  # a ledger that starts
+            bench.store.price_rows = [default]
+            bench.settler.prices_changed()
+            await bench.store.has(2)
+            assert bench.store.rows.keys() == {"a", "b"} and {row.price_version for row in bench.store.rows.values()} == {1}
+            await until(lambda: bench.shelf.is_empty)
+
+    asyncio.run(scene())
+
+
+def test_a_line_of_the_unpriced_that_cannot_be_read_stays_for_a_person(tmp_path: Path) -> None:
+    async def scene() -> None:
+        (tmp_path / "unpriced.jsonl").write_bytes(b"nonsense\n")
+        async with Bench(tmp_path) as bench:
+            bench.shelf.put([Case("a", "w", open=opened("a"), end=ended("a"))])
+            bench.settler.prices_changed()
+            await bench.store.has(1)
+            await until(lambda: (tmp_path / "unpriced.jsonl").read_bytes() == b"nonsense\n")
+
+    asyncio.run(scene())

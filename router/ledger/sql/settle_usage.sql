@@ -1,7 +1,7 @@
 -- settle_usage: write a batch of finished requests, each at most once for ever (event_id is the primary key).
--- $1 … $22: arrays, one element a request, in the order of row.UsageRow ($22 in 1e-10 dollars). $23: the newest price version they were priced
+-- $1 … $23: arrays, one element a request, in the order of row.UsageRow ($22 in 1e-10 dollars). $24: the newest price version they were priced
 -- with; where there is a newer one, nothing is written and the caller loads the prices anew.
--- Returns (newest, written): the newest price version, and how many rows were not there before.
+-- Returns (newest, written, clock): the newest price version, how many rows were not there before, and Postgres' clock in Unix seconds.
 WITH newest AS (
     SELECT coalesce(max(version), 0) AS version FROM prices
 ),
@@ -9,25 +9,29 @@ written AS (
     INSERT INTO usage (
         event_id, org_id, endpoint_id, revision_id, replica_id, key_id, path, streamed, status, finish, start,
         admitted_at, hold_ms, first_byte_ms, total_ms, phases,
-        input_tokens, cached_tokens, output_tokens, count_source, price_version, cost
+        input_tokens, cached_tokens, output_tokens, count_source, price_version, cost,
+        delivered_tokens
     )
     SELECT
         event_id, org_id, endpoint_id, revision_id, replica_id, key_id, path, streamed, status, finish, start,
         to_timestamp(admitted_at), hold_ms, first_byte_ms, total_ms, phases::jsonb,
-        input_tokens, cached_tokens, output_tokens, count_source, price_version, cost * 0.0000000001
+        input_tokens, cached_tokens, output_tokens, count_source, price_version, cost * 0.0000000001,
+        delivered_tokens
     FROM unnest(
         $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::boolean[], $9::integer[],
         $10::text[], $11::text[], $12::double precision[], $13::double precision[], $14::double precision[],
         $15::double precision[], $16::text[], $17::bigint[], $18::bigint[], $19::bigint[], $20::text[], $21::bigint[],
-        $22::bigint[]
+        $22::bigint[], $23::bigint[]
     ) AS given (
         event_id, org_id, endpoint_id, revision_id, replica_id, key_id, path, streamed, status,
         finish, start, admitted_at, hold_ms, first_byte_ms,
         total_ms, phases, input_tokens, cached_tokens, output_tokens, count_source, price_version,
-        cost
+        cost, delivered_tokens
     )
-    WHERE (SELECT version FROM newest) = $23
+    WHERE (SELECT version FROM newest) = $24
     ON CONFLICT (event_id) DO NOTHING
     RETURNING 1
 )
-SELECT (SELECT version FROM newest) AS newest, (SELECT count(*) FROM written) AS written;
+SELECT
+    (SELECT version FROM newest) AS newest, (SELECT count(*) FROM written) AS written,
+    extract(epoch FROM clock_timestamp())::double precision AS clock;

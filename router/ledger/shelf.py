@@ -1,0 +1,76 @@
+"""Requests without a price, on disk until there is one: they hold up nobody, and are settled by themselves once they can be.
+
+Step 12. One line a request in `spool/unpriced.jsonl`, durable before its spool file may go. The failures to survive: our own
+kill -9 (a request may then be both here and in the spool: its row's key makes that harmless), and a line that cannot be
+read (it stays, for a person).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from pilotlight.files import write_atomic
+from pilotlight.frames import Frame
+from router.ledger.join import Case
+from router.ledger.record import EndRecord, OpenRecord
+from runtime.wire import UsageEntry
+
+log = structlog.get_logger()
+
+
+class Kept(Frame):
+    """One request, as it was ready to settle."""
+
+    open: OpenRecord
+    end: EndRecord | None = None
+    engine: UsageEntry | None = None
+
+
+class Shelf:
+    """Synchronous; one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "unpriced.jsonl"
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._file.exists()
+
+    def put(self, cases: Iterable[Case]) -> None:
+        """Keep these, durably. Raises OSError."""
+        with open(self._file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.writelines(map(_line, cases))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def take(self) -> tuple[list[Case], list[bytes]]:
+        """What is kept, and lines that cannot be read. All stays on disk until `keep`."""
+        cases, odd = list[Case](), list[bytes]()
+        for line in self._file.read_bytes().splitlines() if self._file.exists() else ():
+            try:
+                kept = Kept.model_validate_json(line, extra="ignore")
+            except ValidationError as error:
+                log.error(
+                    "a line of unpriced.jsonl cannot be read; it stays", action="ledger.unpriced", reason=str(error.errors()[0]["msg"])
+                )
+                odd.append(line)
+                continue
+            cases.append(Case(kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready"))
+        return cases, odd
+
+    def keep(self, cases: Sequence[Case], odd: Sequence[bytes]) -> None:
+        """These and no others. Raises OSError."""
+        if cases or odd:
+            write_atomic(self._file, b"".join([*map(_line, cases), *(line + b"\n" for line in odd)]))
+        else:
+            self._file.unlink(missing_ok=True)
+
+
+def _line(case: Case) -> bytes:
+    assert case.open is not None
+    return Kept(open=case.open, end=case.end, engine=case.engine).model_dump_json().encode() + b"\n"
