@@ -13,7 +13,7 @@ import structlog
 from activator.turns import STARTS_STAYED
 from tests.sim.room import alternating, busy, open_loop
 
-RUNS = ((2, 1, 600.0, 0.25), (10, 1, 1200.0, 0.25), (10, 3, 600.0, 0.25), (100, 5, 1200.0, 0.5), (100, 20, 600.0, 0.5))
+RUNS = ((2, 1, 600.0, 0.25), (10, 1, 600.0, 0.25), (10, 3, 600.0, 0.25), (100, 5, 600.0, 0.5), (100, 20, 300.0, 0.5))
 HEAD = "| endpoints | room for | longest wait, s | bound, s | starts a minute and place | least and most served, of an equal share | places in use |"
 
 

@@ -45,9 +45,9 @@ def test_alternating_calls_make_at_most_one_switch_per_least_stay() -> None:
 
 def test_one_that_needs_all_the_room_gets_it_among_many_small_ones() -> None:
     node = Node([3, *[1] * 6], 3)
-    for name in node.names[1:]:
+    for name in node.names[1:]:  # not together, so that their least stays end at different times
         node.call(name, 2)
-    node.run(20.0)
+        node.run(3.3)
     node.call(node.names[0], 2)
     node.run(200.0)
     came_to = node.figures(200.0)
@@ -55,6 +55,27 @@ def test_one_that_needs_all_the_room_gets_it_among_many_small_ones() -> None:
     longest = node.waits["e000"]
     assert longest <= node.turn + 4 * node.cycle, "two cycles of six small ones in three places, and one for all three to have stayed"
     assert min(came_to.served.values()) > 0 and came_to.least_served >= STARTS_STAYED
+
+
+def test_who_comes_between_two_ticks_takes_nothing_from_those_that_wait() -> None:
+    node = Node([1, 1, 1], 1)
+    world, fleet = node.world, node.world.reconciler.fleet
+    node.call("e000", 1)
+    node.run(2.0)
+    node.call("e000", 0)
+    node.call("e002", 1)
+    while not node.serves("e002"):
+        node.turn_once()
+    node.call("e002", 0)
+    (serving,) = fleet.of("rev_e0021")
+    world.becomes(serving.replica_id, "ready", in_flight=0)
+    node.call("e000", 1)
+    assert serving.ready_at is not None
+    world.now = serving.ready_at + STARTS_STAYED + 0.5
+    node.call("e001", 1)
+    assert world.states() == {serving.replica_id: "ready"}, "the one that waits was not asked yet"
+    world.handle(events.Tick())
+    assert world.states() == {serving.replica_id: "draining"} and set(fleet.memory.promised) == {"rev_e0001"}
 
 
 def test_min_replicas_never_give_way() -> None:
