@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ from runtime.usage import CANARY, Counts, Journal
 ABANDONED_SECONDS = 1.0  # vLLM stops what nobody waits for by itself; what it has forgotten is stopped for it
 UNSEEN = "pilotlight_unseen"  # in a request's extra arguments: the one token vLLM makes for it is not asked for
 UNCOMPILED = "The grammar or schema of this request cannot be compiled. Change 'response_format' or 'structured_outputs'."
+
+log = logging.getLogger("vllm.pilotlight")
 
 
 @dataclass(slots=True, eq=False)
@@ -168,7 +171,7 @@ def of_the_canary(engine: AsyncLLM, journal: Journal, *, asked: int, made: int) 
         counted = journal.take(CANARY)
     if counted is None or (counted.input, counted.output) != (asked, made):
         found = "nothing" if counted is None else f"{counted.input} + {counted.output}"
-        raise MeteringBroken(f"the canary took {asked} + {made} tokens and {found} were counted: what this engine does cannot be billed")
+        raise MeteringBroken(f"the canary took {asked} + {made} tokens, and counted were: {found}; what this engine does cannot be billed")
 
 
 class Abandoned:
@@ -185,4 +188,10 @@ class Abandoned:
         if still := [sequence_id for sequence_id in sequence_ids if self._journal.is_open(sequence_id)]:
             task = asyncio.ensure_future(self._engine.abort(still, internal=True))
             self._stopping.add(task)
-            task.add_done_callback(self._stopping.discard)
+            task.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """Here they are closed in any case; what may fail is to tell an engine core that is dead."""
+        self._stopping.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("left sequences could not be stopped in the engine core: %s: %s", type(error).__name__, error)

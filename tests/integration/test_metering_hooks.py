@@ -1,0 +1,23 @@
+"""Our counts in vLLM's own output processor, without an engine: random lives of requests, and hooks that do not count."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.integration.metering_probe import LIVES, PROMPT
+
+
+def test_whatever_way_a_sequence_ends_it_is_counted_once_and_nothing_is_left() -> None:
+    probe = [sys.executable, "-m", "tests.integration.metering_probe"]
+    said = json.loads(subprocess.run(probe, check=True, capture_output=True, text=True, timeout=180).stdout.splitlines()[-1])
+    assert said["lives"] == {"right": LIVES, "told while it ran": LIVES, "vllm generation": LIVES, "nothing left": LIVES}
+    assert said["choices"] == [1, 2, 8]
+    lines, in_the_answer, in_vllms_counters, marked_without_need = said["unseen"]
+    assert [line[1:4] for line in lines] == [[PROMPT, 4, 0]], "the prompt is read, and nothing is made that is seen"
+    assert (in_the_answer, in_vllms_counters, marked_without_need) == (0, 0, False)
+    assert said["uncompiled"] == [[0, 0, 0], True], "the caller's mistake, and it costs nothing"
+    assert said["canary"] == "ready, 0 in vLLM's counters, 0 lines, left: {}"
+    for what, found in (("a dead hook", "nothing"), ("a wrong count", f"{PROMPT} + 3"), ("never closed", "nothing")):
+        assert said[f"canary, {what}"].startswith(f"the canary took {PROMPT} + 2 tokens, and counted were: {found};"), what
