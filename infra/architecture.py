@@ -38,7 +38,7 @@ The module docstrings carry these numbers.
 9. `snapshots/stage.py` gave it verified bytes.
 10. `ready` is pushed through the activator to every router's `table.py`; the hold wakes as many waiters as there are slots.
 11. `router/relay.py` sends the request once and streams the answer back; `runtime/gate.py` has the last word on slots.
-12. `runtime/usage.py` journals what the engine produced; `router/meter.py` closes the record exactly once; `router/ledger/`
+12. `runtime/engine/metering.py` counts what the engine produced and `runtime/usage.py` journals it; `router/meter.py` closes the record exactly once; `router/ledger/`
     joins the two and settles one row in Postgres.
 
 Imports run one way: `pilotlight.cli → router → activator → runtime → snapshots → pilotlight.{database, tls, keys, …}`. A caller

@@ -281,6 +281,27 @@ def test_the_journal_wins_over_what_the_router_counted_and_who_failed_pays_nothi
     worker.close()
 
 
+def test_a_whole_answer_that_nobody_counted_is_an_event_and_one_that_its_journal_counts_is_none(bench: Bench) -> None:
+    bench.sql(
+        "INSERT INTO revisions (revision_id, org_id, endpoint_id, number, digest, task, min_replicas, max_replicas, idle_timeout_seconds, slots) "
+        "VALUES ('rev_test', 'default', 'ep_test', 1, 'd', 'generate', 0, 1, 1, 1)"
+    )
+    worker = Worker(bench.paths)
+    counted, *uncounted = [worker.open() for _ in range(3)]
+    bench.sql("INSERT INTO engine_journal VALUES ($1, 'default', 'rep', 5, 0, 7, 'stop')", counted)
+    worker.end(counted, revision_id="rev_test", count_source="none")
+    for event_id in uncounted:
+        worker.end(event_id, revision_id="rev_test", replica_id="", count_source="none")
+    bench.ledger()
+    bench.until(lambda: bench.count() == 3, "all are settled")
+    row = bench.row(counted)
+    assert row is not None and (row["count_source"], row["output_tokens"]) == ("journal", 7)
+    events = bench.sql("SELECT kind, replica_id, endpoint_id, text FROM events WHERE revision_id = 'rev_test'")
+    assert {(event["kind"], event["replica_id"], event["endpoint_id"]) for event in events} == {("uncounted", "", "ep_test")}
+    assert any(event_id in event["text"] for event in events for event_id in uncounted)
+    assert not any(counted in event["text"] for event in events)
+
+
 def test_what_a_dead_worker_never_ended_is_settled_from_the_journal_and_a_living_one_is_left_alone(bench: Bench) -> None:
     dead, living = Worker(bench.paths), Worker(bench.paths)
     lost, unknown, running = dead.open(), dead.open(), living.open()

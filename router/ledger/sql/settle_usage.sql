@@ -30,7 +30,19 @@ written AS (
     )
     WHERE (SELECT version FROM newest) = $24
     ON CONFLICT (event_id) DO NOTHING
-    RETURNING 1
+    RETURNING event_id, org_id, revision_id, replica_id, finish, count_source
+),
+-- A whole answer that nobody counted, neither in band nor in a journal: an operator should hear of it.
+uncounted AS (
+    INSERT INTO events (org_id, endpoint_id, revision_id, replica_id, node_id, kind, text)
+    SELECT
+        w.org_id, v.endpoint_id, v.revision_id, w.replica_id, coalesce(max(r.node_id), ''), 'uncounted',
+        'nobody counted the tokens of ' || count(*) || ' whole answer(s), such as ' || min(w.event_id) || '; they are billed as nothing'
+    FROM written AS w
+    INNER JOIN revisions AS v ON v.revision_id = w.revision_id
+    LEFT JOIN replicas AS r ON r.replica_id = w.replica_id
+    WHERE w.finish = 'complete' AND w.count_source = 'none'
+    GROUP BY w.org_id, v.endpoint_id, v.revision_id, w.replica_id
 )
 SELECT
     (SELECT version FROM newest) AS newest, (SELECT count(*) FROM written) AS written,
