@@ -23,6 +23,7 @@ from activator.memory import Memory
 from activator.placement import Needs, NodeView, Place, Room, make_room
 from activator.scales import bounds_of
 from activator.store.events import EventRecord
+from activator.trouble import Trouble
 from activator.turns import Terms
 from activator.waits import Wait, Waits
 
@@ -83,8 +84,9 @@ class Clearing:
 
     def _is_due(self, ask: Ask, wait: Wait) -> bool:
         """Has it waited long enough, with nothing or too little of it there?"""
+        trouble = self._fleet.troubles.get(ask.revision_id, Trouble())
         least = max(1, bounds_of(ask.revision, ask.endpoint.routes_to(ask.revision_id)).min_replicas)
-        return self._fleet.live(ask.revision_id) < least and wait.age(ask.now) >= self._terms.turn
+        return self._fleet.live(ask.revision_id) < least and wait.age(ask.now) >= self._terms.patience(trouble.failures + trouble.deaths)
 
     def _expect(self, wait: Wait, room: Room, places: list[Place]) -> None:
         names = sorted({place.endpoint for place in places if place.replica_id in room.evicted})
@@ -120,6 +122,10 @@ class Clearing:
         """Has anybody given way for the start that it waits for?"""
         wait = self.waits.of(revision_id)
         return wait is not None and wait.took
+
+    def unserved(self) -> list[str]:
+        """Those that wait with nothing there that serves, or is on its way to."""
+        return [revision_id for revision_id in self.waits.all() if not self._fleet.live(revision_id)]
 
     def end(self, revision_id: str) -> None:
         """It waits no more."""

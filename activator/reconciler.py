@@ -248,7 +248,7 @@ class Reconciler:
         if self._awaits_nodes and now - self._begun > STRANGER_SECONDS:
             self._awaits_nodes = False
             self.fleet.bury_strangers(now)
-        self.fleet.changed |= self.progress.look(self.fleet.starting(), self.fleet.waits.all(), now)
+        self.fleet.changed |= self.progress.look(self.fleet.starting(), self.fleet.climbs.clearing.unserved(), now)
         for connection, depths in self.depths.tell(self.fleet.of):
             self._effects.send(connection, depths)
         nodes = [node for node in self.fleet.nodes.known.values() if node.connection is not None]

@@ -11,6 +11,8 @@ The law, where E endpoints are asked without a pause and R of their replicas fit
 3. Parked replicas give way first, then idle ones, then those of revisions that have several, then the one that has been there longest.
    `min_replicas` never give way. Who gives way drains: what it runs it may finish, for `drain_seconds` at most; its new calls are held,
    and its revision waits its own turn at the end of the queue.
+4. Who failed when it had its turn waits twice as long for the next, and so on, or an endpoint that cannot start would cost all others
+   a start each time.
 
 So a place changes hands at least once a cycle of stay + drain + start, always to the oldest, and who comes behind p others waits at most
 `turn_seconds` and ceil((p + 1) / R) cycles: `bound`. Streams longer than the drain limit are cut, or that would be no bound. What must
@@ -25,6 +27,7 @@ from dataclasses import dataclass, replace
 
 from activator.placement import Needs, NodeView, Place, Room, asked, fits
 
+MOST_DOUBLINGS = 6
 STARTS_STAYED = 4.0  # the least stay, where no setting says another, in starts of its own
 
 
@@ -34,6 +37,10 @@ class Terms:
 
     turn: float
     least_stay: float
+
+    def patience(self, failures: int) -> float:
+        """How long it waits for its turn after so many starts in a row that failed, or replicas that died."""
+        return self.turn * 2.0 ** min(failures, MOST_DOUBLINGS)
 
     def stay(self, start_seconds: float) -> float:
         """The least stay of a replica whose start is expected to take so long."""

@@ -53,6 +53,7 @@ class Node:
     answer: float = 1.0
     step: float = 0.25
     turn: float = 10.0
+    broken: tuple[str, ...] = ()  # their starts fail
     least: list[int] = field(default_factory=list)  # min_replicas, where not 0
     world: World = field(init=False)
     ready_at: dict[str, float] = field(default_factory=dict)
@@ -128,6 +129,9 @@ class Node:
         now = world.now
         for replica_id in agent.starting():
             if now - self.began.setdefault(replica_id, now) >= self.start:
+                if agent.replicas[replica_id].revision_id[4:-1] in self.broken:
+                    world.becomes(replica_id, "stopped", failed=True, reason="broken")
+                    continue
                 phases = (Phase(name="load", at=now - self.start, seconds=self.start),)
                 self.ready_at[replica_id] = now
                 world.becomes(replica_id, "ready", phases=phases, in_flight=1)

@@ -227,8 +227,10 @@ def test_scaling_up_without_room_fails_nobody_that_can_be_served() -> None:
     world = world_of(5, max_replicas=2)
     wake(world, "a", 5)
     call(world, "a", 8)
+    world.pass_time(0.25)
     world.routers["w1"].apply()
-    assert world.routers["w1"].revision("rev_a1").failure == ""
+    row = world.routers["w1"].revision("rev_a1")
+    assert (row.failure, row.phase) == ("", None), "what is held waits for a slot, not for a start"
     assert "5.0 GiB needed" in revision_of(world, "a")["waits_for"], "but the operator sees why there is no second one"
 
 

@@ -78,6 +78,15 @@ def test_who_comes_between_two_ticks_takes_nothing_from_those_that_wait() -> Non
     assert world.states() == {serving.replica_id: "draining"} and set(fleet.memory.promised) == {"rev_e0001"}
 
 
+def test_one_that_cannot_start_costs_the_others_little() -> None:
+    node = Node([1, 1], 1, broken=("e001",))
+    for name in node.names:
+        node.call(name, 2)
+    node.run(600.0)
+    assert node.figures(600.0).served["e000"] > 0.95 * 600.0
+    assert 3 <= len(node.stays) <= 7, "it gets its turns, each after twice the time"
+
+
 def test_min_replicas_never_give_way() -> None:
     node = Node([1, 1, 1], 2, least=[1, 0, 0])
     for name in node.names:

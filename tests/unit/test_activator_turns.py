@@ -74,5 +74,6 @@ def test_what_drains_counts_and_what_is_promised_does_not() -> None:
 def test_the_least_stay_and_the_bound() -> None:
     assert Terms(turn=10.0, least_stay=0.0).stay(2.0) == STARTS_STAYED * 2.0
     assert Terms(turn=10.0, least_stay=30.0).stay(2.0) == 30.0
+    assert [Terms(turn=10.0, least_stay=0.0).patience(failures) for failures in (0, 1, 2, 99)] == [10.0, 20.0, 40.0, 640.0]
     assert bound(0, 1, turn=10.0, stay=8.0, drain=1.0, start=2.0) == 21.0
     assert bound(4, 2, turn=10.0, stay=8.0, drain=1.0, start=2.0) == 10.0 + 3 * 11.0
