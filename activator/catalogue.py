@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from runtime.wire import Task, Zero
 
 EngineArgs = Mapping[str, str | int | float | bool]
+Outcome = Literal["", "proved", "failed"]  # "": not tried yet
 Route = tuple[tuple[str, int], ...]  # (revision id, weight), weights sum to 100; empty for a removed endpoint
 
 
@@ -33,6 +35,9 @@ class Revision:
     target_concurrency: int = 0  # requests a replica is meant to have at once, at most its slots; 0: its slots
     weight_bytes: int = 0  # of the snapshot's safetensors; 0: not known
     zero: Zero = "standby"  # where it rests without a call
+    created_by: str = ""
+    outcome: Outcome = ""  # what became of it; the rest never changes
+    failure: str = ""  # why it failed
 
     @property
     def concurrency(self) -> int:
@@ -55,14 +60,22 @@ class Endpoint:
     route: Route
     max_held: int
     hold_seconds: float
-    revisions: tuple[Revision, ...] = ()  # routed, newest, or with replicas; oldest first
+    revisions: tuple[Revision, ...] = ()  # routed, next, newest, or with replicas; oldest first
     removed: bool = False
+    next: str = ""  # the revision that gets the whole route once it is ready
+    finish_seconds: float = 3600.0  # how long running answers of a replica that is not wanted any more may go on
 
     def revision(self, revision_id: str) -> Revision | None:
         return next((revision for revision in self.revisions if revision.revision_id == revision_id), None)
 
     def routes_to(self, revision_id: str) -> bool:
         return any(routed == revision_id and weight > 0 for routed, weight in self.route)
+
+    @property
+    def routed(self) -> Revision | None:
+        """The revision most of its route leads to."""
+        most = max(self.route, key=lambda part: part[1], default=None)
+        return self.revision(most[0]) if most else None
 
     @property
     def newest(self) -> Revision | None:
@@ -112,9 +125,9 @@ class Catalogue:
         return found[1] if found else None
 
     def forget(self, revision_id: str) -> None:
-        """Let go of a revision that is neither routed nor newest and has nothing running."""
+        """Let go of a revision that is neither routed nor next nor newest and has nothing running."""
         found = self.find(revision_id)
-        if found is None or found[0].routes_to(revision_id) or found[0].newest is found[1]:
+        if found is None or found[0].routes_to(revision_id) or found[0].next == revision_id or found[0].newest is found[1]:
             return
         endpoint, gone = found
         self.endpoints[endpoint.endpoint_id] = replace(endpoint, revisions=tuple(r for r in endpoint.revisions if r is not gone))

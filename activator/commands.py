@@ -1,8 +1,9 @@
-"""Commands of the admin API, one at a time: plan, store, tell the reconciler, and answer once the routers know. Step 6.
+"""Commands of the admin API, and what the reconciler has seen become of deploys, one at a time: plan, store, tell the reconciler. Step 6.
 
 What must survive is a crash or a lost connection in the middle: a command is one transaction that first makes sure, under
 a lock, that this activator still leads. Whether it committed or not, the next command and the next activator begin from
-what is stored, and a deploy that is repeated makes nothing twice.
+what is stored, and a deploy that is repeated makes nothing twice. Where its answer was lost nobody knows whether it has committed, so
+the endpoint is read again until Postgres answers, and the reconciler is told what there is.
 """
 
 from __future__ import annotations
@@ -11,29 +12,48 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
 
 import asyncpg
 import structlog
 
-from activator.deploy import Plan, plan_deploy, plan_remove
+from activator.catalogue import Endpoint
+from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.errors import CommandRefused
 from activator.events import EndpointStored, Event, Reply, StatusAsked
 from activator.store import catalogue
 from activator.store.catalogue import Ended
-from activator.store.connection import FAILED, Connection, Pool
-from activator.wire import Deploy, Done, Remove, Status
+from activator.store.connection import FAILED, Connection
+from activator.wire import Deploy, Done, Remove, Rollback, Status
 
 log = structlog.get_logger()
 
 STORE_SECONDS = 10.0
+AGAIN_SECONDS = 0.5  # between two looks at an endpoint that may have been stored
+MOST_SETTLED = 10_000  # verdicts that wait; the reconciler repeats what is lost
+
+Command = Deploy | Rollback | Remove
+UNSURE = (
+    "Postgres does not answer, so whether this was stored is not known yet; what serves goes on serving, and the activator follows what "
+    "is stored once Postgres answers; try again"
+)
+
+
+class Connections(Protocol):
+    """asyncpg's pool, as far as commands use it."""
+
+    def acquire(self) -> AbstractAsyncContextManager[Any]: ...
 
 
 class Commands:
-    def __init__(self, *, pool: Pool, inbox: asyncio.Queue[Event], epoch: Callable[[], int]) -> None:
+    def __init__(self, *, pool: Connections, inbox: asyncio.Queue[Event], epoch: Callable[[], int]) -> None:
         self._pool, self._inbox, self._epoch = pool, inbox, epoch
         self._one_at_a_time = asyncio.Lock()  # so that the reconciler hears of changes in the order they were stored
+        self._settled: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(MOST_SETTLED)  # name, revision id, failure
+        self._unsure: asyncio.Queue[str] = asyncio.Queue()  # names of endpoints that may have been stored
 
-    async def execute(self, frame: Deploy | Remove | Status) -> Done:
+    async def execute(self, frame: Command | Status) -> Done:
         """Carry out a command. Never raises for what the caller or Postgres did wrong: `Done` says it."""
         if isinstance(frame, Status):
             return await (await self._tell(StatusAsked))
@@ -51,24 +71,68 @@ class Commands:
             return Done(ok=False, message=f"there is no organisation {frame.org_id!r}")
         except FAILED as error:
             log.error("a command could not be stored", action="command_failed", kind=frame.kind, name=frame.name, error=str(error))
-            return Done(ok=False, message="Postgres does not answer, so nothing was promised; what is deployed goes on serving; try again")
+            self._unsure.put_nowait(frame.name)
+            return Done(ok=False, message=UNSURE)
 
-    async def _store(self, frame: Deploy | Remove) -> tuple[Plan, Ended]:
+    def settle(self, name: str, revision_id: str, failure: str) -> None:
+        """A revision serves, or has failed: store what follows. Returns at once; `keep_settling` does it."""
+        if self._settled.full():
+            log.error("too many verdicts wait for Postgres", action="settle_lost", name=name, revision_id=revision_id)
+            return
+        self._settled.put_nowait((name, revision_id, failure))
+
+    async def keep_settling(self) -> None:
+        """Store the reconciler's verdicts for ever. One that Postgres does not take is given again by the reconciler."""
+        while True:
+            name, revision_id, failure = await self._settled.get()
+            try:
+                async with self._one_at_a_time:
+                    plan = await self._store_settled(name, revision_id, failure)
+                    if plan:
+                        await self._tell(lambda reply, plan=plan: EndpointStored(plan.endpoint, reply, Done(ok=True)))  # type: ignore[misc]
+            except (CommandRefused, *FAILED) as error:
+                log.warning("a verdict could not be stored", action="settle_failed", name=name, revision_id=revision_id, error=str(error))
+
+    async def keep_sure(self) -> None:
+        """After a command whose answer was lost: tell the reconciler what is stored, as soon as Postgres says it."""
+        while True:
+            name = await self._unsure.get()
+            while not await self._told_again(name):
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _told_again(self, name: str) -> bool:
+        try:
+            async with self._one_at_a_time, asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection:
+                stored = await _stored(connection, name)
+                if stored is not None:
+                    await self._tell(lambda reply: EndpointStored(stored, reply, Done(ok=True)))
+        except FAILED as error:
+            log.warning("cannot read what became of a command", action="unsure", name=name, error=str(error))
+            return False
+        return True
+
+    async def _store(self, frame: Command) -> tuple[Plan, Ended]:
         async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection, connection.transaction():
-            if await catalogue.leading_epoch(connection) != self._epoch():
-                raise CommandRefused("this activator does not lead any more; try again")
-            plan = await self._plan(connection, frame)
+            await self._leads(connection)
+            stored = await _stored(connection, frame.name, past=isinstance(frame, Rollback))
+            plan = _plan(frame, stored)
             if plan.changed:
                 await catalogue.put(connection, plan.endpoint, plan.new_revision)
             ended = await catalogue.end_life(connection, plan.endpoint.endpoint_id) if plan.ends else Ended()
         return plan, ended
 
-    async def _plan(self, connection: Connection, frame: Deploy | Remove) -> Plan:
-        found = await catalogue.load(connection, frame.name)
-        stored = found[0] if found else None
-        if isinstance(frame, Remove):
-            return plan_remove(frame, stored)
-        return plan_deploy(frame, stored, new_id=lambda prefix: prefix + secrets.token_hex(6), created=int(time.time()))
+    async def _store_settled(self, name: str, revision_id: str, failure: str) -> Plan | None:
+        async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection, connection.transaction():
+            await self._leads(connection)
+            plan = plan_settled(revision_id, failure, await _stored(connection, name))
+            if plan and plan.settled:
+                await catalogue.put(connection, plan.endpoint, None)
+                await catalogue.settle(connection, *plan.settled)
+        return plan
+
+    async def _leads(self, connection: Connection) -> None:
+        if await catalogue.leading_epoch(connection) != self._epoch():
+            raise CommandRefused("this activator does not lead any more; try again")
 
     async def _tell(self, event: Callable[[Reply], Event]) -> asyncio.Future[Done]:
         """Put an event into the inbox; its answer comes as the future's result."""
@@ -77,16 +141,34 @@ class Commands:
         return answered
 
 
+async def _stored(connection: Connection, name: str, *, past: bool = False) -> Endpoint | None:
+    found = await catalogue.load(connection, name, past=past)
+    return found[0] if found else None
+
+
+def _new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(6)
+
+
+def _plan(frame: Command, stored: Endpoint | None) -> Plan:
+    if isinstance(frame, Remove):
+        return plan_remove(frame, stored)
+    if isinstance(frame, Rollback):
+        return plan_rollback(frame, stored, new_id=_new_id)
+    return plan_deploy(frame, stored, new_id=_new_id, created=int(time.time()))
+
+
 def _done(plan: Plan, ended: Ended) -> Done:
-    newest = plan.endpoint.revision(plan.endpoint.route[0][0]) if plan.endpoint.route else None
+    wanted = plan.wanted
     return Done(
         ok=True,
         result={
             "name": plan.endpoint.name,
             "endpoint_id": plan.endpoint.endpoint_id,
-            "revision_id": newest.revision_id if newest else "",
-            "number": newest.number if newest else 0,
+            "revision_id": wanted.revision_id if wanted else "",
+            "number": wanted.number if wanted else 0,
             "changed": plan.changed,
+            "pending": bool(wanted and plan.endpoint.next == wanted.revision_id),
             "revoked_keys": len(ended.keys),
             "revoked_key": ended.keys[0] if ended.keys else "",  # routers that know it no more know none of them
             "prices_ended": ended.prices,

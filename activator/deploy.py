@@ -1,6 +1,7 @@
-"""What a `Deploy` or `Remove` means for the endpoint as it is stored. Step 6. Pure: plan here, execute in `commands.py`.
+"""What a command means for the endpoint as it is stored. Step 6. Pure: plan here, execute in `commands.py`.
 
-A deploy that changes nothing makes no revision, so that it may be repeated for ever, by people and by robots.
+A deploy that changes nothing makes no revision, so that it may be repeated for ever, by people and by robots. What must survive is a new
+configuration that does not work: the route stays where it is until the reconciler has seen the new revision serve (`plan_settled`).
 """
 
 from __future__ import annotations
@@ -12,35 +13,43 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from activator.catalogue import Endpoint, Revision
+from activator.catalogue import Endpoint, Outcome, Revision
 from activator.errors import CommandRefused
-from activator.wire import Configuration, Deploy, Remove
+from activator.wire import Configuration, Deploy, Remove, Rollback
 
 NAME = re.compile(r"[a-z0-9-]{1,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-OF_THE_ENDPOINT = ("max_held", "hold_seconds")  # the rest of a configuration is its revision's
+OF_THE_ENDPOINT = ("max_held", "hold_seconds", "finish_seconds")  # the rest of a configuration is its revision's
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The endpoint as it is to be, and the revision that is new in it, if any.
 
-    `ends`: a life of its name ends, or has ended before it comes back: the keys and prices of that life are worth nothing from now on.
+    `wanted`: the revision that is to serve. `ends`: a life of its name ends, or has ended before it comes back: the keys and prices of
+    that life are worth nothing from now on. `settled`: what became of a revision.
     """
 
     endpoint: Endpoint
     new_revision: Revision | None
     changed: bool
+    wanted: Revision | None = None
     ends: bool = False
+    settled: tuple[str, Outcome, str] | None = None
 
 
-def check(frame: Deploy) -> None:
+def check(frame: Deploy, base: Endpoint | None) -> None:
     """Raises CommandRefused with the field, what was given, and what is allowed."""
+    new = base is None or base.removed
     rules: tuple[tuple[bool, str], ...] = (
         (bool(NAME.fullmatch(frame.name)), f"the name {frame.name!r} is not allowed: use 1 to 63 of a-z, 0-9 and -"),
         (
-            bool(DIGEST.fullmatch(frame.digest)),
+            bool(DIGEST.fullmatch(frame.digest)) or not frame.digest,
             f"digest {frame.digest!r} is none: give sha256: and 64 hexadecimal digits (`pilotlight snapshot ls`)",
+        ),
+        (
+            bool(frame.digest) or not new,
+            f"there is no endpoint {frame.name!r} to change: deploy it with a model or a digest (`pilotlight ls` lists those there are)",
         ),
         (frame.weight_bytes >= 0, f"weight_bytes is {frame.weight_bytes}: it must not be negative"),
     )
@@ -50,50 +59,139 @@ def check(frame: Deploy) -> None:
 
 
 def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str], str], created: int) -> Plan:
-    """The whole route on a revision of this configuration.
+    """A revision of this configuration, and the whole route on it, now or once it serves.
 
     1. A name is one organisation's for ever, for its keys and its history hang on it.
     2. An unknown name is a new endpoint; a removed one comes back under its id, with nothing else.
-    3. What the deploy does not say stays as it is; a new endpoint, and one that comes back, has the defaults.
-    4. The configuration that has the whole route already stays; else a new revision, numbered on.
+    3. What the deploy does not say stays as it is, or is about to be; a new endpoint, and one that comes back, has the defaults.
+    4. A configuration that serves already, or is about to, stays; else a new revision, numbered on.
+    5. It gets the route at once where that is wished, or nothing would be lost by it; else it is the next one.
     """
-    check(frame)
+    check(frame, stored)
     if stored and stored.org_id != frame.org_id:  # 1
         raise CommandRefused(f"the name {frame.name!r} is taken by another organisation: choose another")
     base = stored or Endpoint(  # 2
         endpoint_id=new_id("ep_"), org_id=frame.org_id, name=frame.name, created=created, route=(), max_held=0, hold_seconds=0.0
     )
-    newest, wanted = base.newest, configuration(frame, base)  # 3
+    before, wanted = aim(base), configuration(frame, base)  # 3
     revision = Revision(  # 4
         revision_id=new_id("rev_"),
         endpoint_id=base.endpoint_id,
         org_id=frame.org_id,
-        number=newest.number + 1 if newest else 1,
-        digest=frame.digest,
-        weight_bytes=frame.weight_bytes,
+        number=base.newest.number + 1 if base.newest else 1,
+        digest=frame.digest or (before.digest if before else ""),
+        weight_bytes=frame.weight_bytes or (before.weight_bytes if before and frame.digest in ("", before.digest) else 0),
+        created_by=frame.by,
         **wanted.model_dump(exclude=set(OF_THE_ENDPOINT)),
     )
-    current = base.revision(base.route[0][0]) if len(base.route) == 1 else None
-    same = current is not None and _same(revision, current)
-    route = base.route if same else ((revision.revision_id, 100),)
-    revisions = base.revisions if same else (*base.revisions, revision)
-    after = replace(base, route=route, revisions=revisions, max_held=wanted.max_held, hold_seconds=wanted.hold_seconds, removed=False)
-    return Plan(after, None if same else revision, changed=after != stored, ends=base.removed)
+    limits = {field: getattr(wanted, field) for field in OF_THE_ENDPOINT}
+    return _put(stored, replace(base, **limits, removed=False), revision, at_once=frame.at_once, ends=base.removed)
+
+
+def plan_rollback(frame: Rollback, stored: Endpoint | None, *, new_id: Callable[[str], str]) -> Plan:
+    """As a deploy of what an earlier revision was.
+
+    1. Without a number a deploy on its way is dropped: nothing has changed yet.
+    2. Else the earlier revision's configuration is a new revision, numbered on: revisions are never taken up again.
+    """
+    stored = there(frame.name, frame.org_id, stored)
+    serves = stored.routed
+    if frame.to is None and stored.next:  # 1
+        return Plan(replace(stored, next=""), None, changed=True, wanted=serves)
+    number = frame.to if frame.to is not None else _before(stored)
+    earlier = next((revision for revision in stored.revisions if revision.number == number), None)
+    if earlier is None:
+        raise CommandRefused(f"{frame.name!r} has no revision {number}: `pilotlight revisions {frame.name}` lists them")
+    assert stored.newest is not None
+    again: dict[str, Any] = {"revision_id": new_id("rev_"), "number": stored.newest.number + 1, "created_by": frame.by}
+    return _put(stored, stored, replace(earlier, **again, outcome="", failure=""), at_once=frame.at_once, ends=False)
+
+
+def _before(stored: Endpoint) -> int:
+    """The newest revision before the one that serves: of those that have served, or else of those that were never tried."""
+    serves = stored.routed
+    earlier = [revision for revision in stored.revisions if serves and revision.number < serves.number]
+    numbers = [r.number for r in earlier if r.outcome == "proved"] or [r.number for r in earlier if r.outcome != "failed"]
+    if not numbers:
+        raise CommandRefused(
+            f"{stored.name!r} has no earlier revision that has not failed: `pilotlight revisions {stored.name}` lists all, --to takes one"
+        )
+    return max(numbers)
+
+
+def _put(stored: Endpoint | None, base: Endpoint, revision: Revision, *, at_once: bool, ends: bool) -> Plan:
+    """The revision is to have the whole route. `base`: the endpoint, with its limits as they are to be."""
+    serves, coming = _alone(base), base.revision(base.next)
+    same = coming if coming and _same(revision, coming) else serves if serves and _same(revision, serves) else None  # 4
+    wanted = same or revision
+    whole = ((wanted.revision_id, 100),)
+    if wanted is serves:
+        after = replace(base, next="")  # what was to come instead is not wanted any more
+    elif at_once or not base.route or nothing_to_lose(base):  # 5
+        after = replace(base, route=whole, next="")
+    else:
+        after = replace(base, next=wanted.revision_id)
+    if same is None:
+        after = replace(after, revisions=(*base.revisions, revision))
+    return Plan(after, None if same else revision, changed=after != stored, wanted=wanted, ends=ends)
+
+
+def nothing_to_lose(endpoint: Endpoint) -> bool:
+    """Is all that its route leads to known not to serve?"""
+    routed = [endpoint.revision(revision_id) for revision_id, weight in endpoint.route if weight]
+    return all(revision is not None and revision.outcome == "failed" for revision in routed)
+
+
+def _alone(endpoint: Endpoint) -> Revision | None:
+    """The revision that has the whole route."""
+    return endpoint.routed if len(endpoint.route) == 1 else None
+
+
+def aim(endpoint: Endpoint) -> Revision | None:
+    """What it is, or is about to be."""
+    return endpoint.revision(endpoint.next) or endpoint.routed
+
+
+def plan_settled(revision_id: str, failure: str, stored: Endpoint | None) -> Plan | None:
+    """What the reconciler has seen become of a revision: it serves, or it has failed. None: nobody waits for that any more.
+
+    1. The next one that serves gets the route; one that failed does not, and what serves goes on.
+    2. Of one that has the route it is only kept in mind.
+    """
+    revision = stored.revision(revision_id) if stored else None
+    if stored is None or stored.removed or revision is None:
+        return None
+    outcome: Outcome = "failed" if failure else "proved"
+    settled = (revision_id, outcome, failure)
+    known = tuple(replace(r, outcome=outcome, failure=failure) if r is revision else r for r in stored.revisions)
+    after = replace(stored, revisions=known)
+    if stored.next == revision_id:  # 1
+        after = replace(after, next="", route=stored.route if failure else ((revision_id, 100),))
+    elif not stored.routes_to(revision_id) or revision.outcome in (outcome, "proved"):
+        return None
+    return Plan(after, None, changed=after != stored, wanted=revision, settled=settled)  # 2
 
 
 def configuration(frame: Deploy, base: Endpoint) -> Configuration:
     """What the endpoint is to be. Raises CommandRefused with every field that is wrong, what it is, and what is allowed."""
     given = {field: value for field in Configuration.model_fields if (value := getattr(frame, field)) is not None}
+    now = _as_it_is(base)
+    had = dict(now.get("engine_args", {}))
+    unknown = [name for name in frame.unset_engine_args if name not in had]
+    if unknown:
+        raise CommandRefused(f"engine_args has no {', '.join(map(repr, unknown))} to unset: it has {', '.join(sorted(had)) or 'none'}")
+    if frame.merge_engine_args or frame.engine_args is None:
+        kept = {name: value for name, value in had.items() if name not in frame.unset_engine_args}
+        given["engine_args"] = kept | (frame.engine_args or {})
     try:
-        return Configuration.model_validate(_as_it_is(base) | given)
+        return Configuration.model_validate(now | given)
     except ValidationError as error:
         raise CommandRefused("; ".join(_explain(item) for item in error.errors())) from None
 
 
 def _as_it_is(base: Endpoint) -> dict[str, Any]:
-    """The configuration most of its route leads to; nothing for one that has none."""
-    routed = max(base.route, key=lambda part: part[1], default=None)
-    current = base.revision(routed[0]) if routed else None
+    """The configuration it has, or is about to have; nothing for one that has no route."""
+    current = aim(base)
     if current is None:
         return {}
     return {field: getattr(base if field in OF_THE_ENDPOINT else current, field) for field in Configuration.model_fields}
@@ -105,15 +203,24 @@ def _explain(item: Any) -> str:
     return f"{field} is {item['input']!r}: {what}" if field else str(what)
 
 
+def there(name: str, org_id: str, stored: Endpoint | None) -> Endpoint:
+    """Raises CommandRefused where no such endpoint serves."""
+    if stored is None or stored.removed or stored.org_id != org_id:
+        raise CommandRefused(f"there is no endpoint {name!r}: `pilotlight ls` lists those there are")
+    return stored
+
+
 def plan_remove(frame: Remove, stored: Endpoint | None) -> Plan:
     """No route, no replicas, no keys, no prices; what it was stays stored."""
-    if stored is None or stored.removed or stored.org_id != frame.org_id:
-        raise CommandRefused(f"there is no endpoint {frame.name!r}: `pilotlight ls` lists those there are")
-    return Plan(replace(stored, route=(), removed=True), None, changed=True, ends=True)
+    stored = there(frame.name, frame.org_id, stored)
+    return Plan(replace(stored, route=(), next="", removed=True), None, changed=True, ends=True)
 
 
 def _same(revision: Revision, current: Revision) -> bool:
-    """Would it serve just as the current one? Names and numbers aside, and what is merely known of its weights."""
-    known = {"revision_id": current.revision_id, "number": current.number, "weight_bytes": current.weight_bytes}
-    spelt = {"target_concurrency": current.target_concurrency} if revision.concurrency == current.concurrency else {}
-    return replace(revision, **known, **spelt) == current  # type: ignore[arg-type]
+    """Would it serve just as the current one? Names and numbers aside, and what is merely known of it."""
+    known: dict[str, Any] = {
+        field: getattr(current, field) for field in ("revision_id", "number", "weight_bytes", "created_by", "outcome", "failure")
+    }
+    if revision.concurrency == current.concurrency:
+        known["target_concurrency"] = current.target_concurrency
+    return replace(revision, **known) == current

@@ -48,6 +48,9 @@ class Effects(Protocol):
     def save_bad_rung(self, mark: BadRung) -> None:
         """A rung has gone bad, or is good again."""
 
+    def settle(self, name: str, revision_id: str, failure: str) -> None:
+        """A revision of this endpoint serves, or has failed: store what follows. The endpoint as it is then comes as an event."""
+
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         """What engines produced; the agent hears `UsageStored` once it is durable."""
 
@@ -75,8 +78,10 @@ class Links:
 class RealEffects:
     """Sockets and Postgres."""
 
-    def __init__(self, links: Links, writer: Writer, raise_epoch: Callable[[int], None]) -> None:
-        self._links, self._writer, self._raise_epoch = links, writer, raise_epoch
+    def __init__(
+        self, links: Links, writer: Writer, raise_epoch: Callable[[int], None], settle: Callable[[str, str, str], None]
+    ) -> None:
+        self._links, self._writer, self._raise_epoch, self._settle = links, writer, raise_epoch, settle
         self._overflowed: set[int] = set()
 
     def send(self, connection: int, *frames: Frame | Encoded) -> None:
@@ -98,6 +103,9 @@ class RealEffects:
 
     def save_bad_rung(self, mark: BadRung) -> None:
         self._writer.bad_rung(mark)
+
+    def settle(self, name: str, revision_id: str, failure: str) -> None:
+        self._settle(name, revision_id, failure)
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         """Too much for the queue: nothing more of this link is taken, for an acknowledgement covers all batches before it. When the

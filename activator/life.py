@@ -75,12 +75,14 @@ async def _serve(
 ) -> None:
     links, writer = Links(), Writer(pool)
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
-    effects = RealEffects(links, writer, lease.raise_above)
-    reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=await recall(pool), clock=time.monotonic)
     commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch)
+    effects = RealEffects(links, writer, lease.raise_above, commands.settle)
+    reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=await recall(pool), clock=time.monotonic)
     async with Tasks() as tasks:
         reconciling = tasks.spawn(reconciler.run(inbox), name="reconciler")
         tasks.spawn(writer.run(), name="writer")
+        tasks.spawn(commands.keep_settling(), name="settling")
+        tasks.spawn(commands.keep_sure(), name="unsure")
         tasks.spawn(lease.keep(lambda epoch: inbox.put(EpochTaken(epoch))), name="lease")
         house = keep_house(pool, keep_days=settings.activator.keep_days, most_bytes=settings.disk.postgres_bytes)
         tasks.spawn(house, name="housekeeping")

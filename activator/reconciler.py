@@ -26,13 +26,16 @@ from activator.fleet import Fleet, new_replica_id
 from activator.keeping import keep_standbys
 from activator.lifecycle import Patience, Replica
 from activator.nodes import Fence, Nodes
+from activator.placement import Place
 from activator.progress import Progress
+from activator.rows import row_of
 from activator.rungs import BadRung
 from activator.scaler import Bounds, Load
-from activator.scales import Scale, Scales, bounds_of
+from activator.scales import Scale, Scales
 from activator.spares import Spares
 from activator.status import status
-from activator.table import TableBook, endpoint_row, revision_row
+from activator.table import TableBook
+from activator.takeover import Takeovers
 from activator.trouble import Backoff
 from activator.turns import Terms
 from activator.whole import WholeTable
@@ -96,6 +99,7 @@ class Reconciler:
         )
         self._scales = Scales()
         self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, terms, self._whole)
+        self._takeovers = Takeovers(effects=effects, fleet=self.fleet, book=self.book)
         self._awake: set[str] = set()  # revisions that time alone may change
         self._subscribers: dict[int, bool] = {}  # routers' connections → do they take a whole table in parts?
         self._whole_table = WholeTable(self.table, self.fleet.expected, lambda endpoint, now: self._row(endpoint, now)[0])
@@ -108,6 +112,7 @@ class Reconciler:
         for endpoint in found.endpoints:
             self.catalogue.put(endpoint)
             self._awake.update(r.revision_id for r in endpoint.revisions if r.min_replicas and endpoint.routes_to(r.revision_id))
+            self._awake.update([endpoint.next] if endpoint.next else [])
         for replica in found.replicas:
             self.fleet.add(replica)
             self.fleet.changed.add(replica.revision_id)  # so that what the first router is told is on record
@@ -229,8 +234,13 @@ class Reconciler:
     # Commands, time
 
     def _stored(self, event: events.EndpointStored, now: float) -> set[str]:
+        before = self.catalogue.endpoints.get(event.endpoint.endpoint_id)
         self.catalogue.put(event.endpoint)
         endpoint = self.catalogue.endpoints[event.endpoint.endpoint_id]
+        self._takeovers.stored(endpoint)
+        for revision_id, _weight in endpoint.route:
+            if before and before.next == revision_id:
+                self._scales.forget(revision_id)  # what it has now is what was wanted until now: it goes by its idle timeout
         self._tell(endpoint, now, altered=True)
         revisions = {revision.revision_id for revision in endpoint.revisions}
         for revision_id in revisions:
@@ -285,8 +295,8 @@ class Reconciler:
     def _decide(self, revision_id: str, asked_at: float, now: float) -> None:
         """How many replicas of a revision there should be, and what to do about it.
 
-        1. Its bounds: no least number, and no waiting for more, once no route leads to it.
-        2. None at all where its endpoint is removed, or all of this is ending.
+        1. Its bounds: no least number, and no waiting for more, once no route leads to it; before one does, what it needs to take it.
+        2. None at all where its endpoint is removed, or all of this is ending; none anew where no route leads.
         3. Else what the scaler says.
         4. More come up or are started; fewer begin to drain, the last of them to park where that is where it rests.
         """
@@ -297,7 +307,7 @@ class Reconciler:
             return
         endpoint, revision = found
         routed = endpoint.routes_to(revision_id)
-        bounds = bounds_of(revision, routed)  # 1
+        bounds, coming = self._takeovers.bounds(endpoint, revision), self._takeovers.comes(endpoint, revision)  # 1
         requests, live = self.book.total(revision_id), self.fleet.live(revision_id)
         scale = self._scales.remember(revision_id, bounds, requests, live, now)
         if live and scale.idle_since == now:
@@ -305,15 +315,19 @@ class Reconciler:
         ends = endpoint.removed or self._closing_since is not None
         rests = routed and revision.zero == "parked" and not ends
         load = Load(requests, self._whole(now), scale.peaks)
-        wanted = 0 if ends else scaler.decide(bounds, load, live, now)  # 2, 3
+        wanted = 0 if ends or not (routed or coming or live) else scaler.decide(bounds, load, live, now)  # 2, 3
         if wanted > live:  # 4
-            ask = Ask(endpoint=endpoint, revision=revision, asked_at=asked_at, now=now, places=self._spares.places)
+            places = self._places(endpoint) if coming else self._spares.places
+            ask = Ask(endpoint=endpoint, revision=revision, asked_at=asked_at, now=now, places=places)
             self.fleet.climbs.grow(ask, wanted - live)
         else:
             self.fleet.climbs.enough(revision_id)
             if wanted < live:
                 self.fleet.shrink(revision_id, live - wanted, now=now, park=rests and not wanted)
         self.fleet.end_resting(revision_id, keep=1 if rests else 0)
+        self._takeovers.look(endpoint, revision, now)
+        if not (routed or endpoint.next == revision_id or live):
+            self.fleet.troubles.pop(revision_id, None)  # nobody waits for it any more
         if revision_id in self.fleet.changed or revision_id in self.fleet.troubles or not routed:
             self.fleet.forget_trouble(revision_id, now)
             self._tell(endpoint, now)
@@ -324,10 +338,19 @@ class Reconciler:
         """Is what the routers said all the demand there is?"""
         return self._settled(now) and self.book.whole()
 
+    def _places(self, endpoint: Endpoint) -> Callable[[float], list[Place]]:
+        """What may give way to a revision on its way to the route: nothing that serves the endpoint now, and nothing anybody asks for."""
+
+        def places(now: float) -> list[Place]:
+            found = self._spares.places(now)
+            return [p for p in found if not (p.busy or endpoint.routes_to(self.fleet.replicas[p.replica_id].revision_id))]
+
+        return places
+
     def _rest(self, revision_id: str, wanted: int, bounds: Bounds, scale: Scale, now: float) -> None:
         """Look at it again on every tick only while time alone may change the decision."""
         live = self.fleet.live(revision_id)
-        if live != max(scale.target, bounds.min_replicas) or live != wanted or scale.peaks or revision_id in self.fleet.troubles:
+        if live != max(scale.target, bounds.min_replicas) or live != wanted or scale.peaks or self._waits(revision_id):
             self._awake.add(revision_id)
             return
         self._awake.discard(revision_id)
@@ -338,7 +361,16 @@ class Reconciler:
                 if self.catalogue.find(revision_id) is None:
                     self.fleet.rungs.forget(revision_id)
 
+    def _waits(self, revision_id: str) -> bool:
+        """For a pause to end, a verdict to be stored, or its turn to serve."""
+        found = self.catalogue.find(revision_id)
+        comes = found is not None and found[0].next == revision_id
+        return comes or revision_id in self.fleet.troubles or self._takeovers.waits(revision_id)
+
     # Telling
+
+    def _row(self, endpoint: Endpoint, now: float) -> tuple[EndpointRow, bool]:
+        return row_of(endpoint, fleet=self.fleet, progress=self.progress, now=now)
 
     def _tell(self, endpoint: Endpoint, now: float, altered: bool = False) -> None:
         if endpoint.removed:
@@ -347,20 +379,6 @@ class Reconciler:
             return
         row, at_rest = self._row(endpoint, now)
         self.table.put(row, at_rest=at_rest, altered=altered)
-
-    def _row(self, endpoint: Endpoint, now: float) -> tuple[EndpointRow, bool]:
-        """The endpoint's row, and whether it is at rest: routed revisions, and others as long as somebody uses them."""
-        rows, at_rest = [], True
-        for revision in endpoint.revisions:
-            revision_id = revision.revision_id
-            busy = self.fleet.has(revision_id) or (self.book.total(revision_id) > 0 and not endpoint.routes_to(revision_id))
-            if busy or endpoint.routes_to(revision_id):
-                trouble, step = self.fleet.troubles.get(revision_id), self.progress.shown.get(revision_id)
-                waits_for = self.fleet.waits.reason(revision_id)
-                row = revision_row(revision, self.fleet.of(revision_id), trouble, self.fleet.expected, step, waits_for, now)
-                rows.append(row)
-                at_rest = at_rest and not (busy or row.failure or row.phase or row.waits_for)
-        return endpoint_row(endpoint, rows), at_rest
 
     def _publish(self, now: float) -> None:
         for revision_id in list(self.fleet.changed):

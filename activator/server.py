@@ -16,7 +16,7 @@ import structlog
 from activator.commands import Commands
 from activator.effects import Links
 from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
-from activator.wire import Alive, Demand, Deploy, Remove, RouterHello, Status, ToActivator
+from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, Status, ToActivator
 from pilotlight import frames
 from pilotlight.frames import FrameError, FrameStream
 
@@ -36,7 +36,7 @@ class Server:
             if isinstance(first, RouterHello):
                 frames.check_protocol(first.protocol, f"router {first.router_id}")
                 await self._router(first, peer)
-            elif isinstance(first, Deploy | Remove | Status):
+            elif isinstance(first, Deploy | Rollback | Remove | Status):
                 peer.send(await self._commands.execute(first))
                 await peer.drain()
         except FrameError as error:

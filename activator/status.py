@@ -1,9 +1,9 @@
 """What an operator sees: every endpoint, revision, replica and node, as the reconciler sees them now. Pure.
 
 {"epoch": 3, "routers": 2,
-     "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "max_held", "hold_seconds",
+     "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "next", "max_held", "hold_seconds", "finish_seconds",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
-         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "demand", "failure", "failures", "deaths",
+         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "created_by", "outcome", "demand", "failure", "failures", "deaths",
          "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room", "waits_for",
          "bad_rungs": [[node_id, "parked" | "standby"]],
          "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes", "kv_cache_bytes",
@@ -11,6 +11,7 @@
      "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "budget_bytes",
        "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
 
+`next` is the revision that gets the route once it is ready; a revision's `outcome` is "proved", "failed" or, before it was tried, empty.
 A replica's `rung` is where its last climb began, and `climb` how often it has come up from `parked`. `bad_rungs` gave a wrong answer and
 are passed over for now. `failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row; `waits_for` says why a start
 that is wanted cannot be made now. Bytes are of a node's memory:
@@ -55,8 +56,10 @@ def _endpoint(endpoint: Endpoint, book: DemandBook, fleet: Fleet, now: float) ->
         "created": endpoint.created,
         "removed": endpoint.removed,
         "route": [list(part) for part in endpoint.route],
+        "next": endpoint.next,
         "max_held": endpoint.max_held,
         "hold_seconds": endpoint.hold_seconds,
+        "finish_seconds": endpoint.finish_seconds,
         "revisions": [_revision(revision, book, fleet, now) for revision in endpoint.revisions],
     }
 
@@ -68,7 +71,7 @@ def _revision(revision: Revision, book: DemandBook, fleet: Fleet, now: float) ->
         "engine_args": dict(revision.engine_args),
         "target_concurrency": revision.concurrency,
         "demand": book.total(revision.revision_id),
-        "failure": trouble.shown(now) or trouble.last,
+        "failure": trouble.shown(now) or trouble.last or revision.failure,
         "failures": trouble.failures,
         "deaths": trouble.deaths,
         "retry_in_seconds": round(max(0.0, trouble.retry_at - now), 3),

@@ -144,6 +144,13 @@ class Configuration(BaseModel):
         '(nothing of it runs), "staged" (where every endpoint says so, not even a standby is kept ready for its start).',
     )
     hold_seconds: float = Field(300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds.")  # clients wait 600 s
+    finish_seconds: float = Field(
+        3600.0,
+        ge=0,
+        le=7 * 86400,
+        description="Longest time that running answers may take to end at a replica that is not wanted any more, after a deploy or with less "
+        "demand, in seconds.",
+    )
     max_held: int = Field(1000, ge=0, le=1_000_000, description="Most requests waiting at once; one more is answered 503.")
 
     @model_validator(mode="after")
@@ -188,12 +195,13 @@ class Changes(Configuration):
 
 
 class Deploy(Frame):
-    """Make a revision and put the whole route on it. None: as it is, or by default where the endpoint is new (`Configuration`)."""
+    """Make a revision that gets the whole route once it has shown that it serves. None, or no digest: as it is, or by default where the
+    endpoint is new (`Configuration`)."""
 
     kind: Literal["deploy"] = "deploy"
     org_id: str
     name: str
-    digest: str
+    digest: str = ""
     task: Task | None = None
     engine_args: dict[str, str | int | float | bool] | None = None
     min_replicas: int | None = None
@@ -205,6 +213,22 @@ class Deploy(Frame):
     max_held: int | None = None
     zero: Zero | None = None
     weight_bytes: int = 0  # of the snapshot's safetensors, for the first estimate of its memory; 0: not known
+    finish_seconds: float | None = None
+    merge_engine_args: bool = False  # those given are added to what it has; else they are all it has
+    unset_engine_args: tuple[str, ...] = ()
+    at_once: bool = False  # the route changes now, whatever becomes of the new revision
+    by: str = ""  # who asks, as `revisions` tells it
+
+
+class Rollback(Frame):
+    """A new revision with the configuration of an earlier one, deployed as any other."""
+
+    kind: Literal["rollback"] = "rollback"
+    org_id: str
+    name: str
+    to: int | None = None  # number of a revision; None: the newest before the one that serves that has served, or an end to a deploy on its way
+    at_once: bool = False
+    by: str = ""
 
 
 class Remove(Frame):
@@ -226,5 +250,5 @@ class Done(Frame):
     result: dict[str, Any] = {}
 
 
-ToActivator = Annotated[RouterHello | Demand | Deploy | Remove | Status | Alive, Field(discriminator="kind")]
+ToActivator = Annotated[RouterHello | Demand | Deploy | Rollback | Remove | Status | Alive, Field(discriminator="kind")]
 FromActivator = Annotated[Table | Depths | Done | Alive, Field(discriminator="kind")]

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from activator import events
 from activator.catalogue import Endpoint, Revision
+from activator.deploy import plan_settled
 from activator.events import Event
 from activator.lifecycle import Replica
 from activator.reconciler import Found, Reconciler
@@ -57,6 +58,7 @@ def revision(name: str = "a", number: int = 1, **given: Any) -> Revision:
         "max_replicas": 1,
         "idle_timeout_seconds": 60.0,
         "slots": 4,
+        "outcome": "proved",
     }
     return Revision(revision_id=f"rev_{name}{number}", endpoint_id=f"ep_{name}", org_id="default", number=number, **values | given)
 
@@ -99,6 +101,7 @@ class FakeEffects:
         self.rows: dict[str, list[str]] = {}  # replica → the states written
         self.cold_starts: list[tuple[str, str, float, str]] = []  # id, rung, seconds, why it failed
         self.usage: list[UsageBatch] = []
+        self.settled: list[tuple[str, str, str]] = []  # endpoint, revision, why it failed
         self.events: list[EventRecord] = []
         self.bad_rungs: dict[tuple[str, str, str], BadRung] = {}  # as Postgres has them
         self.hung_up: list[int] = []
@@ -128,6 +131,9 @@ class FakeEffects:
 
     def save_bad_rung(self, mark: BadRung) -> None:
         self.bad_rungs[mark.revision_id, mark.node_id, mark.step] = mark
+
+    def settle(self, name: str, revision_id: str, failure: str) -> None:
+        self.settled.append((name, revision_id, failure))
 
     def save_usage(self, connection: int, batch: UsageBatch) -> None:
         self.usage.append(batch)
@@ -242,6 +248,8 @@ class World:
         self.connections = 0
         self.epoch = 1
         self._ids = count(1)
+        self.postgres_away = False
+        self._stored = 0  # verdicts
         self.reconciler = self._reconciler(Found(endpoints=endpoints))
 
     def _reconciler(self, found: Found) -> Reconciler:
@@ -262,6 +270,17 @@ class World:
                 self._assert_nobody_sends_to(replica_id)
         self._assert_within_bounds()
         self._assert_the_parked_rest()
+        self._store_verdicts()
+
+    def _store_verdicts(self) -> None:
+        """As `Commands` does: what follows from a verdict is stored, and told. With Postgres away it is lost."""
+        while self._stored < len(self.effects.settled):
+            name, revision_id, failure = self.effects.settled[self._stored]
+            self._stored += 1
+            stored = next((known for known in self.reconciler.catalogue if known.name == name), None)
+            plan = None if self.postgres_away else plan_settled(revision_id, failure, stored)
+            if plan:
+                self.store(plan.endpoint)
 
     def restart(self, *, forget_rows: bool = False) -> None:
         """kill -9 of the activator, and its successor. `forget_rows`: it died before its rows were written."""

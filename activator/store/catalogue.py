@@ -7,7 +7,7 @@ import secrets
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from activator.catalogue import Endpoint, Revision
+from activator.catalogue import Endpoint, Outcome, Revision
 from activator.store.connection import Connection
 from activator.store.statements import statements
 
@@ -21,11 +21,11 @@ class Ended(NamedTuple):
     prices: bool = False
 
 
-async def load(connection: Connection, name: str | None = None) -> list[Endpoint]:
-    """Every endpoint that serves or has replicas left; with a name, that one, be it removed."""
+async def load(connection: Connection, name: str | None = None, *, past: bool = False) -> list[Endpoint]:
+    """Every endpoint that serves or has replicas left; with a name, that one, be it removed. `past`: with all revisions it ever had."""
     rows = await connection.fetch(SQL["endpoints"], name)
     revisions: dict[str, list[Revision]] = defaultdict(list)
-    for row in await connection.fetch(SQL["revisions"], [row["endpoint_id"] for row in rows]):
+    for row in await connection.fetch(SQL["revisions"], [row["endpoint_id"] for row in rows], past):
         revisions[row["endpoint_id"]].append(_revision(row))
     return [_endpoint(row, tuple(revisions[row["endpoint_id"]])) for row in rows]
 
@@ -33,10 +33,16 @@ async def load(connection: Connection, name: str | None = None) -> list[Endpoint
 async def put(connection: Connection, endpoint: Endpoint, new_revision: Revision | None) -> None:
     """Store an endpoint as it is to be, with the revision that is new in it. Raises asyncpg.PostgresError."""
     route = json.dumps([list(part) for part in endpoint.route])
-    values = (endpoint.endpoint_id, endpoint.org_id, endpoint.name, endpoint.max_held, endpoint.hold_seconds, route, endpoint.removed)
+    limits = (endpoint.max_held, endpoint.hold_seconds)
+    values = (endpoint.endpoint_id, endpoint.org_id, endpoint.name, *limits, route, endpoint.removed, endpoint.next, endpoint.finish_seconds)
     await connection.execute(SQL["put_endpoint"], *values)
     if new_revision is not None:
         await _add_revision(connection, new_revision)
+
+
+async def settle(connection: Connection, revision_id: str, outcome: Outcome, failure: str) -> None:
+    """What became of a revision. Raises asyncpg.PostgresError."""
+    await connection.execute(SQL["settle_revision"], revision_id, outcome, failure)
 
 
 async def end_life(connection: Connection, endpoint_id: str) -> Ended:
@@ -71,6 +77,7 @@ async def _add_revision(connection: Connection, revision: Revision) -> None:
         revision.target_concurrency,
         revision.weight_bytes,
         revision.zero,
+        revision.created_by,
     )
 
 

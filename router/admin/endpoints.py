@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from activator.client import ActivatorError, command
-from activator.wire import Deploy, Done, Remove, Status
+from activator.wire import Deploy, Done, Remove, Rollback, Status
 from pilotlight.frames import FrameError
 from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
 from router.admin.store import AdminStore, Row

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from activator.catalogue import Catalogue, Endpoint
-from activator.deploy import Plan, plan_deploy, plan_remove
+from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.errors import CommandRefused
-from activator.wire import Configuration, Deploy, Remove
+from activator.wire import Configuration, Deploy, Remove, Rollback
 from tests.fakes_activator import DIGEST, endpoint, revision
 
 NUMBERS = count()
@@ -23,6 +23,14 @@ def frame(**given: Any) -> Deploy:
 
 def plan(deploy: Deploy, stored: Endpoint | None = None) -> Plan:
     return plan_deploy(deploy, stored, new_id=lambda prefix: f"{prefix}{next(NUMBERS)}", created=7)
+
+
+def serving(made: Plan) -> Endpoint:
+    """The endpoint once its next revision has shown that it serves."""
+    assert made.new_revision
+    settled = plan_settled(made.new_revision.revision_id, "", made.endpoint)
+    assert settled
+    return settled.endpoint
 
 
 def test_a_new_name_is_a_new_endpoint_with_the_whole_route_on_its_first_revision() -> None:
@@ -46,9 +54,9 @@ def test_any_other_configuration_is_the_next_revision(change: dict[str, Any]) ->
     first = plan(frame()).endpoint
     second = plan(frame(**change), first)
     assert second.new_revision and second.new_revision.number == 2
-    assert second.endpoint.route == ((second.new_revision.revision_id, 100),)
+    assert second.endpoint.next == second.new_revision.revision_id and second.endpoint.route == first.route
     assert second.endpoint.endpoint_id == first.endpoint_id
-    back = plan(frame(**Configuration.model_validate({}).model_dump()), second.endpoint)
+    back = plan(frame(**Configuration.model_validate({}).model_dump()), serving(second))
     assert back.new_revision and back.new_revision.number == 3, "revisions are never taken up again"
 
 
@@ -151,3 +159,92 @@ def test_the_catalogue_keeps_revisions_until_they_are_let_go() -> None:
     assert known.find("rev_a2"), "routed"
     known.forget("rev_a1")
     assert known.find("rev_a1") is None
+
+
+# What is next, and what becomes of it
+
+
+def good() -> Endpoint:
+    return endpoint("a", revision("a"))
+
+
+def test_the_route_stays_until_the_new_revision_serves() -> None:
+    stored = good()
+    made = plan(frame(slots=8), stored)
+    assert made.new_revision and made.endpoint.next == made.new_revision.revision_id
+    assert made.endpoint.route == stored.route
+    served = plan_settled(made.endpoint.next, "", made.endpoint)
+    assert served and served.endpoint.route == ((made.new_revision.revision_id, 100),) and not served.endpoint.next
+    failed = plan_settled(made.endpoint.next, "bad argument", made.endpoint)
+    assert failed and failed.endpoint.route == stored.route and not failed.endpoint.next
+    assert failed.settled == (made.new_revision.revision_id, "failed", "bad argument")
+
+
+def test_at_once_and_where_there_is_nothing_to_lose_the_route_changes_now() -> None:
+    made = plan(frame(slots=8, at_once=True), good())
+    assert made.new_revision and made.endpoint.route == ((made.new_revision.revision_id, 100),) and not made.endpoint.next
+    broken = endpoint("a", revision("a", outcome="failed"))
+    made = plan(frame(slots=8), broken)
+    assert made.new_revision and made.endpoint.route == ((made.new_revision.revision_id, 100),)
+
+
+def test_a_second_deploy_takes_the_place_of_the_one_on_its_way_and_builds_on_it() -> None:
+    first = plan(frame(slots=8), good())
+    second = plan(frame(max_replicas=3), first.endpoint)
+    assert second.new_revision and second.endpoint.next == second.new_revision.revision_id
+    assert (second.new_revision.slots, second.new_revision.max_replicas, second.new_revision.number) == (8, 3, 3)
+    assert plan(frame(slots=8), first.endpoint).changed is False, "the same again"
+    at_once = plan(frame(slots=8, at_once=True), first.endpoint)
+    assert at_once.new_revision is None and at_once.endpoint.route == ((first.endpoint.next, 100),)
+    back = plan(frame(slots=4), first.endpoint)
+    assert back.new_revision is None and not back.endpoint.next, "what serves is what is wanted: nothing else is on its way"
+
+
+def test_a_verdict_nobody_waits_for_any_more_changes_nothing() -> None:
+    first = plan(frame(slots=8), good()).endpoint
+    second = plan(frame(slots=9), first).endpoint
+    assert plan_settled(first.next, "", second) is None
+    assert plan_settled("rev_a1", "late", second) is None, "it has served: one failure later is trouble, not its outcome"
+    assert plan_settled("rev_a1", "", None) is None
+
+
+def test_one_field_can_be_changed_and_an_argument_cleared() -> None:
+    stored = endpoint("a", revision("a", engine_args={"max-model-len": 64, "seed": 1}, weight_bytes=7))
+    made = plan(frame(digest="", idle_timeout_seconds=7.0), stored).new_revision
+    assert made and (made.digest, made.idle_timeout_seconds, made.weight_bytes) == (DIGEST, 7.0, 7)
+    assert made.engine_args == {"max-model-len": 64, "seed": 1}
+    made = plan(frame(digest="", engine_args={"seed": 2}, merge_engine_args=True), stored).new_revision
+    assert made and made.engine_args == {"max-model-len": 64, "seed": 2}
+    made = plan(frame(digest="", engine_args={"seed": 2}), stored).new_revision
+    assert made and made.engine_args == {"seed": 2}, "those given are all it has"
+    made = plan(frame(digest="", unset_engine_args=("seed",)), stored).new_revision
+    assert made and made.engine_args == {"max-model-len": 64}
+    with pytest.raises(CommandRefused, match="no 'sede' to unset: it has max-model-len, seed"):
+        plan(frame(unset_engine_args=("sede",)), stored)
+    with pytest.raises(CommandRefused, match="there is no endpoint 'a' to change"):
+        plan(frame(digest="", slots=3))
+
+
+def rolled(stored: Endpoint, to: int | None = None) -> Plan:
+    return plan_rollback(Rollback(org_id="default", name="a", to=to), stored, new_id=lambda prefix: f"{prefix}{next(NUMBERS)}")
+
+
+def test_a_rollback_deploys_what_an_earlier_revision_was() -> None:
+    stored = endpoint("a", revision("a", 1, slots=3), revision("a", 2, slots=5, outcome="failed"), revision("a", 3, slots=8))
+    made = rolled(stored)
+    assert made.new_revision and (made.new_revision.slots, made.new_revision.number, made.new_revision.outcome) == (3, 4, "")
+    assert made.endpoint.next == made.new_revision.revision_id and made.endpoint.route == stored.route
+    chosen = rolled(stored, 2).new_revision
+    assert chosen and chosen.slots == 5
+    with pytest.raises(CommandRefused, match="has no revision 9"):
+        rolled(stored, 9)
+    with pytest.raises(CommandRefused, match="no earlier revision"):
+        rolled(good())
+    with pytest.raises(CommandRefused, match="there is no endpoint"):
+        rolled(endpoint("a", removed=True))
+
+
+def test_a_rollback_of_a_deploy_on_its_way_drops_it() -> None:
+    coming = plan(frame(slots=8), good()).endpoint
+    made = rolled(coming)
+    assert made.changed and made.new_revision is None and not made.endpoint.next and made.endpoint.route == coming.route

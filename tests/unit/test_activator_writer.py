@@ -144,7 +144,7 @@ async def test_too_much_usage_is_left_with_the_agent_and_asked_for_again(
 ) -> None:
     monkeypatch.setattr(module, "MOST_USAGE", 1000)
     links, stream = Links(), Stream()
-    effects = RealEffects(links, writer, lambda above: None)
+    effects = RealEffects(links, writer, lambda above: None, lambda name, revision_id, failure: None)
     connection = links.open(cast(Any, stream))
     fits = batch(1, module.MOST_USAGE)
     effects.save_usage(connection, fits)

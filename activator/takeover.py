@@ -1,0 +1,102 @@
+"""Watches revisions that are to take a route over, and says what became of them. Step 6. Part of the reconciler's one task.
+
+It decides nothing but by `rollout.py`, and changes no route itself: a verdict goes to `Effects.settle`, comes back as the endpoint as it is
+stored then, and only that is obeyed. So an activator that is killed between the two finds the revision still on its way, and looks again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from activator.catalogue import Endpoint, Revision
+from activator.demand import DemandBook
+from activator.effects import Effects
+from activator.fleet import Fleet
+from activator.rollout import Verdict, Verdicts, judge, least
+from activator.scaler import Bounds
+from activator.scales import bounds_of
+from activator.store.events import EventRecord, Kind
+from activator.trouble import Trouble
+
+log = structlog.get_logger()
+
+
+class Takeovers:
+    def __init__(self, *, effects: Effects, fleet: Fleet, book: DemandBook) -> None:
+        self._effects, self._fleet, self._book = effects, fleet, book
+        self._verdicts = Verdicts()
+
+    def comes(self, endpoint: Endpoint, revision: Revision) -> bool:
+        """Is it on its way to the route, and has not failed?"""
+        return endpoint.next == revision.revision_id and self._verdicts.of(revision.revision_id) is not Verdict.FAILED
+
+    def bounds(self, endpoint: Endpoint, revision: Revision) -> Bounds:
+        """One on its way to the route has as many as it needs to take it, whoever asks for it."""
+        if not self.comes(endpoint, revision):
+            return bounds_of(revision, endpoint.routes_to(revision.revision_id))
+        return replace(bounds_of(revision, True), min_replicas=self._needed(endpoint, revision))
+
+    def waits(self, revision_id: str) -> bool:
+        """For a verdict of its to be stored."""
+        return not self._verdicts.is_new(revision_id)
+
+    def stored(self, endpoint: Endpoint) -> None:
+        """The endpoint as it is now has come from Postgres."""
+        for revision in endpoint.revisions:
+            self._verdicts.forget(revision.revision_id)
+
+    def look(self, endpoint: Endpoint, revision: Revision, now: float) -> None:
+        """Say what became of a revision, once that is known and until it is stored.
+
+        1. One on its way to the route: it serves, or has failed.
+        2. One that has the route and has never been tried: the same, and nothing follows but that it is known.
+        """
+        revision_id = revision.revision_id
+        coming = endpoint.next == revision_id
+        if endpoint.removed or not (coming or (endpoint.routes_to(revision_id) and revision.outcome != "proved")):
+            return
+        trouble = self._fleet.troubles.get(revision_id)
+        ready = sum(replica.state == "ready" for replica in self._fleet.of(revision_id))
+        if coming:  # 1
+            verdict = judge(needed=self._needed(endpoint, revision), ready=ready, trouble=trouble)
+        else:  # 2
+            verdict = Verdict.SERVES if ready else judge(needed=1, ready=0, trouble=trouble)
+        if self._verdicts.of(revision_id) is not Verdict.WAIT:
+            verdict = self._verdicts.of(revision_id)
+        elif verdict is Verdict.FAILED and not coming and revision.outcome == "failed":
+            return
+        if verdict is not Verdict.WAIT:
+            self._give(endpoint, revision, verdict, trouble or Trouble(), now)
+
+    def _needed(self, endpoint: Endpoint, revision: Revision) -> int:
+        routed = [revision_id for revision_id, weight in endpoint.route if weight]
+        serves = endpoint.routed
+        return least(
+            bounds_of(revision, True),
+            asked=sum(map(self._book.total, routed)),
+            old_runs=any(map(self._fleet.live, routed)),
+            same_engine=serves is not None and serves.outcome == "proved" and serves.engine == revision.engine,
+        )
+
+    def _give(self, endpoint: Endpoint, revision: Revision, verdict: Verdict, trouble: Trouble, now: float) -> None:
+        revision_id, first = revision.revision_id, self._verdicts.is_new(revision.revision_id)
+        if not self._verdicts.give(revision_id, verdict, now):
+            return
+        failure = (trouble.last or trouble.reason or "its replicas did not stay up") if verdict is Verdict.FAILED else ""
+        self._effects.settle(endpoint.name, revision_id, failure)
+        if not first:
+            return
+        coming, serves = endpoint.next == revision_id, endpoint.routed
+        if failure:
+            goes_on = f"; revision {serves.number} goes on serving" if coming and serves else ""
+            text = f"revision {revision.number} failed: {failure}{goes_on}"
+            log.warning("a deploy failed", action="deploy_failed", name=endpoint.name, revision_id=revision_id, reason=failure)
+        elif coming:
+            text = f"revision {revision.number} serves{f', in place of revision {serves.number}' if serves else ''}"
+            log.info("a revision takes the route", action="deployed", name=endpoint.name, revision_id=revision_id)
+        else:
+            return
+        kind: Kind = "deploy_failed" if failure else "deployed"
+        self._effects.save_event(EventRecord(revision.org_id, revision_id, "", "", kind, text, now))

@@ -1,0 +1,10 @@
+"""Deploys that wait until the new revision serves, and time for running answers to end."""
+
+from pilotlight.database.migrations.script import run_sql
+
+revision = "0008"
+down_revision = "0007"
+
+
+def upgrade() -> None:
+    run_sql("0008_rollouts.sql")

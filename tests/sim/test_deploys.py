@@ -1,0 +1,209 @@
+"""Deploys in simulated time: the old revision serves until the new one has shown that it does, however the new one fails.
+
+`never_without` is the promise: at every event somebody who calls has a replica that serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from activator.catalogue import Endpoint
+from runtime.wire import Drain, Start
+from tests.fakes_activator import World, endpoint, revision
+
+GIB = 1 << 30
+
+
+def to_next(*, old: dict[str, Any] | None = None, **new: Any) -> Endpoint:
+    """The endpoint with a second revision on its way."""
+    first, second = revision("a", 1, **(old or {})), revision("a", 2, **{"engine_args": {"x": 1}, "outcome": ""} | new)
+    return replace(endpoint("a", first), revisions=(first, second), next=second.revision_id)
+
+
+def warm(**old: Any) -> tuple[World, str]:
+    world = World(endpoint("a", revision("a", 1, **old)))
+    world.connect_agent()
+    world.join()
+    world.demand(1)
+    return world, world.ready()
+
+
+def routes(world: World) -> str:
+    world.routers["w1"].apply()
+    return world.routers["w1"].rows["a"].route[0][0]
+
+
+def test_the_old_one_serves_until_the_new_one_is_ready() -> None:
+    world, old = warm()
+    world.store(to_next())
+    (new,) = world.agent.starting()
+    assert routes(world) == "rev_a1" and old in world.routers["w1"].sends_to()
+    world.pass_time(5.0)
+    assert world.states() == {old: "ready", new: "starting"}
+    world.becomes(new, "ready")
+    assert routes(world) == "rev_a2" and world.routers["w1"].sends_to() == {old, new}
+    world.demand(0)
+    world.pass_time(1.0)
+    assert world.states()[old] == "draining" and world.states()[new] == "ready"
+    assert [event.kind for event in world.effects.events] == ["deployed"]
+
+
+@pytest.mark.parametrize("how", ["its start fails", "the agent refuses it", "it never fits", "it dies again and again"])
+def test_a_bad_revision_over_a_good_one_leaves_the_good_one_serving(how: str) -> None:
+    world, old = warm()
+    world.agent.refusing = how == "the agent refuses it"
+    world.store(to_next(engine_args={"x": 1, "kv_cache_memory_bytes": 900 * GIB} if how == "it never fits" else {"x": 1}))
+    if how == "its start fails":
+        (new,) = world.agent.starting()
+        world.becomes(new, "stopped", reason="bad engine argument")
+    elif how == "the agent refuses it":
+        world.say(world.agent.refused[0])
+    elif how == "it dies again and again":
+        world.store(to_next(min_replicas=2, max_replicas=2))  # so that one that is ready is not enough
+        for _ in range(20):
+            for new in world.agent.starting()[:1]:
+                world.becomes(new, "ready")
+                world.becomes(new, "stopped", reason="out of memory")
+            world.pass_time(31.0)
+            world.agent.told.clear()
+    world.pass_time(30.0)
+    assert routes(world) == "rev_a1" and world.routers["w1"].sends_to() == {old} and world.states()[old] == "ready"
+    known = world.status()["endpoints"][0]
+    assert not known["next"] and known["revisions"][1]["outcome"] == "failed" and known["revisions"][1]["failure"]
+    (event,) = world.effects.events
+    assert event.kind == "deploy_failed" and "revision 1 goes on serving" in event.text
+    starts = len(world.effects.of(Start))
+    world.pass_time(600.0)
+    assert len(world.effects.of(Start)) == starts, "it is not tried again"
+    world.demand(9)
+    assert world.status()["endpoints"][0]["revisions"][0]["failure"] == ""
+
+
+def test_at_zero_it_is_proved_by_one_start_and_then_goes_by_its_idle_timeout() -> None:
+    world = World(endpoint("a"))
+    world.connect_agent()
+    world.join()
+    world.store(to_next())
+    new = world.ready()
+    assert routes(world) == "rev_a2"
+    world.pass_time(59.0)
+    assert world.states() == {new: "ready"}
+    world.pass_time(2.0)
+    assert world.states() == {new: "draining"}
+    assert len(world.effects.of(Start)) == 1
+
+
+def test_at_zero_what_changes_nothing_of_the_engine_needs_no_start() -> None:
+    world = World(endpoint("a"))
+    world.connect_agent()
+    world.join()
+    world.store(to_next(engine_args={}, idle_timeout_seconds=7.0))
+    assert routes(world) == "rev_a2" and not world.effects.of(Start)
+
+
+def test_capacity_and_the_least_number_hold_through_the_switch() -> None:
+    world = World(endpoint("a", revision("a", 1, max_replicas=4, min_replicas=2)))
+    world.connect_agent()
+    world.join()
+    world.demand(12)  # three of them
+    olds = list(world.agent.starting())
+    for old in olds:
+        world.becomes(old, "ready")
+    assert len(olds) == 3
+    world.store(to_next(old={"max_replicas": 4, "min_replicas": 2}, max_replicas=4, min_replicas=2))
+    news = world.agent.starting()
+    assert len(news) == 3
+    for new in news[:2]:
+        world.becomes(new, "ready")
+        world.pass_time(1.0)
+        assert routes(world) == "rev_a1" and all(world.states()[old] == "ready" for old in olds)
+    world.becomes(news[2], "ready")
+    assert routes(world) == "rev_a2"
+    assert all(world.states()[old] == "ready" for old in olds), "they have callers"
+    world.demand(0)
+    world.demand(12, "rev_a2")
+    world.pass_time(10.0)
+    assert all(world.states()[old] == "draining" for old in olds) and all(world.states()[new] == "ready" for new in news)
+
+
+def test_without_room_for_both_it_waits_and_says_so_and_the_old_one_does_not_give_way() -> None:
+    world = World(endpoint("a", revision("a", 1, weight_bytes=4 * GIB)))
+    world.agent.memory_bytes = 10 * GIB
+    world.connect_agent()
+    world.join()
+    world.demand(1)
+    old = world.ready()
+    world.demand(0)
+    world.store(to_next(old={"weight_bytes": 4 * GIB}, weight_bytes=4 * GIB))
+    world.pass_time(30.0)
+    assert world.states() == {old: "ready"} and routes(world) == "rev_a1"
+    known = world.status()["endpoints"][0]
+    assert known["next"] == "rev_a2" and "memory" in known["revisions"][1]["waits_for"]
+    world.pass_time(40.0)  # its idle timeout is over
+    world.becomes(old, "stopped")
+    world.ready()
+    assert routes(world) == "rev_a2"
+
+
+def test_a_second_deploy_takes_the_place_of_the_first() -> None:
+    world, old = warm()
+    world.store(to_next())
+    (first,) = world.agent.starting()
+    third = revision("a", 3, engine_args={"x": 2}, outcome="")
+    known = world.reconciler.catalogue.endpoints["ep_a"]
+    world.store(replace(known, revisions=(*known.revisions, third), next="rev_a3"))
+    (second,) = set(world.agent.starting()) - {first}
+    world.pass_time(1.0)
+    assert (first, "Stop") in [(replica_id, kind.__name__) for kind, replica_id in world.agent.told]
+    world.becomes(first, "stopped")
+    world.becomes(second, "ready")
+    assert routes(world) == "rev_a3" and old in world.routers["w1"].sends_to()
+
+
+def test_an_activator_that_is_killed_on_the_way_goes_on() -> None:
+    world, old = warm()
+    world.store(to_next())
+    (new,) = world.agent.starting()
+    world.restart()
+    world.connect_agent()
+    world.join()
+    world.pass_time(1.0)
+    assert routes(world) == "rev_a1" and world.agent.starting() == [new], "and starts it no second time"
+    world.postgres_away = True
+    world.becomes(new, "ready")
+    world.pass_time(10.0)
+    assert routes(world) == "rev_a1", "what is not stored has not happened"
+    world.postgres_away = False
+    world.pass_time(3.0)
+    assert routes(world) == "rev_a2"
+    assert old in world.routers["w1"].sends_to() and not world.effects.of(Drain)
+
+
+def test_a_first_deploy_that_fails_is_told_too_and_one_that_mends_it_serves_at_once() -> None:
+    world = World(endpoint("a", revision("a", 1, min_replicas=1, outcome="")))
+    world.connect_agent()
+    world.join()
+    world.pass_time(1.0)
+    (new,) = world.agent.starting()
+    world.becomes(new, "stopped", reason="no such file")
+    assert [(event.kind, event.text) for event in world.effects.events] == [("deploy_failed", "revision 1 failed: no such file")]
+    assert world.reconciler.catalogue.endpoints["ep_a"].revisions[0].outcome == "failed"
+    world.pass_time(10.0)
+    world.becomes(world.agent.starting()[0], "ready")
+    assert world.reconciler.catalogue.endpoints["ep_a"].revisions[0].outcome == "proved"
+    assert len(world.effects.settled) == 2
+
+
+def test_a_superseded_broken_revision_is_gone() -> None:
+    world, _old = warm()
+    world.store(to_next())
+    (new,) = world.agent.starting()
+    world.becomes(new, "stopped", reason="bad engine argument")
+    known = world.reconciler.catalogue.endpoints["ep_a"]
+    assert [r.outcome for r in known.revisions] == ["proved", "failed"], "the newest stays to be seen"
+    world.store(replace(known, revisions=(*known.revisions, revision("a", 3, outcome="")), next="rev_a3"))
+    world.pass_time(1.0)
+    assert [r["revision_id"] for r in world.status()["endpoints"][0]["revisions"]] == ["rev_a1", "rev_a3"]
