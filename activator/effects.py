@@ -78,9 +78,7 @@ class Links:
 class RealEffects:
     """Sockets and Postgres."""
 
-    def __init__(
-        self, links: Links, writer: Writer, raise_epoch: Callable[[int], None], settle: Callable[[str, str, str], None]
-    ) -> None:
+    def __init__(self, links: Links, writer: Writer, raise_epoch: Callable[[int], None], settle: Callable[[str, str, str], None]) -> None:
         self._links, self._writer, self._raise_epoch, self._settle = links, writer, raise_epoch, settle
         self._overflowed: set[int] = set()
 

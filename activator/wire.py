@@ -226,7 +226,9 @@ class Rollback(Frame):
     kind: Literal["rollback"] = "rollback"
     org_id: str
     name: str
-    to: int | None = None  # number of a revision; None: the newest before the one that serves that has served, or an end to a deploy on its way
+    to: int | None = (
+        None  # number of a revision; None: the newest before the one that serves that has served, or an end to a deploy on its way
+    )
     at_once: bool = False
     by: str = ""
 

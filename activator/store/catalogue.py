@@ -34,7 +34,16 @@ async def put(connection: Connection, endpoint: Endpoint, new_revision: Revision
     """Store an endpoint as it is to be, with the revision that is new in it. Raises asyncpg.PostgresError."""
     route = json.dumps([list(part) for part in endpoint.route])
     limits = (endpoint.max_held, endpoint.hold_seconds)
-    values = (endpoint.endpoint_id, endpoint.org_id, endpoint.name, *limits, route, endpoint.removed, endpoint.next, endpoint.finish_seconds)
+    values = (
+        endpoint.endpoint_id,
+        endpoint.org_id,
+        endpoint.name,
+        *limits,
+        route,
+        endpoint.removed,
+        endpoint.next,
+        endpoint.finish_seconds,
+    )
     await connection.execute(SQL["put_endpoint"], *values)
     if new_revision is not None:
         await _add_revision(connection, new_revision)

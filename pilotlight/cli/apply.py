@@ -18,6 +18,7 @@ from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.packing import find_snapshot, need_folder, pack_model, refusals
+from pilotlight.cli.rollouts import follow, who
 from pilotlight.cli.show import console
 from pilotlight.settings import Settings
 from snapshots.manifest import Manifest, SnapshotFile
@@ -39,7 +40,7 @@ class Plan:
         return {"name": self.name, "action": verb, "changes": {field: {"now": a, "after": b} for field, (a, b) in self.changes.items()}}
 
 
-def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bool) -> None:
+def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bool, wait: bool = True, at_once: bool = False) -> None:
     """All that can be refused is refused before anything is packed."""
     manifest = _read(file)
     if manifest.model is not None:
@@ -56,9 +57,11 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
         packed = pack_model(settings, model_folder(manifest, file))
         digest, weights = packed.digest, {"weight_bytes": packed.tensor_bytes}
     wanted = {"digest": digest, **manifest.configuration()}
-    plan = make_plan(manifest.name, wanted, prices, now=_endpoint(api, manifest.name), prices_now=prices_now)
+    plan = make_plan(manifest.name, wanted, prices, now=_as_it_is_to_be(_endpoint(api, manifest.name)), prices_now=prices_now)
     if not dry_run:
-        _execute(api, plan, wanted | weights, prices)
+        deploy = _execute(api, plan, wanted | weights | {"at_once": at_once, "by": who()}, prices)
+        if deploy:
+            follow(api, plan.name, deploy, wait=wait)
     _show(api, plan, dry_run=dry_run, as_json=as_json)
 
 
@@ -138,9 +141,16 @@ def _compared_prices(api: Api, manifest: EndpointManifest) -> tuple[dict[str, st
     return prices, now
 
 
-def _execute(api: Api, plan: Plan, wanted: dict[str, Any], prices: dict[str, str]) -> None:
+def _as_it_is_to_be(row: dict[str, Any] | None) -> dict[str, Any] | None:
+    """With the configuration that is on its way, where one is."""
+    return row | (row.get("next") or {}) if row else None
+
+
+def _execute(api: Api, plan: Plan, wanted: dict[str, Any], prices: dict[str, str]) -> dict[str, Any] | None:
+    """Returns what was deployed, if anything."""
+    deploy: dict[str, Any] | None = None
     if any(not field.startswith("prices.") for field in plan.changes):
-        api.call("PUT", f"/endpoints/{plan.name}", json=wanted)
+        deploy = api.call("PUT", f"/endpoints/{plan.name}", json=wanted)["deploy"]
     if any(field.startswith("prices.") for field in plan.changes):
         try:
             api.call("PUT", f"/endpoints/{plan.name}/prices", json=prices)
@@ -148,6 +158,7 @@ def _execute(api: Api, plan: Plan, wanted: dict[str, Any], prices: dict[str, str
             if error.status in (404, 405):
                 stop(f"{plan.name} is applied, but its prices are not: {NO_PRICES}")
             raise
+    return deploy
 
 
 def _show(api: Api, plan: Plan, *, dry_run: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pilotlight.cli.deploying import AtOnce, EngineArgs, UnsetEngineArgs, Wait, engine_args
 from pilotlight.cli.options import USAGE, Json, Name, State, endpoint_names, settings_of, stop
 
 
@@ -40,17 +41,22 @@ def deploy(
     max_held: Annotated[
         int | None, typer.Option(help="Most requests waiting at once; one more is answered 503. For a new endpoint 1000.")
     ] = None,
-    engine_arg: Annotated[
-        list[str] | None,
+    finish_seconds: Annotated[
+        float | None,
         typer.Option(
-            help="An argument of vLLM's serve command, KEY=VALUE; may be repeated. Those given replace all it had. "
-            "One is ours: graphs-when-idle=true, on a GPU, answers before CUDA graphs are captured."
+            help="Longest time running answers may take to end at a replica that is not wanted any more. For a new endpoint 3600."
         ),
     ] = None,
+    engine_arg: EngineArgs = None,
+    unset_engine_arg: UnsetEngineArgs = None,
+    wait: Wait = True,
+    at_once: AtOnce = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Pack a model folder and put an endpoint on it. What is not given stays as it is.
+    """Pack a model folder and put an endpoint on it. What is not given stays as it is, its snapshot too.
+
+    What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. At zero one start proves it.
 
     Example: pilotlight deploy demo --model snapshots/demo/model
     """
@@ -66,12 +72,16 @@ def deploy(
         "zero": zero,
         "hold_seconds": hold_seconds,
         "max_held": max_held,
-        "engine_args": None if engine_arg is None else _engine_args(engine_arg),
+        "finish_seconds": finish_seconds,
+        "engine_args": None if engine_arg is None else engine_args(engine_arg),
     }
-    if (given := model or digest) is None or (model and digest):
-        stop("give one of --model (a folder) and --digest (of a packed snapshot)", USAGE)
+    wanted = {field: value for field, value in wanted.items() if value is not None}
+    if model and digest:
+        stop("give one of --model (a folder) and --digest (of a packed snapshot), not both", USAGE)
+    if not (model or digest or wanted or unset_engine_arg):
+        stop("give --model (a folder) or --digest (of a packed snapshot), or what is to change of an endpoint there is", USAGE)
     deploy_endpoint(
-        settings_of(state), name, given, {field: value for field, value in wanted.items() if value is not None}, as_json=as_json
+        settings_of(state), name, model or digest, wanted, unset=unset_engine_arg or [], at_once=at_once, wait=wait, as_json=as_json
     )
 
 
@@ -79,6 +89,8 @@ def apply(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="The manifest, a TOML file; - reads it from stdin.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change; nothing is packed or sent.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a manifest, and do nothing else.")] = False,
+    wait: Wait = True,
+    at_once: AtOnce = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -93,7 +105,7 @@ def apply(
         return
     if file is None:
         stop("give the manifest with -f endpoint.toml; --schema prints what may stand in it", USAGE)
-    apply_manifest(settings_of(state), file, dry_run=dry_run, as_json=as_json)
+    apply_manifest(settings_of(state), file, dry_run=dry_run, as_json=as_json, wait=wait, at_once=at_once)
 
 
 def ls(state: State = None, as_json: Json = False) -> None:
@@ -140,7 +152,7 @@ def events(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """What happened to an endpoint that you should hear of: wrong answers that were caught, and what was done.
+    """What happened to an endpoint that you should hear of: deploys that served or failed, wrong answers that were caught.
 
     Example: pilotlight events demo
     """
@@ -159,25 +171,3 @@ def rm(name: Name, state: State = None) -> None:
     from pilotlight.cli.endpoints import remove_endpoint
 
     remove_endpoint(settings_of(state), name)
-
-
-def _engine_args(pairs: list[str]) -> dict[str, str | int | float | bool]:
-    """KEY=VALUE as typed values: true, false, whole numbers and decimals are told apart from text."""
-    found: dict[str, str | int | float | bool] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            stop(f"--engine-arg {pair!r}: write KEY=VALUE, such as max-model-len=2048", USAGE)
-        found[key] = _typed(value)
-    return found
-
-
-def _typed(value: str) -> str | int | float | bool:
-    if value in ("true", "false"):
-        return value == "true"
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value

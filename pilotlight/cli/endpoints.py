@@ -13,11 +13,23 @@ from pilotlight.cli.keys import UNTOLD
 from pilotlight.cli.manifest import explain
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.packing import find_snapshot, pack_model
+from pilotlight.cli.rollouts import follow, who
 from pilotlight.settings import Settings
 
 
-def deploy_endpoint(settings: Settings, name: str, model: Path | str, wanted: dict[str, Any], *, as_json: bool) -> None:
-    """Pack, then deploy. A folder already packed is not packed again; a digest must be in the store, or at the origin.
+def deploy_endpoint(
+    settings: Settings,
+    name: str,
+    model: Path | str | None,
+    wanted: dict[str, Any],
+    *,
+    unset: list[str],
+    at_once: bool = False,
+    wait: bool = True,
+    as_json: bool = False,
+) -> None:
+    """Pack, then deploy, then wait until it serves. A folder already packed is not packed again; a digest must be in the store, or at the
+    origin; None: the snapshot it has. Engine arguments given are added to those it has, and those in `unset` are taken away.
 
     `wanted` is judged before anything is packed, by the bounds the server has.
     """
@@ -26,15 +38,44 @@ def deploy_endpoint(settings: Settings, name: str, model: Path | str, wanted: di
     except ValidationError as error:
         stop(explain(error), USAGE)
     api = Api(settings.paths)
-    manifest = find_snapshot(settings, model) if isinstance(model, str) else pack_model(settings, model)
-    done = api.call("PUT", f"/endpoints/{name}", json={"digest": manifest.digest, "weight_bytes": manifest.tensor_bytes, **wanted})
+    snapshot: dict[str, Any] = {}
+    if model is not None:
+        manifest = find_snapshot(settings, model) if isinstance(model, str) else pack_model(settings, model)
+        snapshot = {"digest": manifest.digest, "weight_bytes": manifest.tensor_bytes}
+    how = {"merge_engine_args": True, "unset_engine_args": unset, "at_once": at_once, "by": who()}
+    done = api.call("PUT", f"/endpoints/{name}", json=snapshot | wanted | how)
+    deploy = done["deploy"]
+    follow(api, name, deploy, wait=wait)
     if as_json:
         print_json(done)
         return
-    replicas = f", {done['min_replicas']} to {done['max_replicas']} replicas" if "max_replicas" in done else ""
-    say(f"{name} is deployed: {manifest.digest[:19]}…{replicas}")
+    if not deploy["changed"]:
+        say(f"{name} is as it was: nothing has changed")
+    elif not deploy["pending"] or wait:
+        say(f"{name} is deployed: revision {deploy['number']}")
     print(f"{api.url}/e/{name}/v1")
     say(f'next: pilotlight run {name} "…"   or   pilotlight keys create {name}')
+
+
+def fields_given(pairs: list[str]) -> dict[str, Any]:
+    """FIELD=VALUE as the configuration's own types; stops where a field is none, or its value not allowed. Hyphens may be underscores."""
+    known = {field for field in Changes.model_fields if field != "engine_args"}
+    given: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        field = name.strip().replace("-", "_")
+        if not equals:
+            stop(f"{pair!r} is not FIELD=VALUE, such as idle_timeout_seconds=7", USAGE)
+        if field not in known:
+            stop(
+                f"there is no field {name!r} to set: there are {', '.join(sorted(known))}; engine arguments are set with --engine-arg",
+                USAGE,
+            )
+        given[field] = value
+    try:
+        return Changes.model_validate(given).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        stop(explain(error), USAGE)
 
 
 def remove_endpoint(settings: Settings, name: str) -> None:

@@ -16,6 +16,7 @@ from pilotlight.cli import (
     endpoint_commands,
     key_commands,
     machine_commands,
+    revision_commands,
     snapshot_commands,
     talk_commands,
     usage_commands,
@@ -32,7 +33,7 @@ app = typer.Typer(
     "Data goes to stdout, talk to stderr; --json where a command prints data; NO_COLOR is heeded.\n\n"
     "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
-for register in (machine_commands.register, endpoint_commands.register, talk_commands.register):
+for register in (machine_commands.register, endpoint_commands.register, revision_commands.register, talk_commands.register):
     register(app)
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(usage_commands.app, name="usage")

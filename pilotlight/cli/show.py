@@ -32,10 +32,11 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = table("endpoint", "task", "snapshot", "replicas", "idle after", "rests", "slots", "URL")
+    rows = table("endpoint", "revision", "task", "snapshot", "replicas", "idle after", "rests", "slots", "URL")
     for row in found:
         rows.add_row(
             row["name"],
+            _revisions(row),
             row["task"],
             (row["digest"] or "")[7:19],
             f"{row['min_replicas']}–{row['max_replicas']}",
@@ -45,6 +46,17 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
             f"{api.url}/e/{row['name']}/v1",
         )
     console().print(rows)
+
+
+def _revisions(row: dict[str, Any]) -> str:
+    """The one that serves, the one that is to follow it, and the newest where that has failed."""
+    told = str(row.get("number") or "–")
+    if row.get("next"):
+        told += f", {row['next']['number']} on its way"
+    elif row.get("last_failed"):
+        number = row["last_failed"]["number"]
+        told += " fails" if number == row.get("number") else f", {number} failed"
+    return told
 
 
 def show_status(settings: Settings, *, as_json: bool) -> None:
@@ -58,7 +70,7 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     for endpoint in status["endpoints"]:
         for revision in endpoint["revisions"]:
             for replica in revision["replicas"] or [{}]:
-                rows.add_row(endpoint["name"], revision["revision_id"], str(revision["demand"]), *_replica(replica, revision))
+                rows.add_row(endpoint["name"], _number(revision, endpoint), str(revision["demand"]), *_replica(replica, revision))
     out.print(rows)
     for node in status["nodes"]:
         out.print(_node(node))
@@ -73,6 +85,14 @@ def _print_disk(settings: Settings, out: Console) -> None:
         out.print(f"[red]new calls are refused: {reason}[/red]")
     if state_checks.is_running(settings.paths) and not (found := state_checks.postgres(settings)).ok:
         out.print(f"[red]Postgres: {found.text}[/red]; it is tried for ever, and records wait on disk")
+
+
+def _number(revision: dict[str, Any], endpoint: dict[str, Any]) -> str:
+    revision_id = revision["revision_id"]
+    routed = any(part[0] == revision_id and part[1] for part in endpoint["route"])
+    failed = "failed" if revision.get("outcome") == "failed" else "old"
+    state = "" if routed else " next" if endpoint.get("next") == revision_id else f" {failed}"
+    return f"{revision['number']}{state}"
 
 
 def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> None:

@@ -20,6 +20,10 @@ TEN_YEARS = 10 * 365 * 86400
 CLOCKS_DIFFER_SECONDS = 60.0
 
 
+WHO = "admin key"
+Who = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")]  # who asks, as `pilotlight revisions` tells it
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -27,8 +31,20 @@ class Body(BaseModel):
 class EndpointBody(Changes):
     """PUT /api/v1/endpoints/NAME"""
 
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")] = ""  # none: as it is, where there is one
     weight_bytes: int = Field(0, ge=0, le=1 << 50)  # of the snapshot's tensors; 0: unknown
+    merge_engine_args: bool = False  # those given are added to what it has; else they are all it has
+    unset_engine_args: tuple[str, ...] = ()
+    at_once: bool = False  # the route changes now, whatever becomes of the new revision
+    by: Who = WHO
+
+
+class RollbackBody(Body):
+    """POST /api/v1/endpoints/NAME/rollback"""
+
+    to: int | None = Field(None, ge=1, le=2**31 - 1)  # none: the newest earlier one that has served
+    at_once: bool = False
+    by: Who = WHO
 
 
 class KeyBody(Body):
@@ -89,7 +105,7 @@ class UsageQuery(Times):
 
 
 class EventQuery(Body):
-    """The query of GET /api/v1/endpoints/NAME/events"""
+    """The query of GET /api/v1/endpoints/NAME/events and /revisions"""
 
     limit: int = Field(100, ge=1, le=1000)
 

@@ -1,7 +1,8 @@
 """Endpoints over the admin API: read from Postgres, changed only by commands to the activator, their one writer.
 
 The failure to survive is an activator that is away or dies in the middle: the caller gets a 503 with Retry-After, and a
-command that did take effect is found there by the next GET. A PUT repeated changes nothing; a DELETE repeated finds nothing.
+command that did take effect is found there by the next GET. A PUT repeated changes nothing; a DELETE repeated
+finds nothing, and the activator finds out by itself what became of a command whose answer was lost.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from activator.client import ActivatorError, command
 from activator.wire import Deploy, Done, Remove, Rollback, Status
 from pilotlight.frames import FrameError
 from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
+from router.admin.revisions import Revisions, deployed
 from router.admin.store import AdminStore, Row
 from router.errors import BadRequest, NotFound, Unavailable
 from router.ledger.client import TOLD_SECONDS, key_told
@@ -33,7 +35,9 @@ class Endpoints:
         self._store, self._activator, self._ledger = store, activator, ledger
 
     def routes(self) -> list[Route]:
+        revisions = Revisions(self._store, org_id=ORG, find=lambda name: find_endpoint(self._store, name), command=self._command)
         return [
+            *revisions.routes(),
             Route("/endpoints", self.list, methods=["GET"]),
             Route("/endpoints/{name}", self.get, methods=["GET"]),
             Route("/endpoints/{name}", self.put, methods=["PUT"]),
@@ -49,17 +53,18 @@ class Endpoints:
         return JSONResponse(shown(await find_endpoint(self._store, request.path_params["name"])))
 
     async def put(self, request: Request) -> JSONResponse:
-        """Make a revision and put the whole route on it; what the body does not name stays as it is. Answers the endpoint as it is then."""
+        """Make a revision that gets the whole route once it serves; what the body does not name stays as it is. Answers the endpoint as it
+        is then, and in `deploy` what is on its way."""
         name = request.path_params["name"]
         if not re.fullmatch(ENDPOINT_NAME, name):
             raise BadRequest("an endpoint's name has 1 to 63 of a-z, 0-9 and inner hyphens", param="name")
         body = await read_body(request, EndpointBody)
-        done = await self._command(Deploy(org_id=ORG, name=name, **body.model_dump(exclude_unset=True)))
+        done = await self._command(Deploy(org_id=ORG, name=name, **body.model_dump(exclude_unset=True) | {"by": body.by}))
         try:
             row = await self._store.endpoint(name)
         except Unavailable:
             row = None  # deployed all the same: the activator may go on without Postgres
-        return JSONResponse(shown(row) if row else {"object": "endpoint", "name": name, **done.result})
+        return JSONResponse((shown(row) if row else {"object": "endpoint", "name": name, **done.result}) | {"deploy": deployed(done)})
 
     async def delete(self, request: Request) -> JSONResponse:
         """Its keys are revoked and its prices end with it, in one transaction; the answer waits until this machine's routers know."""
@@ -71,7 +76,7 @@ class Endpoints:
         return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True, **told})
 
     async def events(self, request: Request) -> JSONResponse:
-        """What happened to it that an operator should hear of, newest first: wrong answers that were caught."""
+        """What happened to it that an operator should hear of, newest first: deploys that served or failed, wrong answers that were caught."""
         query = read_query(request, EventQuery)
         row = await find_endpoint(self._store, request.path_params["name"])
         events = await self._store.events(row["endpoint_id"], org_id=ORG, limit=query.limit)
@@ -81,7 +86,7 @@ class Endpoints:
         """Every endpoint, revision, replica and node, as the activator sees them now."""
         return JSONResponse((await self._command(Status())).result)
 
-    async def _command(self, frame: Deploy | Remove | Status) -> Done:
+    async def _command(self, frame: Deploy | Rollback | Remove | Status) -> Done:
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 return await command(self._activator, frame)

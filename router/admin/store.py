@@ -20,7 +20,7 @@ from router.errors import NotFound, Unavailable
 from router.ledger.postgres import AWAY, POISON, STATEMENT_SECONDS, Database, read_sql
 
 _SQL = {path.stem: read_sql(path.parent, path.stem) for path in (Path(__file__).parent / "sql").glob("*.sql")}
-JSON_COLUMNS = ("route", "engine_args", "phases")
+JSON_COLUMNS = ("route", "engine_args", "phases", "next", "last_failed")
 PAGE_ROWS = 500
 SLOW_SECONDS = 60.0  # an export whose client reads nothing for so long is ended by Postgres
 
@@ -39,6 +39,9 @@ class AdminStore:
 
     async def events(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
         return await self._fetch("list_events", endpoint_id, org_id, limit)
+
+    async def revisions(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
+        return await self._fetch("list_revisions", endpoint_id, org_id, limit)
 
     async def endpoint_id(self, name: str, *, org_id: str) -> str | None:
         row = await self._fetch_one("find_endpoint_id", name, org_id)

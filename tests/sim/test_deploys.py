@@ -1,6 +1,6 @@
 """Deploys in simulated time: the old revision serves until the new one has shown that it does, however the new one fails.
 
-`never_without` is the promise: at every event somebody who calls has a replica that serves.
+The promise: whoever calls the endpoint while it is deployed anew finds a replica that serves, as before.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ def warm(**old: Any) -> tuple[World, str]:
     world.join()
     world.demand(1)
     return world, world.ready()
+
+
+def outcome(world: World) -> str:
+    return world.reconciler.catalogue.endpoints["ep_a"].revisions[0].outcome
 
 
 def routes(world: World) -> str:
@@ -190,10 +194,10 @@ def test_a_first_deploy_that_fails_is_told_too_and_one_that_mends_it_serves_at_o
     (new,) = world.agent.starting()
     world.becomes(new, "stopped", reason="no such file")
     assert [(event.kind, event.text) for event in world.effects.events] == [("deploy_failed", "revision 1 failed: no such file")]
-    assert world.reconciler.catalogue.endpoints["ep_a"].revisions[0].outcome == "failed"
+    assert outcome(world) == "failed"
     world.pass_time(10.0)
     world.becomes(world.agent.starting()[0], "ready")
-    assert world.reconciler.catalogue.endpoints["ep_a"].revisions[0].outcome == "proved"
+    assert outcome(world) == "proved"
     assert len(world.effects.settled) == 2
 
 

@@ -17,7 +17,7 @@ import asyncpg
 import httpx
 import pytest
 
-from activator.wire import Deploy, Done, Remove, Status, ToActivator
+from activator.wire import Deploy, Done, Remove, Rollback, Status, ToActivator
 from pilotlight.frames import FrameStream, serve
 from pilotlight.keys import hash_key, mint, well_formed
 from router.admin.app import make_app
@@ -44,9 +44,11 @@ class FakeStore(AdminStore):
         self.pages: list[list[Row]] = []
         self.cut_off = False  # after the pages
         self.away = False
+        self.had: list[Row] = []  # revisions, newest first
+        self.route: Row = {}
 
     def _row(self, name: str) -> Row:
-        return {"name": name, "endpoint_id": f"ep_{name}", "org_id": "default"}
+        return {"name": name, "endpoint_id": f"ep_{name}", "org_id": "default", **self.route}
 
     async def endpoints(self) -> list[Row]:
         if self.away:
@@ -104,6 +106,9 @@ class FakeStore(AdminStore):
     async def events(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
         return [{"event_id": n, "kind": "canary_mismatch", "text": endpoint_id} for n in range(min(3, limit))]
 
+    async def revisions(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
+        return self.had[:limit]
+
     async def cold_starts(self, **asked: Any) -> list[Row]:
         self.asked = asked
         return [{"cold_start_id": f"r{n}"} for n in range(min(3, asked["limit"]))]
@@ -116,12 +121,12 @@ class FakeActivator:
     """Answers every command with `answer`; None: dies instead."""
 
     def __init__(self) -> None:
-        self.commands: list[Deploy | Remove | Status] = []
+        self.commands: list[Deploy | Rollback | Remove | Status] = []
         self.answer: Done | None = Done(ok=True, result={"nodes": []})
 
     async def greet(self, stream: FrameStream[Any]) -> None:
         command = await stream.receive()
-        assert isinstance(command, Deploy | Remove | Status)
+        assert isinstance(command, Deploy | Rollback | Remove | Status)
         self.commands.append(command)
         if self.answer is not None:
             stream.send(self.answer)
@@ -213,11 +218,12 @@ def test_deploy_reaches_the_activator_whole(tmp_path: Path) -> None:
             idle_timeout_seconds=5.0,
             slots=8,
             max_held=7,
+            by="admin key",
         )
         assert isinstance(sent, Deploy) and sent.engine_args and sent.engine_args["enforce_eager"] is True
         await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST, "min_replicas": 2, "target_concurrency": 100})
         partial = bench.activator.commands[1]
-        assert partial == Deploy(org_id="default", name="chat", digest=DIGEST, min_replicas=2, target_concurrency=100), (
+        assert partial == Deploy(org_id="default", name="chat", digest=DIGEST, min_replicas=2, target_concurrency=100, by="admin key"), (
             "what it does not name is the activator's to know, and so is what that must fit"
         )
 
@@ -236,7 +242,6 @@ def test_deploy_answers_even_when_postgres_is_away(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "param"),
     [
-        ({}, "digest"),
         ({"digest": "sha256:short"}, "digest"),
         ({"digest": DIGEST, "task": "paint"}, "task"),
         ({"digest": DIGEST, "min_replicas": 2, "max_replicas": 1}, "max_replicas"),
@@ -613,3 +618,39 @@ def test_a_connection_cut_while_in_use_is_a_503(cut: Exception) -> None:
             await anext(store.export_usage(org_id="default", endpoint_id=None, since=None, until=None))
 
     asyncio.run(scene())
+
+
+def a_revision(number: int, **given: Any) -> Row:
+    values: Row = {"digest": DIGEST, "engine_args": {"a": 1}, "slots": 4, "outcome": "proved", "failure": ""}
+    return {"number": number, "revision_id": f"rev{number}", **values, **given}
+
+
+def test_revisions_say_their_state_and_what_differs_from_the_one_before(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.store.had = [
+            a_revision(4, slots=9, outcome=""),
+            a_revision(3, engine_args={"b": 2}, outcome="failed", failure="no such argument"),
+            a_revision(2, slots=8),
+            a_revision(1),
+        ]
+        bench.store.route = {"route": [["rev2", 100]], "next": {"revision_id": "rev4"}}
+        found = (await bench.ask("GET", "/api/v1/endpoints/chat/revisions")).json()["data"]
+        assert [(row["number"], row["state"]) for row in found] == [(4, "next"), (3, "failed"), (2, "serves"), (1, "served")]
+        assert found[1]["differs"] == {"slots": [8, 4], "engine_args.a": [1, None], "engine_args.b": [None, 2]}
+        assert found[2]["differs"] == {"slots": [4, 8]} and found[3]["differs"] == {}
+        (newest,) = (await bench.ask("GET", "/api/v1/endpoints/chat/revisions?limit=1")).json()["data"]
+        assert newest["differs"]["slots"] == [4, 9], "also where the one before is not told"
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_a_rollback_reaches_the_activator(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.activator.answer = Done(ok=True, result={"revision_id": "rev5", "number": 5, "pending": True, "changed": True})
+        response = await bench.ask("POST", "/api/v1/endpoints/chat/rollback", json={"to": 3, "by": "me"})
+        assert response.json()["deploy"] == {"revision_id": "rev5", "number": 5, "pending": True, "changed": True}
+        assert bench.activator.commands == [Rollback(org_id="default", name="chat", to=3, by="me")]
+        assert error(await bench.ask("POST", "/api/v1/endpoints/chat/rollback", json={"to": 0}), 400)["param"] == "to"
+        assert error(await bench.ask("POST", "/api/v1/endpoints/none/rollback", json={}), 404)["param"] == "name"
+
+    play(tmp_path, scene)

@@ -43,11 +43,17 @@ def test_what_is_nowhere_is_one_line(tmp_path: Path, digest: str, capsys: pytest
     assert "push it there first" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("options", [(), ("--model", "m", "--digest", "sha256:" + "a" * 64)])
-def test_a_deployment_is_of_one_model(options: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "give --model (a folder) or --digest"),
+        (("--model", "m", "--digest", "sha256:" + "a" * 64), "give one of --model (a folder) and --digest"),
+    ],
+)
+def test_a_deployment_is_of_one_model_or_changes_something(options: tuple[str, ...], said: str) -> None:
     done = CliRunner().invoke(app, ["deploy", "x", *options])
     assert done.exit_code == 2
-    assert "give one of --model (a folder) and --digest" in done.stderr
+    assert said in done.stderr
 
 
 def test_an_origin_is_a_bucket_or_a_folder() -> None:
