@@ -7,6 +7,7 @@ process matters, a child that sleeps lends its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -23,12 +24,13 @@ import asyncpg
 import pytest
 
 from activator.client import ActivatorError, command, subscribe
+from activator.commands import Commands
 from activator.errors import LeadershipLost
 from activator.launchers.process import ProcessLauncher, start_time
 from activator.lease import Lease
 from activator.store import cold_starts
 from activator.store.cold_starts import ColdStart
-from activator.wire import Demand, Deploy, EndpointRow, Remove, RouterHello, Status, Table
+from activator.wire import Demand, Deploy, EndpointRow, Remove, Rollback, RouterHello, Status, Table
 from pilotlight import frames
 from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
@@ -170,7 +172,7 @@ class Installation:
         values: dict[str, Any] = {"org_id": "default", "name": "demo", "digest": DIGEST, "slots": 4}
         return await self.command(Deploy(**values | given))
 
-    async def command(self, frame: Deploy | Remove | Status) -> dict[str, Any]:
+    async def command(self, frame: Deploy | Rollback | Remove | Status) -> dict[str, Any]:
         """As soon as somebody listens. Raises ActivatorError."""
         async with asyncio.timeout(20):
             while True:
@@ -209,6 +211,13 @@ class Installation:
         deadline = time.monotonic() + 10
         while (found := await self.states()) != expected:
             assert time.monotonic() < deadline, f"expected {expected}, Postgres has {found}"
+            await asyncio.sleep(0.02)
+
+    async def became(self, revision_id: str, expected: tuple[str, str]) -> None:
+        """Wait until Postgres has this outcome of a revision, and why."""
+        deadline = time.monotonic() + 10
+        while tuple((await self.fetch("SELECT outcome, failure FROM revisions WHERE revision_id = $1", revision_id))[0]) != expected:
+            assert time.monotonic() < deadline, f"{revision_id} has not become {expected}"
             await asyncio.sleep(0.02)
 
     async def end(self) -> None:
@@ -769,3 +778,77 @@ async def test_target_concurrency_decides_how_many_and_memory_is_remembered(all_
     known = {endpoint["name"]: endpoint["revisions"][0] for endpoint in status["endpoints"]}
     assert (known["demo"]["target_concurrency"], known["demo"]["needs_bytes"]) == (2, 364 << 20)
     assert (known["other"]["target_concurrency"], known["other"]["needs_bytes"]) == (4, 0)
+
+
+async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fails(all_of_it: Installation) -> None:
+    agent, router = all_of_it.agent, all_of_it.router
+    await router.connect(all_of_it.paths)
+    first = await all_of_it.deploy(by="me")
+    router.demand(1, first["revision_id"])
+    await router.ready()
+    await agent.expect(Start)
+    agent.ready_seconds = None
+    second = await all_of_it.deploy(slots=8)
+    assert second["pending"] and router.rows["demo"].route == ((first["revision_id"], 100),)
+    started = await agent.expect(Start)
+    await all_of_it.signal(signal.SIGKILL)
+    await all_of_it.start()
+    await router.connect(all_of_it.paths)
+    await router.sees(lambda rows: rows.get("demo"), "the activator is back")
+    agent.say(report(started.replica_id, "stopped", revision_id=second["revision_id"], reason="no such argument"))
+    await all_of_it.became(second["revision_id"], ("failed", "no such argument"))
+    assert router.rows["demo"].route == ((first["revision_id"], 100),)
+    agent.ready_seconds = 0.01
+    third = await all_of_it.deploy(slots=16)
+    await router.sees(lambda rows: rows["demo"].route == ((third["revision_id"], 100),), "the third revision serves")
+    back = await all_of_it.command(Rollback(org_id="default", name="demo"))
+    assert back["number"] == 4 and back["pending"]
+    await router.sees(lambda rows: rows["demo"].route == ((back["revision_id"], 100),), "what the first was serves again")
+    sql = Path(admin.__file__).parent / "sql"
+    rows = await all_of_it.fetch(read_sql(sql, "list_revisions"), first["endpoint_id"], "default", 10)
+    assert [(row["number"], row["outcome"], row["slots"], row["created_by"]) for row in rows] == [
+        (4, "proved", 4, ""), (3, "proved", 16, ""), (2, "failed", 8, ""), (1, "proved", 4, "me"),
+    ]  # fmt: skip
+    (row,) = await all_of_it.fetch(read_sql(sql, "list_endpoints"), "demo")
+    assert (row["number"], row["next"], row["last_failed"], row["finish_seconds"]) == (4, None, None, 3600.0)
+    events = await all_of_it.fetch("SELECT kind FROM events ORDER BY event_id")
+    assert [event["kind"] for event in events] == ["deploy_failed", "deployed", "deployed"]
+
+
+class Torn:
+    """A pool whose connections commit, and are gone before they say so."""
+
+    def __init__(self, pool: asyncpg.Pool[Any]) -> None:
+        self.pool, self.tearing = pool, True
+
+    @contextlib.asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Any]:
+        async with self.pool.acquire() as connection:
+            yield connection
+        if self.tearing:
+            raise ConnectionResetError("gone after COMMIT")
+
+
+async def test_a_command_whose_answer_was_lost_heals_by_itself(state: tuple[Path, str]) -> None:
+    async with asyncpg.create_pool(state[1], min_size=1, max_size=2) as pool:
+        await pool.execute("TRUNCATE endpoints, revisions, replicas CASCADE")
+        inbox: asyncio.Queue[Any] = asyncio.Queue()
+        (epoch,) = await pool.fetchrow("SELECT epoch FROM leadership")
+        torn = Torn(pool)
+        commands = Commands(pool=torn, inbox=inbox, epoch=lambda: epoch)
+        unsure = asyncio.ensure_future(commands.keep_sure())
+        done = await commands.execute(Deploy(org_id="default", name="demo", digest=DIGEST))
+        assert not done.ok and "is not known yet" in done.message and inbox.empty()
+        torn.tearing = False
+        async with asyncio.timeout(10):
+            stored = await inbox.get()
+        assert stored.endpoint.name == "demo" and stored.endpoint.route
+        torn.tearing = True
+        done = await commands.execute(Remove(org_id="default", name="demo"))
+        assert not done.ok
+        torn.tearing = False
+        async with asyncio.timeout(10):
+            stored = await inbox.get()
+        assert stored.endpoint.removed, "though a second DELETE finds nothing"
+        assert not (await commands.execute(Remove(org_id="default", name="demo"))).ok
+        unsure.cancel()
