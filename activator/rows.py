@@ -20,9 +20,7 @@ def row_of(endpoint: Endpoint, *, fleet: Fleet, progress: Progress, now: float) 
         busy = fleet.has(revision_id)
         if busy or endpoint.routes_to(revision_id):
             trouble, step = fleet.troubles.get(revision_id), progress.shown.get(revision_id)
-            row = revision_row(
-                revision, fleet.of(revision_id), trouble, fleet.expected, step, fleet.waits.reason(revision_id), now
-            )
+            row = revision_row(revision, fleet.of(revision_id), trouble, fleet.expected, step, fleet.waits.reason(revision_id), now)
             rows.append(row)
             at_rest = at_rest and not (busy or row.failure or row.phase or row.waits_for)
     return endpoint_row(endpoint, rows), at_rest

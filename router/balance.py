@@ -38,9 +38,10 @@ class Replica:
         self.retry: Timer | None = None  # in place of that, where the gate has no line
         self.dead = False  # could not be reached
 
-    def update(self, row: ReplicaRow) -> None:
+    def update(self, row: ReplicaRow, *, anew: bool) -> None:
+        """`anew`: a leader that has just taken over says it. What the one before had said and not done holds no more."""
         self.row = row
-        self.draining = self.draining or row.draining  # draining never ends but in the end
+        self.draining = row.draining or (self.draining and not anew)  # else draining never ends but in the end
         self.dead = False  # a row says that it runs; of who is in its slots it says nothing, so `full` stays
 
     def leave_line(self) -> None:
@@ -85,6 +86,11 @@ class Revision:
         return len(self.waiting) + self.granted
 
     @property
+    def ending(self) -> bool:
+        """Nothing serves it or is about to, but what drains: whoever waits for it would wait until that has gone."""
+        return not self.row.starting and bool(self.replicas) and all(replica.draining for replica in self.replicas.values())
+
+    @property
     def failed(self) -> bool:
         """No start can succeed for now, and nothing that runs could serve."""
         return bool(self.row.failure) and all(replica.draining for replica in self.replicas.values())
@@ -105,7 +111,7 @@ class Revision:
         """Seconds after which it is worth asking again."""
         return self.row.retry_after_seconds or self.remaining(now)
 
-    def update(self, row: RevisionRow, *, now: float) -> None:
+    def update(self, row: RevisionRow, *, now: float, anew: bool = False) -> None:
         self._time(row, now)
         self.row = row
         rows = {replica.replica_id: replica for replica in row.replicas}
@@ -114,7 +120,7 @@ class Revision:
         for replica_id, replica_row in rows.items():
             known = self.replicas.get(replica_id)
             if known is not None and _same_climb(known.row, replica_row):
-                known.update(replica_row)
+                known.update(replica_row, anew=anew)
                 continue
             if known is not None:
                 known.close()
@@ -150,6 +156,9 @@ class Endpoint:
         self._route = [
             (self.revisions[revision], weight) for revision, weight in self.row.route if revision in self.revisions and weight > 0
         ]
+
+    def leads_to(self, revision: Revision) -> bool:
+        return any(routed is revision for routed, _ in self._route)
 
     def routed(self, roll: float) -> Revision | None:
         """Where the route sends a request; `roll` in [0, 1). None while the route leads nowhere."""

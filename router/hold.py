@@ -127,12 +127,14 @@ class Hold:
     def refresh(self, revision: Revision) -> None:
         """The revision's row is new.
 
-        1. It is gone: what waits goes where the route leads now, in order, or is refused.
+        1. It is gone, or about to be and not in the route any more: what waits goes where that leads now, in order, or is refused.
         2. No start can succeed for now: what waits is refused.
         3. Wake as many waiters as there are free slots.
         """
-        if revision.endpoint.revisions.get(revision.revision_id) is not revision:  # 1
-            target = None if revision.endpoint.removed else revision.endpoint.routed(random.random())
+        endpoint = revision.endpoint
+        gone = endpoint.revisions.get(revision.revision_id) is not revision
+        if gone or (revision.waiting and revision.ending and not endpoint.leads_to(revision)):  # 1
+            target = None if endpoint.removed else endpoint.routed(random.random())
             self._move(revision, target)
         elif revision.failed:  # 2
             self._refuse_all(revision, lambda: start_failed(revision, self._clock.time()))

@@ -39,11 +39,12 @@ class RouteTable:
         at = (frame.epoch, frame.sequence)
         if at < self.at or not (frame.whole or self.whole or self._named is not None):
             raise Stale(f"table {at} is older than {self.at}" if at < self.at else "a delta came before any whole table")
+        anew = frame.whole and frame.epoch > self.at[0]
         gone = self._gone(frame)
         if self._named is None:
             self.at, self.whole = at, True
         touched = [revision for name in gone for revision in self._remove(name)]
-        touched += [revision for row in frame.endpoints for revision in self._put(row)]
+        touched += [revision for row in frame.endpoints for revision in self._put(row, anew)]
         for revision in touched:
             self._hold.refresh(revision)
         self._forget()
@@ -120,7 +121,7 @@ class RouteTable:
             self._retire(revision)
         return gone
 
-    def _put(self, row: EndpointRow) -> list[Revision]:
+    def _put(self, row: EndpointRow, anew: bool) -> list[Revision]:
         """Returns all revisions the row concerns, those it no longer has first."""
         endpoint = self.endpoints.get(row.name)
         if endpoint is None:
@@ -138,7 +139,7 @@ class RouteTable:
         for revision_row in row.revisions:
             revision = endpoint.revisions.get(revision_row.revision_id) or Revision(revision_row, endpoint)
             before = list(revision.replicas)
-            revision.update(revision_row, now=now)
+            revision.update(revision_row, now=now, anew=anew)
             self._follow(before, revision)
             endpoint.revisions[revision.revision_id] = self.revisions[revision.revision_id] = revision
         endpoint.reroute()

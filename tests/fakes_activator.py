@@ -146,7 +146,7 @@ class FakeEffects:
 
 
 class SimRouter:
-    """A router that applies tables when the test says so."""
+    """A router that applies tables when the test says so, and keeps its state as a real one does: who drains goes on draining."""
 
     def __init__(self, router_id: str) -> None:
         self.router_id, self.connection = router_id, 0
@@ -156,6 +156,7 @@ class SimRouter:
         self.epoch = 0
         self.sequence = 0
         self.requests: dict[str, int] = {}
+        self.retired: set[str] = set()  # cold starts of replicas it was told to send nothing to any more
 
     def receive(self, frame: Frame) -> None:
         if isinstance(frame, Table):
@@ -168,6 +169,9 @@ class SimRouter:
             assert table.whole or self.applied >= 0, "a delta before any whole table"
             if table.whole:
                 self.rows = {}
+            if table.whole and table.epoch > self.epoch:
+                self.retired.clear()
+            self.retired.update(r.cold_start_id for e in table.endpoints for row in e.revisions for r in row.replicas if r.draining)
             self.rows |= {row.name: row for row in table.endpoints}
             for name in table.removed:
                 self.rows.pop(name, None)
@@ -178,7 +182,8 @@ class SimRouter:
 
     def sends_to(self) -> set[str]:
         """Replicas this router would send to now."""
-        return {r.replica_id for e in self.rows.values() for row in e.revisions for r in row.replicas if not r.draining}
+        told = [replica for e in self.rows.values() for row in e.revisions for replica in row.replicas]
+        return {replica.replica_id for replica in told if not (replica.draining or replica.cold_start_id in self.retired)}
 
 
 class SimAgent:

@@ -833,7 +833,7 @@ async def test_a_command_whose_answer_was_lost_heals_by_itself(state: tuple[Path
     async with asyncpg.create_pool(state[1], min_size=1, max_size=2) as pool:
         await pool.execute("TRUNCATE endpoints, revisions, replicas CASCADE")
         inbox: asyncio.Queue[Any] = asyncio.Queue()
-        (epoch,) = await pool.fetchrow("SELECT epoch FROM leadership")
+        epoch = await pool.fetchval("SELECT epoch FROM leadership")
         torn = Torn(pool)
         commands = Commands(pool=torn, inbox=inbox, epoch=lambda: epoch)
         unsure = asyncio.ensure_future(commands.keep_sure())

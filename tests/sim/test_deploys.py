@@ -211,3 +211,21 @@ def test_a_superseded_broken_revision_is_gone() -> None:
     world.store(replace(known, revisions=(*known.revisions, revision("a", 3, outcome="")), next="rev_a3"))
     world.pass_time(1.0)
     assert [r["revision_id"] for r in world.status()["endpoints"][0]["revisions"]] == ["rev_a1", "rev_a3"]
+
+
+@pytest.mark.parametrize("forget_rows", [False, True])
+def test_a_leader_that_dies_between_saying_and_doing_leaves_no_replica_retired(forget_rows: bool) -> None:
+    world, old = warm()
+    world.join("w2")
+    world.demand(0)
+    world.demand(0, router_id="w2")
+    world.pass_time(61.0, lagging=["w2"])  # one router has applied the table that says so, the other has not
+    assert old not in world.routers["w1"].sends_to() and not world.effects.of(Drain)
+    for replica in world.reconciler.fleet.replicas.values():
+        replica.state = "ready"  # as its row still says, and its node: nothing of the decision was stored, or done
+    world.restart(forget_rows=forget_rows)
+    world.connect_agent()
+    for name in ("w1", "w2"):
+        world.join(name).apply()
+    assert world.agent.replicas[old].state == "ready"
+    assert old in world.routers["w1"].sends_to() and old in world.routers["w2"].sends_to()

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -160,12 +161,16 @@ class Machine(RuleBasedStateMachine):
             self.watch(lambda: self.world.handle(events.Tick()))
         self.up = {router_id for router_id in self.up if self.world.routers[router_id].connection in self.world.effects.peers}
 
-    @rule(removed=SELDOM, newer=st.booleans(), really=SELDOM)
-    def deploy(self, removed: bool, newer: bool, really: bool) -> None:
+    @rule(removed=SELDOM, newer=st.booleans(), waits=st.booleans(), really=SELDOM)
+    def deploy(self, removed: bool, newer: bool, waits: bool, really: bool) -> None:
+        """`waits`: the new revision gets the route once it serves, which the world stores then; else at once."""
         if not really:
             return
         known = (*self.a.revisions, revision("a", 2, max_replicas=1, idle_timeout_seconds=5.0)) if newer else self.a.revisions
-        self.world.store(endpoint("a", *known, removed=removed))
+        stored = endpoint("a", *known, removed=removed)
+        if newer and waits and not removed:
+            stored = replace(stored, route=((self.a.revisions[0].revision_id, 100),), next="rev_a2")
+        self.world.store(stored)
 
     @rule(forget_rows=st.booleans(), really=SELDOM)
     def crash(self, forget_rows: bool, really: bool) -> None:
@@ -212,6 +217,8 @@ class Machine(RuleBasedStateMachine):
             found = reconciler.catalogue.find(revision_id)
             if found is None or found[0].removed or reconciler.fleet.live(revision_id):
                 continue
+            if not found[0].routes_to(revision_id):
+                continue  # what waits for it goes where the route leads, see the router's hold
             row, _ = reconciler._row(found[0], now)
             failures = [each.failure for each in row.revisions if each.revision_id == revision_id]
             trouble = reconciler.fleet.troubles.get(revision_id)

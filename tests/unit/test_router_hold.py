@@ -492,3 +492,32 @@ def test_the_route_is_followed_by_weight() -> None:
     assert None not in chosen
     rig.show(split.model_copy(update={"route": ()}))
     assert endpoint.routed(0.5) is None
+
+
+def two(first: ReplicaRow, *, starting: bool = False, routed: str = "r2", second: int = 1) -> EndpointRow:
+    """An endpoint whose route leads to r2 now, with a replica of r1 left."""
+    made = row(first, starting=starting)
+    other = made.revisions[0].model_copy(update={"revision_id": "r2", "replicas": (replica("p2", slots=second),), "starting": False})
+    return made.model_copy(update={"route": ((routed, 100),), "revisions": (made.revisions[0], other)})
+
+
+def test_what_waits_where_no_route_leads_any_more_goes_on_where_it_leads_once_only_drains_are_left() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=1)))
+    first, second = rig.ask(), rig.ask()
+    assert first.slots and not second.slots
+    rig.show(two(replica(slots=1)))
+    assert not second.slots, "what it waits for serves still"
+    rig.show(two(replica(slots=1, draining=True)))
+    assert second.slots and second.slots[0].replica.row.replica_id == "p2"
+    assert first.slots[0].replica.row.replica_id == "p1" and not first.errors
+
+
+def test_a_leader_that_has_just_taken_over_says_who_drains() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=4)))
+    rig.show(row(replica(slots=4, draining=True)))
+    rig.show(row(replica(slots=4)), whole=True)
+    assert not rig.ask().slots, "of the same leader: draining never ends but in the end"
+    rig.table.apply(Table(epoch=2, sequence=1, whole=True, endpoints=(row(replica(slots=4)),)))
+    assert rig.ask().slots
