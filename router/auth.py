@@ -12,10 +12,10 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from router.errors import Forbidden, NotReady, Unauthorized
-from router.ledger.wire import KeyRow, Policy
+from router.ledger.wire import KeyRow, Policy, PolicyChange, PolicyPart
 
 LONGEST_KEY = 256  # characters; longer ones are not worth hashing
 _NOBODY = bytes(32)
@@ -46,15 +46,42 @@ class Keys:
     def __init__(self, *, pepper: bytes, wall: Callable[[], float], clock: Callable[[], float] = since_boot) -> None:
         self._hash, self._wall, self._clock = keyed(pepper), wall, clock
         self._tenants: dict[bytes, Tenant] | None = None
+        self._coming: dict[bytes, Tenant] = {}  # of a whole policy that is on its way
+        self._begin = self._begin_coming = 0.0
+        self.version = 0
 
     @property
     def known(self) -> bool:
         return self._tenants is not None
 
     def replace(self, policy: Policy) -> None:
-        begin = self._clock() - self._wall() - policy.ahead_seconds  # the Unix epoch by Postgres' clock, on ours
-        tenants = [Tenant(row, row.expires_at + begin if row.expires_at else 0.0) for row in policy.keys]
-        self._tenants = {tenant.hash: tenant for tenant in tenants}
+        """A whole policy in one frame."""
+        begin = self._begin = self._epoch(policy.ahead_seconds)
+        self._tenants, self.version = {tenant.hash: tenant for tenant in _tenants(policy.keys, begin)}, policy.version
+
+    def add(self, part: PolicyPart) -> bool:
+        """Some keys of a whole policy. Returns whether it is whole now; until then the one before it counts."""
+        if part.first:
+            self._coming, self._begin_coming = {}, self._epoch(part.ahead_seconds)
+        self._coming.update((tenant.hash, tenant) for tenant in _tenants(part.keys, self._begin_coming))
+        if part.last:
+            self._tenants, self._begin, self.version = self._coming, self._begin_coming, part.version
+            self._coming = {}
+        return part.last
+
+    def change(self, change: PolicyChange) -> bool:
+        """Returns false, and does nothing, where it does not follow on what is known."""
+        if self._tenants is None or change.base != self.version:
+            return False
+        for digest in change.gone:
+            self._tenants.pop(bytes.fromhex(digest), None)
+        self._tenants.update((tenant.hash, tenant) for tenant in _tenants(change.put, self._begin))
+        self.version = change.version
+        return True
+
+    def _epoch(self, ahead_seconds: float) -> float:
+        """The Unix epoch by Postgres' clock, on ours."""
+        return self._clock() - self._wall() - ahead_seconds
 
     def tenant(self, authorization: bytes | None) -> Tenant:
         """The tenant of an Authorization header. Raises Unauthorized, NotReady."""
@@ -77,6 +104,10 @@ class Keys:
         if tenant.scope != "inference":
             raise Forbidden("This is an admin key: it manages endpoints and cannot call them. Use a key of the endpoint.")
         return tenant
+
+
+def _tenants(rows: Iterable[KeyRow], begin: float) -> Iterator[Tenant]:
+    return (Tenant(row, row.expires_at + begin if row.expires_at else 0.0) for row in rows)
 
 
 def keyed(pepper: bytes) -> Callable[[bytes], bytes]:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
-from pilotlight.frames import FrameStream, connect
+from pilotlight.frames import FrameError, FrameStream, connect
 from router import reconnect
 from router.auth import Keys
 from router.ledger.spool import Spool
-from router.ledger.wire import Alive, Applied, FromLedger, Policy, Spooled, WorkerHello
+from router.ledger.wire import Alive, Applied, FromLedger, Policy, PolicyChange, PolicyPart, Spooled, WorkerHello
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -34,7 +35,7 @@ class LedgerLink:
 
     async def _converse(self, heard: Callable[[], None]) -> None:
         async with asyncio.timeout(reconnect.CONNECT_SECONDS):  # not wait_for: Python 3.11's may lose a cancellation
-            stream: FrameStream[Policy | Alive] = await connect(self._address, FromLedger)
+            stream: FrameStream[Any] = await connect(self._address, FromLedger)
         beating = asyncio.create_task(_beat(stream), name="ledger heartbeat")
         try:
             stream.send(self._hello)
@@ -47,6 +48,14 @@ class LedgerLink:
                     return
                 if isinstance(frame, Policy):
                     self._keys.replace(frame)
+                    stream.send(Applied(version=frame.version))
+                elif isinstance(frame, PolicyPart):
+                    if self._keys.add(frame):
+                        stream.send(Applied(version=frame.version))
+                    await asyncio.sleep(0)  # a part at a time: what runs here goes on in between
+                elif isinstance(frame, PolicyChange):
+                    if not self._keys.change(frame):
+                        raise FrameError(f"a change of policy {frame.base} came to policy {self._keys.version}")
                     stream.send(Applied(version=frame.version))
         finally:
             beating.cancel()
@@ -62,7 +71,7 @@ class LedgerLink:
             log.warning("the kept policy cannot be read; waiting for the ledger", action="policy", file=str(self._file), reason=str(error))
 
 
-async def _beat(stream: FrameStream[Policy | Alive]) -> None:
+async def _beat(stream: FrameStream[Any]) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
         stream.send(Alive())

@@ -78,7 +78,7 @@ class Worker:
         )
         self.metrics.held = lambda: {name: endpoint.held for name, endpoint in list(self.table.endpoints.items())}
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
-        hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid())
+        hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid(), takes_changes=True)
         self.ledger = LedgerLink(address=paths.address("ledger"), file=paths.policy, hello=hello, keys=self.keys, spool=self.spool)
 
     def protocol(self) -> Any:

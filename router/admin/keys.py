@@ -79,8 +79,10 @@ class Keys:
         return key, new | {"prefix": key[:SHOWN_PREFIX], "last_four": key[-SHOWN_LAST:]}
 
     async def _shown_once(self, row: Row, key: str) -> JSONResponse:
-        """One policy holds both halves of a rotation: where the new key is known, the old one's end is."""
+        """After a rotation without grace the old key must be known no more, too."""
         everywhere = await key_told(self._ledger, row["key_id"], live=True, seconds=TOLD_SECONDS)
+        if row.get("replaced_revoked_at"):
+            everywhere = await key_told(self._ledger, row["replaces"], live=False, seconds=TOLD_SECONDS) and everywhere
         answer = {**row, "key": key, "everywhere": everywhere}
         return JSONResponse(answer, status_code=201, headers={"cache-control": "no-store"})
 

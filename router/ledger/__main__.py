@@ -18,7 +18,7 @@ from pilotlight.tasks import Tasks
 from router.ledger.follow import Follower
 from router.ledger.join import Join
 from router.ledger.policy import Policies
-from router.ledger.postgres import Database, Listener
+from router.ledger.postgres import Calls, Database, Listener
 from router.ledger.server import LedgerServer
 from router.ledger.settle import Settler
 from router.ledger.shelf import Shelf
@@ -36,12 +36,13 @@ async def run(given: settings.Settings) -> None:
     database = Database(given, application="ledger")
     store, join, tail = LedgerStore(database), Join(), Tail(paths.spool)
     workers = Workers(locked=tail.is_locked, keeps_locks=tail.keeps_locks)
-    policies = Policies(file=paths.policy, load=store.live_keys)
+    policies = Policies(file=paths.policy, load=store.live_keys, find=store.find_keys, mark=store.mark_keys)
     settler = Settler(join=join, store=store, reject=tail.reject, shelf=Shelf(paths.spool))
     follower = Follower(tail=tail, join=join, workers=workers, settle=settler.wake)
     settler.on_settled = follower.wake
-    changed, arrived = [policies.invalidate, settler.prices_changed], [settler.journal_arrived]
-    listener = Listener(database, on_notify={"policy": changed, "journal": arrived}, on_connect=changed + arrived)
+    arrived, prices = settler.journal_arrived, settler.prices_changed
+    told: Calls = {"policy": [policies.invalidate, lambda _: prices()], "journal": [lambda _: arrived()]}
+    listener = Listener(database, on_notify=told, on_connect=[policies.invalidate, prices, arrived])
     async with Tasks() as tasks:
         for work in (listener.run, policies.run, settler.run, settler.run_journal, settler.run_unpriced):
             tasks.spawn(work(), name=work.__qualname__)

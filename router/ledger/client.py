@@ -7,9 +7,10 @@ said, and hears that nothing is certain; the key itself is in Postgres, and reac
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from pilotlight.frames import FrameError, FrameStream, connect
-from router.ledger.wire import Alive, AwaitKey, FromLedger, KeyTold, Policy
+from router.ledger.wire import AwaitKey, FromLedger, KeyTold
 
 TOLD_SECONDS = 3.0  # how long an answer of the admin API waits for the routers
 ANSWER_SECONDS = 0.5  # beyond what it was given, for its answer to come
@@ -19,7 +20,7 @@ async def key_told(address: str, key_id: str, *, live: bool, seconds: float) -> 
     """Does every router worker of this machine know the key (`live` false: know it no more)? Waits at most so many seconds."""
     try:
         async with asyncio.timeout(seconds + ANSWER_SECONDS):
-            stream: FrameStream[Policy | KeyTold | Alive] = await connect(address, FromLedger)
+            stream: FrameStream[Any] = await connect(address, FromLedger)
             try:
                 stream.send(AwaitKey(key_id=key_id, live=live, seconds=seconds))
                 answer = await stream.receive()

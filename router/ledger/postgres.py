@@ -33,7 +33,7 @@ AWAY = (OSError, TimeoutError, DatabaseError, asyncpg.PostgresError, asyncpg.Int
 
 log = structlog.get_logger()
 T = TypeVar("T")
-Calls = dict[str, list[Callable[[], None]]]  # by channel
+Calls = dict[str, list[Callable[[str], None]]]  # by channel; with what was notified
 
 
 def read_sql(folder: Path, name: str) -> str:
@@ -145,7 +145,7 @@ class Listener:
 
     def _notified(self, connection: object, pid: int, channel: str, payload: object) -> None:
         for call in self._on_notify[channel]:
-            call()
+            call(str(payload))
 
 
 async def until_done(outage: Outage, work: Callable[[], Awaitable[T]]) -> T:

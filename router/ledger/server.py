@@ -14,14 +14,16 @@ from collections.abc import Callable
 
 import structlog
 
-from pilotlight.frames import FrameError, FrameStream, check_protocol
+from pilotlight.frames import LONGEST_FRAME, FrameError, FrameStream, check_protocol
 from router.ledger.policy import Policies
-from router.ledger.wire import Alive, Applied, AwaitKey, KeyTold, Spooled, ToLedger, WorkerHello
+from router.ledger.wire import Alive, Applied, AwaitKey, KeyTold, PolicyPart, Spooled, ToLedger, WorkerHello
 from router.ledger.workers import Workers
 
 HEARTBEAT_SECONDS = 1.0
 HELLO_SECONDS = 5.0
 SLOW_SECONDS = 5.0
+PART_KEYS = 200  # of a whole policy in one frame: about a millisecond of a worker's loop
+KEY_BYTES = 300  # of a key in a frame, at most
 LONGEST_AWAIT_SECONDS = 30.0
 
 log = structlog.get_logger()
@@ -51,7 +53,7 @@ class LedgerServer:
         log.info("worker connected", action="ledger.worker", worker_id=hello.worker_id, pid=hello.pid)
         self._workers.arrived(hello.worker_id, hello.pid)
         self._applied[stream] = 0
-        pushing = asyncio.create_task(self._push(stream), name=f"push {hello.worker_id}")
+        pushing = asyncio.create_task(self._push(stream, hello), name=f"push {hello.worker_id}")
         try:
             async for frame in stream:
                 if isinstance(frame, Spooled):
@@ -81,21 +83,51 @@ class LedgerServer:
         async with self._acknowledged:
             self._acknowledged.notify_all()
 
-    async def _push(self, stream: FrameStream[ToLedger]) -> None:
-        """The policy whole, at once and on every change, and a heartbeat each second; ends by closing the connection."""
+    async def _push(self, stream: FrameStream[ToLedger], hello: WorkerHello) -> None:
+        """The policy at once and on every change, and a heartbeat each second; ends by closing the connection."""
         version = 0
         try:
             while True:
                 try:
                     async with asyncio.timeout(HEARTBEAT_SECONDS):
-                        policy = await self._policies.newer_than(version)
-                    version = policy.version
-                    stream.send(policy)
+                        await self._policies.changed_since(version)
                 except TimeoutError:
                     stream.send(Alive())
+                else:
+                    version = await self._tell(stream, version) if hello.takes_changes else self._tell_whole(stream, hello)
                 async with asyncio.timeout(SLOW_SECONDS):
                     await stream.drain()
         except (TimeoutError, ConnectionError):
             pass  # it reads nothing, or is gone: `_serve` sees the end
         finally:
             stream.close()
+
+    async def _tell(self, stream: FrameStream[ToLedger], version: int) -> int:
+        """What has changed since `version`, or everything, in parts; returns the version told."""
+        policies = self._policies
+        changes = policies.changes(version) if version else None
+        if changes is not None:
+            stream.send(*changes)
+            return changes[-1].version if changes else version
+        told, ahead, rows = policies.version, policies.ahead_seconds, tuple(policies.keys.values())
+        for first in range(0, max(len(rows), 1), PART_KEYS):
+            part = rows[first : first + PART_KEYS]
+            last = first + PART_KEYS >= len(rows)
+            stream.send(PolicyPart(version=told, first=first == 0, last=last, keys=part, ahead_seconds=ahead))
+            async with asyncio.timeout(SLOW_SECONDS):
+                await stream.drain()
+            await asyncio.sleep(0)
+        return told
+
+    def _tell_whole(self, stream: FrameStream[ToLedger], hello: WorkerHello) -> int:
+        """To a worker of the release before, which takes one frame only."""
+        policy = self._policies.current
+        assert policy is not None
+        if len(policy.keys) * KEY_BYTES > LONGEST_FRAME:
+            log.error(
+                "a worker of the release before cannot take so many keys, and serves by those it had: restart the router",
+                action="ledger.worker", worker_id=hello.worker_id, keys=len(policy.keys),
+            )  # fmt: skip
+        else:
+            stream.send(policy)
+        return policy.version

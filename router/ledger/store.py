@@ -5,13 +5,14 @@ Step 12. All of it may be repeated: nothing here changes a row that is there.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from router.ledger.policy import LiveKeys
+from router.ledger.policy import SLICE, LiveKeys
 from router.ledger.postgres import Database, read_sql
 from router.ledger.prices import Price, PriceList
 from router.ledger.row import UsageRow
@@ -24,6 +25,8 @@ _HOLD_PRICES = read_sql(_FOLDER, "hold_prices")
 _FIND_JOURNAL = read_sql(_FOLDER, "find_journal")
 _LIST_PRICES = read_sql(_FOLDER, "list_prices")
 _LIST_LIVE_KEYS = read_sql(_FOLDER, "list_live_keys")
+_FIND_LIVE_KEYS = read_sql(_FOLDER, "find_live_keys")
+_MARK_LIVE_KEYS = read_sql(_FOLDER, "mark_live_keys")
 _TELL_TIME = read_sql(_FOLDER, "tell_time")
 
 
@@ -73,7 +76,23 @@ class LedgerStore:
         async with self._database.connection() as connection:
             records = await connection.fetch(_LIST_LIVE_KEYS)
             ahead = float(await connection.fetchval(_TELL_TIME)) - time.time()
+        rows: list[KeyRow] = []
+        for first in range(0, len(records), SLICE):
+            rows += [KeyRow(**record) for record in records[first : first + SLICE]]
+            await asyncio.sleep(0)
+        return LiveKeys(tuple(rows), ahead)
+
+    async def find_keys(self, ids: Sequence[str]) -> LiveKeys:
+        """Those live keys that have these ids, or are of endpoints that have them."""
+        async with self._database.connection() as connection:
+            records = await connection.fetch(_FIND_LIVE_KEYS, list(ids))
+            ahead = float(await connection.fetchval(_TELL_TIME)) - time.time()
         return LiveKeys(tuple(KeyRow(**record) for record in records), ahead)
+
+    async def mark_keys(self) -> str:
+        """What all live keys add up to: equal while none has changed, come or gone."""
+        async with self._database.connection() as connection:
+            return str(await connection.fetchval(_MARK_LIVE_KEYS))
 
 
 def _units(dollars: Decimal) -> int:

@@ -1,7 +1,8 @@
 """What the ledger process says and hears: the contract between router workers, or the admin API, and the machine's one ledger.
 
-A worker connects to `paths.address("ledger")`, gets a whole `Policy` at once and again on every change (the ledger
-LISTENs on Postgres' channel `policy`), and tells how far its spool has grown. The ledger also keeps the newest policy in
+A worker connects to `paths.address("ledger")`, gets the whole policy at once, as `PolicyPart`s, and then every change as a
+`PolicyChange` (the ledger LISTENs on Postgres' channel `policy`); one of the release before gets a whole `Policy` each time.
+It tells how far its spool has grown. The ledger also keeps the newest policy in
 `paths.policy` as JSON of the same frame, so that a worker can start, and a restart can serve, without ledger or Postgres.
 A worker says `Applied` when it serves by a policy; `AwaitKey`, in place of a hello, asks when all of them do.
 """
@@ -31,6 +32,27 @@ class Policy(Frame):
     ahead_seconds: float = 0.0  # Postgres' clock, of this machine's
 
 
+class PolicyPart(Frame):
+    """Some keys of a whole policy; it counts when the `last` is here."""
+
+    kind: Literal["policy_part"] = "policy_part"
+    version: int
+    first: bool
+    last: bool
+    keys: tuple[KeyRow, ...]
+    ahead_seconds: float = 0.0
+
+
+class PolicyChange(Frame):
+    """What makes the policy `base` the policy `version`. A key that is put takes the place of the one of its hash."""
+
+    kind: Literal["policy_change"] = "policy_change"
+    version: int
+    base: int
+    put: tuple[KeyRow, ...] = ()
+    gone: tuple[str, ...] = ()  # hashes
+
+
 class Alive(Frame):
     kind: Literal["alive"] = "alive"
 
@@ -39,6 +61,7 @@ class WorkerHello(Frame):
     kind: Literal["worker"] = "worker"
     worker_id: str  # the stem of its spool files: "<worker_id>.<n>.jsonl"
     pid: int
+    takes_changes: bool = False  # and a whole policy in parts
     protocol: int = PROTOCOL
 
 
@@ -74,4 +97,4 @@ class KeyTold(Frame):
 
 
 ToLedger = Annotated[WorkerHello | Spooled | Applied | AwaitKey | Alive, Field(discriminator="kind")]
-FromLedger = Annotated[Policy | KeyTold | Alive, Field(discriminator="kind")]
+FromLedger = Annotated[Policy | PolicyPart | PolicyChange | KeyTold | Alive, Field(discriminator="kind")]

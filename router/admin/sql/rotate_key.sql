@@ -27,5 +27,5 @@ ended AS (
 SELECT
     made.key_id, coalesce(e.name, '') AS endpoint, made.name, made.scope, made.prefix, made.last_four, made.created_at,
     made.expires_at, made.revoked_at, ended.key_id AS replaces, ended.expires_at AS replaced_expires_at,
-    ended.revoked_at AS replaced_revoked_at, pg_notify('policy', made.key_id)::text AS told
+    ended.revoked_at AS replaced_revoked_at, pg_notify('policy', made.key_id)::text || pg_notify('policy', ended.key_id)::text AS told
 FROM made CROSS JOIN ended LEFT JOIN endpoints AS e USING (endpoint_id);
