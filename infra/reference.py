@@ -64,8 +64,8 @@ ERRORS = {
     "SpoolFull": "This router cannot write usage records: its disk fails.",
     "DiskFull": "The disk is full, or the spool or the journals have all they may; the message says how much is free and needed.",
     "QueueFull": "`max_held` requests of the endpoint wait already.",
-    "HoldTimeout": "No slot became free within `hold_seconds`.",
-    "StartFailed": "A replica could not be started; the message has the reason.",
+    "HoldTimeout": "No slot became free within `hold_seconds`; where there was no room for a replica, the message says what it waited for.",
+    "StartFailed": "A replica could not be started, or is larger than any node; the message has the reason.",
     "UpstreamError": "The replica broke off before it answered.",
 }
 ABSTRACT = {"Refused"}
