@@ -25,11 +25,11 @@ from activator.lifecycle import Event, Patience, Replica, Step
 from activator.memory import Find, Memory
 from activator.nodes import Fence, Nodes
 from activator.rungs import BadRung, Rungs
-from activator.store.events import EventRecord
+from activator.store.events import EventRecord, Kind
 from activator.trouble import Backoff, Trouble
 from activator.turns import Terms
 from activator.waits import Waits
-from runtime.wire import Drain, KeepStandbys, NodeReport, Park, Refused, ReplicaReport, Start, Stop, Unpark
+from runtime.wire import HUNG, Drain, KeepStandbys, NodeReport, Park, Refused, ReplicaReport, Start, Stop, Unpark
 
 log = structlog.get_logger()
 
@@ -299,6 +299,8 @@ class Fleet:
             self.troubles[revision_id] = trouble_of.died(
                 trouble, started_at=replica.started_at, lived=lived, now=now, backoff=self._backoff, reason=replica.reason
             )
+        if event in (Event.DIED, Event.START_FAILED) and replica.reason.startswith(HUNG):
+            self._event(replica, "hung", f"{replica.reason}; replica {replica.replica_id} was killed", now)
         if event is Event.PARKED:
             self.look_again_for_room()
         if replica.state == "stopped":
@@ -324,9 +326,7 @@ class Fleet:
         else:
             self._effects.save_bad_rung(BadRung(replica.revision_id, replica.node_id, step, now + rungs.BAD_SECONDS))
         text = f"{replica.reason}; replica {replica.replica_id} from {step} was discarded, {f'{below} is next' if below else 'nothing is left to try'}"
-        self._effects.save_event(
-            EventRecord(replica.org_id, replica.revision_id, replica.replica_id, replica.node_id, "canary_mismatch", text, now)
-        )
+        self._event(replica, "canary_mismatch", text, now)
         log.error(
             "the canary differed: replica discarded",
             action="canary_mismatch",
@@ -337,6 +337,9 @@ class Fleet:
             next_rung=below,
             reason=replica.reason,
         )
+
+    def _event(self, replica: Replica, kind: Kind, text: str, now: float) -> None:
+        self._effects.save_event(EventRecord(replica.org_id, replica.revision_id, replica.replica_id, replica.node_id, kind, text, now))
 
     def failed(self, revision_id: str, reason: str, *, started_at: float, now: float) -> None:
         trouble = self.troubles.get(revision_id, Trouble())

@@ -92,6 +92,17 @@ class RuntimeSettings(Section):
     )
     threads: int = Field(default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core.")
     max_model_len: int = Field(default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says.")
+    silent_seconds: float = Field(
+        default=5.0, ge=2, description="A standby, replica or engine core that says nothing for so long is hung, and replaced, in seconds."
+    )
+    hang_seconds: float = Field(
+        default=60.0,
+        ge=5,
+        description="A replica with work and no step of its engine for so long is hung, in seconds: longer than any prefill or graph capture.",
+    )
+    rehearsal_seconds: float = Field(
+        default=300.0, ge=10, description="A standby that is not rehearsed after so long is hung, and replaced, in seconds."
+    )
 
 
 class SnapshotSettings(Section):

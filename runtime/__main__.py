@@ -70,6 +70,8 @@ async def run(settings: Settings) -> None:
         environ=standby_environ(settings, engine.device),
         log_file=paths.logs / "standby.log",
         on_change=agent.tell,
+        silent_seconds=settings.runtime.silent_seconds,
+        rehearsal_seconds=settings.runtime.rehearsal_seconds,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import time
 from pathlib import Path
 
 import structlog
@@ -21,6 +22,7 @@ from runtime.fence import Fence
 from runtime.lives import Lives
 from runtime.reap import reap_leftovers
 from runtime.shipping import Shipping
+from runtime.silence import Attention
 from runtime.sizing import node_memory
 from runtime.staging import Staging
 from runtime.standbys import Standbys
@@ -58,6 +60,7 @@ class Agent:
         self.shipping: Shipping
         self._ticks = 0
         self._unread = False  # the journals, by a disk in trouble
+        self._attention = Attention()
 
     def begin(self, standbys: Standbys) -> None:
         """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent runs already."""
@@ -106,8 +109,9 @@ class Agent:
             peer.send(frame)
 
     def tick(self) -> None:
-        """Once a second: heartbeat, and the fallback for lost journal notices. Now and then: what replicas and standbys take of memory."""
+        """Once a second: heartbeat, who of ours is hung, and the fallback for lost journal notices. Now and then: who takes what memory."""
         self.tell(Alive())
+        self._lives.listen(self._attention.look(time.monotonic()))
         self._fence.retry()
         self._sweep()
         for running in self._lives.all():

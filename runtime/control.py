@@ -2,23 +2,28 @@
 
 A packet is one frame, whole or not at all, so two processes of a replica (API and engine core) may write to the same
 socket. The standby reads it blocking; the agent reads it from its event loop. End of file on it is a death notice, never
-the only one: a replica's engine core holds the socket too, so the agent also watches a pidfd.
+the only one: a replica's engine core holds the socket too, so the agent also watches a pidfd. Beats are for those who neither
+speak nor die (`silence.py`); they never take the place of what must be said.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import struct
+import termios
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
 from pilotlight.frames import Frame
-from runtime.wire import Phase, Task
+from runtime.wire import Phase, RequestCount, Task
 
 LARGEST_PACKET = 128 << 10  # bytes
+MOST_UNREAD = 0.5  # of a socket's buffer that what may be lost fills: the rest is for what must be said
 CANARY_PROMPT_TOKENS = 2
 CANARY_ANSWER_TOKENS = 2  # a prefill of more than one row and a decode of one: each reads all weights
 
@@ -55,6 +60,12 @@ class Fork(Frame):
     plain: bool = False  # vLLM's own loader, whatever copies there are
 
 
+class Ask(Frame):
+    """Once a second to a standby that is rehearsed, which answers with a `Beat`."""
+
+    kind: Literal["ask"] = "ask"
+
+
 # Standby → agent
 
 
@@ -74,6 +85,17 @@ class Exited(Frame):
     kind: Literal["exited"] = "exited"
     pid: int
     status: int
+
+
+class Beat(Frame):
+    """Once a second from a replica, unasked and whatever it does; from a standby, all zero, when it is asked."""
+
+    kind: Literal["beat"] = "beat"
+    steps: int = 0  # that the engine has done
+    core_beats: int = 0  # how often its engine core has beaten; 0: there is none yet
+    in_work: int = 0  # requests the engine works on
+    loop_seconds: float = 0.0  # that the event loop of the API process has not turned
+    counts: tuple[RequestCount, ...] = ()  # of what is in work; more than a packet holds come in several beats
 
 
 # Replica → agent
@@ -141,9 +163,9 @@ class UnparkNow(Frame):
     asked_at: float  # monotonic seconds: where the phase `spawn` of this climb begins
 
 
-ToStandby = Fork
-FromStandby = Annotated[Rehearsed | Exited | Failed, Field(discriminator="kind")]
-FromReplica = Annotated[Born | PhaseDone | Serving | Depth | Journaled | Failed | Parked, Field(discriminator="kind")]
+ToStandby = Annotated[Fork | Ask, Field(discriminator="kind")]
+FromStandby = Annotated[Rehearsed | Exited | Failed | Beat, Field(discriminator="kind")]
+FromReplica = Annotated[Born | PhaseDone | Serving | Depth | Journaled | Failed | Parked | Beat, Field(discriminator="kind")]
 ToReplica = Annotated[DrainNow | ParkNow | UnparkNow, Field(discriminator="kind")]
 
 _adapters: dict[Any, TypeAdapter[Any]] = {}
@@ -170,6 +192,21 @@ class Control:
                 socket.send_fds(self.sock, [data], list(fds))
             else:
                 self.sock.send(data)
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
+                return False
+            raise
+        return True
+
+    def offer(self, frame: Frame) -> bool:
+        """Send what may be lost, from any thread, without waiting: it is lost while much is unread. False when the other end is gone."""
+        buffer = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        try:
+            (unread,) = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))
+            if unread < buffer * MOST_UNREAD:
+                self.sock.send(frame.model_dump_json().encode(), socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return True
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.EBADF):
                 return False

@@ -18,18 +18,20 @@ import structlog
 
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
-from runtime.control import Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
+from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
+from runtime.listening import Listening
 from runtime.orders import baked, distrust
 from runtime.orders import order as order_of
 from runtime.reap import Identity, clean, kill_session, remember
 from runtime.resting import Resting
 from runtime.running import Running
 from runtime.shipping import Shipping
+from runtime.silence import Limits
 from runtime.sizing import Sizing, cache_bytes, packed_bytes, size
 from runtime.staging import Staged, Staging
 from runtime.standbys import Standbys
 from runtime.weighing import Weighing
-from runtime.wire import Drain, EngineEnvironment, Park, Phase, Start, Stop, Unpark
+from runtime.wire import HUNG, Drain, EngineEnvironment, Park, Phase, Start, Stop, Unpark
 
 log = structlog.get_logger()
 
@@ -40,6 +42,7 @@ OF_THE_START = tuple(
 )  # notes that say nothing of the snapshot
 LAST_WORDS_SECONDS = 1.0  # for a replica that is ended to write down what runs
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
+KILL_SECONDS = 5.0  # for a killed replica to be gone
 FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and little of the cache is touched
 
 
@@ -56,6 +59,7 @@ class Lives:
         self._replicas: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._weighing = Weighing(self._changed)
+        self._listening = Listening(Limits(silent=settings.silent_seconds, hang=settings.hang_seconds))
         self._resting = Resting(changed=self._changed, end=self._end, give_up=self._give_up, weigh=self.weigh)
 
     def all(self) -> list[Running]:
@@ -74,6 +78,23 @@ class Lives:
                 self._resting.unpark(running, command)
             else:
                 self._end(running)
+
+    def listen(self, now: float) -> None:
+        """Once a second, at `now` in the agent's attentive seconds: end who is hung, have an order that got lost given again."""
+        for replica_id in self.standbys.listen(now):
+            if (running := self._replicas.get(replica_id)) and running.control is not None and running.identity is None:
+                running.control.sock.shutdown(socket.SHUT_RDWR)  # its end is heard as that of a standby that died with the order
+        for running, why in list(self._listening.look([running for running in self.all() if running.identity is not None], now)):
+            self._hung(running, why)
+
+    def _hung(self, running: Running, why: str) -> None:
+        """An ordinary death to everyone else. One that not even SIGKILL ends, waiting for a device, is given up all the same."""
+        if running.reason.startswith(HUNG):
+            return
+        log.error("replica hung; killing it", action="replica_hung", replica_id=running.start.replica_id, reason=why)
+        self._give_up(running, why)
+        running.reason = why
+        asyncio.get_running_loop().call_later(KILL_SECONDS, self._gone, running, why)
 
     def weigh(self) -> None:
         """Look at what they take of the node's memory."""
@@ -183,7 +204,10 @@ class Lives:
                 self._unborn(running, again)
             return
         frame = got[0]
-        if isinstance(frame, Born):
+        if isinstance(frame, Beat):
+            self._listening.heard(running, frame)
+        elif isinstance(frame, Born):
+            self.standbys.done_with(running.start.replica_id)
             self._born(running, Identity(frame.pid, frame.start_time))
         elif isinstance(frame, PhaseDone):
             self._phase(running, frame.phase)
@@ -251,9 +275,11 @@ class Lives:
 
     def _drain(self, running: Running, seconds: float) -> None:
         running.told = True
-        if running.state != "ready" or running.control is None:
+        if running.state not in ("ready", "parking") or running.control is None:  # nothing runs in the others
             self._end(running)
             return
+        if running.timer:
+            running.timer.cancel()  # of the park that this drain takes the place of
         running.state = "draining"
         running.control.send(DrainNow(seconds=seconds))
         running.timer = asyncio.get_running_loop().call_later(seconds + LAST_WORDS_SECONDS, self._kill, running)
@@ -320,6 +346,7 @@ class Lives:
         if running.staged is not None:
             running.staged.served.set()
         running.reason = "" if running.told else reason
+        self.standbys.done_with(running.start.replica_id)
         self.shipping.finished(running.start.replica_id)
         del self._replicas[running.start.replica_id]
         log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)

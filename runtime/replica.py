@@ -31,7 +31,8 @@ def run(rehearsal: Rehearsal, fork: Fork, control: Control) -> NoReturn:
         os.chdir(fork.folder)
         identity = Identity.of(os.getpid())
         assert identity is not None
-        control.send(Born(pid=identity.pid, start_time=identity.start_time))
+        if not control.send(Born(pid=identity.pid, start_time=identity.start_time)):
+            os._exit(status)  # the agent is gone, or wants it no more: nobody would watch what is built now
         phases = Phases(control)
         phases.add("spawn", fork.asked_at)
         from runtime.engine.serving import serve

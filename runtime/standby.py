@@ -1,8 +1,8 @@
 """The standby: a process that has imported and rehearsed the engine, and starts replicas by forking. Step 8.
 
 Single-threaded and blocking, with no event loop in it: a fork copies only the thread that forks, so anything else alive
-here would be a lock held for ever in a replica. It reads forks from its agent and reports the deaths of its children;
-when the agent is gone it goes too. Its own death leaves its replicas running (they are sessions of their own, and the
+here would be a lock held for ever in a replica. It reads forks from its agent, answers when it is asked whether it is there,
+and reports the deaths of its children; when the agent is gone it goes too. Its own death leaves its replicas running (they are sessions of their own, and the
 agent, as their subreaper, inherits them).
 
     python -m runtime.standby CONTROL_FD REHEARSAL_MODEL
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import memory, replica
-from runtime.control import Control, Exited, Failed, Fork, Rehearsed, ToReplica
+from runtime.control import Ask, Beat, Control, Exited, Failed, Fork, Rehearsed, ToReplica, ToStandby
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal
@@ -33,7 +33,7 @@ PR_SET_PDEATHSIG = 1
 def main(control_fd: int, model: Path) -> int:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    control = Control(socket.socket(fileno=control_fd), Fork)
+    control = Control(socket.socket(fileno=control_fd), ToStandby)
     begin = time.monotonic()
     try:
         from runtime.engine.rehearsed import check_forkable, rehearse
@@ -82,6 +82,9 @@ def attend(rehearsal: Rehearsal, control: Control) -> None:
             got = control.receive()
             if got is None:
                 return
+            if isinstance(got[0], Ask):
+                control.offer(Beat())
+                continue
             try:
                 check_forkable(rehearsal.device)
             except Unforkable as error:  # the agent asks another one

@@ -3,8 +3,10 @@
 `fork` asks for the outcome: it returns when the order is in a rehearsed standby's socket, however long the rehearsal
 still takes, and however full that socket is: orders are given one after the other, first come, first served. An order that trusts
 nothing kept gets a standby of its own, made beside the others, and only then may that one take the place of another: what one
-endpoint distrusts costs no other its wake. A standby that dies with an order in hand closes the replica's control socket with it; the caller sees that end of file before any `Born`
-and asks again. Where fewer are kept than it takes to fork, one is made for the orders there are, and let go after them.
+endpoint distrusts costs no other its wake. A standby that dies with an order in hand closes the replica's control socket with
+it; the caller sees that end of file before any `Born` and asks again. One that is stopped or hung neither dies nor answers: it
+is asked once a second whether it is there, and killed when it has answered nothing, and forked nothing, for `silent_seconds`.
+Where fewer are kept than it takes to fork, one is made for the orders there are, and let go after them.
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from pathlib import Path
 
 import structlog
 
-from runtime.control import Control, Exited, Failed, Fork, FromStandby, Rehearsed
+from runtime.control import Ask, Beat, Control, Exited, Failed, Fork, FromStandby, Rehearsed
 from runtime.sizing import is_news, own_bytes
 from runtime.wire import StandbyReport
 
 log = structlog.get_logger()
 
 REFUSED_SECONDS = 1.0  # before one is asked for again that the machine refused
+LATE_ANSWERS = 5  # after an order, a second apart: by then who was forked has said so
+MOST_UNANSWERED = 8  # asks on their way to a standby: more would only fill its socket
 BACKOFF_SECONDS = (0.0, 1.0, 5.0, 30.0)  # before a standby's restart, by how often it died before it was ready
 
 
@@ -40,6 +44,25 @@ class Standby:
         self.rehearsed: Rehearsed | None = None
         self.private_bytes = 0  # as weighed last
         self.retired = False  # it does what it was told before, and goes
+        self.killed = False  # it was hung
+        self.asked = self.answered = 0
+        self.signed_at = 0.0  # attentive seconds: begun, its last answer or birth, or when it was first asked for the next
+        self.orders: dict[str, int] = {}  # given and unborn: replica, and how many asks were before the order
+
+    @property
+    def owes(self) -> bool:
+        """Something should come from it: its rehearsal, an answer, a birth, its end."""
+        return self.asked > self.answered or bool(self.orders) or self.retired or self.rehearsed is None
+
+    def sign(self, now: float) -> None:
+        self.signed_at = now
+
+    def lost(self) -> list[str]:
+        """Replicas whose order it has read (it has answered what it was asked later), a while ago, and nobody was born. Told once."""
+        found = [replica_id for replica_id, asked in self.orders.items() if self.answered > asked + LATE_ANSWERS]
+        for replica_id in found:
+            del self.orders[replica_id]
+        return found
 
     @property
     def takes_orders(self) -> bool:
@@ -47,13 +70,23 @@ class Standby:
 
     @property
     def kept(self) -> bool:
-        return not self.retired and not self.beside
+        return not self.retired and not self.beside and not self.killed
 
 
 class Standbys:
     def __init__(
-        self, *, count: int, model: Path, environ: dict[str, str], log_file: Path, on_change: Callable[[StandbyReport], None]
+        self,
+        *,
+        count: int,
+        model: Path,
+        environ: dict[str, str],
+        log_file: Path,
+        on_change: Callable[[StandbyReport], None],
+        silent_seconds: float = 5.0,
+        rehearsal_seconds: float = 300.0,
     ) -> None:
+        self._silent_seconds, self._rehearsal_seconds = silent_seconds, rehearsal_seconds
+        self._attentive = 0.0  # seconds, as the agent counts them
         self._configured, self._count, self._model, self._environ, self._log_file, self._on_change = (
             count,
             count,
@@ -140,7 +173,7 @@ class Standbys:
                 raise ChildProcessError(
                     f"the standby made for this start alone ended before it was rehearsed: {self._reason or 'see its log'}"
                 )
-            standby.control.send(order, (replica_end.fileno(),))
+            self._order(standby, order, replica_end)
             self._join(standby)
         finally:
             if standby.beside and standby in self._all:
@@ -158,15 +191,59 @@ class Standbys:
         """False where no standby can take it now; `_news` tells when to try again. Raises OSError."""
         for standby in self._all:
             try:
-                if standby.takes_orders and standby.control.send(order, (replica_end.fileno(),)):
+                if standby.takes_orders and self._order(standby, order, replica_end):
                     return True
             except BlockingIOError:
                 asyncio.get_running_loop().add_writer(standby.control.sock, self._has_room, standby)
         return False
 
+    def _order(self, standby: Standby, order: Fork, replica_end: socket.socket) -> bool:
+        """False where it is gone. Raises BlockingIOError, OSError."""
+        if not standby.control.send(order, (replica_end.fileno(),)):
+            return False
+        if not standby.owes:
+            standby.sign(self._attentive)
+        standby.orders[order.replica_id] = standby.asked
+        return True
+
     def _has_room(self, standby: Standby) -> None:
         asyncio.get_running_loop().remove_writer(standby.control.sock)
         self._news.set()
+
+    def listen(self, now: float) -> list[str]:
+        """Once a second, at `now` in the agent's attentive seconds: ask who is there, kill who is silent.
+
+        Returns the replicas of orders that a standby has read, and of which nobody was born.
+        """
+        self._attentive = now
+        for standby in self._all:
+            patience = self._silent_seconds if standby.rehearsed else self._rehearsal_seconds
+            if standby.owes and now - standby.signed_at > patience and not standby.killed:
+                self._hung(standby, f"hung: it has {'answered nothing' if standby.rehearsed else 'not been rehearsed'} for {patience:g} s")
+            elif standby.takes_orders:
+                self._ask(standby)
+        return [replica_id for standby in self._all for replica_id in standby.lost()]
+
+    def _hung(self, standby: Standby, reason: str) -> None:
+        """Its death, a moment from now, has it replaced, and its orders given again."""
+        log.error("standby hung; killing it", action="standby_hung", pid=standby.process.pid, reason=reason)
+        standby.killed, self._reason = True, reason
+        standby.process.kill()
+
+    def _ask(self, standby: Standby) -> None:
+        if standby.asked - standby.answered < MOST_UNANSWERED:
+            if not standby.owes:
+                standby.sign(self._attentive)
+            try:
+                standby.asked += standby.control.send(Ask())
+            except BlockingIOError:
+                return  # full of orders: they will be its signs
+
+    def done_with(self, replica_id: str) -> None:
+        """It is born, or given up."""
+        for standby in self._all:
+            if standby.orders.pop(replica_id, None) is not None:
+                standby.sign(self._attentive)
 
     async def weigh(self) -> None:
         """Look at what the ready ones hold. What they share with their forks is theirs; of the forks it is not counted."""
@@ -181,6 +258,7 @@ class Standbys:
     def _retire(self, standby: Standby) -> None:
         """Let it go: one that is rehearsed after the orders in its socket, which it reads to their end; one that is not, at once."""
         standby.retired = True
+        standby.sign(self._attentive)
         log.info("standby not wanted", action="standby_retire", pid=standby.process.pid)
         if standby.rehearsed:
             standby.control.sock.shutdown(socket.SHUT_WR)
@@ -205,6 +283,7 @@ class Standbys:
             raise
         ours.setblocking(False)
         standby = Standby(process, Control(ours, FromStandby), beside=beside)
+        standby.sign(self._attentive)
         self._all.append(standby)
         loop = asyncio.get_running_loop()
         loop.add_reader(ours, self._heard, standby)
@@ -230,7 +309,10 @@ class Standbys:
             asyncio.get_running_loop().remove_reader(standby.control.sock)
             return
         frame = got[0]
-        if isinstance(frame, Rehearsed):
+        standby.sign(self._attentive)
+        if isinstance(frame, Beat):
+            standby.answered += 1
+        elif isinstance(frame, Rehearsed):
             standby.rehearsed, standby.private_bytes = frame, frame.private_bytes
             standby.decided.set()
             self._deaths, self._reason = 0, ""

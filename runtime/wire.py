@@ -23,6 +23,9 @@ Rung = Literal["parked", "standby", "staged", "stored"]  # where a climb to `rea
 Zero = Literal["parked", "standby", "staged"]  # where a revision rests without a call
 
 
+HUNG = "hung: "  # how the reason begins of a replica that was killed for its silence
+
+
 class Phase(Frame):
     """One named, timed step of a cold start."""
 

@@ -62,6 +62,7 @@ from runtime.loader import streamed  # noqa: F401  (its load format is known to 
 from runtime.loader.mapped import unpacked
 from runtime.loader.ways import outcome
 from runtime.phases import Phases
+from runtime.pulse import Beats, Pulse
 from runtime.reap import shared_memory_prefix
 from runtime.usage import Journal
 
@@ -71,10 +72,14 @@ STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
     """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
+    pulse = Pulse()
+    beats = Beats(control, pulse)
+    beats.begin()
     _stay_in_this_folder(fork)
     os.environ |= caches_of(rehearsal, fork)
     _fork_instead_of_spawn()
-    _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control)
+    _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control, pulse)
+    _count_steps(pulse)
     _time_the_load(phases)
     teach_the_engine_core()
     if engine_arguments.graphs_when_idle(fork, device=rehearsal.device):
@@ -83,7 +88,7 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
         vocabulary.remember(Path(fork.baked) / f"vocabulary-{rehearsal.version}.json", fork.snapshot)
     args = arguments(rehearsal, fork)
     outcome.note = engine_arguments.plainly(fork)  # our loaders say more
-    uvloop.run(_serve(rehearsal, args, fork, control, phases, began))
+    uvloop.run(_serve(rehearsal, args, fork, control, phases, began, beats))
 
 
 def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
@@ -109,9 +114,11 @@ def caches_of(rehearsal: Rehearsal, fork: Fork) -> dict[str, str]:
     )
 
 
-async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, control: Control, phases: Phases, began: float) -> None:
-    later = asyncio.get_running_loop().call_later
-    journal = Journal(fork.journal, fork.replica_id, grown=lambda: _tell(control, Journaled()), later=later)
+async def _serve(
+    rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, control: Control, phases: Phases, began: float, beats: Beats
+) -> None:
+    loop = asyncio.get_running_loop()
+    journal = Journal(fork.journal, fork.replica_id, grown=lambda: _tell(control, Journaled()), later=loop.call_later)
     meter(journal)
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
@@ -119,6 +126,7 @@ async def _serve(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, con
     engine = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
     )
+    beats.follow(loop, in_work=engine.output_processor.get_num_unfinished_requests, counts=journal.running)
     tasks = ("generate",) if fork.task == "generate" else await engine.get_supported_tasks()
     app = rehearsal.app if fork.task == "generate" else build_app(args, tasks, engine.model_config)
     app.state.args = args
@@ -252,8 +260,8 @@ def _fork_instead_of_spawn() -> None:
     multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
 
 
-def _run_the_model_in_the_engine_core(device: str, threads: int, control: Control) -> None:
-    """One process less on CPU, threads set where they compute, and the engine core's own failure told to the agent."""
+def _run_the_model_in_the_engine_core(device: str, threads: int, control: Control, pulse: Pulse) -> None:
+    """One process less on CPU, threads set where they compute, its pulse, and the engine core's own failure told to the agent."""
     if device == "cpu":
         # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
         Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
@@ -264,6 +272,7 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if device == "cpu":
             set_num_threads(threads)
+        pulse.begin_in_the_engine_core()
         try:
             original(*args, **kwargs)
         except Exception as error:
@@ -271,6 +280,19 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
             raise
 
     EngineCoreProc.run_engine_core = staticmethod(run)
+
+
+def _count_steps(pulse: Pulse) -> None:
+    """One that executed nothing is none: an engine that turns in place does not get on."""
+    step = EngineCoreProc._process_engine_step
+
+    def counted(self: EngineCoreProc) -> bool:
+        executed: bool = step(self)
+        if executed:
+            pulse.stepped()
+        return executed
+
+    EngineCoreProc._process_engine_step = counted
 
 
 def _pack_between_steps() -> None:

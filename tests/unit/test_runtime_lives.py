@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -16,12 +17,13 @@ import pytest
 
 from pilotlight.frames import Frame
 from pilotlight.settings import load
-from runtime.control import Born, Control, Fork, PhaseDone
+from runtime.control import Beat, Born, Control, Depth, DrainNow, Fork, Parked, ParkNow, PhaseDone, Serving, ToReplica
 from runtime.lives import FORK_TRIES, Lives
 from runtime.reap import Identity
+from runtime.running import Running
 from runtime.shipping import Shipping
 from runtime.staging import Staged
-from runtime.wire import EngineEnvironment, Phase, ReplicaReport, StandbyReport, Start, Stop
+from runtime.wire import Drain, EngineEnvironment, Park, Phase, ReplicaReport, StandbyReport, Start, Stop
 
 DIGEST = "sha256:" + "0" * 64
 Forking = Callable[[socket.socket], Awaitable[None]]
@@ -49,10 +51,16 @@ class FakeStandbys:
     """Does with each order what it is told to, the last for ever."""
 
     def __init__(self, *does: Forking) -> None:
-        self._does, self.orders = list(does), list[Fork]()
+        self._does, self.orders, self.lost = list(does), list[Fork](), list[str]()
 
     def report(self) -> StandbyReport:
         return StandbyReport(ready=1)
+
+    def listen(self, now: float) -> list[str]:
+        lost, self.lost = self.lost, []
+        return lost
+
+    def done_with(self, replica_id: str) -> None: ...
 
     async def fork(self, order: Fork, replica_end: socket.socket, *, fresh: bool = False) -> None:
         self.orders.append(order)
@@ -72,7 +80,7 @@ class Replica:
         self.control: Control | None = None
 
     async def forked(self, end: socket.socket) -> None:
-        self.control = Control(end.dup(), Fork)
+        self.control = Control(end.dup(), ToReplica)
         self.say(Born(pid=self.identity.pid, start_time=self.identity.start_time))
 
     def say(self, frame: Frame) -> None:
@@ -247,3 +255,93 @@ async def test_what_a_start_chose_says_nothing_of_its_snapshot(tmp_path: Path, r
     assert scene.staging.of_the_snapshot == told
     replica.process.kill()
     await scene.ended()
+
+
+# Silence
+
+
+async def serving(scene: Scene, replica: Replica) -> Running:
+    scene.start()
+    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
+    replica.say(Beat(core_beats=1))
+    replica.say(Serving(address="unix:/r1"))
+    (running,) = scene.lives.all()
+    await scene.until(lambda: running.state == "ready")
+    scene.lives.listen(0.0)
+    return running
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGSTOP, signal.SIGCONT])  # stopped; or alive, and dead-locked
+async def test_a_silent_replica_is_killed_and_told_as_an_ordinary_death_with_the_reason(
+    tmp_path: Path, replica: Replica, signal_number: signal.Signals
+) -> None:
+    scene = Scene(tmp_path, replica.forked)
+    await serving(scene, replica)
+    replica.process.send_signal(signal_number)
+    scene.lives.listen(5.0)
+    assert scene.told[-1].state == "ready"
+    scene.lives.listen(5.1)
+    report = await scene.ended()
+    assert report.failed and report.reason == "hung: its API process has said nothing for 5 s"
+    assert not replica.identity.alive()
+
+
+async def test_one_that_beats_lives(tmp_path: Path, replica: Replica) -> None:
+    scene = Scene(tmp_path, replica.forked)
+    running = await serving(scene, replica)
+    for second in range(1, 100):
+        replica.say(Beat(core_beats=1 + second))
+        replica.say(Depth(in_flight=second))  # heard after the beat
+        await scene.until(lambda second=second: running.in_flight == second)  # type: ignore[misc]
+        scene.lives.listen(float(second))
+    assert running.state == "ready"
+    replica.process.kill()
+    await scene.ended()
+
+
+async def test_one_that_not_even_sigkill_ends_is_given_up(tmp_path: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a device, in the kernel."""
+    scene = Scene(tmp_path, replica.forked)
+    await serving(scene, replica)
+    monkeypatch.setattr("runtime.lives.kill_session", lambda identity: None)
+    monkeypatch.setattr("runtime.lives.KILL_SECONDS", 0.0)
+    scene.lives.listen(6.0)
+    report = await scene.ended()
+    assert report.failed and report.reason.startswith("hung: ")
+
+
+async def test_an_order_that_is_lost_is_given_again(tmp_path: Path, replica: Replica) -> None:
+    held: list[socket.socket] = []
+
+    async def forks_one_that_hangs(end: socket.socket) -> None:
+        held.append(end.dup())
+
+    scene = Scene(tmp_path, forks_one_that_hangs, replica.forked)
+    scene.start()
+    await scene.until(lambda: held)
+    scene.standbys.lost = ["r1"]
+    scene.lives.listen(1.0)
+    await scene.until(lambda: scene.lives.all()[0].pidfd >= 0)
+    assert len(scene.standbys.orders) == 2
+    with held[0]:
+        assert not Control(held[0], ToReplica).send(Born(pid=1, start_time=1)), "what hangs ends when it goes on"
+    replica.process.kill()
+    await scene.ended()
+
+
+async def test_one_that_is_parking_is_drained_and_not_cut(tmp_path: Path, replica: Replica) -> None:
+    scene = Scene(tmp_path, replica.forked)
+    running = await serving(scene, replica)
+    scene.lives.obey(Park(epoch=1, sequence=2, replica_id="r1", seconds=30.0))
+    parks = running.timer
+    scene.lives.obey(Drain(epoch=1, sequence=3, replica_id="r1", seconds=60.0))
+    assert running.state == "draining" and parks and parks.cancelled(), "what runs in it has the time of the drain"
+    assert replica.control
+    replica.control.sock.setblocking(False)
+    assert [type(frame) for frame in replica.control.waiting()] == [ParkNow, DrainNow]
+    replica.say(Parked())
+    replica.say(Depth(in_flight=7))
+    await scene.until(lambda: running.in_flight == 7)
+    assert running.state == "draining"
+    replica.process.kill()
+    assert not (await scene.ended()).failed

@@ -13,7 +13,7 @@ import pytest
 
 from pilotlight.settings import load
 from runtime.__main__ import standby_environ
-from runtime.control import Control, Fork, Rehearsed
+from runtime.control import Ask, Beat, Control, Fork, Rehearsed, ToStandby
 from runtime.standbys import Standby, Standbys
 from runtime.wire import StandbyReport
 
@@ -30,7 +30,7 @@ class Scripted(Standbys):
         self.ends: list[Control] = []
 
     def _launch(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        self.ends.append(Control(theirs.dup(), Fork))
+        self.ends.append(Control(theirs.dup(), ToStandby))
         self.ends[-1].sock.setblocking(False)
         return subprocess.Popen(["sleep", "60"])
 
@@ -67,7 +67,7 @@ def taken(end: Control) -> list[str] | None:
             return found
         if got is None:
             return found or None
-        found.append(got[0].replica_id)
+        found.append("ask" if isinstance(got[0], Ask) else got[0].replica_id)
         for fd in got[1]:
             os.close(fd)
 
@@ -206,3 +206,113 @@ def test_only_on_a_cpu_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.M
     settings = load(state_dir=tmp_path)
     assert standby_environ(settings, "cpu")["TORCH_COMPILE_DISABLE"] == "1"
     assert "TORCH_COMPILE_DISABLE" not in standby_environ(settings, "cuda")
+
+
+# Silence
+
+
+async def kept(tmp_path: Path, count: int = 1) -> Scripted:
+    standbys = Scripted(count, tmp_path)
+    standbys.fill()
+    for end in standbys.ends:
+        end.send(REHEARSED)
+    await until(lambda: len(standbys.told) == count)
+    return standbys
+
+
+async def answered(standbys: Scripted, end: Control) -> list[str]:
+    """What it has to read is read, and every ask in it answered."""
+    found = taken(end) or []
+    standby = standbys._all[standbys.ends.index(end)]
+    before = standby.answered
+    for _ in range(found.count("ask")):
+        end.send(Beat())
+    await until(lambda: standby.answered == before + found.count("ask"))
+    return found
+
+
+async def test_an_idle_standby_that_answers_stays(tmp_path: Path) -> None:
+    standbys = await kept(tmp_path)
+    for second in range(1, 100):
+        assert standbys.listen(float(second)) == []
+        assert await answered(standbys, standbys.ends[0]) == ["ask"]
+    assert len(standbys.ends) == 1
+    standbys.close()
+
+
+async def test_an_idle_standby_that_answers_nothing_for_five_seconds_is_killed_and_replaced(tmp_path: Path) -> None:
+    standbys = await kept(tmp_path)
+    stopped = standbys._all[0]
+    for second in range(1, 7):
+        standbys.listen(float(second))
+        assert stopped.takes_orders
+    standbys.listen(6.5)
+    assert not stopped.takes_orders and stopped.process.wait() == -9
+    await until(lambda: len(standbys.ends) == 2 and stopped not in standbys._all)
+    assert standbys.told[-1].ready == 0 and standbys.told[-1].reason == "hung: it has answered nothing for 5 s"
+    standbys.close()
+
+
+async def test_a_standby_that_is_stopped_with_orders_is_killed_and_one_that_forks_slowly_is_not(tmp_path: Path) -> None:
+    standbys = await kept(tmp_path)
+    for number in range(10):
+        await give(standbys, number)
+    forking = standbys._all[0]
+    for number in range(9):  # four seconds each: it comes to no ask, and says who was born
+        standbys.listen(4.0 * number)
+        standbys.done_with(f"r{number}")
+    standbys.listen(36.5)
+    assert not forking.killed
+    standbys.listen(38.5)
+    assert forking.killed and forking.process.wait() == -9
+    standbys.close()
+
+
+async def test_an_order_of_which_nobody_is_born_is_told_once(tmp_path: Path) -> None:
+    """It was read, and what was forked is stopped, or lost."""
+    standbys = await kept(tmp_path)
+    await give(standbys, 0)
+    await give(standbys, 1)
+    lost: list[list[str]] = []
+    for second in range(1, 9):
+        lost.append(standbys.listen(float(second)))
+        await answered(standbys, standbys.ends[0])
+        standbys.done_with("r1")
+    assert lost == [[]] * 6 + [["r0"], []]
+    standbys.close()
+
+
+async def test_one_that_is_not_rehearsed_in_time_is_replaced(tmp_path: Path) -> None:
+    standbys = Scripted(1, tmp_path)
+    standbys.fill()
+    for second in range(0, 301, 10):
+        standbys.listen(float(second))
+        assert not standbys._all[0].killed
+    standbys.listen(301.0)
+    assert standbys._all[0].killed
+    standbys.close()
+
+
+async def test_one_that_was_let_go_and_does_not_go_is_killed(tmp_path: Path) -> None:
+    standbys = await kept(tmp_path)
+    standbys.keep(0)
+    let_go = standbys._all[0]
+    assert let_go.retired
+    standbys.listen(5.0)
+    assert not let_go.killed
+    standbys.listen(5.5)
+    assert let_go.killed
+    standbys.close()
+
+
+async def test_an_agent_that_was_stopped_kills_nobody(tmp_path: Path) -> None:
+    """Its attentive seconds hardly move meanwhile, and the answers are read before the next look."""
+    from runtime.silence import Attention
+
+    attention, standbys = Attention(), await kept(tmp_path)
+    for now in (1.0, 2.0, 3602.0):
+        standbys.listen(attention.look(now))
+        await answered(standbys, standbys.ends[0])
+    standbys.listen(attention.look(3603.0))
+    assert not standbys._all[0].killed
+    standbys.close()
