@@ -97,6 +97,7 @@ class Beats:
         """Has it turned since it was last asked to? Then ask again, and give it a moment to say what is in work now."""
         if self._turned.is_set():
             self._turned.clear()
+            self._loop_seconds = 0.0
             with contextlib.suppress(RuntimeError):  # it is closed: this process ends
                 loop.call_soon_threadsafe(self._turns)
         else:
