@@ -6,7 +6,7 @@ seen. Postgres is the authority; after a crash the catalogue is read again from 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -87,6 +87,7 @@ class Catalogue:
     """Every endpoint, found by its id, its name, or one of its revisions."""
 
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    on_put: Callable[[Endpoint], None] = lambda endpoint: None  # hears of each endpoint as it is from now on
     _of_revision: dict[str, str] = field(default_factory=dict)
     _routed: dict[str, bool] = field(default_factory=dict)  # endpoints with a route → do all its revisions rest on `staged`?
     _not_staged: int = 0  # of those, how many do not
@@ -100,6 +101,7 @@ class Catalogue:
         for revision in revisions:
             self._of_revision[revision.revision_id] = endpoint.endpoint_id
         self._count(self.endpoints[endpoint.endpoint_id])
+        self.on_put(self.endpoints[endpoint.endpoint_id])
 
     @property
     def all_staged(self) -> bool:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any, Protocol
 
 import asyncpg
@@ -22,6 +23,7 @@ from activator.catalogue import Endpoint
 from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.errors import CommandRefused
 from activator.events import EndpointStored, Event, Reply, StatusAsked
+from activator.kept import differences
 from activator.store import catalogue
 from activator.store.catalogue import Ended
 from activator.store.connection import FAILED, Connection
@@ -30,6 +32,7 @@ from activator.wire import Deploy, Done, Remove, Rollback, Status
 log = structlog.get_logger()
 
 STORE_SECONDS = 10.0
+CATCH_UP_SECONDS = 0.5  # before Postgres is asked once more
 AGAIN_SECONDS = 0.5  # between two looks at an endpoint that may have been stored
 MOST_SETTLED = 10_000  # verdicts that wait; the reconciler repeats what is lost
 
@@ -74,6 +77,22 @@ class Commands:
             self._unsure.put_nowait(frame.name)
             return Done(ok=False, message=UNSURE)
 
+    async def catch_up(self, served: Iterable[Endpoint]) -> None:
+        """Postgres is back, and we began with what was kept here: what it has otherwise is served from now on. Tries for ever."""
+        while True:
+            try:
+                async with self._one_at_a_time:
+                    async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection:
+                        stored = await catalogue.load(connection)
+                    news = differences(served, stored)
+                    for endpoint in news:
+                        await self._tell(partial(_as_stored, endpoint))
+                log.info("caught up with Postgres", action="caught_up", endpoints=len(stored), differed=len(news))
+                return
+            except FAILED as error:
+                log.warning("what Postgres has cannot be read yet", action="catch_up", error=str(error))
+                await asyncio.sleep(CATCH_UP_SECONDS)
+
     def settle(self, name: str, revision_id: str, failure: str) -> None:
         """A revision serves, or has failed: store what follows. Returns at once; `keep_settling` does it."""
         if self._settled.full():
@@ -89,7 +108,7 @@ class Commands:
                 async with self._one_at_a_time:
                     plan = await self._store_settled(name, revision_id, failure)
                     if plan:
-                        await self._tell(lambda reply, plan=plan: EndpointStored(plan.endpoint, reply, Done(ok=True)))  # type: ignore[misc]
+                        await self._tell(partial(_as_stored, plan.endpoint))
             except (CommandRefused, *FAILED) as error:
                 log.warning("a verdict could not be stored", action="settle_failed", name=name, revision_id=revision_id, error=str(error))
 
@@ -156,6 +175,10 @@ def _plan(frame: Command, stored: Endpoint | None) -> Plan:
     if isinstance(frame, Rollback):
         return plan_rollback(frame, stored, new_id=_new_id)
     return plan_deploy(frame, stored, new_id=_new_id, created=int(time.time()))
+
+
+def _as_stored(endpoint: Endpoint, reply: Reply) -> Event:
+    return EndpointStored(endpoint, reply, Done(ok=True))
 
 
 def _done(plan: Plan, ended: Ended) -> Done:

@@ -2,7 +2,8 @@
 
 The lock ends with its session, so a leader killed by -9 is followed at once, and those that wait poll nothing. With
 Postgres away the last leader goes on, since nobody else can take its place then; when Postgres is back it takes the lock
-and a new epoch again, or, if somebody led in between, ends.
+and a new epoch again, or, if somebody led in between, ends. Where all activators are of one machine, one that starts while
+Postgres is away leads by that machine's own lock until then (`alone.py` has the argument).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import structlog
 
+from activator.alone import Alone
 from activator.errors import LeadershipLost
 from activator.store.connection import FAILED
 from activator.store.statements import statements
@@ -23,51 +25,87 @@ SQL = statements("leadership")
 
 LOCK = 0x70696C6F74  # "pilot"; advisory locks are numbers, one space a database
 RETRY_SECONDS = 0.5
+HERE_SECONDS = 0.05  # between two looks at this machine's lock, whose holder is about to end
+AWAY_SECONDS = 1.0  # without Postgres, before this machine's own lock is enough
 PROBE_SECONDS = 5.0
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 
 
 class Lease:
-    """Leadership. `epoch` is that of the last time it was taken; 0 before the first."""
+    """Leadership. `epoch` is that of the last time it was taken; 0 before the first. `connected`: Postgres says so too."""
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, alone: Alone | None = None) -> None:
+        self._dsn, self._alone = dsn, alone
         self._connection: Connection | None = None
         self._lost = asyncio.Event()
         self._raise_above = 0
         self.epoch = 0
 
-    async def take(self) -> int:
-        """Wait, as long as it takes, until this process leads. Returns the epoch."""
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def take(self, *, without: Callable[[], bool] = lambda: False) -> int:
+        """Wait, as long as it takes, until this process leads. Returns the epoch. `without`: it knows all it must where Postgres is away."""
+        loop, told = asyncio.get_running_loop(), False
+        began = loop.time()
         while True:
             try:
                 connection = await self._connect()
                 log.info("waiting to lead", action="lease_wait")
                 await connection.execute(SQL["wait"], LOCK)
-                return await self._begin(connection, 0)
+                while self._alone is not None and not self._alone.hold():  # its holder led without Postgres, and is told to end
+                    await asyncio.sleep(HERE_SECONDS)
+                return await self._begin(connection, self._alone.highest if self._alone is not None else 0)
             except FAILED as error:
-                log.warning("Postgres does not answer", action="lease_retry", error=str(error))
+                if not told:
+                    log.warning("Postgres does not answer; trying on", action="lease_retry", error=str(error))
+                told = True
+                if (
+                    loop.time() - began >= AWAY_SECONDS
+                    and self._alone is not None
+                    and self._alone.may
+                    and without()
+                    and self._leads_alone(0)
+                ):
+                    log.warning("Postgres is away; leading by this machine's own lock", action="lease_alone", epoch=self.epoch)
+                    self._lost.set()
+                    return self.epoch
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def keep(self, renewed: Callable[[int], Awaitable[None]]) -> None:
         """Lead on, for ever; `renewed` hears of each new epoch. Raises LeadershipLost."""
+        away = False
         while True:
             await self._trouble()
             above = self._raise_above
             try:
-                if self._connection is None or self._connection.is_closed():
-                    log.warning("the lease's connection is lost; leading on", action="lease_away", epoch=self.epoch)
+                if not self.connected:
+                    if not away:
+                        log.warning("the lease's connection is lost; leading on", action="lease_away", epoch=self.epoch)
+                    away = True
                     await self._regain()
                 elif above >= self.epoch:
+                    assert self._connection is not None
                     await self._begin(self._connection, above)
                 else:
                     continue
             except FAILED:
+                if above >= self.epoch and self._leads_alone(above):  # an agent has obeyed a higher one
+                    await renewed(self.epoch)
                 await asyncio.sleep(RETRY_SECONDS)
                 self._lost.set()
                 continue
+            away = False
             log.info("leading under a new epoch", action="lease_renewed", epoch=self.epoch)
             await renewed(self.epoch)
+
+    def _leads_alone(self, above: int) -> bool:
+        """Lead under a new epoch above this one without Postgres, where that may be."""
+        if self._alone is None or not (epoch := self._alone.lead(max(above, self.epoch))):
+            return False
+        self.epoch = epoch
+        return True
 
     async def _trouble(self) -> None:
         """Until the session ends or a higher epoch is needed. A statement now and then, for a session may end without a word."""
@@ -96,14 +134,16 @@ class Lease:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.is_closed():
             connection.terminate()
+        if self._alone is not None:
+            self._alone.let_go()
 
     async def _regain(self) -> None:
         connection = await self._connect()
         if not await connection.fetchval(SQL["try"], LOCK):
             connection.terminate()
             raise LeadershipLost("another activator leads now")
-        before = self.epoch
-        epoch = await self._begin(connection, self._raise_above)
+        before = self.epoch  # of ours, be it Postgres' or this machine's
+        epoch = await self._begin(connection, max(before, self._raise_above))
         if epoch != max(before, self._raise_above) + 1:
             raise LeadershipLost(f"another activator led under an epoch between {before} and {epoch}")
 
@@ -116,4 +156,6 @@ class Lease:
         if connection is not self._connection:
             self._connection = connection
             connection.add_termination_listener(lambda _connection: self._lost.set())
+        if self._alone is not None:
+            self._alone.led(self.epoch)
         return self.epoch

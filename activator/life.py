@@ -1,7 +1,8 @@
 """One activator from its first line to its last: wait to lead, take over what runs, lead, end. Steps 6, 7 and 10.
 
 The first SIGTERM (or SIGINT) ends every replica gently, then the node's agent; a second one does not wait for what runs.
-A crash, or leadership lost, ends only this process: replicas, agent and routers go on, and whoever leads next adopts them.
+A crash, or leadership lost, ends only this process: replicas, agent and routers go on, and whoever leads next adopts them. With Postgres
+away, and one machine to lead, it begins with the catalogue as the last leader kept it (`kept.py`), and catches up later.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import time
 
 import structlog
 
+from activator import kept
 from activator.agents import keep_node
+from activator.alone import Alone
 from activator.commands import Commands
 from activator.effects import Links, RealEffects
 from activator.events import EpochTaken, Event, ShutDown, Tick
+from activator.kept import Kept
 from activator.launchers import Launcher
 from activator.lease import Lease
 from activator.reconciler import Found, Reconciler
@@ -42,14 +46,15 @@ async def lead(settings: Settings, launcher: Launcher) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
-    lease = Lease(dsn(settings))
-    waiting, ending = asyncio.ensure_future(lease.take()), asyncio.ensure_future(signals.get())
+    lease, catalogue_file = Lease(dsn(settings), Alone.of(settings)), settings.paths.catalogue
+    leading = lease.take(without=lambda: kept.read(catalogue_file) is not None)
+    waiting, ending = asyncio.ensure_future(leading), asyncio.ensure_future(signals.get())
     await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
     if ending.done():
         waiting.cancel()
         return
     log.info("leading", action="lead", epoch=waiting.result())
-    pool = await connect_pool(dsn(settings), application="activator", smallest=1, largest=4)
+    pool = await connect_pool(dsn(settings), application="activator", smallest=0, largest=4)  # 0: Postgres may be away
     try:
         await _serve(settings, lease, pool, launcher, ending, signals)
     finally:
@@ -77,13 +82,26 @@ async def _serve(
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
     commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch)
     effects = RealEffects(links, writer, lease.raise_above, commands.settle)
-    reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=await recall(pool), clock=time.monotonic)
+    behind = not lease.connected  # what is served is what was kept here, until Postgres is back
+    found = Found(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await recall(pool)
+    reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=found, clock=time.monotonic)
+    keeping = Kept(settings.paths.catalogue, found.endpoints)
+    reconciler.catalogue.on_put = keeping.put
+
+    async def renewed(epoch: int) -> None:
+        nonlocal behind
+        await inbox.put(EpochTaken(epoch))
+        if behind and lease.connected:
+            behind = False
+            tasks.spawn(commands.catch_up(reconciler.catalogue), name="catch up")
+
     async with Tasks() as tasks:
         reconciling = tasks.spawn(reconciler.run(inbox), name="reconciler")
         tasks.spawn(writer.run(), name="writer")
         tasks.spawn(commands.keep_settling(), name="settling")
         tasks.spawn(commands.keep_sure(), name="unsure")
-        tasks.spawn(lease.keep(lambda epoch: inbox.put(EpochTaken(epoch))), name="lease")
+        tasks.spawn(keeping.run(), name="catalogue file")
+        tasks.spawn(lease.keep(renewed), name="lease")
         house = keep_house(pool, keep_days=settings.activator.keep_days, most_bytes=settings.disk.postgres_bytes)
         tasks.spawn(house, name="housekeeping")
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")

@@ -71,6 +71,11 @@ class ActivatorSettings(Section):
         ge=0,
         description="How long a replica stays at least before it gives way to another endpoint's, in seconds; 0: four of its own starts.",
     )
+    alone: bool = Field(
+        default=False,
+        description="Whether this installation has one activator machine, which then leads on from what it keeps on disk while the Postgres in "
+        "DATABASE_URL is away, also after a restart. With the embedded Postgres it always does.",
+    )
     keep_days: float = Field(
         default=30.0,
         gt=0,
@@ -196,6 +201,8 @@ class Paths:
         self.endpoint_logs = state / "logs" / "endpoints"  # of replicas, by endpoint: which may be called as a process is
         self.postgres = state / "postgres"
         self.policy = state / "policy.json"  # keys, prices and limits, for routers that start without Postgres
+        self.catalogue = state / "catalogue.json"  # endpoints and revisions, for an activator that starts without Postgres
+        self.epoch = state / "epoch"  # the highest under which this machine has led
         self.ca_cert = state / "ca.pem"
         self.admin_key = state / "secrets" / "admin.key"
         self.key_pepper = state / "secrets" / "key.pepper"

@@ -245,7 +245,7 @@ class World:
     """A reconciler in simulated time, with its peers. `now` is a number the test moves."""
 
     def __init__(self, *endpoints: Endpoint, **settings: float) -> None:
-        self.settings = ActivatorSettings(**{"settle_seconds": 0.0} | settings)
+        self.settings = ActivatorSettings.model_validate({"settle_seconds": 0.0} | settings)
         self.now = 1000.0
         self.effects = FakeEffects()
         self.routers: dict[str, SimRouter] = {}

@@ -41,6 +41,11 @@ class Postgres:
         self._server: EmbeddedPostgres | None = None
         self._told, self._told_at = "", 0.0
 
+    @property
+    def runs(self) -> bool:
+        """It was started, and has not been found dead."""
+        return self._server is not None
+
     async def start(self) -> str:
         """Returns its address once it answers; that stays the same for ever. Raises EmbeddedError, OSError."""
         self._server = await self._start(self._paths)

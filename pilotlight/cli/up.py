@@ -3,7 +3,7 @@
 Starts Postgres (unless DATABASE_URL names one), brings its tables up to date, then activator, ledger, admin and router,
 each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the router
 drains first, Postgres goes last. A process that dies is started again, with a pause that grows; Postgres too, while the
-others go on (`postgres.py`). When `up` itself is killed by -9 the kernel tells the others to stop (`supervise.py`), and the
+others go on (`postgres.py`), and where it does not start at all an installation that has served before starts without it. When `up` itself is killed by -9 the kernel tells the others to stop (`supervise.py`), and the
 activator stops what it started. That nobody reads what it prints ends nothing.
 
 The command becomes this module by exec: it lives as long as the installation, and typer, rich and what draws certificates
@@ -35,13 +35,15 @@ from pilotlight.cli.reserve import Reserve
 from pilotlight.cli.rotation import rotate_logs
 from pilotlight.cli.supervise import Child, environ
 from pilotlight.database import embedded
-from pilotlight.database.errors import DatabaseError, Unreachable
+from pilotlight.database.errors import DatabaseError, SchemaError, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
 from pilotlight.settings import LONGEST_STATE, Settings, SettingsError, load
 
 PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
 AS_JSON = "--json"
+MIGRATE_SECONDS = 1.0  # between two looks whether a Postgres that was away can be brought up to date
+RECORDS = "and records wait on disk"
 GIVE_UP_DEATHS = 3  # of one process in a row, before all of them once ran
 
 
@@ -55,7 +57,7 @@ class Installation:
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
         self._settings, self._say = settings, say
         self._postgres: Postgres | None = None
-        self._keeping: list[asyncio.Task[NoReturn]] = []
+        self._keeping: list[asyncio.Task[None]] = []
         self.children: list[Child] = []
         self._lock = -1
         self._host = host = here(settings.router.host)
@@ -75,18 +77,53 @@ class Installation:
         self._keeping.append(asyncio.create_task(rotate_logs(paths, self._settings.logs), name="logs"))
         reserve = Reserve(paths, self._settings.disk, self._say)
         self._keeping.append(asyncio.create_task(reserve.keep(), name="reserve"))
-        dsn = self._settings.database_url
-        if not dsn:
-            self._say("starting Postgres")
-            start = partial(embedded.start, wal_bytes=self._settings.disk.wal_bytes)
-            self._postgres = Postgres(paths, self._say, start=start, cannot_run=reserve.for_postgres)
-            dsn = await self._postgres.start()
-            self._keeping.append(asyncio.create_task(self._postgres.keep(), name="Postgres"))
-        await migrate(dsn)
+        await self._have_database(reserve)
         self._say("starting activator, ledger, admin and router")
         self.children = [Child(module, self._settings) for module in PROCESSES]
         await self._wait_for_router()
         self._tell_command_line()
+
+    async def _have_database(self, reserve: Reserve) -> None:
+        """Postgres, with its tables as this version expects them; where this installation has served before, now or later.
+
+        Raises DatabaseError, OSError.
+        """
+        paths, dsn = self._settings.paths, self._settings.database_url
+        before = paths.policy.exists() and paths.catalogue.exists()
+        try:
+            if not dsn:
+                self._say("starting Postgres")
+                start = partial(embedded.start, wal_bytes=self._settings.disk.wal_bytes)
+                self._postgres = Postgres(paths, self._say, start=start, cannot_run=reserve.for_postgres)
+                try:
+                    await self._postgres.start()
+                finally:
+                    if before or self._postgres.runs:
+                        self._keeping.append(asyncio.create_task(self._postgres.keep(), name="Postgres"))
+            await migrate(dsn or paths.database_dsn.read_text())
+        except (DatabaseError, OSError) as error:
+            if not before or isinstance(error, SchemaError):
+                raise
+            reason = explain_os_error(error) if isinstance(error, OSError) else one_line(str(error))
+            self._say(
+                f"{reason}. Starting without Postgres, with keys and endpoints as they were kept here; it is tried for ever, {RECORDS}"
+            )
+            self._keeping.append(asyncio.create_task(self._migrate_later(), name="tables"))
+
+    async def _migrate_later(self) -> None:
+        """Bring the tables up to date once Postgres is there."""
+        told = ""
+        while True:
+            await asyncio.sleep(MIGRATE_SECONDS)
+            try:
+                await migrate(self._settings.database_url or self._settings.paths.database_dsn.read_text())
+            except (DatabaseError, OSError) as error:
+                if isinstance(error, SchemaError) and str(error) != told:
+                    told = str(error)
+                    self._say(one_line(told))
+            else:
+                self._say("Postgres answers, and has its tables")
+                return
 
     def _tell_command_line(self) -> None:
         """Where this installation is reached; a disk without room for it keeps what the last start wrote, most often the same."""

@@ -17,12 +17,15 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from activator import kept
+from activator.alone import Alone
 from activator.client import ActivatorError, command, subscribe
 from activator.commands import Commands
 from activator.errors import LeadershipLost
@@ -31,7 +34,7 @@ from activator.lease import Lease
 from activator.store import cold_starts
 from activator.store.cold_starts import ColdStart
 from activator.wire import Demand, Deploy, EndpointRow, Remove, Rollback, RouterHello, Status, Table
-from pilotlight import frames
+from pilotlight import epoch_file, frames
 from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
 from pilotlight.frames import FrameStream
@@ -554,6 +557,105 @@ async def test_postgres_away_stops_commands_and_nothing_else(all_of_it: Installa
     await router.sees(lambda rows: router.at[0] == epoch + 1, "the same activator leads on under a new epoch")
     await all_of_it.written({replica_id: "ready"})
     assert (await all_of_it.deploy(slots=8))["number"] == 2
+
+
+@asynccontextmanager
+async def away(dsn: str) -> AsyncIterator[None]:
+    """Postgres takes no connection, and has none."""
+    control = await asyncpg.connect(dsn, database="template1")
+    end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name LIKE 'pilotlight%'"
+    try:
+        await control.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
+        await control.execute(end)
+        yield
+    finally:
+        await control.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+        await control.close()
+
+
+async def test_an_activator_that_starts_without_postgres_wakes_drains_and_catches_up(all_of_it: Installation) -> None:
+    agent, router = all_of_it.agent, all_of_it.router
+    await router.connect(all_of_it.paths)
+    revision_id = (await all_of_it.deploy(idle_timeout_seconds=0.3))["revision_id"]
+    while kept.read(all_of_it.paths.catalogue) is None or "demo" not in [e.name for e in kept.read(all_of_it.paths.catalogue) or ()]:
+        await asyncio.sleep(0.01)
+    epochs = [router.at[0]]
+    async with away(all_of_it.dsn):
+        for _ in range(2):  # and again
+            await all_of_it.signal(signal.SIGKILL)
+            await router.lost.wait()
+            await all_of_it.start()
+            await router.connect(all_of_it.paths)
+            await router.sees(lambda rows: router.at[0] > epochs[-1] and "demo" in rows, "one leads without Postgres, under a higher epoch")
+            epochs.append(router.at[0])
+            router.demand(1, revision_id)
+            replica_id = (await agent.expect(Start)).replica_id
+            assert await router.ready() == replica_id
+            router.demand(0, revision_id)
+            await router.zero()
+            assert (await agent.expect(Drain)).replica_id == replica_id
+            with pytest.raises(ActivatorError, match="Postgres does not answer"):
+                await all_of_it.deploy(slots=8)
+        router.demand(1, revision_id)
+        await agent.expect(Start)
+        last = await router.ready()
+    await router.sees(lambda rows: router.at[0] == epochs[-1] + 1, "it takes Postgres' lock, and an epoch above its own")
+    while (await all_of_it.states()).get(last) != "ready":
+        await asyncio.sleep(0.02)
+    assert list((await all_of_it.states()).values()).count("stopped") >= 1  # what was written meanwhile waited for this
+    assert (await all_of_it.deploy(slots=8))["number"] == 2
+    (led,) = await all_of_it.fetch("SELECT epoch FROM leadership")
+    assert led["epoch"] == router.at[0] == epoch_file.read(all_of_it.paths.epoch)
+
+
+async def test_what_postgres_has_otherwise_counts_once_it_is_back(all_of_it: Installation) -> None:
+    """A command was committed, and its leader died before it wrote the catalogue file."""
+    router = all_of_it.router
+    await router.connect(all_of_it.paths)
+    await all_of_it.deploy(name="gone")
+    await all_of_it.deploy()
+    while {e.name for e in kept.read(all_of_it.paths.catalogue) or ()} != {"demo", "gone"}:
+        await asyncio.sleep(0.01)
+    before = all_of_it.paths.catalogue.read_bytes()
+    await all_of_it.deploy(slots=8)
+    await all_of_it.command(Remove(org_id="default", name="gone"))
+    async with away(all_of_it.dsn):
+        await all_of_it.signal(signal.SIGKILL)
+        await router.lost.wait()
+        all_of_it.paths.catalogue.write_bytes(before)
+        await all_of_it.start()
+        await router.connect(all_of_it.paths)
+        await router.sees(lambda rows: {"demo", "gone"} == set(rows), "what the file has is served")
+    await router.sees(lambda rows: set(rows) == {"demo"}, "what Postgres has is served")
+    while [e.name for e in kept.read(all_of_it.paths.catalogue) or () if not e.removed] != ["demo"]:
+        await asyncio.sleep(0.01)
+    (kept_demo,) = [e for e in kept.read(all_of_it.paths.catalogue) or () if e.name == "demo"]
+    assert kept_demo.newest is not None and kept_demo.newest.slots == 8
+
+
+async def test_one_leads_without_postgres_and_ends_where_another_has_led(all_of_it: Installation) -> None:
+    router = all_of_it.router
+    await router.connect(all_of_it.paths)
+    await all_of_it.deploy()
+    while not kept.read(all_of_it.paths.catalogue):
+        await asyncio.sleep(0.01)
+    async with away(all_of_it.dsn):
+        await all_of_it.signal(signal.SIGKILL)
+        await router.lost.wait()
+        await all_of_it.start()
+        await router.connect(all_of_it.paths)
+        await router.sees(lambda rows: "demo" in rows, "one leads without Postgres")
+        second = Alone(lock=all_of_it.paths.run / "activator.lock", epochs=all_of_it.paths.epoch, may=True)
+        assert second.lead(0) == 0, "of two on one machine one leads"
+        control = await asyncpg.connect(all_of_it.dsn, database="template1")
+        await control.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
+        elsewhere = await asyncpg.connect(all_of_it.dsn)
+        await elsewhere.execute("UPDATE leadership SET epoch = epoch + 50")  # as one on another machine would have
+        await elsewhere.close()
+        await control.close()
+        assert all_of_it.activator
+        async with asyncio.timeout(20):
+            assert await all_of_it.activator.wait() == 75
 
 
 async def test_leadership_lost_ends_the_activator(all_of_it: Installation) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.fence import HALF, Fence, keep
+from pilotlight.epoch_file import HALF, keep
+from runtime.fence import Fence
 from tests.small_disks import fill, small_disk
 
 
