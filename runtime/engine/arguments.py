@@ -20,9 +20,9 @@ GRAPHS_WHEN_IDLE = "graphs-when-idle"  # ours, among the engine's: vLLM does not
 Given = dict[str, str | int | float | bool]
 
 
-def arguments(fork: Fork, *, device: str, version: str) -> Given:
-    """Names without their dashes, and values; True and False are flags. Raises ValueError."""
-    given: Given = {"generation-config": "auto", "max-num-seqs": fork.slots, "enable-prompt-tokens-details": True}
+def arguments(fork: Fork, *, device: str, version: str, seed: int) -> Given:
+    """Names without their dashes, and values; True and False are flags. `seed`: this replica's own. Raises ValueError."""
+    given: Given = {"generation-config": "auto", "max-num-seqs": fork.slots, "enable-prompt-tokens-details": True, "seed": seed}
     if fork.task == "embed":
         given |= {"runner": "pooling", "convert": "embed"}
     if device == "cuda" and fork.parks:

@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import itertools
 import multiprocessing
-import multiprocessing.shared_memory
 import os
 import signal
 import socket
@@ -50,7 +49,7 @@ from runtime.control import (
     UnparkNow,
 )
 from runtime.engine import arguments as engine_arguments
-from runtime.engine import caches, canary_embed, vocabulary
+from runtime.engine import caches, canary_embed, own, vocabulary
 from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.canary import sing
 from runtime.engine.graphs import capture_when_idle
@@ -63,7 +62,6 @@ from runtime.loader.mapped import unpacked
 from runtime.loader.ways import outcome
 from runtime.phases import Phases
 from runtime.pulse import Beats, Pulse
-from runtime.reap import shared_memory_prefix
 from runtime.usage import Journal
 
 PR_SET_PDEATHSIG = 1
@@ -72,13 +70,14 @@ STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
     """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
+    replica = own.Replica(fork.replica_id, fork.folder)
+    own.take_replica(replica)
     pulse = Pulse()
     beats = Beats(control, pulse)
     beats.begin()
-    _stay_in_this_folder(fork)
     os.environ |= caches_of(rehearsal, fork)
     _fork_instead_of_spawn()
-    _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control, pulse)
+    _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control, pulse, replica)
     _count_steps(pulse)
     _time_the_load(phases)
     teach_the_engine_core()
@@ -93,7 +92,7 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
 
 def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
     """vLLM's serve arguments. Raises ValueError, SystemExit."""
-    given = engine_arguments.arguments(fork, device=rehearsal.device, version=rehearsal.version)
+    given = engine_arguments.arguments(fork, device=rehearsal.device, version=rehearsal.version, seed=own.engine_seed())
     args: argparse.Namespace = rehearsal.parser.parse_args(engine_arguments.words(given))
     validate_parsed_serve_args(args)
     return args
@@ -245,22 +244,13 @@ def _end_with_the_engine_core(engine: AsyncLLM, journal: Journal, control: Contr
         loop.add_reader(process.sentinel, died, process)
 
 
-def _stay_in_this_folder(fork: Fork) -> None:
-    """Temporary files, ZMQ sockets and shared memory where the agent finds and removes them."""
-    os.environ["TMPDIR"] = os.environ["VLLM_RPC_BASE_PATH"] = fork.folder
-    import tempfile
-
-    tempfile.tempdir = fork.folder
-    multiprocessing.shared_memory._SHM_NAME_PREFIX = "/" + shared_memory_prefix(fork.replica_id)  # type: ignore[attr-defined]
-
-
 def _fork_instead_of_spawn() -> None:
     """vLLM's CPU platform asks for spawn, which would import everything again; on a GPU fork is its default."""
     context = multiprocessing.get_context("fork")
     multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
 
 
-def _run_the_model_in_the_engine_core(device: str, threads: int, control: Control, pulse: Pulse) -> None:
+def _run_the_model_in_the_engine_core(device: str, threads: int, control: Control, pulse: Pulse, replica: own.Replica) -> None:
     """One process less on CPU, threads set where they compute, its pulse, and the engine core's own failure told to the agent."""
     if device == "cpu":
         # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
@@ -270,6 +260,7 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
 
     def run(*args: Any, **kwargs: Any) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        own.take_process(replica)
         if device == "cpu":
             set_num_threads(threads)
         pulse.begin_in_the_engine_core()

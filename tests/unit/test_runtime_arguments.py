@@ -22,7 +22,7 @@ def fork(**other: Any) -> Fork:
 
 
 def given(device: str = "cpu", **other: Any) -> dict[str, Any]:
-    return arguments(fork(**other), device=device, version="0.32.0")
+    return arguments(fork(**other), device=device, version="0.32.0", seed=17)
 
 
 def test_on_a_cpu_weights_are_mapped_from_the_folder_of_the_copies() -> None:
@@ -86,3 +86,9 @@ def test_an_argument_of_ours_is_not_told_to_vllm() -> None:
     assert not graphs_when_idle(fork(engine_args={"graphs-when-idle": False}), device="cuda")
     with pytest.raises(ValueError, match="graphs-when-idle=later: write true or false"):
         graphs_when_idle(fork(engine_args={"graphs-when-idle": "later"}), device="cuda")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_replica_has_a_seed_of_its_own_unless_its_revision_names_one(device: str) -> None:
+    assert given(device)["seed"] == 17
+    assert given(device, engine_args={"seed": 4})["seed"] == 4

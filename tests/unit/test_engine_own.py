@@ -1,0 +1,85 @@
+"""Two forks of one process share nothing that must be a replica's own: each entry of the table, by real forks, and what does it by itself."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runtime.engine import own
+
+Shown = dict[str, Any]
+NAMES = [entry.what for entry in own.OWN] + [what for what, _ in own.BY_THEMSELVES]
+
+
+def shown() -> Shown:
+    return {entry.what: entry.shown() for entry in own.OWN} | {what: shows() for what, shows in own.BY_THEMSELVES}
+
+
+def in_a_fork(work: Callable[[], Any]) -> Any:
+    """What `work` gives in a child of this process."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writing, pickle.dumps(work()))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    assert told, "the child failed: its own words are above"
+    return pickle.loads(told)
+
+
+def a_replica(name: str) -> own.Replica:
+    replica = own.Replica(name, f"/run/{name}")
+    own.take_replica(replica)
+    return replica
+
+
+@pytest.fixture(scope="module")
+def forks() -> list[Shown]:
+    return [in_a_fork(lambda name=name: (a_replica(name), shown())[1]) for name in ("one", "two")]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_two_forks_share_none_of_the_list(forks: list[Shown], what: str) -> None:
+    assert forks[0][what] != forks[1][what]
+
+
+def test_without_it_they_share_what_is_on_the_list() -> None:
+    """Else the test above would pass with nothing done. CPython makes `random` anew by itself, and the tracker is none in a test."""
+
+    def as_it_is() -> Shown:
+        own._folders(own.Replica("same", "/same"))
+        own._names(own.Replica("same", "/same"))
+        return shown()
+
+    one, two = in_a_fork(as_it_is), in_a_fork(as_it_is)
+    alike = {what for what in NAMES if one[what] == two[what]}
+    assert alike == {entry.what for entry in own.OWN} - {"Python's random", "tracker of shared memory"}
+
+
+def test_two_processes_of_one_replica_share_only_what_is_the_replicas() -> None:
+    def both() -> tuple[Shown, Shown]:
+        replica = a_replica("one")
+
+        def as_its_engine_core() -> Shown:
+            own.take_process(replica)
+            return shown()
+
+        core = in_a_fork(as_its_engine_core)
+        return shown(), core
+
+    server, core = in_a_fork(both)
+    alike = {what for what in NAMES if server[what] == core[what]}
+    assert alike == {entry.what for entry in own.OWN if entry.per == "replica"} - {"tracker of shared memory"}
+
+
+def test_a_seed_is_one_that_numpy_takes_and_seldom_the_same() -> None:
+    seeds = {own.engine_seed() for _ in range(64)}
+    assert len(seeds) == 64 and all(0 <= seed < 2**32 for seed in seeds)
