@@ -126,6 +126,11 @@ class Catalogue:
         found = self.find(revision_id)
         return found[1] if found else None
 
+    def finish_seconds(self, revision_id: str) -> float:
+        """How long running answers of a revision may take to end where it is not wanted any more; 0 for one never heard of."""
+        found = self.find(revision_id)
+        return found[0].finish_seconds if found else 0.0
+
     def forget(self, revision_id: str) -> None:
         """Let go of a revision that is neither routed nor next nor newest and has nothing running."""
         found = self.find(revision_id)

@@ -137,6 +137,7 @@ class Clearing:
             replica = self._fleet.replicas[replica_id]
             was = replica.state
             lifecycle.retire(replica)
+            replica.hurried_at = ask.now
             self._fleet.moved(replica)
             log.info(
                 "replica evicted to make room",

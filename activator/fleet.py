@@ -24,6 +24,7 @@ from activator.expected import Expected, PastStart
 from activator.lifecycle import Event, Patience, Replica, Step
 from activator.memory import Find, Memory
 from activator.nodes import Fence, Nodes
+from activator.parting import Parting
 from activator.rungs import BadRung, Rungs
 from activator.store.events import EventRecord, Kind
 from activator.trouble import Backoff, Trouble
@@ -69,6 +70,7 @@ class Fleet:
         self.memory, self.rungs = Memory(nodes, memory), Rungs(bad_rungs)
         clearing = Clearing(self, memory=self.memory, effects=effects, terms=terms)
         self.climbs = Climbs(self, memory=self.memory, rungs=self.rungs, clearing=clearing, clock=clock, new_id=new_id)
+        self.parting = Parting(self)
         self.replicas: dict[str, Replica] = {}
         self.troubles: dict[str, Trouble] = {}
         self.changed: set[str] = set()
@@ -99,8 +101,9 @@ class Fleet:
         return self.climbs.clearing.waits
 
     def ending(self) -> list[Replica]:
-        """Those whose memory is about to come free."""
-        return [replica for replica in self._moving.values() if replica.state == "draining"]
+        """Those whose memory is about to come free. One that finishes long answers is not."""
+        draining = [replica for replica in self._moving.values() if replica.state == "draining"]
+        return [replica for replica in draining if replica.hurried_at is not None or not replica.in_flight]
 
     def reaches(self, node_id: str) -> bool:
         """Is its agent connected?"""
@@ -124,55 +127,25 @@ class Fleet:
 
     # Fewer
 
-    def shrink(self, revision_id: str, count: int, *, now: float, park: bool = False) -> None:
-        """Have `count` fewer: first those that never served, then those with least to do, then the youngest.
-
-        `park`: the last of them that serves is not ended but parked, unless one is, or the rung is bad on its node.
-        """
-        live = [replica for replica in self.of(revision_id) if replica.live]
-        live.sort(key=lambda replica: (replica.state == "ready", replica.in_flight, -replica.started_at))
-        gone = live[:count]
-        rests = next((replica for replica in reversed(gone) if self._may_rest(replica, now)), None) if park else None
-        for replica in gone:
-            if replica.wanted_back:
-                replica.wanted_back = False  # it goes on parking
-            elif replica is rests:
-                lifecycle.rest(replica)
-            else:
-                lifecycle.retire(replica)
-            self.moved(replica)
-            log.info("replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id, becomes=replica.state)
-
-    def _may_rest(self, replica: Replica, now: float) -> bool:
-        alone = all(other is replica or other.state not in ("parking", "parked") for other in self.of(replica.revision_id))
-        return alone and replica.state == "ready" and self.rungs.good(replica.revision_id, replica.node_id, "parked", now)
-
-    def end_resting(self, revision_id: str, *, keep: int) -> None:
-        """End those that are parked, or about to be, but for `keep`: the longest parked first."""
-        resting = [r for r in self.of(revision_id) if r.state in ("parking", "parked") and not r.wanted_back]
-        resting.sort(key=lambda r: (r.state == "parking", r.parked_at or 0.0))
-        for replica in resting[: max(0, len(resting) - keep)]:
-            lifecycle.retire(replica)
-            self.moved(replica)
-            log.info("parked replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id)
-
     def tabled(self, sequence: int) -> None:
         """The table of this sequence says who takes nothing more."""
         for replica in self._moving.values():
             if replica.state in ("draining", "parking") and replica.drain_after is None:
                 replica.drain_after = sequence
 
-    def advance(self, find: Find, *, now: float, acknowledged: float, settled: bool) -> None:
-        """Do what time and acknowledgements allow."""
+    def advance(self, find: Find, finish: Callable[[str], float], *, now: float, acknowledged: float, settled: bool) -> None:
+        """Do what time and acknowledgements allow. `finish`: how long running answers of a revision may go on."""
         for replica in list(self._moving.values()):
-            step = lifecycle.next_step(replica, now=now, acknowledged=acknowledged, settled=settled, patience=self.patience)
+            seconds = self.patience.drain if replica.hurried_at is not None or replica.state != "draining" else finish(replica.revision_id)
+            patience = Patience(self.patience.start_deadline, seconds)
+            step = lifecycle.next_step(replica, now=now, acknowledged=acknowledged, settled=settled, patience=patience)
             if step is Step.GIVE_UP:
                 self._give_up(replica, now)
                 step = Step.STOP
             if step is Step.STOP:
                 self.stop(replica, now)
             elif step is Step.DRAIN and self.reaches(replica.node_id):
-                self.order(replica.node_id, Drain, replica_id=replica.replica_id, seconds=self.patience.drain)
+                self.order(replica.node_id, Drain, replica_id=replica.replica_id, seconds=seconds)
                 replica.drain_sent = now
                 self._effects.save_replica(replica)
                 log.info("replica draining", action="drain", replica_id=replica.replica_id, revision_id=replica.revision_id)

@@ -55,6 +55,7 @@ class Replica:
     parked_at: float | None = None
     drain_after: int | None = None  # the table sequence that says it takes nothing more; None: not in a table yet
     drain_sent: float | None = None
+    hurried_at: float | None = None  # draining, and from then on it has only the short time
     park_sent: float | None = None
     stop_sent: float | None = None
     place: tuple[Phase, ...] = field(default=())  # the phase the activator adds
@@ -207,7 +208,7 @@ class Patience:
     """How long things may take, in seconds."""
 
     start_deadline: float
-    drain: float
+    drain: float  # to end what runs
 
 
 def next_step(replica: Replica, *, now: float, acknowledged: float, settled: bool, patience: Patience) -> Step:
@@ -229,7 +230,9 @@ def next_step(replica: Replica, *, now: float, acknowledged: float, settled: boo
         return Step.STOP if now - replica.stop_sent > ANSWER_SECONDS else Step.WAIT  # 5
     sent = replica.drain_sent if replica.state == "draining" else replica.park_sent
     if sent is not None:
-        return Step.STOP if now - sent > patience.drain + ANSWER_SECONDS else Step.WAIT  # 5
+        since = sent if replica.hurried_at is None else max(sent, replica.hurried_at)
+        late = 0.0 if since > sent else ANSWER_SECONDS  # the agent knows the time it was given first
+        return Step.STOP if now - since > patience.drain + late else Step.WAIT  # 5
     if replica.ready_at is None:
         return Step.STOP  # 2
     if replica.drain_after is None or acknowledged < replica.drain_after or not settled:

@@ -26,8 +26,8 @@ from activator.fleet import Fleet, new_replica_id
 from activator.keeping import keep_standbys
 from activator.lifecycle import Patience, Replica
 from activator.nodes import Fence, Nodes
-from activator.placement import Place
 from activator.progress import Progress
+from activator.replies import Replies
 from activator.rows import row_of
 from activator.rungs import BadRung
 from activator.scaler import Bounds, Load
@@ -48,7 +48,6 @@ log = structlog.get_logger()
 
 ALIVE_SECONDS = 1.0  # between heartbeats
 SILENT_NODE_SECONDS = 15.0  # an agent that says nothing for so long is connected to anew
-REPLY_SECONDS = 3.0  # how long a command waits for the routers to know its result
 STRANGER_SECONDS = 10.0  # how long replicas of nodes that are away are believed in, after a start
 PARTING_SECONDS = 3.0  # how long a shutdown waits for the routers to acknowledge
 
@@ -103,7 +102,7 @@ class Reconciler:
         self._awake: set[str] = set()  # revisions that time alone may change
         self._subscribers: dict[int, bool] = {}  # routers' connections → do they take a whole table in parts?
         self._whole_table = WholeTable(self.table, self.fleet.expected, lambda endpoint, now: self._row(endpoint, now)[0])
-        self._replies: list[tuple[int, float, events.Reply, Done]] = []  # (table sequence, deadline, …)
+        self._replies = Replies()
         self._awaits_nodes = True  # those whose replicas Postgres knew
         self._closing_since: float | None = None
         self._begin(found)
@@ -246,7 +245,7 @@ class Reconciler:
         for revision_id in revisions:
             self._decide(revision_id, now, now)
         self._publish(now)
-        self._replies.append((self.table.sequence, now + REPLY_SECONDS, event.reply, event.done))
+        self._replies.add(self.table.sequence, now, event.reply, event.done)
         return set()
 
     def _tick(self, now: float) -> set[str]:
@@ -317,14 +316,18 @@ class Reconciler:
         load = Load(requests, self._whole(now), scale.peaks)
         wanted = 0 if ends or not (routed or coming or live) else scaler.decide(bounds, load, live, now)  # 2, 3
         if wanted > live:  # 4
-            places = self._places(endpoint) if coming else self._spares.places
+            places = self._takeovers.places(endpoint, self._spares.places) if coming else self._spares.places
             ask = Ask(endpoint=endpoint, revision=revision, asked_at=asked_at, now=now, places=places)
             self.fleet.climbs.grow(ask, wanted - live)
         else:
             self.fleet.climbs.enough(revision_id)
             if wanted < live:
-                self.fleet.shrink(revision_id, live - wanted, now=now, park=rests and not wanted)
-        self.fleet.end_resting(revision_id, keep=1 if rests else 0)
+                self.fleet.parting.shrink(revision_id, live - wanted, now=now, park=rests and not wanted, patient=routed and not ends)
+        if wanted >= live:
+            self.fleet.parting.enough(revision_id)
+        self.fleet.parting.end_resting(revision_id, keep=1 if rests else 0)
+        if ends:
+            self.fleet.parting.hurry(revision_id, now)
         self._takeovers.look(endpoint, revision, now)
         if not (routed or endpoint.next == revision_id or live):
             self.fleet.troubles.pop(revision_id, None)  # nobody waits for it any more
@@ -337,15 +340,6 @@ class Reconciler:
     def _whole(self, now: float) -> bool:
         """Is what the routers said all the demand there is?"""
         return self._settled(now) and self.book.whole()
-
-    def _places(self, endpoint: Endpoint) -> Callable[[float], list[Place]]:
-        """What may give way to a revision on its way to the route: nothing that serves the endpoint now, and nothing anybody asks for."""
-
-        def places(now: float) -> list[Place]:
-            found = self._spares.places(now)
-            return [p for p in found if not (p.busy or endpoint.routes_to(self.fleet.replicas[p.replica_id].revision_id))]
-
-        return places
 
     def _rest(self, revision_id: str, wanted: int, bounds: Bounds, scale: Scale, now: float) -> None:
         """Look at it again on every tick only while time alone may change the decision."""
@@ -396,11 +390,9 @@ class Reconciler:
         acknowledged = self.book.acknowledged()
         if self._closing_since is not None and now - self._closing_since > PARTING_SECONDS:
             acknowledged = NOBODY
-        self.fleet.advance(self.catalogue.revision, now=now, acknowledged=acknowledged, settled=self._settled(now))
+        self.fleet.advance(
+            self.catalogue.revision, self.catalogue.finish_seconds, now=now, acknowledged=acknowledged, settled=self._settled(now)
+        )
         if self.fleet.changed:
             self._publish(now)
-        if self._replies:
-            due = [reply for reply in self._replies if acknowledged >= reply[0] or now >= reply[1]]
-            self._replies = [reply for reply in self._replies if reply not in due]
-            for _sequence, _deadline, reply, done in due:
-                reply(done)
+        self._replies.give(acknowledged, now)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import structlog
 
 from activator.catalogue import Endpoint, Revision
+from activator.clearing import Places
 from activator.demand import DemandBook
 from activator.effects import Effects
 from activator.fleet import Fleet
@@ -37,6 +38,11 @@ class Takeovers:
         if not self.comes(endpoint, revision):
             return bounds_of(revision, endpoint.routes_to(revision.revision_id))
         return replace(bounds_of(revision, True), min_replicas=self._needed(endpoint, revision))
+
+    def places(self, endpoint: Endpoint, found: Places) -> Places:
+        """What may give way to one on its way to the route: nothing that serves the endpoint now, and nothing anybody asks for."""
+        replicas = self._fleet.replicas
+        return lambda now: [p for p in found(now) if not (p.busy or endpoint.routes_to(replicas[p.replica_id].revision_id))]
 
     def waits(self, revision_id: str) -> bool:
         """For a verdict of its to be stored."""

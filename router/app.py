@@ -14,7 +14,7 @@ from router import openai
 from router.answer import Answer, Sink
 from router.auth import Keys, Tenant
 from router.balance import Endpoint, Revision
-from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError
+from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError
 from router.hold import Clock, Hold, Mark, Slot
 from router.ledger.record import Finish
 from router.ledger.spool import Spool
@@ -27,6 +27,10 @@ from router.waiting import WAITING_SECONDS, Waiting, comment
 from runtime.wire import TURN_HEADER, Phase
 
 OURS = b"x-request-id: %s\r\nx-pilotlight-start: %s\r\nx-pilotlight-hold-ms: %.1f\r\nopenai-processing-ms: %d\r\n%s"  # of a head
+CUT_OFF = (
+    "This answer was cut off: its replica is not wanted any more (its endpoint was removed or deployed anew, needs fewer, or Pilotlight "
+    "shuts down), and the time it had to end what it was working on is over. Send the request again."
+)
 
 
 class Router:
@@ -162,6 +166,9 @@ class Call:
         slot.back(self, mark)  # last: it may grant or refuse at once
 
     def failed(self, error: RouterError) -> None:
+        """The replica broke the answer off. Where that was about to be ended anyway, the caller hears of it."""
+        if self._slot is not None and self._slot.replica.draining and isinstance(error, UpstreamError):
+            error = UpstreamError(CUT_OFF)
         self._fail(error)
 
     def ending(self, status: int, tokens: Tokens | None) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from activator import events
 from activator.catalogue import Endpoint
-from runtime.wire import Drain, Start
+from runtime.wire import Drain, Start, Stop
 from tests.fakes_activator import World, endpoint, revision
 
 GIB = 1 << 30
@@ -229,3 +230,85 @@ def test_a_leader_that_dies_between_saying_and_doing_leaves_no_replica_retired(f
         world.join(name).apply()
     assert world.agent.replicas[old].state == "ready"
     assert old in world.routers["w1"].sends_to() and old in world.routers["w2"].sends_to()
+
+
+# Running answers
+
+
+def busy(count: int = 3) -> tuple[World, list[str]]:
+    """So many replicas, each with one stream."""
+    world = World(endpoint("a", revision("a", max_replicas=count)))
+    world.connect_agent()
+    world.join()
+    world.demand(4 * count)
+    olds = world.agent.starting()
+    for old in olds:
+        world.becomes(old, "ready", in_flight=1)
+    world.demand(count)
+    return world, olds
+
+
+def test_a_surplus_of_busy_replicas_waits_a_moment_for_one_to_become_empty() -> None:
+    world, olds = busy()
+    world.pass_time(61.0)
+    assert set(world.states().values()) == {"ready"}
+    world.becomes(olds[1], "ready", in_flight=0)
+    world.pass_time(0.25)
+    assert world.states()[olds[1]] == "draining", "an empty one goes first, and at once"
+    world.pass_time(6.0)
+    assert sorted(world.states().values()) == ["draining", "draining", "ready"]
+    assert [order.seconds for order in world.effects.of(Drain)] == [3600.0, 3600.0]
+
+
+def test_running_answers_of_an_old_revision_have_the_endpoints_own_time() -> None:
+    world, _olds = busy()
+    known = world.reconciler.catalogue.endpoints["ep_a"]
+    second = revision("a", 2, engine_args={"x": 1}, max_replicas=3, outcome="")
+    world.store(replace(known, revisions=(*known.revisions, second), route=(("rev_a2", 100),), finish_seconds=100.0))
+    world.pass_time(10.0)
+    assert {order.seconds for order in world.effects.of(Drain)} == {100.0}
+    world.pass_time(95.0)
+    assert not world.effects.of(Stop), "none is cut before its time is over"
+
+
+@pytest.mark.parametrize("how", ["removal", "shutdown"])
+def test_a_removal_and_a_shutdown_have_the_short_time_also_for_those_that_drain_already(how: str) -> None:
+    world, _olds = busy()
+    world.pass_time(68.0)
+    assert [order.seconds for order in world.effects.of(Drain)] == [3600.0, 3600.0]
+    if how == "removal":
+        world.store(replace(world.reconciler.catalogue.endpoints["ep_a"], route=(), removed=True))
+    else:
+        world.handle(events.ShutDown())
+    world.pass_time(1.0)
+    assert [order.seconds for order in world.effects.of(Drain)] == [3600.0, 3600.0, 30.0]
+    world.pass_time(28.0)
+    assert not world.effects.of(Stop)
+    world.pass_time(3.0)
+    assert len({order.replica_id for order in world.effects.of(Stop)}) == 2
+
+
+def test_one_that_finishes_long_answers_is_no_room_to_come() -> None:
+    world, olds = busy()
+    world.pass_time(68.0)
+    draining = [old for old in olds if world.states()[old] == "draining"]
+    assert not world.reconciler.fleet.ending()
+    for old in draining:
+        world.becomes(old, "draining", in_flight=0)
+    assert {replica.replica_id for replica in world.reconciler.fleet.ending()} == set(draining)
+
+
+def test_what_must_give_way_has_the_short_time() -> None:
+    world = World(
+        endpoint("a", revision("a", weight_bytes=4 * GIB)), endpoint("b", revision("b", weight_bytes=4 * GIB)), least_stay_seconds=0.0
+    )
+    world.agent.memory_bytes = 10 * GIB
+    world.connect_agent()
+    world.join()
+    world.demand(1)
+    world.ready()
+    world.demand(0)
+    world.pass_time(2.0)
+    world.demand(1, "rev_b1")
+    world.pass_time(1.0)
+    assert [order.seconds for order in world.effects.of(Drain)] == [30.0]

@@ -130,7 +130,10 @@ def test_an_agent_that_does_not_end_a_replica_is_told_again(world: World) -> Non
     world.ready()
     world.demand(0)
     world.pass_time(61.0)
-    world.pass_time(41.0)
+    assert world.effects.of(Drain)[0].seconds == 3600.0
+    world.pass_time(3609.0, step=5.0)
+    assert told(world.agent) == ["Start", "Drain"]
+    world.pass_time(2.0)
     assert told(world.agent) == ["Start", "Drain", "Stop"]
     world.pass_time(11.0)
     assert told(world.agent) == ["Start", "Drain", "Stop", "Stop"]
@@ -147,7 +150,7 @@ def test_grows_with_demand_and_shrinks_to_what_was_lately_wanted() -> None:
     busy = next(iter(world.agent.replicas))
     world.becomes(busy, "ready", in_flight=4)
     world.demand(5)
-    world.pass_time(61.0)
+    world.pass_time(66.0)
     assert sorted(world.states().values()) == ["draining", "ready", "ready"]
     assert world.states()[busy] == "ready", "the one with least to do goes first"
 
@@ -525,7 +528,7 @@ def test_a_drain_of_the_last_activator_is_let_go_on(world: World) -> None:
     world.connect_agent()
     router.apply()
     assert router.sends_to() == set() and [r.draining for r in router.revision("rev_a1").replicas] == [True]
-    world.pass_time(39.0)
+    world.pass_time(3609.0, step=5.0)
     assert told(world.agent) == []
     world.pass_time(2.0)
     assert told(world.agent) == ["Stop"]

@@ -100,6 +100,28 @@ async def test_death_within_a_stream_is_an_error_event_and_a_proper_end() -> Non
             assert (await client.answer()).status == 200
 
 
+async def test_a_stream_whose_replica_had_to_go_says_so_in_its_last_event() -> None:
+    async with world() as w:
+        draining = asyncio.Event()
+
+        async def answer(_: FakeRequest) -> AsyncIterator[bytes]:
+            yield SSE_HEAD + chunk(event({"choices": [{"delta": {"content": "a"}}]}))
+            await draining.wait()
+            raise Die
+
+        w.replica.answer = answer
+        client = await w.client()
+        client.post(stream=True)
+        await w.replica.until(lambda: len(w.replica.requests) == 1)
+        w.show(endpoint_row(w.row(draining=True)))
+        draining.set()
+        reply = await client.answer()
+        events = [json.loads(line[6:]) for line in reply.body.decode().split("\n\n") if line]
+        assert "was cut off" in events[-1]["error"]["message"] and events[-1]["error"]["code"] == "upstream_error"
+        [end] = await w.ends()
+        assert end["finish"] == "upstream_error"
+
+
 async def test_death_within_json_breaks_the_connection() -> None:
     async with world() as w:
 
