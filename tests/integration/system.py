@@ -62,6 +62,10 @@ class System:
         self.environ = os.environ | ours | settings
         self.environ.pop("DATABASE_URL", None)
         self.output = (self.state / "up.out").open("wb")
+        self.begin()
+
+    def begin(self) -> None:
+        """Once, or again after everything has ended."""
         self.up = subprocess.Popen(
             [sys.executable, "-m", "pilotlight.cli.main", "up"],
             env=self.environ,

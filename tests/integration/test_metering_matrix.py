@@ -237,3 +237,25 @@ def test_a_stream_that_is_cut_is_billed_what_the_engine_made_and_is_no_whole_ans
         30,
         "it is gone",
     )
+
+
+def test_when_every_process_is_told_to_end_at_once_nothing_that_was_made_is_lost(system: System) -> None:
+    """As `systemctl stop` does it. The last test here: it ends the installation, and begins it again."""
+    key = system.deploy("stopped", "--idle-timeout", "60")
+    body = {"model": "stopped", "prompt": "a long one", "n": 2, "max_tokens": LONG, "ignore_eos": True, "stream": True}
+    with system.client(key) as client, client.stream("POST", TEXT, json=body) as answer:
+        lines = (line for line in answer.iter_lines() if line.startswith("data: "))
+        received = [next(lines) for _ in range(6)]
+        pids = {*system.processes(), *processes_of(system.until_ready("stopped"))}
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        received += list(lines)
+        request_id = answer.headers["x-request-id"]
+    assert "data: [DONE]" not in received and '"error"' in received[-1], received[-2:]
+    system.up.wait(90)
+    system.begin()
+    system.ready()
+    row = system.request(request_id, seconds=60)
+    delivered = sum(1 for line in received if '"choices"' in line)
+    assert row["finish"] == "upstream_error" and row["count_source"] in ("journal", "engine"), dump(row)
+    assert row["input_tokens"] > 0 and delivered <= row["output_tokens"] < 2 * LONG, dump(row)
