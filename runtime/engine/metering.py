@@ -25,6 +25,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
+from runtime.engine.reading import Reading, note_what_is_read
 from runtime.errors import MeteringBroken
 from runtime.usage import CANARY, Counts, Journal
 
@@ -40,16 +41,19 @@ class Counted:
     """One sequence, beside vLLM's own state of it."""
 
     state: RequestState
+    reading: Reading
     guided: bool
     unseen: bool
     prefilled: bool = False
     finish: str = ""
 
     def counts(self) -> Counts:
-        """A prompt counts once it has been read, as in `vllm:prompt_tokens_total`."""
+        """A prompt counts once it has been read, as in `vllm:prompt_tokens_total`, and until then the parts of it that were."""
         state = self.state
+        if not self.prefilled:
+            return Counts(*self.reading.of(state.request_id))
         made = state.detokenizer.num_output_tokens() if state.detokenizer else 0
-        return Counts(state.prompt_len, state.num_cached_tokens, made) if self.prefilled else Counts(output=made)
+        return Counts(state.prompt_len, state.num_cached_tokens, made)
 
 
 class States(dict[str, RequestState]):
@@ -75,9 +79,10 @@ class States(dict[str, RequestState]):
 
 
 class Metered(OutputProcessor):  # type: ignore[misc]
-    """vLLM's own, and counts. `journal` is given once, before the engine is built."""
+    """vLLM's own, and counts. `journal` and `reading` are given once, before the engine is built."""
 
     journal: Journal
+    reading: Reading
     unlisted = False  # what is asked now does not appear in vLLM's counters
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -92,6 +97,7 @@ class Metered(OutputProcessor):  # type: ignore[misc]
             params = request.sampling_params
             counted = Counted(
                 self.request_states[request.request_id],
+                self.reading,
                 guided=params is not None and params.structured_outputs is not None,
                 unseen=params is not None and UNSEEN in (params.extra_args or {}),
             )
@@ -138,7 +144,8 @@ class Metered(OutputProcessor):  # type: ignore[misc]
 
 def meter(journal: Journal) -> None:
     """Before the engine is built."""
-    Metered.journal = journal
+    Metered.journal, Metered.reading = journal, Reading()
+    note_what_is_read(Metered.reading)
     async_llm_module.OutputProcessor = Metered
     _mark_what_is_not_asked_for()
 

@@ -31,18 +31,20 @@ def main() -> None:
     from vllm.v1.metrics.stats import IterationStats, PrefillStats
 
     from runtime.engine import metering
+    from runtime.engine.reading import Reading
     from runtime.errors import MeteringBroken
     from runtime.journal_line import decode
     from runtime.usage import Journal
 
     folder = tempfile.TemporaryDirectory()
+    reading = Reading()
     dice = random.Random(8)
 
     class World:
         def __init__(self, processor: type[OutputProcessor] = metering.Metered) -> None:
             self.file = Path(folder.name) / f"{dice.getrandbits(64):x}"
             self.journal = Journal(str(self.file), "r", grown=lambda: None, later=lambda seconds, callback: None)
-            metering.Metered.journal = self.journal
+            metering.Metered.journal, metering.Metered.reading = self.journal, reading
             self.processor = processor(None, log_stats=True)
             self.stats = IterationStats()
             self.queue: RequestOutputCollector | None = None
@@ -147,6 +149,21 @@ def main() -> None:
         plain = CompletionRequest(model="m", prompt="p", echo=True, max_tokens=1).to_sampling_params(64, {}).extra_args
         return [world.lines(), len(output.outputs[0].token_ids), world.stats.num_generation_tokens, bool(plain)]
 
+    def left_while_it_was_read() -> Any:
+        world = World()
+        request_id = "c" * 32
+        world.journal.begun(request_id)
+        [_, *sequences] = world.ask(f"chatcmpl-{request_id}", 2)
+        if (engine_core := os.fork()) == 0:  # what it notes is seen here
+            reading.note(sequences[0], 6, 2)
+            reading.note(sequences[1], 4, 4)
+            reading.note("another", 9, 9)
+            os._exit(0)
+        os.waitpid(engine_core, 0)
+        world.processor.abort_requests([f"chatcmpl-{request_id}"], internal=False)
+        world.journal.ended(request_id)
+        return world.lines()
+
     def uncompiled() -> Any:
         world = World()
         request_id = "b" * 32
@@ -181,6 +198,7 @@ def main() -> None:
                 "lives": {name: sum(told[name] for told in lives) for name in lives[0] if name != "n"},
                 "choices": sorted({told["n"] for told in lives}),
                 "unseen": unseen(),
+                "left while it was read": left_while_it_was_read(),
                 "uncompiled": uncompiled(),
                 "canary": canary(metering.Metered, 2),
                 "canary, a dead hook": canary(OutputProcessor, 2),

@@ -17,6 +17,7 @@ def test_whatever_way_a_sequence_ends_it_is_counted_once_and_nothing_is_left() -
     lines, in_the_answer, in_vllms_counters, marked_without_need = said["unseen"]
     assert [line[1:4] for line in lines] == [[PROMPT, 4, 0]], "the prompt is read, and nothing is made that is seen"
     assert (in_the_answer, in_vllms_counters, marked_without_need) == (0, 0, False)
+    assert [line[1:] for line in said["left while it was read"]] == [[6, 2, 0, "abort"]], "one prompt, as far as it was read"
     assert said["uncompiled"] == [[0, 0, 0], True], "the caller's mistake, and it costs nothing"
     assert said["canary"] == "ready, 0 in vLLM's counters, 0 lines, left: {}"
     for what, found in (("a dead hook", "nothing"), ("a wrong count", f"{PROMPT} + 3"), ("never closed", "nothing")):

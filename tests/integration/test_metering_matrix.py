@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,6 +194,30 @@ def test_vectors_count_each_input_once(system: System) -> None:
         assert rows[call.request_id]["input_tokens"] == call.usage["prompt_tokens"] > 0
         assert (rows[call.request_id]["output_tokens"], rows[call.request_id]["count_source"]) == (0, "engine")
     assert system.engine_counters(system.until_ready("vectors"))[0] == sum(call.usage["prompt_tokens"] for call in calls)
+
+
+def test_a_prompt_that_is_left_while_it_is_read_counts_as_far_as_it_was(system: System) -> None:
+    """Stopped in its middle, so that the client can leave there; where the stop came too early or too late, another is tried."""
+    key = system.deploy("reading", "--idle-timeout", "60", "--slots", "4", "--engine-arg", "max-num-batched-tokens=16")
+    length, parts, dice = 960, list[int](), random.Random(3)
+    with system.client(key) as client:
+        assert client.post(TEXT, json={"model": "reading", "prompt": "x", "max_tokens": 1}).status_code == 200
+        _, core = processes_of(system.until_ready("reading"))
+        for count in range(2, 14):
+            stop = threading.Timer(0.01 * count, os.kill, (core, signal.SIGSTOP))
+            stop.start()
+            try:
+                body = {"model": "reading", "prompt": [dice.randrange(5, 60) for _ in range(length)], "max_tokens": 1}
+                with contextlib.suppress(httpx.ReadTimeout):
+                    client.post(TEXT, json=body, timeout=0.5)
+                stop.join()
+            finally:
+                os.kill(core, signal.SIGCONT)
+            row = max(system.usage("reading", count), key=lambda row: row["admitted_at"])
+            parts.append(row["input_tokens"])
+            if 0 < parts[-1] < length:
+                break
+    assert 0 < parts[-1] < length and parts[-1] % 16 == 0, parts
 
 
 def processes_of(replica: dict[str, Any]) -> tuple[int, int]:
