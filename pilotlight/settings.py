@@ -43,7 +43,9 @@ class RouterSettings(Section):
     keep_alive_seconds: float = Field(default=75.0, gt=0, description="How long an idle client connection is kept, in seconds.")
     drain_seconds: float = Field(default=30.0, ge=0, description="After SIGTERM, how long running answers may go on, in seconds.")
     max_held_bytes: int = Field(
-        default=256 << 20, ge=1 << 20, description="Bodies of all held requests of a worker, in bytes; over it: 503."
+        default=256 << 20,
+        ge=1 << 20,
+        description="Bodies of all requests held on this machine, and of all that come in, each, in bytes; over it: 503.",
     )
 
 

@@ -18,6 +18,7 @@ from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotRea
 from router.hold import Clock, Hold, Mark, Slot
 from router.ledger.record import Finish
 from router.ledger.spool import Spool
+from router.machine import Alone, Machine
 from router.meter import NOTHING, Meter, Tokens, relayed, told
 from router.metrics import Metrics
 from router.relay import DONE, Relay
@@ -47,16 +48,23 @@ class Router:
         clock: Clock,
         waiting_seconds: float = WAITING_SECONDS,
         domain: str = "",
+        machine: Machine | None = None,
     ) -> None:
         self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
         self.waiting_seconds = waiting_seconds
         self.domain = domain.lower().strip(".")  # `ENDPOINT.DOMAIN` is an endpoint's own host
         self.draining = False
+        self._machine: Machine = machine or Alone()
         self.uploading = 0  # bytes of bodies that are coming in
 
     @property
     def ready(self) -> bool:
         return self.keys.known and self.table.whole and not self.draining
+
+    def upload(self, size: int) -> int:
+        """So many more bytes of bodies are here, or fewer. Returns how many all workers of this machine have."""
+        self.uploading += size
+        return self._machine.uploading(self.uploading)
 
     def admit(self, request: Request) -> Tenant:
         """Step 2, as soon as the head is here: nobody uploads a body, or learns anything, without a key."""

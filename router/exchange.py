@@ -28,7 +28,7 @@ class ClientLimits:
     """What one client may take of us: bytes and seconds."""
 
     max_body: int
-    max_uploading: int  # bodies coming in on all connections
+    max_uploading: int  # bodies coming in on all connections of this machine
     header_seconds: float
     keep_alive_seconds: float
 
@@ -104,11 +104,11 @@ class Exchange:
         """More of the body. Returns False when nothing more is to be read on this connection."""
         size = len(body)
         self._size += size
-        self._router.uploading += size
+        uploading = self._router.upload(size)
         if self._size > self._limits.max_body:
             self.refuse(self._refusal or self._too_large())
             return False
-        if self._router.uploading > self._limits.max_uploading:
+        if uploading > self._limits.max_uploading:
             self.refuse(QueueFull("This router is receiving as many bytes as it may hold. Try again in a moment."))
             return False
         self._pieces.append(body)
@@ -172,7 +172,8 @@ class Exchange:
         call.run()
 
     def _drop_body(self) -> None:
-        self._router.uploading -= self._size
+        if self._size:
+            self._router.upload(-self._size)
         self._size = 0
         self._pieces = []
 

@@ -1,7 +1,7 @@
 """Step 5: the bounded wait of a request for a slot, first come first served per revision.
 
 Every request that enters is granted a slot, refused, or leaves, exactly once; a slot is released exactly once, whoever
-asks how often. The queue is bounded by the endpoint's `max_held`, by the worker's `max_held_bytes`, and in time by
+asks how often. The queue is bounded by the endpoint's `max_held`, by `max_held_bytes`, both of all workers of this machine, and in time by
 each waiter's deadline. Slots are the replica's, not ours: any may be used, and its gate has the last word; where it says that
 it is full, one place in its line is taken for all that wait here (`turns.py`). Failures to survive: a replica that refuses or cannot be reached (the request returns to
 the head, and the youngest gives way if that breaks the bound), a start that cannot succeed, an endpoint that is
@@ -19,6 +19,7 @@ import structlog
 
 from router.balance import Endpoint, Replica, Revision, pick
 from router.errors import HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
+from router.machine import Alone, Machine
 
 FULL_RETRY_SECONDS = 0.05  # the named fallback, where a full replica's gate has no line, or would not let us in
 DEAD_RETRY_SECONDS = 1.0  # and one we could not reach may just have been busy
@@ -90,7 +91,16 @@ class Slot:
 class Hold:
     """All waiting of one worker. `changed(revision, urgent)` hears of every change of demand. `line_up` None: no gate has a line."""
 
-    def __init__(self, *, clock: Clock, max_bytes: int, changed: Callable[[Revision, bool], None], line_up: LineUp | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        max_bytes: int,
+        changed: Callable[[Revision, bool], None],
+        line_up: LineUp | None = None,
+        machine: Machine | None = None,
+    ) -> None:
+        self._machine: Machine = machine or Alone()
         self._clock, self._max_bytes, self._changed, self._line_up = clock, max_bytes, changed, line_up
         self.bytes = 0
         self.busy: set[Revision] = set()  # those with demand
@@ -100,7 +110,7 @@ class Hold:
 
         1. Nobody waits and a replica has a free slot: it is taken, without any waiting.
         2. No start can succeed for now: refused.
-        3. The endpoint's queue, or the worker's memory, is full: refused.
+        3. The endpoint's queue, or the machine's memory, is full: refused.
         4. Held, at the end of the queue; the first waiter's demand is told at once.
         """
         if not revision.waiting and (replica := pick(revision.replicas.values())):  # 1
@@ -108,9 +118,12 @@ class Hold:
         if revision.failed:  # 2
             raise start_failed(revision, self._clock.time())
         row = revision.endpoint.row
-        if revision.endpoint.held >= row.max_held:  # 3
+        endpoint_id, held = row.endpoint_id, revision.endpoint.held
+        if self._machine.held(endpoint_id, held + 1) > row.max_held:  # 3
+            self._machine.held(endpoint_id, held)
             raise queue_full(revision, self._clock.time())
-        if self.bytes + waiter.held_bytes > self._max_bytes:
+        if self._machine.held_bytes(self.bytes + waiter.held_bytes) > self._max_bytes:
+            self._say(revision)
             raise QueueFull(
                 "This router holds as many bytes of waiting requests as it may. Try again later.",
                 retry_after=revision.retry_after(self._clock.time()),
@@ -229,7 +242,7 @@ class Hold:
             self._clock.call_at(self._clock.time() + DEAD_RETRY_SECONDS, self._revive, revision, replica)
         self._enter(revision, waiter)
         revision.waiting.move_to_end(waiter, last=False)
-        if revision.endpoint.held > revision.endpoint.row.max_held:
+        if self._say(revision) > revision.endpoint.row.max_held:
             youngest = next(reversed(revision.waiting))
             self._take(revision, youngest)
             youngest.refused(queue_full(revision, self._clock.time()))
@@ -245,6 +258,7 @@ class Hold:
         revision.endpoint.held += 1
         self.busy.add(revision)
         self.bytes += waiter.held_bytes
+        self._say(revision)
         self._changed(revision, len(revision.waiting) == 1)
 
     def _take(self, revision: Revision, waiter: Waiter) -> None:
@@ -252,9 +266,15 @@ class Hold:
         waiter.held_in = None
         revision.endpoint.held -= 1
         self.bytes -= waiter.held_bytes
+        self._say(revision)
         self._look_whether_busy(revision)
         if revision.crowded and not revision.waiting:
             self._stand_in_lines(revision)  # in none
+
+    def _say(self, revision: Revision) -> int:
+        """Tell the machine's other workers what waits here; returns how many wait for this endpoint in all."""
+        self._machine.held_bytes(self.bytes)
+        return self._machine.held(revision.endpoint.row.endpoint_id, revision.endpoint.held)
 
     def _look_whether_busy(self, revision: Revision) -> None:
         if not revision.demand:

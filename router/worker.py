@@ -36,6 +36,7 @@ from router.exchange import ClientLimits
 from router.hold import Hold
 from router.ledger.spool import Spool
 from router.ledger.wire import WorkerHello
+from router.machine import Alone, Machine, Memory, Together
 from router.metrics import Metrics
 from router.policy import LedgerLink
 from router.protocol import RouterProtocol
@@ -50,7 +51,7 @@ SWITCH_SECONDS = 0.0001  # Python's 5 ms would be what an answer waits for the s
 class Worker:
     """All parts of one worker, wired. Needs a running loop."""
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(self, config: Settings, machine: Machine) -> None:
         loop, paths = asyncio.get_running_loop(), config.paths
         self._config = config
         self.worker_id = uuid.uuid4().hex[:16]
@@ -65,7 +66,9 @@ class Worker:
             in_flight=lambda: self.table.in_flight(),
             of=lambda revisions: self.table.of(revisions),
         )
-        self.hold = Hold(clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed, line_up=stand_in_line)
+        self.hold = Hold(
+            clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed, line_up=stand_in_line, machine=machine
+        )
         self.table = RouteTable(clock=loop, hold=self.hold)
         self.router = Router(
             keys=self.keys,
@@ -75,6 +78,7 @@ class Worker:
             metrics=self.metrics,
             clock=loop,
             domain=config.router.domain,
+            machine=machine,
         )
         self.metrics.held = lambda: {name: endpoint.held for name, endpoint in list(self.table.endpoints.items())}
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
@@ -118,10 +122,18 @@ class Server(uvicorn.Server):
                 await asyncio.sleep(0.05)
 
 
-async def serve(config: Settings, listener: socket.socket, *, index: int = 0, watch_parent: bool = False, plain: bool = False) -> None:
+async def serve(
+    config: Settings,
+    listener: socket.socket,
+    *,
+    index: int = 0,
+    machine: Machine | None = None,
+    watch_parent: bool = False,
+    plain: bool = False,
+) -> None:
     """Serve until SIGTERM, or the parent's end. `plain`: without TLS, which is for benchmarks."""
     certificate = None if plain else tls.ensure(config.paths, tls.names(config.router))
-    worker = Worker(config)
+    worker = Worker(config, machine or Alone())
     worker.metrics.serve(config.router.metrics_port + index)
     application = pages(worker.router, admin=config.paths.address("admin"))
     server = Server(
@@ -164,7 +176,15 @@ def _on_end_of(pipe: int, ended: Callable[[], None]) -> None:
     loop.add_reader(pipe, readable)
 
 
-def run(config: Settings, listener: socket.socket, *, index: int = 0, watch_parent: bool = False, plain: bool = False) -> None:
+def run(
+    config: Settings,
+    listener: socket.socket,
+    *,
+    index: int = 0,
+    machine: Machine | None = None,
+    watch_parent: bool = False,
+    plain: bool = False,
+) -> None:
     """A worker's whole life."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
@@ -172,10 +192,12 @@ def run(config: Settings, listener: socket.socket, *, index: int = 0, watch_pare
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held request is an open connection
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, listener, index=index, watch_parent=watch_parent, plain=plain))
+        runner.run(serve(config, listener, index=index, machine=machine, watch_parent=watch_parent, plain=plain))
 
 
 if __name__ == "__main__":
     logs.configure("router")
-    descriptor, number = int(sys.argv[1]), int(sys.argv[2])
-    run(settings.load(), socket.socket(fileno=descriptor), index=number, watch_parent=True)
+    descriptor, number, shared = (int(argument) for argument in sys.argv[1:])
+    given = settings.load()
+    together = Together(Memory(shared, given.router.workers), number)
+    run(given, socket.socket(fileno=descriptor), index=number, machine=together, watch_parent=True)

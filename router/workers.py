@@ -15,6 +15,7 @@ import sys
 import structlog
 
 from pilotlight.settings import Settings
+from router.machine import Memory
 from router.worker import BACKLOG
 
 RESTART_SECONDS = 0.5
@@ -36,7 +37,7 @@ def listen(config: Settings) -> socket.socket:
 
 async def supervise(config: Settings, listener: socket.socket) -> int:
     """Run the workers until SIGTERM; the exit status is the highest of theirs."""
-    parent = _Parent(listener)
+    parent = _Parent(listener, Memory.make(config.router.workers))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parent.stop)
@@ -44,8 +45,8 @@ async def supervise(config: Settings, listener: socket.socket) -> int:
 
 
 class _Parent:
-    def __init__(self, listener: socket.socket) -> None:
-        self._listener = listener
+    def __init__(self, listener: socket.socket, memory: Memory) -> None:
+        self._listener, self._memory = listener, memory
         self._running: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
 
@@ -60,15 +61,16 @@ class _Parent:
         """Keep worker `index` alive. Returns the exit status of the last."""
         status = 0
         while not self._stopping.is_set():
-            descriptor = self._listener.fileno()
-            arguments = ("-m", "router.worker", str(descriptor), str(index))
+            descriptor, shared = self._listener.fileno(), self._memory.descriptor
+            arguments = ("-m", "router.worker", str(descriptor), str(index), str(shared))
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, pass_fds=(descriptor,)
+                sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, pass_fds=(descriptor, shared)
             )
             self._running.add(process)
             if self._stopping.is_set():
                 process.send_signal(signal.SIGTERM)
             status = await process.wait()
+            self._memory.clear(index)
             self._running.discard(process)
             if not self._stopping.is_set():
                 log.error("a worker died; another takes its place", action="worker_died", index=index, pid=process.pid, status=status)
