@@ -22,7 +22,7 @@ from activator.store.events import EventRecord
 from activator.store.replicas import ReplicaRecord
 from activator.store.writer import Writer
 from pilotlight.frames import Encoded, Frame, FrameStream
-from runtime.wire import UsageBatch, UsageStored
+from runtime.wire import Shipped, UsageBatch, UsageStored
 
 log = structlog.get_logger()
 
@@ -51,8 +51,8 @@ class Effects(Protocol):
     def settle(self, name: str, revision_id: str, failure: str) -> None:
         """A revision of this endpoint serves, or has failed: store what follows. The endpoint as it is then comes as an event."""
 
-    def save_usage(self, connection: int, batch: UsageBatch) -> None:
-        """What engines produced; the agent hears `UsageStored` once it is durable."""
+    def save_usage(self, connection: int, batch: UsageBatch | Shipped) -> None:
+        """What engines produced; the agent hears `UsageStored` once it is durable. `Shipped` is passed on once all before it is."""
 
     def raise_epoch(self, above: int) -> None:
         """An agent obeys only epochs above this one: take such a one, or end if leadership is lost."""
@@ -78,8 +78,15 @@ class Links:
 class RealEffects:
     """Sockets and Postgres."""
 
-    def __init__(self, links: Links, writer: Writer, raise_epoch: Callable[[int], None], settle: Callable[[str, str, str], None]) -> None:
-        self._links, self._writer, self._raise_epoch, self._settle = links, writer, raise_epoch, settle
+    def __init__(
+        self,
+        links: Links,
+        writer: Writer,
+        raise_epoch: Callable[[int], None],
+        settle: Callable[[str, str, str], None],
+        shipped: Callable[[int, Shipped], None] = lambda connection, word: None,
+    ) -> None:
+        self._links, self._writer, self._raise_epoch, self._settle, self._shipped = links, writer, raise_epoch, settle, shipped
         self._overflowed: set[int] = set()
 
     def send(self, connection: int, *frames: Frame | Encoded) -> None:
@@ -105,14 +112,17 @@ class RealEffects:
     def settle(self, name: str, revision_id: str, failure: str) -> None:
         self._settle(name, revision_id, failure)
 
-    def save_usage(self, connection: int, batch: UsageBatch) -> None:
+    def save_usage(self, connection: int, batch: UsageBatch | Shipped) -> None:
         """Too much for the queue: nothing more of this link is taken, for an acknowledgement covers all batches before it. When the
         queue is empty the link is closed, and on the next the agent sends again what is not stored."""
 
-        def stored() -> None:
-            self.send(connection, UsageStored(batch=batch.batch))
-
-        if connection in self._overflowed or self._writer.usage(batch.entries, stored):
+        if connection in self._overflowed:
+            return
+        if isinstance(batch, Shipped):
+            self._writer.usage((), lambda: self._shipped(connection, batch))
+            return
+        number = batch.batch
+        if self._writer.usage(batch.entries, lambda: self.send(connection, UsageStored(batch=number)), complete=batch.complete):
             return
         log.warning("too much usage waits for Postgres; the agent keeps it", action="usage_deferred", batch=batch.batch)
         self._overflowed.add(connection)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from activator.catalogue import Endpoint
 from activator.wire import Demand, Done
-from runtime.wire import NodeReport, Refused, ReplicaReport, StandbyReport, UsageBatch
+from runtime.wire import NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
 
 Reply = Callable[[Done], None]
 
@@ -57,7 +57,7 @@ class NodeHeard:
 
     node_id: str
     connection: int
-    frame: ReplicaReport | StandbyReport | UsageBatch | Refused | None
+    frame: ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | None
 
 
 @dataclass(frozen=True, slots=True)

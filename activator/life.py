@@ -20,6 +20,7 @@ from activator.alone import Alone
 from activator.commands import Commands
 from activator.effects import Links, RealEffects
 from activator.events import EpochTaken, Event, ShutDown, Tick
+from activator.journals import Journals
 from activator.kept import Kept
 from activator.launchers import Launcher
 from activator.lease import Lease
@@ -80,8 +81,9 @@ async def _serve(
 ) -> None:
     links, writer = Links(), Writer(pool)
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
+    journals = Journals(agents=lambda: reconciler.agents(), send=lambda connection, frame: effects.send(connection, frame))
     commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch)
-    effects = RealEffects(links, writer, lease.raise_above, commands.settle)
+    effects = RealEffects(links, writer, lease.raise_above, commands.settle, journals.shipped)
     behind = not lease.connected  # what is served is what was kept here, until Postgres is back
     found = Found(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await recall(pool)
     reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=found, clock=time.monotonic)
@@ -106,7 +108,7 @@ async def _serve(
         tasks.spawn(house, name="housekeeping")
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
         node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
-        server = await Server(inbox=inbox, links=links, commands=commands).serve(settings.paths.address("activator"))
+        server = await Server(inbox=inbox, links=links, commands=commands, journals=journals).serve(settings.paths.address("activator"))
         await ending
         await inbox.put(ShutDown())
         tasks.spawn(_hasten(signals, inbox), name="second signal")

@@ -42,7 +42,7 @@ from activator.whole import WholeTable
 from activator.wire import Alive, Done, EndpointRow
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive
-from runtime.wire import NodeReport, Refused, ReplicaReport, StandbyReport, UsageBatch
+from runtime.wire import NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
 
 log = structlog.get_logger()
 
@@ -122,6 +122,10 @@ class Reconciler:
         """Take events until a shutdown is complete."""
         while not self.is_finished:
             self.handle(await inbox.get())
+
+    def agents(self) -> list[int]:
+        """The links to agents there are now."""
+        return [node.connection for node in self.fleet.nodes.known.values() if node.connection is not None]
 
     @property
     def is_finished(self) -> bool:
@@ -225,7 +229,7 @@ class Reconciler:
                 self.depths.touch(event.frame.revision_id)
             case StandbyReport():
                 self.fleet.nodes.standby(node, event.frame)
-            case UsageBatch():
+            case UsageBatch() | Shipped():
                 self._effects.save_usage(event.connection, event.frame)
             case Refused():
                 self.fleet.refused(event.frame, now)

@@ -16,7 +16,8 @@ import structlog
 from activator.commands import Commands
 from activator.effects import Links
 from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
-from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, Status, ToActivator
+from activator.journals import Journals
+from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, ShipJournals, Status, ToActivator
 from pilotlight import frames
 from pilotlight.frames import FrameError, FrameStream
 
@@ -24,8 +25,8 @@ log = structlog.get_logger()
 
 
 class Server:
-    def __init__(self, *, inbox: asyncio.Queue[Event], links: Links, commands: Commands) -> None:
-        self._inbox, self._links, self._commands = inbox, links, commands
+    def __init__(self, *, inbox: asyncio.Queue[Event], links: Links, commands: Commands, journals: Journals) -> None:
+        self._inbox, self._links, self._commands, self._journals = inbox, links, commands, journals
 
     async def serve(self, address: str) -> asyncio.Server:
         return await frames.serve(address, ToActivator, self.attend)
@@ -38,6 +39,9 @@ class Server:
                 await self._router(first, peer)
             elif isinstance(first, Deploy | Rollback | Remove | Status):
                 peer.send(await self._commands.execute(first))
+                await peer.drain()
+            elif isinstance(first, ShipJournals):
+                peer.send(await self._journals.word())
                 await peer.drain()
         except FrameError as error:
             log.warning("a peer sent what is no frame", action="bad_frame", error=str(error))

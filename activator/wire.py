@@ -245,6 +245,12 @@ class Status(Frame):
     kind: Literal["status"] = "status"
 
 
+class ShipJournals(Frame):
+    """The ledger's: answer once what replicas had journalled when this was asked is in Postgres, and say what is still in work."""
+
+    kind: Literal["ship_journals"] = "ship_journals"
+
+
 class Done(Frame):
     kind: Literal["done"] = "done"
     ok: bool
@@ -252,5 +258,5 @@ class Done(Frame):
     result: dict[str, Any] = {}
 
 
-ToActivator = Annotated[RouterHello | Demand | Deploy | Rollback | Remove | Status | Alive, Field(discriminator="kind")]
+ToActivator = Annotated[RouterHello | Demand | Deploy | Rollback | Remove | Status | ShipJournals | Alive, Field(discriminator="kind")]
 FromActivator = Annotated[Table | Depths | Done | Alive, Field(discriminator="kind")]

@@ -18,6 +18,7 @@ import structlog
 
 from pilotlight.frames import Frame, FrameError, FrameStream
 from pilotlight.settings import Paths, RuntimeSettings
+from runtime.counts import Counts
 from runtime.fence import Fence
 from runtime.lives import Lives
 from runtime.reap import reap_leftovers
@@ -34,6 +35,8 @@ from runtime.wire import (
     NodeReport,
     Park,
     Refused,
+    Ship,
+    Shipped,
     Start,
     Stop,
     ToAgent,
@@ -41,6 +44,7 @@ from runtime.wire import (
     UsageBatch,
     UsageStored,
 )
+from runtime.word import Word
 
 log = structlog.get_logger()
 
@@ -58,6 +62,7 @@ class Agent:
         self._lives = Lives(environment=environment, paths=paths, settings=settings, staging=staging, tell=self.tell)
         self.standbys: Standbys
         self.shipping: Shipping
+        self.counts: Counts
         self._ticks = 0
         self._unread = False  # the journals, by a disk in trouble
         self._attention = Attention()
@@ -72,7 +77,9 @@ class Agent:
         self._staging.in_use = lambda: {running.start.digest for running in self._lives.all()}
         self._staging.start()
         self.standbys = self._lives.standbys = standbys
+        self.counts = self._lives.counts = Counts(self._paths.journal)  # it ends the journals of those the dead agent left
         self.shipping = self._lives.shipping = Shipping(self._paths.journal, self._post_usage)
+        self._word = self._lives.word = Word(shipping=self.shipping, counts=self.counts, living=self._lives.born)
         standbys.fill()
 
     # The activator's side
@@ -114,6 +121,8 @@ class Agent:
         self._lives.listen(self._attention.look(time.monotonic()))
         self._fence.retry()
         self._sweep()
+        self.counts.keep(self.shipping.journals())
+        self._word.look(now=time.monotonic())
         for running in self._lives.all():
             if running.fetched is not None:
                 self.tell(running.describe())
@@ -138,9 +147,16 @@ class Agent:
         self._peers[-1].send(batch)
         return True
 
-    def _obey(self, frame: Command | UsageStored | Alive, peer: FrameStream[ToAgent]) -> None:
+    def _give_word(self, peer: FrameStream[ToAgent], word: Shipped) -> None:
+        """Behind the batches it speaks of: they go to the newest peer, and word to another would be none."""
+        if self._peers and peer is self._peers[-1]:
+            peer.send(word)
+
+    def _obey(self, frame: Command | UsageStored | Ship | Alive, peer: FrameStream[ToAgent]) -> None:
         if isinstance(frame, UsageStored):
             self.shipping.stored(frame.batch)
+        elif isinstance(frame, Ship):
+            self._word.ask(frame.token, lambda word: self._give_word(peer, word), now=time.monotonic())
         elif isinstance(frame, Alive):
             pass
         elif not self._fence.admit((frame.epoch, frame.sequence)):

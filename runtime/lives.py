@@ -19,6 +19,7 @@ import structlog
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
+from runtime.counts import Counts
 from runtime.listening import Listening
 from runtime.orders import baked, distrust
 from runtime.orders import order as order_of
@@ -32,6 +33,7 @@ from runtime.staging import Staged, Staging
 from runtime.standbys import Standbys
 from runtime.weighing import Weighing
 from runtime.wire import HUNG, Drain, EngineEnvironment, Park, Phase, Start, Stop, Unpark
+from runtime.word import Word
 
 log = structlog.get_logger()
 
@@ -47,10 +49,12 @@ FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and litt
 
 
 class Lives:
-    """`standbys` and `shipping` are given before the first order."""
+    """`standbys`, `shipping`, `counts` and `word` are given before the first order."""
 
     standbys: Standbys
     shipping: Shipping
+    counts: Counts
+    word: Word
 
     def __init__(
         self, *, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging, tell: Callable[[Frame], None]
@@ -64,6 +68,10 @@ class Lives:
 
     def all(self) -> list[Running]:
         return list(self._replicas.values())
+
+    def born(self) -> list[str]:
+        """Those that may have a journal of their own."""
+        return [replica_id for replica_id, running in self._replicas.items() if running.identity is not None]
 
     def obey(self, command: Start | Drain | Stop | Park | Unpark) -> None:
         """One that is not known is not wanted any more, or will be reported."""
@@ -206,6 +214,7 @@ class Lives:
         frame = got[0]
         if isinstance(frame, Beat):
             self._listening.heard(running, frame)
+            self._counted(running, frame)
         elif isinstance(frame, Born):
             self.standbys.done_with(running.start.replica_id)
             self._born(running, Identity(frame.pid, frame.start_time))
@@ -222,6 +231,11 @@ class Lives:
             self._resting.parked(running)
         elif isinstance(frame, Failed):
             self._failed(running, frame)
+
+    def _counted(self, running: Running, beat: Beat) -> None:
+        now = time.monotonic()
+        self.counts.heard(running.start.replica_id, beat.counts, now=now, turned=beat.loop_seconds == 0)
+        self.word.look(now=now)
 
     def _failed(self, running: Running, frame: Failed) -> None:
         running.reason, running.mismatch = running.reason or frame.reason, running.mismatch or frame.mismatch
@@ -347,8 +361,10 @@ class Lives:
             running.staged.served.set()
         running.reason = "" if running.told else reason
         self.standbys.done_with(running.start.replica_id)
+        self.counts.gone(running.start.replica_id)
         self.shipping.finished(running.start.replica_id)
         del self._replicas[running.start.replica_id]
+        self.word.look(now=time.monotonic())
         log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)
         self._changed(running)
 

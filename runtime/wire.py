@@ -165,6 +165,13 @@ class UsageStored(Frame):
     batch: int
 
 
+class Ship(Frame):
+    """Send what the journals have, and say once it is sent which requests are still in work."""
+
+    kind: Literal["ship"] = "ship"
+    token: int  # comes back in `Shipped`
+
+
 # Agent → activator
 
 
@@ -196,6 +203,16 @@ class UsageBatch(Frame):
     kind: Literal["usage"] = "usage"
     batch: int
     entries: tuple[UsageEntry, ...]
+    complete: tuple[str, ...] = ()  # replicas that are gone and whose journals end before this batch
+
+
+class Shipped(Frame):
+    """The answer to `Ship`, behind the batches it speaks of: whatever these replicas had been given when it was asked is in those, or in work."""
+
+    kind: Literal["shipped"] = "shipped"
+    token: int
+    replicas: tuple[str, ...] = ()
+    in_work: tuple[str, ...] = ()  # requests that will still get a line in a journal
 
 
 class Refused(Frame):
@@ -210,8 +227,8 @@ class Alive(Frame):
     kind: Literal["alive"] = "alive"
 
 
-ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Alive, Field(discriminator="kind")]
-FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Refused | Alive, Field(discriminator="kind")]
+ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Ship | Alive, Field(discriminator="kind")]
+FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | Alive, Field(discriminator="kind")]
 
 # Router → the gate of a replica, over HTTP: a turn, and the request that comes in it. The gate answers when a slot is free.
 

@@ -36,6 +36,7 @@ from runtime.wire import (
     Phase,
     Refused,
     ReplicaReport,
+    Shipped,
     StandbyReport,
     Start,
     Stop,
@@ -100,7 +101,7 @@ class FakeEffects:
         self.sent: list[Frame] = []
         self.rows: dict[str, list[str]] = {}  # replica → the states written
         self.cold_starts: list[tuple[str, str, float, str]] = []  # id, rung, seconds, why it failed
-        self.usage: list[UsageBatch] = []
+        self.usage: list[UsageBatch | Shipped] = []
         self.settled: list[tuple[str, str, str]] = []  # endpoint, revision, why it failed
         self.events: list[EventRecord] = []
         self.bad_rungs: dict[tuple[str, str, str], BadRung] = {}  # as Postgres has them
@@ -135,7 +136,7 @@ class FakeEffects:
     def settle(self, name: str, revision_id: str, failure: str) -> None:
         self.settled.append((name, revision_id, failure))
 
-    def save_usage(self, connection: int, batch: UsageBatch) -> None:
+    def save_usage(self, connection: int, batch: UsageBatch | Shipped) -> None:
         self.usage.append(batch)
 
     def raise_epoch(self, above: int) -> None:
@@ -349,7 +350,7 @@ class World:
             self.agent.replicas.clear()
         self.handle(events.NodeLeft(self.agent.node_id, self.agent.connection, dead))
 
-    def say(self, frame: ReplicaReport | StandbyReport | UsageBatch | Refused | None) -> None:
+    def say(self, frame: ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | None) -> None:
         if isinstance(frame, ReplicaReport):
             self.agent.replicas[frame.replica_id] = frame
             if frame.state == "stopped":

@@ -14,20 +14,22 @@ SQL = statements("journal")
 log = structlog.get_logger()
 
 
-async def add(connection: Connection, entries: Sequence[UsageEntry]) -> None:
-    """Store entries, once each, and wake the ledger.
+async def add(connection: Connection, entries: Sequence[UsageEntry], complete: Sequence[str] = ()) -> None:
+    """Store entries, once each, and which replicas' journals end with them; wake the ledger.
 
     One that Postgres refuses as data is left out, loudly, so that the others do not wait behind it for ever.
     """
     try:
         async with connection.transaction():
             await _add(connection, entries)
+            await connection.execute(SQL["complete"], complete)
     except REFUSED:
         for entry in entries:
             try:
                 await _add(connection, [entry])
             except REFUSED as error:
                 log.error("a usage entry cannot be stored", action="usage_refused", request_id=entry.request_id, error=str(error))
+        await connection.execute(SQL["complete"], complete)
         await connection.execute(SQL["notify"])
 
 

@@ -10,6 +10,12 @@ FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6
 LEFT JOIN replicas r USING (replica_id)
 ON CONFLICT (request_id, replica_id, partial) DO NOTHING
 
+-- name: complete
+-- Of these replicas, which are gone, all that was ever journalled is here.
+INSERT INTO journals (replica_id, org_id)
+SELECT c.replica_id, coalesce(r.org_id, 'default') FROM unnest($1::text[]) AS c(replica_id) LEFT JOIN replicas r USING (replica_id)
+ON CONFLICT (replica_id) DO NOTHING
+
 -- name: notify
 -- Tells the ledger that there is something to join.
 NOTIFY journal

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -29,7 +30,18 @@ MOST_ROWS = 100_000  # replicas and cold starts waiting
 RETRY_SECONDS = 0.5
 STATEMENT_SECONDS = 30.0
 
-Usage = tuple[Sequence[UsageEntry], Callable[[], None]]
+MOST_AT_ONCE = 5000  # usage entries of one statement: after an outage all that waits goes in few of them
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Entries, replicas whose journals end with them, and who is to hear that it is stored."""
+
+    entries: tuple[UsageEntry, ...]
+    complete: tuple[str, ...]
+    stored: tuple[Callable[[], None], ...]
+
+
 Item = ReplicaRecord | ColdStart | EventRecord | BadRung | Usage
 Key = str | int | tuple[str, ...]
 
@@ -62,13 +74,13 @@ class Writer:
         """Write this row, in place of what waits of the same rung."""
         self._put_row(("bad rung", mark.revision_id, mark.node_id, mark.step), mark)
 
-    def usage(self, entries: Sequence[UsageEntry], stored: Callable[[], None]) -> bool:
-        """Write these, then call `stored`. False when too many wait already."""
+    def usage(self, entries: Sequence[UsageEntry], stored: Callable[[], None], *, complete: Sequence[str] = ()) -> bool:
+        """Write these, behind all given before, then call `stored`. False when too many wait already."""
         if self._entries + len(entries) > MOST_USAGE:
             return False
         self._entries += len(entries)
         self._numbers += 1
-        self._put(self._numbers, (entries, stored))
+        self._put(self._numbers, Usage(tuple(entries), tuple(complete), (stored,)))
         return True
 
     def when_empty(self, call: Callable[[], None]) -> None:
@@ -84,15 +96,31 @@ class Writer:
         while True:
             await self._more.wait()
             key, item = self._waiting.popitem(last=False)
+            if isinstance(item, Usage):
+                item = self._gathered(item)
             if await self._written(key, item):
-                if isinstance(item, tuple):
-                    self._entries -= len(item[0])
-                    item[1]()
+                if isinstance(item, Usage):
+                    self._entries -= len(item.entries)
+                    for stored in item.stored:
+                        stored()
             elif key not in self._waiting:
                 self._waiting[key] = item
                 self._waiting.move_to_end(key, last=False)
             if not self._waiting:
                 self._emptied()
+
+    def _gathered(self, usage: Usage) -> Usage:
+        """This, and what waits right behind it, as one."""
+        parts, entries = [usage], len(usage.entries)
+        while self._waiting and entries < MOST_AT_ONCE and isinstance(following := next(iter(self._waiting.values())), Usage):
+            self._waiting.popitem(last=False)
+            parts.append(following)
+            entries += len(following.entries)
+        return Usage(
+            tuple(entry for part in parts for entry in part.entries),
+            tuple(name for part in parts for name in part.complete),
+            tuple(stored for part in parts for stored in part.stored),
+        )
 
     def _put_row(self, key: Key, record: ReplicaRecord | ColdStart | EventRecord | BadRung) -> None:
         if len(self._waiting) >= MOST_ROWS and key not in self._waiting:
@@ -118,7 +146,7 @@ class Writer:
             async with self._pool.acquire(timeout=STATEMENT_SECONDS) as connection, asyncio.timeout(STATEMENT_SECONDS):
                 await self._write(connection, item)
         except FAILED as error:
-            if isinstance(error, REFUSED) and not isinstance(item, tuple):
+            if isinstance(error, REFUSED) and not isinstance(item, Usage):
                 log.error("Postgres refused a row", action="row_refused", row=key, error=str(error))
                 return True
             log.warning("Postgres is away; rows wait", action="postgres_away", waiting=len(self._waiting) + 1, error=str(error))
@@ -135,5 +163,5 @@ class Writer:
             await events.add(connection, item, time.monotonic())
         elif isinstance(item, BadRung):
             await bad_rungs.put(connection, item, time.monotonic())
-        else:
-            await journal.add(connection, item[0])
+        elif item.entries or item.complete:
+            await journal.add(connection, item.entries, item.complete)

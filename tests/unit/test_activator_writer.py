@@ -11,7 +11,9 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
+from activator import journals
 from activator.effects import Links, RealEffects
+from activator.journals import Journals
 from activator.lifecycle import Replica
 from activator.rungs import BadRung
 from activator.store import writer as module
@@ -19,7 +21,7 @@ from activator.store.replicas import ReplicaRecord
 from activator.store.statements import statements
 from activator.store.writer import Writer
 from pilotlight.frames import Frame
-from runtime.wire import UsageBatch, UsageEntry, UsageStored
+from runtime.wire import Ship, Shipped, UsageBatch, UsageEntry, UsageStored
 
 
 class FakePostgres:
@@ -158,3 +160,52 @@ async def test_too_much_usage_is_left_with_the_agent_and_asked_for_again(
     effects.save_usage(again, batch(2))
     await writer.flush()
     assert postgres.usage()[-1] == "q2.0"
+
+
+async def test_after_an_outage_usage_goes_in_few_statements_and_each_batch_is_acknowledged(writer: Writer, postgres: FakePostgres) -> None:
+    heard: list[int] = []
+    writer.replica(record("a", "ready"))
+    for number in range(100):
+        writer.usage(batch(number).entries, lambda number=number: heard.append(number), complete=("gone",) if number == 99 else ())  # type: ignore[misc]
+    writer.replica(record("b", "ready"))
+    writer.usage((), lambda: heard.append(100))
+    postgres.there.set()
+    await writer.flush()
+    assert heard == list(range(101)), "in order, the mark behind them too"
+    assert postgres.usage() == [f"q{number}.0" for number in range(100)]
+    assert [name for name, _ in postgres.done if name == "add_usage"] == ["add_usage"]
+    assert ("complete", (("gone",),)) in postgres.done
+
+
+async def test_word_of_an_agent_is_passed_on_behind_what_it_speaks_of(writer: Writer, postgres: FakePostgres) -> None:
+    links, heard = Links(), list[tuple[int, Shipped]]()
+    effects = RealEffects(links, writer, lambda above: None, lambda *_: None, lambda connection, word: heard.append((connection, word)))
+    connection, word = links.open(cast(Any, Stream())), Shipped(token=1, replicas=("r",))
+    effects.save_usage(connection, batch(1))
+    effects.save_usage(connection, word)
+    await postgres.asked.wait()
+    assert heard == []
+    postgres.there.set()
+    await writer.flush()
+    assert heard == [(connection, word)] and postgres.usage() == ["q1.0"]
+
+
+async def test_what_all_agents_say_is_one_answer_and_a_mute_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[int, Frame]] = []
+    made = Journals(agents=lambda: [1, 2], send=lambda connection, frame: sent.append((connection, frame)))
+    asking = asyncio.ensure_future(made.word())
+    await asyncio.sleep(0)
+    assert [connection for connection, _ in sent] == [1, 2]
+    token = cast(Ship, sent[0][1]).token
+    made.shipped(1, Shipped(token=token, replicas=("a",), in_work=("q",)))
+    made.shipped(1, Shipped(token=token, replicas=("twice",)))
+    made.shipped(2, Shipped(token=token + 1, replicas=("of another question",)))
+    assert not asking.done()
+    made.shipped(2, Shipped(token=token, replicas=("b",)))
+    assert (await asking).result == {"replicas": ["a", "b"], "in_work": ["q"]}
+    monkeypatch.setattr(journals, "SHIP_SECONDS", 0.01)
+    asking = asyncio.ensure_future(made.word())
+    await asyncio.sleep(0)
+    made.shipped(1, Shipped(token=cast(Ship, sent[2][1]).token, replicas=("a",)))
+    assert (await asking).result == {"replicas": ["a"], "in_work": []}
+    assert (await Journals(agents=list, send=lambda connection, frame: None).word()).ok

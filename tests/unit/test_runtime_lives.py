@@ -18,12 +18,14 @@ import pytest
 from pilotlight.frames import Frame
 from pilotlight.settings import load
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Fork, Parked, ParkNow, PhaseDone, Serving, ToReplica
+from runtime.counts import Counts
 from runtime.lives import FORK_TRIES, Lives
 from runtime.reap import Identity
 from runtime.running import Running
 from runtime.shipping import Shipping
 from runtime.staging import Staged
 from runtime.wire import Drain, EngineEnvironment, Park, Phase, ReplicaReport, StandbyReport, Start, Stop
+from runtime.word import Word
 
 DIGEST = "sha256:" + "0" * 64
 Forking = Callable[[socket.socket], Awaitable[None]]
@@ -109,7 +111,9 @@ class Scene:
         standbys: Any = FakeStandbys(*does)
         self.standbys: FakeStandbys = standbys
         self.lives.standbys = standbys
+        self.lives.counts = Counts(self.paths.journal)
         self.lives.shipping = Shipping(self.paths.journal, lambda batch: True)
+        self.lives.word = Word(shipping=self.lives.shipping, counts=self.lives.counts, living=self.lives.born)
 
     def _told(self, frame: Frame) -> None:
         assert isinstance(frame, ReplicaReport)

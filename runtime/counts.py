@@ -1,0 +1,204 @@
+"""The last durable count of every request in work, so that what a lost replica made is billed to within a second. Step 12.
+
+Replicas tell once a second what each of their requests has so far. The agent keeps the newest of it in memory, and once a
+second on disk, together with what the journals gained. When a replica is gone, each of its requests without a line of its
+own gets one here, marked `partial`. The failures to survive: a replica killed -9 (its last beat counts), an agent killed -9
+(its replicas end with it; the next agent reads the kept counts and writes the lines), and power loss (what is billed
+is at most a second behind, if the disk keeps what it was told to).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from pydantic import ValidationError
+
+from pilotlight.files import write_atomic
+from pilotlight.frames import Frame
+from pilotlight.sealed import is_whole, seal
+from runtime.journal_line import encode, recover
+from runtime.wire import RequestCount, UsageEntry
+
+ONE_BEAT_SECONDS = 0.5  # what comes so soon after a beat is the rest of it
+MOST_BYTES = 1 << 20  # of the file of counts; then it is begun anew
+
+log = structlog.get_logger()
+
+
+class OfReplica(Frame):
+    """What one replica had in work."""
+
+    replica_id: str
+    offset: int  # bytes of its journal that were written before: none of these requests has its line there
+    counts: tuple[RequestCount, ...]
+
+
+class Snapshot(Frame):
+    """One line of the file: all there was in work on this node."""
+
+    replicas: tuple[OfReplica, ...]
+
+
+@dataclass(slots=True)
+class _Heard:
+    at: float  # monotonic seconds of the beat
+    counts: dict[str, RequestCount] = field(default_factory=dict)
+    offset: int = 0  # size of its journal at the beat before
+    size: int = 0  # and at this one
+    turns: int = 0  # beats of a replica whose event loop turned
+
+
+class Counts:
+    """Made before the agent ships anything: it first writes the lines of replicas that a dead agent left. `folder`: of the journals."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._file = folder, folder / "counts.log"
+        self._heard: dict[str, _Heard] = {}
+        self._synced: dict[Path, int] = {}  # journals, and how much of them the disk was told to keep
+        self._empty = True
+        self._keeping: asyncio.Future[None] | None = None
+        self._failing = False
+        for left in self._kept():
+            self._write_lost(left.replica_id, left.counts, left.offset)
+        self._file.unlink(missing_ok=True)
+
+    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, now: float, turned: bool = True) -> None:
+        """A beat, or the rest of one. `turned`: the replica's event loop has turned since the beat before."""
+        before = self._heard.get(replica_id)
+        told = {count.request_id: count for count in counts}
+        if before is not None and now - before.at < ONE_BEAT_SECONDS:
+            before.counts |= told
+            return
+        heard = _Heard(now, told, before.size if before else 0, self._size(replica_id), (before.turns if before else 0) + turned)
+        self._heard[replica_id] = heard
+
+    def turns(self, replica_id: str) -> int:
+        """How many beats came from this replica with its event loop turning."""
+        heard = self._heard.get(replica_id)
+        return heard.turns if heard else 0
+
+    def in_work(self, replicas: Iterable[str]) -> list[str]:
+        """The requests these had in work when they beat last."""
+        return [request_id for replica_id in replicas if (heard := self._heard.get(replica_id)) for request_id in heard.counts]
+
+    def gone(self, replica_id: str) -> None:
+        """The replica is gone: what it had in work and has no line gets one. Before its journal is called whole."""
+        self._synced.pop(self._journal(replica_id), None)
+        if (heard := self._heard.pop(replica_id, None)) and heard.counts:
+            self._write_lost(replica_id, tuple(heard.counts.values()), heard.offset)
+
+    def snapshot(self) -> Snapshot | None:
+        """What is to be made durable; None: nothing has run since the last."""
+        replicas = [
+            OfReplica(replica_id=name, offset=heard.offset, counts=tuple(heard.counts.values()))
+            for name, heard in self._heard.items()
+            if heard.counts
+        ]
+        was_empty, self._empty = self._empty, not replicas
+        return None if was_empty and not replicas else Snapshot(replicas=tuple(replicas))
+
+    def keep(self, journals: Sequence[Path]) -> None:
+        """Once a second, from the loop: have a thread make it durable, one at a time."""
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.get_running_loop().run_in_executor(None, self.persist, self.snapshot(), journals)
+            self._keeping.add_done_callback(self._kept_it)
+
+    def _kept_it(self, keeping: asyncio.Future[None]) -> None:
+        """A disk that does not take it is told of once, and asked again with the next second."""
+        error = None if keeping.cancelled() else keeping.exception()
+        if error is not None and not self._failing:
+            log.error("counts and journals are not durable; trying on", action="counts_unkept", reason=str(error))
+        self._failing = error is not None
+
+    def persist(self, snapshot: Snapshot | None, journals: Sequence[Path]) -> None:
+        """In a thread: make a snapshot durable, and what these journals gained. Raises OSError."""
+        for journal in journals:
+            self._sync(journal)
+        if snapshot is None:
+            return
+        line = seal(snapshot.model_dump_json().encode())
+        if not self._file.exists() or self._file.stat().st_size > MOST_BYTES:
+            write_atomic(self._file, line)
+            return
+        descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, line)
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _sync(self, journal: Path) -> None:
+        try:
+            descriptor = os.open(journal, os.O_RDONLY)
+        except FileNotFoundError:
+            return
+        try:
+            size = os.fstat(descriptor).st_size
+            if self._synced.get(journal, 0) < size:
+                os.fdatasync(descriptor)
+                self._synced[journal] = size
+        finally:
+            os.close(descriptor)
+
+    def _journal(self, replica_id: str) -> Path:
+        return self._folder / f"{replica_id}.jsonl"
+
+    def _size(self, replica_id: str) -> int:
+        try:
+            return self._journal(replica_id).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _kept(self) -> tuple[OfReplica, ...]:
+        """What the last whole line of the file says."""
+        lines = self._file.read_bytes().splitlines() if self._file.exists() else []
+        for line in reversed(lines):
+            if is_whole(line):
+                try:
+                    return Snapshot.model_validate_json(line, extra="ignore").replicas
+                except ValidationError as error:
+                    log.error("the kept counts cannot be read", action="counts_lost", reason=str(error.errors()[0]["msg"]))
+                    return ()
+        return ()
+
+    def _write_lost(self, replica_id: str, counts: Sequence[RequestCount], offset: int) -> None:
+        """A partial line for each of these that has none behind `offset`. One whose journal was shipped and forgotten needs none."""
+        try:
+            with self._journal(replica_id).open("r+b") as journal:
+                journal.seek(offset)
+                written = journal.read()
+                lines = [encode(entry) for entry in lost(replica_id, counts, written)]
+                if not lines:
+                    return
+                journal.write((b"" if written.endswith(b"\n") or not written else b"\n") + b"".join(lines))
+                journal.flush()
+                os.fdatasync(journal.fileno())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.error("the last counts of a lost replica cannot be kept", action="counts_lost", replica_id=replica_id, reason=str(error))
+            return
+        log.warning("a replica was lost with requests in work", action="counts_partial", replica_id=replica_id, requests=len(lines))
+
+
+def lost(replica_id: str, counts: Iterable[RequestCount], written: bytes) -> list[UsageEntry]:
+    """The partial entries of those requests that have no line in `written`. Pure."""
+    whole = {said.request_id for line in written.splitlines() for _, said in recover(line) if isinstance(said, UsageEntry)}
+    return [
+        UsageEntry(
+            request_id=count.request_id,
+            replica_id=replica_id,
+            input_tokens=count.input_tokens,
+            cached_tokens=count.cached_tokens,
+            output_tokens=count.output_tokens,
+            finish="lost",
+            partial=True,
+        )
+        for count in counts
+        if count.request_id not in whole
+    ]

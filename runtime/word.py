@@ -1,0 +1,62 @@
+"""The word that a replica's journal is sent up to a moment, so that the ledger waits by knowledge and not by time. Step 12.
+
+`Ship` asks; it comes after whatever the ledger waits for had ended at its router. A replica has then been given all of it, and
+when its event loop has turned in two beats it has at least begun it: what its last beat does not have in work, and its
+journal has no line of, it never made. A replica that is gone has said all it will. The failures to survive: one that
+hangs (it is left out of the answer, and the ledger asks again), and one that has not beaten yet (nobody has been sent
+to it: it is still being built).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from runtime.counts import Counts
+from runtime.shipping import Shipping
+from runtime.wire import Shipped
+
+BEATS = 2
+LEAST_SECONDS = 2.0  # for what has never beaten
+MOST_SECONDS = 4.0  # then the answer is given without those that have not
+
+Answer = Callable[[Shipped], None]
+
+
+@dataclass(slots=True)
+class _Asked:
+    token: int
+    answer: Answer
+    at: float  # monotonic seconds
+    due: dict[str, int]  # by replica that lived then: at how many turns it has begun all it had been given; 0: it had never beaten
+
+
+class Word:
+    """`living`: the replicas there are now. `look` is called on each beat, each death, and each second."""
+
+    def __init__(self, *, shipping: Shipping, counts: Counts, living: Callable[[], Iterable[str]]) -> None:
+        self._shipping, self._counts, self._living = shipping, counts, living
+        self._asked: list[_Asked] = []
+
+    def ask(self, token: int, answer: Answer, *, now: float) -> None:
+        due = {replica_id: turns and turns + BEATS for replica_id in self._living() for turns in (self._counts.turns(replica_id),)}
+        self._asked.append(_Asked(token, answer, now, due))
+        self.look(now=now)
+
+    def look(self, *, now: float) -> None:
+        """Answer those who can be answered, or have waited enough."""
+        if not self._asked:
+            return
+        living = set(self._living())
+        for asked in list(self._asked):
+            late = {name for name, turns in asked.due.items() if name in living and not self._is_due(name, turns, now - asked.at)}
+            if not late or now - asked.at >= MOST_SECONDS:
+                self._asked.remove(asked)
+                self._answer(asked, late | (living - asked.due.keys()))
+
+    def _is_due(self, replica_id: str, turns: int, waited: float) -> bool:
+        return self._counts.turns(replica_id) >= turns if turns else waited >= LEAST_SECONDS
+
+    def _answer(self, asked: _Asked, without: set[str]) -> None:
+        replicas = tuple(name for name in self._shipping.sent() if name not in without)
+        asked.answer(Shipped(token=asked.token, replicas=replicas, in_work=tuple(self._counts.in_work(replicas))))
