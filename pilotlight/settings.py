@@ -92,6 +92,15 @@ class ActivatorSettings(Section):
     )
 
 
+class LedgerSettings(Section):
+    journal_wait_seconds: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Last resort: how long a usage row waits for the journal of a replica whose node does not answer, in seconds; what "
+        "comes later is a correction row.",
+    )
+
+
 class RuntimeSettings(Section):
     standbys: int = Field(default=1, ge=0, le=16, description="Rehearsed engine processes kept ready on this node.")
     kv_cache_bytes: int = Field(
@@ -171,6 +180,7 @@ class Settings(Section):
     database_url: str = Field(default="", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
     router: RouterSettings = RouterSettings()
     activator: ActivatorSettings = ActivatorSettings()
+    ledger: LedgerSettings = LedgerSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     logs: LogSettings = LogSettings()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from collections.abc import Callable
 
 import uvloop
 
@@ -24,6 +25,7 @@ from router.ledger.settle import Settler
 from router.ledger.shelf import Shelf
 from router.ledger.store import LedgerStore
 from router.ledger.tail import Tail
+from router.ledger.waits import Waits, asking
 from router.ledger.wire import ToLedger
 from router.ledger.workers import Workers
 
@@ -38,13 +40,15 @@ async def run(given: settings.Settings) -> None:
     workers = Workers(locked=tail.is_locked, keeps_locks=tail.keeps_locks)
     policies = Policies(file=paths.policy, load=store.live_keys, find=store.find_keys, mark=store.mark_keys)
     settler = Settler(join=join, store=store, reject=tail.reject, shelf=Shelf(paths.spool))
-    follower = Follower(tail=tail, join=join, workers=workers, settle=settler.wake)
+    ask, longest = asking(paths.address("activator")), given.ledger.journal_wait_seconds
+    waits = Waits(join=join, store=store, ask=ask, settle=settler.wake, longest=longest)
+    follower = Follower(tail=tail, join=join, workers=workers, settle=both(settler.wake, waits.wake))
     settler.on_settled = follower.wake
-    arrived, prices = settler.journal_arrived, settler.prices_changed
+    arrived, prices = waits.journal_arrived, settler.prices_changed
     told: Calls = {"policy": [policies.invalidate, lambda _: prices()], "journal": [lambda _: arrived()]}
     listener = Listener(database, on_notify=told, on_connect=[policies.invalidate, prices, arrived])
     async with Tasks() as tasks:
-        for work in (listener.run, policies.run, settler.run, settler.run_journal, settler.run_unpriced):
+        for work in (listener.run, policies.run, settler.run, settler.run_unpriced, waits.run_look_up, waits.run_word):
             tasks.spawn(work(), name=work.__qualname__)
         following = tasks.spawn(follower.run(), name="follow")
         greeter = LedgerServer(policies=policies, workers=workers, spooled=follower.wake)
@@ -54,6 +58,14 @@ async def run(given: settings.Settings) -> None:
         following.cancel()
         await follower.finish()
     await database.close()
+
+
+def both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        first()
+        second()
+
+    return call
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Follower:
         self.scan()
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_SECONDS):
-                while self._grown or self._join.backlog:
+                while self._grown or self._join.backlog or self._join.is_waiting:
                     await self.read()
                     await asyncio.sleep(LINGER_SECONDS)
 

@@ -3,7 +3,7 @@
 Step 12, the pure part: no I/O, time is an argument. The failure to survive is repetition: files are read again from
 their start after a crash, lines come twice, Postgres refuses a batch it has taken. Each request goes one way only:
 
-    new ──open──→ open ──end──→ waiting ──journal, or its time is up──→ ready ──Postgres has it──→ settled
+    new ──open──→ open ──end──→ waiting ──journal, or word that none comes──→ ready ──Postgres has it──→ settled
                     │             ↑  └ (an end the engine told in band skips waiting)
                     └─router lost─┘
 
@@ -13,20 +13,17 @@ been settled and deleted, and the end with it.
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from router.ledger.record import EndRecord, OpenRecord
+from router.ledger.word import Word
 from runtime.wire import UsageEntry
 
-JOURNAL_SECONDS = 3.0  # how long a request whose count was not told in band waits for the engine's journal
-BROKEN_OFF_SECONDS = 10.0  # one that broke off: nobody but the journal knows what the engine made, if it ever had it
-LEFT_SECONDS = 60.0  # one that was left when the engine was surely at work: the journal will come, if the activator restarts first
-AT_WORK_MS = 1000.0  # so long after its dispatch an engine has begun on a request, though its answer has not
-AFTER_OUTAGE_SECONDS = 10.0  # and after Postgres was away: the activator has to reconnect, too, to bring the journal
+MOST_WAITING = 50_000  # about 100 MB; beyond it the oldest are settled by what is known, and corrected by what comes
 
 
 @dataclass(slots=True, eq=False)
@@ -49,15 +46,14 @@ class Join:
         self._cases: dict[str, Case] = {}
         self._events: dict[str, list[str]] = defaultdict(list)  # by file: the requests with a line in it
         self._unsettled: dict[str, int] = defaultdict(int)  # by file: those of them neither new nor settled
-        self._waiting: dict[str, float] = {}  # until when, monotonic seconds
+        self._waiting: OrderedDict[str, float] = OrderedDict()  # since when, monotonic seconds; who was looked up longest ago first
         self._ready: deque[Case] = deque()
         self._taken = 0
-        self._not_before = -math.inf
 
     @property
     def backlog(self) -> int:
-        """Requests complete but not yet settled: what must be bounded while Postgres is away."""
-        return len(self._waiting) + len(self._ready) + self._taken
+        """Requests ready but not yet settled: what must be bounded while Postgres is away."""
+        return len(self._ready) + self._taken
 
     @property
     def waiting(self) -> list[str]:
@@ -98,6 +94,8 @@ class Join:
                 self._wait(case, now)
             else:
                 self._settle(case)
+            while len(self._waiting) > MOST_WAITING:
+                self._settle(self._cases[next(iter(self._waiting))])
 
     def lost(self, worker: str, *, now: float) -> None:
         """The worker is dead and its files are read to their ends: what it opened and did not end, it never will."""
@@ -117,17 +115,37 @@ class Join:
             if case.engine is not None:
                 self._settle(case)
 
-    def expire(self, *, asked: Iterable[str], at: float) -> None:
-        """The journal was `asked` for these at the time `at` and had nothing: those whose time was up wait no longer."""
+    def to_look_up(self, most: int) -> list[str]:
+        """Up to so many that wait, those first that were looked up longest ago."""
+        asked = list(islice(self._waiting, most))
         for event_id in asked:
-            until = self._waiting.get(event_id)
-            if until is not None and until <= at:
-                self._settle(self._cases[event_id])
+            self._waiting.move_to_end(event_id)
+        return asked
 
-    def postpone(self, *, now: float) -> None:
-        """Postgres is back: no wait ends before the activator has had time to bring the journals."""
-        self._not_before = now + AFTER_OUTAGE_SECONDS
-        self._waiting = {event_id: max(until, self._not_before) for event_id, until in self._waiting.items()}
+    def whereabouts(self, asked: Iterable[str]) -> tuple[list[str], list[str]]:
+        """(the replicas these were at, the endpoints of those of which nobody knows where they were)."""
+        replicas, endpoints = set[str](), set[str]()
+        for case in self._still_waiting(asked):
+            if case.end is not None:
+                replicas.add(case.end.replica_id)
+            elif case.open is not None:
+                endpoints.add(case.open.endpoint_id)
+        return sorted(replicas), sorted(endpoints)
+
+    def concluded(self, word: Word, *, asked: Iterable[str]) -> None:
+        """Behind this word the journal had nothing for these, which waited when it was asked for: who cannot get a line any more is ready."""
+        for case in self._still_waiting(asked):
+            if case.open is not None and not word.may_come(case.open, case.end):
+                self._settle(case)
+
+    def expire(self, *, asked: Iterable[str], before: float) -> None:
+        """The last resort: the journal had nothing for these now, and those that have waited since `before` wait no longer."""
+        for case in self._still_waiting(asked):
+            if self._waiting[case.event_id] <= before:
+                self._settle(case)
+
+    def _still_waiting(self, asked: Iterable[str]) -> list[Case]:
+        return [self._cases[event_id] for event_id in asked if event_id in self._waiting]
 
     def take(self, limit: int) -> list[Case]:
         """Up to `limit` requests to settle; each must come back through `settled` or `give_back`."""
@@ -164,7 +182,7 @@ class Join:
 
     def _wait(self, case: Case, now: float) -> None:
         case.state = "waiting"
-        self._waiting[case.event_id] = max(now + patience(case.end), self._not_before)
+        self._waiting[case.event_id] = now
 
     def _settle(self, case: Case) -> None:
         self._waiting.pop(case.event_id, None)
@@ -176,18 +194,3 @@ def best(end: EndRecord | None, entries: Iterable[UsageEntry]) -> UsageEntry | N
     """The entry that counts for a request: of the replica it was at last, where that is known; whole rather than partial."""
     of_it = [entry for entry in entries if end is None or not end.replica_id or entry.replica_id == end.replica_id]
     return max(of_it, key=lambda entry: (not entry.partial, entry.output_tokens), default=None)
-
-
-def patience(end: EndRecord | None) -> float:
-    """Seconds to wait for the engine's journal, whose figures can be put in a row until it is written, and never after.
-
-    1. The answer is whole, or there was nothing to make: only the count is missing.
-    2. It was left in the middle of the engine's work: the journal has it, and comes through an activator that may be away.
-    3. It broke off, and whether an engine had begun on it nobody knows: its replica or its router died, or it was left at once.
-    """
-    if end is None:
-        return BROKEN_OFF_SECONDS  # 3
-    if end.finish in ("complete", "refused"):  # 1
-        return JOURNAL_SECONDS
-    at_work = end.count_source == "relayed" or end.total_ms - end.hold_ms >= AT_WORK_MS
-    return LEFT_SECONDS if at_work and end.finish in ("client_disconnect", "timeout") else BROKEN_OFF_SECONDS  # 2, 3

@@ -2,14 +2,12 @@
 
 Step 12. Failures to survive: Postgres away (the batch is tried again for ever, one line in the log), a new price in the
 middle (the statement refuses, the prices are loaded anew), one row Postgres will never take (it is found by halving,
-kept aside for a person, and holds up nobody), a request without a price (kept aside until there is one), and a journal
-that never comes (the router's own figures stand).
+kept aside for a person, and holds up nobody), and a request without a price (kept aside until there is one).
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -24,8 +22,6 @@ from router.ledger.shelf import Shelf
 from router.ledger.store import LedgerStore
 
 BATCH_ROWS = 1000
-LOOK_AGAIN_SECONDS = 0.5  # the named fallback to the journal's notifications
-GATHER_SECONDS = 0.1  # one look-up for all notifications of this time
 UNPRICED_SECONDS = 60.0  # between two looks, beside every change of prices, whether what has no price has one now
 
 log = structlog.get_logger()
@@ -43,20 +39,14 @@ class Settler:
     def __init__(self, *, join: Join, store: LedgerStore, reject: Reject, shelf: Shelf) -> None:
         self._join, self._store, self._reject, self._shelf = join, store, reject, shelf
         self._prices: PriceList | None = None  # None: to be loaded
-        self._ready, self._journal = asyncio.Event(), asyncio.Event()
-        self._looking = False  # something waits already: the next look-up comes by itself
+        self._ready = asyncio.Event()
         self._outage = Outage("ledger.settle")
         self._repriced, self._shelving = asyncio.Event(), asyncio.Lock()
 
     def wake(self) -> None:
-        """The join has something ready, or something that waits for the journal."""
+        """The join may have something ready."""
         if self._join.ready:
             self._ready.set()
-        if self._join.is_waiting and not self._looking:
-            self._journal.set()
-
-    def journal_arrived(self) -> None:
-        self._journal.set()
 
     def prices_changed(self) -> None:
         self._prices = None
@@ -78,18 +68,6 @@ class Settler:
                 self._join.settled(cases)
                 self.on_settled()
 
-    async def run_journal(self) -> None:
-        """Look up what waits for the engine's journal: on each notification, and every LOOK_AGAIN_SECONDS."""
-        outage = Outage("ledger.journal")
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_AGAIN_SECONDS if self._join.is_waiting else None):
-                    await self._journal.wait()
-            self._journal.clear()
-            await self._look_up(outage)
-            self._looking = self._join.is_waiting
-            await asyncio.sleep(GATHER_SECONDS)
-
     async def run_unpriced(self) -> None:
         """Settle what had no price, once it has one."""
         while True:
@@ -109,24 +87,6 @@ class Settler:
             if len(without) < len(cases):
                 await asyncio.to_thread(self._shelf.keep, without, odd)
                 log.info("requests that had no price are settled", action="ledger.unpriced", settled=len(cases) - len(without))
-
-    async def _look_up(self, outage: Outage) -> None:
-        asked, asked_at = self._join.waiting, time.monotonic()
-        if not asked:
-            return
-        was_away = False
-
-        async def look() -> None:
-            nonlocal was_away
-            was_away = was_away or outage.lasting
-            self._join.journal(await self._store.journal(asked))
-
-        await until_done(outage, look)
-        if was_away:
-            self._join.postpone(now=time.monotonic())
-        else:
-            self._join.expire(asked=asked, at=asked_at)
-        self.wake()
 
     async def _settle(self, cases: list[Case], without: list[Case]) -> None:
         """Write their rows; those that have no price are added to `without`."""

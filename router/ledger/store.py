@@ -17,12 +17,14 @@ from router.ledger.postgres import Database, read_sql
 from router.ledger.prices import Price, PriceList
 from router.ledger.row import UsageRow
 from router.ledger.wire import KeyRow
+from router.ledger.word import Unfinished
 from runtime.wire import UsageEntry
 
 _FOLDER = Path(__file__).parent / "sql"
 _SETTLE_USAGE = read_sql(_FOLDER, "settle_usage")
 _HOLD_PRICES = read_sql(_FOLDER, "hold_prices")
 _FIND_JOURNAL = read_sql(_FOLDER, "find_journal")
+_FIND_UNFINISHED = read_sql(_FOLDER, "find_unfinished")
 _LIST_PRICES = read_sql(_FOLDER, "list_prices")
 _LIST_LIVE_KEYS = read_sql(_FOLDER, "list_live_keys")
 _FIND_LIVE_KEYS = read_sql(_FOLDER, "find_live_keys")
@@ -52,6 +54,12 @@ class LedgerStore:
         async with self._database.connection() as connection:
             records = await connection.fetch(_FIND_JOURNAL, request_ids)
         return [UsageEntry(**record) for record in records]
+
+    async def unfinished(self, replicas: Sequence[str], endpoints: Sequence[str]) -> list[Unfinished]:
+        """Of these replicas, and those of these endpoints, the ones whose journals are not whole here."""
+        async with self._database.connection() as connection:
+            records = await connection.fetch(_FIND_UNFINISHED, replicas, endpoints)
+        return [Unfinished(**record) for record in records]
 
     async def prices(self) -> PriceList:
         async with self._database.connection() as connection:

@@ -15,6 +15,7 @@ from router.ledger.policy import LiveKeys, Policies
 from router.ledger.settle import Settler
 from router.ledger.shelf import Shelf
 from router.ledger.tail import Tail
+from router.ledger.waits import Waits, asking
 from tests.unit.router_world import nobody, until
 from tests.unit.test_ledger_settle import FakeStore
 
@@ -37,7 +38,12 @@ def policies(folder: Path) -> Loop:
 
 def settler(folder: Path) -> Loop:
     made = Settler(join=Join(), store=FakeStore(), reject=lambda lines, source: None, shelf=Shelf(folder))
-    return made.run_journal, made.journal_arrived
+    return made.run_unpriced, made.prices_changed
+
+
+def waiting(folder: Path) -> Loop:
+    made = Waits(join=Join(), store=FakeStore(), ask=asking(f"unix:{folder}/none"), settle=lambda: None, longest=1.0)
+    return made.run_look_up, made.journal_arrived
 
 
 def waits(task: asyncio.Task[None]) -> bool:
@@ -50,7 +56,7 @@ def waits(task: asyncio.Task[None]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("make", [follower, policies, settler])
+@pytest.mark.parametrize("make", [follower, policies, settler, waiting])
 @pytest.mark.parametrize("steps", range(4))
 def test_a_cancellation_that_meets_the_event_is_not_lost(tmp_path: Path, make: Callable[[Path], Loop], steps: int) -> None:
     async def scene() -> None:

@@ -110,7 +110,7 @@ def test_every_request_gets_its_row_whichever_files_its_lines_are_in(
             last.follower.scan()
             await last.follower.read()
             last.settle(1000)
-            last.join.expire(asked=last.join.waiting, at=1e12)
+            last.join.expire(asked=last.join.waiting, before=1e12)
 
     asyncio.run(scene())
     assert rows == expected

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.ledger.join import AFTER_OUTAGE_SECONDS, AT_WORK_MS, BROKEN_OFF_SECONDS, JOURNAL_SECONDS, LEFT_SECONDS, Join, best, patience
+from router.ledger import join as join_module
+from router.ledger.join import Join, best
 from router.ledger.prices import Price, PriceList
 from router.ledger.record import EndRecord, Finish, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, figures, usage_row
+from router.ledger.word import PARTING_SECONDS, Unfinished, Word
 from runtime.wire import Phase, UsageEntry
 
 PRICES = PriceList([Price(version=7, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)])
@@ -93,7 +97,7 @@ def test_every_opened_request_settles_exactly_once_whatever_the_order(plans: lis
     join.lost("w", now=1.0)
     disturb()
     join.journal(journal[event_id] for event_id in join.waiting if event_id in journal)
-    join.expire(asked=join.waiting, at=1.0 + BROKEN_OFF_SECONDS)
+    join.concluded(Word(), asked=join.waiting)
     rows += settle_all(join)
 
     by_event = {row.event_id: row for row in rows}
@@ -122,48 +126,68 @@ def test_an_end_told_in_band_does_not_wait() -> None:
     assert [row.count_source for row in settle_all(join)] == ["engine"]
 
 
-def test_relayed_figures_stand_when_the_journal_has_nothing_in_time_and_not_before() -> None:
+def waits(*sources: str, **more: Any) -> Join:
+    """A join with a request a source, each at replica "rep"."""
     join = Join()
-    join.add(opened("a"), file="f", worker="w", now=10.0)
-    join.add(ended("a", source="relayed"), file="f", worker="w", now=10.0)
-    join.expire(asked=join.waiting, at=10.0 + JOURNAL_SECONDS - 0.01)
-    assert join.ready == 0
-    join.expire(asked=join.waiting, at=10.0 + JOURNAL_SECONDS)
+    for number, source in enumerate(sources):
+        join.add(opened(f"e{number}"), file="f", worker="w", now=float(number))
+        join.add(ended(f"e{number}", source=source, **more), file="f", worker="w", now=float(number))  # type: ignore[arg-type]
+    return join
+
+
+SILENT = (Unfinished("rep", "ep"),)
+
+
+def test_the_routers_figures_stand_once_it_is_known_that_no_journal_comes_and_not_before() -> None:
+    join = waits("relayed")
+    for word in (Word(unfinished=SILENT), Word.of(["rep"], ["e0"], SILENT), Word.of(["rep"], ["e0"], ())):
+        join.concluded(word, asked=join.waiting)
+        assert join.ready == 0, "its replica has not said all, or is at work on it"
+    join.concluded(Word.of(["rep"], [], SILENT), asked=["another"])
+    assert join.ready == 0, "it did not wait yet when that was asked"
+    join.concluded(Word.of(["rep"], ["another"], SILENT), asked=join.waiting)
     assert [(row.count_source, row.output_tokens) for row in settle_all(join)] == [("relayed", 5)]
 
 
-def test_the_journal_of_who_left_is_waited_for_longer_than_an_activator_is_away() -> None:
-    """What is settled stays as it is: an estimate instead of the engine's figures would stand for ever."""
-    join = Join()
-    join.add(opened("a"), file="f", worker="w", now=10.0)
-    join.add(ended("a", source="relayed", finish="client_disconnect"), file="f", worker="w", now=10.0)
-    join.expire(asked=join.waiting, at=10.0 + LEFT_SECONDS - 0.01)
-    assert join.ready == 0
-    join.journal([journalled("a")])
-    assert [(row.count_source, row.input_tokens, row.output_tokens) for row in settle_all(join)] == [("journal", 9, 9)]
+def test_a_replica_whose_journal_is_whole_needs_no_agent() -> None:
+    join = waits("relayed")
+    assert join.whereabouts(join.waiting) == (["rep"], [])
+    join.concluded(Word(unfinished=(Unfinished("another", "ep"),)), asked=join.waiting)
+    assert join.ready == 1
 
 
-def test_how_long_the_journal_is_waited_for() -> None:
-    left = ended("a", source="none", finish="client_disconnect").model_copy(update={"hold_ms": 5000.0})
-    assert patience(ended("a", source="relayed")) == patience(ended("a", source="none", finish="refused")) == JOURNAL_SECONDS
-    assert patience(ended("a", source="relayed", finish="client_disconnect")) == LEFT_SECONDS
-    assert patience(ended("a", source="relayed", finish="timeout")) == LEFT_SECONDS
-    assert patience(left.model_copy(update={"total_ms": 5000.0 + AT_WORK_MS})) == LEFT_SECONDS, "no byte of its answer had come yet"
-    assert patience(left.model_copy(update={"total_ms": 5001.0})) == BROKEN_OFF_SECONDS, "an engine may never have seen it"
-    assert patience(ended("a", source="relayed", finish="upstream_error")) == patience(None) == BROKEN_OFF_SECONDS
-
-
-def test_after_an_outage_the_journal_is_given_more_time() -> None:
+def test_where_a_router_died_every_replica_of_the_endpoint_must_have_spoken() -> None:
     join = Join()
     join.add(opened("a"), file="f", worker="w", now=0.0)
-    join.add(ended("a", source="none"), file="f", worker="w", now=0.0)
-    join.postpone(now=100.0)
-    join.add(opened("b"), file="f", worker="w", now=101.0)
-    join.add(ended("b", source="none"), file="f", worker="w", now=101.0)
-    join.expire(asked=join.waiting, at=100.0 + AFTER_OUTAGE_SECONDS - 0.01)
-    assert join.ready == 0
-    join.expire(asked=join.waiting, at=100.0 + AFTER_OUTAGE_SECONDS)
-    assert join.ready == 2
+    join.lost("w", now=0.0)
+    assert join.whereabouts(join.waiting) == ([], ["ep"])
+    silent = [
+        Unfinished("r1", "ep"),
+        Unfinished("r2", "ep", 1e9 - 5.0),
+        Unfinished("before", "ep", 1e9 - PARTING_SECONDS),
+        Unfinished("o", "other"),
+    ]
+    for covered in ([], ["r1"], ["r2"]):
+        join.concluded(Word.of(covered, [], silent), asked=join.waiting)
+        assert join.ready == 0
+    join.concluded(Word.of(["r1", "r2"], [], silent), asked=join.waiting)
+    assert [(row.finish, row.count_source) for row in settle_all(join)] == [("router_lost", "none")]
+
+
+def test_a_node_that_never_comes_back_is_waited_for_as_long_as_is_set() -> None:
+    join = waits("relayed", "none", finish="client_disconnect")
+    join.expire(asked=join.waiting, before=0.0)
+    assert join.take(9)[0].event_id == "e0" and join.waiting == ["e1"]
+    join.expire(asked=["e0"], before=99.0)
+    assert join.waiting == ["e1"], "it was not looked up"
+
+
+def test_what_waits_is_bounded_and_looked_up_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(join_module, "MOST_WAITING", 4)
+    join = waits(*["relayed"] * 6)
+    assert [case.event_id for case in join.take(9)] == ["e0", "e1"], "the oldest are settled by what is known"
+    assert [join.to_look_up(3) for _ in range(3)] == [["e2", "e3", "e4"], ["e5", "e2", "e3"], ["e4", "e5", "e2"]]
+    assert join.backlog == 2, "what waits holds up no reading"
 
 
 def test_an_end_that_comes_after_its_worker_was_given_up_still_counts() -> None:
@@ -175,11 +199,9 @@ def test_an_end_that_comes_after_its_worker_was_given_up_still_counts() -> None:
 
 
 def test_a_line_that_comes_again_does_not_prolong_the_wait() -> None:
-    join = Join()
-    join.add(opened("a"), file="f", worker="w", now=0.0)
-    join.add(ended("a", source="none"), file="f", worker="w", now=0.0)
-    join.add(ended("a", source="none"), file="f", worker="w", now=2.0)
-    join.expire(asked=join.waiting, at=JOURNAL_SECONDS)
+    join = waits("none")
+    join.add(ended("e0", source="none"), file="f", worker="w", now=2.0)
+    join.expire(asked=join.waiting, before=0.0)
     assert join.ready == 1
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from router.ledger import postgres
+from activator.client import ActivatorError
+from pilotlight.frames import FrameError
+from router.ledger import postgres, waits
 from router.ledger.join import Case, Join
 from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Outage
 from router.ledger.prices import Price, PriceList
@@ -17,6 +19,8 @@ from router.ledger.row import UsageRow
 from router.ledger.settle import BATCH_ROWS, Settler
 from router.ledger.shelf import Shelf
 from router.ledger.store import LedgerStore, Settled
+from router.ledger.waits import Said, Waits
+from router.ledger.word import Unfinished
 from runtime.wire import UsageEntry
 from tests.unit.router_world import until
 from tests.unit.test_ledger_join import ended, journalled, opened
@@ -30,6 +34,7 @@ class FakeStore(LedgerStore):
         self.batches: list[int] = []
         self.price_rows = [Price(version=1, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)]
         self.entries: dict[str, UsageEntry] = {}
+        self.silent: list[Unfinished] = []
         self.trouble: list[Exception] = []
         self.poison: set[str] = set()
         self.changed = asyncio.Condition()
@@ -56,6 +61,11 @@ class FakeStore(LedgerStore):
         await self._stumble()
         return [self.entries[name] for name in request_ids if name in self.entries]
 
+    async def unfinished(self, replicas: Sequence[str], endpoints: Sequence[str]) -> list[Unfinished]:
+        await self._stumble()
+        named = {replica.replica_id: replica for replica in self.silent}
+        return [*(named.get(name, Unfinished(name)) for name in replicas), *(r for r in self.silent if r.endpoint_id in endpoints)]
+
     async def prices(self) -> PriceList:
         await self._stumble()
         return PriceList(self.price_rows)
@@ -72,6 +82,17 @@ class Bench:
         self.join, self.store, self.rejected = Join(), FakeStore(), list[tuple[bytes, str]]()
         self.shelf = Shelf(folder or Path("/nowhere"))
         self.settler = Settler(join=self.join, store=self.store, reject=lambda lines, source: self.rejected.extend(lines), shelf=self.shelf)
+        self.said: list[Said | Exception] = []  # the activator's answers; the last one stays
+        self.asked = 0
+        self.waits = Waits(join=self.join, store=self.store, ask=self._ask, settle=self.settler.wake, longest=1e9)
+
+    async def _ask(self) -> Said:
+        self.asked += 1
+        await asyncio.sleep(0)
+        said = self.said.pop(0) if len(self.said) > 1 else self.said[0] if self.said else ConnectionRefusedError("nobody")
+        if isinstance(said, Exception):
+            raise said
+        return said
 
     def finish(self, *events: str, source: str = "engine") -> None:
         now = asyncio.get_running_loop().time()
@@ -79,9 +100,13 @@ class Bench:
             self.join.add(opened(event_id), file="f", worker="w", now=now)
             self.join.add(ended(event_id, source=source), file="f", worker="w", now=now)  # type: ignore[arg-type]
         self.settler.wake()
+        self.waits.wake()
 
     async def __aenter__(self) -> Bench:
-        self._tasks = [asyncio.create_task(loop()) for loop in (self.settler.run, self.settler.run_journal, self.settler.run_unpriced)]
+        self._tasks = [
+            asyncio.create_task(loop())
+            for loop in (self.settler.run, self.settler.run_unpriced, self.waits.run_look_up, self.waits.run_word)
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -150,7 +175,7 @@ def test_the_journal_wins_as_soon_as_it_is_there() -> None:
             await bench.store.has(1)
             assert "a" not in bench.store.rows
             bench.store.entries["a"] = journalled("a", tokens=9)
-            bench.settler.journal_arrived()
+            bench.waits.journal_arrived()
             await bench.store.has(2)
             assert {name: (row.count_source, row.output_tokens) for name, row in bench.store.rows.items()} == {
                 "a": ("journal", 9),
@@ -202,5 +227,41 @@ def test_a_line_of_the_unpriced_that_cannot_be_read_stays_for_a_person(tmp_path:
             bench.settler.prices_changed()
             await bench.store.has(1)
             await until(lambda: (tmp_path / "unpriced.jsonl").read_bytes() == b"nonsense\n")
+
+    asyncio.run(scene())
+
+
+def test_what_waits_waits_for_word_however_long_the_activator_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "ASK_SECONDS", 0.001)
+
+    async def scene() -> None:
+        async with Bench() as bench:
+            away: list[Said | Exception] = [ConnectionRefusedError("nobody"), TimeoutError(), ActivatorError("closed"), FrameError("odd")]
+            silent, at_work = Said(replicas=["another"], in_work=[]), Said(replicas=["rep"], in_work=["a"])
+            bench.said = [*away, silent, at_work, at_work]
+            bench.finish("a", source="relayed")
+            await until(lambda: bench.asked > 10)
+            assert bench.join.waiting == ["a"] and not bench.store.rows
+            bench.said = [Said(replicas=["rep"], in_work=[])]
+            await bench.store.has(1)
+            assert bench.store.rows["a"].count_source == "relayed"
+
+    asyncio.run(scene())
+
+
+def test_a_line_that_came_before_the_word_counts_whatever_the_notices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word says there is no more; what there is was stored a moment before, and nobody was told."""
+    monkeypatch.setattr(waits, "ASK_SECONDS", 0.001)
+    monkeypatch.setattr(waits, "LOOK_AGAIN_SECONDS", 100.0)
+
+    async def scene() -> None:
+        async with Bench() as bench:
+            bench.said = [ConnectionRefusedError("nobody")]
+            bench.finish("a", source="none")
+            await until(lambda: bench.asked > 2)
+            bench.store.entries["a"] = journalled("a")
+            bench.said = [Said(replicas=["rep"], in_work=[])]
+            await bench.store.has(1)
+            assert bench.store.rows["a"].count_source == "journal"
 
     asyncio.run(scene())
