@@ -88,7 +88,8 @@ class Waits:
             asked = self._join.waiting
             if not asked:
                 self._waiting.clear()
-            elif (said := await self._heard()) is not None:
+            else:
+                said = await self._heard()
                 for at in range(0, len(asked), LOOK_UP_MOST):
                     await self._conclude(asked[at : at + LOOK_UP_MOST], said, outage)
 
@@ -105,13 +106,16 @@ class Waits:
         self._mute = False
         return said
 
-    async def _conclude(self, asked: list[str], said: Said, outage: Outage) -> None:
-        """What is not in Postgres now, behind the word, comes only from those that are left out of it."""
+    async def _conclude(self, asked: list[str], said: Said | None, outage: Outage) -> None:
+        """What is not in Postgres now, behind the word, comes only from those that are left out of it; without a word, from all but
+        those whose journals are whole."""
         await self._look_up(asked, outage)
         replicas, endpoints = self._join.whereabouts(asked)
         if replicas or endpoints:
             unfinished = await until_done(outage, lambda: self._store.unfinished(replicas, endpoints))
-            self._join.concluded(Word.of(said.get("replicas", ()), said.get("in_work", ()), unfinished), asked=asked)
+            told = said or {}
+            word = Word.of(told.get("replicas", ()), told.get("in_work", ()), unfinished, heard=said is not None)
+            self._join.concluded(word, asked=asked)
         self._settle()
 
     async def _look_up(self, asked: list[str], outage: Outage) -> None:

@@ -29,22 +29,23 @@ class Word(NamedTuple):
     covered: frozenset[str] = frozenset()  # replicas whose journals are in Postgres up to the question
     in_work: frozenset[str] = frozenset()  # requests these will still have a line of
     unfinished: tuple[Unfinished, ...] = ()
+    heard: bool = True  # the activator answered; else only what Postgres has is known
 
     @staticmethod
-    def of(covered: Iterable[str], in_work: Iterable[str], unfinished: Iterable[Unfinished]) -> Word:
-        return Word(frozenset(covered), frozenset(in_work), tuple(unfinished))
+    def of(covered: Iterable[str], in_work: Iterable[str], unfinished: Iterable[Unfinished], *, heard: bool = True) -> Word:
+        return Word(frozenset(covered), frozenset(in_work), tuple(unfinished), heard)
 
     def may_come(self, opened: OpenRecord, end: EndRecord | None) -> bool:
         """May a line of this request still come, though there is none?
 
         1. A replica is working on it. 2. The replica it was at has not said all it has. 3. Its router died, and nobody knows where it
-        was: neither has one of its endpoint's replicas.
+        was: neither has one of its endpoint's replicas, of which Postgres may not know as yet.
         """
         if opened.event_id in self.in_work:
             return True  # 1
         if end is not None:
             return any(replica.replica_id == end.replica_id for replica in self._silent())  # 2
-        return any(
+        return not self.heard or any(
             replica.endpoint_id == opened.endpoint_id
             and (replica.stopped_at is None or replica.stopped_at > opened.admitted_at - PARTING_SECONDS)
             for replica in self._silent()
