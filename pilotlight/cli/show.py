@@ -160,7 +160,7 @@ def print_usage(out: Console, usage: dict[str, Any]) -> None:
             str(row["input_tokens"]),
             str(row["cached_tokens"]),
             str(row["output_tokens"]),
-            row["count_source"],
+            row["count_source"] + (", correction" if row.get("corrects") else ""),
             str(row["cost"]),
         )
     out.print(rows)

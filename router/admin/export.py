@@ -29,7 +29,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 COLUMNS = (
     ("event_id", "endpoint_id", "endpoint", "revision_id", "replica_id", "key_id", "path", "streamed", "status", "finish", "start")
     + ("admitted_at", "hold_ms", "first_byte_ms", "total_ms", "input_tokens", "cached_tokens", "output_tokens", "count_source")
-    + ("price_version", "cost", "settled_at")
+    + ("price_version", "cost", "settled_at", "delivered_tokens", "corrects")
 )  # those of GET /usage, in its order; JSON lines have `phases` besides
 KINDS = {"csv": b"text/csv; charset=utf-8; header=present", "jsonl": b"application/x-ndjson"}
 

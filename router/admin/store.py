@@ -115,6 +115,10 @@ class AdminStore:
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
         return await self._fetch_one("find_request", event_id, org_id)
 
+    async def corrections(self, event_id: str, *, org_id: str) -> list[Row]:
+        """What was added to a request's row after it was settled."""
+        return await self._fetch("list_corrections", event_id, org_id)
+
     async def _fetch(self, statement: str, *values: Any) -> list[Row]:
         async with self._connection() as connection:
             return [plain(dict(record)) for record in await connection.fetch(_SQL[statement], *values)]

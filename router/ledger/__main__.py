@@ -16,6 +16,7 @@ import uvloop
 from pilotlight import logs, settings
 from pilotlight.frames import serve
 from pilotlight.tasks import Tasks
+from router.ledger.corrections import Corrections
 from router.ledger.follow import Follower
 from router.ledger.join import Join
 from router.ledger.policy import Policies
@@ -48,7 +49,15 @@ async def run(given: settings.Settings) -> None:
     told: Calls = {"policy": [policies.invalidate, lambda _: prices()], "journal": [lambda _: arrived()]}
     listener = Listener(database, on_notify=told, on_connect=[policies.invalidate, prices, arrived])
     async with Tasks() as tasks:
-        for work in (listener.run, policies.run, settler.run, settler.run_unpriced, waits.run_look_up, waits.run_word):
+        for work in (
+            listener.run,
+            policies.run,
+            settler.run,
+            settler.run_unpriced,
+            waits.run_look_up,
+            waits.run_word,
+            Corrections(store).run,
+        ):
             tasks.spawn(work(), name=work.__qualname__)
         following = tasks.spawn(follower.run(), name="follow")
         greeter = LedgerServer(policies=policies, workers=workers, spooled=follower.wake)

@@ -47,6 +47,7 @@ class PriceList:
         self.ahead_seconds = ahead_seconds
         self._prices: dict[tuple[str, str], tuple[list[float], list[Price]]] = defaultdict(lambda: ([], []))
         self.newest = 0  # the highest version in the list
+        self.versions: dict[int, Price] = {}
         listed_all = sorted(prices, key=lambda price: (price.valid_from, price.version))
         ends: dict[str, list[Price]] = defaultdict(list)
         for price in listed_all:
@@ -54,6 +55,7 @@ class PriceList:
                 ends[price.endpoint_id].append(price)
         for price in listed_all:
             self.newest = max(self.newest, price.version)
+            self.versions[price.version] = price
             if any(price.version < end.version and price.valid_from > end.valid_from for end in ends.get(price.endpoint_id, ())):
                 continue  # it was to begin after its endpoint was removed
             times, listed = self._prices["" if price.endpoint_id else price.org_id, price.endpoint_id]

@@ -1,6 +1,7 @@
--- sum_usage: the totals of what list_usage would list without its limit. $1 org_id, $2 endpoint_id or null, $3 since or null, $4 until or null.
+-- sum_usage: the totals, corrections included, of what list_usage would list without its limit. $1 org_id, $2 endpoint_id or null, $3 since or null, $4 until or null.
 SELECT
-    count(*) AS requests,
+    count(*) FILTER (WHERE corrects IS NULL) AS requests,
+    count(*) FILTER (WHERE corrects IS NOT NULL) AS corrections,
     coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
     coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
     coalesce(sum(output_tokens), 0)::bigint AS output_tokens,

@@ -1,0 +1,61 @@
+"""What the engine's journal says after a request was settled without it: one row more, with the difference, never a change.
+
+Step 12. A row settled by the router's own count, by a last durable count, or by nothing may be wrong; should the replica's line
+come after all (its node was away for longer than rows wait), the difference is a row of its own that names the one it
+corrects, priced by the version that one was priced with, so that sums over `usage` are right. The failures to survive:
+repetition (a correction's id follows from what it corrects and by what), several ledgers at once (one at a time holds a lock),
+and Postgres away (the next pass looks back to the last that succeeded).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from router.ledger.late import Correction, Late, correction
+from router.ledger.postgres import Outage, until_done
+from router.ledger.prices import Price
+from router.ledger.store import LedgerStore
+
+EVERY_SECONDS = 10.0
+MARGIN_SECONDS = 45.0  # an entry is seen so long after its moment, at most: the statement that stores it may take its time
+WHOLE_SECONDS = 400 * 86400.0  # the first pass looks at all that is kept
+MOST = 1000  # of one pass
+
+log = structlog.get_logger()
+
+
+class Corrections:
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
+        self._since: float | None = None  # monotonic seconds of the last pass that succeeded
+
+    async def run(self) -> None:
+        """For ever, EVERY_SECONDS apart."""
+        outage = Outage("ledger.correct")
+        while True:
+            await until_done(outage, self.catch_up)
+            await asyncio.sleep(EVERY_SECONDS)
+
+    async def catch_up(self) -> int:
+        """Correct what came since the last time. Returns how many late entries that were. Raises one of postgres.AWAY, or POISON."""
+        begun = time.monotonic()
+        back = WHOLE_SECONDS if self._since is None else begun - self._since + MARGIN_SECONDS
+        prices = await self._store.prices()
+        done: set[str] = set()
+        while True:
+            found = await self._store.correct(lambda late: self._of(late, prices.versions), back=back, most=MOST, without=sorted(done))
+            if not found:
+                break
+            done.update(late.event_id for late in found)
+        self._since = begun
+        return len(done)
+
+    def _of(self, found: Sequence[Late], versions: dict[int, Price]) -> list[Correction]:
+        corrections = [made for late in found if (made := correction(late, versions[late.price_version]))]
+        for made in corrections:
+            log.warning("a journal came after its row: corrected", action="ledger.correct", event_id=made.corrects, by=made.count_source)
+        return corrections

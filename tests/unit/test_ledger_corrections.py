@@ -1,0 +1,94 @@
+"""Corrections: whatever comes late and however often, the sum of a request's rows is what the engine made, exactly priced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.ledger.corrections import MARGIN_SECONDS, WHOLE_SECONDS, Corrections
+from router.ledger.late import Correction, Late, correction
+from router.ledger.prices import Price, PriceList, cost
+from router.ledger.store import LedgerStore
+
+PRICE = Price(version=3, org_id="default", endpoint_id="", valid_from=0.0, input=10**9, cached=5 * 10**8, output=4 * 10**9)
+counts = st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 1000))
+
+
+def costs(figures: tuple[int, int, int], finish: Any, streamed: bool, delivered: int | None) -> int:
+    named = {"input_tokens": figures[0], "cached_tokens": min(figures[1], figures[0]), "output_tokens": figures[2]}
+    return cost(PRICE, finish=finish, streamed=streamed, delivered=delivered, **named)
+
+
+@given(
+    billed=counts,
+    last_count=st.none() | counts,
+    journal=st.none() | counts,
+    finish=st.sampled_from(["client_disconnect", "upstream_error", "router_lost"]),
+    streamed=st.booleans(),
+    delivered=st.none() | st.integers(0, 1000),
+    repeats=st.integers(1, 3),
+)
+def test_rows_and_corrections_sum_up_to_the_best_that_is_known(
+    billed: tuple[int, int, int],
+    last_count: tuple[int, int, int] | None,
+    journal: tuple[int, int, int] | None,
+    finish: Any,
+    streamed: bool,
+    delivered: int | None,
+    repeats: int,
+) -> None:
+    rows = {"e": (billed[0], min(billed[1], billed[0]), billed[2], costs(billed, finish, streamed, delivered))}
+    for entry, partial in ((last_count, True), (journal, False)):
+        for _ in range(repeats if entry else 0):
+            assert entry is not None
+            had = [sum(row[column] for row in rows.values()) for column in range(4)]
+            late = Late("e", 3, finish, streamed, delivered, *had, partial, *entry)
+            if made := correction(late, PRICE):
+                figures = (made.input_tokens, made.cached_tokens, made.output_tokens, made.cost)
+                assert rows.setdefault(made.event_id, figures) == figures, "the same line twice is one correction"
+                assert made.corrects == "e" and made.count_source == ("last_count" if partial else "journal")
+    best = journal or last_count or billed
+    assert [sum(row[column] for row in rows.values()) for column in range(4)] == [
+        best[0],
+        min(best[1], best[0]),
+        best[2],
+        costs(best, finish, streamed, delivered),
+    ]
+    assert len(rows) <= 3
+
+
+class FakeStore(LedgerStore):
+    """What came late, page by page; `back` is how far each pass looked back."""
+
+    def __init__(self, late: list[Late]) -> None:
+        self.late, self.made, self.back = late, list[Correction](), list[float]()
+
+    async def prices(self) -> PriceList:
+        return PriceList([PRICE])
+
+    async def correct(
+        self, decide: Callable[[Sequence[Late]], Sequence[Correction]], *, back: float, most: int, without: Sequence[str]
+    ) -> list[Late]:
+        self.back.append(back)
+        found = [late for late in self.late if late.event_id not in without][:2]
+        self.made += decide(found)
+        return found
+
+
+def test_a_pass_takes_all_there_is_and_the_next_looks_back_to_it() -> None:
+    late = [Late(f"e{number}", 3, "client_disconnect", True, 5, 0, 0, number, 0, False, 1, 0, 3) for number in range(5)]
+    store = FakeStore([*late, Late("right", 3, "client_disconnect", True, 5, 0, 0, 0, 0, False, 0, 0, 0)])
+    corrections = Corrections(store)
+
+    async def scene() -> None:
+        assert await corrections.catch_up() == 6
+        assert sorted(made.event_id for made in store.made) == [f"e{number}.2" for number in range(5)], "what was right is left alone"
+        store.late.clear()
+        assert await corrections.catch_up() == 0
+        assert store.back[0] == WHOLE_SECONDS and MARGIN_SECONDS <= store.back[-1] < MARGIN_SECONDS + 60
+
+    asyncio.run(scene())
