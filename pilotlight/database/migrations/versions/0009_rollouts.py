@@ -2,9 +2,9 @@
 
 from pilotlight.database.migrations.script import run_sql
 
-revision = "0008"
-down_revision = "0007"
+revision = "0009"
+down_revision = "0008"
 
 
 def upgrade() -> None:
-    run_sql("0008_rollouts.sql")
+    run_sql("0009_rollouts.sql")
