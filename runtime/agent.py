@@ -77,10 +77,14 @@ class Agent:
         self._staging.in_use = lambda: {running.start.digest for running in self._lives.all()}
         self._staging.start()
         self.standbys = self._lives.standbys = standbys
-        self.counts = self._lives.counts = Counts(self._paths.journal)  # it ends the journals of those the dead agent left
+        self.counts = Counts(self._paths.journal)  # it ends the journals of those the dead agent left
         self.shipping = self._lives.shipping = Shipping(self._paths.journal, self._post_usage)
-        self._word = self._lives.word = Word(shipping=self.shipping, counts=self.counts, living=self._lives.born)
+        self._word = self._lives.word = Word(shipping=self.shipping, counts=self.counts, living=self._born)
         standbys.fill()
+
+    def _born(self) -> list[str]:
+        """Replicas that may have a journal of their own."""
+        return [running.start.replica_id for running in self._lives.all() if running.identity is not None]
 
     # The activator's side
 

@@ -19,7 +19,6 @@ import structlog
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
-from runtime.counts import Counts
 from runtime.listening import Listening
 from runtime.orders import baked, distrust
 from runtime.orders import order as order_of
@@ -39,9 +38,7 @@ log = structlog.get_logger()
 
 FORK_TRIES = 3  # standbys that may die with the same order in hand
 COPY_ARGUMENTS = ("dtype", "hf-overrides", "runner", "convert")  # of the engine: another value, another baked copy
-OF_THE_START = tuple(
-    f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy")
-)  # notes that say nothing of the snapshot
+OF_THE_START = tuple(f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy"))  # notes silent on the snapshot
 LAST_WORDS_SECONDS = 1.0  # for a replica that is ended to write down what runs
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
 KILL_SECONDS = 5.0  # for a killed replica to be gone
@@ -49,11 +46,10 @@ FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and litt
 
 
 class Lives:
-    """`standbys`, `shipping`, `counts` and `word` are given before the first order."""
+    """`standbys`, `shipping` and `word` are given before the first order."""
 
     standbys: Standbys
     shipping: Shipping
-    counts: Counts
     word: Word
 
     def __init__(
@@ -68,10 +64,6 @@ class Lives:
 
     def all(self) -> list[Running]:
         return list(self._replicas.values())
-
-    def born(self) -> list[str]:
-        """Those that may have a journal of their own."""
-        return [replica_id for replica_id, running in self._replicas.items() if running.identity is not None]
 
     def obey(self, command: Start | Drain | Stop | Park | Unpark) -> None:
         """One that is not known is not wanted any more, or will be reported."""
@@ -214,7 +206,7 @@ class Lives:
         frame = got[0]
         if isinstance(frame, Beat):
             self._listening.heard(running, frame)
-            self._counted(running, frame)
+            self.word.heard(running.start.replica_id, frame.counts, turned=frame.loop_seconds == 0, now=time.monotonic())
         elif isinstance(frame, Born):
             self.standbys.done_with(running.start.replica_id)
             self._born(running, Identity(frame.pid, frame.start_time))
@@ -231,11 +223,6 @@ class Lives:
             self._resting.parked(running)
         elif isinstance(frame, Failed):
             self._failed(running, frame)
-
-    def _counted(self, running: Running, beat: Beat) -> None:
-        now = time.monotonic()
-        self.counts.heard(running.start.replica_id, beat.counts, now=now, turned=beat.loop_seconds == 0)
-        self.word.look(now=now)
 
     def _failed(self, running: Running, frame: Failed) -> None:
         running.reason, running.mismatch = running.reason or frame.reason, running.mismatch or frame.mismatch
@@ -361,10 +348,9 @@ class Lives:
             running.staged.served.set()
         running.reason = "" if running.told else reason
         self.standbys.done_with(running.start.replica_id)
-        self.counts.gone(running.start.replica_id)
+        self.word.gone(running.start.replica_id)
         self.shipping.finished(running.start.replica_id)
         del self._replicas[running.start.replica_id]
-        self.word.look(now=time.monotonic())
         log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)
         self._changed(running)
 

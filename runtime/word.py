@@ -9,12 +9,12 @@ to it: it is still being built).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from runtime.counts import Counts
 from runtime.shipping import Shipping
-from runtime.wire import Shipped
+from runtime.wire import RequestCount, Shipped
 
 BEATS = 2
 LEAST_SECONDS = 2.0  # for what has never beaten
@@ -32,7 +32,7 @@ class _Asked:
 
 
 class Word:
-    """`living`: the replicas there are now. `look` is called on each beat, each death, and each second."""
+    """`living`: the replicas there are now. `look` is called each second."""
 
     def __init__(self, *, shipping: Shipping, counts: Counts, living: Callable[[], Iterable[str]]) -> None:
         self._shipping, self._counts, self._living = shipping, counts, living
@@ -42,6 +42,15 @@ class Word:
         due = {replica_id: turns and turns + BEATS for replica_id in self._living() for turns in (self._counts.turns(replica_id),)}
         self._asked.append(_Asked(token, answer, now, due))
         self.look(now=now)
+
+    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool, now: float) -> None:
+        """A beat of this replica: what it has in work."""
+        self._counts.heard(replica_id, counts, turned=turned, now=now)
+        self.look(now=now)
+
+    def gone(self, replica_id: str) -> None:
+        """This replica is gone: what it leaves uncounted is written to its journal, before that is called whole."""
+        self._counts.gone(replica_id)
 
     def look(self, *, now: float) -> None:
         """Answer those who can be answered, or have waited enough."""

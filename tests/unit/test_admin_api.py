@@ -82,7 +82,7 @@ class FakeStore(AdminStore):
 
     async def usage(self, **asked: Any) -> tuple[list[Row], Row]:
         self.asked = asked
-        return [{"event_id": "e1", "cost": "0.0000100000"}], {"requests": 3, "cost": "0.0000300000"}
+        return [{"event_id": "e1", "cost": "0.0000100000"}], {"requests": 2, "corrections": 1, "cost": "0.0000300000"}
 
     async def create_price(self, **given: Any) -> Row:
         self.priced.append(given)
@@ -114,7 +114,11 @@ class FakeStore(AdminStore):
         return [{"cold_start_id": f"r{n}"} for n in range(min(3, asked["limit"]))]
 
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
-        return {"event_id": event_id, "phases": [{"name": "load"}]} if event_id == "e1" else None
+        tokens = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 7, "cost": "0.0000028000"}
+        return {"event_id": event_id, "phases": [{"name": "load"}], **tokens} if event_id == "e1" else None
+
+    async def corrections(self, event_id: str, *, org_id: str) -> list[Row]:
+        return [{"event_id": "e1.2", "input_tokens": 20, "cached_tokens": 4, "output_tokens": -2, "cost": "0.0000010000"}]
 
 
 class FakeActivator:
@@ -411,7 +415,10 @@ def test_usage_is_filtered_and_money_is_never_a_float(tmp_path: Path) -> None:
 
 def test_a_request_is_shown_with_its_phases_and_a_missing_one_says_why(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
-        assert (await bench.ask("GET", "/api/v1/requests/e1")).json()["phases"] == [{"name": "load"}]
+        shown = (await bench.ask("GET", "/api/v1/requests/e1")).json()
+        assert shown["phases"] == [{"name": "load"}] and shown["output_tokens"] == 7, "the row is as it was settled"
+        assert [row["event_id"] for row in shown["corrections"]] == ["e1.2"]
+        assert shown["total"] == {"input_tokens": 20, "cached_tokens": 4, "output_tokens": 5, "cost": "0.0000038000"}
         assert "look again" in error(await bench.ask("GET", "/api/v1/requests/e2"), 404)["message"]
 
     play(tmp_path, scene, activator=False)

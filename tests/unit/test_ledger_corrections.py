@@ -46,7 +46,7 @@ def test_rows_and_corrections_sum_up_to_the_best_that_is_known(
         for _ in range(repeats if entry else 0):
             assert entry is not None
             had = [sum(row[column] for row in rows.values()) for column in range(4)]
-            late = Late("e", 3, finish, streamed, delivered, *had, partial, *entry)
+            late = Late("e", 3, finish, streamed, delivered, had[0], had[1], had[2], had[3], partial, *entry)
             if made := correction(late, PRICE):
                 figures = (made.input_tokens, made.cached_tokens, made.output_tokens, made.cost)
                 assert rows.setdefault(made.event_id, figures) == figures, "the same line twice is one correction"

@@ -147,8 +147,7 @@ class Node:
 
     def beat(self, replica_id: str, *requests: str, turned: bool = True) -> None:
         self.now += 1.0
-        self.counts.heard(replica_id, [count(name, 1) for name in requests], now=self.now, turned=turned)
-        self.word.look(now=self.now)
+        self.word.heard(replica_id, [count(name, 1) for name in requests], now=self.now, turned=turned)
 
     def ask(self, token: int = 1) -> None:
         self.word.ask(token, self.said.append, now=self.now)
@@ -174,9 +173,9 @@ def test_one_that_hangs_is_left_out_and_one_that_dies_has_said_all(tmp_path: Pat
     node.ask()
     for _ in range(BEATS):
         node.beat("lives")
-        node.counts.heard("hangs", [count("x", 1)], now=node.now, turned=False)
+        node.word.heard("hangs", [count("x", 1)], now=node.now, turned=False)
     node.living.remove("dies")
-    node.counts.gone("dies")
+    node.word.gone("dies")
     node.shipping.finished("dies")
     node.now += MOST_SECONDS
     node.word.look(now=node.now)

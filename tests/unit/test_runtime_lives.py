@@ -111,9 +111,9 @@ class Scene:
         standbys: Any = FakeStandbys(*does)
         self.standbys: FakeStandbys = standbys
         self.lives.standbys = standbys
-        self.lives.counts = Counts(self.paths.journal)
+        self.counts = Counts(self.paths.journal)
         self.lives.shipping = Shipping(self.paths.journal, lambda batch: True)
-        self.lives.word = Word(shipping=self.lives.shipping, counts=self.lives.counts, living=self.lives.born)
+        self.lives.word = Word(shipping=self.lives.shipping, counts=self.counts, living=list)
 
     def _told(self, frame: Frame) -> None:
         assert isinstance(frame, ReplicaReport)
