@@ -271,7 +271,12 @@ def admin_routes() -> list[tuple[str, str, str]]:
     from router.admin.app import make_app
 
     nothing: Any = None
-    routes = make_app(store=nothing, activator="unix:/nowhere", ledger="unix:/nowhere", admin_key="", pepper=b"").routes[0].routes or []
+    routes = (
+        make_app(store=nothing, activator="unix:/nowhere", ledger="unix:/nowhere", admin_key="", pepper=b"", snapshots=nothing)
+        .routes[0]
+        .routes
+        or []
+    )
     return [
         (method, route.path, ADMIN.get(f"{method} {route.path}", ""))
         for route in routes

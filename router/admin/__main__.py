@@ -15,6 +15,7 @@ import uvicorn
 from pilotlight import keys, logs, settings
 from pilotlight.frames import split
 from router.admin.app import make_app
+from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore
 from router.ledger.postgres import Database
 
@@ -42,6 +43,7 @@ def main() -> None:
         ledger=paths.address("ledger"),
         admin_key=keys.ensure_admin_key(paths),
         pepper=keys.ensure_pepper(paths),
+        snapshots=Snapshots(paths.snapshots, given.snapshots.origin),
     )
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, server_header=False)
     uvicorn.Server(config).run(sockets=[listen(split(paths.address("admin"))[1])])

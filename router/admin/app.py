@@ -12,14 +12,18 @@ from router.admin.cold_starts import ColdStarts
 from router.admin.endpoints import Endpoints
 from router.admin.keys import Keys
 from router.admin.prices import Prices
+from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore
 from router.admin.usage import Usage
 from router.errors import RouterError
 
 
-def make_app(*, store: AdminStore, activator: str, ledger: str, admin_key: str, pepper: bytes) -> Starlette:
+def make_app(*, store: AdminStore, activator: str, ledger: str, admin_key: str, pepper: bytes, snapshots: Snapshots) -> Starlette:
     """`activator` and `ledger` are their frame addresses."""
-    routes = Endpoints(store, activator=activator, ledger=ledger).routes() + Keys(store, ledger=ledger, pepper=pepper).routes()
+    routes = (
+        Endpoints(store, activator=activator, ledger=ledger, snapshots=snapshots).routes()
+        + Keys(store, ledger=ledger, pepper=pepper).routes()
+    )
     routes += Prices(store).routes() + Usage(store).routes() + ColdStarts(store).routes()
     return Starlette(
         routes=[Mount("/api/v1", routes=routes)],

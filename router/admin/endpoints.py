@@ -20,6 +20,7 @@ from activator.wire import Deploy, Done, Remove, Rollback, Status
 from pilotlight.frames import FrameError
 from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
 from router.admin.revisions import Revisions, deployed
+from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row
 from router.errors import BadRequest, NotFound, Unavailable
 from router.ledger.client import TOLD_SECONDS, key_told
@@ -31,8 +32,8 @@ ORG = "default"  # the installation's admin key acts for this organisation
 class Endpoints:
     """`activator` and `ledger` are their frame addresses."""
 
-    def __init__(self, store: AdminStore, *, activator: str, ledger: str) -> None:
-        self._store, self._activator, self._ledger = store, activator, ledger
+    def __init__(self, store: AdminStore, *, activator: str, ledger: str, snapshots: Snapshots) -> None:
+        self._store, self._activator, self._ledger, self._snapshots = store, activator, ledger, snapshots
 
     def routes(self) -> list[Route]:
         revisions = Revisions(self._store, org_id=ORG, find=lambda name: find_endpoint(self._store, name), command=self._command)
@@ -59,6 +60,8 @@ class Endpoints:
         if not re.fullmatch(ENDPOINT_NAME, name):
             raise BadRequest("an endpoint's name has 1 to 63 of a-z, 0-9 and inner hyphens", param="name")
         body = await read_body(request, EndpointBody)
+        if body.digest and (refusal := await self._snapshots.refusal(body.digest)):
+            raise BadRequest(refusal, param="digest")
         done = await self._command(Deploy(org_id=ORG, name=name, **body.model_dump(exclude_unset=True) | {"by": body.by}))
         try:
             row = await self._store.endpoint(name)

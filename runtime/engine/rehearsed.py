@@ -14,7 +14,7 @@ import multiprocessing.popen_fork  # noqa: F401
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 # Imported here for the forks, which would each do it on their way to the first token (25 ms).
 import anyio._backends._asyncio  # noqa: F401
@@ -51,10 +51,17 @@ class Rehearsal:
     app: Any  # FastAPI application for task `generate`; other tasks' routes depend on the model
 
 
+class Parser(FlexibleArgumentParser):
+    """Says which argument it does not take, instead of ending the process with a number."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"vLLM refuses its arguments: {message}")
+
+
 def rehearse(model: Path) -> Rehearsal:
     """Go through an engine's start once. `model` is a small snapshot folder of an architecture everybody uses."""
     device = "cpu" if current_platform.is_cpu() else "cuda"
-    parser = make_arg_parser(FlexibleArgumentParser())
+    parser = make_arg_parser(Parser())
     defaults = parser.parse_args(["--model", str(model), "--disable-fastapi-docs"])
     validate_parsed_serve_args(defaults)
     app = build_app(defaults, ("generate",), None)

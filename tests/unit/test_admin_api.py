@@ -22,10 +22,12 @@ from pilotlight.frames import FrameStream, serve
 from pilotlight.keys import hash_key, mint, well_formed
 from router.admin.app import make_app
 from router.admin.export import COLUMNS, csv_lines, json_lines
+from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row, plain
 from router.errors import Unavailable
 from router.ledger.postgres import Database
 from router.ledger.wire import AwaitKey, KeyTold, ToLedger
+from snapshots.pack import pack
 
 ADMIN_KEY, PEPPER = mint(), b"p" * 32
 DIGEST = "sha256:" + "a" * 64
@@ -150,13 +152,26 @@ class FakeLedger:
         stream.send(KeyTold(everywhere=self.everywhere))
 
 
+class FakeSnapshots(Snapshots):
+    """Has all that are asked for, but the one named."""
+
+    def __init__(self) -> None:
+        self.missing = ""
+
+    async def refusal(self, digest: str) -> str:
+        return f"snapshot {digest} is nowhere" if digest == self.missing else ""
+
+
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.address = f"unix:{folder}/a.sock"
         self.store, self.activator = FakeStore(), FakeActivator()
         self.ledger = FakeLedger()
+        self.snapshots = FakeSnapshots()
         self.told = f"unix:{folder}/l.sock"
-        self.app = make_app(store=self.store, activator=self.address, ledger=self.told, admin_key=ADMIN_KEY, pepper=PEPPER)
+        self.app = make_app(
+            store=self.store, activator=self.address, ledger=self.told, admin_key=ADMIN_KEY, pepper=PEPPER, snapshots=self.snapshots
+        )
 
     async def ask(self, method: str, path: str, *, key: str | None = ADMIN_KEY, **given: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"} if key is not None else {}
@@ -661,3 +676,25 @@ def test_a_rollback_reaches_the_activator(tmp_path: Path) -> None:
         assert error(await bench.ask("POST", "/api/v1/endpoints/none/rollback", json={}), 404)["param"] == "name"
 
     play(tmp_path, scene)
+
+
+def test_a_snapshot_nobody_has_is_refused_before_anything_moves(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.snapshots.missing = DIGEST
+        wrong = error(await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST}), 400)
+        assert wrong["param"] == "digest" and "is nowhere" in wrong["message"]
+        assert not bench.activator.commands
+        assert (await bench.ask("PUT", "/api/v1/endpoints/chat", json={"slots": 3})).status_code == 200, "the one it has is not asked for"
+
+    play(tmp_path, scene)
+
+
+async def test_a_snapshot_is_had_from_the_store_or_the_origin_or_nobody_can_say(tmp_path: Path) -> None:
+    model = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
+    here, there = tmp_path / "here", tmp_path / "there"
+    digest = pack(model, there).digest
+    assert "is not in" in await Snapshots(here, "").refusal(digest)
+    assert await Snapshots(there, "").refusal(digest) == ""
+    assert await Snapshots(here, str(there)).refusal(digest) == ""
+    assert f"nor is it in {here}" in await Snapshots(here, str(there)).refusal(DIGEST)
+    assert await Snapshots(here, str(tmp_path / "away")).refusal(digest) == "", "an origin that does not answer refuses nothing"
