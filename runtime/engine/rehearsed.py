@@ -51,7 +51,7 @@ class Rehearsal:
     app: Any  # FastAPI application for task `generate`; other tasks' routes depend on the model
 
 
-class Parser(FlexibleArgumentParser):
+class Parser(FlexibleArgumentParser):  # type: ignore[misc]
     """Says which argument it does not take, instead of ending the process with a number."""
 
     def error(self, message: str) -> NoReturn:
