@@ -1,7 +1,8 @@
 """Whose memory others could have. Step 6. Pure.
 
 Parked replicas, all of them: they serve nobody. Those that serve where nobody asks for them, their gate has nothing, and there are
-more than the least. And, for a start whose turn it is, those that are asked for. A missing signal is demand.
+more than the least. And, for a start whose turn it is, those that are asked for, and those that are not wanted any more and finish long
+answers. A missing signal is demand.
 Found once for all the decisions of one event, by walking the replicas there are: endpoints that rest cost nothing.
 """
 
@@ -43,7 +44,9 @@ class Spares:
 
     def _stands(self, place: Place) -> bool:
         replica = self._fleet.replicas.get(place.replica_id)
-        return replica is not None and not replica.wanted_back and replica.state in _states(place.parked)
+        if replica is None or replica.wanted_back:
+            return False
+        return replica.state in _states(place.parked) or _finishes(replica)
 
     def _of(self, revision_id: str, now: float) -> Iterator[Place]:
         found = self._catalogue.find(revision_id)
@@ -55,6 +58,8 @@ class Spares:
             if replica.state in _states(parked=True) and not replica.wanted_back:
                 since = replica.parked_at if replica.parked_at is not None else replica.started_at
                 yield self._place(endpoint, replica, since=since, parked=True, climb_seconds=seconds)
+            if _finishes(replica):
+                yield self._place(endpoint, replica, since=_began(replica), busy=True)
         yield from self._serving(endpoint, revision, self._terms.stay(seconds), now)
 
     def _serving(self, endpoint: Endpoint, revision: Revision, stay: float, now: float) -> Iterator[Place]:
@@ -108,6 +113,11 @@ class Spares:
 
 def _began(replica: Replica) -> float:
     return replica.ready_at if replica.ready_at is not None else replica.started_at
+
+
+def _finishes(replica: Replica) -> bool:
+    """It has its endpoint's own time for what it still runs."""
+    return replica.state == "draining" and replica.hurried_at is None and replica.in_flight > 0
 
 
 def _states(parked: bool) -> tuple[str, ...]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import cProfile
 import pstats
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
 
 from activator import events
 from activator.turns import STARTS_STAYED
-from runtime.wire import Drain, Start
+from runtime.wire import Drain, Start, Stop
 from tests.fakes_activator import World, endpoint, revision
 from tests.sim.room import GIB, Node, alternating, busy, open_loop
 
@@ -146,6 +147,34 @@ def test_a_second_replica_waits_for_no_turn_but_gives_way_first() -> None:
     world.pass_time(100.0)
     assert sorted(replica.revision_id for replica in world.reconciler.fleet.replicas.values()) == ["rev_a1", "rev_b1"]
     assert len(world.effects.of(Start)) == 3, "each wants a second one, and takes it from nobody"
+
+
+def test_what_finishes_long_answers_has_only_the_short_time_once_another_is_due() -> None:
+    world = World(
+        endpoint("a", revision("a", idle_timeout_seconds=0.0, engine_args={"kv_cache_memory_bytes": GIB})),
+        endpoint("b", revision("b", engine_args={"kv_cache_memory_bytes": GIB})),
+        memory_fraction=1.0,
+    )
+    world.agent.memory_bytes = GIB
+    world.connect_agent()
+    world.join()
+    world.demand(1)
+    first = world.ready()
+    world.becomes(first, "ready", in_flight=1)
+    newer: dict[str, Any] = {"engine_args": {"kv_cache_memory_bytes": GIB}, "idle_timeout_seconds": 0.0}
+    world.store(endpoint("a", revision("a", **newer), revision("a", 2, **newer)))
+    world.demand(0)
+    world.pass_time(8.0)
+    assert world.states() == {first: "draining"}
+    world.demand(1, "rev_b1")
+    world.pass_time(8.0)
+    assert world.reconciler.fleet.replicas[first].hurried_at is None
+    world.pass_time(3.0)
+    assert world.reconciler.fleet.replicas[first].hurried_at is not None, "b is due"
+    world.pass_time(world.settings.drain_seconds + 1.0)
+    assert (Stop, first) in world.agent.told
+    world.becomes(first, "stopped")
+    assert world.agent.starting()
 
 
 def calls_of_a_tick(endpoints: int, waiting: int) -> int:
