@@ -74,6 +74,11 @@ class Links:
         if stream := self.streams.pop(connection, None):
             stream.close()
 
+    def cut(self, connection: int) -> None:
+        """Without what is unsent: a peer that does not read would keep the link open for ever."""
+        if stream := self.streams.pop(connection, None):
+            stream.abort()
+
 
 class RealEffects:
     """Sockets and Postgres."""
@@ -95,7 +100,7 @@ class RealEffects:
 
     def hang_up(self, connection: int) -> None:
         self._overflowed.discard(connection)
-        self._links.close(connection)
+        self._links.cut(connection)
 
     def save_replica(self, replica: Replica) -> None:
         self._writer.replica(ReplicaRecord.of(replica))

@@ -115,7 +115,12 @@ class FrameStream(Generic[Received]):
             yield frame
 
     def close(self) -> None:
+        """What is queued is sent first, however long the peer takes."""
         self._writer.close()
+
+    def abort(self) -> None:
+        """At once: what is queued is lost."""
+        self._writer.transport.abort()
 
 
 def split(address: str) -> tuple[str, str, int]:

@@ -1,13 +1,15 @@
 """Step 11, the replica's side: kept-alive HTTP/1.1 connections to one replica, and what comes back on them.
 
 An `Upstream` sends one request at a time and tells its `Receiver` of each segment of the answer, raw and parsed. The
-failures to survive: an answer split at any byte, a replica that dies at any byte, one that goes silent, and bytes that
-nobody asked for: the connection is then of no more use, and no byte of it reaches another request's client.
+failures to survive: an answer split at any byte, a replica that dies at any byte, and bytes that nobody asked for: the connection
+is then of no more use, and no byte of it reaches another request's client. Silence alone ends no answer, for one that is not
+streamed may take hours: a replica that hangs is killed by its agent, and one whose machine is gone is found by the kernel.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Protocol, cast
 
 import httptools
@@ -16,7 +18,6 @@ import structlog
 from pilotlight.frames import split
 
 CONNECT_SECONDS = 5.0
-IDLE_SECONDS = 600.0  # without a byte of an answer
 LONGEST_HEAD = 64 << 10  # bytes
 MOST_KEPT = 64  # idle connections
 TAIL_BYTES = 160  # of the body, kept to find the usage at its end
@@ -37,8 +38,8 @@ class Receiver(Protocol):
 class Pool:
     """The idle connections of one replica."""
 
-    def __init__(self, address: str, *, idle_seconds: float = IDLE_SECONDS) -> None:
-        self.address, self._idle_seconds = address, idle_seconds
+    def __init__(self, address: str) -> None:
+        self.address = address
         self._idle: list[Upstream] = []
         self._closed = False
 
@@ -52,9 +53,10 @@ class Pool:
         scheme, host, port = split(self.address)
         async with asyncio.timeout(CONNECT_SECONDS):
             if scheme == "unix":
-                _, upstream = await loop.create_unix_connection(lambda: Upstream(self, loop, self._idle_seconds), host)
+                _, upstream = await loop.create_unix_connection(lambda: Upstream(self), host)
             else:
-                _, upstream = await loop.create_connection(lambda: Upstream(self, loop, self._idle_seconds), host, port)
+                _, upstream = await loop.create_connection(lambda: Upstream(self), host, port)
+                keep_asking(upstream.transport.get_extra_info("socket"))
         return upstream
 
     def put(self, upstream: Upstream) -> None:
@@ -79,15 +81,14 @@ class Upstream(asyncio.Protocol):
     """One connection. The fields are of the answer under way, for the receiver to read."""
 
     __slots__ = (
-        "_aligned", "_between", "_check_timer", "_heard_at", "_idle_seconds", "_keep", "_loop", "_parser", "_partial_head", "_paused", "_pool",
+        "_aligned", "_between", "_keep", "_parser", "_partial_head", "_paused", "_pool",
         "_receiver", "aligned", "chunked", "complete", "done", "events", "headers", "heard", "pieces", "reused", "status", "tail", "transport",
         "usage",
     )  # fmt: skip
 
-    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, idle_seconds: float) -> None:
-        self._pool, self._loop, self._idle_seconds = pool, loop, idle_seconds
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
         self._receiver: Receiver | None = None
-        self._check_timer: asyncio.TimerHandle | None = None
         self._paused = self._keep = False
         self.reused = self.done = False
         self._parser = httptools.HttpResponseParser(self)
@@ -104,9 +105,6 @@ class Upstream(asyncio.Protocol):
         self.pieces: list[bytes] = []  # of the body, not yet taken; the first `complete` make whole chunks
         self.complete = self.events = 0
         self.tail = self.usage = b""
-        self._heard_at = self._loop.time()
-        if self._check_timer is None:
-            self._check_timer = self._loop.call_later(self._idle_seconds, self._check)
         self.transport.write(request)
 
     def take(self, *, partial: bool) -> list[bytes]:
@@ -124,7 +122,6 @@ class Upstream(asyncio.Protocol):
     def resume(self) -> None:
         if self._paused and not self.transport.is_closing():
             self._paused = False
-            self._heard_at = self._loop.time()
             self.transport.resume_reading()
 
     def abort(self, receiver: Receiver) -> None:
@@ -141,14 +138,11 @@ class Upstream(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._lose("closed the connection" if error is None else f"broke the connection ({error})", closed=True)
         self._pool.drop(self)
-        if self._check_timer is not None:
-            self._check_timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._receiver is None:
             self.transport.abort()
             return
-        self._heard_at = self._loop.time()
         self.heard = True
         end = 0
         if self._partial_head is not None:
@@ -230,16 +224,12 @@ class Upstream(asyncio.Protocol):
         if receiver is not None:
             receiver.lost(self, why, closed=closed)
 
-    def _check(self) -> None:
-        """One timer a connection, however many requests: it looks when the last byte came."""
-        self._check_timer = None
-        if self._receiver is None:
-            return
-        quiet = 0.0 if self._paused else self._loop.time() - self._heard_at
-        if quiet >= self._idle_seconds:
-            self._break(f"sent nothing for {self._idle_seconds:.0f} s")
-        else:
-            self._check_timer = self._loop.call_later(self._idle_seconds - quiet, self._check)
+
+def keep_asking(connection: socket.socket) -> None:
+    """Have the kernel find within two minutes that the other machine is gone, however long an answer is silent."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _without_interim(data: bytes) -> tuple[bytes, int]:

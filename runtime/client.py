@@ -12,9 +12,12 @@ async def connect_agent(address: str) -> tuple[FrameStream[FromAgent], NodeRepor
     Raises OSError when no agent listens at `address`, FrameError or ConnectionError when it is not one of ours.
     """
     stream = await connect(address, FromAgent)
-    report = await stream.receive()
-    if not isinstance(report, NodeReport):
-        stream.close()
-        raise ConnectionError(f"the agent at {address} did not begin with its report")
-    check_protocol(report.protocol, f"the agent of node {report.node_id}")
+    try:
+        report = await stream.receive()
+        if not isinstance(report, NodeReport):
+            raise ConnectionError(f"the agent at {address} did not begin with its report")
+        check_protocol(report.protocol, f"the agent of node {report.node_id}")
+    except BaseException:  # a caller whose patience is at its end included
+        stream.abort()
+        raise
     return stream, report

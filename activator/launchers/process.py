@@ -3,7 +3,8 @@
 It outlives the activator, so a restarted one connects first and starts an agent only when nobody listens and none is on
 its way. Two agents on one state folder would end each other's replicas; what guards against a second is a file with the
 first one's identity (pid and start time, a pid alone is reused), written the moment it is started. An agent that lives
-but does not listen for `DEAF_SECONDS` is of no use to anybody: it is killed and replaced. Its death is its pidfd's.
+and for `DEAF_SECONDS` neither listens nor, where the kernel accepts for it, says anything is of no use to anybody: it is killed
+and replaced. Its death is its pidfd's.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from runtime.wire import NodeReport
 log = structlog.get_logger()
 
 POLL_SECONDS = 0.02  # between two tries to connect to an agent that is starting: it has no other way to say that it listens
-REPORT_SECONDS = 10.0  # for an agent's report
-DEAF_SECONDS = 60.0
+REPORT_SECONDS = 5.0  # for an agent's report
+DEAF_SECONDS = 30.0  # with the 15 s after which a link is silent, within a minute
 END_SECONDS = 6.0  # for an agent to end its replicas and itself
 LEAST_LIFE_SECONDS = 10.0  # an agent that lives less makes the next wait
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # before a start, by how many short lives there were in a row
@@ -97,32 +98,31 @@ class ProcessLauncher:
 
         1. Somebody listens: that is the agent.
         2. Nobody listens, and no agent lives: start one.
-        3. One lives and is about to listen: try again; one that has been deaf for too long is ended.
+        3. One lives and is about to listen: try again; one that has been deaf, or mute, for too long is ended.
         """
-        deaf_since = time.monotonic()
+        deaf = 0.0  # seconds; what this process slept through itself is none of it
         while True:
+            began = time.monotonic()
             try:  # 1
                 async with asyncio.timeout(REPORT_SECONDS):
                     reached = await connect_agent(self._address)
                 await self._identify()
                 return reached
             except TimeoutError:
-                log.warning("the agent accepts connections and says nothing", action="agent_mute", address=self._address)
-                continue
+                reason = f"it accepts connections and says nothing for {REPORT_SECONDS:g} s"
+                log.warning("the agent is mute", action="agent_mute", address=self._address)
+                await self._identify()
             except (OSError, FrameError) as error:
                 reason = str(error)
             if not self._lives():
-                try:
-                    await self._start()  # 2
-                except (OSError, subprocess.SubprocessError) as error:  # a full disk, no process: as an agent that ended at once
-                    log.error("an agent cannot be started; trying again", action="agent_refused", reason=str(error))
-                    self._started_at = time.monotonic()
-                deaf_since = time.monotonic()
-            elif time.monotonic() - deaf_since > DEAF_SECONDS and self._agent:  # 3
+                await self._start()  # 2
+                deaf = 0.0
+            elif deaf > DEAF_SECONDS and self._agent:  # 3
                 log.error("the agent does not listen; replacing it", action="agent_deaf", pid=self._agent.pid, error=reason)
                 self._agent.signal(signal.SIGKILL)
                 await self._agent.ended(END_SECONDS)
             await asyncio.sleep(POLL_SECONDS)
+            deaf += min(time.monotonic() - began, REPORT_SECONDS + 1.0)
 
     async def is_dead(self) -> bool:
         """A process closes its sockets a moment before it is gone, so a moment is waited for it."""
@@ -183,7 +183,8 @@ class ProcessLauncher:
             return
         self._bury()
         with contextlib.suppress(OSError):
-            self._agent = Process(await peer_pid(self._address))
+            pid = await peer_pid(self._address)
+            self._agent = Process(pid) if pid != os.getpid() else None
 
     def _bury(self) -> None:
         if self._agent is not None:

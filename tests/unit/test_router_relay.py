@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
+from router.pool import Pool
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, event, json_answer
 from tests.unit.router_world import KEY, endpoint_row, request, until, world
 
@@ -399,15 +401,36 @@ async def test_pipelined_behind_one_that_never_ends_and_then_gone() -> None:
         assert len(await w.ends()) == 1
 
 
-async def test_a_silent_replica_times_out() -> None:
+async def test_an_answer_that_says_nothing_for_hours_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer of the router ends it: none is set while it waits that would fire within a day."""
     async with world() as w:
-        replica = w.table.revisions["r1"].replicas["p1"]
-        replica.pool._idle_seconds = 0.05
+        begun, go_on = asyncio.Event(), asyncio.Event()
 
         async def answer(_: FakeRequest) -> AsyncIterator[bytes]:
-            await asyncio.Event().wait()
-            yield b""
+            begun.set()
+            await go_on.wait()
+            yield json_answer(200, b'{"late":1}')
 
         w.replica.answer = answer
-        reply = await w.ask()
-        assert (reply.status, reply.error["code"]) == (503, "upstream_error")
+        client = await w.client()
+        client.send(request())
+        await begun.wait()
+        loop = asyncio.get_running_loop()
+        with monkeypatch.context() as a_day_later:
+            now = loop.time
+            a_day_later.setattr(loop, "time", lambda: now() + 86400.0)
+            for _ in range(5):
+                await asyncio.sleep(0)
+        go_on.set()
+        assert (await client.answer()).status == 200
+
+
+async def test_a_machine_that_is_gone_is_found_by_the_kernel() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        upstream = await Pool(f"tcp:127.0.0.1:{listener.getsockname()[1]}").connect()
+        connection = upstream.transport.get_extra_info("socket")
+        asked = [
+            connection.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        ]
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) and asked == [60, 15, 4]
+        upstream.transport.abort()

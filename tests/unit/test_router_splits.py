@@ -106,7 +106,7 @@ class Rig:
         self.before = len(self.wire.out)
         self.outcome = Outcome(answer)
         pool = Pool("unix:/none")
-        self.upstream = Upstream(pool, loop, 600.0)
+        self.upstream = Upstream(pool)
         self.upstream.connection_made(Request())  # type: ignore[arg-type]
         pool.put(self.upstream)
         Relay(request=b"x", pool=pool, answer=answer, handler=self.outcome).start()
