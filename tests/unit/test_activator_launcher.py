@@ -82,7 +82,7 @@ async def test_a_mute_agent_is_killed_and_replaced(folder: Path, mute: subproces
     stream.close()
     pid = int((folder / "agent.id").read_text().split()[0])
     os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    await asyncio.to_thread(os.waitpid, pid, 0)
 
 
 async def test_a_mute_agent_has_its_time(folder: Path, mute: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
