@@ -102,6 +102,11 @@ class RealEffects:
         self._overflowed.discard(connection)
         self._links.cut(connection)
 
+    def _let_go(self, connection: int) -> None:
+        """After what was acknowledged last has gone out."""
+        self._overflowed.discard(connection)
+        self._links.close(connection)
+
     def save_replica(self, replica: Replica) -> None:
         self._writer.replica(ReplicaRecord.of(replica))
 
@@ -131,7 +136,7 @@ class RealEffects:
             return
         log.warning("too much usage waits for Postgres; the agent keeps it", action="usage_deferred", batch=batch.batch)
         self._overflowed.add(connection)
-        self._writer.when_empty(lambda: self.hang_up(connection))
+        self._writer.when_empty(lambda: self._let_go(connection))
 
     def raise_epoch(self, above: int) -> None:
         self._raise_epoch(above)
