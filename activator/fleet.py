@@ -274,6 +274,8 @@ class Fleet:
             )
         if event in (Event.DIED, Event.START_FAILED) and replica.reason.startswith(HUNG):
             self._event(replica, "hung", f"{replica.reason}; replica {replica.replica_id} was killed", now)
+        elif event is Event.DIED:
+            self._event(replica, "died", f"replica {replica.replica_id} died: {replica.reason}", now)
         if event is Event.PARKED:
             self.look_again_for_room()
         if replica.state == "stopped":

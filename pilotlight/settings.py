@@ -82,7 +82,8 @@ class ActivatorSettings(Section):
         default=30.0,
         gt=0,
         le=36500,
-        description="How long Postgres keeps events, ended replicas, and what engines journalled for settled requests, in days.",
+        description="How long Postgres keeps events, ended replicas, and what engines journalled for settled requests, in days. Revisions "
+        "are kept for ever, and a node lets their snapshots go only where the origin has them: any can be rolled back to.",
     )
     memory_fraction: float = Field(
         default=0.8,

@@ -10,7 +10,7 @@ from activator.store.statements import statements
 
 SQL = statements("events")
 
-Kind = Literal["canary_mismatch", "no_room", "deploy_failed", "deployed", "hung"]
+Kind = Literal["canary_mismatch", "no_room", "deploy_failed", "deployed", "hung", "died"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,13 +46,15 @@ def deploy_endpoint(
     done = api.call("PUT", f"/endpoints/{name}", json=snapshot | wanted | how)
     deploy = done["deploy"]
     follow(api, name, deploy, wait=wait)
+    if deploy["pending"] and wait:
+        done = api.call("GET", f"/endpoints/{name}") | {"deploy": deploy | {"pending": False}}
     if as_json:
         print_json(done)
         return
-    if not deploy["changed"]:
-        say(f"{name} is as it was: nothing has changed")
-    elif not deploy["pending"] or wait:
-        say(f"{name} is deployed: revision {deploy['number']}")
+    if not deploy["pending"] or wait:
+        replicas = f", {done['min_replicas']} to {done['max_replicas']} replicas" if "max_replicas" in done else ""
+        revision = ", as it was" if not deploy["changed"] else f", revision {deploy['number']}" if deploy["number"] > 1 else ""
+        say(f"{name} is deployed: {done.get('digest', '')[:19]}…{replicas}{revision}")
     print(f"{api.url}/e/{name}/v1")
     say(f'next: pilotlight run {name} "…"   or   pilotlight keys create {name}')
 

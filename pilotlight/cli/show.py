@@ -70,7 +70,7 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     for endpoint in status["endpoints"]:
         for revision in endpoint["revisions"]:
             for replica in revision["replicas"] or [{}]:
-                rows.add_row(endpoint["name"], _number(revision, endpoint), str(revision["demand"]), *_replica(replica, revision))
+                rows.add_row(endpoint["name"], _revision(revision, endpoint), str(revision["demand"]), *_replica(replica, revision))
     out.print(rows)
     for node in status["nodes"]:
         out.print(_node(node))
@@ -87,12 +87,12 @@ def _print_disk(settings: Settings, out: Console) -> None:
         out.print(f"[red]Postgres: {found.text}[/red]; it is tried for ever, and records wait on disk")
 
 
-def _number(revision: dict[str, Any], endpoint: dict[str, Any]) -> str:
+def _revision(revision: dict[str, Any], endpoint: dict[str, Any]) -> str:
     revision_id = revision["revision_id"]
     routed = any(part[0] == revision_id and part[1] for part in endpoint["route"])
     failed = "failed" if revision.get("outcome") == "failed" else "old"
     state = "" if routed else " next" if endpoint.get("next") == revision_id else f" {failed}"
-    return f"{revision['number']}{state}"
+    return f"{revision_id}{state}"
 
 
 def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> None:

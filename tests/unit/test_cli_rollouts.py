@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pilotlight.cli.endpoints import fields_given
 from pilotlight.cli.main import app
 from pilotlight.cli.rollouts import progress, who
-from pilotlight.cli.show import _number, _revisions
+from pilotlight.cli.show import _revision, _revisions
 
 DEPLOY = {"revision_id": "rev2", "number": 2, "pending": True, "changed": True}
 
@@ -87,9 +87,9 @@ def test_pending_and_failed_revisions_are_shown() -> None:
     assert _revisions({"number": 3, "last_failed": {"number": 4}}) == "3, 4 failed"
     assert _revisions({"number": 4, "last_failed": {"number": 4}}) == "4 fails"
     (endpoint,) = status(coming="rev2")["endpoints"]
-    assert [_number(revision, endpoint) for revision in endpoint["revisions"]] == ["1", "2 next"]
+    assert [_revision(revision, endpoint) for revision in endpoint["revisions"]] == ["rev1", "rev2 next"]
     (endpoint,) = status(outcome="failed")["endpoints"]
-    assert [_number(revision, endpoint) for revision in endpoint["revisions"]] == ["1", "2 failed"]
+    assert [_revision(revision, endpoint) for revision in endpoint["revisions"]] == ["rev1", "rev2 failed"]
 
 
 def test_who_deploys_has_a_name() -> None:

@@ -15,6 +15,10 @@ def test_every_number_is_used_once_by_a_step_and_its_statements() -> None:
     assert [path.stem for path in sorted(FOLDER.glob("*.sql"))] == steps
 
 
-def test_the_chain_has_one_end() -> None:
-    last = max(path.stem for path in (FOLDER / "versions").glob("0*.py"))
-    assert migrate.newest() == last[:4]
+def test_each_step_follows_the_one_before() -> None:
+    for path in sorted((FOLDER / "versions").glob("0*.py")):
+        number = int(path.stem[:4])
+        said = path.read_text()
+        before = "None" if number == 1 else f'"{number - 1:04}"'
+        assert f'\nrevision = "{number:04}"\n' in said and f"\ndown_revision = {before}\n" in said, path
+        assert f'run_sql("{path.stem}.sql")' in said, path
