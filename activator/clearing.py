@@ -101,7 +101,7 @@ class Clearing:
             wait.reason = reason
             self._fleet.changed.add(ask.revision_id)
             log.info("a start waits", action="start_waits", revision_id=ask.revision_id, reason=reason)
-        if not wait.told and wait.age(ask.now) >= LONG_SECONDS:
+        if not wait.told and wait.age(ask.now) >= LONG_SECONDS and not self._fleet.live(ask.revision_id):
             wait.told = True
             text = f"waits for a start since {wait.age(ask.now):.0f} s: {reason}"
             self._effects.save_event(EventRecord(ask.revision.org_id, ask.revision_id, "", "", "no_room", text, ask.now))
@@ -114,6 +114,8 @@ class Clearing:
     def _no_room(self, ask: Ask) -> str:
         if self._fleet.live(ask.revision_id):
             return "nothing that runs there can be spared for one more"
+        if ask.endpoint.next == ask.revision_id:
+            return "what serves its endpoint stays until it can take over: add memory, or deploy with --at-once, which makes room first"
         if not ask.places(ask.now):
             return "nothing that runs there may give way: lower the min_replicas of others, or add memory"
         return f"its turn comes after {self._terms.turn:g} s, and after those that have waited longer"

@@ -146,7 +146,7 @@ def test_without_room_for_both_it_waits_and_says_so_and_the_old_one_does_not_giv
     world.pass_time(30.0)
     assert world.states() == {old: "ready"} and routes(world) == "rev_a1"
     known = world.status()["endpoints"][0]
-    assert known["next"] == "rev_a2" and "memory" in known["revisions"][1]["waits_for"]
+    assert known["next"] == "rev_a2" and "--at-once" in known["revisions"][1]["waits_for"]
     world.pass_time(40.0)  # its idle timeout is over
     world.becomes(old, "stopped")
     world.ready()
