@@ -339,6 +339,86 @@ def test_what_a_dead_worker_never_ended_is_settled_from_the_journal_and_a_living
     living.close()
 
 
+def test_what_a_journal_says_too_late_is_one_row_more_and_never_a_change(bench: Bench) -> None:
+    """Twice: a last durable count first, the whole line after it; and however often the ledger looks."""
+    worker, ledger, away = Worker(bench.paths), bench.ledger(), bench.activator("rep")
+    bench.spawn("router.admin")
+    left, broken = worker.open(), worker.open()
+    worker.end(left, finish="client_disconnect", output_tokens=3, count_source="relayed")
+    worker.end(broken, finish="upstream_error", output_tokens=3, count_source="relayed")
+    bench.until(lambda: bench.count() == 2, "both are settled by the router's own figures")
+    before = {name: bench.row(name) for name in (left, broken)}
+    entry = "INSERT INTO engine_journal VALUES ($1, 'default', $2, $3, 0, $4, 'abort', now(), $5)"
+    bench.sql(entry, left, "another", 9, 9, False)  # it was never at that one
+    bench.sql(entry, left, "rep", 1_000_000, 500_000, True)
+    bench.sql(entry, broken, "rep", 1_000_000, 500_000, False)
+    bench.until(lambda: bench.count() == 4, "both are corrected")
+    bench.sql(entry, left, "rep", 1_000_000, 1_000_000, False)
+    bench.until(lambda: bench.count() == 5, "and the first once more")
+    for _ in range(2):
+        ledger.kill()
+        ledger = bench.ledger()  # it looks at all that is kept
+        bench.runner.run(asyncio.sleep(0.5))  # what is tested is that this time passes
+    assert {name: bench.row(name) for name in (left, broken)} == before, "no row ever changes"
+    sums = bench.sql(
+        "SELECT coalesce(corrects, event_id) AS id, count(*) AS rows, sum(input_tokens) AS input, sum(output_tokens) AS output, sum(cost) AS cost, "
+        "array_agg(count_source ORDER BY settled_at) AS by FROM usage GROUP BY 1"
+    )
+    found = {row["id"]: dict(row) for row in sums}
+    assert found[left]["rows"] == 3 and found[left]["by"] == ["relayed", "last_count", "journal"]
+    assert (found[left]["input"], found[left]["output"], found[left]["cost"]) == (1_000_000, 1_000_000, Decimal("0.5"))
+    assert (found[broken]["input"], found[broken]["output"]) == (1_000_000, 500_000), "what the engine made"
+    assert found[broken]["cost"] == Decimal("0.1000012"), "and what came of it: three tokens"
+
+    async def scene() -> None:
+        async with admin_client(bench) as client:
+            await answering(client)
+            shown = (await client.get(f"/requests/{left}")).json()
+            assert [row["event_id"] for row in shown["corrections"]] == [f"{left}.1", f"{left}.2"]
+            assert shown["output_tokens"] == 3 and shown["total"]["output_tokens"] == 1_000_000 and shown["total"]["cost"] == "0.5000000000"
+            usage = (await client.get("/usage?endpoint=test")).json()
+            assert (usage["totals"]["requests"], usage["totals"]["corrections"], usage["totals"]["output_tokens"]) == (2, 3, 1_500_000)
+            assert {row["corrects"] for row in usage["rows"]} == {None, left, broken}
+            exported = list(csv.DictReader(io.StringIO((await client.get("/usage/export?format=csv")).text)))
+            assert sum(int(row["output_tokens"]) for row in exported) == 1_500_000 and sum(bool(row["corrects"]) for row in exported) == 3
+
+    bench.runner.run(scene())
+    away()
+    worker.close()
+
+
+def test_rows_wait_for_the_journal_of_every_replica_the_endpoint_had(bench: Bench) -> None:
+    """A reboot: the router is dead, the activator knows nobody yet, and one journal is on its way; then all is known."""
+    bench.sql("INSERT INTO revisions VALUES ('rev', 'default', 'ep_test', 99, 'd', 'generate', '{}', 0, 1, 1, 1) ON CONFLICT DO NOTHING")
+    bench.sql("DELETE FROM journals")
+    bench.sql("DELETE FROM replicas")
+    bench.sql(
+        "INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, ready_at) VALUES ('r1', 'default', 'rev', 'n', 'ready', now())"
+    )
+    bench.sql(
+        "INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, ready_at, stopped_at) "
+        "VALUES ('r2', 'default', 'rev', 'n', 'stopped', now(), now()), ('old', 'default', 'rev', 'n', 'stopped', now(), now() - interval '1 day')"
+    )
+    worker = Worker(bench.paths)
+    lost, nothing = worker.open(), worker.open()
+    worker.close()
+    bench.ledger()
+    away = bench.activator()
+    bench.runner.run(asyncio.sleep(1.5))  # what is tested is that this time passes
+    assert bench.count() == 0
+    away()
+    away = bench.activator("r1")
+    bench.runner.run(asyncio.sleep(1.0))
+    assert bench.count() == 0, "r2 has not said all it has"
+    bench.sql("INSERT INTO engine_journal VALUES ($1, 'default', 'r2', 100, 0, 50, 'abort')", lost)
+    bench.sql("INSERT INTO journals VALUES ('r2', 'default')")
+    row = bench.until(lambda: bench.row(lost), "its journal is here")
+    assert (row["finish"], row["count_source"], row["output_tokens"], row["replica_id"]) == ("router_lost", "journal", 50, "r2")
+    row = bench.until(lambda: bench.row(nothing), "nobody ever had this one")
+    assert (row["count_source"], row["cost"]) == ("none", 0)
+    away()
+
+
 def test_postgres_away_loses_nothing_and_is_told_once(bench: Bench) -> None:
     dice, worker = random.Random(2), Worker(bench.paths)
     ledger = bench.ledger()
