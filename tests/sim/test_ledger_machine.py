@@ -92,7 +92,8 @@ class Bill(RuleBasedStateMachine):
         self.corrections: dict[str, tuple[str, int, int, int]] = {}  # by id: of which request, input, output, cost
         self.journal: dict[tuple[str, str, bool], UsageEntry] = {}
         self.whole: set[str] = set()
-        self.queue: list[UsageBatch | Shipped] = []  # the activator's, in front of Postgres
+        self.queue: list[tuple[int, UsageBatch | Shipped]] = []  # the activator's, in front of Postgres: of which agent, what
+        self.agents = 0
         self.linked, self.postgres, self.now = True, True, 0.0
         self.said: Shipped | None = None
         self.prices = PriceList([PRICE])
@@ -101,8 +102,18 @@ class Bill(RuleBasedStateMachine):
     def begin(self) -> None:
         self.new_agent()
         self.new_ledger()
-        self.new_worker()
-        self.new_replica()
+        for _ in range(2):
+            self.new_worker()
+            self.new_replica()
+        for number in range(6):
+            self.open(number % 2, f"r{number // 3}", streamed=number % 3 > 0)
+        self.some_are_made()
+        self.beats(durable=True)
+        self.some_are_made()
+
+    def some_are_made(self) -> None:
+        for number, request in enumerate(self.requests.values()):
+            request.made += number + 1
 
     # The router's workers
 
@@ -118,6 +129,9 @@ class Bill(RuleBasedStateMachine):
     def opens(self, data: st.DataObject, streamed: bool) -> None:
         number = data.draw(st.sampled_from(self.living()))
         replica = data.draw(st.sampled_from(sorted(self.replicas)))
+        self.open(number, replica, streamed=streamed)
+
+    def open(self, number: int, replica: str, *, streamed: bool) -> None:
         event_id = f"{len(self.requests):032x}"
         self.worker(number).write(
             OpenRecord(event_id=event_id, org_id="default", endpoint_id="ep", key_id="k", path="/", streamed=streamed, admitted_at=1e9)
@@ -209,6 +223,7 @@ class Bill(RuleBasedStateMachine):
     # The node
 
     def new_agent(self) -> None:
+        self.agents += 1
         self.counts = Counts(self.journals)
         self.shipping = Shipping(self.journals, self.takes)
         self.word = Word(shipping=self.shipping, counts=self.counts, living=lambda: self.replicas)
@@ -217,7 +232,7 @@ class Bill(RuleBasedStateMachine):
 
     def takes(self, batch: UsageBatch) -> bool:
         if self.linked:
-            self.queue.append(batch)
+            self.queue.append((self.agents, batch))
         return self.linked
 
     @precondition(lambda self: len(self.replicas) < 3)
@@ -290,18 +305,19 @@ class Bill(RuleBasedStateMachine):
     @rule(most=st.integers(1, 5))
     def stores(self, most: int) -> None:
         self.shipping.sweep()
-        for batch in self.queue[:most] if self.postgres else ():
-            self.store(batch)
+        for agent, batch in self.queue[:most] if self.postgres else ():
+            self.store(agent, batch)
         del self.queue[: most if self.postgres else 0]
 
-    def store(self, batch: UsageBatch | Shipped) -> None:
+    def store(self, agent: int, batch: UsageBatch | Shipped) -> None:
         if isinstance(batch, Shipped):
             self.said = batch
             return
         for entry in batch.entries:
             self.journal.setdefault((entry.request_id, entry.replica_id, entry.partial), entry)
         self.whole.update(batch.complete)
-        self.shipping.stored(batch.batch)
+        if agent == self.agents:  # the link of one that died is gone
+            self.shipping.stored(batch.batch)
 
     # The ledger
 
@@ -332,7 +348,7 @@ class Bill(RuleBasedStateMachine):
         """Word comes when every replica has beaten twice; the ledger concludes from it, or hears nothing."""
         asked = self.join.waiting
         self.said = None
-        self.word.ask(1, lambda said: self.queue.append(said), now=self.now)
+        self.word.ask(1, lambda said: self.queue.append((self.agents, said)), now=self.now)
         for _ in range(beats):
             self.beats(durable=True)
         self.stores(most=10**6)
@@ -444,4 +460,4 @@ class Bill(RuleBasedStateMachine):
 
 
 TestBill = Bill.TestCase
-TestBill.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBill.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
