@@ -367,6 +367,14 @@ class Bill(RuleBasedStateMachine):
         self.join.expire(asked=self.join.waiting, before=1e12)
 
     @precondition(lambda self: self.postgres)
+    @rule()
+    def hurries(self) -> None:
+        """All that has an end is settled by what is known now: what comes later must correct it."""
+        self.reads()
+        self.last_resort()
+        self.settles(most=10**6, known=True)
+
+    @precondition(lambda self: self.postgres)
     @rule(most=st.integers(1, 20), known=st.booleans())
     def settles(self, most: int, known: bool) -> None:
         """`known` false: Postgres has them, and the ledger does not hear of it."""
