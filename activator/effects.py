@@ -8,6 +8,7 @@ comes to the reconciler as an event.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -93,6 +94,7 @@ class RealEffects:
     ) -> None:
         self._links, self._writer, self._raise_epoch, self._settle, self._shipped = links, writer, raise_epoch, settle, shipped
         self._overflowed: set[int] = set()
+        self.starts: Counter[tuple[str, str]] = Counter()  # that have ended, by rung and outcome
 
     def send(self, connection: int, *frames: Frame | Encoded) -> None:
         if stream := self._links.streams.get(connection):
@@ -111,6 +113,7 @@ class RealEffects:
         self._writer.replica(ReplicaRecord.of(replica))
 
     def save_cold_start(self, replica: Replica, now: float) -> None:
+        self.starts[replica.rung, "ready" if replica.state == "ready" else "failed"] += 1
         self._writer.cold_start(ColdStart.of(replica, now))
 
     def save_event(self, event: EventRecord) -> None:

@@ -14,7 +14,7 @@ import time
 
 import structlog
 
-from activator import kept
+from activator import kept, metrics
 from activator.agents import keep_node
 from activator.alone import Alone
 from activator.commands import Commands
@@ -31,6 +31,7 @@ from activator.store.connection import Pool
 from activator.store.housekeeping import keep_house
 from activator.store.writer import Writer
 from pilotlight.database.pool import connect_pool, dsn
+from pilotlight.exposition import Exposition
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 
@@ -109,7 +110,10 @@ async def _serve(
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
         node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
         server = await Server(inbox=inbox, links=links, commands=commands, journals=journals).serve(settings.paths.address("activator"))
+        exposition = Exposition(lambda: metrics.collect(reconciler, effects.starts, writer.waiting))
+        await exposition.on_socket(settings.paths.metrics("activator"))
         await ending
+        exposition.close()
         await inbox.put(ShutDown())
         tasks.spawn(_hasten(signals, inbox), name="second signal")
         await asyncio.wait((reconciling,), timeout=settings.activator.drain_seconds + PATIENCE_SECONDS)

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pilotlight.exposition import Family
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 PAGE, SCHEMA = ROOT / "docs" / "reference.md", ROOT / "docs" / "endpoint.schema.json"
@@ -187,15 +189,28 @@ def fields(model: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, str, s
             yield f"`{'.'.join(here)}`", f"`{variable_of(here)}`", shown, field.description or ""
 
 
-def metrics() -> Iterator[str]:
+def families() -> Iterator[Family]:
+    """Of every process."""
+    from activator import metrics as of_activator
+    from router.ledger import metrics as of_ledger
     from router.metrics import Metrics
+    from runtime import metrics as of_agent
 
+    yield from Metrics().collect()
+    yield from of_activator.collect(None, {}, 0)
+    yield from of_ledger.collect(keys=0, workers=0, settled=0)
+    yield from of_agent.collect(None)
+
+
+def metrics() -> Iterator[str]:
     yield "## Metrics\n"
-    yield "On `http://127.0.0.1:METRICS_PORT/metrics` of every router worker; times in seconds. A counter's name ends in `_total`, a"
-    yield "histogram has `_bucket`, `_sum` and `_count`.\n"
+    yield "On `http://127.0.0.1:METRICS_PORT/metrics` of the first router worker, and on the ports after it of the others; those of"
+    yield "activator, ledger and agent are told by the first. What several workers count adds up: `sum without (instance) (…)`. Times are"
+    yield "in seconds. A counter's name ends in `_total`, a histogram has `_bucket`, `_sum` and `_count`. The endpoint `(other)` is all those"
+    yield "beyond `router.metrics_endpoints`, and those that were removed before their last request had ended.\n"
     rows = []
-    for family in Metrics().collect():
-        labels = ", ".join(getattr(family, "_labelnames", ()) or ())
+    for family in families():
+        labels = ", ".join(family.labels)
         name = family.name + ("_total" if family.type == "counter" else "")
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     yield from table(("metric", "type", "labels", "meaning"), rows)

@@ -37,6 +37,9 @@ class RouterSettings(Section):
     metrics_port: int = Field(
         default=9464, ge=1, le=65535, description="Private port of /metrics, loopback only; worker n serves on it plus n."
     )
+    metrics_endpoints: int = Field(
+        default=1000, ge=1, le=100_000, description="Endpoints with series of their own in /metrics; the rest is told together, as (other)."
+    )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes sharing the port.")
     max_body_bytes: int = Field(default=8 << 20, ge=1024, description="Largest request body, in bytes; larger ones are answered 413.")
     header_seconds: float = Field(default=10.0, gt=0, description="Longest time a client may take to send its request, in seconds.")
@@ -227,6 +230,10 @@ class Paths:
     def address(self, name: str) -> str:
         """Frame address of a process's socket: "activator", "agent", "ledger", "admin"."""
         return f"unix:{self.run / name}.sock"
+
+    def metrics(self, name: str) -> Path:
+        """The socket at which a process other than the router tells its metrics."""
+        return self.run / f"{name}.metrics"
 
     def make(self) -> None:
         """Create what is missing. Raises OSError.

@@ -137,6 +137,11 @@ class Hold:
             self._take(revision, waiter)
             self._changed(revision, False)
 
+    def held(self) -> dict[str, int]:
+        """Waiting requests by endpoint, of those that have any."""
+        waiting = [revision for revision in self.busy if revision.waiting]
+        return {revision.endpoint.row.name: revision.endpoint.held for revision in waiting}
+
     def refresh(self, revision: Revision) -> None:
         """The revision's row is new.
 

@@ -1,46 +1,21 @@
 """What operators scrape from this worker, on a private port of its own: `pilotlight_router_…`, no key, no request in a label.
 
-The counters are plain numbers, changed on the loop and read by the scraping thread, because a warm request has no time for
-locks. What was refused before it was any endpoint's has the empty endpoint. The failure to survive is a taken port: the
-worker serves without metrics and says so.
+The counters are plain numbers; `pilotlight/exposition.py` writes them down when somebody asks. Series are bounded: endpoints have
+some of their own from their first call until they are removed, so many of them at most; what is beyond that, and what ends
+after its endpoint, counts under `(other)`. What was refused before it was any endpoint's has the empty endpoint. The first worker
+also tells what activator, agent and ledger tell; what several workers count adds up (`sum without (instance)`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import structlog
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
+from pilotlight.exposition import Family, Histogram, Sample
 from runtime.wire import Phase
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
-
-log = structlog.get_logger()
-
-
-class Histogram:
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        below, result = 0, []
-        for edge, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
-            below += count
-            result.append((edge, float(below)))
-        return result
+OTHER = "(other)"  # no endpoint can be called so
 
 
 class Series:
@@ -56,13 +31,15 @@ class Series:
         self.uncounted = 0
 
 
-class Metrics(Collector):
-    """`held` gives the number of waiting requests by endpoint."""
+class Metrics:
+    """`held` gives the number of waiting requests by endpoint, where there are any; `known` says whether there is such an endpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_endpoints: int = 1000) -> None:
+        self._most = most_endpoints
         self._series: dict[str, Series] = {}
         self._phases: dict[tuple[str, str], Histogram] = {}  # by phase and rung
         self.held: Callable[[], dict[str, int]] = dict
+        self.known: Callable[[str], bool] = lambda _: True
 
     def ended(
         self,
@@ -103,57 +80,76 @@ class Metrics(Collector):
         """A request that was refused before it was any endpoint's."""
         self._of("").requests[status] += 1
 
-    def collect(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily("pilotlight_router_requests", "Requests ended, by HTTP status.", labels=("endpoint", "code"))
-        tokens = CounterMetricFamily("pilotlight_router_tokens", "Tokens, by kind; cached is part of input.", labels=("endpoint", "kind"))
-        cold = CounterMetricFamily(
-            "pilotlight_router_cold_starts", "Requests that waited for a cold start, by where it began.", labels=("endpoint", "rung")
-        )
-        uncounted = CounterMetricFamily(
-            "pilotlight_router_uncounted_answers", "Whole answers whose tokens nobody counted.", labels=("endpoint",)
-        )
-        held = GaugeMetricFamily("pilotlight_router_held_requests", "Requests waiting for a slot.", labels=("endpoint",))
-        hold = HistogramMetricFamily(
-            "pilotlight_router_hold_seconds", "Time requests waited for a slot, where they did.", labels=("endpoint",)
-        )
-        first = HistogramMetricFamily(
-            "pilotlight_router_time_to_first_token_seconds", "Admission to the first token of a stream.", labels=("endpoint",)
-        )
-        latency = HistogramMetricFamily("pilotlight_router_latency_seconds", "Admission to the last byte.", labels=("endpoint",))
-        phases = HistogramMetricFamily(
-            "pilotlight_router_cold_start_phase_seconds",
-            "Phases of cold starts, as the requests that waited for them had them, by where the start began.",
-            labels=("phase", "rung"),
-        )
-        for name, series in list(self._series.items()):
-            for code, count in list(series.requests.items()):
-                requests.add_metric((name, str(code)), count)
-            if not name:
-                continue
-            for kind, count in zip(("input", "cached", "output"), series.tokens, strict=True):
-                tokens.add_metric((name, kind), count)
-            uncounted.add_metric((name,), series.uncounted)
-            for rung, count in list(series.cold_starts.items()):
-                cold.add_metric((name, rung), count)
-            for family, histogram in ((hold, series.hold), (first, series.first_token), (latency, series.latency)):
-                family.add_metric((name,), histogram.buckets(), histogram.total)
-        for name, count in self.held().items():
-            held.add_metric((name,), count)
-        for labels, histogram in list(self._phases.items()):
-            phases.add_metric(labels, histogram.buckets(), histogram.total)
-        yield from (requests, tokens, cold, uncounted, held, hold, first, latency, phases)
+    def forget(self, endpoint: str) -> None:
+        """There is no such endpoint any more."""
+        self._series.pop(endpoint, None)
 
-    def serve(self, port: int) -> None:
-        """Answer scrapes on the loopback, in a thread."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        try:
-            start_http_server(port, addr="127.0.0.1", registry=registry)
-        except OSError as error:
-            log.error("no metrics: their port is taken", action="metrics", port=port, reason=str(error))
+    def collect(self) -> Iterator[Family]:
+        """All families. What changes while they are read is told as it is when its turn comes."""
+        everybody = list(self._series.items())
+        named = [(name, series) for name, series in everybody if name]
+        yield Family(
+            "pilotlight_router_requests",
+            "counter",
+            "Requests ended, by HTTP status.",
+            ("endpoint", "code"),
+            (((name, str(code)), count) for name, series in everybody for code, count in list(series.requests.items())),
+        )
+        yield Family(
+            "pilotlight_router_tokens",
+            "counter",
+            "Tokens, by kind; cached is part of input.",
+            ("endpoint", "kind"),
+            (((name, kind), n) for name, series in named for kind, n in zip(("input", "cached", "output"), series.tokens, strict=True)),
+        )
+        yield Family(
+            "pilotlight_router_cold_starts",
+            "counter",
+            "Requests that waited for a cold start, by where it began.",
+            ("endpoint", "rung"),
+            (((name, rung), count) for name, series in named for rung, count in list(series.cold_starts.items())),
+        )
+        yield Family(
+            "pilotlight_router_uncounted_answers",
+            "counter",
+            "Whole answers whose tokens nobody counted; each is an error.",
+            ("endpoint",),
+            (((name,), series.uncounted) for name, series in named),
+        )
+        yield Family("pilotlight_router_held_requests", "gauge", "Requests waiting for a slot.", ("endpoint",), self._held(named))
+        for field, name, documentation in (
+            ("hold", "pilotlight_router_hold_seconds", "Time requests waited for a slot, where they did."),
+            ("first_token", "pilotlight_router_time_to_first_token_seconds", "Admission to the first token of a stream."),
+            ("latency", "pilotlight_router_latency_seconds", "Admission to the last byte."),
+        ):
+            samples = (((endpoint,), getattr(series, field)) for endpoint, series in named)
+            yield Family(name, "histogram", documentation, ("endpoint",), samples)
+        yield Family(
+            "pilotlight_router_cold_start_phase_seconds",
+            "histogram",
+            "Phases of cold starts, as the requests that waited for them had them, by where the start began.",
+            ("phase", "rung"),
+            list(self._phases.items()),
+        )
+
+    def _held(self, named: list[tuple[str, Series]]) -> Iterator[Sample]:
+        """Of those with series of their own, and of all others together."""
+        held, rest = self.held(), 0
+        for name, _ in named:
+            if name != OTHER:
+                yield (name,), held.pop(name, 0)
+        for index, (name, count) in enumerate(sorted(held.items())):
+            if len(named) + index < self._most:
+                yield (name,), count
+            else:
+                rest += count
+        if rest or any(name == OTHER for name, _ in named):
+            yield (OTHER,), rest
 
     def _of(self, endpoint: str) -> Series:
         series = self._series.get(endpoint)
         if series is None:
+            if endpoint and endpoint != OTHER and (len(self._series) > self._most or not self.known(endpoint)):
+                return self._of(OTHER)
             series = self._series[endpoint] = Series()
         return series

@@ -6,7 +6,7 @@ changes nothing. The failure to survive is the activator's absence: the last tab
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from activator.wire import EndpointRow, Table
 from router.balance import Endpoint, Replica, Revision
@@ -20,8 +20,9 @@ class Stale(Exception):
 class RouteTable:
     """Endpoints by name. The only writer of rows is `apply`."""
 
-    def __init__(self, *, clock: Clock, hold: Hold) -> None:
-        self._clock, self._hold = clock, hold
+    def __init__(self, *, clock: Clock, hold: Hold, gone: Callable[[str], None] = lambda _: None) -> None:
+        """`gone` hears the name of every endpoint that is removed."""
+        self._clock, self._hold, self._gone_from_here = clock, hold, gone
         self.endpoints: dict[str, Endpoint] = {}
         self.by_id: dict[str, Endpoint] = {}
         self.by_org: dict[str, dict[str, Endpoint]] = {}
@@ -116,6 +117,7 @@ class RouteTable:
             return []
         endpoint.removed = True
         self._unlist(endpoint)
+        self._gone_from_here(name)
         gone = list(endpoint.revisions.values())
         for revision in gone:
             self._retire(revision)

@@ -25,6 +25,7 @@ import uvicorn
 import uvloop
 
 from pilotlight import logs, settings, tls
+from pilotlight.exposition import Exposition
 from pilotlight.keys import ensure_pepper
 from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
@@ -45,6 +46,8 @@ from router.turns import stand_in_line
 from router.web import pages
 
 BACKLOG = 2048
+COLLECTED = (50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
+MEASURED = ("activator", "agent", "ledger")  # processes whose metrics are told with ours
 SWITCH_SECONDS = 0.0001  # Python's 5 ms would be what an answer waits for the spool's thread to say that its record is durable
 
 
@@ -55,7 +58,7 @@ class Worker:
         loop, paths = asyncio.get_running_loop(), config.paths
         self._config = config
         self.worker_id = uuid.uuid4().hex[:16]
-        self.metrics = Metrics()
+        self.metrics = Metrics(most_endpoints=config.router.metrics_endpoints)
         room = Watched(lambda: look(paths), config.disk, clock=loop.time)
         self.spool = Spool(paths.spool, self.worker_id, loop=loop, shortage=room)
         self.keys = Keys(pepper=ensure_pepper(paths), wall=time.time)
@@ -69,7 +72,7 @@ class Worker:
         self.hold = Hold(
             clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed, line_up=stand_in_line, machine=machine
         )
-        self.table = RouteTable(clock=loop, hold=self.hold)
+        self.table = RouteTable(clock=loop, hold=self.hold, gone=self.metrics.forget)
         self.router = Router(
             keys=self.keys,
             table=self.table,
@@ -80,7 +83,7 @@ class Worker:
             domain=config.router.domain,
             machine=machine,
         )
-        self.metrics.held = lambda: {name: endpoint.held for name, endpoint in list(self.table.endpoints.items())}
+        self.metrics.held, self.metrics.known = self.hold.held, self.table.endpoints.__contains__
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
         hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid(), takes_changes=True)
         self.ledger = LedgerLink(address=paths.address("ledger"), file=paths.policy, hello=hello, keys=self.keys, spool=self.spool)
@@ -134,7 +137,9 @@ async def serve(
     """Serve until SIGTERM, or the parent's end. `plain`: without TLS, which is for benchmarks."""
     certificate = None if plain else tls.ensure(config.paths, tls.names(config.router))
     worker = Worker(config, machine or Alone())
-    worker.metrics.serve(config.router.metrics_port + index)
+    others = [config.paths.metrics(name) for name in MEASURED] if index == 0 else []  # one worker tells of them, or they would count twice
+    exposition = Exposition(worker.metrics.collect, others=others)
+    await exposition.on_port(config.router.metrics_port + index)
     application = pages(worker.router, admin=config.paths.address("admin"))
     server = Server(
         uvicorn.Config(
@@ -161,6 +166,7 @@ async def serve(
         try:
             await server.serve(sockets=[listener])
         finally:
+            exposition.close()
             worker.spool.close()
             worker.demand.tell()  # none: else the last told would count until the activator calls us silent
 
@@ -188,7 +194,7 @@ def run(
     """A worker's whole life."""
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
+    gc.set_threshold(*COLLECTED)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held request is an open connection
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import snapshots
 from pilotlight import frames, logs
+from pilotlight.exposition import Exposition
 from pilotlight.settings import Settings, load
+from runtime import metrics
 from runtime.agent import Agent
 from runtime.reap import bury_orphans
 from runtime.staging import Staging
@@ -80,12 +82,15 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stopping.set)
     agent.begin(standbys)
     server = await frames.serve(paths.address("agent"), ToAgent, agent.attend)
+    exposition = Exposition(lambda: metrics.collect(agent.report()))
+    await exposition.on_socket(paths.metrics("agent"))
     while not stopping.is_set():
         agent.tick()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
                 await stopping.wait()
     server.close()
+    exposition.close()
     await agent.close()
     Path(paths.address("agent").removeprefix("unix:")).unlink(missing_ok=True)
 

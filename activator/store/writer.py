@@ -83,6 +83,11 @@ class Writer:
         self._put(self._numbers, Usage(tuple(entries), tuple(complete), (stored,)))
         return True
 
+    @property
+    def waiting(self) -> int:
+        """Rows that are not written yet."""
+        return len(self._waiting)
+
     def when_empty(self, call: Callable[[], None]) -> None:
         """Call once nothing waits any more."""
         self._when_empty.append(call)

@@ -24,6 +24,7 @@ from loadtests.bench import (
     coldstart,
     endurance,
     fresh,
+    growth,
     hardware,
     line,
     loading,
@@ -110,6 +111,10 @@ async def at_zero(options: argparse.Namespace, found: Found) -> None:
     found |= await memory.measure()
 
 
+async def what_grows(options: argparse.Namespace, found: Found) -> None:
+    found |= await growth.measure()
+
+
 async def newcomer(options: argparse.Namespace, found: Found) -> None:
     found |= await asyncio.to_thread(fresh.measure)
 
@@ -127,6 +132,7 @@ SECTIONS: dict[str, Section] = {
     "recovery": recovery,
     "metering": rows_beside_counters,
     "memory": at_zero,
+    "growth": what_grows,
     "newcomer": newcomer,
 }
 

@@ -24,6 +24,7 @@ TITLES = {
     "recovery": "Kill -9, and the time until a call is answered again",
     "metering": "Usage rows beside vLLM's own counters: three wakes, streaming and not, 10 % aborted",
     "memory": "Ten endpoints at zero: proportional memory (PSS) of every process",
+    "growth": "What grows with endpoints and keys: CPU time at 10, 1,000 and 10,000 endpoints",
     "newcomer": "A fresh clone on a machine with an empty package cache",
 }
 SHOWN_APART = ("hardware", "took_s", "failed")

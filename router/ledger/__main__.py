@@ -14,8 +14,10 @@ from collections.abc import Callable
 import uvloop
 
 from pilotlight import logs, settings
+from pilotlight.exposition import Exposition
 from pilotlight.frames import serve
 from pilotlight.tasks import Tasks
+from router.ledger import metrics
 from router.ledger.corrections import Corrections
 from router.ledger.follow import Follower
 from router.ledger.join import Join
@@ -62,8 +64,11 @@ async def run(given: settings.Settings) -> None:
         following = tasks.spawn(follower.run(), name="follow")
         greeter = LedgerServer(policies=policies, workers=workers, spooled=follower.wake)
         server = await serve(paths.address("ledger"), ToLedger, greeter.greet)
+        exposition = Exposition(lambda: metrics.collect(keys=len(policies.keys), workers=greeter.connected, settled=store.settled))
+        await exposition.on_socket(paths.metrics("ledger"))
         await stop.wait()
         server.close()
+        exposition.close()
         following.cancel()
         await follower.finish()
     await database.close()

@@ -35,6 +35,11 @@ class LedgerServer:
         self._applied: dict[FrameStream[ToLedger], int] = {}  # by connected worker, the version it serves by; 0: none yet
         self._acknowledged = asyncio.Condition()
 
+    @property
+    def connected(self) -> int:
+        """Workers."""
+        return len(self._applied)
+
     async def greet(self, stream: FrameStream[ToLedger]) -> None:
         """One connection, from its hello to its end."""
         try:

@@ -43,6 +43,7 @@ class Settled(NamedTuple):
 class LedgerStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.settled = 0  # rows written since this process began
 
     async def settle(self, rows: Sequence[UsageRow], *, newest_price: int) -> Settled:
         """Write the rows, all or none; those that are there already stay as they are."""
@@ -50,7 +51,8 @@ class LedgerStore:
             await connection.execute(_HOLD_PRICES)
             record = await connection.fetchrow(_SETTLE_USAGE, *zip(*rows, strict=True), newest_price)
             assert record is not None  # the statement always returns one row
-            return Settled(record["newest"], record["written"], record["clock"] - time.time())
+        self.settled += record["written"]
+        return Settled(record["newest"], record["written"], record["clock"] - time.time())
 
     async def journal(self, request_ids: Sequence[str]) -> list[UsageEntry]:
         async with self._database.connection() as connection:

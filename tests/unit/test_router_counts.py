@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
+from pilotlight.exposition import text
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, event, json_answer
 from tests.unit.router_world import World, endpoint_row, world
 
@@ -17,10 +17,8 @@ LAST = b"0\r\n\r\n"
 
 
 def uncounted(w: World) -> float:
-    registry = CollectorRegistry()
-    registry.register(w.router.metrics)
     line = next(
-        line for line in generate_latest(registry).decode().splitlines() if line.startswith("pilotlight_router_uncounted_answers_total")
+        line for line in text(w.router.metrics.collect()).splitlines() if line.startswith("pilotlight_router_uncounted_answers_total")
     )
     return float(line.rsplit(" ", 1)[1])
 

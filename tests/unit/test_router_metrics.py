@@ -8,18 +8,33 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
 
+from activator import metrics as of_activator
+from pilotlight.exposition import Family, Histogram, text
+from router.ledger import metrics as of_ledger
 from router.metrics import Metrics
+from runtime import metrics as of_agent
 from runtime.wire import Phase
 from tests.unit.router_world import KEY, endpoint_row, world
 from tests.unit.test_router_web import get
 
-UNITS = ("_seconds", "_bytes", "_requests", "_total")
+UNITS = (
+    "_seconds",
+    "_bytes",
+    "_requests",
+    "_total",
+    "_replicas",
+    "_routers",
+    "_nodes",
+    "_endpoints",
+    "_rows",
+    "_keys",
+    "_workers",
+    "_standbys",
+)
 
 
-def families() -> Iterator[Metric]:
+def families() -> Iterator[Family]:
     """Every family, with something in it."""
     metrics = Metrics()
     metrics.held = lambda: {"tiny": 1}
@@ -35,23 +50,30 @@ def families() -> Iterator[Metric]:
         tokens=(1, 0, 1),
     )
     metrics.refused(401)
-    return metrics.collect()
+    yield from metrics.collect()
 
 
-@pytest.mark.parametrize("family", list(families()), ids=lambda family: family.name)
-def test_a_family(family: Metric) -> None:
+def of_others() -> Iterator[Family]:
+    """Of the processes that are no router."""
+    yield from of_activator.collect(None, {("standby", "ready"): 1}, 0)
+    yield from of_ledger.collect(keys=1, workers=1, settled=1)
+    yield from of_agent.collect(None)
+
+
+@pytest.mark.parametrize("family", [*families(), *of_others()], ids=lambda family: family.name)
+def test_a_family(family: Family) -> None:
     name = family.name + "_total" if family.type == "counter" else family.name  # as it is exposed
-    assert re.fullmatch(r"pilotlight_router_[a-z]+(_[a-z]+)*", family.name)
+    assert re.fullmatch(r"pilotlight_(router|activator|ledger|agent)_[a-z]+(_[a-z]+)*", family.name)
     assert name.endswith(UNITS)
     assert name.endswith("_total") == (family.type == "counter")
     assert not name.endswith(("_milliseconds", "_ms", "_count", "_sum", "_bucket"))
     assert family.documentation.endswith(".")
-    assert family.samples
-    for sample in family.samples:
-        assert set(sample.labels) <= {"endpoint", "code", "kind", "phase", "rung", "le"}
+    samples = list(family.samples)
+    assert samples
+    assert set(family.labels) <= {"endpoint", "code", "kind", "phase", "rung", "state", "outcome"}
+    assert (family.type == "histogram") == isinstance(samples[0][1], Histogram)
     if family.type == "histogram":
         assert name.endswith("_seconds")
-        assert any(sample.labels.get("le") == "+Inf" for sample in family.samples)
 
 
 def test_all_that_operators_need_is_there() -> None:
@@ -76,10 +98,8 @@ async def test_what_is_counted() -> None:
         client = await w.client()
         client.post(stream=True)
         await w.wait_held(1)
-        w.router.metrics.held = lambda: {name: endpoint.held for name, endpoint in w.table.endpoints.items()}
-        registry = CollectorRegistry()
-        registry.register(w.router.metrics)
-        assert 'pilotlight_router_held_requests{endpoint="tiny"} 1.0' in generate_latest(registry).decode()
+        w.router.metrics.held = w.hold.held
+        assert 'pilotlight_router_held_requests{endpoint="tiny"} 1.0' in text(w.router.metrics.collect())
         await asyncio.sleep(0.01)  # the start takes a while
         w.show(endpoint_row(w.row(rung="parked", phases=(Phase(name="load", at=time.monotonic() - 0.005, seconds=0.002),))))
         await client.answer()
@@ -91,7 +111,7 @@ async def test_what_is_counted() -> None:
         client = await w.client()
         client.send(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n")
         assert (await client.answer()).status == 413
-        text = generate_latest(registry).decode()
+        told = text(w.router.metrics.collect())
         for line in (
             'requests_total{code="200",endpoint="tiny"} 2.0',
             'requests_total{code="400",endpoint=""} 1.0',
@@ -108,6 +128,6 @@ async def test_what_is_counted() -> None:
             'latency_seconds_count{endpoint="tiny"} 2.0',
             *(f'cold_start_phase_seconds_count{{phase="{phase}",rung="parked"}} 1.0' for phase in ("hold", "load", "first_token")),
         ):
-            assert "pilotlight_router_" + line in text, line
+            assert "pilotlight_router_" + line in told, line
         for secret in (KEY, KEY[-4:], "default", "r1", "p1"):
-            assert f'="{secret}"' not in text
+            assert f'="{secret}"' not in told

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
 
+from pilotlight.exposition import text
 from tests.fakes import FakeReplica, FakeRequest
 from tests.unit.router_world import ADMIN_KEY, KEY, OTHER_KEY, Client, Reply, World, endpoint_row, world
 
@@ -131,10 +131,10 @@ async def test_what_the_admin_process_refuses_is_counted_like_what_we_refuse() -
             client = await w.client()
             client.send(b"GET /api/v1/endpoints/none HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}")
             assert (await client.answer()).status == status
-        text = generate_latest(w.router.metrics).decode()
-        assert 'pilotlight_router_requests_total{code="401",endpoint=""} 1.0' in text
-        assert 'pilotlight_router_requests_total{code="404",endpoint=""} 2.0' in text
-        assert 'code="200"' not in text, "what it serves is no endpoint's, and refused nobody"
+        told = text(w.router.metrics.collect())
+        assert 'pilotlight_router_requests_total{code="401",endpoint=""} 1.0' in told
+        assert 'pilotlight_router_requests_total{code="404",endpoint=""} 2.0' in told
+        assert 'code="200"' not in told, "what it serves is no endpoint's, and refused nobody"
         await admin.stop()
 
 
