@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
 
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from activator.wire import Demand, ReplicaRow
+from pilotlight.exposition import Exposition
+from router.ledger import metrics
 from router.ledger.wire import WorkerHello
 from tests.fakes_gate import GatedReplica
 from tests.integration.test_router_process import Site, site, stopped
@@ -129,3 +132,16 @@ async def test_the_most_that_may_be_held_is_the_machines(workers: int) -> None:
             await replica.until(lambda number=number: len(replica.order) == number, seconds=20)  # type: ignore[misc]
             replica.finish()
         assert sorted(await asyncio.gather(running, *calls)) == [200] * 7 + [503] * 14
+
+
+async def test_one_scrape_tells_of_the_worker_and_of_the_processes_beside_it() -> None:
+    async with gated(2, slots=4, seconds=0.0) as (s, _):
+        ledger = Exposition(lambda: metrics.collect(keys=3, workers=2, settled=5))
+        await ledger.on_socket(s.paths.metrics("ledger"))
+        assert [await call(s) for _ in range(6)] == [200] * 6
+        async with httpx.AsyncClient() as http:
+            told = [(await http.get(f"http://127.0.0.1:{s.metrics_port + index}/metrics")).text for index in (0, 1)]
+        ledger.close()
+    counted = [float(number) for said in told for number in re.findall(r'requests_total\{code="200",endpoint="tiny"\} (\S+)', said)]
+    assert sum(counted) == 6.0, "what workers count adds up"
+    assert ["pilotlight_ledger_keys 3.0" in said for said in told] == [True, False], "told once"
