@@ -39,7 +39,8 @@ The module docstrings carry these numbers.
 10. `ready` is pushed through the activator to every router's `table.py`; the hold wakes as many waiters as there are slots.
 11. `router/relay.py` sends the request once and streams the answer back; `runtime/gate.py` has the last word on slots.
 12. `runtime/engine/metering.py` counts what the engine produced and `runtime/usage.py` journals it; `router/meter.py` closes the record exactly once; `router/ledger/`
-    joins the two and settles one row in Postgres.
+    joins the two and settles one row in Postgres, once it is known by word (`runtime/word.py`) that the journal has no more to
+    say; what comes later still is a row more, a correction. Of a replica that is lost, `runtime/counts.py` has the last count.
 
 Imports run one way: `pilotlight.cli → router → activator → runtime → snapshots → pilotlight.{database, tls, keys, …}`. A caller
 imports only `wire.py` and `client.py` of the package it calls; torch and vllm are reachable from `runtime/engine/` alone.

@@ -22,7 +22,7 @@ from router.ledger.store import LedgerStore
 
 EVERY_SECONDS = 10.0
 MARGIN_SECONDS = 45.0  # an entry is seen so long after its moment, at most: the statement that stores it may take its time
-WHOLE_SECONDS = 400 * 86400.0  # the first pass looks at all that is kept
+FIRST_SECONDS = 86400.0  # the first pass looks so far back: longer than a ledger is away while rows of before it may be corrected
 MOST = 1000  # of one pass
 
 log = structlog.get_logger()
@@ -32,6 +32,7 @@ class Corrections:
     def __init__(self, store: LedgerStore) -> None:
         self._store = store
         self._since: float | None = None  # monotonic seconds of the last pass that succeeded
+        self._first = FIRST_SECONDS
 
     async def run(self) -> None:
         """For ever, EVERY_SECONDS apart."""
@@ -43,14 +44,17 @@ class Corrections:
     async def catch_up(self) -> int:
         """Correct what came since the last time. Returns how many late entries that were. Raises one of postgres.AWAY, or POISON."""
         begun = time.monotonic()
-        back = WHOLE_SECONDS if self._since is None else begun - self._since + MARGIN_SECONDS
+        back = self._first if self._since is None else begun - self._since + MARGIN_SECONDS
         prices = await self._store.prices()
         done: set[str] = set()
-        while True:
-            found = await self._store.correct(lambda late: self._of(late, prices.versions), back=back, most=MOST, without=sorted(done))
-            if not found:
-                break
-            done.update(late.event_id for late in found)
+        try:
+            while found := await self._store.correct(
+                lambda late: self._of(late, prices.versions), back=back, most=MOST, without=sorted(done)
+            ):
+                done.update(late.event_id for late in found)
+        except TimeoutError:
+            self._first = max(self._first / 4, MARGIN_SECONDS)  # too much for one statement, or Postgres hangs: a shorter look is one
+            raise
         self._since = begun
         return len(done)
 

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.ledger.corrections import MARGIN_SECONDS, WHOLE_SECONDS, Corrections
+from router.ledger.corrections import FIRST_SECONDS, MARGIN_SECONDS, Corrections
 from router.ledger.late import Correction, Late, correction
 from router.ledger.prices import Price, PriceList, cost
 from router.ledger.store import LedgerStore
@@ -66,6 +67,7 @@ class FakeStore(LedgerStore):
 
     def __init__(self, late: list[Late]) -> None:
         self.late, self.made, self.back = late, list[Correction](), list[float]()
+        self.slow = 0
 
     async def prices(self) -> PriceList:
         return PriceList([PRICE])
@@ -74,6 +76,9 @@ class FakeStore(LedgerStore):
         self, decide: Callable[[Sequence[Late]], Sequence[Correction]], *, back: float, most: int, without: Sequence[str]
     ) -> list[Late]:
         self.back.append(back)
+        if self.slow:
+            self.slow -= 1
+            raise TimeoutError
         found = [late for late in self.late if late.event_id not in without][:2]
         self.made += decide(found)
         return found
@@ -89,6 +94,21 @@ def test_a_pass_takes_all_there_is_and_the_next_looks_back_to_it() -> None:
         assert sorted(made.event_id for made in store.made) == [f"e{number}.2" for number in range(5)], "what was right is left alone"
         store.late.clear()
         assert await corrections.catch_up() == 0
-        assert store.back[0] == WHOLE_SECONDS and MARGIN_SECONDS <= store.back[-1] < MARGIN_SECONDS + 60
+        assert store.back[0] == FIRST_SECONDS and MARGIN_SECONDS <= store.back[-1] < MARGIN_SECONDS + 60
+
+    asyncio.run(scene())
+
+
+def test_a_first_look_that_takes_too_long_is_made_shorter() -> None:
+    store = FakeStore([])
+    store.slow = 20
+    corrections = Corrections(store)
+
+    async def scene() -> None:
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                await corrections.catch_up()
+        assert await corrections.catch_up() == 0
+        assert store.back[:2] == [FIRST_SECONDS, FIRST_SECONDS / 4] and store.back[-1] == MARGIN_SECONDS
 
     asyncio.run(scene())

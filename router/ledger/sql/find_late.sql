@@ -15,6 +15,7 @@ CROSS JOIN LATERAL (
     WHERE a.event_id = u.event_id OR a.corrects = u.event_id
 ) AS had
 WHERE j.stored_at > now() - make_interval(secs => $1)
+    AND u.settled_at > now() - interval '31 days'  -- journals are kept for less
     AND u.corrects IS NULL
     AND (u.count_source IN ('relayed', 'last_count') OR (u.count_source = 'none' AND (u.replica_id <> '' OR u.finish = 'router_lost')))
     AND NOT (j.partial AND u.count_source = 'last_count')
