@@ -33,7 +33,7 @@ def least(bounds: Bounds, *, asked: int, old_runs: bool, same_engine: bool) -> i
     `asked`: requests held or in flight at what serves now; `old_runs`: any replica of that is up or on its way.
     1. As many as those callers ask for, and the least it is to have.
     2. One in any case, so that it has shown that it can serve.
-    3. But none, where nobody calls and its engine is the very one that has shown it already.
+    3. But none, where nobody calls and its engine is the very one that would serve now: nothing can get worse.
     """
     wanted = max(scaler.target(bounds, asked), bounds.min_replicas)  # 1
     if not wanted and not old_runs and same_engine:  # 3

@@ -83,7 +83,7 @@ class Takeovers:
             bounds_of(revision, True),
             asked=sum(map(self._book.total, routed)),
             old_runs=any(map(self._fleet.live, routed)),
-            same_engine=serves is not None and serves.outcome == "proved" and serves.engine == revision.engine,
+            same_engine=serves is not None and serves.engine == revision.engine,
         )
 
     def _give(self, endpoint: Endpoint, revision: Revision, verdict: Verdict, trouble: Trouble, now: float) -> None:

@@ -133,6 +133,20 @@ def test_an_endpoint_from_its_manifest(tourist: Tourist, tmp_path: Path) -> None
     assert listed["tour"]["idle_timeout_seconds"] == 31
 
 
+def test_one_field_and_back(tourist: Tourist) -> None:
+    """At zero, and with the same engine: no start is needed."""
+    tourist.run("set", "tour", "idle_timeout_seconds=32", "--no-wait")
+    tourist.run("set", "tour", "max_replicas=2")
+    (newest, *older) = json.loads(tourist.out("revisions", "tour", "--json"))
+    assert (newest["state"], newest["differs"], len(older)) == ("serves", {"max_replicas": [1, 2]}, 3)
+    assert re.search(r"4 +serves .* max_replicas: 1 → 2", tourist.out("revisions", "tour"))
+    assert "is on revision 5" in tourist.run("rollback", "tour", "--to", "2")[1]
+    listed = {row["name"]: row for row in json.loads(tourist.out("ls", "--json"))}
+    assert (listed["tour"]["idle_timeout_seconds"], listed["tour"]["max_replicas"]) == (31, 1)
+    assert "has no revision 99" in tourist.refused("rollback", "tour", "--to", "99")
+    assert "there is no field" in tourist.refused("set", "tour", "colour=red", code=2)
+
+
 def test_talking_and_what_it_cost(tourist: Tourist, tmp_path: Path) -> None:
     answer, took = tourist.run("run", "tour", "-", given="What is Pilotlight?")
     assert "Pilotlight" in answer
