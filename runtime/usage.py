@@ -101,7 +101,7 @@ class Journal:
         self._replica_id, self._grown, self._later, self._os_write = replica_id, grown, later, write
         self._tallies: dict[str, Tally] = {}
         self._sequences: dict[str, str] = {}  # engine's own id → request id
-        self._kept: list[bytes] = []  # lines not yet written; of the first, `_torn` bytes are
+        self._kept: list[tuple[UsageEntry, bytes]] = []  # lines not yet written; of the first, `_torn` bytes are
         self._torn = 0
         self._retrying = self._over = False
 
@@ -170,15 +170,18 @@ class Journal:
     # What it has in hand
 
     def running(self) -> list[RequestCount]:
-        """What each request in work has so far, counted as it would be billed if it ended now."""
+        """What each request in work has so far, counted as it would be billed if it ended now; and what found no room on the disk yet."""
         return [
             RequestCount(request_id=request_id, input_tokens=now.input, cached_tokens=now.cached, output_tokens=now.output)
             for request_id, now in self._running()
+            if request_id not in (CANARY, NOBODY)
         ]
 
     def _running(self) -> Iterator[tuple[str, Counts]]:
+        for entry, _ in self._kept:
+            yield entry.request_id, Counts(entry.input_tokens, entry.cached_tokens, entry.output_tokens)
         for request_id, tally in self._tallies.items():
-            if request_id not in (CANARY, NOBODY) and not tally.written and (tally.open or tally.finish):
+            if not tally.written and (tally.open or tally.finish):
                 yield request_id, tally.counts()
 
     def take(self, request_id: str) -> Counts | None:
@@ -222,7 +225,7 @@ class Journal:
             output_tokens=counts.output,
             finish=tally.finish,
         )
-        self._kept.append(encode(entry))
+        self._kept.append((entry, encode(entry)))
         if not self._retrying:
             self._flush()
 
@@ -230,8 +233,9 @@ class Journal:
         """Write what is kept, in order, each line whole before the next; what finds no room waits for another try."""
         self._retrying = False
         while self._kept:
+            line = self._kept[0][1]
             try:
-                written = self._os_write(self._fd, self._kept[0][self._torn :])
+                written = self._os_write(self._fd, line[self._torn :])
             except OSError as error:
                 log.error(
                     "the usage journal cannot be written; kept in memory", action="journal_kept", lines=len(self._kept), reason=str(error)
@@ -240,7 +244,7 @@ class Journal:
                 self._later(RETRY_SECONDS, self._flush)
                 return
             self._torn += written
-            if self._torn == len(self._kept[0]):
+            if self._torn == len(line):
                 del self._kept[0]
                 self._torn = 0
                 self._grown()

@@ -177,7 +177,9 @@ async def test_a_full_disk_breaks_no_answer_and_keeps_no_slot(tmp_path: Path, st
 async def test_with_as_many_unwritten_lines_as_may_be_it_begins_nothing(tmp_path: Path) -> None:
     gate, engine, _ = make(tmp_path, file="/dev/full")
     engine.go.set()
-    engine.journal._kept.extend([b"x"] * MOST_KEPT)
+    for number in range(1, MOST_KEPT + 1):
+        engine.journal.opened(f"{number}_s", f"cmpl-{number:032x}-0", Counts)
+        engine.journal.closed(f"{number}_s", "stop")
     status, headers, body = await call(gate)
     assert status == 503 and b"disk_full" in body and b"x-pilotlight-refused" not in headers, "it is told why, not sent elsewhere"
     assert engine.seen == []

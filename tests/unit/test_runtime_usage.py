@@ -236,6 +236,7 @@ def test_on_a_full_disk_lines_are_kept_in_order_and_written_when_there_is_room(t
             "in order, none glued to another"
         )
         assert len(later.due) == bool(journal._kept), "tried again exactly where something is kept"
+        assert [count.request_id for count in journal.running()] == asked[len(whole.splitlines()) :], "what a kill would lose is told"
     disk.room = 10_000
     later.pass_by()
     assert [entry.request_id for entry in entries(path)] == asked
