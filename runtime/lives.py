@@ -292,7 +292,7 @@ class Lives:
         One that may have answers under way has a moment to write down what it made for them.
         """
         running.told = True
-        if running.identity is not None and running.control is not None and running.state in ("ready", "draining"):
+        if running.identity is not None and running.control is not None and running.state in ("ready", "draining", "parking"):
             with contextlib.suppress(BlockingIOError):  # it does not read what it is told: it has nothing to say, either
                 running.control.send(DrainNow(seconds=0))
             asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._kill, running)
