@@ -38,6 +38,6 @@ bench: setup      ## measure, beside stock vLLM, and rewrite loadtests/bench/RES
 	@$(BIN)/python -m loadtests.bench
 
 SCENARIO ?= wake
-loadtest: setup   ## users at an endpoint, against loadtests/slo.toml: SCENARIO=wake|steady|idle_cycle [UI=1] [URL=… KEY=… CA=…]
+loadtest: setup   ## users at an endpoint, against loadtests/slo.toml: SCENARIO=wake|steady|idle_cycle|ledger [UI=1] [URL=… KEY=… CA=…]
 	@$(BIN)/python -m loadtests $(SCENARIO) $(if $(UI),--ui) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(URL),--url "$(URL)" --ca "$(CA)" --model "$(MODEL)" --idle "$(or $(IDLE),0)")

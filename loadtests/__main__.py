@@ -1,6 +1,7 @@
 """`make loadtest SCENARIO=wake`: users at an endpoint, measured as they see it, beside `slo.toml`; exit code 1 where that is not kept.
 
     python -m loadtests [SCENARIO] [--seconds N] [--ui] [--url URL [--ca FILE]]
+    python -m loadtests ledger      kills everything again and again, and holds every row against what was made (`torture/`)
 
 Without a URL an installation of its own is started on a temporary folder, and removed. Locust runs in a child: gevent, which
 it puts in the place of Python's sockets, never gets in here. A Ctrl-C ends everything in order.
@@ -24,6 +25,7 @@ from typing import NamedTuple
 
 from loadtests.bench.installation import free_port, running
 from loadtests.figures import Sample, table, violations
+from loadtests.torture.run import FULL, torture
 from pilotlight import settings
 
 HERE = Path(__file__).parent
@@ -44,6 +46,9 @@ SCENARIOS = {
     "steady": Scenario("Steady", users=8, seconds=30, idle_seconds=30),
     "idle_cycle": Scenario("IdleCycle", users=3, seconds=40, idle_seconds=1),
 }
+
+
+TORTURE = "ledger"  # no users and no limits: rows, and an oracle
 
 
 class Target(NamedTuple):
@@ -121,6 +126,18 @@ async def run(options: argparse.Namespace) -> int:
     return judge(options.scenario, found)
 
 
+async def torment() -> int:
+    """The torture of the ledger, whole; 1 where a row is lost, double or wrong."""
+    say(f"{TORTURE}: {FULL.calls} calls, {len(FULL.steps)} kills, about ten minutes")
+    verdict = await torture(FULL)
+    for name, figure in verdict.figures.items():
+        print(f"{name:28}{figure:>12,}", flush=True)
+    for fault in verdict.faults[:20]:
+        say(f"wrong: {fault}")
+    say("rows and oracle differ" if verdict.faults else "every row is what was made")
+    return 1 if verdict.faults else 0
+
+
 def judge(name: str, samples: list[Sample]) -> int:
     """Print what was found; 1 where the limits are not kept."""
     print(table(samples), flush=True)
@@ -139,7 +156,7 @@ def say(text: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scenario", nargs="?", choices=SCENARIOS, default="wake")
+    parser.add_argument("scenario", nargs="?", choices=[*SCENARIOS, TORTURE], default="wake")
     parser.add_argument("--seconds", type=float, default=0, help="how long; 0: as long as the scenario needs")
     parser.add_argument("--idle", type=float, default=0, help="the endpoint's idle timeout in seconds, where it is one that is up already")
     parser.add_argument("--ui", action="store_true", help="open locust's page on loopback instead")
@@ -151,7 +168,7 @@ def main() -> int:
     if options.url and not options.key:
         parser.error("a URL needs a key: KEY=pl_…")
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        return asyncio.run(run(options))
+        return asyncio.run(torment() if options.scenario == TORTURE else run(options))
     return 130
 
 

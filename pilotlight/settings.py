@@ -123,6 +123,7 @@ class RuntimeSettings(Section):
     rehearsal_seconds: float = Field(
         default=300.0, ge=10, description="A standby that is not rehearsed after so long is hung, and replaced, in seconds."
     )
+    standby_module: str = Field(default="runtime.standby", description="The program that is a standby. Only tests name another.")
 
 
 class SnapshotSettings(Section):

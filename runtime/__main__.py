@@ -74,6 +74,7 @@ async def run(settings: Settings) -> None:
         on_change=agent.tell,
         silent_seconds=settings.runtime.silent_seconds,
         rehearsal_seconds=settings.runtime.rehearsal_seconds,
+        module=settings.runtime.standby_module,
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -84,7 +84,9 @@ class Standbys:
         on_change: Callable[[StandbyReport], None],
         silent_seconds: float = 5.0,
         rehearsal_seconds: float = 300.0,
+        module: str = "runtime.standby",
     ) -> None:
+        self._module = module
         self._silent_seconds, self._rehearsal_seconds = silent_seconds, rehearsal_seconds
         self._attentive = 0.0  # seconds, as the agent counts them
         self._configured, self._count, self._model, self._environ, self._log_file, self._on_change = (
@@ -294,7 +296,7 @@ class Standbys:
     def _launch(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         with self._log_file.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "runtime.standby", str(theirs.fileno()), str(self._model)],
+                [sys.executable, "-m", self._module, str(theirs.fileno()), str(self._model)],
                 pass_fds=[theirs.fileno()],
                 env=self._environ,
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,78 @@
+"""Rows beside the oracle: nothing lost, nothing double, every row's tokens those that were made. Pure.
+
+Who was at a replica that was killed is billed to its last durable count, marked so, and that count is no older than
+`SLACK_SECONDS` before the kill. Everybody else is billed what was made, to the token.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from loadtests.torture.oracle import Made, Work
+
+SLACK_SECONDS = 2.5  # counts reach the agent's disk once a second, and the machine is busy
+
+
+class Row(NamedTuple):
+    """What a request is billed: its row, with its corrections added."""
+
+    event_id: str
+    replica_id: str
+    input: int
+    output: int
+    source: str
+    finish: str
+    streamed: bool
+    cost: int
+
+
+class Verdict(NamedTuple):
+    faults: list[str]
+    figures: dict[str, int]
+
+
+def judge(rows: Sequence[Row], made: Mapping[str, list[Work]], *, seen: Iterable[str], killed: Mapping[str, float]) -> Verdict:
+    """`seen`: ids that clients were told; `killed`: when replicas were, monotonic seconds."""
+    faults = [f"{event_id} has {count} rows" for event_id, count in Counter(row.event_id for row in rows).items() if count > 1]
+    by_id = {row.event_id: row for row in rows}
+    wanted = set(made) | set(seen)
+    faults += [f"{request} was served and has no row" for request in sorted(wanted - by_id.keys())]
+    at_killed = 0
+    for row in rows:
+        works = made.get(row.event_id, [])
+        moments = [killed[work.replica_id] for work in works if work.replica_id in killed]
+        at_killed += bool(moments)
+        faults += _tokens(row, works, min(moments) if moments else None)
+    sources = Counter(row.source for row in rows)
+    figures = {
+        "requests": len(wanted | by_id.keys()),
+        "rows": len(rows),
+        "lost": len(wanted - by_id.keys()),
+        "double": len(rows) - len(by_id),
+    }
+    figures |= {"at a killed replica": at_killed, "output tokens made": sum(work.whole.output for works in made.values() for work in works)}
+    figures |= {"output tokens billed": sum(row.output for row in rows), "wrong": len(faults)}
+    return Verdict(faults, figures | {f"counted by {source}": count for source, count in sorted(sources.items())})
+
+
+def _tokens(row: Row, works: Sequence[Work], killed_at: float | None) -> list[str]:
+    billed = Made(row.input, row.output)
+    whole = _sum(work.whole for work in works)
+    if billed == whole:
+        return []
+    if killed_at is None:
+        return [f"{row.event_id} ({row.finish}, counted by {row.source}) made {tuple(whole)} and is billed {tuple(billed)}"]
+    least = _sum(work.until(killed_at - SLACK_SECONDS) for work in works)
+    between = least.input <= billed.input <= whole.input and least.output <= billed.output <= whole.output
+    if not between:
+        return [f"{row.event_id}, at a killed replica, is billed {tuple(billed)}: not from {tuple(least)} to {tuple(whole)}"]
+    if row.source in ("engine", "journal"):
+        return [f"{row.event_id}, at a killed replica, is billed {tuple(billed)} of {tuple(whole)}, and says {row.source}"]
+    return []
+
+
+def _sum(parts: Iterable[Made]) -> Made:
+    found = list(parts)
+    return Made(sum(part.input for part in found), sum(part.output for part in found))
