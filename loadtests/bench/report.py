@@ -23,6 +23,7 @@ TITLES = {
     "simultaneous": "Fifty simultaneous calls to an endpoint at zero",
     "recovery": "Kill -9, and the time until a call is answered again",
     "metering": "Usage rows beside vLLM's own counters: three wakes, streaming and not, 10 % aborted",
+    "torture": "The ledger under torture: every process killed again and again, a stand-in engine with an oracle of its own",
     "memory": "Ten endpoints at zero: proportional memory (PSS) of every process",
     "growth": "What grows with endpoints and keys: CPU time at 10, 1,000 and 10,000 endpoints",
     "newcomer": "A fresh clone on a machine with an empty package cache",
@@ -44,7 +45,8 @@ def render(results: dict[str, Any]) -> str:
 
 def _section(name: str, figures: dict[str, Any]) -> list[str]:
     machine = figures["hardware"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, GPU: {machine['gpu']}, Python {machine['python']}"
+    with_sets = f" with {', '.join(machine['instruction_sets'])}" if machine.get("instruction_sets") else ""
+    where = f"{machine['cpu']}{with_sets}, {machine['cores']} cores, {machine['memory_gib']} GiB, GPU: {machine['gpu']}, Python {machine['python']}"
     versions = ", ".join(f"{package} {version}" for package, version in machine["versions"].items())
     took = f" Took {figures['took_s']:.0f} s." if "took_s" in figures else ""
     lines = [f"## {TITLES.get(name, name)}", "", f"{machine['date']}; {where}; {versions}.{took}", ""]
