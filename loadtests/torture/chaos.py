@@ -84,7 +84,7 @@ class Chaos:
     async def _kill_child(self, module: str) -> None:
         child = next(child for child in self._bench.installation.children if child.module == module)
         process = child.process
-        with suppress(ProcessLookupError):
+        if process is not None:
             process.kill()
         async with asyncio.timeout(REPLACED_SECONDS):
             while child.process is process:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from loadtests.torture.oracle import Log
 from runtime.gate import Message, Receive, Send
+from runtime.usage import Counts
 
 STEP_SECONDS = 0.004
 
@@ -23,16 +25,16 @@ STEP_SECONDS = 0.004
 class Counted(Protocol):
     """What of a replica's journal an engine calls."""
 
-    def opened(self, engine_id: str) -> None: ...
+    def opened(self, sequence_id: str, engine_id: str, counts: Callable[[], Counts]) -> None: ...
 
-    def closed(self, engine_id: str, *, input_tokens: int, cached_tokens: int, output_tokens: int, finish: str) -> None: ...
+    def closed(self, sequence_id: str, finish: str) -> None: ...
 
 
 @dataclass(eq=False)
 class Sequence:
     """One choice of a request."""
 
-    engine_id: str
+    sequence_id: str
     length: int  # tokens it will have
     made: int = 0
 
@@ -49,6 +51,10 @@ class Request:
     def made(self) -> int:
         return sum(sequence.made for sequence in self.sequences)
 
+    def counts(self, sequence: Sequence) -> Counts:
+        """What the journal counts of one choice: each knows the prompt."""
+        return Counts(self.prompt if self.prefilled else 0, 0, sequence.made)
+
 
 class Engine:
     """One step after the other while there is work; a step makes a token for each living sequence."""
@@ -61,7 +67,7 @@ class Engine:
 
     def add(self, request: Request) -> None:
         for sequence in request.sequences:
-            self._journal.opened(sequence.engine_id)
+            self._journal.opened(sequence.sequence_id, f"cmpl-{request.request_id}-0", partial(request.counts, sequence))
         self._running[request.request_id] = request
         self._work.set()
 
@@ -70,7 +76,7 @@ class Engine:
         if self._running.pop(request.request_id, None):
             for sequence in request.sequences:
                 if sequence.made < sequence.length:
-                    self._close(request, sequence, "abort")
+                    self._journal.closed(sequence.sequence_id, "abort")
 
     async def run(self) -> None:
         while True:
@@ -93,15 +99,11 @@ class Engine:
             for sequence in sequences:
                 sequence.made += 1
                 if sequence.made == sequence.length:
-                    self._close(request, sequence, "length")
+                    self._journal.closed(sequence.sequence_id, "length")
             request.news.put_nowait(len(sequences))
             if all(sequence.made == sequence.length for sequence in request.sequences):
                 del self._running[request.request_id]
                 request.news.put_nowait(-1)
-
-    def _close(self, request: Request, sequence: Sequence, finish: str) -> None:
-        prompt = request.prompt if request.prefilled else 0
-        self._journal.closed(sequence.engine_id, input_tokens=prompt, cached_tokens=0, output_tokens=sequence.made, finish=finish)
 
 
 def lengths(most: int, choices: int) -> list[int]:
@@ -119,8 +121,7 @@ class App:
         request_id = next(value.decode() for name, value in scope["headers"] if name == b"x-request-id")
         body = json.loads(await _body(receive))
         choices, prompt = int(body.get("n", 1)), str(body["prompt"])
-        ids = [f"cmpl-{request_id}-0"] if choices == 1 else [f"{number}_cmpl-{request_id}-0" for number in range(choices)]
-        sequences = [Sequence(name, length) for name, length in zip(ids, lengths(int(body["max_tokens"]), choices), strict=True)]
+        sequences = [Sequence(f"{number}_{request_id}", length) for number, length in enumerate(lengths(int(body["max_tokens"]), choices))]
         request = Request(request_id, len(prompt), sequences)
         left = asyncio.ensure_future(_left(receive))
         self._engine.add(request)

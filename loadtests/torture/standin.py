@@ -55,21 +55,34 @@ def replica(fork: Fork, control: Control) -> NoReturn:
 
 
 async def serve(fork: Fork, control: Control) -> None:
-    journal = Journal(fork.journal, fork.replica_id, lambda: tell(control, Journaled()))
+    later = asyncio.get_running_loop().call_later
+    journal = Journal(fork.journal, fork.replica_id, grown=lambda: tell(control, Journaled()), later=later)
     engine = Engine(journal, Log(Path(os.environ["PILOTLIGHT_ORACLE"]), fork.replica_id))
-    gate = Gate(App(engine), slots=fork.slots, journal=journal, on_depth=lambda depth: tell(control, Depth(in_flight=depth)))
+    gate = Gate(
+        App(engine),
+        slots=fork.slots,
+        journal=journal,
+        on_depth=lambda depth: tell(control, Depth(in_flight=depth)),
+        on_left=lambda sequences: None,  # the app aborts what it is left with
+    )
     path = f"{fork.folder}/s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         server = uvicorn.Server(uvicorn.Config(gate, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None))
         control.sock.setblocking(False)
 
+        def cut() -> None:
+            journal.end("abort")
+            os.killpg(0, signal.SIGKILL)
+
         def heard() -> None:
             got = control.receive()
             if got is None:
-                os.killpg(0, signal.SIGKILL)
+                cut()
             elif isinstance(got[0], DrainNow):
                 gate.drain(lambda: setattr(server, "should_exit", True))
+                if got[0].seconds is not None:
+                    later(got[0].seconds, cut)
 
         asyncio.get_running_loop().add_reader(control.sock, heard)
         stepping = asyncio.ensure_future(engine.run())
