@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ import httpx
 CHOICES = (1, 1, 1, 2, 2, 8)
 MOST_TOKENS = 120
 LEAVES_PERCENT = 20
-AGAIN_SECONDS = 0.2  # after a connection that could not be made: a router is being started
+AGAIN_SECONDS = 0.2  # after a connection that could not be made, or a 503: somebody is being started
 CALL_SECONDS = 400.0
 
 
@@ -26,13 +28,13 @@ class Call(NamedTuple):
 
 @dataclass
 class Heard:
-    """What the clients were told."""
+    """What the clients were told. `ids`: of answers that began; `refused`: how often, by status and code, before they were asked again."""
 
     ids: set[str] = field(default_factory=set)
     whole: int = 0
     left: int = 0
     broken: int = 0  # by whoever was killed
-    refused: dict[int, int] = field(default_factory=dict)  # by status
+    refused: Counter[str] = field(default_factory=Counter)
 
 
 def plan(dice: random.Random, number: int) -> list[Call]:
@@ -45,27 +47,30 @@ def plan(dice: random.Random, number: int) -> list[Call]:
 
 
 async def make(client: httpx.AsyncClient, path: str, call: Call, step_seconds: float, heard: Heard) -> None:
-    """One call, made again only where no connection could be had."""
+    """One call, made again where no connection could be had, or it was refused for the moment."""
     body = {"prompt": call.prompt, "n": call.choices, "max_tokens": call.tokens, "stream": call.stream}
     while True:
         try:
-            await _once(client, path, body, call, step_seconds, heard)
+            if await _once(client, path, body, call, step_seconds, heard):
+                return
         except httpx.ConnectError:
-            await asyncio.sleep(AGAIN_SECONDS)
-            continue
+            pass
         except (httpx.HTTPError, TimeoutError):
             heard.broken += 1
-        return
+            return
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _once(client: httpx.AsyncClient, path: str, body: dict[str, object], call: Call, step_seconds: float, heard: Heard) -> None:
+async def _once(client: httpx.AsyncClient, path: str, body: dict[str, object], call: Call, step_seconds: float, heard: Heard) -> bool:
+    """False where it was refused."""
     patience = None if call.stream or call.leaves is None else call.leaves * call.tokens * step_seconds
     try:
         async with asyncio.timeout(patience), client.stream("POST", path, json=body) as answer:
-            heard.ids.add(answer.headers["x-request-id"])
             if answer.status_code != 200:
-                heard.refused[answer.status_code] = heard.refused.get(answer.status_code, 0) + 1
-                return
+                error = json.loads(await answer.aread())["error"]
+                heard.refused[f"{answer.status_code} {error['code']}"] += 1
+                return False
+            heard.ids.add(answer.headers["x-request-id"])
             most = None if call.leaves is None else int(call.leaves * call.tokens * call.choices)
             if await _read(answer, most if call.stream else None):
                 heard.left += 1
@@ -75,6 +80,7 @@ async def _once(client: httpx.AsyncClient, path: str, body: dict[str, object], c
         if patience is None:
             raise
         heard.left += 1
+    return True
 
 
 async def _read(answer: httpx.Response, most: int | None) -> bool:

@@ -92,7 +92,7 @@ async def torture(plan: Plan) -> Verdict:
             await _call(plan, bench, key, dice, heard, chaos)
             verdict = await _judged(postgres.dsn, folder / "oracle", heard, chaos)
             told = {"calls": plan.calls, "told whole": heard.whole, "left": heard.left, "broken off": heard.broken}
-            told |= {f"answered {status}": count for status, count in sorted(heard.refused.items())}
+            told |= {f"asked again after {why}": count for why, count in sorted(heard.refused.items())}
             kills = {f"kills: {name}": chaos.done.count(name) for name in sorted(set(chaos.done))}
             return Verdict(verdict.faults, told | kills | verdict.figures)
     finally:
