@@ -59,11 +59,14 @@ class Request:
 class Engine:
     """One step after the other while there is work; a step makes a token for each living sequence."""
 
-    def __init__(self, journal: Counted, log: Log) -> None:
-        self._journal, self._log = journal, log
+    def __init__(self, journal: Counted, log: Log, *, stepped: Callable[[], None]) -> None:
+        self._journal, self._log, self._stepped = journal, log, stepped
         self._running: dict[str, Request] = {}
         self._work = asyncio.Event()
-        self.steps = 0
+
+    @property
+    def in_work(self) -> int:
+        return len(self._running)
 
     def add(self, request: Request) -> None:
         for sequence in request.sequences:
@@ -87,7 +90,7 @@ class Engine:
                 self._work.clear()
 
     def _step(self) -> None:
-        self.steps += 1
+        self._stepped()
         requests = list(self._running.values())
         living = {request: [sequence for sequence in request.sequences if sequence.made < sequence.length] for request in requests}
         self._log.step(

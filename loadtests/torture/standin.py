@@ -18,18 +18,22 @@ import uvicorn
 
 from loadtests.torture.engine import App, Engine
 from loadtests.torture.oracle import Log
-from runtime.control import Born, Control, Depth, DrainNow, Fork, Journaled, Rehearsed, Serving, ToReplica
+from runtime.control import Ask, Beat, Born, Control, Depth, DrainNow, Fork, Journaled, Rehearsed, Serving, ToReplica, ToStandby
 from runtime.gate import Gate
 from runtime.phases import Phases
+from runtime.pulse import Beats, Pulse
 from runtime.reap import Identity
 from runtime.usage import Journal
 
 
 def main(control_fd: int) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever dies is the agent's to notice
-    control = Control(socket.socket(fileno=control_fd), Fork)
+    control = Control(socket.socket(fileno=control_fd), ToStandby)
     control.send(Rehearsed(engine="vllm", version="stand-in", device="cpu", seconds=0.0, private_bytes=1 << 20, threads=1))
     while (got := control.receive()) is not None:
+        if isinstance(got[0], Ask):
+            control.offer(Beat())
+            continue
         order, (replica_fd,) = got
         if os.fork() == 0:
             control.close()
@@ -57,7 +61,11 @@ def replica(fork: Fork, control: Control) -> NoReturn:
 async def serve(fork: Fork, control: Control) -> None:
     later = asyncio.get_running_loop().call_later
     journal = Journal(fork.journal, fork.replica_id, grown=lambda: tell(control, Journaled()), later=later)
-    engine = Engine(journal, Log(Path(os.environ["PILOTLIGHT_ORACLE"]), fork.replica_id))
+    pulse = Pulse()
+    engine = Engine(journal, Log(Path(os.environ["PILOTLIGHT_ORACLE"]), fork.replica_id), stepped=pulse.stepped)
+    beats = Beats(control, pulse)
+    beats.begin()
+    beats.follow(asyncio.get_running_loop(), in_work=lambda: engine.in_work, counts=journal.running)
     gate = Gate(
         App(engine),
         slots=fork.slots,
