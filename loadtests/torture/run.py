@@ -133,8 +133,19 @@ async def _judged(dsn: str, folder: Path, heard: calls.Heard, chaos: Chaos) -> V
         await connection.close()
 
 
+ROWS = """
+    SELECT row.event_id, row.replica_id, row.input_tokens + coalesce(later.input_tokens, 0), row.output_tokens + coalesce(later.output_tokens, 0),
+        coalesce(later.count_source, row.count_source), row.finish, row.streamed, row.cost + coalesce(later.cost, 0)
+    FROM usage row
+    LEFT JOIN (
+        SELECT corrects, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens, sum(cost)::bigint AS cost,
+            (array_agg(count_source ORDER BY settled_at DESC))[1] AS count_source
+        FROM usage WHERE corrects IS NOT NULL GROUP BY corrects
+    ) later ON later.corrects = row.event_id
+    WHERE row.corrects IS NULL
+"""
+
+
 async def rows(connection: asyncpg.Connection[asyncpg.Record]) -> list[Row]:
-    found = await connection.fetch(
-        "SELECT event_id, replica_id, input_tokens, output_tokens, count_source, finish, streamed, cost FROM usage"
-    )
-    return [Row(*record) for record in found]
+    """Every request's row, what was added to it later included."""
+    return [Row(*record) for record in await connection.fetch(ROWS)]
