@@ -1,7 +1,8 @@
 """Rows beside the oracle: nothing lost, nothing double, every row's tokens those that were made. Pure.
 
 Who was at a replica that was killed is billed to its last durable count, marked so, and that count is no older than
-`SLACK_SECONDS` before the kill. Everybody else is billed what was made, to the token.
+`SLACK_SECONDS` before the kill. A call whose replica was killed before its answer began is asked again elsewhere: what was made
+for it in vain is nobody's. Everybody else is billed what was made, to the token.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ def judge(rows: Sequence[Row], made: Mapping[str, list[Work]], *, seen: Iterable
     by_id = {row.event_id: row for row in rows}
     wanted = set(made) | set(seen)
     faults += [f"{request} was served and has no row" for request in sorted(wanted - by_id.keys())]
-    at_killed = 0
+    at_killed = again = 0
     for row in rows:
         works = made.get(row.event_id, [])
+        if len(works) > 1:
+            again += 1
+            works = [work for work in works if work.replica_id == row.replica_id or work.replica_id not in killed]
         moments = [killed[work.replica_id] for work in works if work.replica_id in killed]
         at_killed += bool(moments)
         faults += _tokens(row, works, min(moments) if moments else None)
@@ -52,7 +56,11 @@ def judge(rows: Sequence[Row], made: Mapping[str, list[Work]], *, seen: Iterable
         "lost": len(wanted - by_id.keys()),
         "double": len(rows) - len(by_id),
     }
-    figures |= {"at a killed replica": at_killed, "output tokens made": sum(work.whole.output for works in made.values() for work in works)}
+    figures |= {
+        "at a killed replica": at_killed,
+        "asked again elsewhere": again,
+        "output tokens made": sum(work.whole.output for works in made.values() for work in works),
+    }
     figures |= {"output tokens billed": sum(row.output for row in rows), "wrong": len(faults)}
     return Verdict(faults, figures | {f"counted by {source}": count for source, count in sorted(sources.items())})
 

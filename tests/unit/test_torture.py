@@ -41,6 +41,13 @@ def test_who_was_at_a_killed_replica_is_billed_a_last_count_that_says_so() -> No
     assert faults(row(output=4, source="journal"), killed=killed) == 1, "and not marked"
 
 
+def test_what_was_made_in_vain_at_a_killed_replica_is_nobodys() -> None:
+    twice = {"a": [Work("r0", [(0.5, 7, 3)]), MADE]}
+    assert judge([row()], twice, seen=(), killed={"r0": 0.9}).faults == []
+    assert len(judge([row(14, 9)], twice, seen=(), killed={"r0": 0.9}).faults) == 1
+    assert len(judge([row()], twice, seen=(), killed={}).faults) == 1, "a replica that lives was asked, too"
+
+
 def test_the_oracle_is_read_as_it_was_written(tmp_path: Path) -> None:
     log = Log(tmp_path, "r1")
     log.step(1.0, [("a", 7, 2), ("b", 3, 1)])
