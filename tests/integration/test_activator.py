@@ -805,7 +805,8 @@ async def test_parked_over_a_crash_and_a_wrong_answer_on_record(all_of_it: Insta
     second = await agent.expect(Start)
     assert (first.plain, first.parks, second.plain) == (False, True, True)
     await all_of_it.written({replica_id: "stopped", first.replica_id: "stopped", second.replica_id: "starting"})
-    (event,) = await all_of_it.fetch("SELECT * FROM events")
+    died, event = await all_of_it.fetch("SELECT * FROM events ORDER BY event_id")
+    assert (died["kind"], died["replica_id"]) == ("died", replica_id) and "killed" in died["text"]
     assert (event["kind"], event["revision_id"], event["replica_id"], event["node_id"]) == (
         "canary_mismatch", revision_id, first.replica_id, "n1"
     )  # fmt: skip
