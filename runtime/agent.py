@@ -18,6 +18,7 @@ import structlog
 
 from pilotlight.frames import Frame, FrameError, FrameStream
 from pilotlight.settings import Paths, RuntimeSettings
+from runtime.control import Check
 from runtime.counts import Counts
 from runtime.fence import Fence
 from runtime.lives import Lives
@@ -29,6 +30,8 @@ from runtime.staging import Staging
 from runtime.standbys import Standbys
 from runtime.wire import (
     Alive,
+    ArgumentsChecked,
+    CheckArguments,
     Drain,
     EngineEnvironment,
     KeepStandbys,
@@ -45,6 +48,7 @@ from runtime.wire import (
     UsageStored,
 )
 from runtime.word import Word
+from snapshots.manifest import folder_name, is_digest
 
 log = structlog.get_logger()
 
@@ -80,6 +84,7 @@ class Agent:
         self.counts = Counts(self._paths.journal)  # it ends the journals of those the dead agent left
         self.shipping = self._lives.shipping = Shipping(self._paths.journal, self._post_usage)
         self._word = self._lives.word = Word(shipping=self.shipping, counts=self.counts, living=self._born)
+        standbys.on_checked = lambda told: self.tell(ArgumentsChecked(check_id=told.check_id, reason=told.reason))
         standbys.fill()
 
     def _born(self) -> list[str]:
@@ -156,11 +161,21 @@ class Agent:
         if self._peers and peer is self._peers[-1]:
             peer.send(word)
 
-    def _obey(self, frame: Command | UsageStored | Ship | Alive, peer: FrameStream[ToAgent]) -> None:
+    def _check(self, frame: CheckArguments, peer: FrameStream[ToAgent]) -> None:
+        """With the snapshot's own configuration, where it is on the node."""
+        folder = self._paths.snapshots / folder_name(frame.digest) if is_digest(frame.digest) else None
+        snapshot = str(folder) if folder is not None and (folder / "config.json").is_file() else ""
+        check = Check(check_id=frame.check_id, task=frame.task, engine_args=frame.engine_args, snapshot=snapshot)
+        if not self.standbys.check(check):
+            peer.send(ArgumentsChecked(check_id=frame.check_id, checked=False, reason="no standby is ready to look at them"))
+
+    def _obey(self, frame: Command | CheckArguments | UsageStored | Ship | Alive, peer: FrameStream[ToAgent]) -> None:
         if isinstance(frame, UsageStored):
             self.shipping.stored(frame.batch)
         elif isinstance(frame, Ship):
             self._word.ask(frame.token, lambda word: self._give_word(peer, word), now=time.monotonic())
+        elif isinstance(frame, CheckArguments):
+            self._check(frame, peer)
         elif isinstance(frame, Alive):
             pass
         elif not self._fence.admit((frame.epoch, frame.sequence)):

@@ -66,6 +66,16 @@ class Ask(Frame):
     kind: Literal["ask"] = "ask"
 
 
+class Check(Frame):
+    """Would the engine take these arguments? Answered by a child, with `Checked`; not at all where that ends otherwise."""
+
+    kind: Literal["check"] = "check"
+    check_id: str
+    task: Task
+    engine_args: dict[str, str | int | float | bool]
+    snapshot: str = ""  # verified folder; "": of none, and the arguments are only parsed
+
+
 # Standby → agent
 
 
@@ -85,6 +95,12 @@ class Exited(Frame):
     kind: Literal["exited"] = "exited"
     pid: int
     status: int
+
+
+class Checked(Frame):
+    kind: Literal["checked"] = "checked"
+    check_id: str
+    reason: str  # why it would not, naming the argument; "": it would
 
 
 class Beat(Frame):
@@ -163,8 +179,8 @@ class UnparkNow(Frame):
     asked_at: float  # monotonic seconds: where the phase `spawn` of this climb begins
 
 
-ToStandby = Annotated[Fork | Ask, Field(discriminator="kind")]
-FromStandby = Annotated[Rehearsed | Exited | Failed | Beat, Field(discriminator="kind")]
+ToStandby = Annotated[Fork | Ask | Check, Field(discriminator="kind")]
+FromStandby = Annotated[Rehearsed | Exited | Failed | Beat | Checked, Field(discriminator="kind")]
 FromReplica = Annotated[Born | PhaseDone | Serving | Depth | Journaled | Failed | Parked | Beat, Field(discriminator="kind")]
 ToReplica = Annotated[DrainNow | ParkNow | UnparkNow, Field(discriminator="kind")]
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime import memory, replica
-from runtime.control import Ask, Beat, Control, Exited, Failed, Fork, Rehearsed, ToReplica, ToStandby
+from runtime.control import Ask, Beat, Check, Control, Exited, Failed, Fork, Rehearsed, ToReplica, ToStandby
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal
@@ -39,6 +39,7 @@ def main(control_fd: int, model: Path) -> int:
         from runtime.engine.rehearsed import check_forkable, rehearse
 
         rehearsal = rehearse(model)
+        import runtime.engine.checking
         import runtime.engine.serving  # noqa: F401  (for the forks)
 
         threads = check_forkable(rehearsal.device)
@@ -90,7 +91,19 @@ def attend(rehearsal: Rehearsal, control: Control) -> None:
             except Unforkable as error:  # the agent asks another one
                 control.send(Failed(reason=str(error)))
                 raise
-            fork(rehearsal, got[0], got[1][0], control, (woken, wake))
+            if isinstance(got[0], Check):
+                check(rehearsal, got[0], control)
+            else:
+                fork(rehearsal, got[0], got[1][0], control, (woken, wake))
+
+
+def check(rehearsal: Rehearsal, order: Check, control: Control) -> None:
+    """In a child, which answers for itself: nothing of the standby changes."""
+    if os.fork() == 0:
+        signal.set_wakeup_fd(-1)
+        from runtime.engine import checking
+
+        checking.answer(rehearsal, order, control)
 
 
 def fork(rehearsal: Rehearsal, order: Fork, control_fd: int, control: Control, pipe: tuple[int, int]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from runtime.control import Ask, Beat, Control, Exited, Failed, Fork, FromStandby, Rehearsed
+from runtime.control import Ask, Beat, Check, Checked, Control, Exited, Failed, Fork, FromStandby, Rehearsed
 from runtime.sizing import is_news, own_bytes
 from runtime.wire import StandbyReport
 
@@ -106,6 +106,8 @@ class Standbys:
         self._again: asyncio.TimerHandle | None = None  # after the machine refused one
         self._asking = 0  # orders that wait for a standby
         self.at_most: int | None = None  # as told last
+
+        self.on_checked: Callable[[Checked], None] = lambda told: None
 
     def report(self) -> StandbyReport:
         ready = [standby.private_bytes for standby in self._all if standby.takes_orders]
@@ -207,6 +209,16 @@ class Standbys:
             standby.sign(self._attentive)
         standby.orders[order.replica_id] = standby.asked
         return True
+
+    def check(self, order: Check) -> bool:
+        """Have a rehearsed standby look at arguments; it tells `on_checked`. False where there is none to ask."""
+        for standby in self._all:
+            try:
+                if standby.takes_orders and standby.control.send(order):
+                    return True
+            except BlockingIOError:
+                continue
+        return False
 
     def _has_room(self, standby: Standby) -> None:
         asyncio.get_running_loop().remove_writer(standby.control.sock)
@@ -323,6 +335,8 @@ class Standbys:
             )
             self._on_change(self.report())
             self._news.set()
+        elif isinstance(frame, Checked):
+            self.on_checked(frame)
         elif isinstance(frame, Failed):
             self._reason = frame.reason
         elif isinstance(frame, Exited):

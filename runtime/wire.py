@@ -158,6 +158,16 @@ class KeepStandbys(Frame):
     at_most: int | None = None
 
 
+class CheckArguments(Frame):
+    """Would the engine take these arguments? Changes nothing, so it is not fenced; answered with `ArgumentsChecked`."""
+
+    kind: Literal["check_arguments"] = "check_arguments"
+    check_id: str
+    task: Task = "generate"
+    engine_args: dict[str, str | int | float | bool] = {}
+    digest: str = ""  # of the snapshot they are for; "", or one the node does not have: the arguments are only parsed
+
+
 class UsageStored(Frame):
     """Usage up to this batch number is durable in Postgres; the agent may forget it."""
 
@@ -215,6 +225,13 @@ class Shipped(Frame):
     in_work: tuple[str, ...] = ()  # requests that will still get a line in a journal
 
 
+class ArgumentsChecked(Frame):
+    kind: Literal["arguments_checked"] = "arguments_checked"
+    check_id: str
+    reason: str = ""  # why it would not, naming the argument; "": it would
+    checked: bool = True  # False: nobody was there to ask
+
+
 class Refused(Frame):
     kind: Literal["refused"] = "refused"
     replica_id: str
@@ -227,8 +244,12 @@ class Alive(Frame):
     kind: Literal["alive"] = "alive"
 
 
-ToAgent = Annotated[Start | Drain | Stop | Park | Unpark | KeepStandbys | UsageStored | Ship | Alive, Field(discriminator="kind")]
-FromAgent = Annotated[NodeReport | ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | Alive, Field(discriminator="kind")]
+ToAgent = Annotated[
+    Start | Drain | Stop | Park | Unpark | KeepStandbys | CheckArguments | UsageStored | Ship | Alive, Field(discriminator="kind")
+]
+FromAgent = Annotated[
+    NodeReport | ReplicaReport | StandbyReport | UsageBatch | Shipped | ArgumentsChecked | Refused | Alive, Field(discriminator="kind")
+]
 
 # Router → the gate of a replica, over HTTP: a turn, and the request that comes in it. The gate answers when a slot is free.
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from pilotlight import frames
+from runtime.argument_names import KNOWN_BEGINNINGS, REFUSED
+from runtime.wire import ArgumentsChecked, CheckArguments, FromAgent
 from tests.integration.system import System, running, wait_until
 
 CREATIVE = {"prompt": "Once upon a time", "max_tokens": 24, "temperature": 1.0, "ignore_eos": True}
@@ -67,3 +73,51 @@ def test_the_seed_of_a_revision_is_its_replicas(system: System) -> None:
     key = system.deploy("seeded", "--idle-timeout", "1", "--engine-arg", "seed=7")
     first, second = over_two_wakes(system, "seeded", key)
     assert first == second
+
+
+def checked(system: System, digest: str, **engine_args: str | int | float | bool) -> ArgumentsChecked:
+    """What this node's agent says of them."""
+
+    async def ask() -> ArgumentsChecked:
+        agent = await frames.connect(system.paths.address("agent"), FromAgent)
+        try:
+            agent.send(CheckArguments(check_id="c1", digest=digest, engine_args=engine_args))
+            async with asyncio.timeout(20):
+                async for frame in agent:
+                    if isinstance(frame, ArgumentsChecked):
+                        return frame
+        finally:
+            agent.close()
+        raise AssertionError("the agent has gone")
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("engine_args", "told"),
+    [
+        ({}, ""),
+        ({"dtype": "float32", "max_model_len": 256, "compilation-config.mode": 0, "graphs-when-idle": True}, ""),
+        ({"max_model_len": "many"}, "argument --max-model-len: invalid human_readable_int_or_auto value: 'many'"),
+        ({"max_modl_len": 256}, "engine argument max-modl-len: vLLM 0.32.0 has none of that name; is it max-model-len?"),
+        ({"max-model": 256}, "engine argument max-model: vLLM 0.32.0 has none of that name"),
+        ({"enforce-eager": "yes"}, "engine argument enforce-eager: write true or false, not 'yes'"),
+        ({"max-num-seqs": 0}, "engine argument max-num-seqs: Input should be greater than or equal to 1"),
+        ({"max-model-len": 10_000_000}, "User-specified max_model_len (10000000) is greater than the derived max_model_len"),
+        ({"load-format": "folded"}, "Load format `folded` is not supported"),
+        ({"tool-call-parser": "nobodys", "enable-auto-tool-choice": True}, "invalid tool call parser: nobodys"),
+    ],
+)
+def test_the_engines_own_parser_says_what_is_wrong_with_an_argument(system: System, engine_args: dict[str, Any], told: str) -> None:
+    digest = system.api.call("GET", "/status")["endpoints"][0]["revisions"][0]["digest"]
+    answer = checked(system, digest, **engine_args)
+    assert answer.checked
+    assert told in answer.reason if told else answer.reason == ""
+    assert any(node["standbys_ready"] for node in system.status()["nodes"]), "the standby goes on"
+
+
+def test_refused_names_are_the_engines_and_no_beginning_of_one_is_an_argument_that_may_be_set() -> None:
+    options = {name[2:] for name in make_arg_parser(FlexibleArgumentParser())._option_string_actions if name.startswith("--")}
+    assert REFUSED.keys() <= options
+    beginnings = {name for name in options - REFUSED.keys() for refused in REFUSED if refused.startswith(name)}
+    assert beginnings == KNOWN_BEGINNINGS

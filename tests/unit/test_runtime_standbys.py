@@ -13,7 +13,7 @@ import pytest
 
 from pilotlight.settings import load
 from runtime.__main__ import standby_environ
-from runtime.control import Ask, Beat, Control, Fork, Rehearsed, ToStandby
+from runtime.control import Ask, Beat, Check, Checked, Control, Fork, Rehearsed, ToStandby
 from runtime.standbys import Standby, Standbys
 from runtime.wire import StandbyReport
 
@@ -315,4 +315,22 @@ async def test_an_agent_that_was_stopped_kills_nobody(tmp_path: Path) -> None:
         await answered(standbys, standbys.ends[0])
     standbys.listen(attention.look(3603.0))
     assert not standbys._all[0].killed
+    standbys.close()
+
+
+async def test_arguments_are_looked_at_by_a_rehearsed_standby_and_its_answer_is_told(tmp_path: Path) -> None:
+    standbys = Scripted(1, tmp_path)
+    heard: list[Checked] = []
+    standbys.on_checked = heard.append
+    standbys.fill()
+    question = Check(check_id="c1", task="generate", engine_args={"dtype": "float99"})
+    assert not standbys.check(question), "it is not rehearsed, so nobody is there to ask"
+    standbys.ends[0].send(REHEARSED)
+    await until(lambda: standbys.report().ready)
+    assert standbys.check(question)
+    got = standbys.ends[0].receive()
+    assert got is not None and got[0] == question
+    standbys.ends[0].send(Checked(check_id="c1", reason="engine argument --dtype: invalid choice"))
+    await until(lambda: heard)
+    assert heard[0].reason.startswith("engine argument --dtype")
     standbys.close()
