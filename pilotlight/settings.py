@@ -112,6 +112,10 @@ class RuntimeSettings(Section):
     )
     threads: int = Field(default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core.")
     max_model_len: int = Field(default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says.")
+    untested_engine: bool = Field(
+        default=False,
+        description="Whether an engine version this release was not tested with may be started; what it bills is then yours to check.",
+    )
     silent_seconds: float = Field(
         default=5.0, ge=2, description="A standby, replica or engine core that says nothing for so long is hung, and replaced, in seconds."
     )

@@ -53,6 +53,7 @@ def standby_environ(settings: Settings, device: str) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "OMP_WAIT_POLICY": "passive",
     }
+    ours["PILOTLIGHT_RUNTIME__UNTESTED_ENGINE"] = str(settings.runtime.untested_engine).lower()
     ours |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TOKENIZERS_PARALLELISM": "false"}
     if device == "cpu":
         ours["TORCH_COMPILE_DISABLE"] = "1"

@@ -16,6 +16,11 @@ from pathlib import Path
 DECIDING = {"dtype": "auto", "tensor-parallel-size": 1, "pipeline-parallel-size": 1, "quantization": "none"}  # arguments and defaults
 
 
+def of_this_hardware(record: Path, hardware: str) -> Path:
+    """The file of a canary's answer on this hardware: another instruction set, or another GPU, sums in another order."""
+    return record.with_name(f"{record.stem}-{hashlib.sha256(hardware.encode()).hexdigest()[:8]}{record.suffix}")
+
+
 def environment(
     baked: Path, *, device: str, hardware: str, engine: str, torch: str, arguments: Mapping[str, str | int | float | bool]
 ) -> dict[str, str]:

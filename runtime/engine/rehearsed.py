@@ -34,7 +34,7 @@ from vllm.tokenizers.registry import cached_get_tokenizer, cached_tokenizer_from
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from runtime.engine import shortcuts
+from runtime.engine import shortcuts, versions
 from runtime.forkable import MAY_LIVE, Unforkable, check_threads
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
@@ -59,8 +59,9 @@ class Parser(FlexibleArgumentParser):  # type: ignore[misc]
 
 
 def rehearse(model: Path) -> Rehearsal:
-    """Go through an engine's start once. `model` is a small snapshot folder of an architecture everybody uses."""
+    """Go through an engine's start once. `model` is a small snapshot folder of an architecture everybody uses. Raises UntestedEngine."""
     device = "cpu" if current_platform.is_cpu() else "cuda"
+    versions.check(vllm.__version__, device, os.environ)
     parser = make_arg_parser(Parser())
     defaults = parser.parse_args(["--model", str(model), "--disable-fastapi-docs"])
     validate_parsed_serve_args(defaults)

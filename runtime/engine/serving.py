@@ -98,15 +98,19 @@ def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
     return args
 
 
+def hardware(device: str) -> str:
+    """What computes, as the key of a baked copy and of vLLM's caches has it. A driver says so without initialising its device."""
+    if device == "cuda":
+        return f"{current_platform.get_device_name()} {current_platform.get_device_capability()}"
+    return torch.backends.cpu.get_cpu_capability()
+
+
 def caches_of(rehearsal: Rehearsal, fork: Fork) -> dict[str, str]:
-    """Where vLLM's caches lie. What hardware this is, its driver says without initialising the device."""
-    hardware = ""
-    if rehearsal.device == "cuda":
-        hardware = f"{current_platform.get_device_name()} {current_platform.get_device_capability()}"
+    """Where vLLM's caches lie."""
     return caches.environment(
         Path(fork.baked),
         device=rehearsal.device,
-        hardware=hardware,
+        hardware=hardware(rehearsal.device),
         engine=rehearsal.version,
         torch=torch.__version__,
         arguments=engine_arguments.revisions(fork),
@@ -137,6 +141,7 @@ async def _serve(
         on_depth=lambda depth: _tell(control, Depth(in_flight=depth)),
         on_left=Abandoned(engine, journal).left,
     )
+    record = caches.of_this_hardware(Path(fork.canary), hardware(rehearsal.device))
     path = f"{fork.folder}/s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -161,7 +166,7 @@ async def _serve(
             gate=gate,
             control=control,
             phases=phases,
-            canary=lambda: _canary(engine, journal, fork, phases),
+            canary=lambda: _canary(engine, journal, fork, phases, record),
         )
         parking.address = f"unix:{path}"
         _obey(control, gate, journal, server, parking)
@@ -170,18 +175,18 @@ async def _serve(
         while not server.started and not serving.done():
             await asyncio.sleep(0)
         phases.add("init", began)
-        await _canary(engine, journal, fork, phases)
+        await _canary(engine, journal, fork, phases, record)
         control.send(Serving(address=parking.address))
         await serving
 
 
-async def _canary(engine: AsyncLLM, journal: Journal, fork: Fork, phases: Phases) -> None:
+async def _canary(engine: AsyncLLM, journal: Journal, fork: Fork, phases: Phases, record: Path) -> None:
     """Before every `ready`, from whatever rung. Raises CanaryMismatch, MeteringBroken."""
     sings = {"generate": sing, "embed": canary_embed.sing}.get(fork.task)
     if sings is not None:
         made = CANARY_ANSWER_TOKENS if fork.task == "generate" else 0
         with phases.phase("canary"), of_the_canary(engine, journal, asked=CANARY_PROMPT_TOKENS, made=made) as request_id:
-            await sings(engine, Path(fork.canary), request_id)
+            await sings(engine, record, request_id)
 
 
 class _Server(uvicorn.Server):

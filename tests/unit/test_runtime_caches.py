@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runtime.engine.caches import environment
+from runtime.engine.caches import environment, of_this_hardware
 
 BAKED = Path("/state/baked/sha256-1")
 
@@ -43,3 +43,11 @@ def test_what_compiles_nothing_else_changes_nothing() -> None:
 
 def test_on_a_cpu_there_is_nothing_to_keep() -> None:
     assert environment(BAKED, device="cpu", hardware="", engine="0.32.0", torch="2.13.0", arguments={}) == {}
+
+
+def test_a_canary_recorded_on_other_hardware_is_another_ones() -> None:
+    record = Path("/state/canaries/0123.json")
+    here = of_this_hardware(record, "AVX512")
+    assert here.parent == record.parent and here.name.startswith("0123-") and here.suffix == ".json"
+    assert here == of_this_hardware(record, "AVX512")
+    assert len({here, record, of_this_hardware(record, "AVX2"), of_this_hardware(record, "NVIDIA L4 8.9")}) == 4

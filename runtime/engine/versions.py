@@ -1,0 +1,26 @@
+"""Which engine versions this release was tested with. Step 8. Pure.
+
+What Pilotlight takes from vLLM and changes in it has no promise of its makers: another version may count, load or answer otherwise, and
+say nothing. So another one is refused before anything of it is forked, unless the machine's settings allow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+TESTED = {"cpu": ("0.32.0",), "cuda": ("0.32.0",)}
+SETTING = "PILOTLIGHT_RUNTIME__UNTESTED_ENGINE"  # as the agent tells its standbys
+
+
+class UntestedEngine(RuntimeError):
+    """The engine that is installed is none this release was tested with."""
+
+
+def check(version: str, device: str, environ: Mapping[str, str]) -> None:
+    """Raises UntestedEngine, with what to do."""
+    if version.partition("+")[0] not in TESTED[device] and environ.get(SETTING) != "true":
+        tested = " or ".join(TESTED[device])
+        raise UntestedEngine(
+            f"vLLM {version} is installed, and this release of Pilotlight was tested with {tested}: install that, "
+            f"or set runtime.untested_engine = true and check what it answers and bills"
+        )
