@@ -34,6 +34,7 @@ from pilotlight.database.pool import connect_pool, dsn
 from pilotlight.exposition import Exposition
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
+from pilotlight.watchdog import Notifier
 
 log = structlog.get_logger()
 
@@ -45,6 +46,7 @@ PATIENCE_SECONDS = 5.0  # beyond the drain, for agents to report that replicas a
 async def lead(settings: Settings, launcher: Launcher) -> None:
     """Returns after a signal to end. Raises LeadershipLost (in a group), DatabaseError, and whatever crashed."""
     settings.paths.make()
+    Notifier.take().keep()
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)

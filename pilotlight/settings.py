@@ -184,6 +184,14 @@ class DiskSettings(Section):
     )
 
 
+class WatchSettings(Section):
+    silent_seconds: float = Field(
+        default=10.0,
+        ge=0,
+        description="A process of `up` whose event loop has not turned, or a Postgres that has not answered, for so long is killed and started again, in seconds; 0: never.",
+    )
+
+
 class Settings(Section):
     state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="Folder of everything this machine keeps.")
     database_url: str = Field(default="", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
@@ -193,6 +201,7 @@ class Settings(Section):
     runtime: RuntimeSettings = RuntimeSettings()
     snapshots: SnapshotSettings = SnapshotSettings()
     logs: LogSettings = LogSettings()
+    watch: WatchSettings = WatchSettings()
     disk: DiskSettings = DiskSettings()
 
     @property

@@ -30,6 +30,7 @@ from pilotlight.keys import ensure_pepper
 from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
+from pilotlight.watchdog import Notifier
 from router.app import Router
 from router.auth import Keys
 from router.demand import ActivatorLink, DemandBook
@@ -135,6 +136,7 @@ async def serve(
     plain: bool = False,
 ) -> None:
     """Serve until SIGTERM, or the parent's end. `plain`: without TLS, which is for benchmarks."""
+    Notifier.take().keep()
     certificate = None if plain else tls.ensure(config.paths, tls.names(config.router))
     worker = Worker(config, machine or Alone())
     others = [config.paths.metrics(name) for name in MEASURED] if index == 0 else []  # one worker tells of them, or they would count twice

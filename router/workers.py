@@ -1,13 +1,14 @@
 """The router's parent: binds the public port once, and keeps as many workers on it as configured.
 
-Before step 1. The failures to survive: a worker that dies (another takes its place; the port never closes), SIGTERM (passed on;
-the parent ends when the last worker has drained), and the parent's own kill -9 (the workers read its end from a pipe).
+Before step 1. The failures to survive: a worker that dies or is silent (another takes its place; the port never closes), SIGTERM
+(passed on; the parent ends when the last worker has drained), and the parent's own kill -9 (the workers read its end from a pipe).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -15,6 +16,8 @@ import sys
 import structlog
 
 from pilotlight.settings import Settings
+from pilotlight.tasks import Tasks
+from pilotlight.watchdog import Notifier, Watchdog
 from router.machine import Memory
 from router.worker import BACKLOG
 
@@ -37,18 +40,27 @@ def listen(config: Settings) -> socket.socket:
 
 async def supervise(config: Settings, listener: socket.socket) -> int:
     """Run the workers until SIGTERM; the exit status is the highest of theirs."""
-    parent = _Parent(listener, Memory.make(config.router.workers))
+    Notifier.take().keep()
+    parent = _Parent(listener, Memory.make(config.router.workers), config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parent.stop)
-    return max(await asyncio.gather(*(parent.keep(index) for index in range(config.router.workers))))
+    async with Tasks() as tasks:
+        tasks.spawn(parent.watchdog.run(), name="watchdog")
+        return max(await asyncio.gather(*(parent.keep(index) for index in range(config.router.workers))))
 
 
 class _Parent:
-    def __init__(self, listener: socket.socket, memory: Memory) -> None:
+    def __init__(self, listener: socket.socket, memory: Memory, config: Settings) -> None:
         self._listener, self._memory = listener, memory
         self._running: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
+        self.watchdog = Watchdog(
+            config.paths.run / "workers.sock",
+            running=lambda: [process.pid for process in self._running],
+            silent_seconds=config.watch.silent_seconds,
+            told=lambda pid: log.error("a worker is silent; killing it", action="worker_hung", pid=pid),
+        )
 
     def stop(self) -> None:
         self._stopping.set()
@@ -63,8 +75,9 @@ class _Parent:
         while not self._stopping.is_set():
             descriptor, shared = self._listener.fileno(), self._memory.descriptor
             arguments = ("-m", "router.worker", str(descriptor), str(index), str(shared))
+            environ = os.environ | self.watchdog.environ
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, pass_fds=(descriptor, shared)
+                sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, pass_fds=(descriptor, shared), env=environ
             )
             self._running.add(process)
             if self._stopping.is_set():

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from pilotlight.attention import Attention
 from pilotlight.frames import Frame, FrameError, FrameStream
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Check
@@ -24,7 +25,6 @@ from runtime.fence import Fence
 from runtime.lives import Lives
 from runtime.reap import reap_leftovers
 from runtime.shipping import Shipping
-from runtime.silence import Attention
 from runtime.sizing import node_memory
 from runtime.staging import Staging
 from runtime.standbys import Standbys

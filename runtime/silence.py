@@ -2,8 +2,8 @@
 
 A process that ends is noticed at once; one that is stopped, dead-locked, or waits for a device for ever says nothing. A replica
 therefore beats once a second (`runtime/pulse.py`). What must not be taken for a hang is silence that is ours: an agent that was
-itself stopped, or a machine that slept, has heard nothing from anybody. So moments here are the agent's *attentive* seconds, of
-which one look is worth `LONGEST_LOOK` at most, however long ago the last one was.
+itself stopped, or a machine that slept, has heard nothing from anybody. So moments here are the agent's *attentive* seconds
+(`pilotlight/attention.py`).
 """
 
 from __future__ import annotations
@@ -12,26 +12,10 @@ from dataclasses import dataclass, replace
 
 from runtime.wire import HUNG
 
-LONGEST_LOOK = 2.0  # seconds; a look is due once a second
 AT_ITS_WORK = frozenset(
     {"ready", "draining", "parked"}
 )  # what needs long without a word (a build, memory given back) is over, or not begun
 STEPS = frozenset({"ready", "draining", "parking"})  # where requests in work must move
-
-
-class Attention:
-    """A clock that goes only while its owner looks at it. Time is an argument."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._looked_at: float | None = None
-
-    def look(self, now: float) -> float:
-        """The attentive seconds so far; `now` in monotonic seconds."""
-        if self._looked_at is not None:
-            self.seconds += min(LONGEST_LOOK, now - self._looked_at)
-        self._looked_at = now
-        return self.seconds
 
 
 @dataclass(frozen=True, slots=True)

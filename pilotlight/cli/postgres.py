@@ -2,7 +2,7 @@
 
 Warm calls need no Postgres and the ledger's spool keeps their records, so its death ends nothing, however long it lasts. The
 failures to survive: kill -9 of it (its log is replayed), one death after another, a disk or a memory that is full for the
-moment, and a database that needs a person. It is tried for ever, after pauses that grow up to LONGEST_PAUSE; each new reason
+moment, a server that is stopped or stuck and answers nothing (it is killed), and a database that needs a person. It is tried for ever, after pauses that grow up to LONGEST_PAUSE; each new reason
 is told once, and in between every REMIND_SECONDS that it is still away. Against a full disk it has a reserve (`reserve.py`).
 """
 
@@ -12,15 +12,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
+from pilotlight.attention import Attention
 from pilotlight.cli.exits import explain_os_error, one_line
 from pilotlight.database import embedded
 from pilotlight.database.embedded import EmbeddedPostgres
 from pilotlight.database.errors import DatabaseError
+from pilotlight.database.probe import answers
 from pilotlight.settings import Paths
 
 SOUND_SECONDS = 60.0  # who lived so long had started well: its death is the first in a row
 FIRST_PAUSE = 0.1  # seconds; doubles
 LONGEST_PAUSE = 30.0
+PROBE_SECONDS = 1.0  # between two looks whether it answers, and for an answer
 REMIND_SECONDS = 300.0
 
 WARM = "Warm calls go on, and their records wait on disk"
@@ -70,6 +73,19 @@ class Postgres:
             self._cannot_run()
             await asyncio.sleep(pause_after(failures))
             await self._once_more()
+
+    async def watch(self, silent_seconds: float) -> NoReturn:
+        """Kill one that neither dies nor answers for so long, so that `keep` starts another; 0: never."""
+        attention, answered_at = Attention(), 0.0
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            server, now = self._server, attention.look(asyncio.get_running_loop().time())
+            if server is None or not silent_seconds or await answers(self._paths.postgres / f".s.PGSQL.{embedded.PORT}", PROBE_SECONDS):
+                answered_at = now
+            elif now - answered_at > silent_seconds and server is self._server:
+                self._tell(f"Postgres has answered nothing for {silent_seconds:g} s; killing it. {WARM}")
+                server.kill()
+                answered_at = now
 
     async def _once_more(self) -> None:
         try:

@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from pilotlight.cli.exits import explain_os_error, say
 from pilotlight.process_death import die_with_parent
@@ -27,8 +29,10 @@ STOP_SECONDS = {"router.admin": 5.0, "router.ledger": 10.0}
 class Child:
     """One supervised process: started again when it dies, until `stop`."""
 
-    def __init__(self, module: str, settings: Settings) -> None:
+    def __init__(self, module: str, settings: Settings, *, notify: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`notify`: what its environment needs to say that it turns (`pilotlight/watchdog.py`)."""
         self.module = module
+        self._notify = notify
         self._settings = settings
         self._stopping = False
         self.deaths = 0  # in a row, each soon after its start
@@ -45,7 +49,7 @@ class Child:
         with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", self.module],
-                env=environ(self._settings),
+                env=environ(self._settings) | dict(self._notify),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -39,6 +39,7 @@ from pilotlight.database.errors import DatabaseError, SchemaError, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
 from pilotlight.settings import LONGEST_STATE, Settings, SettingsError, load
+from pilotlight.watchdog import Notifier, Watchdog
 
 PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
 AS_JSON = "--json"
@@ -79,7 +80,14 @@ class Installation:
         self._keeping.append(asyncio.create_task(reserve.keep(), name="reserve"))
         await self._have_database(reserve)
         self._say("starting activator, ledger, admin and router")
-        self.children = [Child(module, self._settings) for module in PROCESSES]
+        watchdog = Watchdog(
+            paths.run / "watch.sock",
+            running=lambda: [child.pid for child in self.children if child.pid],
+            silent_seconds=self._settings.watch.silent_seconds,
+            told=self._hung,
+        )
+        self._keeping.append(asyncio.create_task(watchdog.run(), name="watchdog"))
+        self.children = [Child(module, self._settings, notify=watchdog.environ) for module in PROCESSES]
         await self._wait_for_router()
         self._tell_command_line()
 
@@ -100,6 +108,8 @@ class Installation:
                 finally:
                     if before or self._postgres.runs:
                         self._keeping.append(asyncio.create_task(self._postgres.keep(), name="Postgres"))
+                        watching = self._postgres.watch(self._settings.watch.silent_seconds)
+                        self._keeping.append(asyncio.create_task(watching, name="Postgres answers"))
             await migrate(dsn or paths.database_dsn.read_text())
         except (DatabaseError, OSError) as error:
             if not before or isinstance(error, SchemaError):
@@ -133,6 +143,10 @@ class Installation:
                 write_atomic(file, content)
         except OSError as error:
             self._say(f"the command line cannot be told where this is ({explain_os_error(error)}): start `up` again when that is mended")
+
+    def _hung(self, pid: int) -> None:
+        names = [child.module for child in self.children if child.pid == pid]
+        self._say(f"{''.join(names)} has said nothing for {self._settings.watch.silent_seconds:g} s; killing it")
 
     async def stop(self) -> None:
         """Stop in reverse order; what was never started is passed over."""
@@ -203,7 +217,9 @@ def main() -> int:
 async def _run(settings: Settings, *, as_json: bool) -> int:
     installation = Installation(settings, say)
     stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    systemd = Notifier.take()
+    systemd.keep()
+    for number in stopped_by():
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
         starting = asyncio.ensure_future(installation.start())
@@ -211,6 +227,7 @@ async def _run(settings: Settings, *, as_json: bool) -> int:
         await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             await starting
+            systemd.say("READY=1")
             _show(settings, installation.url, as_json=as_json)
             given_up = asyncio.ensure_future(installation.given_up())
             await asyncio.wait({stop, given_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -227,10 +244,17 @@ async def _run(settings: Settings, *, as_json: bool) -> int:
         say(one_line(str(error)))
         return UNREACHABLE if isinstance(error, Unreachable) else FAILED
     finally:
+        systemd.say("STOPPING=1")
         if installation.children:
             say("stopping")
         await installation.stop()
     return OK
+
+
+def stopped_by() -> list[signal.Signals]:
+    """The end of its terminal stops it in order, too; where it was told to outlive that (`nohup`), it does."""
+    hangs_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangs_up]
 
 
 def say(text: str) -> None:

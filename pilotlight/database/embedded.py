@@ -74,6 +74,11 @@ class EmbeddedPostgres:
         if self._lock >= 0:
             await gone(self._watch)
 
+    def kill(self) -> None:
+        """End it hard: it does not answer. What is left of it the next start ends."""
+        if self._process.poll() is None:
+            self._process.kill()
+
     async def stop(self) -> None:
         """Shut down: fast, after ten seconds immediately (its log is replayed at the next start). Repeating it is harmless."""
         if self._lock < 0:

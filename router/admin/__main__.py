@@ -14,6 +14,7 @@ import uvicorn
 
 from pilotlight import keys, logs, settings
 from pilotlight.frames import split
+from pilotlight.watchdog import Notifier
 from router.admin.app import make_app
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore
@@ -32,6 +33,14 @@ def listen(path: str) -> socket.socket:
     return listener
 
 
+class Server(uvicorn.Server):
+    """uvicorn's, which says that it turns."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        Notifier.take().keep()
+
+
 def main() -> None:
     logs.configure("admin")
     given = settings.load()
@@ -46,7 +55,7 @@ def main() -> None:
         snapshots=Snapshots(paths.snapshots, given.snapshots.origin),
     )
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, server_header=False)
-    uvicorn.Server(config).run(sockets=[listen(split(paths.address("admin"))[1])])
+    Server(config).run(sockets=[listen(split(paths.address("admin"))[1])])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pilotlight import logs, settings
 from pilotlight.exposition import Exposition
 from pilotlight.frames import serve
 from pilotlight.tasks import Tasks
+from pilotlight.watchdog import Notifier
 from router.ledger import metrics
 from router.ledger.corrections import Corrections
 from router.ledger.follow import Follower
@@ -36,6 +37,7 @@ from router.ledger.workers import Workers
 async def run(given: settings.Settings) -> None:
     paths, stop = given.paths, asyncio.Event()
     paths.make()
+    Notifier.take().keep()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = Database(given, application="ledger")

@@ -307,7 +307,7 @@ async def test_one_that_was_let_go_and_does_not_go_is_killed(tmp_path: Path) -> 
 
 async def test_an_agent_that_was_stopped_kills_nobody(tmp_path: Path) -> None:
     """Its attentive seconds hardly move meanwhile, and the answers are read before the next look."""
-    from runtime.silence import Attention
+    from pilotlight.attention import Attention
 
     attention, standbys = Attention(), await kept(tmp_path)
     for now in (1.0, 2.0, 3602.0):
