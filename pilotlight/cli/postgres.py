@@ -43,6 +43,7 @@ class Postgres:
         self._paths, self._say, self._start, self._cannot_run = paths, say, start, cannot_run
         self._server: EmbeddedPostgres | None = None
         self._told, self._told_at = "", 0.0
+        self._leaving = False
 
     @property
     def runs(self) -> bool:
@@ -54,6 +55,10 @@ class Postgres:
         self._server = await self._start(self._paths)
         return self._server.dsn
 
+    def leave(self) -> None:
+        """Everything ends: one that ends now, since all were told to at once, is not started again in the middle of it."""
+        self._leaving = True
+
     async def keep(self) -> NoReturn:
         """Start it again whenever it is not there, for ever."""
         loop, failures, began = asyncio.get_running_loop(), 0, 0.0
@@ -61,6 +66,8 @@ class Postgres:
             if self._server is not None:
                 began = loop.time()
                 await self._server.ended()
+                if self._leaving:
+                    await asyncio.get_running_loop().create_future()  # until it is cancelled
                 failures = 1 if loop.time() - began > SOUND_SECONDS else failures + 1
                 if failures == 1:
                     self._tell(f"Postgres ended; starting it again. {WARM}")

@@ -150,6 +150,8 @@ class Installation:
 
     async def stop(self) -> None:
         """Stop in reverse order; what was never started is passed over."""
+        if self._postgres:
+            self._postgres.leave()
         for child in reversed(self.children):
             await child.stop()
         for task in self._keeping:  # until now: what the others still have to write needs Postgres

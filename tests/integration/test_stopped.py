@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -55,7 +56,7 @@ def stop(pid: int) -> float:
 
 def replaced(system: System, find: Callable[[], int], pid: int, seconds: float) -> None:
     wait_until(lambda: find() not in (0, pid), seconds, "the stopped process is replaced")
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 10, "and gone")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, "and gone")
 
 
 def serves_with_a_standby(system: System) -> bool:

@@ -7,6 +7,8 @@ import errno
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -207,6 +209,9 @@ class FakeServer:
         self.died.set()
         self.stopped = True
 
+    def kill(self) -> None:
+        self.died.set()
+
 
 async def test_a_dead_postgres_is_started_again_however_often_it_does_not_start_at_first(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +306,61 @@ async def test_a_child_that_never_could_be_started_is_stopped(settings: Settings
     await asyncio.sleep(0)
     await child.stop()
     assert child.process is None
+
+
+async def test_a_postgres_that_ends_while_everything_ends_is_not_started_again(settings: Settings) -> None:
+    servers: list[FakeServer] = []
+
+    async def start(paths: Paths) -> EmbeddedPostgres:
+        servers.append(FakeServer())
+        return cast(EmbeddedPostgres, servers[-1])
+
+    kept = Postgres(settings.paths, lambda text: None, start=start)
+    await kept.start()
+    keeping = asyncio.create_task(kept.keep())
+    await asyncio.sleep(0)
+    kept.leave()
+    servers[0].died.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not keeping.done() and len(servers) == 1
+    keeping.cancel()
+
+
+async def test_a_postgres_that_answers_nothing_is_killed_and_started_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It accepts, since the kernel does."""
+    monkeypatch.setattr(postgres, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(postgres, "PROBE_SECONDS", 0.01)
+    settings.paths.postgres.mkdir(parents=True)
+    servers: list[FakeServer] = []
+    again, said = asyncio.Event(), list[str]()
+
+    async def start(paths: Paths) -> EmbeddedPostgres:
+        servers.append(FakeServer())
+        if len(servers) == 2:
+            again.set()
+        return cast(EmbeddedPostgres, servers[-1])
+
+    kept = Postgres(settings.paths, said.append, start=start)
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(settings.paths.postgres / ".s.PGSQL.5432"))
+        stopped.listen()
+        await kept.start()
+        tasks = [asyncio.create_task(kept.keep()), asyncio.create_task(kept.watch(0.05))]
+        async with asyncio.timeout(10):
+            await again.wait()
+    assert "Postgres has answered nothing for 0.05 s; killing it" in said[0]
+    for task in tasks:
+        task.cancel()
+
+
+@pytest.mark.parametrize(("before", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_terminal_that_closes_stops_it_in_order_unless_it_was_told_to_outlive_that(before: signal.Handlers, stops: bool) -> None:
+    had = signal.signal(signal.SIGHUP, before)
+    try:
+        assert (signal.SIGHUP in up.stopped_by()) is stops
+    finally:
+        signal.signal(signal.SIGHUP, had)
 
 
 def test_a_log_is_cut_in_place_and_older_ones_are_kept(tmp_path: Path) -> None:
