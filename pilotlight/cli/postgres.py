@@ -50,6 +50,11 @@ class Postgres:
         """It was started, and has not been found dead."""
         return self._server is not None
 
+    @property
+    def pid(self) -> int:
+        """0 while there is none."""
+        return self._server.pid if self._server is not None else 0
+
     async def start(self) -> str:
         """Returns its address once it answers; that stays the same for ever. Raises EmbeddedError, OSError."""
         self._server = await self._start(self._paths)
