@@ -70,6 +70,34 @@ async def test_the_replicas_api_process_mid_stream(system: System, demo: str) ->
     assert row["finish"] == "upstream_error"
 
 
+async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_last_durable_count(system: System, demo: str) -> None:
+    """Eight at once, so that they last longer than a beat and a half; what each had a second before its end is what it pays."""
+    await asyncio.to_thread(works, system, demo)
+    replica = await asyncio.to_thread(system.until_ready, "demo")
+    ids, begun = list[str](), asyncio.Event()
+
+    async def call(client: httpx.AsyncClient) -> int:
+        async with client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
+            ids.append(answer.headers["x-request-id"])
+            chunks = 0
+            async for line in answer.aiter_lines():
+                chunks += line.startswith("data: {")
+                begun.set()
+            return chunks
+
+    async with system.async_client(demo) as client, asyncio.TaskGroup() as calls:
+        running = [calls.create_task(call(client)) for _ in range(8)]
+        await begun.wait()
+        await asyncio.sleep(2.5)  # at least one beat that tells of them
+        os.kill(replica["pid"], signal.SIGKILL)
+    rows = [await asyncio.to_thread(system.request, request_id) for request_id in ids]
+    broken = [row for row in rows if row["finish"] == "upstream_error"]
+    assert broken and len(rows) == 8, [task.result() for task in running]
+    assert {row["count_source"] for row in broken} == {"last_count"}, broken
+    for row in broken:
+        assert row["input_tokens"] > 0 and 0 < row["output_tokens"] <= LONG["max_tokens"] and not row["corrections"]
+
+
 async def test_the_replicas_api_process_under_load(system: System, demo: str) -> None:
     await asyncio.to_thread(works, system, demo)
     replica = await asyncio.to_thread(system.until_ready, "demo")
