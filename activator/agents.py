@@ -14,7 +14,7 @@ from activator.effects import Links
 from activator.events import Event, NodeHeard, NodeJoined, NodeLeft
 from activator.launchers import Launcher
 from pilotlight.frames import FrameError
-from runtime.wire import NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
+from runtime.wire import ArgumentsChecked, NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
 
 log = structlog.get_logger()
 
@@ -29,7 +29,9 @@ async def keep_node(launcher: Launcher, *, inbox: asyncio.Queue[Event], links: L
         try:
             await inbox.put(NodeJoined(connection, report))
             async for frame in stream:
-                said = frame if isinstance(frame, ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused) else None
+                said = (
+                    frame if isinstance(frame, ReplicaReport | StandbyReport | UsageBatch | ArgumentsChecked | Shipped | Refused) else None
+                )
                 await inbox.put(NodeHeard(report.node_id, connection, said))
         except FrameError as error:
             log.error("an agent sent what is no frame", action="bad_frame", node_id=report.node_id, error=str(error))

@@ -22,12 +22,13 @@ import structlog
 from activator.catalogue import Endpoint
 from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.errors import CommandRefused
-from activator.events import EndpointStored, Event, Reply, StatusAsked
+from activator.events import ArgumentsAsked, EndpointStored, Event, Reply, StatusAsked
 from activator.kept import differences
 from activator.store import catalogue
 from activator.store.catalogue import Ended
 from activator.store.connection import FAILED, Connection
 from activator.wire import Deploy, Done, Remove, Rollback, Status
+from runtime.argument_names import refusal
 
 log = structlog.get_logger()
 
@@ -62,8 +63,9 @@ class Commands:
             return await (await self._tell(StatusAsked))
         try:
             async with self._one_at_a_time:
+                unchecked = "" if isinstance(frame, Remove) else await self._check_arguments(frame)
                 plan, ended = await self._store(frame)
-                answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended)))
+                answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended, unchecked)))
             log.info(
                 f"{frame.kind} stored", action=frame.kind, endpoint_id=plan.endpoint.endpoint_id, name=frame.name, changed=plan.changed
             )
@@ -92,6 +94,24 @@ class Commands:
             except FAILED as error:
                 log.warning("what Postgres has cannot be read yet", action="catch_up", error=str(error))
                 await asyncio.sleep(CATCH_UP_SECONDS)
+
+    async def _check_arguments(self, frame: Deploy | Rollback) -> str:
+        """Before anything moves: those of a new engine. Returns why nobody could; "" where somebody has. Raises CommandRefused."""
+        async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection:
+            stored = await _stored(connection, frame.name, past=isinstance(frame, Rollback))
+        new = _plan(frame, stored).new_revision
+        if (
+            new is None
+            or not new.engine_args
+            or any(known.engine == new.engine and known.outcome == "proved" for known in (stored.revisions if stored else ()))
+        ):
+            return ""
+        if reason := refusal(new.engine_args):
+            raise CommandRefused(reason)
+        answer = await (await self._tell(lambda reply: ArgumentsAsked(new, reply)))
+        if not answer.ok:
+            raise CommandRefused(f"vLLM refuses its arguments: {answer.message}")
+        return str(answer.result.get("unchecked", ""))
 
     def settle(self, name: str, revision_id: str, failure: str) -> None:
         """A revision serves, or has failed: store what follows. Returns at once; `keep_settling` does it."""
@@ -181,7 +201,7 @@ def _as_stored(endpoint: Endpoint, reply: Reply) -> Event:
     return EndpointStored(endpoint, reply, Done(ok=True))
 
 
-def _done(plan: Plan, ended: Ended) -> Done:
+def _done(plan: Plan, ended: Ended, unchecked: str) -> Done:
     wanted = plan.wanted
     return Done(
         ok=True,
@@ -192,6 +212,7 @@ def _done(plan: Plan, ended: Ended) -> Done:
             "number": wanted.number if wanted else 0,
             "changed": plan.changed,
             "pending": bool(wanted and plan.endpoint.next == wanted.revision_id),
+            "unchecked": unchecked,  # why nobody has looked at its engine arguments; "" where somebody has
             "revoked_keys": len(ended.keys),
             "revoked_key": ended.keys[0] if ended.keys else "",  # routers that know it no more know none of them
             "prices_ended": ended.prices,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from activator.catalogue import Endpoint
+from activator.catalogue import Endpoint, Revision
 from activator.wire import Demand, Done
-from runtime.wire import NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
+from runtime.wire import ArgumentsChecked, NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
 
 Reply = Callable[[Done], None]
 
@@ -57,7 +57,7 @@ class NodeHeard:
 
     node_id: str
     connection: int
-    frame: ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | None
+    frame: ReplicaReport | ArgumentsChecked | StandbyReport | UsageBatch | Shipped | Refused | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,14 @@ class EndpointStored:
     endpoint: Endpoint
     reply: Reply
     done: Done
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentsAsked:
+    """Would the engine take the arguments of this revision? `reply`: ok, or not and why; `unchecked` where nobody could say."""
+
+    revision: Revision
+    reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,7 @@ Event = (
     | NodeHeard
     | NodeLeft
     | EndpointStored
+    | ArgumentsAsked
     | StatusAsked
     | EpochTaken
     | Tick

@@ -20,11 +20,12 @@ from activator.alone import Alone
 from activator.commands import Commands
 from activator.effects import Links, RealEffects
 from activator.events import EpochTaken, Event, ShutDown, Tick
+from activator.found import Found
 from activator.journals import Journals
 from activator.kept import Kept
 from activator.launchers import Launcher
 from activator.lease import Lease
-from activator.reconciler import Found, Reconciler
+from activator.reconciler import Reconciler
 from activator.server import Server
 from activator.store import bad_rungs, catalogue, cold_starts, replicas
 from activator.store.connection import Pool

@@ -9,27 +9,27 @@ events: nothing here is the only copy of anything, endpoints are in Postgres and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from activator import events, scaler
 from activator.catalogue import Catalogue, Endpoint
+from activator.checks import Checks
 from activator.clearing import Ask
 from activator.demand import NOBODY, DemandBook
 from activator.depths import DepthBook
 from activator.effects import Effects
 from activator.events import Event
-from activator.expected import Expected, PastStart
+from activator.expected import Expected
 from activator.fleet import Fleet, new_replica_id
+from activator.found import Found
 from activator.keeping import keep_standbys
-from activator.lifecycle import Patience, Replica
+from activator.lifecycle import Patience
 from activator.nodes import Fence, Nodes
 from activator.progress import Progress
 from activator.replies import Replies
 from activator.rows import row_of
-from activator.rungs import BadRung
 from activator.scaler import Bounds, Load
 from activator.scales import Scale, Scales
 from activator.spares import Spares
@@ -42,7 +42,7 @@ from activator.whole import WholeTable
 from activator.wire import Alive, Done, EndpointRow
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive
-from runtime.wire import NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
+from runtime.wire import ArgumentsChecked, NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
 
 log = structlog.get_logger()
 
@@ -50,17 +50,6 @@ ALIVE_SECONDS = 1.0  # between heartbeats
 SILENT_NODE_SECONDS = 15.0  # an agent that says nothing for so long is connected to anew
 STRANGER_SECONDS = 10.0  # how long replicas of nodes that are away are believed in, after a start
 PARTING_SECONDS = 3.0  # how long a shutdown waits for the routers to acknowledge
-
-
-@dataclass(slots=True)
-class Found:
-    """What Postgres had when this activator took over."""
-
-    endpoints: Iterable[Endpoint] = ()
-    replicas: Iterable[Replica] = ()
-    cold_starts: Iterable[PastStart] = ()
-    memory: Mapping[str, int] = field(default_factory=dict)
-    bad_rungs: Iterable[BadRung] = ()
 
 
 class Reconciler:
@@ -103,6 +92,7 @@ class Reconciler:
         self._subscribers: dict[int, bool] = {}  # routers' connections → do they take a whole table in parts?
         self._whole_table = WholeTable(self.table, self.fleet.expected, lambda endpoint, now: self._row(endpoint, now)[0])
         self._replies = Replies()
+        self._checks = Checks(effects, self.fleet.nodes)
         self._awaits_nodes = True  # those whose replicas Postgres knew
         self._closing_since: float | None = None
         self._begin(found)
@@ -171,6 +161,8 @@ class Reconciler:
                     self.fleet.node_died(event.node_id, now)
             case events.EndpointStored():
                 return self._stored(event, now)
+            case events.ArgumentsAsked():
+                self._checks.ask(event, now)
             case events.StatusAsked():
                 event.reply(Done(ok=True, result=status(self.catalogue, self.book, self.fleet, epoch=self._fence.epoch, now=now)))
             case events.EpochTaken():
@@ -231,6 +223,8 @@ class Reconciler:
                 self.fleet.nodes.standby(node, event.frame)
             case UsageBatch() | Shipped():
                 self._effects.save_usage(event.connection, event.frame)
+            case ArgumentsChecked():
+                self._checks.answered(event.frame)
             case Refused():
                 self.fleet.refused(event.frame, now)
 
@@ -253,6 +247,7 @@ class Reconciler:
         return set()
 
     def _tick(self, now: float) -> set[str]:
+        self._checks.expire(now)
         changed, silent = self.book.expire(now)
         for connection in silent:
             log.warning("a router has gone silent; hanging up", action="router_silent", connection=connection)

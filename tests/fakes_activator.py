@@ -19,8 +19,9 @@ from activator import events
 from activator.catalogue import Endpoint, Revision
 from activator.deploy import plan_settled
 from activator.events import Event
+from activator.found import Found
 from activator.lifecycle import Replica
-from activator.reconciler import Found, Reconciler
+from activator.reconciler import Reconciler
 from activator.rungs import BadRung
 from activator.store.events import EventRecord
 from activator.wire import Demand, Done, EndpointRow, FromActivator, RevisionRow, Table
@@ -28,6 +29,8 @@ from pilotlight import frames
 from pilotlight.frames import Encoded, Frame, FrameStream
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import (
+    ArgumentsChecked,
+    CheckArguments,
     Drain,
     EngineEnvironment,
     KeepStandbys,
@@ -350,7 +353,7 @@ class World:
             self.agent.replicas.clear()
         self.handle(events.NodeLeft(self.agent.node_id, self.agent.connection, dead))
 
-    def say(self, frame: ReplicaReport | StandbyReport | UsageBatch | Shipped | Refused | None) -> None:
+    def say(self, frame: ReplicaReport | ArgumentsChecked | StandbyReport | UsageBatch | Shipped | Refused | None) -> None:
         if isinstance(frame, ReplicaReport):
             self.agent.replicas[frame.replica_id] = frame
             if frame.state == "stopped":
@@ -422,6 +425,7 @@ class FakeAgent:
 
     def __init__(self, *, ready_seconds: float | None = 0.01) -> None:
         self.ready_seconds = ready_seconds  # None: replicas start for ever
+        self.says_of_arguments: str | None = None  # why the engine would not take them, "" where it would; None: there is no standby to ask
         self.told: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()  # monotonic seconds, frame
         self.replicas: dict[str, ReplicaReport] = {}
         self.peers: list[FrameStream[Any]] = []
@@ -458,7 +462,14 @@ class FakeAgent:
 
     async def _attend(self, peer: FrameStream[Any]) -> None:
         peer.send(
-            NodeReport(node_id="n1", boot_id="b", environment=ENVIRONMENT, memory_bytes=64 << 30, replicas=tuple(self.replicas.values()))
+            NodeReport(
+                node_id="n1",
+                boot_id="b",
+                environment=ENVIRONMENT,
+                memory_bytes=64 << 30,
+                standbys_ready=int(self.says_of_arguments is not None),
+                replicas=tuple(self.replicas.values()),
+            )
         )
         self.peers.append(peer)
         try:
@@ -469,7 +480,9 @@ class FakeAgent:
             self.peers.remove(peer)
 
     def _obey(self, frame: Frame) -> None:
-        if isinstance(frame, Start):
+        if isinstance(frame, CheckArguments) and self.says_of_arguments is not None:
+            self.say(ArgumentsChecked(check_id=frame.check_id, reason=self.says_of_arguments))
+        elif isinstance(frame, Start):
             self.say(report(frame.replica_id, "starting", revision_id=frame.revision_id))
             if self.ready_seconds is not None:
                 task = asyncio.ensure_future(self._make_ready(frame))

@@ -29,11 +29,12 @@ from activator.alone import Alone
 from activator.client import ActivatorError, command, subscribe
 from activator.commands import Commands
 from activator.errors import LeadershipLost
+from activator.events import ArgumentsAsked, EndpointStored
 from activator.launchers.process import ProcessLauncher, start_time
 from activator.lease import Lease
 from activator.store import cold_starts
 from activator.store.cold_starts import ColdStart
-from activator.wire import Demand, Deploy, EndpointRow, Remove, Rollback, RouterHello, Status, Table
+from activator.wire import Demand, Deploy, Done, EndpointRow, Remove, Rollback, RouterHello, Status, Table
 from pilotlight import epoch_file, frames
 from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
@@ -897,7 +898,9 @@ async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fai
     await all_of_it.signal(signal.SIGKILL)
     await all_of_it.start()
     await router.connect(all_of_it.paths)
-    await router.sees(lambda rows: rows.get("demo"), "the activator is back")
+    async with asyncio.timeout(20):
+        while not any(node["connected"] for node in (await all_of_it.command(Status()))["nodes"]):
+            await asyncio.sleep(0.02)
     agent.say(report(started.replica_id, "stopped", revision_id=second["revision_id"], reason="no such argument"))
     await all_of_it.became(second["revision_id"], ("failed", "no such argument"))
     assert router.rows["demo"].route == ((first["revision_id"], 100),)
@@ -918,18 +921,38 @@ async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fai
     assert [event["kind"] for event in events] == ["deploy_failed", "deployed", "deployed"]
 
 
+async def test_what_cannot_work_is_refused_by_name_before_anything_moves(all_of_it: Installation) -> None:
+    all_of_it.agent.says_of_arguments = "engine argument x: vLLM 0 has none of that name"
+    await all_of_it.router.connect(all_of_it.paths)
+    first = await all_of_it.deploy()
+    assert first["unchecked"] == "", "without arguments there is nothing to look at"
+    with pytest.raises(ActivatorError, match="vLLM refuses its arguments: engine argument x: vLLM 0 has none of that name"):
+        await all_of_it.deploy(engine_args={"x": 1})
+    with pytest.raises(ActivatorError, match="engine argument port"):
+        await all_of_it.deploy(engine_args={"port": 1})
+    assert len(await all_of_it.fetch("SELECT * FROM revisions")) == 1
+    all_of_it.agent.says_of_arguments = ""
+    second = await all_of_it.deploy(engine_args={"x": 1})
+    assert (second["number"], second["unchecked"]) == (2, "")
+
+
 class Torn:
     """A pool whose connections commit, and are gone before they say so."""
 
     def __init__(self, pool: asyncpg.Pool[Any]) -> None:
-        self.pool, self.tearing = pool, True
+        self.pool, self.tearing = pool, False
 
     @contextlib.asynccontextmanager
     async def acquire(self) -> AsyncIterator[Any]:
         async with self.pool.acquire() as connection:
             yield connection
-        if self.tearing:
+        if self.tearing and await self.pool.fetchval("SELECT count(*) FROM endpoints WHERE removed_at IS NULL") != self.before:
             raise ConnectionResetError("gone after COMMIT")
+
+    async def tear(self) -> None:
+        """From now on: every command that changes whether there is an endpoint."""
+        self.before = await self.pool.fetchval("SELECT count(*) FROM endpoints WHERE removed_at IS NULL")
+        self.tearing = True
 
 
 async def test_a_command_whose_answer_was_lost_heals_by_itself(state: tuple[Path, str]) -> None:
@@ -940,18 +963,31 @@ async def test_a_command_whose_answer_was_lost_heals_by_itself(state: tuple[Path
         torn = Torn(pool)
         commands = Commands(pool=torn, inbox=inbox, epoch=lambda: epoch)
         unsure = asyncio.ensure_future(commands.keep_sure())
+        told: asyncio.Queue[EndpointStored] = asyncio.Queue()
+
+        async def listen() -> None:
+            while True:
+                match await inbox.get():
+                    case ArgumentsAsked(reply=reply):
+                        reply(Done(ok=True))
+                    case EndpointStored() as stored:
+                        told.put_nowait(stored)
+
+        listening = asyncio.ensure_future(listen())
+        await torn.tear()
         done = await commands.execute(Deploy(org_id="default", name="demo", digest=DIGEST))
-        assert not done.ok and "is not known yet" in done.message and inbox.empty()
+        assert not done.ok and "is not known yet" in done.message and told.empty()
         torn.tearing = False
         async with asyncio.timeout(10):
-            stored = await inbox.get()
+            stored = await told.get()
         assert stored.endpoint.name == "demo" and stored.endpoint.route
-        torn.tearing = True
+        await torn.tear()
         done = await commands.execute(Remove(org_id="default", name="demo"))
         assert not done.ok
         torn.tearing = False
         async with asyncio.timeout(10):
-            stored = await inbox.get()
+            stored = await told.get()
         assert stored.endpoint.removed, "though a second DELETE finds nothing"
         assert not (await commands.execute(Remove(org_id="default", name="demo"))).ok
         unsure.cancel()
+        listening.cancel()

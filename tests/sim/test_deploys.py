@@ -12,7 +12,8 @@ import pytest
 
 from activator import events
 from activator.catalogue import Endpoint
-from runtime.wire import Drain, Start, Stop
+from activator.wire import Done
+from runtime.wire import ArgumentsChecked, CheckArguments, Drain, Start, Stop
 from tests.fakes_activator import World, endpoint, revision
 
 GIB = 1 << 30
@@ -312,3 +313,38 @@ def test_what_must_give_way_has_the_short_time() -> None:
     world.demand(1, "rev_b1")
     world.pass_time(1.0)
     assert [order.seconds for order in world.effects.of(Drain)] == [30.0]
+
+
+# Arguments are looked at before anything moves
+
+
+def asked(world: World) -> list[Done]:
+    answers: list[Done] = []
+    world.handle(events.ArgumentsAsked(revision("a", 2, engine_args={"x": 1}), answers.append))
+    return answers
+
+
+@pytest.mark.parametrize("reason", ["", "unrecognized arguments: --x"])
+def test_a_node_says_whether_the_engine_takes_the_arguments(reason: str) -> None:
+    world, _old = warm()
+    answers = asked(world)
+    (frame,) = world.effects.of(CheckArguments)
+    assert (frame.engine_args, frame.task) == ({"x": 1}, "generate") and not answers
+    world.say(ArgumentsChecked(check_id=frame.check_id, reason=reason))
+    assert [(answer.ok, answer.message) for answer in answers] == [(not reason, reason)]
+    world.say(ArgumentsChecked(check_id=frame.check_id, reason="again"))
+    assert len(answers) == 1
+
+
+def test_where_nobody_can_say_the_deploy_goes_on_unchecked() -> None:
+    world, _old = warm()
+    answers = asked(world)
+    world.pass_time(4.5)
+    assert not answers
+    world.pass_time(1.0)
+    assert answers[0].ok and "no node has answered" in answers[0].result["unchecked"]
+    answers = asked(world)
+    world.say(ArgumentsChecked(check_id=world.effects.of(CheckArguments)[-1].check_id, checked=False, reason="busy"))
+    assert answers[0].ok and answers[0].result["unchecked"] == "busy"
+    world.disconnect_agent()
+    assert asked(world)[0].result["unchecked"]

@@ -1,0 +1,22 @@
+"""What is known when an activator takes over: where the last one stopped. Step 6."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from activator.catalogue import Endpoint
+from activator.expected import PastStart
+from activator.lifecycle import Replica
+from activator.rungs import BadRung
+
+
+@dataclass(slots=True)
+class Found:
+    """What Postgres had when this activator took over."""
+
+    endpoints: Iterable[Endpoint] = ()
+    replicas: Iterable[Replica] = ()
+    cold_starts: Iterable[PastStart] = ()
+    memory: Mapping[str, int] = field(default_factory=dict)
+    bad_rungs: Iterable[BadRung] = ()
