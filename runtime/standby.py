@@ -36,6 +36,9 @@ def main(control_fd: int, model: Path) -> int:
     control = Control(socket.socket(fileno=control_fd), ToStandby)
     begin = time.monotonic()
     try:
+        from runtime.engine import versions
+
+        versions.check_installed(os.environ)
         from runtime.engine.rehearsed import check_forkable, rehearse
 
         rehearsal = rehearse(model)

@@ -10,34 +10,36 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import vllm.v1.engine.async_llm as async_llm
-import vllm.v1.engine.utils as launching
 import zmq
 from vllm.v1.engine.core_client import AsyncMPClient, EngineCoreClient
 from vllm.v1.executor.abstract import Executor
 
+from runtime.engine import seams
+
 
 def load_the_tokenizer_beside_the_engine_core(*, log_stats: bool) -> None:
     """For the one engine this process will build: what AsyncLLM does first now does both, and what it does later finds it done."""
-    load_renderer, make_client = async_llm.renderer_from_config, EngineCoreClient.make_async_mp_client
+    make_client = EngineCoreClient.make_async_mp_client
     clients: list[AsyncMPClient] = []
 
-    def renderer_from_config(config: Any) -> Any:
-        renderers: list[Any] = []
-        _once_the_core_is_answered(lambda: renderers.append(load_renderer(config)))
-        client = make_client(config, Executor.get_class(config), log_stats)
-        clients.append(client)
-        (client._renderer,) = renderers
-        renderers[0].start_mm_warmup_in_background()
-        return renderers[0]
+    def beside(load_renderer: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def renderer_from_config(config: Any) -> Any:
+            renderers: list[Any] = []
+            _once_the_core_is_answered(lambda: renderers.append(load_renderer(config)))
+            client = make_client(config, Executor.get_class(config), log_stats)
+            clients.append(client)
+            (client._renderer,) = renderers
+            renderers[0].start_mm_warmup_in_background()
+            return renderers[0]
 
-    async_llm.renderer_from_config = renderer_from_config
-    EngineCoreClient.make_async_mp_client = staticmethod(lambda *args, **kwargs: clients.pop())
+        return renderer_from_config
+
+    seams.take("renderer", beside)
+    seams.take("client of the engine core", lambda make: staticmethod(lambda *args, **kwargs: clients.pop()))
 
 
 def _once_the_core_is_answered(meanwhile: Callable[[], None]) -> None:
     """Have `meanwhile` done in the middle of vLLM's wait: the core has said hello and been told where to connect."""
-    wait = launching.wait_for_engine_startup
 
     class Handshake(zmq.Socket[bytes]):
         def send_multipart(self, *args: Any, **kwargs: Any) -> Any:
@@ -45,8 +47,11 @@ def _once_the_core_is_answered(meanwhile: Callable[[], None]) -> None:
             meanwhile()
             return sent
 
-    def wait_for_engine_startup(handshake: Any, *args: Any) -> None:
-        handshake.__class__ = Handshake
-        wait(handshake, *args)
+    def meanwhile_too(wait: Callable[..., None]) -> Callable[..., None]:
+        def wait_for_engine_startup(handshake: Any, *args: Any) -> None:
+            seams.give(handshake, "__class__", Handshake)
+            wait(handshake, *args)
 
-    launching.wait_for_engine_startup = wait_for_engine_startup
+        return wait_for_engine_startup
+
+    seams.take("wait for the engine core", meanwhile_too)

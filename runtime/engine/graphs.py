@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from runtime.engine import seams
+
 CAPTURE = "pilotlight_capture_graphs"  # what the workers are asked for, by name
 IDLE_SECONDS = 2.0
 
@@ -22,15 +24,10 @@ log = logging.getLogger("vllm.pilotlight")
 
 def capture_when_idle() -> None:
     """For the one engine this process will build, in whichever process its workers are."""
-    from vllm.v1.engine.core import EngineCoreProc
-    from vllm.v1.worker.gpu.model_runner import GPUModelRunner as SecondRunner
-    from vllm.v1.worker.gpu_model_runner import GPUModelRunner as FirstRunner
-    from vllm.v1.worker.gpu_worker import Worker
-
-    for runner in (FirstRunner, SecondRunner):
-        runner.capture_model = put_off(runner.capture_model)
-    setattr(Worker, CAPTURE, lambda worker: capture(worker.model_runner))
-    EngineCoreProc._process_input_queue = when_idle(EngineCoreProc._process_input_queue, IDLE_SECONDS)
+    for runner in ("capture", "capture of the second runner"):
+        seams.take(runner, put_off)
+    seams.take("capture by name", lambda nothing: lambda worker: capture(worker.model_runner))
+    seams.take("engine core's wait", lambda wait: when_idle(wait, IDLE_SECONDS))
 
 
 def put_off(capture_model: Callable[..., int]) -> Callable[..., int]:

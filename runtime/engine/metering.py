@@ -12,19 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import vllm.v1.engine.async_llm as async_llm_module
-from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine import EngineCoreOutput, FinishReason
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
+from runtime.engine import seams
 from runtime.engine.reading import Reading, note_what_is_read
 from runtime.errors import MeteringBroken
 from runtime.usage import CANARY, Counts, Journal
@@ -146,21 +145,23 @@ def meter(journal: Journal) -> None:
     """Before the engine is built."""
     Metered.journal, Metered.reading = journal, Reading()
     note_what_is_read(Metered.reading)
-    async_llm_module.OutputProcessor = Metered
+    seams.take("output processor", lambda theirs: Metered)
     _mark_what_is_not_asked_for()
 
 
 def _mark_what_is_not_asked_for() -> None:
     """`max_tokens` 0 with `echo` asks for nothing new; vLLM makes one token all the same, and counts it."""
-    original = CompletionRequest.to_sampling_params
 
-    def to_sampling_params(self: CompletionRequest, *args: Any, **kwargs: Any) -> Any:
-        params = original(self, *args, **kwargs)
-        if self.echo and self.max_tokens == 0:
-            params.extra_args = {**(params.extra_args or {}), UNSEEN: True}
-        return params
+    def marking(original: Callable[..., Any]) -> Callable[..., Any]:
+        def to_sampling_params(self: Any, *args: Any, **kwargs: Any) -> Any:
+            params = original(self, *args, **kwargs)
+            if self.echo and self.max_tokens == 0:
+                params.extra_args = {**(params.extra_args or {}), UNSEEN: True}
+            return params
 
-    CompletionRequest.to_sampling_params = to_sampling_params
+        return to_sampling_params
+
+    seams.take("sampling parameters", marking)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import numpy.random
 import torch
 
+from runtime.engine import seams
 from runtime.reap import shared_memory_prefix
 
 SEED_BITS = 32  # numpy takes no larger seed, and vLLM gives one seed to Python, numpy and torch
@@ -90,7 +91,7 @@ def _c_library(_: Replica) -> None:
 
 
 def _authentication(_: Replica) -> None:
-    multiprocessing.current_process().authkey = secrets.token_bytes(32)
+    seams.give(multiprocessing.current_process(), "authkey", secrets.token_bytes(32))
 
 
 def _names(replica: Replica) -> None:
@@ -102,9 +103,9 @@ def _names(replica: Replica) -> None:
 def _folders(replica: Replica) -> None:
     """Temporary files, ZMQ sockets and shared memory where the agent finds and removes them."""
     os.environ["TMPDIR"] = os.environ["VLLM_RPC_BASE_PATH"] = replica.folder
-    tempfile.tempdir = replica.folder
+    seams.take("folder of temporary files", lambda usual: replica.folder)
     multiprocessing.process.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
-    multiprocessing.shared_memory._SHM_NAME_PREFIX = "/" + shared_memory_prefix(replica.replica_id)  # type: ignore[attr-defined]
+    seams.take("prefix of shared memory", lambda usual: "/" + shared_memory_prefix(replica.replica_id))
 
 
 def _tracker(_: Replica) -> None:

@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.core import EngineCoreProc
 
 from runtime.control import Control, Failed, Parked, Serving
+from runtime.engine import seams
 from runtime.engine.pages import kv_pages
 from runtime.errors import CanaryMismatch
 from runtime.gate import Gate
@@ -33,7 +33,7 @@ GIVE_BACK = "pilotlight_give_back"  # what the engine core is asked for, by name
 
 def teach_the_engine_core() -> None:
     """Before the engine core is forked: what it has to know to give its memory back."""
-    setattr(EngineCoreProc, GIVE_BACK, lambda core: give_back())
+    seams.take("give back", lambda nothing: lambda core: give_back())
 
 
 def give_back() -> int:

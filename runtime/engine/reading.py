@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
-from vllm.v1.core.sched.scheduler import Scheduler
+from runtime.engine import seams
 
 PLACES = 4096
 _NOTE = struct.Struct("<QII")  # of whom, tokens read, tokens of them found in the cache
@@ -42,16 +43,18 @@ def _place(sequence_id: str) -> tuple[int, int]:
 
 def note_what_is_read(reading: Reading) -> None:
     """Before the engine core is forked."""
-    original = Scheduler.schedule
 
-    def schedule(self: Scheduler, *args: Any, **kwargs: Any) -> Any:
-        step = original(self, *args, **kwargs)
-        for sequence_id, tokens in step.num_scheduled_tokens.items():
-            if tokens > 1:  # else it answers
-                _note(reading, self.requests.get(sequence_id))
-        return step
+    def noting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
+            step = original(self, *args, **kwargs)
+            for sequence_id, tokens in step.num_scheduled_tokens.items():
+                if tokens > 1:  # else it answers
+                    _note(reading, self.requests.get(sequence_id))
+            return step
 
-    Scheduler.schedule = schedule
+        return schedule
+
+    seams.take("schedule", noting)
 
 
 def _note(reading: Reading, request: Any) -> None:

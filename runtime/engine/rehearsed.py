@@ -34,7 +34,7 @@ from vllm.tokenizers.registry import cached_get_tokenizer, cached_tokenizer_from
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from runtime.engine import shortcuts, versions
+from runtime.engine import seams, shortcuts
 from runtime.forkable import MAY_LIVE, Unforkable, check_threads
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
@@ -59,9 +59,8 @@ class Parser(FlexibleArgumentParser):  # type: ignore[misc]
 
 
 def rehearse(model: Path) -> Rehearsal:
-    """Go through an engine's start once. `model` is a small snapshot folder of an architecture everybody uses. Raises UntestedEngine."""
+    """Go through an engine's start once. `model` is a small snapshot folder of an architecture everybody uses."""
     device = "cpu" if current_platform.is_cpu() else "cuda"
-    versions.check(vllm.__version__, device, os.environ)
     parser = make_arg_parser(Parser())
     defaults = parser.parse_args(["--model", str(model), "--disable-fastapi-docs"])
     validate_parsed_serve_args(defaults)
@@ -86,7 +85,7 @@ def _import_architectures() -> None:
     def inspect_model_cls(self: registry._LazyRegisteredModel) -> registry._ModelInfo:
         return registry._ModelInfo.from_model_cls(self.load_model_cls())
 
-    registry._LazyRegisteredModel.inspect_model_cls = inspect_model_cls
+    seams.take("inspection of model classes", lambda inspect: inspect_model_cls)
     for architecture in ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM"):
         if registered := registry.ModelRegistry.models.get(architecture):
             registry._try_inspect_model_cls(architecture, registered)
@@ -94,11 +93,10 @@ def _import_architectures() -> None:
 
 
 def _build_and_drop_an_engine(model: Path) -> None:
-    from tqdm import tqdm
     from vllm import LLM, SamplingParams
     from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
 
-    tqdm.monitor_interval = 0  # its monitor is a thread
+    seams.take("monitor of tqdm", lambda interval: 0)  # its monitor is a thread
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     llm = LLM(str(model), enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=8 << 20, disable_log_stats=True)
     # Log-probabilities as the canary asks for them, then sampling: each has first times of its own (30 ms).
@@ -110,7 +108,7 @@ def _build_and_drop_an_engine(model: Path) -> None:
     os.environ.pop("VLLM_DIST_IDENT", None)  # left by its CPU worker; each fork's sets its own, and vLLM warns of one it finds
     destroy_model_parallel()
     destroy_distributed_environment()
-    torch.set_num_threads = set_num_threads
+    seams.give(torch, "set_num_threads", set_num_threads)
 
 
 def _configure_and_read_the_tokenizer(defaults: argparse.Namespace) -> None:

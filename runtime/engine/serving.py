@@ -10,13 +10,14 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import functools
 import itertools
 import multiprocessing
 import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,7 @@ from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.core import EngineCoreProc
-from vllm.v1.executor.abstract import Executor
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
-from vllm.v1.worker.gpu_worker import Worker
 
 from runtime.control import (
     CANARY_ANSWER_TOKENS,
@@ -49,7 +47,7 @@ from runtime.control import (
     UnparkNow,
 )
 from runtime.engine import arguments as engine_arguments
-from runtime.engine import caches, canary_embed, own, vocabulary
+from runtime.engine import caches, canary_embed, own, seams, vocabulary
 from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.canary import sing
 from runtime.engine.graphs import capture_when_idle
@@ -70,12 +68,13 @@ STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
     """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
+    seams.uses.own()
     replica = own.Replica(fork.replica_id, fork.folder)
     own.take_replica(replica)
     pulse = Pulse()
     beats = Beats(control, pulse)
     beats.begin()
-    os.environ |= caches_of(rehearsal, fork)
+    os.environ.update(caches_of(rehearsal, fork))
     _fork_instead_of_spawn()
     _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control, pulse, replica)
     _count_steps(pulse)
@@ -174,9 +173,10 @@ async def _serve(
         serving = asyncio.ensure_future(server.serve([listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0)
-        phases.add("init", began)
+        phases.add("init", began, note=seams.uses.note())
         await _canary(engine, journal, fork, phases, record)
         control.send(Serving(address=parking.address))
+        seams.uses.write(Path(fork.folder) / "seams.json")
         await serving
 
 
@@ -252,18 +252,20 @@ def _end_with_the_engine_core(engine: AsyncLLM, journal: Journal, control: Contr
 def _fork_instead_of_spawn() -> None:
     """vLLM's CPU platform asks for spawn, which would import everything again; on a GPU fork is its default."""
     context = multiprocessing.get_context("fork")
-    multiprocessing.get_context = lambda method=None: context  # type: ignore[assignment]
+    seams.take("how processes are made", lambda choose: lambda method=None: context)
 
 
 def _run_the_model_in_the_engine_core(device: str, threads: int, control: Control, pulse: Pulse, replica: own.Replica) -> None:
     """One process less on CPU, threads set where they compute, its pulse, and the engine core's own failure told to the agent."""
     if device == "cpu":
         # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
-        Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
+        seams.take("executor", lambda choose: staticmethod(lambda vllm_config: UniProcExecutor))
         _pack_between_steps()
-    original = EngineCoreProc.run_engine_core
 
-    def run(*args: Any, **kwargs: Any) -> None:
+    def as_ours(original: Callable[..., None]) -> staticmethod[..., None]:
+        return staticmethod(functools.partial(run, original))
+
+    def run(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         own.take_process(replica)
         if device == "cpu":
@@ -275,42 +277,48 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
             control.send(Failed(reason=f"{type(error).__name__}: {error}"))
             raise
 
-    EngineCoreProc.run_engine_core = staticmethod(run)
+    seams.take("engine core process", as_ours)
 
 
 def _count_steps(pulse: Pulse) -> None:
     """One that executed nothing is none: an engine that turns in place does not get on."""
-    step = EngineCoreProc._process_engine_step
 
-    def counted(self: EngineCoreProc) -> bool:
-        executed: bool = step(self)
-        if executed:
-            pulse.stepped()
-        return executed
+    def counting(step: Callable[[Any], bool]) -> Callable[[Any], bool]:
+        def counted(core: Any) -> bool:
+            executed = step(core)
+            if executed:
+                pulse.stepped()
+            return executed
 
-    EngineCoreProc._process_engine_step = counted
+        return counted
+
+    seams.take("engine step", counting)
 
 
 def _pack_between_steps() -> None:
     """Once there is traffic, pack a mapped layer after each step: the first tokens do not wait for it, the many do not miss it."""
-    step = EngineCoreProc._process_engine_step
     steps = itertools.count()
 
-    def step_and_pack(self: EngineCoreProc) -> bool:
-        executed: bool = step(self)
-        if unpacked.layers and next(steps) >= STEPS_BEFORE_PACKING:
-            unpacked.pack_one()
-        return executed
+    def packing(step: Callable[[Any], bool]) -> Callable[[Any], bool]:
+        def step_and_pack(core: Any) -> bool:
+            executed = step(core)
+            if unpacked.layers and next(steps) >= STEPS_BEFORE_PACKING:
+                unpacked.pack_one()
+            return executed
 
-    EngineCoreProc._process_engine_step = step_and_pack
+        return step_and_pack
+
+    seams.take("engine step", packing)
 
 
 def _time_the_load(phases: Phases) -> None:
-    original = Worker.load_model
 
-    def load_model(self: Worker, **kwargs: Any) -> None:
-        begin = time.monotonic()
-        original(self, **kwargs)
-        phases.add("load", begin, note=outcome.note)
+    def timed(original: Callable[..., None]) -> Callable[..., None]:
+        def load_model(worker: Any, **kwargs: Any) -> None:
+            begin = time.monotonic()
+            original(worker, **kwargs)
+            phases.add("load", begin, note=outcome.note)
 
-    Worker.load_model = load_model
+        return load_model
+
+    seams.take("load", timed)

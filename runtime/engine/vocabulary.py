@@ -14,16 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from vllm.tokenizers import hf as tokenizers
-
 from pilotlight.files import write_once
+from runtime.engine import seams
 
 log = logging.getLogger("vllm.pilotlight")
 
 
 def remember(file: Path, model: str) -> None:
     """For the tokenizer that lies with `model`, in this process: what `file` holds is believed; where there is none it is written."""
-    tokenizers.get_cached_tokenizer = kept(tokenizers.get_cached_tokenizer, file, model)
+    seams.take("cached tokenizer", lambda cache: kept(cache, file, model))
 
 
 def kept(cache: Callable[[Any], Any], file: Path, model: str) -> Callable[[Any], Any]:
@@ -41,7 +40,7 @@ def kept(cache: Callable[[Any], Any], file: Path, model: str) -> Callable[[Any],
         with _listing(type(tokenizer), {"x" * longest: largest_id}):
             form = cache(tokenizer)
         listed = functools.cache(tokenizer.get_vocab)
-        type(form).get_vocab = lambda self: listed()
+        seams.give(type(form), "get_vocab", lambda self: listed())
         return form
 
     return cached
@@ -50,15 +49,8 @@ def kept(cache: Callable[[Any], Any], file: Path, model: str) -> Callable[[Any],
 @contextlib.contextmanager
 def _listing(kind: type, vocabulary: dict[str, int]) -> Iterator[None]:
     """Who asks a tokenizer of this class meanwhile for its list gets that one. Of the class: a copy of an object would keep it."""
-    own = vars(kind).get("get_vocab")
-    kind.get_vocab = lambda self: vocabulary  # type: ignore[attr-defined]
-    try:
+    with seams.lent(kind, "get_vocab", lambda self: vocabulary):
         yield
-    finally:
-        if own is None:
-            del kind.get_vocab  # type: ignore[attr-defined]
-        else:
-            kind.get_vocab = own  # type: ignore[attr-defined]
 
 
 def read(file: Path) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,11 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from pilotlight import frames
 from runtime.argument_names import KNOWN_BEGINNINGS, REFUSED
+from runtime.engine.seams import SEAMS
 from runtime.wire import ArgumentsChecked, CheckArguments, FromAgent
 from tests.integration.system import System, running, wait_until
 
+UNUSED_BY_A_FIRST_ANSWER = {"give back", "tokenizer of grammars, when asked for"}
 CREATIVE = {"prompt": "Once upon a time", "max_tokens": 24, "temperature": 1.0, "ignore_eos": True}
 
 
@@ -121,3 +124,16 @@ def test_refused_names_are_the_engines_and_no_beginning_of_one_is_an_argument_th
     assert REFUSED.keys() <= options
     beginnings = {name for name in options - REFUSED.keys() for refused in REFUSED if refused.startswith(name)}
     assert beginnings == KNOWN_BEGINNINGS
+
+
+def test_every_seam_is_there_as_written_down_and_was_gone_through_after_one_start(system: System) -> None:
+    """Else an engine that no longer calls it would be slower, or count nothing, and nobody would hear of it."""
+    key = system.deploy("used", "--idle-timeout", "600")
+    told(system, "used", key)
+    (replica,) = system.replicas("used")
+    file = system.paths.replicas / replica["replica_id"] / "seams.json"
+    found = json.loads(wait_until(file.is_file, 20, "the replica says which seams it used") and file.read_text())
+    assert found["left_out"] == []
+    assert found["used"].keys() == SEAMS.keys()
+    unused = {name for name, uses in found["used"].items() if not uses and SEAMS[name].device != "cuda"}
+    assert unused == UNUSED_BY_A_FIRST_ANSWER
