@@ -49,7 +49,8 @@ class System:
     """One running installation."""
 
     def __init__(self, **settings: str) -> None:
-        self.state = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
+        """On a folder of its own, or the one in the settings; what `up` prints lies beside that, for its disk may be full."""
+        self.state = Path(settings.get("PILOTLIGHT_STATE_DIR") or tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
         self.state.chmod(0o711)
         self.paths = Paths(self.state)
         self.shared_memory_before = set(os.listdir("/dev/shm"))
@@ -61,7 +62,8 @@ class System:
         }
         self.environ = os.environ | ours | settings
         self.environ.pop("DATABASE_URL", None)
-        self.output = (self.state / "up.out").open("wb")
+        self.printed = self.state.with_name(f"{self.state.name}.out")
+        self.output = self.printed.open("wb")
         self.begin()
 
     def begin(self) -> None:
@@ -81,7 +83,7 @@ class System:
         wait_until(lambda: any(node["standbys_ready"] for node in self.status()["nodes"]), 120, "a standby is ready")
 
     def _dead(self) -> bool:
-        assert self.up.poll() is None, f"up ended: {(self.state / 'up.out').read_text()}"
+        assert self.up.poll() is None, f"up ended: {self.printed.read_text()}"
         return False
 
     def status(self) -> dict[str, Any]:
@@ -206,7 +208,7 @@ class System:
         }
 
     def logs(self) -> str:
-        parts = [f"--- up\n{(self.state / 'up.out').read_text()}"]
+        parts = [f"--- up\n{self.printed.read_text()}"]
         parts += [
             f"--- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-40:])
             for log in sorted(self.paths.logs.rglob("*.log"))
@@ -231,6 +233,7 @@ def running(**settings: str) -> Iterator[System]:
         for pid in system.processes():
             os.kill(pid, signal.SIGKILL)
         system.output.close()
+        system.printed.unlink()
         shutil.rmtree(system.state, ignore_errors=True)
 
 
