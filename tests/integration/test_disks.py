@@ -130,7 +130,7 @@ def test_a_full_disk(system: System, demo: str) -> None:
     billed.refused(60)
     assert "new calls are refused" in system.cli("doctor", code=1)
     system.stop()
-    system.start()
+    system.begin()
     billed.refused(90)
     assert "disk full" in system.cli("ps")
     filler.unlink()
@@ -153,7 +153,7 @@ def test_postgres_away(system: System, demo: str) -> None:
     kill(system, "activator")
     billed.served(60, "a call goes on")
     system.stop()  # and every replica with it
-    system.start()
+    system.begin()
     wait_until(lambda: "Starting without Postgres" in system.printed.read_text(), 60, "up starts without Postgres")
     billed.served(120, "a wake without Postgres")
     kill(system, "activator")
