@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from loadtests.torture.oracle import Made, Work
 
-SLACK_SECONDS = 2.5  # counts reach the agent's disk once a second, and the machine is busy
+SLACK_SECONDS = 3.0  # a count on the disk is two seconds old at most, on a machine that is not busy
 
 
 class Row(NamedTuple):
