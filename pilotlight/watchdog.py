@@ -4,7 +4,8 @@ A process that dies is started again at once; one that is stopped or stands stil
 processes listens with a `Watchdog` at a socket of its own, which its children find in `NOTIFY_SOCKET` as under systemd, and kills
 those that have fallen silent: what restarts the dead restarts them. Under systemd `up` says the same to it. The failures to
 survive: silence that is the listener's own (it was stopped, the machine slept: such time does not count), a start that takes
-long (more patience before the first word), and a listener that is gone (nobody is told, and nothing breaks).
+long (more patience before the first word), a listener that is gone (nobody is told, and nothing breaks), and a process that died
+meanwhile, whose number is another's (it is held by a descriptor; only who lives is killed).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import signal
 import socket
 import struct
@@ -71,6 +73,7 @@ class Watchdog:
         """Raises OSError."""
         self._running, self._silent_seconds, self._told = running, silent_seconds, told
         self._said: dict[int, Said] = {}
+        self._held: dict[int, int] = {}  # descriptors of those it watches, which mean them for ever; a number does not
         self._attention = Attention()
         self._now = 0.0
         path.unlink(missing_ok=True)
@@ -90,6 +93,7 @@ class Watchdog:
         finally:
             loop.remove_reader(self._socket)
             self._socket.close()
+            self._watch(set())
 
     def hear(self) -> None:
         """All that was said meanwhile; the kernel says by whom."""
@@ -106,11 +110,27 @@ class Watchdog:
     def look(self, now: float) -> None:
         """At `now`, in monotonic seconds: kill who is silent."""
         self._now = self._attention.look(now)
-        self._said = {pid: self._said.get(pid, Said(self._now)) for pid in self._running()}
+        self._watch(set(self._running()))
         if not self._silent_seconds:
             return
         for pid in silent(self._said, self._now, self._silent_seconds):
             self._told(pid)
             del self._said[pid]  # its successor has a number of its own
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                signal.pidfd_send_signal(self._held[pid], signal.SIGKILL)
+
+    def _watch(self, running: set[int]) -> None:
+        """Those of them that live, and nobody else."""
+        for pid in [pid for pid, held in self._held.items() if pid not in running or _dead(held)]:
+            os.close(self._held.pop(pid))
+            self._said.pop(pid, None)
+        for pid in running - self._held.keys():
+            with contextlib.suppress(OSError):  # it is gone already, or there is no descriptor for the moment: at the next look
+                self._held[pid] = os.pidfd_open(pid)
+        self._said = {pid: self._said.get(pid, Said(self._now)) for pid in self._held}
+
+
+def _dead(held: int) -> bool:
+    look = select.poll()
+    look.register(held, select.POLLIN)
+    return bool(look.poll(0))

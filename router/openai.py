@@ -24,7 +24,10 @@ LARGE_BODY = 128 << 10  # bytes; a smaller one is read within milliseconds, what
 MOST_COST = 1 << 19  # of reading a body: 1 a value, HEAVY more a list, an object or a field
 HEAVY = 8
 MOST_QUOTES = 1 << 17  # of a large body
-PRIVILEGED = frozenset({"cache_salt", "priority", "kv_transfer_params", "request_id"})
+PRIVILEGED = frozenset(
+    {"cache_salt", "priority", "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "request_id", "stream_interval"}
+)
+# `vllm_xargs` sets whatever else an engine knows. `stream_interval` is how many tokens an event has, by which a broken stream is counted.
 BEAMS = "use_beam_search"  # vLLM asks its engine anew for every beam and token
 COUNTS = {"n": (1, MOST_CHOICES), "best_of": (1, MOST_CHOICES), "max_tokens": (0, 1 << 31), "max_completion_tokens": (0, 1 << 31)}
 _OPENING = re.compile(rb"\s*\{")

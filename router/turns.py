@@ -8,14 +8,18 @@ stand in its line, and one of the release before, which has no line: then the ho
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 
 from router.balance import Replica
 from router.pool import Pool, Upstream
-from runtime.wire import TURN_HEADER, TURN_PATH, WAITED_HEADER
+from runtime.wire import ROUTER_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
 
 News = Callable[[bytes | None, bool], None]  # (the turn or None, whether the gate drains)
-_ASK = b"POST %s HTTP/1.1\r\nhost: pilotlight\r\ncontent-length: 0\r\n%s: %%.3f\r\n\r\n" % (TURN_PATH.encode(), WAITED_HEADER.encode())
+_ASK = (
+    f"POST {TURN_PATH} HTTP/1.1\r\nhost: pilotlight\r\ncontent-length: 0\r\n"
+    f"{ROUTER_HEADER}: {secrets.token_hex(8)}\r\n{WAITED_HEADER}: %.3f\r\n\r\n"
+).encode()
 
 
 def stand_in_line(replica: Replica, waited: float, news: News) -> Turn:

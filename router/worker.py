@@ -1,7 +1,7 @@
 """One worker of the router: everything put together, served until told to stop, and drained. Steps 1 to 12.
 
 The failures to survive: SIGTERM amid answers (accept no more, finish what runs and what is held within `drain_seconds`, then
-end the rest with an error and a record), and the parent's death (its pipe's end says so; the port must not stay taken).
+end the rest with an error and a record), and the parent's death (the kernel ends it too, see `workers.py`; the port must not stay taken).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -132,10 +132,9 @@ async def serve(
     *,
     index: int = 0,
     machine: Machine | None = None,
-    watch_parent: bool = False,
     plain: bool = False,
 ) -> None:
-    """Serve until SIGTERM, or the parent's end. `plain`: without TLS, which is for benchmarks."""
+    """Serve until SIGTERM. `plain`: without TLS, which is for benchmarks."""
     Notifier.take().keep()
     certificate = None if plain else tls.ensure(config.paths, tls.names(config.router))
     worker = Worker(config, machine or Alone())
@@ -160,8 +159,6 @@ async def serve(
         ),
         worker.router,
     )
-    if watch_parent:
-        _on_end_of(sys.stdin.fileno(), lambda: server.handle_exit(signal.SIGTERM, None))
     async with Tasks() as tasks:
         tasks.spawn(worker.activator.run(), name="activator link")
         tasks.spawn(worker.ledger.run(), name="ledger link")
@@ -173,24 +170,12 @@ async def serve(
             worker.demand.tell()  # none: else the last told would count until the activator calls us silent
 
 
-def _on_end_of(pipe: int, ended: Callable[[], None]) -> None:
-    """Nobody writes into the pipe: it becomes readable when its other end closes."""
-    loop = asyncio.get_running_loop()
-
-    def readable() -> None:
-        loop.remove_reader(pipe)
-        ended()
-
-    loop.add_reader(pipe, readable)
-
-
 def run(
     config: Settings,
     listener: socket.socket,
     *,
     index: int = 0,
     machine: Machine | None = None,
-    watch_parent: bool = False,
     plain: bool = False,
 ) -> None:
     """A worker's whole life."""
@@ -200,7 +185,7 @@ def run(
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held request is an open connection
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, listener, index=index, machine=machine, watch_parent=watch_parent, plain=plain))
+        runner.run(serve(config, listener, index=index, machine=machine, plain=plain))
 
 
 if __name__ == "__main__":
@@ -208,4 +193,4 @@ if __name__ == "__main__":
     descriptor, number, shared = (int(argument) for argument in sys.argv[1:])
     given = settings.load()
     together = Together(Memory(shared, given.router.workers), number)
-    run(given, socket.socket(fileno=descriptor), index=number, machine=together, watch_parent=True)
+    run(given, socket.socket(fileno=descriptor), index=number, machine=together)

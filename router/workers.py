@@ -1,7 +1,8 @@
 """The router's parent: binds the public port once, and keeps as many workers on it as configured.
 
 Before step 1. The failures to survive: a worker that dies or is silent (another takes its place; the port never closes), SIGTERM
-(passed on; the parent ends when the last worker has drained), and the parent's own kill -9 (the workers read its end from a pipe).
+(passed on; the parent ends when the last worker has drained), and the parent's own kill -9: the kernel kills the workers with it, also
+one that is stopped, or the port would stay taken and no successor could start.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 
 import structlog
 
+from pilotlight.process_death import die_with_parent
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier, Watchdog
@@ -57,7 +59,7 @@ class _Parent:
         self._stopping = asyncio.Event()
         self.watchdog = Watchdog(
             config.paths.run / "workers.sock",
-            running=lambda: [process.pid for process in self._running],
+            running=lambda: [process.pid for process in self._running if process.returncode is None],
             silent_seconds=config.watch.silent_seconds,
             told=lambda pid: log.error("a worker is silent; killing it", action="worker_hung", pid=pid),
         )
@@ -77,7 +79,12 @@ class _Parent:
             arguments = ("-m", "router.worker", str(descriptor), str(index), str(shared))
             environ = os.environ | self.watchdog.environ
             process = await asyncio.create_subprocess_exec(
-                sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, pass_fds=(descriptor, shared), env=environ
+                sys.executable,
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(descriptor, shared),
+                env=environ,
+                preexec_fn=die_with_parent(signal.SIGKILL),
             )
             self._running.add(process)
             if self._stopping.is_set():

@@ -18,6 +18,7 @@ LISTENS = "would have a replica listen, or answer, otherwise than its router exp
 EXECUTES = "would execute code that is not the engine's"
 OPENS = "would open files of the node that are not the snapshot's"
 SPREADS = "would spread one replica over processes that Pilotlight does not start"
+MISCOUNTED = "would put more than one token into an event, by which a broken stream is counted and billed"
 UNCOUNTED = "would leave the engine's tokens uncounted, and so unbilled"
 
 LEAVE_OUT = "leave it out"
@@ -72,6 +73,7 @@ REFUSED: Mapping[str, tuple[str, str, Judge]] = {
     **_each("data-parallel-rpc-port data-parallel-backend data-parallel-external-lb data-parallel-hybrid-lb", SPREADS, SCALE),
     **_each("data-parallel-multi-port-external-lb data-parallel-supervisor-port enable-elastic-ep", SPREADS, SCALE),
     **_each("tokens-only skip-tokenizer-init", UNCOUNTED, LEAVE_OUT, _on),
+    **_each("stream-interval", MISCOUNTED, LEAVE_OUT),
     **_each("help", "is no argument of an engine", LEAVE_OUT),
 }  # fmt: skip
 

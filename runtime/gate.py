@@ -18,7 +18,7 @@ import structlog
 
 from runtime.line import Line
 from runtime.usage import Counts, Journal
-from runtime.wire import TURN_HEADER, TURN_PATH, WAITED_HEADER
+from runtime.wire import ROUTER_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -98,7 +98,7 @@ class Gate:
 
     async def _turn(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer when it is this router's turn, or nobody's any more; one that leaves gives its place up."""
-        place = None if self.draining else self._line.join(_seconds(scope))
+        place = None if self.draining else self._line.join(_seconds(scope), _said(scope, ROUTER_HEADER))
         if place is None:
             await _refuse(send, b"draining" if self.draining else b"full")
             return
@@ -126,8 +126,12 @@ async def _left(receive: Receive) -> None:
 
 def _seconds(scope: MutableMapping[str, Any]) -> float:
     """How long the router's oldest request has waited; what is no number counts as 0."""
-    said = next((value for name, value in scope["headers"] if name == WAITED_HEADER.encode()), b"0")
-    return float(said) if said.replace(b".", b"", 1).isdigit() else 0.0
+    said = _said(scope, WAITED_HEADER)
+    return float(said) if said.replace(".", "", 1).isdecimal() and said.isascii() else 0.0
+
+
+def _said(scope: MutableMapping[str, Any], header: str) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()), "")
 
 
 def _metered(send: Send, journal: Journal, request_id: str) -> Send:

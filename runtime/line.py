@@ -4,7 +4,8 @@ Routers of one machine, or of several, share a replica's slots and see none of e
 asks for a turn, one at a time, and says how long its oldest request has waited; a freed slot is promised to the one that has
 waited longest, whatever its router, and for a moment only. The requests themselves stay in the routers' holds: nothing of
 them is here that could be lost. Failures to survive: a router that leaves the line (its connection ends), one that is
-promised a slot and does not use it (the promise lapses, the next has it), and a drain (everybody is sent away at once).
+promised a slot and does not use it (the promise lapses, the next has it), one whose loop lags so that it comes too late each time
+(its next promise is longer, and the others go first meanwhile), and a drain (everybody is sent away at once).
 """
 
 from __future__ import annotations
@@ -14,11 +15,37 @@ import bisect
 import itertools
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 PROMISE_SECONDS = 0.08  # a slot is kept so long for a router that has its turn
+MOST_PROMISE_SECONDS = 1.0  # for one that came late before: twice as long as it needed, or as was not enough
+OTHERS_FIRST = 4  # times as long as a slot stood idle for a late one, whoever else waits goes before it: it costs a fifth of a slot at most
 MOST_IN_LINE = 1024  # routers have one place each; more is somebody's mistake
 
 Place = asyncio.Future[str | None]
+
+
+class Stands(NamedTuple):
+    since: float  # when the request began to wait
+    number: int
+    place: Place
+    router: str
+
+
+class Promise(NamedTuple):
+    router: str
+    at: float
+    seconds: float
+    lapses: asyncio.TimerHandle
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A router that was late the last time."""
+
+    seconds: float  # of its next promise
+    until: float  # so long others go first
 
 
 class Line:
@@ -26,22 +53,26 @@ class Line:
 
     def __init__(self, free: Callable[[], int]) -> None:
         self._free = free
-        self._places: list[tuple[float, int, Place]] = []  # (since when the request has waited, a number, who waits), oldest first
+        self._places: list[Stands] = []  # oldest first
         self._numbers = itertools.count()
-        self._promised: dict[str, asyncio.TimerHandle] = {}
+        self._promised: dict[str, Promise] = {}
+        self._late: dict[str, Late] = {}  # by router
 
     @property
     def promised(self) -> int:
         """Slots that are kept for those who have their turn."""
         return len(self._promised)
 
-    def join(self, waited: float) -> Place | None:
-        """A place, which will hold the turn's name, or None at a drain. `waited`: seconds so far. None: the line is too long."""
+    def join(self, waited: float, router: str = "") -> Place | None:
+        """A place, which will hold the turn's name, or None at a drain. None: the line is too long.
+
+        `waited`: seconds so far. `router`: whose place; one of the release before has no name, and nobody remembers how late it was.
+        """
         if len(self._places) >= MOST_IN_LINE:
             return None
         loop = asyncio.get_running_loop()
         place: Place = loop.create_future()
-        bisect.insort(self._places, (loop.time() - waited, next(self._numbers), place))
+        bisect.insort(self._places, Stands(loop.time() - waited, next(self._numbers), place, router))
         self.give()
         return place
 
@@ -49,18 +80,27 @@ class Line:
         """Whoever stood here is gone; a slot that was promised to it is the next one's."""
         if place.done():
             if turn := place.result():
-                self._lapse(turn)
+                self._free_again(turn)
         else:
-            self._places = [entry for entry in self._places if entry[2] is not place]
+            self._places = [stands for stands in self._places if stands.place is not place]
             place.cancel()
 
     def give(self) -> None:
-        """Promise every slot that is free to those who have waited longest."""
+        """Promise every slot that is free to those who have waited longest.
+
+        Who was late goes behind the others for a while; where none of them stands here it is told to come, and nothing is kept for it.
+        """
+        loop = asyncio.get_running_loop()
         while self._places and self._free() > len(self._promised):
-            place = self._places.pop(0)[2]
-            turn = secrets.token_hex(8)
-            self._promised[turn] = asyncio.get_running_loop().call_later(PROMISE_SECONDS, self._lapse, turn)
-            place.set_result(turn)
+            now, turn = loop.time(), secrets.token_hex(8)
+            first = next((stands for stands in self._places if not self._behind(stands.router, now)), None)
+            stands = first or self._places[0]
+            self._places.remove(stands)
+            if first:
+                late = self._late.get(first.router)
+                seconds = late.seconds if late else PROMISE_SECONDS
+                self._promised[turn] = Promise(first.router, now, seconds, loop.call_later(seconds, self._lapse, turn))
+            stands.place.set_result(turn)
 
     def redeem(self, headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bool:
         """Does this request come in the turn it names? Then the slot kept for it is its own."""
@@ -69,17 +109,37 @@ class Line:
         turn = next((value.decode("latin-1") for header, value in headers if header == name), "")
         promise = self._promised.pop(turn, None)
         if promise is not None:
-            promise.cancel()
+            promise.lapses.cancel()
+            self._remember(promise.router, asyncio.get_running_loop().time() - promise.at)
         return promise is not None
 
     def end(self) -> None:
         """Nobody gets a turn any more."""
         places, self._places = self._places, []
-        for _, _, place in places:
-            place.set_result(None)
+        for stands in places:
+            stands.place.set_result(None)
 
     def _lapse(self, turn: str) -> None:
+        """It did not come in time."""
+        promise = self._promised[turn]
+        self._remember(promise.router, promise.seconds)
+        self._free_again(turn)
+
+    def _free_again(self, turn: str) -> None:
         promise = self._promised.pop(turn, None)
         if promise is not None:
-            promise.cancel()
+            promise.lapses.cancel()
             self.give()
+
+    def _behind(self, router: str, now: float) -> bool:
+        late = self._late.get(router)
+        return late is not None and now < late.until
+
+    def _remember(self, router: str, idle: float) -> None:
+        """How long a slot stood idle for this router, where that was long; of at most as many routers as have a place."""
+        self._late.pop(router, None)
+        if idle >= PROMISE_SECONDS and router:
+            first = asyncio.get_running_loop().time() + OTHERS_FIRST * idle
+            self._late[router] = Late(min(2 * idle, MOST_PROMISE_SECONDS), first)
+            if len(self._late) > MOST_IN_LINE:
+                del self._late[next(iter(self._late))]

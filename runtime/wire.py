@@ -256,3 +256,4 @@ FromAgent = Annotated[
 TURN_PATH = "/turn"
 TURN_HEADER = "x-pilotlight-turn"  # of the answer, and of the request
 WAITED_HEADER = "x-pilotlight-waited"  # seconds that the oldest request has waited
+ROUTER_HEADER = "x-pilotlight-router"  # who asks for a turn: one name for a router's whole life

@@ -1,5 +1,6 @@
 """One process of the installation, supervised: started again when it dies, after a pause that grows, until it is to stop.
 
+What a dead one leaves in its session is killed before the next is started: it could hold the port that the next needs.
 The failures to survive: the death of `up` itself (the kernel then tells each child to stop, PR_SET_PDEATHSIG), and a machine
 that refuses a new process or its log for the moment (no memory, no descriptor, a full disk): it is asked again.
 """
@@ -42,8 +43,8 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """0 while the machine refuses it."""
-        return self.process.pid if self.process is not None else 0
+        """0 while none lives: a dead one's number may be another's by now."""
+        return self.process.pid if self.process is not None and _lives(self.process) else 0
 
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
@@ -88,13 +89,14 @@ class Child:
     async def stop(self) -> None:
         self._stopping = True
         if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGTERM)
+            if _lives(self.process):
+                os.kill(self.process.pid, signal.SIGTERM)
             try:
                 async with asyncio.timeout(stop_seconds(self.module, self._settings)):
                     await _ended(self.process)
             except TimeoutError:
-                self.process.kill()
+                os.kill(self.process.pid, signal.SIGKILL)
+                await _ended(self.process)
             self.process.wait()
         self._watch.cancel()
 
@@ -122,16 +124,23 @@ def environ(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ours
 
 
+def _lives(process: subprocess.Popen[bytes]) -> bool:
+    """Its status is left for `wait`: until that is called nobody else gets its number, nor its session's."""
+    return process.returncode is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 async def _ended(process: subprocess.Popen[bytes]) -> None:
-    """Return when it has died; its status is left for `wait`."""
-    if process.poll() is not None:
-        return
-    watch = os.pidfd_open(process.pid)
-    gone = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(watch, gone.set)
-    try:
-        await gone.wait()
-    finally:
-        loop.remove_reader(watch)
-        os.close(watch)
+    """Return when it has died, and what it left in its session with it; its status is left for `wait`."""
+    if _lives(process):
+        watch = os.pidfd_open(process.pid)
+        gone = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(watch, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(watch)
+            os.close(watch)
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

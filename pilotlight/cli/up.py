@@ -82,7 +82,7 @@ class Installation:
         self._say("starting activator, ledger, admin and router")
         watchdog = Watchdog(
             paths.run / "watch.sock",
-            running=lambda: [child.pid for child in self.children if child.pid],
+            running=lambda: [child.pid for child in self.children if child.pid],  # of those that live
             silent_seconds=self._settings.watch.silent_seconds,
             told=self._hung,
         )

@@ -194,6 +194,60 @@ async def test_a_child_that_could_not_be_started_is_started_later(
     assert not refusals
 
 
+async def test_the_number_of_a_dead_child_is_not_told_while_none_follows(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervise, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(supervise, "LONGEST_PAUSE", 0.0)
+    refused = asyncio.Event()
+
+    class Once(supervise.Child):
+        started = False
+
+        def _start(self) -> subprocess.Popen[bytes]:
+            if self.started:
+                refused.set()
+                raise OSError(errno.EAGAIN, "no process")
+            self.started = True
+            return subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+
+    child = Once("router", settings)
+    assert child.process is not None and child.pid == child.process.pid
+    child.process.kill()
+    async with asyncio.timeout(10):
+        await refused.wait()
+    assert child.pid == 0
+    await child.stop()
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+async def test_what_a_dead_child_leaves_in_its_session_is_killed_with_it(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_order: bool
+) -> None:
+    """Also what is stopped: it would hold what it inherited, the port for one, for ever."""
+    monkeypatch.setattr(supervise, "stop_seconds", lambda module, settings: 5.0)
+    left = tmp_path / "left"
+    os.mkfifo(left)
+
+    class Leaves(supervise.Child):
+        def _start(self) -> subprocess.Popen[bytes]:
+            script = f"sleep 1000 & kill -STOP $!; echo $! > {left}; wait"
+            return subprocess.Popen(["sh", "-c", script], start_new_session=True)
+
+    child = Leaves("router", settings)
+    held = os.pidfd_open(int(await asyncio.to_thread(left.read_text)))
+    assert child.process is not None
+    if not in_order:
+        monkeypatch.setattr(child, "_try_to_start", lambda: False)
+        child.process.kill()
+    stopping = asyncio.create_task(child.stop()) if in_order else None
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(held, gone.set)
+    async with asyncio.timeout(10):
+        await gone.wait()
+    asyncio.get_running_loop().remove_reader(held)
+    os.close(held)
+    await (stopping or child.stop())
+
+
 class FakeServer:
     """A Postgres that lives until it is told otherwise."""
 

@@ -74,6 +74,17 @@ async def test_one_that_is_stopped_is_killed_after_its_seconds(watched: Watched)
     assert await asyncio.to_thread(watched.process.wait, 10) == -signal.SIGKILL
 
 
+async def test_a_number_whose_process_is_gone_is_nobodys_and_is_not_killed(watched: Watched) -> None:
+    """Its holder may go on naming it, as where no successor could be started: the number may be another process's by then."""
+    assert watched.process
+    watched.dog.look(0.0)
+    watched.process.kill()
+    await asyncio.to_thread(watched.process.wait)
+    for second in range(1, int(START_SECONDS) * 2):
+        watched.dog.look(float(second))
+    assert watched.killed == []
+
+
 async def test_a_listener_that_slept_kills_nobody(watched: Watched) -> None:
     watched.dog.look(0.0)
     async with asyncio.timeout(20):
