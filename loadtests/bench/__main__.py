@@ -33,6 +33,8 @@ from loadtests.bench import (
     parked,
     qwen3,
     relay,
+    room,
+    stopped,
     stored,
 )
 from loadtests.bench.report import render
@@ -115,6 +117,14 @@ async def torn(options: argparse.Namespace, found: Found) -> None:
     found["targets"] = [none("must", "rows that are lost, double or wrong", verdict.faults[:5])]
 
 
+async def turns(options: argparse.Namespace, found: Found) -> None:
+    found |= await asyncio.to_thread(room.measure)
+
+
+async def stopped_processes(options: argparse.Namespace, found: Found) -> None:
+    found |= await asyncio.to_thread(stopped.measure)
+
+
 async def at_zero(options: argparse.Namespace, found: Found) -> None:
     found |= await memory.measure()
 
@@ -140,6 +150,8 @@ SECTIONS: dict[str, Section] = {
     "recovery": recovery,
     "metering": rows_beside_counters,
     "torture": torn,
+    "stopped": stopped_processes,
+    "room": turns,
     "memory": at_zero,
     "growth": what_grows,
     "newcomer": newcomer,

@@ -24,6 +24,8 @@ TITLES = {
     "recovery": "Kill -9, and the time until a call is answered again",
     "metering": "Usage rows beside vLLM's own counters: three wakes, streaming and not, 10 % aborted",
     "torture": "The ledger under torture: every process killed again and again, a stand-in engine with an oracle of its own",
+    "stopped": "SIGSTOP of each process: it neither dies nor speaks",
+    "room": "Room for fewer endpoints than are called: a simulation of turns",
     "memory": "Ten endpoints at zero: proportional memory (PSS) of every process",
     "growth": "What grows with endpoints and keys: CPU time at 10, 1,000 and 10,000 endpoints",
     "newcomer": "A fresh clone on a machine with an empty package cache",
