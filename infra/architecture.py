@@ -48,17 +48,17 @@ import-linter holds this in `make check`.
 
 ## Processes
 
-| process | started by | what dies with it |
-|---|---|---|
-| `pilotlight up` | you | everything, in order; after its kill -9 the kernel tells the rest to stop |
-| Postgres | `up` | nothing; it is started again by the next `up` |
-| `python -m activator` | `up` | nothing: routers keep their table, the agent keeps the replicas, the next one adopts them |
-| `python -m runtime` (agent) | the activator, in a session of its own | its standbys and replicas: their control sockets end |
-| `python -m runtime.standby` | the agent | nothing: its replicas are sessions of their own |
-| a replica: API process and engine core | a fork of the standby | its running requests; the agent ends and removes the rest within milliseconds |
-| `python -m router` | `up` | its running requests; their records are in the spool |
-| `python -m router.ledger` | `up` | nothing: it reads the spool again |
-| `python -m router.admin` | `up` | nothing |
+| process | started by | what dies with it | who ends it when it hangs |
+|---|---|---|---|
+| `pilotlight up` | you | everything, in order; after its kill -9 the kernel tells the rest to stop | systemd, where it runs under it |
+| Postgres | `up` | nothing; it is started again by the next `up` | `up`, which asks it for a connection |
+| `python -m activator` | `up` | nothing: routers keep their table, the agent keeps the replicas, the next one adopts them | `up` (`pilotlight/watchdog.py`) |
+| `python -m runtime` (agent) | the activator, in a session of its own | its standbys and replicas: their control sockets end | the activator, within a minute |
+| `python -m runtime.standby` | the agent | nothing: its replicas are sessions of their own | the agent, which asks it once a second |
+| a replica: API process and engine core | a fork of the standby | its running requests; the agent ends and removes the rest within milliseconds | the agent, which hears it beat (`runtime/pulse.py`) |
+| `python -m router` | `up` | its running requests; their records are in the spool | `up`; a worker, the router's parent |
+| `python -m router.ledger` | `up` | nothing: it reads the spool again | `up` |
+| `python -m router.admin` | `up` | nothing | `up` |
 
 ## Modules
 """
