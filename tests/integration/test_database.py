@@ -382,6 +382,8 @@ async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: Embed
         INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, started_at, stopped_at)
         SELECT state || day, 'default', 'v', 'n', state, now() - interval '60 days', now() - make_interval(days => day)
         FROM unnest(ARRAY['stopped', 'ready']) state, generate_series(28, 31) day;
+        INSERT INTO journals (replica_id, org_id, complete_at)
+        SELECT 'stopped' || day, 'default', now() - make_interval(days => day) FROM generate_series(28, 31) day;
     """)
     assert await housekeeping.tidy(connection, keep_days=29.5, batch=2) == {
         "journal": 5,
@@ -394,6 +396,7 @@ async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: Embed
     assert await connection.fetchval("SELECT array_agg(text ORDER BY text) FROM events") == ["25", "26", "27", "28", "29"]
     left = await connection.fetchval("SELECT array_agg(replica_id ORDER BY replica_id) FROM replicas")
     assert left == ["ready28", "ready29", "ready30", "ready31", "stopped28", "stopped29"]
+    assert await connection.fetchval("SELECT array_agg(replica_id ORDER BY replica_id) FROM journals") == ["stopped28", "stopped29"]
     assert await connection.fetchval("SELECT count(*) FROM usage") == 10
     assert not any((await housekeeping.tidy(connection, keep_days=29.5)).values())
     await connection.close()
