@@ -6,8 +6,8 @@ goes on unchecked and says so, and its first start finds what the check would ha
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
-from itertools import count
 
 from activator.effects import Effects
 from activator.events import ArgumentsAsked, Reply
@@ -27,15 +27,14 @@ class Checks:
     effects: Effects
     nodes: Nodes
     _waiting: dict[str, tuple[float, Reply]] = field(default_factory=dict)  # deadline, who asked
-    _numbers: count[int] = field(default_factory=lambda: count(1))
 
     def ask(self, event: ArgumentsAsked, now: float) -> None:
-        """Of a node that has a standby. Which one makes no difference: their engines are of one version."""
+        """Of a node that has a standby; which one makes no difference while all nodes have one engine."""
         able = [node for node in self.nodes.known.values() if node.connection is not None and node.standbys_ready]
         if not able or able[0].connection is None:
             event.reply(_unchecked(NOBODY))
             return
-        check_id = str(next(self._numbers))
+        check_id = secrets.token_hex(8)  # an agent tells everybody, also who led before
         self._waiting[check_id] = (now + CHECK_SECONDS, event.reply)
         revision = event.revision
         frame = CheckArguments(check_id=check_id, task=revision.task, engine_args=dict(revision.engine_args), digest=revision.digest)

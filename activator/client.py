@@ -10,6 +10,10 @@ class ActivatorError(Exception):
     """The activator refused a command; the text says what to do."""
 
 
+class ActivatorAway(ActivatorError):
+    """Nobody has refused it: the same command may succeed in a moment."""
+
+
 async def subscribe(address: str, hello: RouterHello) -> FrameStream[FromActivator]:
     """Connect as a router; the first frame received is a whole table. Raises OSError when nobody listens."""
     stream = await connect(address, FromActivator)
@@ -26,7 +30,7 @@ async def command(address: str, frame: Deploy | Rollback | Remove | Status | Shi
     finally:
         stream.close()
     if not isinstance(answer, Done):
-        raise ActivatorError("the activator closed the connection before it answered; try again")
+        raise ActivatorAway("the activator closed the connection before it answered; try again")
     if not answer.ok:
-        raise ActivatorError(answer.message)
+        raise (ActivatorAway if answer.again else ActivatorError)(answer.message)
     return answer

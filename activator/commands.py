@@ -21,7 +21,7 @@ import structlog
 
 from activator.catalogue import Endpoint
 from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
-from activator.errors import CommandRefused
+from activator.errors import CommandRefused, NotLeading
 from activator.events import ArgumentsAsked, EndpointStored, Event, Reply, StatusAsked
 from activator.kept import differences
 from activator.store import catalogue
@@ -42,6 +42,7 @@ UNSURE = (
     "Postgres does not answer, so whether this was stored is not known yet; what serves goes on serving, and the activator follows what "
     "is stored once Postgres answers; try again"
 )
+UNSTORED = "Postgres does not answer; nothing was stored, and what serves goes on serving; try again"
 
 
 class Connections(Protocol):
@@ -55,15 +56,18 @@ class Commands:
         self._pool, self._inbox, self._epoch = pool, inbox, epoch
         self._one_at_a_time = asyncio.Lock()  # so that the reconciler hears of changes in the order they were stored
         self._settled: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(MOST_SETTLED)  # name, revision id, failure
-        self._unsure: asyncio.Queue[str] = asyncio.Queue()  # names of endpoints that may have been stored
+        self._unsure: dict[str, None] = {}  # names of endpoints that may have been stored
+        self._doubt = asyncio.Event()
 
     async def execute(self, frame: Command | Status) -> Done:
         """Carry out a command. Never raises for what the caller or Postgres did wrong: `Done` says it."""
         if isinstance(frame, Status):
             return await (await self._tell(StatusAsked))
+        began = False
         try:
+            unchecked = "" if isinstance(frame, Remove) else await self._check_arguments(frame)  # a slow node holds up nobody else
             async with self._one_at_a_time:
-                unchecked = "" if isinstance(frame, Remove) else await self._check_arguments(frame)
+                began = True
                 plan, ended = await self._store(frame)
                 answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended, unchecked)))
             log.info(
@@ -71,13 +75,15 @@ class Commands:
             )
             return await answer
         except CommandRefused as refused:
-            return Done(ok=False, message=str(refused))
+            return Done(ok=False, message=str(refused), again=isinstance(refused, NotLeading))
         except asyncpg.ForeignKeyViolationError:
             return Done(ok=False, message=f"there is no organisation {frame.org_id!r}")
         except FAILED as error:
             log.error("a command could not be stored", action="command_failed", kind=frame.kind, name=frame.name, error=str(error))
-            self._unsure.put_nowait(frame.name)
-            return Done(ok=False, message=UNSURE)
+            if began:
+                self._unsure[frame.name] = None
+                self._doubt.set()
+            return Done(ok=False, message=UNSURE if began else UNSTORED, again=True)
 
     async def catch_up(self, served: Iterable[Endpoint]) -> None:
         """Postgres is back, and we began with what was kept here: what it has otherwise is served from now on. Tries for ever."""
@@ -135,9 +141,14 @@ class Commands:
     async def keep_sure(self) -> None:
         """After a command whose answer was lost: tell the reconciler what is stored, as soon as Postgres says it."""
         while True:
-            name = await self._unsure.get()
-            while not await self._told_again(name):
-                await asyncio.sleep(AGAIN_SECONDS)
+            await self._doubt.wait()
+            self._doubt.clear()
+            while self._unsure:
+                name = next(iter(self._unsure))
+                del self._unsure[name]  # before it is read: a command that comes meanwhile has it read again
+                if not await self._told_again(name):
+                    self._unsure[name] = None
+                    await asyncio.sleep(AGAIN_SECONDS)
 
     async def _told_again(self, name: str) -> bool:
         try:
@@ -171,7 +182,7 @@ class Commands:
 
     async def _leads(self, connection: Connection) -> None:
         if await catalogue.leading_epoch(connection) != self._epoch():
-            raise CommandRefused("this activator does not lead any more; try again")
+            raise NotLeading("this activator does not lead any more; try again")
 
     async def _tell(self, event: Callable[[Reply], Event]) -> asyncio.Future[Done]:
         """Put an event into the inbox; its answer comes as the future's result."""

@@ -24,7 +24,6 @@ class RouterDemand:
     router_id: str
     connection: int | None
     heard_at: float  # monotonic seconds
-    joined_at: float
     requests: dict[str, int] = field(default_factory=dict)
     sequence: int = -1  # of the last frame on this connection
     acknowledged: int = -1  # highest table sequence applied, told on this connection
@@ -43,7 +42,7 @@ class DemandBook:
         """A router connected; what it said on an earlier connection holds until it reports. Returns the connection this one replaces."""
         before = self.routers.get(router_id)
         requests = before.requests if before else {}
-        self.routers[router_id] = RouterDemand(router_id, connection, now, now, requests)
+        self.routers[router_id] = RouterDemand(router_id, connection, now, requests)
         return before.connection if before else None
 
     def hear(self, router_id: str, connection: int, now: float) -> RouterDemand | None:
@@ -78,6 +77,11 @@ class DemandBook:
         if router.reported and not router.requests:
             del self.routers[router_id]
         return True
+
+    def forgive(self, seconds: float, now: float) -> None:
+        """So long nobody could have been heard."""
+        for router in self.routers.values():
+            router.heard_at = min(now, router.heard_at + seconds)
 
     def expire(self, now: float) -> tuple[set[str], list[int]]:
         """Drop what routers silent for too long said. Returns the revisions changed, and the connections to hang up on."""

@@ -2,6 +2,7 @@
 
 ActivatorProblem
 ├── CommandRefused    a command is malformed or may not be: the text says what to do
+│   └── NotLeading    another activator would carry it out: ask again
 └── LeadershipLost    another activator leads, or may: this one ends, and its supervisor starts it to wait in line
 """
 
@@ -14,6 +15,10 @@ class ActivatorProblem(Exception):
 
 class CommandRefused(ActivatorProblem):
     """A command cannot be carried out as given."""
+
+
+class NotLeading(CommandRefused):
+    """The command is good, and this activator may not carry it out."""
 
 
 class LeadershipLost(ActivatorProblem):

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import structlog
+
 from activator.placement import NodeView
 from runtime.wire import EngineEnvironment, NodeReport, StandbyReport
 
 EPOCH_BITS = 32  # sequences per epoch
+SILENT_SECONDS = 15.0  # an agent that says nothing for so long is connected to anew
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -45,6 +50,21 @@ class Nodes:
 
     memory_fraction: float = 1.0  # of a node's memory that is for standbys and replicas
     known: dict[str, Node] = field(default_factory=dict)
+
+    def silent(self, now: float) -> list[int]:
+        """The connections of agents that have said nothing for too long. Each is told of once; its end is on its way."""
+        found = []
+        for node in self.known.values():
+            if node.connection is not None and now - node.heard_at > SILENT_SECONDS:
+                log.warning("an agent has gone silent; connecting anew", action="node_silent", node_id=node.node_id)
+                found.append(node.connection)
+                node.heard_at = now
+        return found
+
+    def forgive(self, seconds: float, now: float) -> None:
+        """So long nobody could have been heard."""
+        for node in self.known.values():
+            node.heard_at = min(now, node.heard_at + seconds)
 
     def join(self, report: NodeReport, connection: int, now: float) -> int | None:
         """An agent connected. Returns the connection this one replaces."""

@@ -40,6 +40,7 @@ from activator.trouble import Backoff
 from activator.turns import Terms
 from activator.whole import WholeTable
 from activator.wire import Alive, Done, EndpointRow
+from pilotlight.attention import Attention
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive
 from runtime.wire import ArgumentsChecked, NodeReport, Refused, ReplicaReport, Shipped, StandbyReport, UsageBatch
@@ -47,7 +48,6 @@ from runtime.wire import ArgumentsChecked, NodeReport, Refused, ReplicaReport, S
 log = structlog.get_logger()
 
 ALIVE_SECONDS = 1.0  # between heartbeats
-SILENT_NODE_SECONDS = 15.0  # an agent that says nothing for so long is connected to anew
 STRANGER_SECONDS = 10.0  # how long replicas of nodes that are away are believed in, after a start
 PARTING_SECONDS = 3.0  # how long a shutdown waits for the routers to acknowledge
 
@@ -65,7 +65,7 @@ class Reconciler:
     ) -> None:
         now = clock()
         self._settings, self._effects, self._clock = settings, effects, clock
-        self._begun, self._alive_at = now, now
+        self._begun, self._alive_at, self._attention = now, now, Attention()
         terms = Terms(settings.turn_seconds, settings.least_stay_seconds)
         self._fence = Fence(epoch)
         self.table = TableBook(epoch)
@@ -133,8 +133,11 @@ class Reconciler:
         self._spares.look_anew()
         touched = self._take(event, now)  # 1
         asked_at = event.at if isinstance(event, events.DemandHeard) else now
-        for revision_id in self.fleet.climbs.clearing.begin_round(touched | self.fleet.changed):
+        due = list(self.fleet.climbs.clearing.begin_round(touched | self.fleet.changed))
+        for revision_id in due:
             self._decide(revision_id, asked_at, now)  # 2
+        for revision_id in sorted(self.fleet.changed.difference(due)):  # from whom a place was just taken
+            self._decide(revision_id, asked_at, now)
         self._publish(now)  # 3
         self._advance(now)  # 4
 
@@ -247,6 +250,9 @@ class Reconciler:
         return set()
 
     def _tick(self, now: float) -> set[str]:
+        missed = self._attention.missed(now)  # this process was stopped, or slept: silence of that time is nobody's
+        self.book.forgive(missed, now)
+        self.fleet.nodes.forgive(missed, now)
         self._checks.expire(now)
         changed, silent = self.book.expire(now)
         for connection in silent:
@@ -259,19 +265,15 @@ class Reconciler:
         self.fleet.changed |= self.progress.look(self.fleet.starting(), self.fleet.climbs.clearing.unserved(), now)
         for connection, depths in self.depths.tell(self.fleet.of):
             self._effects.send(connection, depths)
-        nodes = [node for node in self.fleet.nodes.known.values() if node.connection is not None]
-        for node in nodes:
-            if node.connection is not None and now - node.heard_at > SILENT_NODE_SECONDS:
-                log.warning("an agent has gone silent; connecting anew", action="node_silent", node_id=node.node_id)
-                self._effects.hang_up(node.connection)
-                node.heard_at = now  # its end is on its way
+        for connection in self.fleet.nodes.silent(now):
+            self._effects.hang_up(connection)
         if self._settled(now) and self._closing_since is None:
             keep_standbys(self.fleet, none=self.catalogue.all_staged and not self.fleet.any_live and not any(self.book.wanted()))
         if now - self._alive_at >= ALIVE_SECONDS:
             self._alive_at = now
             for connection in self._subscribers:
                 self._effects.send(connection, Alive())
-            for node in nodes:
+            for node in self.fleet.nodes.known.values():
                 if node.connection is not None:
                     self._effects.send(node.connection, AgentAlive())
         return changed | self._awake

@@ -21,6 +21,8 @@ from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello,
 from pilotlight import frames
 from pilotlight.frames import FrameError, FrameStream
 
+HELLO_SECONDS = 5.0  # for the first frame of a connection
+
 log = structlog.get_logger()
 
 
@@ -33,7 +35,8 @@ class Server:
 
     async def attend(self, peer: FrameStream[Any]) -> None:
         try:
-            first = await peer.receive()
+            async with asyncio.timeout(HELLO_SECONDS):  # one of a kind we do not know is passed over, and nothing follows it
+                first = await peer.receive()
             if isinstance(first, RouterHello):
                 frames.check_protocol(first.protocol, f"router {first.router_id}")
                 await self._router(first, peer)
@@ -45,6 +48,8 @@ class Server:
                 await peer.drain()
         except FrameError as error:
             log.warning("a peer sent what is no frame", action="bad_frame", error=str(error))
+        except TimeoutError:
+            log.warning("a peer did not say what it wants", action="no_hello")
         except ConnectionError:
             pass  # it did not wait for its answer
 

@@ -255,6 +255,7 @@ class Done(Frame):
     kind: Literal["done"] = "done"
     ok: bool
     message: str = ""  # what was wrong and what to do, where not ok
+    again: bool = False  # nobody has refused it: the same command may succeed in a moment
     result: dict[str, Any] = {}
 
 

@@ -25,7 +25,7 @@ PAGE, SCHEMA = ROOT / "docs" / "reference.md", ROOT / "docs" / "endpoint.schema.
 
 HEADERS = {
     "x-request-id": "The request's id: in the usage row, in `GET /api/v1/requests/ID`, in the logs. On every answer, errors too.",
-    "x-pilotlight-start": "`warm`, or `cold` where the request waited for a replica to start.",
+    "x-pilotlight-start": "`warm`, or `cold` where the request waited for a replica to start. Not on a stream whose head went out while it was held.",
     "x-pilotlight-hold-ms": "How long the request waited for a slot, in milliseconds.",
     "server-timing": "After a cold start its phases, in milliseconds, as browsers' developer tools read them.",
     "openai-processing-ms": "From admission to the head of the answer, in milliseconds, as OpenAI's servers tell it.",

@@ -16,6 +16,12 @@ class Attention:
         self.seconds = 0.0
         self._looked_at: float | None = None
 
+    def missed(self, now: float) -> float:
+        """Look, and say how many seconds of the time since the last look nobody was there to hear."""
+        before, counted = self._looked_at, self.seconds
+        attentive = self.look(now) - counted
+        return 0.0 if before is None else now - before - attentive
+
     def look(self, now: float) -> float:
         """The attentive seconds so far; `now` in monotonic seconds."""
         if self._looked_at is not None:

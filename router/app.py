@@ -86,12 +86,12 @@ class Call:
     """One inference call: the hold's waiter and the relay's handler."""
 
     __slots__ = (
-        "_answer", "_body", "_closed", "_disk_slow", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_revision",
+        "_answer", "_body", "_choices", "_closed", "_disk_slow", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_revision",
         "_router", "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in",
     )  # fmt: skip
 
     def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
-        self._router, self._request, self._tenant = router, request, tenant
+        self._router, self._request, self._tenant, self._choices = router, request, tenant, 1
         self._answer = Answer(sink, router.spool, self._hold_back)
         self._event_id = new_event_id()
         self._meter: Meter | None = None
@@ -112,6 +112,7 @@ class Call:
         router, request = self._router, self._request
         try:
             asked = openai.read(request.body, request.route)  # 3: before the endpoint is looked for: `model` may name it
+            self._choices = asked.choices
             name = request.endpoint or asked.model
             if name is None:
                 raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")
@@ -329,7 +330,7 @@ class Call:
         return told(upstream) if upstream is not None and upstream.tail.endswith(DONE) else None
 
     def _relayed(self) -> Tokens:
-        return relayed(self._relay.upstream) if self._relay is not None else NOTHING
+        return relayed(self._relay.upstream, self._choices) if self._relay is not None else NOTHING
 
 
 def in_turn(request: bytes, turn: bytes) -> bytes:

@@ -65,11 +65,11 @@ def told(upstream: Upstream) -> Tokens | None:
     return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine", broken=match.re is _COMMENT and match[4] is not None)
 
 
-def relayed(upstream: Upstream | None) -> Tokens:
-    """What has passed by: one token an event, but for a chat's first, which only names the role."""
+def relayed(upstream: Upstream | None, choices: int = 1) -> Tokens:
+    """What has passed by: one token an event, but for the first of each of a chat's choices, which only names the role."""
     if upstream is None or not upstream.heard:
         return NOTHING
-    return Tokens(output=max(upstream.events - 1, 0), source="relayed")
+    return Tokens(output=max(upstream.events - choices, 0), source="relayed")
 
 
 class Meter:

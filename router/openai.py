@@ -62,6 +62,12 @@ class Asked(NamedTuple):
     stream: bool
     fields: dict[str, Any]  # the body, read
 
+    @property
+    def choices(self) -> int:
+        """Of each prompt: `n`, checked when it was read."""
+        wanted = self.fields.get("n")
+        return wanted if isinstance(wanted, int) and wanted > 0 else 1
+
 
 def read(body: bytes, route: Route) -> Asked:
     """Raises BadRequest, with `param` naming the field."""

@@ -111,7 +111,8 @@ class Beat(Frame):
     core_beats: int = 0  # how often its engine core has beaten; 0: there is none yet
     in_work: int = 0  # requests the engine works on
     loop_seconds: float = 0.0  # that the event loop of the API process has not turned
-    counts: tuple[RequestCount, ...] = ()  # of what is in work; more than a packet holds come in several beats
+    counts: tuple[RequestCount, ...] = ()  # of what is in work; more than a packet holds come in several frames
+    rest: bool = False  # `counts` go on from the frame before
 
 
 # Replica → agent

@@ -25,7 +25,6 @@ from pilotlight.sealed import is_whole, seal
 from runtime.journal_line import encode, recover
 from runtime.wire import RequestCount, UsageEntry
 
-ONE_BEAT_SECONDS = 0.5  # what comes so soon after a beat is the rest of it
 MOST_BYTES = 1 << 20  # of the file of counts; then it is begun anew
 
 log = structlog.get_logger()
@@ -47,7 +46,6 @@ class Snapshot(Frame):
 
 @dataclass(slots=True)
 class _Heard:
-    at: float  # monotonic seconds of the beat
     counts: dict[str, RequestCount] = field(default_factory=dict)
     offset: int = 0  # size of its journal at the beat before
     size: int = 0  # and at this one
@@ -68,14 +66,14 @@ class Counts:
             self._write_lost(left.replica_id, left.counts, left.offset)
         self._file.unlink(missing_ok=True)
 
-    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, now: float, turned: bool = True) -> None:
-        """A beat, or the rest of one. `turned`: the replica's event loop has turned since the beat before."""
+    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool = True, rest: bool = False) -> None:
+        """A beat, or the `rest` of one. `turned`: the replica's event loop has turned since the beat before."""
         before = self._heard.get(replica_id)
         told = {count.request_id: count for count in counts}
-        if before is not None and now - before.at < ONE_BEAT_SECONDS:
+        if before is not None and rest:
             before.counts |= told
             return
-        heard = _Heard(now, told, before.size if before else 0, self._size(replica_id), (before.turns if before else 0) + turned)
+        heard = _Heard(told, before.size if before else 0, self._size(replica_id), (before.turns if before else 0) + turned)
         self._heard[replica_id] = heard
 
     def turns(self, replica_id: str) -> int:

@@ -206,7 +206,7 @@ class Lives:
         frame = got[0]
         if isinstance(frame, Beat):
             self._listening.heard(running, frame)
-            self.word.heard(running.start.replica_id, frame.counts, turned=frame.loop_seconds == 0, now=time.monotonic())
+            self.word.heard(running.start.replica_id, frame.counts, turned=frame.loop_seconds == 0, rest=frame.rest, now=time.monotonic())
         elif isinstance(frame, Born):
             self.standbys.done_with(running.start.replica_id)
             self._born(running, Identity(frame.pid, frame.start_time))

@@ -91,6 +91,7 @@ class Beats:
                 in_work=self._in_work,
                 loop_seconds=self._loop_seconds,
                 counts=counts[first : first + COUNTS_IN_A_BEAT],
+                rest=first > 0,
             )
 
     def _look_at_the_loop(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:

@@ -43,9 +43,9 @@ class Word:
         self._asked.append(_Asked(token, answer, now, due))
         self.look(now=now)
 
-    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool, now: float) -> None:
-        """A beat of this replica: what it has in work."""
-        self._counts.heard(replica_id, counts, turned=turned, now=now)
+    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool, now: float, rest: bool = False) -> None:
+        """A beat of this replica, or the `rest` of one: what it has in work."""
+        self._counts.heard(replica_id, counts, turned=turned, rest=rest)
         self.look(now=now)
 
     def gone(self, replica_id: str) -> None:

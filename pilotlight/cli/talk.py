@@ -33,7 +33,8 @@ class Took:
     usage: dict[str, Any] | None = None  # tokens, as the engine counted them, where it was asked to say so
 
     def __str__(self) -> str:
-        return f"{self.start} start, first token after {self.first or 0:.2f} s, request {self.request_id}"
+        start = f"{self.start} start, " if self.start else ""  # a stream that was begun while it was held cannot say
+        return f"{start}first token after {self.first or 0:.2f} s, request {self.request_id}"
 
 
 class Talker:
@@ -107,7 +108,7 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *
     if as_json:
         answer = "".join(talker.stream({**body, "stream_options": {"include_usage": True}}, took))
         first = None if took.first is None else round(took.first, 6)
-        told = {"request_id": took.request_id, "start": took.start, "first_token_seconds": first, "usage": took.usage}
+        told = {"request_id": took.request_id, "start": took.start or None, "first_token_seconds": first, "usage": took.usage}
         print_json({"answer": answer, **told})
         return
     for text in talker.stream(body, took):

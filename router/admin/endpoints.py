@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from activator.client import ActivatorError, command
+from activator.client import ActivatorAway, ActivatorError, command
 from activator.wire import Deploy, Done, Remove, Rollback, Status
 from pilotlight.frames import FrameError
 from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
@@ -95,9 +95,9 @@ class Endpoints:
                 return await command(self._activator, frame)
         except (OSError, TimeoutError, FrameError) as error:
             raise Unavailable("the activator is away for the moment: try again", retry_after=2.0) from error
+        except ActivatorAway as error:
+            raise Unavailable(str(error), retry_after=2.0) from error
         except ActivatorError as error:
-            if str(error).endswith("try again"):  # it died in the middle, and has not refused
-                raise Unavailable(str(error), retry_after=2.0) from error
             raise BadRequest(str(error)) from error
 
 

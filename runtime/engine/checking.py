@@ -20,7 +20,7 @@ from vllm.usage.usage_lib import UsageContext
 
 from runtime.control import Check, Checked, Control, Fork
 from runtime.engine import arguments as engine_arguments
-from runtime.engine.rehearsed import Rehearsal
+from runtime.engine.rehearsed import REFUSED, Rehearsal
 
 CHECK_SECONDS = 10  # a child that takes longer is ended, and its deploy is told that nothing was checked
 KV_CACHE_BYTES = 1 << 30  # as good as any: how much there is, the node decides at a start
@@ -52,7 +52,7 @@ def reason(rehearsal: Rehearsal, order: Check) -> str:
     except ValidationError as error:
         return _line("; ".join(_of_the_configuration(found) for found in error.errors()))
     except Exception as error:
-        return _line(str(error) or type(error).__name__)
+        return _line((str(error) or type(error).__name__).removeprefix(REFUSED))  # who asked says so
     return ""
 
 

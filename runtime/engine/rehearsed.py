@@ -39,6 +39,8 @@ from runtime.forkable import MAY_LIVE, Unforkable, check_threads
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
 
+REFUSED = "vLLM refuses its arguments: "
+
 
 @dataclass
 class Rehearsal:
@@ -55,7 +57,7 @@ class Parser(FlexibleArgumentParser):  # type: ignore[misc]
     """Says which argument it does not take, instead of ending the process with a number."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"vLLM refuses its arguments: {message}")
+        raise ValueError(f"{REFUSED}{message}")
 
 
 def rehearse(model: Path) -> Rehearsal:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilotlight.sealed import Damaged
+from runtime.control import Control, FromReplica
 from runtime.counts import MOST_BYTES, Counts
 from runtime.journal_line import encode, recover
+from runtime.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
 from runtime.shipping import Shipping
 from runtime.wire import RequestCount, Shipped, UsageEntry
 from runtime.word import BEATS, LEAST_SECONDS, MOST_SECONDS, Word
@@ -40,8 +43,8 @@ def journal(folder: Path, replica_id: str = "r1") -> dict[str, tuple[int, bool]]
 def test_a_replica_that_is_lost_leaves_its_last_beat(tmp_path: Path) -> None:
     (tmp_path / "r1.jsonl").write_bytes(line("a"))
     counts = Counts(tmp_path)
-    counts.heard("r1", [count("b", 1), count("c", 2)], now=1.0)
-    counts.heard("r1", [count("b", 5), count("c", 7)], now=2.0)
+    counts.heard("r1", [count("b", 1), count("c", 2)])
+    counts.heard("r1", [count("b", 5), count("c", 7)])
     with (tmp_path / "r1.jsonl").open("ab") as file:
         file.write(line("c") + line("d")[:30])  # killed in the middle of a line
     counts.gone("r1")
@@ -54,20 +57,39 @@ def test_a_beat_in_several_frames_is_one(tmp_path: Path) -> None:
     (tmp_path / "r1.jsonl").touch()
     counts = Counts(tmp_path)
     for at in (1.0, 2.0):
-        counts.heard("r1", [count("b", int(at))], now=at)
-        counts.heard("r1", [count("c", int(at))], now=at + 0.01)
+        counts.heard("r1", [count("b", int(at))])
+        counts.heard("r1", [count("c", int(at))], rest=True)
     assert sorted(counts.in_work(["r1", "unknown"])) == ["b", "c"] and counts.turns("r1") == 2
-    counts.heard("r1", [count("c", 9)], now=3.0)
+    counts.heard("r1", [count("c", 9)])
     counts.gone("r1")
     assert journal(tmp_path) == {"c": (9, True)}, "b is in work no more"
+
+
+def test_the_frames_of_one_beat_say_that_they_are_one() -> None:
+    many = [count(f"{number:032x}", number) for number in range(2 * COUNTS_IN_A_BEAT + 1)]
+    ours, theirs = Control.pair()
+    with ours, theirs:
+        agent = Control(theirs, FromReplica)
+        beats = Beats(Control(ours, FromReplica), Pulse())
+        loop = asyncio.new_event_loop()
+        beats.follow(loop, in_work=lambda: len(many), counts=lambda: many)
+        beats.beat(1.0)  # asks the loop to look
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        theirs.setblocking(False)
+        assert [frame.counts for frame in agent.waiting()] == [()]
+        beats.beat(1.0)
+        heard = list(agent.waiting())
+    assert [frame.rest for frame in heard] == [False, True, True]
+    assert [told for frame in heard for told in frame.counts] == many
 
 
 def test_the_next_agent_ends_what_a_killed_one_had_kept(tmp_path: Path) -> None:
     (tmp_path / "r1.jsonl").write_bytes(line("a"))
     counts = Counts(tmp_path)
     for at in (1.0, 2.0):
-        counts.heard("r1", [count("b", int(at)), count("c", int(at))], now=at)
-        counts.heard("forgotten", [count("x", 1)], now=at)
+        counts.heard("r1", [count("b", int(at)), count("c", int(at))])
+        counts.heard("forgotten", [count("x", 1)])
         counts.persist(counts.snapshot(), [tmp_path / "r1.jsonl"])
     with (tmp_path / "r1.jsonl").open("ab") as file:
         file.write(line("c"))
@@ -83,7 +105,7 @@ def test_the_next_agent_ends_what_a_killed_one_had_kept(tmp_path: Path) -> None:
 def test_nothing_is_written_while_nothing_runs_and_the_file_stays_small(tmp_path: Path) -> None:
     counts = Counts(tmp_path)
     assert counts.snapshot() is None
-    counts.heard("r1", [count(f"{number:032x}", 1) for number in range(2000)], now=1.0)
+    counts.heard("r1", [count(f"{number:032x}", 1) for number in range(2000)])
     for _ in range(20):
         counts.persist(counts.snapshot(), [])
         assert (tmp_path / "counts.log").stat().st_size < 2 * MOST_BYTES
@@ -95,7 +117,7 @@ def test_nothing_is_written_while_nothing_runs_and_the_file_stays_small(tmp_path
 def test_a_full_disk_is_told_and_harms_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "r1.jsonl").mkdir()  # cannot be written, whoever we are
     counts = Counts(tmp_path)
-    counts.heard("r1", [count("a", 1)], now=1.0)
+    counts.heard("r1", [count("a", 1)])
     counts.gone("r1")
     assert "counts_lost" in capsys.readouterr().out
 
@@ -116,7 +138,7 @@ def test_every_request_in_the_last_beat_has_exactly_one_count(
     counts, ended, last = Counts(folder), set[str](), dict[str, int]()
     for number, beat in enumerate(beats):
         working = [(f"q{name}", ends) for name, ends in beat if f"q{name}" not in ended]
-        counts.heard("r1", [count(name, number) for name, _ in working], now=float(number))
+        counts.heard("r1", [count(name, number) for name, _ in working])
         counts.persist(counts.snapshot(), [folder / "r1.jsonl"])
         last = {name: number for name, _ in working}
         for name, ends in working:
