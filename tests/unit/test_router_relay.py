@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.meter import Tokens, relayed
 from router.pool import Pool
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, event, json_answer
 from tests.unit.router_world import KEY, endpoint_row, request, until, world
@@ -435,17 +434,3 @@ async def test_a_machine_that_is_gone_is_found_by_the_kernel() -> None:
         ]
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) and asked == [60, 15, 4]
         upstream.transport.abort()
-
-
-@pytest.mark.parametrize(("choices", "events", "tokens"), [(1, 5, 4), (3, 9, 6), (8, 3, 0)])
-def test_of_a_chat_each_choice_has_one_event_without_a_token(choices: int, events: int, tokens: int) -> None:
-    assert relayed(Passed(events), choices) == Tokens(output=tokens, source="relayed")  # type: ignore[arg-type]
-
-
-class Passed:
-    """As much of an upstream as has been relayed."""
-
-    heard = True
-
-    def __init__(self, events: int) -> None:
-        self.events = events

@@ -1,0 +1,21 @@
+"""What has passed by, where the engine told nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.meter import Tokens, relayed
+
+
+@pytest.mark.parametrize(("choices", "events", "tokens"), [(1, 5, 4), (3, 9, 6), (8, 3, 0)])
+def test_of_a_chat_each_choice_has_one_event_without_a_token(choices: int, events: int, tokens: int) -> None:
+    assert relayed(Passed(events), choices) == Tokens(output=tokens, source="relayed")  # type: ignore[arg-type]
+
+
+class Passed:
+    """As much of an upstream as has been relayed."""
+
+    heard = True
+
+    def __init__(self, events: int) -> None:
+        self.events = events
