@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from runtime.argument_names import plain_name
 from runtime.wire import Task, Zero
 
 EngineArgs = Mapping[str, str | int | float | bool]
@@ -46,7 +47,7 @@ class Revision:
     @property
     def engine(self) -> Hashable:
         """All that decides what its engine is like, and so how much memory it takes: equal for revisions that differ in scaling only."""
-        return self.digest, self.task, self.slots, frozenset(self.engine_args.items())
+        return self.digest, self.task, self.slots, frozenset((plain_name(name), value) for name, value in self.engine_args.items())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

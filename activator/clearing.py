@@ -66,11 +66,13 @@ class Clearing:
         return self.waits.in_order(revision_ids)
 
     def make_room(self, ask: Ask, nodes: list[NodeView], needs: Needs, *, but: str = "") -> Room | None:
-        """Let those go that stand in the way, or see to it that they will. None: nobody can, for now. `but` stays in any case."""
+        """Let those go that stand in the way, or see to it that they will. None: nobody can, for now. `but` stays in any case, and so does
+        what the revision has itself that starts or serves: nobody gains by that."""
         wait = self.waits.begin(ask.revision_id, ask.asked_at)
         if not self.in_order and self.waits.any_before(ask.revision_id):
             return None
-        places = [place for place in ask.places(ask.now) if place.replica_id != but]
+        own = {replica.replica_id for replica in self._fleet.of(ask.revision_id) if replica.state in ("starting", "ready")} | {but}
+        places = [place for place in ask.places(ask.now) if place.replica_id not in own]
         room = make_room(nodes, needs, (place for place in places if place.is_free(ask.now)))  # 1
         if room is None and self._is_due(ask, wait):
             reserved = {other.node_id for other in self._memory.promised.values() if other.reserved}

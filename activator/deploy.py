@@ -13,9 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from activator.catalogue import Endpoint, Outcome, Revision
+from activator.catalogue import Endpoint, EngineArgs, Outcome, Revision
 from activator.errors import CommandRefused
 from activator.wire import Configuration, Deploy, Remove, Rollback
+from runtime.argument_names import one_spelling, plain_name
 
 NAME = re.compile(r"[a-z0-9-]{1,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -91,32 +92,53 @@ def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str
 def plan_rollback(frame: Rollback, stored: Endpoint | None, *, new_id: Callable[[str], str]) -> Plan:
     """As a deploy of what an earlier revision was.
 
-    1. Without a number a deploy on its way is dropped: nothing has changed yet.
-    2. Else the earlier revision's configuration is a new revision, numbered on: revisions are never taken up again.
+    1. Without a number and with a way back under way already, this is the same command once more.
+    2. Without a number a deploy on its way is dropped: nothing has changed yet.
+    3. Else the earlier revision's configuration is a new revision, numbered on: revisions are never taken up again.
     """
     stored = there(frame.name, frame.org_id, stored)
-    serves = stored.routed
-    if frame.to is None and stored.next:  # 1
+    serves, coming = stored.routed, stored.revision(stored.next)
+    if frame.to is None and coming and _goes_back(stored, coming):  # 1
+        return _put(stored, stored, coming, at_once=frame.at_once, ends=False)
+    if frame.to is None and stored.next:  # 2
         return Plan(replace(stored, next=""), None, changed=True, wanted=serves)
-    number = frame.to if frame.to is not None else _before(stored)
+    number = frame.to if frame.to is not None else _before(stored)  # 3
     earlier = next((revision for revision in stored.revisions if revision.number == number), None)
     if earlier is None:
         raise CommandRefused(f"{frame.name!r} has no revision {number}: `pilotlight revisions {frame.name}` lists them")
     assert stored.newest is not None
     again: dict[str, Any] = {"revision_id": new_id("rev_"), "number": stored.newest.number + 1, "created_by": frame.by}
+    again["engine_args"] = _plain(earlier.engine_args)
     return _put(stored, stored, replace(earlier, **again, outcome="", failure=""), at_once=frame.at_once, ends=False)
 
 
+def _goes_back(stored: Endpoint, coming: Revision) -> bool:
+    """Is the one on its way what a revision before the one that serves was?"""
+    serves = stored.routed
+    return any(serves and revision.number < serves.number and _same(coming, revision) for revision in stored.revisions)
+
+
 def _before(stored: Endpoint) -> int:
-    """The newest revision before the one that serves: of those that have served, or else of those that were never tried."""
+    """The revision before the one that serves: of those that have served, or else of those that were never tried."""
     serves = stored.routed
     earlier = [revision for revision in stored.revisions if serves and revision.number < serves.number]
-    numbers = [r.number for r in earlier if r.outcome == "proved"] or [r.number for r in earlier if r.outcome != "failed"]
-    if not numbers:
-        raise CommandRefused(
-            f"{stored.name!r} has no earlier revision that has not failed: `pilotlight revisions {stored.name}` lists all, --to takes one"
-        )
-    return max(numbers)
+    for known in ([r for r in earlier if r.outcome == "proved"], [r for r in earlier if r.outcome != "failed"]):
+        way = _way(known, serves) if serves else []
+        if len(way) > 1:
+            return way[-2].number
+    raise CommandRefused(
+        f"{stored.name!r} has no earlier revision that has not failed or been rolled back from: `pilotlight revisions {stored.name}` lists "
+        "all, --to takes one"
+    )
+
+
+def _way(earlier: list[Revision], serves: Revision) -> list[Revision]:
+    """The way to the one that serves, without what was gone back from: a revision that is what an earlier one was is a way back to that."""
+    way: list[Revision] = []
+    for revision in (*sorted(earlier, key=lambda each: each.number), serves):
+        again = next((at for at, known in enumerate(way) if _same(revision, known)), len(way))
+        way[again:] = [revision]
+    return way
 
 
 def _put(stored: Endpoint | None, base: Endpoint, revision: Revision, *, at_once: bool, ends: bool) -> Plan:
@@ -176,13 +198,14 @@ def configuration(frame: Deploy, base: Endpoint) -> Configuration:
     """What the endpoint is to be. Raises CommandRefused with every field that is wrong, what it is, and what is allowed."""
     given = {field: value for field in Configuration.model_fields if (value := getattr(frame, field)) is not None}
     now = _as_it_is(base)
-    had = dict(now.get("engine_args", {}))
-    unknown = [name for name in frame.unset_engine_args if name not in had]
+    had = now.get("engine_args", {})
+    unset = {plain_name(name) for name in frame.unset_engine_args}
+    unknown = [name for name in frame.unset_engine_args if plain_name(name) not in had]
     if unknown:
         raise CommandRefused(f"engine_args has no {', '.join(map(repr, unknown))} to unset: it has {', '.join(sorted(had)) or 'none'}")
     if frame.merge_engine_args or frame.engine_args is None:
-        kept = {name: value for name, value in had.items() if name not in frame.unset_engine_args}
-        given["engine_args"] = kept | (frame.engine_args or {})
+        kept = {name: value for name, value in had.items() if name not in unset}
+        given["engine_args"] = kept | _one_spelling(frame.engine_args or {})
     try:
         return Configuration.model_validate(now | given)
     except ValidationError as error:
@@ -194,7 +217,20 @@ def _as_it_is(base: Endpoint) -> dict[str, Any]:
     current = aim(base)
     if current is None:
         return {}
-    return {field: getattr(base if field in OF_THE_ENDPOINT else current, field) for field in Configuration.model_fields}
+    is_now = {field: getattr(base if field in OF_THE_ENDPOINT else current, field) for field in Configuration.model_fields}
+    return is_now | {"engine_args": _plain(current.engine_args)}
+
+
+def _plain(engine_args: EngineArgs) -> dict[str, str | int | float | bool]:
+    """As they are spelt today; those of older releases are stored as they were given, and of two spellings the last one counts."""
+    return {plain_name(name): value for name, value in engine_args.items()}
+
+
+def _one_spelling(engine_args: EngineArgs) -> dict[str, str | int | float | bool]:
+    try:
+        return one_spelling(engine_args)
+    except ValueError as error:
+        raise CommandRefused(f"engine_args: {error}") from None
 
 
 def _explain(item: Any) -> str:
@@ -223,4 +259,5 @@ def _same(revision: Revision, current: Revision) -> bool:
     }
     if revision.concurrency == current.concurrency:
         known["target_concurrency"] = current.target_concurrency
-    return replace(revision, **known) == current
+    known["engine_args"] = _plain(revision.engine_args)
+    return replace(revision, **known) == replace(current, engine_args=_plain(current.engine_args))

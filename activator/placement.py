@@ -78,12 +78,13 @@ class Place:
     parked: bool = False
     climb_seconds: float = 0.0  # of a parked one: what the next start of its revision takes once it is gone
     busy: bool = False  # somebody asks for it
+    coming: bool = False  # of a revision that has not taken its route yet: it gives way to a turn only
     alone: bool = False  # busy, and without it none of its revision is left
     free_at: float = 0.0  # its least stay is over
 
     def is_free(self, now: float) -> bool:
         """May anybody have it, whoever's turn it is?"""
-        return not self.busy and now >= self.free_at
+        return not self.busy and not self.coming and now >= self.free_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,8 @@ class Reconciler:
             new_id=new_id,
         )
         self._scales = Scales()
-        self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, terms, self._whole)
         self._takeovers = Takeovers(effects=effects, fleet=self.fleet, book=self.book)
+        self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, self._takeovers, terms, self._whole)
         self._awake: set[str] = set()  # revisions that time alone may change
         self._subscribers: dict[int, bool] = {}  # routers' connections → do they take a whole table in parts?
         self._whole_table = WholeTable(self.table, self.fleet.expected, lambda endpoint, now: self._row(endpoint, now)[0])

@@ -1,8 +1,8 @@
 """Whose memory others could have. Step 6. Pure.
 
 Parked replicas, all of them: they serve nobody. Those that serve where nobody asks for them, their gate has nothing, and there are
-more than the least. And, for a start whose turn it is, those that are asked for, and those that are not wanted any more and finish long
-answers. A missing signal is demand.
+more than the least. And, for a start whose turn it is, those of a revision that has not taken its route yet, those that are asked for, and
+those that are not wanted any more and finish long answers. A missing signal is demand.
 Found once for all the decisions of one event, by walking the replicas there are: endpoints that rest cost nothing.
 """
 
@@ -17,7 +17,8 @@ from activator.fleet import Fleet
 from activator.lifecycle import Replica
 from activator.placement import Place
 from activator.scaler import Load
-from activator.scales import Scales, bounds_of
+from activator.scales import Scales
+from activator.takeover import Takeovers
 from activator.turns import Terms
 
 
@@ -25,10 +26,17 @@ class Spares:
     """`whole`: is what the routers said all the demand there is?"""
 
     def __init__(
-        self, catalogue: Catalogue, book: DemandBook, fleet: Fleet, scales: Scales, terms: Terms, whole: Callable[[float], bool]
+        self,
+        catalogue: Catalogue,
+        book: DemandBook,
+        fleet: Fleet,
+        scales: Scales,
+        takeovers: Takeovers,
+        terms: Terms,
+        whole: Callable[[float], bool],
     ) -> None:
         self._catalogue, self._book, self._fleet, self._scales = catalogue, book, fleet, scales
-        self._terms, self._whole = terms, whole
+        self._takeovers, self._terms, self._whole = takeovers, terms, whole
         self._found: list[Place] | None = None
 
     def look_anew(self) -> None:
@@ -63,9 +71,15 @@ class Spares:
         yield from self._serving(endpoint, revision, self._terms.stay(seconds), now)
 
     def _serving(self, endpoint: Endpoint, revision: Revision, stay: float, now: float) -> Iterator[Place]:
-        """Down to the least there must be, those with least to do first. One that still starts goes only where nobody asks for it."""
-        bounds = bounds_of(revision, endpoint.routes_to(revision.revision_id))
+        """Down to the least there must be, those with least to do first. One that still starts goes only where nobody asks for it. Of a
+        revision that has not taken its route yet: all, the newest first."""
+        bounds = self._takeovers.bounds(endpoint, revision)
         live = self._fleet.live(revision.revision_id)
+        if self._takeovers.is_unused(endpoint, revision):
+            for replica in self._fleet.of(revision.revision_id):
+                if replica.state in _states(parked=False):
+                    yield self._place(endpoint, replica, since=-_began(replica), coming=True)
+            return
         if live <= bounds.min_replicas:
             return
         spare = scaler.spare(bounds, Load(self._book.total(revision.revision_id), self._whole(now)), live)
@@ -94,6 +108,7 @@ class Spares:
         free_at: float = 0.0,
         parked: bool = False,
         busy: bool = False,
+        coming: bool = False,
         alone: bool = False,
         climb_seconds: float = 0.0,
     ) -> Place:
@@ -106,6 +121,7 @@ class Spares:
             free_at=free_at,
             parked=parked,
             busy=busy,
+            coming=coming,
             alone=alone,
             climb_seconds=climb_seconds,
         )

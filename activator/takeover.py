@@ -33,6 +33,10 @@ class Takeovers:
         """Is it on its way to the route, and has not failed?"""
         return endpoint.next == revision.revision_id and self._verdicts.of(revision.revision_id) is not Verdict.FAILED
 
+    def is_unused(self, endpoint: Endpoint, revision: Revision) -> bool:
+        """Is it on its way to the route, and short of what it needs to take it? Then what it has serves nobody yet."""
+        return self.comes(endpoint, revision) and self._verdicts.of(revision.revision_id) is Verdict.WAIT
+
     def bounds(self, endpoint: Endpoint, revision: Revision) -> Bounds:
         """One on its way to the route has as many as it needs to take it, whoever asks for it."""
         if not self.comes(endpoint, revision):
@@ -40,9 +44,12 @@ class Takeovers:
         return replace(bounds_of(revision, True), min_replicas=self._needed(endpoint, revision))
 
     def places(self, endpoint: Endpoint, found: Places) -> Places:
-        """What may give way to one on its way to the route: nothing that serves the endpoint now, and nothing anybody asks for."""
+        """What may give way to one on its way to the route: nothing that serves the endpoint now, nothing anybody asks for, and nothing
+        that is on its way itself, for two that cannot both have all they need would take it from each other for ever."""
         replicas = self._fleet.replicas
-        return lambda now: [p for p in found(now) if not (p.busy or endpoint.routes_to(replicas[p.replica_id].revision_id))]
+        return lambda now: [
+            place for place in found(now) if not (place.busy or place.coming or endpoint.routes_to(replicas[place.replica_id].revision_id))
+        ]
 
     def waits(self, revision_id: str) -> bool:
         """For a verdict of its to be stored."""

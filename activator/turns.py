@@ -8,7 +8,8 @@ The law, where E endpoints are asked without a pause and R of their replicas fit
 2. Who has waited for `turn_seconds` and has no replica (or fewer than its `min_replicas`) is due. The one that has waited longest takes
    its turn; where the stays it needs are not over, those places are reserved for it: nobody else starts there, so that one that needs
    much room does not see it taken in pieces by those that need little.
-3. Parked replicas give way first, then idle ones, then those of revisions that have several, then the one that has been there longest.
+3. Parked replicas give way first, then idle ones, then those of a revision that waits to take its route and serves nobody yet, then those
+   of revisions that have several, then the one that has been there longest.
    `min_replicas` never give way. Who gives way drains: what it runs it may finish, for `drain_seconds` at most; its new calls are held,
    and its revision waits its own turn at the end of the queue.
 4. Who failed when it had its turn waits twice as long for the next, and so on, or an endpoint that cannot start would cost all others
@@ -75,7 +76,7 @@ def take(nodes: Iterable[NodeView], needs: Needs, places: Iterable[Place], now: 
 
 def _order(place: Place, now: float) -> tuple[float, int, float, float, str]:
     """Those that may go now, by the law; then the others, as they may."""
-    rank = 0 if place.parked else 1 if not place.busy else 2 if not place.alone else 3
+    rank = 0 if place.parked else 2 if place.coming else 1 if not place.busy else 3 if not place.alone else 4
     return max(place.free_at, now), rank, place.climb_seconds if place.parked else 0.0, place.since, place.replica_id
 
 

@@ -9,6 +9,7 @@ a replica is no part of the table, for it changes with every request: `Depths` t
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 from pilotlight.frames import PROTOCOL, Frame
+from runtime.argument_names import one_spelling
 from runtime.wire import Phase, PhaseName, Rung, Task, Zero
 
 # Activator → router
@@ -114,10 +116,18 @@ def _scalar(value: object) -> object:
         raise ValueError("must be text, a number, true or false")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
+    if isinstance(value, str) and any(unicodedata.category(each) in ("Cc", "Cs") and each not in LAYOUT for each in value):
+        raise ValueError("must not have control characters in it, but for tabs and line breaks")
     return value
 
 
+def _named(value: object) -> object:
+    return one_spelling(value) if isinstance(value, dict) and all(isinstance(name, str) for name in value) else value
+
+
+LAYOUT = "\t\n\r"  # as a chat template may have
 Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
+EngineArguments = Annotated[dict[str, Scalar], BeforeValidator(_named)]
 
 
 class Configuration(BaseModel):
@@ -126,9 +136,9 @@ class Configuration(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     task: Literal["generate", "embed"] = Field("generate", description="What the model does.")  # those that have routes
-    engine_args: dict[str, Scalar] = Field(
+    engine_args: EngineArguments = Field(
         {},
-        description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048. One is ours: "graphs-when-idle" = true, on a GPU, '
+        description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048; underscores are hyphens. One is ours: "graphs-when-idle" = true, on a GPU, '
         "answers before CUDA graphs are captured.",
     )
     min_replicas: int = Field(0, ge=0, le=1000, description="Replicas kept running without a call; 0: the endpoint goes to zero.")
@@ -226,9 +236,7 @@ class Rollback(Frame):
     kind: Literal["rollback"] = "rollback"
     org_id: str
     name: str
-    to: int | None = (
-        None  # number of a revision; None: the newest before the one that serves that has served, or an end to a deploy on its way
-    )
+    to: int | None = None  # number of a revision; None: the one before what serves that has served, or an end to a deploy on its way
     at_once: bool = False
     by: str = ""
 

@@ -76,7 +76,7 @@ ADMIN = {
     "GET /endpoints/{name}": "One of them.",
     "PUT /endpoints/{name}": "Make the endpoint, or put it on another configuration; what is not given stays as it is, and the same again changes nothing. The old revision serves until the new one is ready (`at_once`: not), and goes on where that fails: `deploy` in the answer, then `next` and `last_failed` of the endpoint, say how it stands.",
     "GET /endpoints/{name}/revisions": "Every revision it ever had, newest first: number, when, by whom, its state, and what differs from the one before.",
-    "POST /endpoints/{name}/rollback": "Deploy what an earlier revision was: `to` its number, or the newest earlier one that served; a deploy that is on its way is dropped.",
+    "POST /endpoints/{name}/rollback": "Deploy what an earlier revision was: `to` its number, or the one before what serves that has served and was not rolled back from; a deploy that is on its way is dropped. Repeated while it is on its way it changes nothing; repeated once it serves, and without `to`, it goes one further back.",
     "DELETE /endpoints/{name}": "Remove it: its replicas drain, its keys are revoked, its own prices end; usage and history stay.",
     "GET /status": "Every endpoint, revision, replica and node, as the activator sees them now.",
     "GET /endpoints/{name}/events": "What happened to it that you should hear of, newest first: deploys that served or failed, wrong answers that were caught.",

@@ -8,6 +8,7 @@ must survive: vLLM's parser takes any unambiguous beginning of a name, and names
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 Value = str | int | float | bool
@@ -91,6 +92,28 @@ def refusal(engine_args: Mapping[str, Value]) -> str:
             if name != refused and refused.startswith(name) and name not in KNOWN_BEGINNINGS:
                 return f"engine argument {given}: it is the beginning of {refused}, which {why}; write names in full"
     return ""
+
+
+NAME = re.compile(r"[a-z0-9][a-z0-9-]*(\.[A-Za-z0-9_-]+)*\+?")
+
+
+def plain_name(name: str) -> str:
+    """With hyphens, as vLLM's parser takes it too. What is behind a dot is a key of the argument's value, which has one spelling only."""
+    argument, dot, key = name.partition(".")
+    return argument.replace("_", "-") + dot + key
+
+
+def one_spelling(engine_args: Mapping[str, Value]) -> dict[str, Value]:
+    """The arguments of one request with names spelt as `plain_name` has them. Raises ValueError where a name is none, or comes twice."""
+    found: dict[str, str] = {}
+    for given in engine_args:
+        name = plain_name(given)
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{given!r} is no name of an argument: use a-z, 0-9, - and _, without leading dashes, such as max-model-len")
+        if name in found:
+            raise ValueError(f"{found[name]} and {given} are the same argument: give one of them")
+        found[name] = given
+    return {name: engine_args[given] for name, given in found.items()}
 
 
 def spelt(name: str) -> str:

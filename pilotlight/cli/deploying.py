@@ -32,6 +32,8 @@ def engine_args(pairs: list[str]) -> dict[str, str | int | float | bool]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             stop(f"--engine-arg {pair!r}: write KEY=VALUE, such as max-model-len=2048", USAGE)
+        if key in found:
+            stop(f"--engine-arg {key} is given twice: give it once", USAGE)
         found[key] = _typed(value)
     return found
 

@@ -70,6 +70,9 @@ def rollback(
 ) -> None:
     """Deploy what an earlier revision was; nothing is packed again. While a deploy is on its way: drop it.
 
+    Repeated while the way back is under way, it changes nothing; repeated once that serves, it goes one further back, and never to a
+    revision that was rolled back from. With --to a repeat never changes anything.
+
     Example: pilotlight rollback demo --to 3
     """
     from pilotlight.cli.rollouts import rollback

@@ -42,7 +42,7 @@ class EndpointBody(Changes):
 class RollbackBody(Body):
     """POST /api/v1/endpoints/NAME/rollback"""
 
-    to: int | None = Field(None, ge=1, le=2**31 - 1)  # none: the newest earlier one that has served
+    to: int | None = Field(None, ge=1, le=2**31 - 1)  # none: the one before what serves that has served
     at_once: bool = False
     by: Who = WHO
 

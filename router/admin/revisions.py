@@ -1,7 +1,8 @@
 """The revisions of an endpoint over the admin API: what each was, what became of it, and the way back to an earlier one.
 
-A revision is never deleted, so any of them can be gone back to. The failure to survive is a rollback whose answer is lost: repeated, it
-finds the configuration it asks for on its way, or serving, and changes nothing.
+A revision is never deleted, so any of them can be gone back to. The failure to survive is a rollback whose answer is lost: repeated
+while it is on its way, it changes nothing. Repeated once that serves, it goes one revision further back, never to one that was rolled back
+from; one that gives the revision's number (`to`) changes nothing then either.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from activator.wire import Configuration, Done, Rollback
 from router.admin.bodies import EventQuery, RollbackBody, read_body, read_query
 from router.admin.store import AdminStore, Row
+from runtime.argument_names import plain_name
 
 CONFIGURED = ("digest", *Configuration.model_fields)
 Find = Callable[[str], Awaitable[Row]]  # raises NotFound, Unavailable
@@ -80,4 +82,4 @@ def differences(before: Row | None, row: Row) -> dict[str, list[Any]]:
 
 def _flat(row: Row) -> dict[str, Any]:
     plain = {field: row[field] for field in CONFIGURED if field in row and field != "engine_args"}
-    return plain | {f"engine_args.{name}": value for name, value in (row.get("engine_args") or {}).items()}
+    return plain | {f"engine_args.{plain_name(name)}": value for name, value in (row.get("engine_args") or {}).items()}

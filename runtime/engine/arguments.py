@@ -11,6 +11,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from runtime.argument_names import plain_name
 from runtime.control import Fork
 from runtime.loader.ways import MAPPED, RING
 
@@ -70,7 +71,7 @@ def graphs_when_idle(fork: Fork, *, device: str) -> bool:
 
 def revisions(fork: Fork) -> Given:
     """The revision's engine arguments, which may be spelt either way."""
-    return {name.replace("_", "-"): value for name, value in fork.engine_args.items()}
+    return {plain_name(name): value for name, value in fork.engine_args.items()}
 
 
 def fingerprint(fork: Fork) -> str:

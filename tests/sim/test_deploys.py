@@ -154,6 +154,81 @@ def test_without_room_for_both_it_waits_and_says_so_and_the_old_one_does_not_giv
     assert routes(world) == "rev_a2"
 
 
+def short(*others: Endpoint, room: int = 3) -> tuple[World, set[str]]:
+    """Two replicas that are called serve; the next revision needs two as well, and there is room for `room` in all. Also those that serve."""
+    old: dict[str, Any] = {"max_replicas": 2, "min_replicas": 2, "weight_bytes": 4 * GIB}
+    world = World(endpoint("a", revision("a", 1, **old)), *others, memory_fraction=1.0)
+    world.agent.memory_bytes = room * 5 * GIB
+    world.connect_agent()
+    world.join()
+    world.demand(8)
+    olds = set(world.agent.starting())
+    for replica_id in olds:
+        world.becomes(replica_id, "ready", in_flight=4)
+    world.store(to_next(old=old, **old))
+    return world, olds
+
+
+def obeyed(world: World, seconds: float) -> None:
+    """The agent starts within three seconds, and ends at once what is told to end."""
+    until, born = world.now + seconds, dict.fromkeys(world.agent.starting(), world.now)
+    while world.now < until:
+        world.pass_time(0.5)
+        for replica_id in world.agent.starting():
+            if world.now - born.setdefault(replica_id, world.now) >= 3.0:
+                world.becomes(replica_id, "ready")
+        for replica_id in world.agent.ordered_to_end():
+            world.becomes(replica_id, "stopped")
+
+
+def starts(world: World, revision_id: str) -> int:
+    return sum(start.revision_id == revision_id for start in world.effects.of(Start))
+
+
+def of(world: World, revision_id: str) -> set[str]:
+    return {replica.replica_id for replica in world.reconciler.fleet.of(revision_id)}
+
+
+def test_with_room_for_some_of_what_it_needs_a_next_revision_keeps_what_it_has() -> None:
+    world, olds = short()
+    obeyed(world, 900.0)
+    assert starts(world, "rev_a2") == 1 and routes(world) == "rev_a1"
+    (new,) = of(world, "rev_a2")
+    assert world.states() == dict.fromkeys({*olds, new}, "ready") and not world.effects.of(Drain)
+    assert "nothing that runs there can be spared" in world.status()["endpoints"][0]["revisions"][1]["waits_for"]
+    world.agent.memory_bytes = 20 * GIB
+    world.connect_agent()
+    obeyed(world, 10.0)
+    assert routes(world) == "rev_a2" and starts(world, "rev_a2") == 2, "and goes on once there is room"
+
+
+def test_two_next_revisions_that_cannot_both_have_all_they_need_take_nothing_from_each_other() -> None:
+    least: dict[str, Any] = {"max_replicas": 2, "min_replicas": 2, "weight_bytes": 4 * GIB}
+    first, second = revision("b", 1, weight_bytes=4 * GIB), revision("b", 2, outcome="", engine_args={"x": 1}, **least)
+    world, olds = short(replace(endpoint("b", first), revisions=(first, second), next="rev_b2"), room=4)
+    obeyed(world, 900.0)
+    assert starts(world, "rev_a2") + starts(world, "rev_b2") <= 3
+    assert olds <= {replica_id for replica_id, state in world.states().items() if state == "ready"}
+
+
+@pytest.mark.parametrize("proved", [False, True])
+def test_what_a_next_revision_cannot_use_yet_gives_way_to_a_turn_before_what_serves(proved: bool) -> None:
+    world, olds = short(endpoint("b", revision("b", weight_bytes=4 * GIB)))
+    if proved:
+        obeyed(world, 30.0)
+    (new,) = of(world, "rev_a2")
+    world.demand(3, "rev_b1")
+    assert world.states()[new] == ("ready" if proved else "starting"), "not before it is its turn"
+    obeyed(world, 60.0)
+    (other,) = of(world, "rev_b1")
+    assert world.states() == dict.fromkeys({*olds, other}, "ready")
+    obeyed(world, 900.0)
+    assert world.states() == dict.fromkeys({*olds, other}, "ready") and starts(world, "rev_a2") == 1
+    world.demand(0, "rev_b1")
+    obeyed(world, 120.0)
+    assert olds < set(world.states()) and len(of(world, "rev_a2")) == 1 and starts(world, "rev_a2") == 2, "it has its place back"
+
+
 def test_a_second_deploy_takes_the_place_of_the_first() -> None:
     world, old = warm()
     world.store(to_next())

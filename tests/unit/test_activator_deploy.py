@@ -244,7 +244,96 @@ def test_a_rollback_deploys_what_an_earlier_revision_was() -> None:
         rolled(endpoint("a", removed=True))
 
 
+def test_a_rollback_repeated_while_it_is_on_its_way_changes_nothing() -> None:
+    stored = endpoint("a", revision("a", 1, slots=3), revision("a", 2, slots=5), revision("a", 3, slots=8))
+    for to in (None, 1):
+        coming = rolled(stored, to).endpoint
+        for again in (None, to):
+            made = rolled(coming, again)
+            assert (made.changed, made.new_revision, made.endpoint) == (False, None, coming)
+            assert made.wanted and made.wanted.revision_id == coming.next
+    at_once = plan_rollback(Rollback(org_id="default", name="a", at_once=True), coming, new_id=lambda prefix: prefix)
+    assert at_once.new_revision is None and at_once.endpoint.route == ((coming.next, 100),), "only sooner"
+
+
+def test_a_rollback_after_a_rollback_goes_further_back_and_never_to_what_was_rolled_back_from() -> None:
+    stored = endpoint("a", revision("a", 1, slots=1), revision("a", 2, slots=2), revision("a", 3, slots=3))
+    for slots in (2, 1):
+        made = rolled(stored)
+        assert made.new_revision and made.new_revision.slots == slots
+        stored = serving(made)
+        assert rolled(stored, made.new_revision.number).changed is False
+    with pytest.raises(CommandRefused, match="no earlier revision that has not failed or been rolled back from"):
+        rolled(stored)
+    for slots in (3, 4):  # taken up again by a deploy, it is no bad one any more
+        stored = serving(plan(frame(slots=slots), stored))
+    for slots in (3, 1):
+        made = rolled(stored)
+        assert made.new_revision and made.new_revision.slots == slots
+        stored = serving(made)
+
+
 def test_a_rollback_of_a_deploy_on_its_way_drops_it() -> None:
     coming = plan(frame(slots=8), good()).endpoint
     made = rolled(coming)
     assert made.changed and made.new_revision is None and not made.endpoint.next and made.endpoint.route == coming.route
+
+
+# Engine arguments have one spelling
+
+
+@pytest.mark.parametrize("stored_as", ["max-model-len", "max_model_len"])
+@pytest.mark.parametrize("given_as", ["max-model-len", "max_model_len"])
+def test_an_argument_is_the_same_in_either_spelling(stored_as: str, given_as: str) -> None:
+    stored = endpoint("a", revision("a", engine_args={stored_as: 64}))
+    for merge in (False, True):
+        made = plan(frame(digest="", engine_args={given_as: 128}, merge_engine_args=merge), stored).new_revision
+        assert made and made.engine_args == {"max-model-len": 128}
+        assert plan(frame(digest="", engine_args={given_as: 64}, merge_engine_args=merge), stored).new_revision is None
+    cleared = plan(frame(digest="", unset_engine_args=(given_as,)), stored).new_revision
+    assert cleared and cleared.engine_args == {}
+    assert revision("a", engine_args={stored_as: 64}).engine == revision("a", engine_args={given_as: 64}).engine
+
+
+def test_an_old_revision_with_both_spellings_has_the_one_that_counted() -> None:
+    stored = endpoint("a", revision("a", engine_args={"max-model-len": 64, "max_model_len": 128}))
+    assert plan(frame(digest=""), stored).changed is False
+    made = plan(frame(digest="", slots=3), stored).new_revision
+    assert made and made.engine_args == {"max-model-len": 128}
+    earlier = endpoint("a", *stored.revisions, revision("a", 2))
+    back = rolled(earlier).new_revision
+    assert back and back.engine_args == {"max-model-len": 128}
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize(
+    ("engine_args", "says"),
+    [
+        ({"max-model-len": 1, "max_model_len": 2}, "max-model-len and max_model_len are the same argument"),
+        ({"seed=1": 2}, "'seed=1' is no name of an argument"),
+        ({"--seed": 2}, "'--seed' is no name"),
+        ({"": 2}, "'' is no name"),
+        ({"Seed": 2}, "'Seed' is no name"),
+        ({"a b": 2}, "'a b' is no name"),
+        ({"se\x00ed": 2}, r"'se\\x00ed' is no name"),
+        ({"seed\n": 2}, r"'seed\\n' is no name"),
+        *(({"dtype": f"a{chr(code)}b"}, "must not have control characters") for code in (0, 1, 8, 11, 27, 31, 127, 133, 0xD800)),
+    ],
+)
+def test_no_argument_has_two_values_or_what_cannot_be_stored(engine_args: dict[str, Any], says: str, merge: bool) -> None:
+    with pytest.raises(CommandRefused, match=says):
+        plan(Deploy.model_construct(**frame(merge_engine_args=merge).__dict__ | {"engine_args": engine_args}), good())
+
+
+def test_keys_of_values_and_templates_over_several_lines_are_taken_as_they_are() -> None:
+    given: dict[str, str | int | float | bool] = {
+        "compilation_config.pass_config.fuse_x": True,
+        "chat_template": "{{ a }}\n\t{{ b }}\r\n",
+        "x.y+": 1,
+    }
+    made = plan(frame(engine_args=given)).new_revision
+    assert made and list(made.engine_args.items()) == [
+        ("compilation-config.pass_config.fuse_x", True),
+        ("chat-template", "{{ a }}\n\t{{ b }}\r\n"),
+        ("x.y+", 1),
+    ]

@@ -232,14 +232,14 @@ def test_deploy_reaches_the_activator_whole(tmp_path: Path) -> None:
             org_id="default",
             name="chat",
             digest=DIGEST,
-            engine_args=args,  # type: ignore[arg-type]
+            engine_args={"max-model-len": 512, "enforce-eager": True, "gpu": 0.5, "dtype": "bfloat16"},
             max_replicas=3,
             idle_timeout_seconds=5.0,
             slots=8,
             max_held=7,
             by="admin key",
         )
-        assert isinstance(sent, Deploy) and sent.engine_args and sent.engine_args["enforce_eager"] is True
+        assert isinstance(sent, Deploy) and sent.engine_args and sent.engine_args["enforce-eager"] is True
         await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST, "min_replicas": 2, "target_concurrency": 100})
         partial = bench.activator.commands[1]
         assert partial == Deploy(org_id="default", name="chat", digest=DIGEST, min_replicas=2, target_concurrency=100, by="admin key"), (
@@ -272,6 +272,10 @@ def test_deploy_answers_even_when_postgres_is_away(tmp_path: Path) -> None:
         ({"digest": DIGEST, "task": "embed", "zero": "parked"}, "zero"),
         ({"digest": DIGEST, "colour": "red"}, "colour"),
         ({"digest": DIGEST, "engine_args": {"nested": {"a": 1}}}, "engine_args.nested"),
+        ({"digest": DIGEST, "engine_args": {"dtype": "a\0b"}}, "engine_args.dtype"),
+        ({"digest": DIGEST, "engine_args": {"d\0type": "a"}}, "engine_args"),
+        ({"digest": DIGEST, "engine_args": {"seed=1": 2}}, "engine_args"),
+        ({"digest": DIGEST, "engine_args": {"max_model_len": 1, "max-model-len": 2}}, "engine_args"),
         ([], None),
     ],
 )

@@ -59,6 +59,8 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         (("deploy", "x", "--model", "/nowhere", "--idle-timeout", "nan"), 2, "idle_timeout_seconds: Input should be a finite number"),
         (("deploy", "x", "--model", "/nowhere", "--hold-seconds", "inf"), 2, "hold_seconds: Input should be a finite number"),
         (("deploy", "x", "--model", "/nowhere", "--engine-arg", "x=nan"), 2, "engine_args.x: must be a finite number"),
+        (("deploy", "x", "--model", "/nowhere", "--engine-arg", "x=1", "--engine-arg", "x=2"), 2, "--engine-arg x is given twice"),
+        (("set", "x", "--engine-arg", "a-b=1", "--engine-arg", "a_b=2"), 2, "a-b and a_b are the same argument"),
         (("deploy", "x", "--model", "/nowhere", "--slots", "4", "--target-concurrency", "5"), 2, "not be more than slots (4)"),
         (("deploy", "x", "--model", "/nowhere", "--task", "score"), 2, "task: Input should be 'generate' or 'embed'"),
         (("keys", "create", "x", "--expires-in", "inf"), 2, "--expires-in is inf"),
