@@ -82,7 +82,7 @@ class Agent:
         self._staging.start()
         self.standbys = self._lives.standbys = standbys
         self.counts = Counts(self._paths.journal)  # it ends the journals of those the dead agent left
-        self.shipping = self._lives.shipping = Shipping(self._paths.journal, self._post_usage)
+        self.shipping = self._lives.shipping = Shipping(self._paths.journal, self._post_usage, unended=self.counts.unwritten)
         self._word = self._lives.word = Word(shipping=self.shipping, counts=self.counts, living=self._born)
         standbys.on_checked = lambda told: self.tell(ArgumentsChecked(check_id=told.check_id, reason=told.reason))
         standbys.fill()
@@ -130,6 +130,7 @@ class Agent:
         self._lives.listen(self._attention.look(time.monotonic()))
         self._fence.retry()
         self._sweep()
+        self._word.retry()
         self.counts.keep(self.shipping.journals())
         self._word.look(now=time.monotonic())
         for running in self._lives.all():

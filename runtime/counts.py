@@ -3,7 +3,8 @@
 Replicas tell once a second what each of their requests has so far. The agent keeps the newest of it in memory, and once a
 second on disk, together with what the journals gained. When a replica is gone, each of its requests without a line of its
 own gets one here, marked `partial`. The failures to survive: a replica killed -9 (its last beat counts), an agent killed -9
-(its replicas end with it; the next agent reads the kept counts and writes the lines), and power loss. What is billed is at most
+(its replicas end with it; the next agent reads the kept counts and writes the lines), power loss, and a disk without room (the
+counts are kept, and until their lines are written the journal is not whole and its requests are still in work). What is billed is at most
 two seconds behind a killed replica, for a beat tells what was counted up to a second ago; and one more behind a killed agent
 or the power, if the disk keeps what it was told to.
 """
@@ -11,6 +12,9 @@ or the power, if the disk keeps what it was told to.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -59,12 +63,14 @@ class Counts:
         self._folder, self._file = folder, folder / "counts.log"
         self._heard: dict[str, _Heard] = {}
         self._synced: dict[Path, int] = {}  # journals, and how much of them the disk was told to keep
-        self._empty = True
         self._keeping: asyncio.Future[None] | None = None
         self._failing = False
-        for left in self._kept():
-            self._write_lost(left.replica_id, left.counts, left.offset)
-        self._file.unlink(missing_ok=True)
+        self._refused = set[str]()  # of those: the ones it was told of
+        self._lost = {left.replica_id: left for left in self._kept()}  # gone, and their lines are not written yet
+        self.retry()
+        self._empty = not self._lost
+        if not self._lost:
+            self._file.unlink(missing_ok=True)
 
     def heard(self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool = True, rest: bool = False) -> None:
         """A beat, or the `rest` of one. `turned`: the replica's event loop has turned since the beat before."""
@@ -82,14 +88,31 @@ class Counts:
         return heard.turns if heard else 0
 
     def in_work(self, replicas: Iterable[str]) -> list[str]:
-        """The requests these had in work when they beat last."""
-        return [request_id for replica_id in replicas if (heard := self._heard.get(replica_id)) for request_id in heard.counts]
+        """The requests these had in work when they beat last, and of those that are gone the ones whose lines are still to come."""
+        asked = list(replicas)
+        running = [request_id for replica_id in asked if (heard := self._heard.get(replica_id)) for request_id in heard.counts]
+        return running + [count.request_id for lost in self._lost.values() if lost.replica_id in asked for count in lost.counts]
 
-    def gone(self, replica_id: str) -> None:
-        """The replica is gone: what it had in work and has no line gets one. Before its journal is called whole."""
+    def gone(self, replica_id: str) -> bool:
+        """The replica is gone: what it had in work and has no line gets one. False: the disk does not take it; `retry` must."""
         self._synced.pop(self._journal(replica_id), None)
         if (heard := self._heard.pop(replica_id, None)) and heard.counts:
-            self._write_lost(replica_id, tuple(heard.counts.values()), heard.offset)
+            self._lost[replica_id] = OfReplica(replica_id=replica_id, offset=heard.offset, counts=tuple(heard.counts.values()))
+            self.retry()
+        return replica_id not in self._lost
+
+    @property
+    def unwritten(self) -> frozenset[str]:
+        """Replicas that are gone and whose journals are not whole yet."""
+        return frozenset(self._lost)
+
+    def retry(self) -> list[str]:
+        """Write what a disk did not take. Returns the replicas whose journals are whole now."""
+        written = [lost.replica_id for lost in self._lost.values() if self._write_lost(lost)]
+        for replica_id in written:
+            del self._lost[replica_id]
+        self._refused &= self._lost.keys()
+        return written
 
     def snapshot(self) -> Snapshot | None:
         """What is to be made durable; None: nothing has run since the last."""
@@ -97,7 +120,7 @@ class Counts:
             OfReplica(replica_id=name, offset=heard.offset, counts=tuple(heard.counts.values()))
             for name, heard in self._heard.items()
             if heard.counts
-        ]
+        ] + list(self._lost.values())
         was_empty, self._empty = self._empty, not replicas
         return None if was_empty and not replicas else Snapshot(replicas=tuple(replicas))
 
@@ -165,24 +188,46 @@ class Counts:
                     return ()
         return ()
 
-    def _write_lost(self, replica_id: str, counts: Sequence[RequestCount], offset: int) -> None:
-        """A partial line for each of these that has none behind `offset`. One whose journal was shipped and forgotten needs none."""
+    def _write_lost(self, gone: OfReplica) -> bool:
+        """A partial line for each of these that has none behind `offset`; all or none. One whose journal was shipped and forgotten
+        needs none. False: the disk refuses."""
         try:
-            with self._journal(replica_id).open("r+b") as journal:
-                journal.seek(offset)
+            with self._journal(gone.replica_id).open("r+b", buffering=0) as journal:
+                journal.seek(gone.offset)
                 written = journal.read()
-                lines = [encode(entry) for entry in lost(replica_id, counts, written)]
-                if not lines:
-                    return
-                journal.write((b"" if written.endswith(b"\n") or not written else b"\n") + b"".join(lines))
-                journal.flush()
-                os.fdatasync(journal.fileno())
+                lines = [encode(entry) for entry in lost(gone.replica_id, gone.counts, written)]
+                if lines:
+                    _append(journal, (b"" if written.endswith(b"\n") or not written else b"\n") + b"".join(lines))
         except FileNotFoundError:
-            return
+            return True
         except OSError as error:
-            log.error("the last counts of a lost replica cannot be kept", action="counts_lost", replica_id=replica_id, reason=str(error))
-            return
-        log.warning("a replica was lost with requests in work", action="counts_partial", replica_id=replica_id, requests=len(lines))
+            if gone.replica_id not in self._refused:
+                log.error(
+                    "the last counts of a lost replica cannot be written; they are kept, and tried again each second",
+                    action="counts_unwritten",
+                    replica_id=gone.replica_id,
+                    reason=str(error),
+                )
+            self._refused.add(gone.replica_id)
+            return False
+        if lines:
+            log.warning(
+                "a replica was lost with requests in work", action="counts_partial", replica_id=gone.replica_id, requests=len(lines)
+            )
+        return True
+
+
+def _append(journal: io.FileIO, data: bytes) -> None:
+    """All of it, durably, or nothing. Raises OSError."""
+    end = journal.tell()
+    try:
+        if journal.write(data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fdatasync(journal.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):  # what stays of it is a torn line, which readers know
+            journal.truncate(end)
+        raise
 
 
 def lost(replica_id: str, counts: Iterable[RequestCount], written: bytes) -> list[UsageEntry]:

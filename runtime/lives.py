@@ -348,8 +348,7 @@ class Lives:
             running.staged.served.set()
         running.reason = "" if running.told else reason
         self.standbys.done_with(running.start.replica_id)
-        self.word.gone(running.start.replica_id)
-        self.shipping.finished(running.start.replica_id)
+        self.word.gone(running.start.replica_id)  # and its journal is whole
         del self._replicas[running.start.replica_id]
         log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)
         self._changed(running)

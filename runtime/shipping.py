@@ -8,7 +8,7 @@ on their way, so that after a long outage neither a socket nor the activator has
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +36,11 @@ class JournalFile:
 
 
 class Shipping:
-    def __init__(self, folder: Path, send: Callable[[UsageBatch], bool]) -> None:
-        """`send` gives a batch to the activator, or says False when there is no connection."""
+    def __init__(self, folder: Path, send: Callable[[UsageBatch], bool], *, unended: Collection[str] = ()) -> None:
+        """`send` gives a batch to the activator, or says False when there is no connection. `unended`: replicas that are gone, and whose
+        journals still lack lines; `finished` is called for each in time."""
         self._folder, self._send = folder, send
-        self._files = {path.stem: JournalFile(path.stem, path, finished=True) for path in folder.glob("*.jsonl")}
+        self._files = {path.stem: JournalFile(path.stem, path, finished=path.stem not in unended) for path in folder.glob("*.jsonl")}
         self._batches: dict[int, tuple[JournalFile, int]] = {}
         self._last = 0
 

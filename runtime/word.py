@@ -49,8 +49,14 @@ class Word:
         self.look(now=now)
 
     def gone(self, replica_id: str) -> None:
-        """This replica is gone: what it leaves uncounted is written to its journal, before that is called whole."""
-        self._counts.gone(replica_id)
+        """This replica is gone: what it leaves uncounted is written to its journal, and then that is called whole."""
+        if self._counts.gone(replica_id):
+            self._shipping.finished(replica_id)
+
+    def retry(self) -> None:
+        """Once a second: the journals a full disk did not let be ended."""
+        for replica_id in self._counts.retry():
+            self._shipping.finished(replica_id)
 
     def look(self, *, now: float) -> None:
         """Answer those who can be answered, or have waited enough."""

@@ -82,6 +82,7 @@ class Join:
         if isinstance(record, EndRecord):
             if case.end is not None:
                 return
+            case.engine = best(record, [case.engine]) if case.engine else None
             case.end = record  # also of a request given up as lost a moment too early
         elif case.open is None:
             case.open, case.state = record, "open"
@@ -104,7 +105,11 @@ class Join:
                 self._wait(case, now)
 
     def journal(self, entries: Iterable[UsageEntry]) -> None:
-        """What engines produced, for requests that wait for it."""
+        """What engines produced, for requests that wait for it.
+
+        Of a request without an end nobody knows where it was at last: its router may have tried again elsewhere. So what one replica
+        says of it settles nothing before it is known that no other will speak (`concluded`).
+        """
         found: dict[str, list[UsageEntry]] = defaultdict(list)
         for entry in entries:
             if entry.request_id in self._waiting:
@@ -112,7 +117,7 @@ class Join:
         for event_id, of_request in found.items():
             case = self._cases[event_id]
             case.engine = best(case.end, of_request)
-            if case.engine is not None:
+            if case.engine is not None and case.end is not None:
                 self._settle(case)
 
     def to_look_up(self, most: int) -> list[str]:
@@ -133,7 +138,7 @@ class Join:
         return sorted(replicas), sorted(endpoints)
 
     def concluded(self, word: Word, *, asked: Iterable[str]) -> None:
-        """Behind this word the journal had nothing for these, which waited when it was asked for: who cannot get a line any more is ready."""
+        """Behind this word the journal was looked up for these, which waited when it was asked for: who cannot get another line is ready."""
         for case in self._still_waiting(asked):
             if case.open is not None and not word.may_come(case.open, case.end):
                 self._settle(case)

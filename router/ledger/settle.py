@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from router.ledger.join import Case, Join
+from router.ledger.join import Case, Join, best
 from router.ledger.postgres import POISON, Outage, until_done
 from router.ledger.prices import PriceList, Unpriced
 from router.ledger.row import UsageRow, usage_row
@@ -83,20 +83,21 @@ class Settler:
             cases, odd = await asyncio.to_thread(self._shelf.take)
             without: list[Case] = []
             for at in range(0, len(cases), BATCH_ROWS):
-                await self._settle(cases[at : at + BATCH_ROWS], without)
+                await self._settle(cases[at : at + BATCH_ROWS], without, anew=True)
             if len(without) < len(cases):
                 await asyncio.to_thread(self._shelf.keep, without, odd)
                 log.info("requests that had no price are settled", action="ledger.unpriced", settled=len(cases) - len(without))
 
-    async def _settle(self, cases: list[Case], without: list[Case]) -> None:
-        """Write their rows; those that have no price are added to `without`."""
+    async def _settle(self, cases: list[Case], without: list[Case], *, anew: bool = False) -> None:
+        """Write their rows; those that have no price are added to `without`. `anew`: they lay for long, and are looked up again."""
+        write = self._write_anew if anew else self._write
         try:
-            without += await until_done(self._outage, lambda: self._write(cases))
+            without += await until_done(self._outage, lambda: write(cases))
         except POISON as error:
             if len(cases) > 1:
                 middle = len(cases) // 2
-                await self._settle(cases[:middle], without)
-                await self._settle(cases[middle:], without)
+                await self._settle(cases[:middle], without, anew=anew)
+                await self._settle(cases[middle:], without, anew=anew)
                 return
             await self._keep_aside(cases[0], why=str(error))
 
@@ -118,6 +119,15 @@ class Settler:
             event_id=cases[0].event_id,
             remedy="insert a default into `prices` (endpoint_id null) that is valid from -infinity",
         )
+
+    async def _write_anew(self, cases: list[Case]) -> list[Case]:
+        """What the engine's journal has said of them meanwhile counts: a correction looks for lines that come after their rows only."""
+        known = {case.event_id: [case.engine] if case.engine else [] for case in cases}
+        for entry in await self._store.journal(list(known)):
+            known[entry.request_id].append(entry)
+        for case in cases:
+            case.engine = best(case.end, known[case.event_id])
+        return await self._write(cases)
 
     async def _write(self, cases: list[Case]) -> list[Case]:
         """Returns those that have no price."""

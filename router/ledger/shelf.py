@@ -1,14 +1,15 @@
 """Requests without a price, on disk until there is one: they hold up nobody, and are settled by themselves once they can be.
 
 Step 12. One line a request in `spool/unpriced.jsonl`, durable before its spool file may go. The failures to survive: our own
-kill -9 (a request may then be both here and in the spool: its row's key makes that harmless), and a line that cannot be
-read (it stays, for a person).
+kill -9 (a request may then be both here and in the spool: its row's key makes that harmless), a line cut in the middle by a crash
+or a full disk (the next begins a line of its own, and one glued to it is still read), and a line that was changed on the disk or
+cannot be read (its checksum tells; it stays, for a person). Lines of a release before have no checksum.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -16,9 +17,12 @@ from pydantic import ValidationError
 
 from pilotlight.files import write_atomic
 from pilotlight.frames import Frame
+from pilotlight.sealed import is_sealed, is_whole, pieces, seal
 from router.ledger.join import Case
 from router.ledger.record import EndRecord, OpenRecord
 from runtime.wire import UsageEntry
+
+START = b'{"open":'
 
 log = structlog.get_logger()
 
@@ -43,7 +47,9 @@ class Shelf:
 
     def put(self, cases: Iterable[Case]) -> None:
         """Keep these, durably. Raises OSError."""
-        with open(self._file, "ab", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+        with open(self._file, "a+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                file.write(b"\n")  # the last line is cut
             file.writelines(map(_line, cases))
             file.flush()
             os.fsync(file.fileno())
@@ -51,16 +57,13 @@ class Shelf:
     def take(self) -> tuple[list[Case], list[bytes]]:
         """What is kept, and lines that cannot be read. All stays on disk until `keep`."""
         cases, odd = list[Case](), list[bytes]()
-        for line in self._file.read_bytes().splitlines() if self._file.exists() else ():
-            try:
-                kept = Kept.model_validate_json(line, extra="ignore")
-            except ValidationError as error:
-                log.error(
-                    "a line of unpriced.jsonl cannot be read; it stays", action="ledger.unpriced", reason=str(error.errors()[0]["msg"])
-                )
-                odd.append(line)
-                continue
-            cases.append(Case(kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready"))
+        for line in self._file.read_bytes().split(b"\n") if self._file.exists() else ():
+            for part, kept in _read(line) if line else ():
+                if isinstance(kept, str):
+                    log.error("a line of unpriced.jsonl cannot be read; it stays", action="ledger.unpriced", reason=kept)
+                    odd.append(part)
+                else:
+                    cases.append(Case(kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready"))
         return cases, odd
 
     def keep(self, cases: Sequence[Case], odd: Sequence[bytes]) -> None:
@@ -73,4 +76,21 @@ class Shelf:
 
 def _line(case: Case) -> bytes:
     assert case.open is not None
-    return Kept(open=case.open, end=case.end, engine=case.engine).model_dump_json().encode() + b"\n"
+    return seal(Kept(open=case.open, end=case.end, engine=case.engine).model_dump_json().encode())
+
+
+def _read(line: bytes) -> Iterator[tuple[bytes, Kept | str]]:
+    """Whatever is in a line, one request as a rule: (its bytes, what they say or what is wrong with them)."""
+    whole = _kept(line)
+    parts = [line] if not isinstance(whole, str) else [part for _, part in pieces(line, START)]
+    for part in parts:
+        yield part, _kept(part)
+
+
+def _kept(line: bytes) -> Kept | str:
+    if is_sealed(line) and not is_whole(line):
+        return "its checksum does not fit: it was changed after it was written"
+    try:
+        return Kept.model_validate_json(line, extra="ignore")
+    except ValidationError as error:
+        return f"no request: {error.errors(include_input=False, include_url=False)[0]['msg']}"

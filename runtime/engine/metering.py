@@ -46,6 +46,12 @@ class Counted:
     prefilled: bool = False
     finish: str = ""
 
+    @property
+    def must_step(self) -> bool:
+        """Whether the engine must be seen to step for it. One whose grammar is being compiled may wait for minutes, and rightly;
+        from outside the engine core nobody sees when that is done, so until its prompt is read it is waited for by none."""
+        return self.prefilled or not self.guided
+
     def counts(self) -> Counts:
         """A prompt counts once it has been read, as in `vllm:prompt_tokens_total`, and until then the parts of it that were."""
         state = self.state
@@ -88,6 +94,10 @@ class Metered(OutputProcessor):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.request_states = self._states = States(self.journal)
         self._cached: WeakKeyDictionary[ParentRequest, int] = WeakKeyDictionary()  # of the prompt, as its first sequence found it
+
+    def must_step(self) -> int:
+        """Sequences in work that the engine must be seen to step for."""
+        return sum(counted.must_step for counted in self._states.counted.values())
 
     def add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         fresh = request.request_id not in self.request_states

@@ -128,7 +128,7 @@ async def _serve(
     engine = AsyncLLM.from_vllm_config(
         config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
     )
-    beats.follow(loop, in_work=engine.output_processor.get_num_unfinished_requests, counts=journal.running)
+    beats.follow(loop, in_work=engine.output_processor.must_step, counts=journal.running)
     tasks = ("generate",) if fork.task == "generate" else await engine.get_supported_tasks()
     app = rehearsal.app if fork.task == "generate" else build_app(args, tasks, engine.model_config)
     app.state.args = args

@@ -45,7 +45,7 @@ def main() -> None:
             self.file = Path(folder.name) / f"{dice.getrandbits(64):x}"
             self.journal = Journal(str(self.file), "r", grown=lambda: None, later=lambda seconds, callback: None)
             metering.Metered.journal, metering.Metered.reading = self.journal, reading
-            self.processor = processor(None, log_stats=True)
+            self.processor: Any = processor(None, log_stats=True)
             self.stats = IterationStats()
             self.queue: RequestOutputCollector | None = None
 
@@ -178,6 +178,18 @@ def main() -> None:
             return [world.journal.so_far(request_id), world.nothing_is_left() or list(world.journal._tallies) == [request_id]]
         return "no error"
 
+    def grammar() -> list[int]:
+        """How many must step: a guided one alone, one beside it, the guided one once it is read, and when both are over."""
+        world, seen = World(), list[int]()
+        [_, guided] = world.ask(f"chatcmpl-{'d' * 32}", 1, structured_outputs=StructuredOutputsParams(regex="a"))
+        seen.append(world.processor.must_step())
+        [_, plain] = world.ask(f"chatcmpl-{'e' * 32}", 1)
+        seen.append(world.processor.must_step())
+        world.give(guided, first=True, last=False)
+        seen.append(world.processor.must_step())
+        world.processor.abort_requests((guided, plain), internal=True)
+        return [*seen, world.processor.must_step()]
+
     def canary(processor: type[OutputProcessor], tokens: int, *, closes: bool = True) -> str:
         world = World(processor)
         engine: Any = SimpleNamespace(output_processor=world.processor)
@@ -200,6 +212,7 @@ def main() -> None:
                 "unseen": unseen(),
                 "left while it was read": left_while_it_was_read(),
                 "uncompiled": uncompiled(),
+                "must step": grammar(),
                 "canary": canary(metering.Metered, 2),
                 "canary, a dead hook": canary(OutputProcessor, 2),
                 "canary, a wrong count": canary(metering.Metered, 3),

@@ -19,6 +19,7 @@ def test_whatever_way_a_sequence_ends_it_is_counted_once_and_nothing_is_left() -
     assert (in_the_answer, in_vllms_counters, marked_without_need) == (0, 0, False)
     assert [line[1:] for line in said["left while it was read"]] == [[6, 2, 0, "abort"]], "one prompt, as far as it was read"
     assert said["uncompiled"] == [[0, 0, 0], True], "the caller's mistake, and it costs nothing"
+    assert said["must step"] == [0, 1, 2, 0], "what waits for its grammar holds no steps up"
     assert said["canary"] == "ready, 0 in vLLM's counters, 0 lines, left: {}"
     for what, found in (("a dead hook", "nothing"), ("a wrong count", f"{PROMPT} + 3"), ("never closed", "nothing")):
         assert said[f"canary, {what}"].startswith(f"the canary took {PROMPT} + 2 tokens, and counted were: {found};"), what

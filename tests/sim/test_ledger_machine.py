@@ -281,7 +281,6 @@ class Bill(RuleBasedStateMachine):
         self.replicas.discard(replica)
         self.lost_at({replica}, kept=False)
         self.word.gone(replica)
-        self.shipping.finished(replica)
 
     @rule()
     def agent_dies(self) -> None:
@@ -395,7 +394,9 @@ class Bill(RuleBasedStateMachine):
     def corrects(self) -> None:
         for (request_id, replica, partial), entry in sorted(self.journal.items(), key=lambda item: item[0][2]):
             row = self.rows.get(request_id)
-            if row is None or row.count_source in ("engine", "journal") or row.replica_id not in ("", replica):
+            if row is None or row.count_source in ("engine", "journal"):
+                continue
+            if row.replica_id not in ("", replica) and row.finish != "router_lost":
                 continue
             done = {name[-1] for name, made in self.corrections.items() if made[0] == request_id}
             if "2" in done or (partial and (done or row.count_source == "last_count")):

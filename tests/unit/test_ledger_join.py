@@ -223,6 +223,41 @@ def test_the_journal_of_the_replica_it_was_at_counts_and_a_whole_line_before_a_l
     assert figures(ended("a", source="relayed"), partial) == (9, 0, 9, "last_count")
 
 
+def test_where_a_router_died_no_replica_settles_alone_what_another_may_be_at_work_on() -> None:
+    """It was tried again elsewhere: the first replica's line is there long before the second one's."""
+    for first in ({"partial": True}, {"output_tokens": 0}):
+        join = Join()
+        join.add(opened("a"), file="f", worker="w", now=0.0)
+        join.lost("w", now=0.0)
+        line = journalled("a", tokens=3).model_copy(update={"replica_id": "first"} | first)
+        join.journal([line])
+        join.concluded(Word.of(["first", "rep"], ["a"], ()), asked=join.waiting)
+        join.concluded(Word.of(["first"], [], SILENT), asked=join.waiting)
+        assert join.ready == 0, "the second is at work on it, or has not spoken"
+        join.journal([line, journalled("a")])
+        join.concluded(Word.of(["first", "rep"], [], SILENT), asked=join.waiting)
+        assert [(row.replica_id, row.output_tokens, row.count_source) for row in settle_all(join)] == [("rep", 9, "journal")]
+
+
+def test_behind_the_word_a_last_count_of_a_router_that_died_counts_and_its_row_says_where() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=0.0)
+    join.lost("w", now=0.0)
+    join.journal([journalled("a").model_copy(update={"partial": True})])
+    join.concluded(Word(), asked=join.waiting)
+    assert [(row.finish, row.replica_id, row.count_source) for row in settle_all(join)] == [("router_lost", "rep", "last_count")]
+
+
+def test_an_end_that_comes_late_throws_away_what_another_replica_said() -> None:
+    join = Join()
+    join.add(opened("a"), file="f", worker="w", now=0.0)
+    join.lost("w", now=0.0)
+    join.journal([journalled("a").model_copy(update={"replica_id": "first", "partial": True})])
+    join.add(ended("a", source="relayed"), file="f", worker="w", now=0.0)
+    join.concluded(Word(), asked=join.waiting)
+    assert [(row.replica_id, row.output_tokens, row.count_source) for row in settle_all(join)] == [("rep", 5, "relayed")]
+
+
 def test_only_the_dead_workers_requests_are_given_up() -> None:
     join = Join()
     join.add(opened("a"), file="w.1.jsonl", worker="w", now=0.0)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from activator.client import ActivatorError
 from pilotlight.frames import FrameError
@@ -17,7 +20,7 @@ from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, O
 from router.ledger.prices import Price, PriceList
 from router.ledger.row import UsageRow
 from router.ledger.settle import BATCH_ROWS, Settler
-from router.ledger.shelf import Shelf
+from router.ledger.shelf import Kept, Shelf
 from router.ledger.store import LedgerStore, Settled
 from router.ledger.waits import Said, Waits
 from router.ledger.word import Unfinished
@@ -227,6 +230,54 @@ def test_a_line_of_the_unpriced_that_cannot_be_read_stays_for_a_person(tmp_path:
             bench.settler.prices_changed()
             await bench.store.has(1)
             await until(lambda: (tmp_path / "unpriced.jsonl").read_bytes() == b"nonsense\n")
+
+    asyncio.run(scene())
+
+
+@given(cut=st.integers(0, 400), sealed=st.booleans())
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_a_line_cut_in_half_swallows_no_other(tmp_path_factory: pytest.TempPathFactory, cut: int, sealed: bool) -> None:
+    """By a crash or a full disk; also as the release before left it: without checksums, and with the next line glued on."""
+    shelf, file = Shelf(folder := tmp_path_factory.mktemp("spool")), folder / "unpriced.jsonl"
+    a, b, c = (Case(name, "w", open=opened(name), end=ended(name)) for name in "abc")
+    shelf.put([a])
+    whole = file.read_bytes() if sealed else Kept(open=opened("a"), end=ended("a")).model_dump_json().encode() + b"\n"
+    torn = whole[: min(cut, len(whole))]
+    shelf.put([b])
+    glued = file.read_bytes().splitlines()[1] + b"\n"
+    for left in (torn, torn + glued):
+        file.write_bytes(whole + left)
+        shelf.put([c])
+        cases, odd = shelf.take()
+        assert {case.event_id for case in cases} == {"a", "c"} | ({"b"} if left != torn else set())
+        assert b"".join(odd) in (torn, b"") and (not odd or torn)
+        assert all(case.end == ended(case.event_id) for case in cases)
+
+
+def test_a_shelved_line_that_was_changed_is_not_believed(tmp_path: Path) -> None:
+    shelf, file = Shelf(tmp_path), tmp_path / "unpriced.jsonl"
+    shelf.put([Case("a", "w", open=opened("a"), end=ended("a"))])
+    file.write_bytes(changed := file.read_bytes().replace(b'"output_tokens":5', b'"output_tokens":6'))
+    assert shelf.take() == ([], [changed.removesuffix(b"\n")])
+
+
+def test_a_journal_that_comes_while_its_request_has_no_price_counts(tmp_path: Path) -> None:
+    async def scene() -> None:
+        lines = {name: journalled(name) for name in "ad"}
+        lines["d"] = lines["d"].model_copy(update={"replica_id": "another"})
+        async with Bench(tmp_path) as bench:
+            bench.shelf.put([Case(name, "w", open=opened(name), end=ended(name, source="relayed")) for name in "abd"])
+            bench.shelf.put([Case("c", "w", open=opened("c"), end=ended("c"))])
+            bench.store.entries = lines | {"c": lines["a"].model_copy(update={"request_id": "c"})}
+            bench.store.trouble = [ConnectionRefusedError("away")]
+            bench.settler.prices_changed()
+            await bench.store.has(4)
+            assert {name: (row.count_source, row.output_tokens) for name, row in bench.store.rows.items()} == {
+                "a": ("journal", 9),
+                "b": ("relayed", 5),
+                "c": ("engine", 5),
+                "d": ("relayed", 5),
+            }
 
     asyncio.run(scene())
 

@@ -16,8 +16,9 @@ from runtime.counts import MOST_BYTES, Counts
 from runtime.journal_line import encode, recover
 from runtime.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
 from runtime.shipping import Shipping
-from runtime.wire import RequestCount, Shipped, UsageEntry
+from runtime.wire import RequestCount, Shipped, UsageBatch, UsageEntry
 from runtime.word import BEATS, LEAST_SECONDS, MOST_SECONDS, Word
+from tests.small_disks import BLOCK, fill, small_disk
 
 
 def count(request_id: str, output: int) -> RequestCount:
@@ -114,12 +115,62 @@ def test_nothing_is_written_while_nothing_runs_and_the_file_stays_small(tmp_path
     assert counts.snapshot() is None
 
 
-def test_a_full_disk_is_told_and_harms_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_full_disk_refuses_is_kept_until_it_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Until then the journal is not called whole, and nobody may conclude that a line does not come; in the next agent, too."""
+    with small_disk(tmp_path / "disk", 1 << 20) as folder:
+        (folder / "r1.jsonl").write_bytes(line("z") + b"x" * (BLOCK - len(line("z")) - 100) + b"\n")
+        many = [f"q{number}" for number in range(40)]
+        node, sent = Node(folder), list[UsageBatch]()
+
+        def post(batch: UsageBatch) -> bool:
+            sent.append(batch)
+            return True
+
+        node.shipping = Shipping(folder, post)
+        node.word = Word(shipping=node.shipping, counts=node.counts, living=lambda: node.living)
+        node.born("r1")
+        node.beat("r1", *many)
+        node.counts.persist(node.counts.snapshot(), [])
+        filler = fill(folder)
+        node.living.clear()
+        node.word.gone("r1")
+        for _ in range(3):
+            node.word.retry()
+        assert capsys.readouterr().out.count("counts_unwritten") == 1, "told once"
+        node.ask()
+        assert node.said[-1].replicas == ("r1",) and set(node.said[-1].in_work) == set(many)
+        assert journal(folder) == {"z": (99, False)}, "all or nothing"
+
+        after = Node(folder)  # its agent is killed, too
+        after.shipping = Shipping(folder, post, unended=after.counts.unwritten)
+        after.word = Word(shipping=after.shipping, counts=after.counts, living=list)
+        after.shipping.sweep()
+        after.ask()
+        assert set(after.said[-1].in_work) == set(many)
+        assert not any(batch.complete for batch in sent)
+        filler.unlink()
+        after.word.retry()
+        assert journal(folder) == {"z": (99, False)} | dict.fromkeys(many, (1, True))
+        assert sent[-1].complete == ("r1",)
+        told = [entry.request_id for batch in sent for entry in batch.entries if entry.partial]
+        assert sorted(told) == sorted(many), "before that"
+        after.ask()
+        assert after.said[-1].in_work == ()
+
+
+def test_a_journal_that_cannot_be_written_is_called_whole_only_afterwards(tmp_path: Path) -> None:
     (tmp_path / "r1.jsonl").mkdir()  # cannot be written, whoever we are
     counts = Counts(tmp_path)
     counts.heard("r1", [count("a", 1)])
-    counts.gone("r1")
-    assert "counts_lost" in capsys.readouterr().out
+    assert not counts.gone("r1") and counts.unwritten == {"r1"} and counts.in_work(["r1"]) == ["a"]
+    counts.persist(counts.snapshot(), [])
+    assert counts.retry() == []
+    counts = Counts(tmp_path)
+    assert counts.unwritten == {"r1"} and counts.in_work(["r1"]) == ["a"]
+    (tmp_path / "r1.jsonl").rmdir()
+    (tmp_path / "r1.jsonl").touch()
+    assert counts.retry() == ["r1"] and counts.retry() == [] and not counts.unwritten
+    assert journal(tmp_path) == {"a": (1, True)}
 
 
 @settings(max_examples=60, deadline=None)
@@ -198,7 +249,6 @@ def test_one_that_hangs_is_left_out_and_one_that_dies_has_said_all(tmp_path: Pat
         node.word.heard("hangs", [count("x", 1)], now=node.now, turned=False)
     node.living.remove("dies")
     node.word.gone("dies")
-    node.shipping.finished("dies")
     node.now += MOST_SECONDS
     node.word.look(now=node.now)
     (said,) = node.said

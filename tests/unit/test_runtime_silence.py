@@ -67,6 +67,15 @@ def test_no_step_is_fine_without_work_and_counts_from_when_there_is_some() -> No
     assert hung(known, now + 62, LIMITS) == "hung: 2 requests in work, and no step of the engine for 60 s"
 
 
+def test_what_waits_for_its_grammar_is_no_work_and_work_beside_it_is() -> None:
+    """Such a request is not told as work (`Metered.must_step`): however long it waits, nobody is hung by it."""
+    known, now = life("ready", 600, steps=3, in_work=0)
+    assert hung(known, now, LIMITS) == ""
+    for second in range(1, 63):
+        known = heard(known, now + second, core_beats=2000 + second, steps=3, in_work=1, loop_seconds=0.0)
+    assert hung(known, now + 62, LIMITS)
+
+
 def test_while_it_starts_no_steps_are_asked_for() -> None:
     known, now = life("starting", 250, steps=0)
     assert hung(known, now, LIMITS) == ""
