@@ -203,12 +203,12 @@ def test_with_room_for_some_of_what_it_needs_a_next_revision_keeps_what_it_has()
 
 
 def test_two_next_revisions_that_cannot_both_have_all_they_need_take_nothing_from_each_other() -> None:
-    least: dict[str, Any] = {"max_replicas": 2, "min_replicas": 2, "weight_bytes": 4 * GIB}
-    first, second = revision("b", 1, weight_bytes=4 * GIB), revision("b", 2, outcome="", engine_args={"x": 1}, **least)
-    world, olds = short(replace(endpoint("b", first), revisions=(first, second), next="rev_b2"), room=4)
+    first, second = (revision("b", number, outcome="", engine_args={"x": number}, weight_bytes=4 * GIB) for number in (1, 2))
+    world, olds = short(endpoint("b", first))
+    world.store(replace(endpoint("b", first), revisions=(first, second), next="rev_b2"))
     obeyed(world, 900.0)
-    assert starts(world, "rev_a2") + starts(world, "rev_b2") <= 3
-    assert olds <= {replica_id for replica_id, state in world.states().items() if state == "ready"}
+    assert (starts(world, "rev_a2"), starts(world, "rev_b2")) == (1, 0)
+    assert set(world.states()) == {*olds, *of(world, "rev_a2")} and set(world.states().values()) == {"ready"}
 
 
 @pytest.mark.parametrize("proved", [False, True])
