@@ -28,6 +28,9 @@ CONTRACTS = (
     "router.ledger.wire:ToLedger",
     "router.ledger.wire:FromLedger",  # and `policy.json`
     "router.ledger.record:SpoolLine",
+    "router.ledger.shelf:Kept",  # a line of `unpriced.jsonl`
+    "runtime.counts:Snapshot",  # a line of `counts.log`
+    "activator.catalogue:Endpoint",  # of `catalogue.json`
 )
 
 
@@ -81,7 +84,7 @@ def recorded(contract: str) -> Iterator[dict[str, Any]]:
     for name, of_frame in frames_of(schema).items():
         for full in (False, True):
             frame = reader.validate_python(sample(of_frame, schema.get("$defs", {}), full=full))
-            yield {"contract": contract, "frame": name, "line": frame.model_dump_json()}
+            yield {"contract": contract, "frame": name, "line": reader.dump_json(frame).decode()}
 
 
 def main(folder: Path) -> int:

@@ -3,7 +3,7 @@
 Step 12: records that money hangs on are kept in append-only files, the router's spool and the replicas' journals. The
 failures to survive: a write torn by a crash or a full disk (the next line is then glued to it), a bit or block that flipped
 on its way to the disk and back, and a line of the release before, which had no checksum. A sealed line is still one JSON
-object, so a reader that knows nothing of seals reads it as before.
+object, so a tolerant reader that knows nothing of seals reads it, too.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 A failure here is a change that is no addition. Give a new field a default, leave old ones where they are, and send a new
 value of a closed list only where the peer has said that it knows it; or raise `PROTOCOL` and say so in CHANGELOG.
+
+The release of 2026-11-21 refused fields it did not know: its record holds what it wrote to disk, and what its names mean, not that it
+could run beside a later one.
 """
 
 from __future__ import annotations
