@@ -79,11 +79,6 @@ class Replica:
         """Serves, or is on its way there."""
         return self.state in ("starting", "ready") or self.wanted_back
 
-    @property
-    def may_serve(self) -> bool:
-        """Could a router have something in it? A parked one's door is shut."""
-        return self.ready_at is not None
-
 
 class Event(Enum):
     """What a report means, beyond its numbers."""

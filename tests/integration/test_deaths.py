@@ -71,7 +71,7 @@ async def test_the_replicas_api_process_mid_stream(system: System, demo: str) ->
 
 
 async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_last_durable_count(system: System, demo: str) -> None:
-    """Eight at once, so that they last longer than a beat and a half; what each had a second before its end is what it pays."""
+    """Eight at once, so that they last longer than a beat and a half; each pays for some of what it got, and its row says how that is known."""
     await asyncio.to_thread(works, system, demo)
     replica = await asyncio.to_thread(system.until_ready, "demo")
     ids, begun = list[str](), asyncio.Event()
