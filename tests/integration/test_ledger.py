@@ -223,8 +223,9 @@ def installation() -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(installation: Bench) -> Iterator[Bench]:
-    """Each test begins with no usage, no spool and no process."""
-    installation.sql("TRUNCATE usage, engine_journal, keys")
+    """Each test begins with no usage, no spool, no process, and no replica that could still say something of a lost router's requests."""
+    installation.sql("TRUNCATE usage, engine_journal, keys, journals")
+    installation.sql("DELETE FROM replicas")
     installation.sql("DELETE FROM prices WHERE endpoint_id IS NOT NULL")
     yield installation
     for process in installation.processes:
@@ -390,8 +391,6 @@ def test_what_a_journal_says_too_late_is_one_row_more_and_never_a_change(bench: 
 def test_rows_wait_for_the_journal_of_every_replica_the_endpoint_had(bench: Bench) -> None:
     """A reboot: the router is dead, the activator knows nobody yet, and one journal is on its way; then all is known."""
     bench.sql("INSERT INTO revisions VALUES ('rev', 'default', 'ep_test', 99, 'd', 'generate', '{}', 0, 1, 1, 1) ON CONFLICT DO NOTHING")
-    bench.sql("DELETE FROM journals")
-    bench.sql("DELETE FROM replicas")
     bench.sql(
         "INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, ready_at) VALUES ('r1', 'default', 'rev', 'n', 'ready', now())"
     )
