@@ -176,6 +176,8 @@ class Call:
 
     def failed(self, error: RouterError) -> None:
         """The replica broke the answer off. Where that was about to be ended anyway, the caller hears of it."""
+        if self._slot is not None and self._relay is not None and self._relay.broken:
+            self._slot.broke()
         if self._slot is not None and self._slot.replica.draining and isinstance(error, UpstreamError):
             error = UpstreamError(CUT_OFF)
         self._fail(error)

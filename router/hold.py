@@ -23,6 +23,7 @@ from router.machine import Alone, Machine
 
 FULL_RETRY_SECONDS = 0.05  # the named fallback, where a full replica's gate has no line, or would not let us in
 DEAD_RETRY_SECONDS = 1.0  # and one we could not reach may just have been busy
+BROKEN_SECONDS = 0.25  # one that broke a connection off may be dying: by then the activator knows
 
 log = structlog.get_logger()
 
@@ -80,6 +81,11 @@ class Slot:
         if not self._released:
             self._released = True
             self._hold._released(self)
+
+    def broke(self) -> None:
+        """The replica broke the request's connection off: what waits is not sent after it, into a process that may be dying."""
+        if not self._released:
+            self._hold._rest(self.revision, self.replica, BROKEN_SECONDS)
 
     def back(self, waiter: Waiter, mark: Mark) -> None:
         """The replica would not have the request: give the slot back and `waiter` its place at the head."""
@@ -240,11 +246,11 @@ class Hold:
         revision, replica = slot.revision, slot.replica
         replica.in_flight -= 1
         revision.granted -= 1
-        setattr(replica, mark, True)
-        if mark == "full":
-            revision.crowded = True
-        elif mark == "dead":
-            self._clock.call_at(self._clock.time() + DEAD_RETRY_SECONDS, self._revive, revision, replica)
+        if mark == "dead":
+            self._rest(revision, replica, DEAD_RETRY_SECONDS)
+        else:
+            setattr(replica, mark, True)
+            revision.crowded = revision.crowded or mark == "full"
         self._enter(revision, waiter)
         revision.waiting.move_to_end(waiter, last=False)
         if self._say(revision) > revision.endpoint.row.max_held:
@@ -252,6 +258,12 @@ class Hold:
             self._take(revision, youngest)
             youngest.refused(queue_full(revision, self._clock.time()))
         self.refresh(revision)
+
+    def _rest(self, revision: Revision, replica: Replica, seconds: float) -> None:
+        """Nobody is granted a slot there for so long, unless the activator says that it is gone."""
+        if not replica.dead:
+            replica.dead = True
+            self._clock.call_at(self._clock.time() + seconds, self._revive, revision, replica)
 
     def _revive(self, revision: Revision, replica: Replica) -> None:
         replica.dead = False

@@ -51,7 +51,7 @@ class Relay:
     """One request at one replica."""
 
     __slots__ = (
-        "_answer", "_begun", "_body", "_connecting", "_handler", "_mode", "_paused", "_pool", "_refusal", "_request", "_retried", "upstream",
+        "_answer", "_begun", "_body", "_connecting", "_handler", "_mode", "_paused", "_pool", "_refusal", "_request", "_retried", "broken", "upstream",
     )  # fmt: skip
 
     def __init__(self, *, request: bytes, pool: Pool, answer: Answer, handler: Handler) -> None:
@@ -59,6 +59,7 @@ class Relay:
         self.upstream: Upstream | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._retried = self._begun = self._paused = False
+        self.broken = False  # the replica has closed the connection before its answer was whole
         self._mode: Literal["head", "raw", "framed", "refused", "collect"] = "head"
         self._refusal: Mark = "full"
         self._body = b""
@@ -151,6 +152,7 @@ class Relay:
         if self._mode in ("raw", "framed") and self._answer.streaming and upstream.tail.endswith(DONE):  # 2
             self._end(upstream, self._answer.framed(b"".join(upstream.take(partial=True)), last=True))
             return
+        self.broken = closed
         when = "before it answered" if self._mode == "head" else "within its answer"  # 3
         self._handler.failed(UpstreamError(f"The replica {why} {when}. Send the request again."))
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from router.hold import BROKEN_SECONDS
 from router.pool import Pool
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, event, json_answer
 from tests.unit.router_world import KEY, endpoint_row, request, until, world
@@ -139,6 +140,28 @@ async def test_death_within_json_breaks_the_connection() -> None:
             await client.answer()
         [end] = await w.ends()
         assert end["finish"] == "upstream_error"
+
+
+async def test_what_is_held_is_not_sent_after_a_dying_replica() -> None:
+    """Its connections end one by one while it can still be reached: only what it had is lost, the rest waits for word of it."""
+    async with world() as w:
+        w.show(endpoint_row(w.row(slots=2)))
+        ending: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+        async def answer(request: FakeRequest) -> AsyncIterator[bytes]:
+            if asyncio.get_running_loop().time() < await asyncio.shield(ending):
+                raise Die
+            async for piece in w.replica.talk(request):
+                yield piece
+
+        w.replica.answer = answer
+        clients = [await w.client() for _ in range(6)]
+        for client in clients:
+            client.post()
+        await w.replica.until(lambda: len(w.replica.requests) == 2)
+        await w.wait_held(4)
+        ending.set_result(asyncio.get_running_loop().time() + BROKEN_SECONDS / 2)
+        assert [(await client.answer()).status for client in clients] == [503] * 2 + [200] * 4
 
 
 async def test_death_before_a_byte_is_a_503() -> None:
