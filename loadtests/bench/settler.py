@@ -8,6 +8,7 @@ for the rate it can keep up with.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import shutil
 import statistics
@@ -66,6 +67,7 @@ class Settling:
     def __init__(self, spool: Path, ledger: int, postgres: int, connection: asyncpg.Connection) -> None:
         self._ledger, self._postgres, self._connection = ledger, postgres, connection
         self._file = (spool / f"{uuid.uuid4().hex}.0.jsonl").open("ab", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # a worker lives as long as it holds this; a dead one's file is read once and deleted
         self._expected = 0
 
     async def settle(self, count: int, *, pause: float) -> Settled:
