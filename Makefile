@@ -1,6 +1,7 @@
 # One word a verb. `make demo` and `make test` do all their own set-up.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q
 
 # Compiled modules are kept, whatever the shell says: compiling them at every start is seconds, and 3 MB a process.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,11 +20,17 @@ demo: setup       ## wake an endpoint at zero, ask it, bill it, put it back to z
 up: setup         ## start everything on this machine, in the foreground
 	@$(BIN)/pilotlight up
 
+# The unit tests fork over the cores by themselves; installations wait more than they work, so two run at once; what is
+# timed, or counts what the whole machine has left, comes last and alone.
 test: setup       ## every test this machine can run
-	@$(BIN)/python -m pytest -q tests
+	@failed=0; \
+	$(PYTEST) --hypothesis-profile=default tests/unit || failed=1; \
+	$(PYTEST) -p xdist.plugin -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/sim || failed=1; \
+	$(PYTEST) tests/acceptance tests/gpu || failed=1; \
+	exit $$failed
 
 unit: setup       ## the tests that take milliseconds
-	@$(BIN)/python -m pytest -q tests/unit
+	@$(PYTEST) tests/unit
 
 check: setup      ## what CI asks of the text: ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .

@@ -202,10 +202,21 @@ class System:
         sockets = [str(path) for path in self.paths.run.rglob("*") if path.is_socket()]
         return {
             "processes": self.processes(),
-            "shared memory": sorted(name for name in set(os.listdir("/dev/shm")) - self.shared_memory_before if name.startswith("pl")),
+            "shared memory": sorted(self._shared_memory()),
             "replica folders": [str(path) for path in self.paths.replicas.iterdir()],
             "replica sockets": [path for path in sockets if "/r/" in path],
         }
+
+    def _shared_memory(self) -> set[str]:
+        """What was made since we began, and no process of another installation has."""
+        found = {name for name in set(os.listdir("/dev/shm")) - self.shared_memory_before if name.startswith("pl")}
+        for maps in Path("/proc").glob("[0-9]*/maps") if found else ():
+            try:
+                mapped = maps.read_text()
+            except OSError:
+                continue
+            found = {name for name in found if f"/dev/shm/{name}" not in mapped}
+        return found
 
     def logs(self) -> str:
         parts = [f"--- up\n{self.printed.read_text()}"]

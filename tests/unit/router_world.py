@@ -36,6 +36,7 @@ from runtime.wire import Phase, Task
 from tests.fakes import FakeReplica
 
 PEPPER = b"p" * 32
+PATIENCE = 20.0  # seconds, for what takes milliseconds on a machine that is not busy with much else
 KEY, OTHER_KEY, ADMIN_KEY, OLD_KEY = mint(), mint(), mint(), mint()
 
 
@@ -172,7 +173,7 @@ class Client:
         self.send(request(**options))
 
     async def answer(self) -> Reply:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             head = await self.reader.readuntil(b"\r\n\r\n")
             status, headers = parse_head(head)
             if headers.get("transfer-encoding") == "chunked":
@@ -184,7 +185,7 @@ class Client:
             return Reply(status, headers, body, head)
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return parse_head(await self.reader.readuntil(b"\r\n\r\n"))
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -198,7 +199,7 @@ class Client:
 
     async def closed(self) -> bytes:
         """What still comes until the server closes."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
     def leave(self) -> None:
@@ -229,7 +230,7 @@ def request(
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-async def until(true: Any, *, seconds: float = 5.0) -> None:
+async def until(true: Any, *, seconds: float = PATIENCE) -> None:
     """Let the loop run until something in it has happened."""
     async with asyncio.timeout(seconds):
         while not true():
