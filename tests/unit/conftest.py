@@ -18,14 +18,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("unit", max_examples=50)  # half of hypothesis' own: unit tests alone have ten seconds; `--hypothesis-profile` has its way
+settings.register_profile(
+    "unit", max_examples=50
+)  # half of hypothesis' own: unit tests alone have ten seconds; `--hypothesis-profile` has its way
 
 FEWEST = 200  # tests; a fork or two more is not worth it for less
 HERE = Path(__file__).parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.hypothesis_profile is None and all(Path(argument.partition("::")[0]).resolve().is_relative_to(HERE) for argument in config.args):
+    if config.option.hypothesis_profile is None and all(
+        Path(argument.partition("::")[0]).resolve().is_relative_to(HERE) for argument in config.args
+    ):
         settings.load_profile("unit")
 
 
