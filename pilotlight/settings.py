@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from pilotlight import settings_file
+from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
+
+__all__ = ["LONGEST_STATE", "PREFIX", "Paths", "Section", "Settings", "SettingsError", "load", "make_folder"]
+
 PREFIX = "PILOTLIGHT_"
-
-
-class SettingsError(Exception):
-    """A setting is malformed; the text names it and says what is allowed."""
 
 
 class Section(BaseModel):
@@ -127,6 +127,11 @@ class RuntimeSettings(Section):
     rehearsal_seconds: float = Field(
         default=300.0, ge=10, description="A standby that is not rehearsed after so long is hung, and replaced, in seconds."
     )
+    environment: str = Field(
+        default="",
+        description="Names of further environment variables that our processes and engines get, as LD_PRELOAD or NCCL_DEBUG, separated by "
+        "blanks; all others but a short list are kept from them.",
+    )
     standby_module: str = Field(default="runtime.standby", description="The program that is a standby. Only tests name another.")
 
 
@@ -193,7 +198,9 @@ class WatchSettings(Section):
 
 
 class Settings(Section):
-    state_dir: Path = Field(default_factory=lambda: default_state_dir(), description="Folder of everything this machine keeps.")
+    state_dir: Annotated[Path, AfterValidator(absolute)] = Field(
+        default_factory=default_state_dir, description="Folder of everything this machine keeps."
+    )
     database_url: str = Field(default="", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
     router: RouterSettings = RouterSettings()
     activator: ActivatorSettings = ActivatorSettings()
@@ -206,95 +213,14 @@ class Settings(Section):
 
     @property
     def paths(self) -> Paths:
-        return Paths(self.state_dir.expanduser().absolute())
-
-
-LONGEST_STATE = 107 - len("/run/r/r01234567/") - 36  # bytes: the kernel holds 107 of a socket's path, and vLLM names its by a UUID
-
-
-class Paths:
-    """Where things lie in a state folder. One place, so that no two processes disagree."""
-
-    def __init__(self, state: Path) -> None:
-        self.state = state
-        self.too_long = len(os.fsencode(state)) > LONGEST_STATE
-        self.run = state / "run"  # sockets; short, the kernel holds 107 bytes
-        self.secrets = state / "secrets"  # 0700: CA key, admin key, key pepper, database password
-        self.spool = state / "spool"  # the routers' usage records on their way to Postgres
-        self.snapshots = state / "snapshots"  # directory store, content-addressed
-        self.staged = state / "staged"  # which snapshots this node has verified, and in which state of their files
-        self.replicas = state / "run" / "r"  # one short folder a replica: TMPDIR, sockets
-        self.baked = state / "baked"  # engine-ready copies of snapshots, mapped by replicas
-        self.canaries = state / "canaries"  # what a revision's engine answered at its first boot
-        self.journal = state / "journal"  # what engines produced, until Postgres has it
-        self.logs = state / "logs"  # of our processes, by name
-        self.endpoint_logs = state / "logs" / "endpoints"  # of replicas, by endpoint: which may be called as a process is
-        self.postgres = state / "postgres"
-        self.policy = state / "policy.json"  # keys, prices and limits, for routers that start without Postgres
-        self.catalogue = state / "catalogue.json"  # endpoints and revisions, for an activator that starts without Postgres
-        self.epoch = state / "epoch"  # the highest under which this machine has led
-        self.ca_cert = state / "ca.pem"
-        self.admin_key = state / "secrets" / "admin.key"
-        self.key_pepper = state / "secrets" / "key.pepper"
-        self.database_dsn = state / "secrets" / "database.dsn"  # of the embedded Postgres, password included
-        self.reserve = state / "reserve"  # room on the disk for what runs, given up when there is no other
-        self.postgres_reserve = state / "postgres.reserve"  # and for Postgres to start again
-        self.client = state / "client.json"  # URLs for the command line, written by `up`
-
-    def address(self, name: str) -> str:
-        """Frame address of a process's socket: "activator", "agent", "ledger", "admin"."""
-        return f"unix:{self.run / name}.sock"
-
-    def metrics(self, name: str) -> Path:
-        """The socket at which a process other than the router tells its metrics."""
-        return self.run / f"{name}.metrics"
-
-    def make(self) -> None:
-        """Create what is missing. Raises OSError.
-
-        Folders an unprivileged Postgres must traverse are 0711, the rest 0700, whatever the umask; no mode of a folder
-        that was there is changed.
-        """
-        for missing in [folder for folder in reversed(self.state.parents) if not folder.exists()]:
-            make_folder(missing, 0o755)
-        make_folder(self.state, 0o711)
-        make_folder(self.run, 0o711)
-        for folder in (
-            self.secrets,
-            self.spool,
-            self.snapshots,
-            self.staged,
-            self.replicas,
-            self.baked,
-            self.canaries,
-            self.journal,
-            self.logs,
-            self.endpoint_logs,
-        ):
-            make_folder(folder, 0o700)
+        return Paths(self.state_dir)
 
 
 def _store(url: str) -> str:
-    if url and "://" in url and not url.startswith("s3://"):
+    """The address of a store; a folder is told whole, for processes with other working folders read it too."""
+    if "://" in url and not url.startswith("s3://"):
         raise ValueError("it is s3://BUCKET/PREFIX, or the path of a folder")
-    return url
-
-
-def make_folder(folder: Path, mode: int) -> None:
-    """Create one folder with exactly this mode; a folder that is there keeps its own. Raises OSError."""
-    try:
-        folder.mkdir(mode=mode)
-        folder.chmod(mode)  # what the umask took
-    except FileExistsError:
-        if not folder.is_dir():
-            raise
-
-
-def default_state_dir() -> Path:
-    """/var/lib/pilotlight for root (an unprivileged Postgres can reach it), else the XDG data folder."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/pilotlight")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pilotlight"
+    return str(absolute(Path(url))) if url and "://" not in url else url
 
 
 def load(**overrides: Any) -> Settings:
@@ -302,16 +228,8 @@ def load(**overrides: Any) -> Settings:
     given = {key: value for key, value in overrides.items() if value is not None}
     if "database_url" not in given and "PILOTLIGHT_DATABASE_URL" not in os.environ and os.environ.get("DATABASE_URL"):
         given["database_url"] = os.environ["DATABASE_URL"]
-    file = os.environ.get("PILOTLIGHT_CONFIG", "")
-    if file and not Path(file).is_file():
-        raise SettingsError(f"PILOTLIGHT_CONFIG names {file}, which is no file: correct it, or unset it to read ./pilotlight.toml")
-    written = Path(file or "pilotlight.toml")
     try:
-        in_file = tomllib.loads(written.read_text()) if written.is_file() else {}
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file or 'pilotlight.toml'} is no TOML: {error}") from error
-    try:
-        return Settings.model_validate(_over(given, _over(from_environment(os.environ), in_file)))
+        return Settings.model_validate(_over(given, _over(from_environment(os.environ), settings_file.read(os.environ))))
     except ValidationError as error:
         raise SettingsError("bad settings: " + "; ".join(map(_explain, error.errors()))) from error
 

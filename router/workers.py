@@ -12,10 +12,10 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 
 import structlog
 
+from pilotlight import children
 from pilotlight.process_death import die_with_parent
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
@@ -76,11 +76,9 @@ class _Parent:
         status = 0
         while not self._stopping.is_set():
             descriptor, shared = self._listener.fileno(), self._memory.descriptor
-            arguments = ("-m", "router.worker", str(descriptor), str(index), str(shared))
-            environ = os.environ | self.watchdog.environ
+            environ = children.environment(os.environ) | self.watchdog.environ
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *arguments,
+                *children.python("router.worker", str(descriptor), str(index), str(shared)),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(descriptor, shared),
                 env=environ,

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import snapshots
-from pilotlight import frames, logs
+from pilotlight import children, frames, logs
 from pilotlight.exposition import Exposition
 from pilotlight.settings import Settings, load
 from runtime import metrics
@@ -43,26 +43,25 @@ def standby_environ(settings: Settings, device: str) -> dict[str, str]:
     compiled graphs are what makes it fast.
     """
     cache = settings.paths.state / "cache"
-    dropped = ("VLLM_CPU_KVCACHE_SPACE", "PYTHONDONTWRITEBYTECODE")
-    # Whoever talks a model into telling its environment learns no keys of the object store.
-    kept = {name: value for name, value in os.environ.items() if name not in dropped and not name.startswith("AWS_")}
+    kept = children.engine_environment(os.environ, cache=cache, also=children.names(settings.runtime.environment))
     ours = {
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
     }
     ours["PILOTLIGHT_RUNTIME__UNTESTED_ENGINE"] = str(settings.runtime.untested_engine).lower()
-    ours |= {"VLLM_CACHE_ROOT": str(cache / "vllm"), "TOKENIZERS_PARALLELISM": "false"}
     if device == "cpu":
         ours["TORCH_COMPILE_DISABLE"] = "1"
-    return kept | {"VLLM_LOGGING_LEVEL": "WARNING"} | ours
+    return {"VLLM_LOGGING_LEVEL": "WARNING"} | kept | ours
 
 
 async def run(settings: Settings) -> None:
     paths = settings.paths
     paths.make()
+    (paths.state / "cache" / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
     stored = settings.snapshots
     staging = Staging(store=paths.snapshots, node_dir=paths.staged, baked=paths.baked, origin=stored.origin, max_bytes=stored.max_bytes)
     engine = environment()

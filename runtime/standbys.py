@@ -16,12 +16,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
+from pilotlight import children
 from runtime.control import Ask, Beat, Check, Checked, Control, Exited, Failed, Fork, FromStandby, Rehearsed
 from runtime.sizing import is_news, own_bytes
 from runtime.wire import StandbyReport
@@ -308,9 +308,10 @@ class Standbys:
     def _launch(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         with self._log_file.open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", self._module, str(theirs.fileno()), str(self._model)],
+                children.python(self._module, str(theirs.fileno()), str(self._model)),
                 pass_fds=[theirs.fileno()],
                 env=self._environ,
+                cwd=children.FOLDER,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

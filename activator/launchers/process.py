@@ -16,7 +16,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 
 import structlog
 
+from pilotlight import children
 from pilotlight.files import write_atomic
 from pilotlight.frames import FrameError, FrameStream, split
 from pilotlight.settings import Settings
@@ -38,7 +38,7 @@ DEAF_SECONDS = 30.0  # with the 15 s after which a link is silent, within a minu
 END_SECONDS = 6.0  # for an agent to end its replicas and itself
 LEAST_LIFE_SECONDS = 10.0  # an agent that lives less makes the next wait
 PAUSES = (0.0, 0.5, 1.0, 2.0, 5.0, 15.0, 30.0)  # before a start, by how many short lives there were in a row
-SECRETS = ("DATABASE_URL", "PILOTLIGHT_DATABASE_URL")  # nothing a node needs
+SECRETS = ("PILOTLIGHT_DATABASE_URL", "PGPASSWORD", "PGPASSFILE")  # nothing a node needs
 
 
 class Process:
@@ -84,13 +84,14 @@ class ProcessLauncher:
     def of(settings: Settings) -> ProcessLauncher:
         """This machine's node, in the settings' state folder."""
         paths = settings.paths
-        environ = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        also = children.names(settings.runtime.environment)
+        environ = {name: value for name, value in children.environment(os.environ, also=also).items() if name not in SECRETS}
         return ProcessLauncher(
             address=paths.address("agent"),
             identity_file=paths.run / "agent.id",
             log_file=paths.logs / "agent.log",
             environ=environ | {"PILOTLIGHT_STATE_DIR": str(paths.state)},
-            command=(sys.executable, "-m", "runtime"),
+            command=children.python("runtime"),
         )
 
     async def reach(self) -> tuple[FrameStream[Any], NodeReport]:
@@ -158,6 +159,7 @@ class ProcessLauncher:
                 stdout=output,
                 stderr=output,
                 env=dict(self._environ),
+                cwd=children.FOLDER,
                 start_new_session=True,
             )
         self._started_at = time.monotonic()

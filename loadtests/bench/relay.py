@@ -36,13 +36,13 @@ from loadtests.bench import settler
 from loadtests.bench.targets import at_least, at_most, line
 from loadtests.bench.traffic import CHUNKS, CONNECTIONS, Back, cpu_seconds, load, request
 from pilotlight.keys import ensure_pepper, hash_key, mint
+from pilotlight.paths import cache_dir, private_folder
 from pilotlight.settings import Paths
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import FakeActivator, FakeLedger
 
 FEW = 4  # connections, where latency is measured
 VLLM_ROUTER = "vllm-router==0.1.17"
-PEERS = Path(tempfile.gettempdir()) / "pilotlight-bench-peers"  # a virtual environment, kept between runs
 STREAMS = 64  # where the time between tokens is
 CASES = {"json": "a 270-byte JSON answer", "json4k": "the same, with a 4 KB prompt", "stream": f"one of {CHUNKS} relayed SSE chunks"}
 
@@ -149,11 +149,12 @@ def peer() -> str | None:
     """The program vllm-router: the one on the PATH, else its wheel in a virtual environment of its own; None where neither is to be had."""
     if found := shutil.which("vllm-router"):
         return found
-    program = PEERS / "bin" / "vllm-router"
+    folder = private_folder(cache_dir() / "bench-peers")  # a virtual environment, kept between runs
+    program = folder / "bin" / "vllm-router"
     if not program.exists():
         try:
-            subprocess.run([sys.executable, "-m", "venv", str(PEERS)], check=True, capture_output=True)
-            subprocess.run([str(PEERS / "bin" / "pip"), "install", "-q", VLLM_ROUTER], check=True, capture_output=True, timeout=300)
+            subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
+            subprocess.run([str(folder / "bin" / "pip"), "install", "-q", VLLM_ROUTER], check=True, capture_output=True, timeout=300)
         except (OSError, subprocess.SubprocessError):
             return None
     return str(program)

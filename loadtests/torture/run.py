@@ -73,7 +73,7 @@ async def installation(folder: Path) -> AsyncIterator[tuple[Bench, OwnPostgres]]
     os.environ["PILOTLIGHT_ORACLE"] = str(folder / "oracle")
     await postgres.again()
     try:
-        engine = {"standby_module": "loadtests.torture.standin"}
+        engine = {"standby_module": "loadtests.torture.standin", "environment": "PILOTLIGHT_ORACLE"}
         async with running(database_url=postgres.dsn, runtime=engine) as bench:  # type: ignore[arg-type]
             yield bench, postgres
     finally:

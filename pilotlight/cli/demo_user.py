@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from pilotlight import children
 from pilotlight.cli.api import Api
 from pilotlight.cli.show import console as make_console
 
@@ -22,8 +23,10 @@ class DemoFailed(Exception):
 
 async def type_command(*arguments: str, state: Path) -> str:
     """A command of ours, as a user types it. Raises DemoFailed."""
-    command = [sys.executable, "-m", "pilotlight.cli.main", *arguments, "--state", str(state)]
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    command = children.python("pilotlight.cli.main", *arguments, "--state", str(state))
+    process = await asyncio.create_subprocess_exec(
+        *command, env=children.environment(os.environ), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
     try:
         out, said = await process.communicate()
     except asyncio.CancelledError:

@@ -6,6 +6,7 @@ Apart from `options.py` because `pilotlight up` lives as long as the machine, an
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 
@@ -17,6 +18,15 @@ EXIT_CODES = {
     UNREACHABLE: "Pilotlight, its database or its store is not running or not reachable",
     INTERRUPTED: "interrupted with Ctrl-C",
 }
+
+
+def settle_in() -> None:
+    """Before anything is said or written: whatever locale and umask the shell has, no character of ours ends a command, and our files are
+    ours to read and nobody else's to write."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
+    os.umask(os.umask(0o077) & 0o077 | 0o022)
 
 
 def one_line(text: str) -> str:

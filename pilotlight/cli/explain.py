@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich.table import Table
 
+from pilotlight import settings_file
 from pilotlight.cli.options import print_json, say
 from pilotlight.cli.show import console
 from pilotlight.settings import Settings
@@ -30,8 +30,8 @@ class Explained:
 
 def explain_settings(settings: Settings, flags: set[str], *, as_json: bool) -> None:
     """`flags`: names of settings given as flags."""
-    file = Path(os.environ.get("PILOTLIGHT_CONFIG") or "pilotlight.toml")
-    in_file = tomllib.loads(file.read_text()) if file.is_file() else {}
+    file = settings_file.config_file(os.environ)
+    in_file = settings_file.read(os.environ) if file else {}
     found = list(explained(settings, flags=flags, environ=os.environ, in_file=in_file, file=str(file)))
     if as_json:
         print_json([asdict(setting) for setting in found])

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from pilotlight import children
 from pilotlight.cli.peers import NoPeer, python_with
 
 PROBE = Path(__file__).parents[2] / "runtime" / "loader" / "probe.py"
@@ -56,7 +57,9 @@ def _rows(name: str, file: Path, rounds: int, scratch: Path) -> list[dict[str, A
         command = [str(python), "-P", str(PROBE), name, str(file), str(rounds), f"{folder}/own.safetensors"]
         quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": str(PROBE.parents[2]) if python == Path(sys.executable) else ""}
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=os.environ | quiet)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=SECONDS, check=False, env=children.environment(os.environ) | quiet
+            )
         except subprocess.TimeoutExpired:
             return [{"error": f"not done after {SECONDS} s"}]
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -21,7 +21,7 @@ from pilotlight.cli import (
     talk_commands,
     usage_commands,
 )
-from pilotlight.cli.exits import unread
+from pilotlight.cli.exits import settle_in, unread
 from pilotlight.cli.options import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, explain_os_error, one_line
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.add_typer(bench_commands.app, name="bench")
 def main() -> None:
     from pilotlight.cli.api import ApiError, Unreachable
 
+    settle_in()
     try:
         app()
     except SystemExit as end:

@@ -1,7 +1,7 @@
 """Programs we compare ourselves with, each in a virtual environment of its own, kept between measurements.
 
 Made with the uv beside this Python where there is one, else with pip; either looks where pip is configured to look. An
-environment that was not finished is made anew: its stamp is written last. A peer that cannot be had is told, never passed over.
+environment that was not finished is made anew: its stamp is written last. They lie where nobody else can put a program for us to run. A peer that cannot be had is told, never passed over.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import hashlib
 import shutil
 import subprocess
 import sys
-import tempfile
 import venv
 from pathlib import Path
+
+from pilotlight import children
+from pilotlight.paths import SettingsError, cache_dir, private_folder
 
 SECONDS = 600  # the longest an installation may take
 
@@ -21,10 +23,13 @@ class NoPeer(Exception):
     """A peer could not be installed; the text is the installer's last line."""
 
 
-def python_with(*packages: str) -> Path:
-    """The Python of an environment that has these packages. Raises NoPeer."""
+def python_with(*packages: str, place: Path | None = None) -> Path:
+    """The Python of an environment that has these packages, below `place` or in our cache. Raises NoPeer."""
     name = hashlib.sha256("\0".join((sys.version, *packages)).encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / "pilotlight-peers" / name
+    try:
+        folder = private_folder(place or cache_dir() / "peers") / name
+    except (OSError, SettingsError) as error:
+        raise NoPeer(str(error)) from error
     python, stamp = folder / "bin" / "python", folder / "installed"
     if not stamp.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -49,7 +54,7 @@ def _install(command: list[str]) -> None:
 
 def sources() -> list[str]:
     """Where pip is configured to find packages, as uv's arguments: uv does not read pip's configuration."""
-    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
+    listed = subprocess.run([*children.python("pip"), "config", "list"], capture_output=True, text=True, check=False)
     found: dict[str, str] = {}
     for line in listed.stdout.splitlines():
         name, _, value = line.partition("=")

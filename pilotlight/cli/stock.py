@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import httpx
 
+from pilotlight import children
 from pilotlight.cli.bench import QUESTION, BenchFailed, first_content
 
 START_SECONDS = 600.0  # the longest a start may take
@@ -51,16 +51,16 @@ def running(model: Path, *, kv_cache_bytes: int, max_model_len: int, slots: int 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", MODEL]
+    command = [*children.python("vllm.entrypoints.openai.api_server"), "--model", str(model), "--served-model-name", MODEL]
     command += ["--enforce-eager", "--kv-cache-memory-bytes", str(kv_cache_bytes), "--max-model-len", str(max_model_len)]
     command += ["--disable-fastapi-docs", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--max-num-seqs", str(slots)] if slots else []
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    kept = {name: value for name, value in os.environ.items() if name not in ("VLLM_CPU_KVCACHE_SPACE", "PYTHONDONTWRITEBYTECODE")}
     memory = set(os.listdir("/dev/shm"))
     begin = time.monotonic()
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, env=kept | quiet, stdout=log, stderr=log, start_new_session=True)
+        environ = children.environment(os.environ) | quiet
+        process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=children.FOLDER, start_new_session=True)
         try:
             url = f"http://127.0.0.1:{port}"
             yield Stock(url, _poll(process, url, begin), process.pid)

@@ -12,14 +12,15 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pilotlight import children
 from pilotlight.cli.exits import explain_os_error, say
 from pilotlight.process_death import die_with_parent
 from pilotlight.settings import PREFIX, Section, Settings
+from pilotlight.settings_file import NO_FILE
 
 BEYOND_DRAIN_SECONDS = {"router": 10.0, "activator": 15.0}  # to end what the drain left, and to write down the rest
 LONGEST_PAUSE = 5.0  # seconds, before a process that dies again and again is started anew
@@ -49,8 +50,9 @@ class Child:
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", self.module],
+                children.python(self.module),
                 env=environ(self._settings) | dict(self._notify),
+                cwd=children.FOLDER,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -110,18 +112,18 @@ def stop_seconds(module: str, settings: Settings) -> float:
 
 
 def environ(settings: Settings) -> dict[str, str]:
-    """The settings as given, for every process: flags become variables, so that all agree.
+    """The settings as given, for every process: flags and the file become variables, so that all agree, and nobody reads a file again.
 
     Compiled modules are kept, whatever the shell says: a process that compiles its own at each start is 3 MB larger for life.
     """
-    ours = {"PILOTLIGHT_STATE_DIR": str(settings.paths.state)}
+    ours = {"PILOTLIGHT_STATE_DIR": str(settings.paths.state), "PILOTLIGHT_CONFIG": NO_FILE}
     if settings.database_url:
         ours["PILOTLIGHT_DATABASE_URL"] = settings.database_url
     for section, values in settings:
         if isinstance(values, Section):
             for name in values.model_fields_set:
                 ours[f"{PREFIX}{section.upper()}__{name.upper()}"] = str(getattr(values, name))
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ours
+    return children.environment(os.environ, also=children.names(settings.runtime.environment)) | ours
 
 
 def _lives(process: subprocess.Popen[bytes]) -> bool:

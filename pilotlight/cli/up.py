@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from pilotlight import keys, tls
+from pilotlight import children, keys, tls
 from pilotlight.cli import exits
 from pilotlight.cli.exits import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
 from pilotlight.cli.ports import PortTaken, here, need_port
@@ -203,12 +203,16 @@ def become_up(settings: Settings, *, as_json: bool) -> NoReturn:
     """This process goes on as `python -m pilotlight.cli.up`, under the same number, with these settings."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "pilotlight.cli.up", *([AS_JSON] if as_json else [])], environ(settings))
+    words = {"PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}  # of this terminal; its children write to files
+    os.execve(sys.executable, children.python("pilotlight.cli.up", *([AS_JSON] if as_json else [])), environ(settings) | words)
 
 
 def main() -> int:
+    exits.settle_in()
     try:
-        return asyncio.run(_run(load(), as_json=AS_JSON in sys.argv[1:]))
+        settings = load()
+        os.chdir(children.FOLDER)
+        return asyncio.run(_run(settings, as_json=AS_JSON in sys.argv[1:]))
     except SettingsError as error:
         say(one_line(str(error)))
         return USAGE

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 import asyncpg
 
+from pilotlight import children
 from pilotlight.database.errors import SchemaError
 from pilotlight.database.pool import CONNECT_SECONDS, unreachable
 
@@ -34,8 +34,8 @@ async def migrate(dsn: str) -> None:
     if found > newest():
         raise SchemaError(f"the database is at revision {found}, this Pilotlight knows {newest()}: run the newer Pilotlight again")
     pipe = asyncio.subprocess.PIPE
-    command = (sys.executable, "-m", "pilotlight.database.migrate")
-    child = await asyncio.create_subprocess_exec(*command, env=os.environ | {"DATABASE_URL": dsn}, stdout=pipe, stderr=pipe)
+    environ = children.environment(os.environ) | {"DATABASE_URL": dsn}
+    child = await asyncio.create_subprocess_exec(*children.python("pilotlight.database.migrate"), env=environ, stdout=pipe, stderr=pipe)
     try:
         _, said = await child.communicate()
     except BaseException:

@@ -66,7 +66,7 @@ def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypat
     monkeypatch.setattr(os, "execve", lambda program, arguments, environ: passed.append((arguments, environ)))
     up.become_up(given, as_json=True)
     up.become_up(given, as_json=False)
-    assert [arguments[1:] for arguments, _ in passed] == [["-m", "pilotlight.cli.up", "--json"], ["-m", "pilotlight.cli.up"]]
+    assert [arguments[1:] for arguments, _ in passed] == [["-P", "-m", "pilotlight.cli.up", "--json"], ["-P", "-m", "pilotlight.cli.up"]]
     environ = passed[1][1]
     assert "PYTHONDONTWRITEBYTECODE" not in environ
     for name in list(os.environ):
