@@ -145,6 +145,10 @@ class SnapshotSettings(Section):
         ge=0,
         description="Disk a node's snapshots and baked copies may take together, in bytes; the longest unused go first. 0: the whole disk.",
     )
+    model_code: bool = Field(
+        default=False,
+        description="Whether a model's own Python code may be packed and, where trust-remote-code is given, run, with all that this installation may do.",
+    )
 
 
 class LogSettings(Section):

@@ -1,25 +1,31 @@
-"""What the files of a snapshot say about themselves: no code, all shards, how many tensors, which architecture.
+"""What the files of a snapshot say about themselves: nothing asks for code, all shards, a tokenizer, which architecture.
 
-Runs on the copies that will be kept, not on the folder they came from: that may change between a look and a read.
+Runs on the copies that will be kept, not on the folder they came from: that may change between a look and a read. What cannot work is
+refused here, in a line, and not by an engine at the first call.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from snapshots.architectures import check_known
-from snapshots.errors import CodeRefused, Incomplete, PackError
-from snapshots.safetensors_header import Header, read_header
+from snapshots.chat_templates import NONE, check_chat_templates
+from snapshots.errors import Incomplete, PackError
+from snapshots.known import check_quantization, check_without_code
+from snapshots.safetensors_header import Header, Tensor, read_header
+from snapshots.selection import INDEX, check_numbering, weight_map
+from snapshots.tokenizer_files import check_tokenizer
 
-INDEX = "model.safetensors.index.json"
 VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}  # a token may be spelt "auto_map"
+ASKS_FOR_CODE = ("auto_map", "custom_pipelines")
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors", re.ASCII)
+GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ChatModel")
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight")
 
 
 @dataclass(frozen=True)
@@ -28,41 +34,52 @@ class Facts:
     dtype: str
     tensors: int
     tensor_bytes: int
+    told: tuple[str, ...] = ()  # what whoever packs should hear
 
 
-def find_facts(folder: Path, paths: list[str]) -> Facts:
-    """Check the files named by `paths` below `folder`. Raises HeaderError, PackError, OSError."""
-    texts = [path for path in paths if path.endswith(".json") and PurePosixPath(path).name not in VOCABULARIES]
-    documents = {path: _document(folder / path, path) for path in texts}
+def find_facts(folder: Path, paths: list[str], *, code: bool = False) -> Facts:
+    """Check the files named by `paths` below `folder`. `code`: the model's own may run. Raises HeaderError, PackError, OSError."""
+    asking: dict[str, str] = {}
+    texts = [
+        path for path in paths if path.endswith(".json") and (PurePosixPath(path).name not in VOCABULARIES or path == "added_tokens.json")
+    ]
+    documents = {path: _document(folder / path, path, asking) for path in texts}
+    config = documents["config.json"]
+    if not code:
+        check_without_code(asking, config, documents.get("tokenizer_config.json", {}))
     headers = {path: read_header(folder / path) for path in paths if path.endswith(".safetensors")}
-    for path, document in documents.items():
-        if PurePosixPath(path).name == INDEX:
-            _check_index(path, document, headers)
-    _check_numbering(set(headers))
+    if INDEX in documents:
+        _check_index(documents[INDEX], headers)
+    else:
+        check_numbering(set(headers))
+    _check_twice(folder, {path: header for path, header in headers.items() if "/" not in path})
     tensors = [tensor for header in headers.values() for tensor in header.tensors]
     if not tensors:
         raise Incomplete("the weights hold no tensor at all: get them anew from where they came from")
-    architecture, dtype = _config(documents["config.json"])
+    architecture, dtype = _config(config)
+    check_quantization(config)
+    if not code:
+        check_tokenizer(folder, paths, documents, _rows(config, tensors))
+    chats = check_chat_templates(folder, paths, documents)
+    told = () if chats or not architecture.endswith(GENERATES) else (NONE,)
     most = Counter[str]()
     for tensor in tensors:
         most[tensor.dtype] += tensor.end - tensor.begin
     common = most.most_common(1)[0][0]
-    return Facts(architecture, dtype or DTYPES.get(common, common.lower()), len(tensors), sum(most.values()))
+    return Facts(architecture, dtype or DTYPES.get(common, common.lower()), len(tensors), sum(most.values()), told)
 
 
-def _document(file: Path, path: str) -> dict[str, Any]:
-    """A JSON file that names no code. Also of names given twice every one is looked at. Raises PackError."""
+def _document(file: Path, path: str, asking: dict[str, str]) -> dict[str, Any]:
+    """A JSON file; that it names code is noted in `asking`. Also of names given twice every one is looked at. Raises PackError."""
 
-    def refuse_code(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def note_code(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, value in pairs:
-            if key in ("auto_map", "custom_pipelines") and value:
-                raise CodeRefused(
-                    f"{path} asks for the model's own code ({key}): remove that entry, if vLLM knows the architecture without"
-                )
+            if key in ASKS_FOR_CODE and value:
+                asking[path] = key
         return dict(pairs)
 
     try:
-        document = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=refuse_code)
+        document = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=dict if path == "added_tokens.json" else note_code)
     except (ValueError, RecursionError) as error:
         raise PackError(f"{path} is no JSON ({str(error)[:200]}): get it anew from where it came from") from None
     return document if isinstance(document, dict) else {}
@@ -78,31 +95,48 @@ def _config(config: dict[str, Any]) -> tuple[str, str]:
     return architectures[0], next((name.removeprefix("torch.") for name in named if isinstance(name, str)), "")
 
 
-def _check_index(path: str, index: dict[str, Any], headers: dict[str, Header]) -> None:
+def _rows(config: dict[str, Any], tensors: list[Tensor]) -> int | None:
+    """Of the model's vocabulary: what its config says, and its largest table of embeddings has; None where neither does."""
+    nested = config.get("text_config")
+    sizes = [part.get("vocab_size") for part in (config, nested) if isinstance(part, dict)]
+    said = max((size for size in sizes if isinstance(size, int) and size > 0), default=None)
+    tables = [tensor.shape[0] for tensor in tensors if tensor.name.endswith(EMBEDDINGS) and len(tensor.shape) == 2]
+    return min(said, max(tables)) if said and tables else said
+
+
+def _check_index(index: dict[str, Any], headers: dict[str, Header]) -> None:
     """Every tensor the index promises is in the shard it names. Raises PackError."""
-    weight_map = index.get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
-        raise PackError(f"{path} has no weight_map: get it anew from where it came from")
     promised: dict[str, set[str]] = {}
-    for tensor, shard in weight_map.items():
+    for tensor, shard in weight_map(index, INDEX).items():
         promised.setdefault(shard, set()).add(tensor)
     for shard, names in sorted(promised.items()):
-        header = headers.get(str(PurePosixPath(path).parent / shard))
+        header = headers.get(shard)
         if header is None:
-            raise Incomplete(f"{path} needs {shard}, which is not there: the download is not complete, run it again")
+            raise Incomplete(f"{INDEX} needs {shard}, which is not there: the download is not complete, run it again")
         if missing := names - {tensor.name for tensor in header.tensors}:
             raise Incomplete(
-                f"{shard} lacks {len(missing)} tensors that {path} says it has ({min(missing)!r}): get both from the same revision"
+                f"{shard} lacks {len(missing)} tensors that {INDEX} says it has ({min(missing)!r}): get both from the same revision"
             )
 
 
-def _check_numbering(paths: set[str]) -> None:
-    """`name-00001-of-00003.safetensors` asks for its siblings, index or not. Raises Incomplete."""
-    for path in sorted(paths):
-        shard = _SHARD.fullmatch(path)
-        if shard is None:
-            continue
-        for number in range(1, int(shard["count"]) + 1):
-            sibling = f"{shard['stem']}-{number:05d}-of-{shard['count']}.safetensors"
-            if sibling not in paths:
-                raise Incomplete(f"{sibling} is not there, but {path} is: the download is not complete, run it again")
+def _check_twice(folder: Path, headers: dict[str, Header]) -> None:
+    """A tensor in two files is the same in both, or nobody knows which one an engine would take. Raises PackError."""
+    seen: dict[str, tuple[str, Tensor]] = {}
+    for path, header in sorted(headers.items()):
+        for tensor in header.tensors:
+            first = seen.setdefault(tensor.name, (path, tensor))
+            if first[0] != path and _content(folder, *first) != _content(folder, path, tensor):
+                raise PackError(
+                    f"{first[0]} and {path} both hold the tensor {tensor.name!r}, and not the same: remove the file that does not belong to "
+                    "the model, or save the model anew"
+                )
+
+
+def _content(folder: Path, path: str, tensor: Tensor) -> tuple[str, tuple[int, ...], str]:
+    with (folder / path).open("rb") as stream:
+        stream.seek(tensor.begin)
+        digest, left = hashlib.sha256(), tensor.end - tensor.begin
+        while left and (piece := stream.read(min(left, 8 << 20))):
+            digest.update(piece)
+            left -= len(piece)
+    return tensor.dtype, tensor.shape, digest.hexdigest()

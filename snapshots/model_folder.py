@@ -1,28 +1,31 @@
-"""Which files of a Hugging Face model folder make up a snapshot, and which are a reason to refuse the folder.
+"""A model folder on this disk: its files, those to take, and a way to open each that leads nowhere else.
 
-Data is taken (weights as safetensors, JSON, tokenizers, chat templates), text for people and formats of other engines are
-left out, and whatever could run is refused rather than left out, so that nobody believes it was served. It must survive
-a folder made to deceive, or changed under our eyes: names are judged here, contents once they are copied (`facts.py`), and
-a file that was opened must still be a plain one inside the folder.
+It must survive a folder made to deceive, or changed under our eyes: names are judged in `selection.py`, contents once they are
+copied (`facts.py`), and a file that was opened must still be a plain one inside the folder, or, of a snapshot in a Hugging Face hub
+cache, one of that model's own blobs, with the content its name says.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
+import shlex
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from snapshots.errors import CodeRefused, Incomplete, PackError
+from snapshots.selection import INDEX, MODULES, PICKLES, WEIGHTS, select
 
-TOKENIZERS = {"tokenizer.model", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model"}
-TAKEN = {".safetensors", ".json", ".jinja"}
-PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz"}
-CODE = {".py", ".pyc", ".pyo", ".pyw", ".pyd", ".ipynb", ".so", ".dll", ".dylib", ".sh"}
+LARGEST_TEXT = 256 << 20  # bytes of a JSON file; the largest tokenizers have some 40 MB
 DOWNLOAD = "`hf download MODEL --local-dir FOLDER --exclude '*.bin' '*.pt' '*.pth' '*.py' 'original/*'` makes a folder that fits"
-_LINK_OUT = "{path} is a symlink out of the folder, to {real}: copy the files themselves (`cp -rL {root} ELSEWHERE`)"
+POINTER = b"version https://git-lfs"
+LONGEST_POINTER = 1024  # bytes
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -35,66 +38,154 @@ class Source:
         """Open the file for reading. Raises PackError, OSError."""
         stream = io.FileIO(os.open(self.root / self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), closefd=True)
         real = Path(f"/proc/self/fd/{stream.fileno()}").readlink()
-        if real.is_relative_to(self.root) and stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        if _belongs(self.root, real) and stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             return cast(BinaryIO, stream)
         stream.close()
-        if not real.is_relative_to(self.root):
-            raise CodeRefused(_LINK_OUT.format(path=self.path, real=real, root=self.root))
+        if not _belongs(self.root, real):
+            raise CodeRefused(_link_out(self.root, self.path, real))
         raise PackError(f"{self.path} is no plain file: remove it")
+
+    def sha256(self) -> str | None:
+        """What its content hashes to, as a hub cache says: a large file's blob is named so. None where nobody says."""
+        real = (self.root / self.path).resolve()
+        return real.name if real.parent == _blobs(self.root) and _SHA256.fullmatch(real.name) else None
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    root: Path  # resolved
+    sources: tuple[Source, ...]  # the files to take, sorted by path
+    told: tuple[str, ...]  # what is left out, in words
+
+
+def look(folder: Path, *, code: bool = False) -> ModelFolder:
+    """What of a folder is a model. `code`: its own Python files are taken, too. Raises PackError, OSError."""
+    if not folder.is_dir():
+        raise PackError(f"{folder} is no folder: give the folder of a model in Hugging Face's format")
+    root = revision_in_cache(folder.resolve())
+    paths = _paths(root)
+    selection = select(paths, _reader(root), code=code)
+    for path in sorted(set(paths) - set(selection.taken)):
+        if "/" not in path:
+            _refuse_link_out(root, path)
+    _refuse_incomplete(root, set(paths), set(selection.taken))
+    return ModelFolder(root, tuple(_source(root, path) for path in selection.taken), tuple(selection.told()))
 
 
 def sources(folder: Path) -> list[Source]:
     """The files to take, sorted by path. Raises PackError, OSError."""
-    if not folder.is_dir():
-        raise PackError(f"{folder} is no folder: give the folder of a model in Hugging Face's format")
-    root, taken = folder.resolve(), []
-    for path in _paths(root):
-        _refuse_code(path)
-        _refuse_link_out(root, path)
-        if (path.suffix not in TAKEN and path.name not in TOKENIZERS) or path.name.endswith(".bin.index.json"):
-            continue
-        if not str(path).isprintable() or "\\" in str(path) or str(path) == "manifest.json":
-            raise PackError(f"{str(path)!r} is no name a snapshot can hold: rename or remove it")
-        source = Source(root, str(path), (root / path).stat().st_size)
-        source.open().close()
-        taken.append(source)
-    paths = {source.path for source in taken}
-    if not any(path.endswith(".safetensors") for path in paths):
-        raise Incomplete(f"{folder} holds no .safetensors file: take a model published as safetensors; {DOWNLOAD}")
-    if "config.json" not in paths:
-        raise Incomplete(f"{folder} holds no config.json: it belongs beside the weights, as in the model's repository")
-    return sorted(taken, key=lambda source: source.path)
+    return list(look(folder).sources)
 
 
-def _paths(root: Path) -> list[PurePosixPath]:
-    """Every file below, hidden ones and folders aside. Raises CodeRefused for a symlink to a folder."""
+def revision_in_cache(folder: Path) -> Path:
+    """Of a model in a hub cache (`models--ORG--NAME`) the revision its main branch leads to, or the only one; any other as it is.
+
+    Raises Incomplete.
+    """
+    snapshots = folder / "snapshots"
+    if not folder.name.startswith("models--") or not snapshots.is_dir():
+        return folder
+    there = sorted(entry.name for entry in snapshots.iterdir() if entry.is_dir())
+    main = folder / "refs" / "main"
+    wanted = main.read_text(errors="replace").strip()[:64] if main.is_file() else ""
+    if wanted in there or len(there) == 1:
+        return snapshots / (wanted if wanted in there else there[0])
+    if not there:
+        raise Incomplete(f"{folder} holds no revision: the download is not complete, run it again")
+    raise Incomplete(f"{folder} holds several revisions and no main one: give one of them, such as {snapshots / there[0]}")
+
+
+def _source(root: Path, path: str) -> Source:
+    if not path.isprintable() or "\\" in path or path == "manifest.json":
+        raise PackError(f"{path!r} is no name a snapshot can hold: rename or remove it")
+    _refuse_link_out(root, path)
+    source = Source(root, path, (root / path).stat().st_size)
+    with source.open() as stream:
+        if source.size < LONGEST_POINTER and stream.read(len(POINTER)) == POINTER:
+            raise Incomplete(
+                f"{path} is a pointer of Git LFS and not the file: run `git lfs pull` in the folder, or download the model anew"
+            )
+    if path.endswith(".json") and source.size > LARGEST_TEXT:
+        raise PackError(f"{path} has {source.size} bytes, more than any text of a model: get it anew from where it came from, or remove it")
+    return source
+
+
+def _reader(root: Path) -> Callable[[str], bytes]:
+    def read(path: str) -> bytes:
+        source = _source(root, path)
+        with source.open() as stream:
+            return stream.read(LARGEST_TEXT)
+
+    return read
+
+
+def _refuse_incomplete(root: Path, paths: set[str], taken: set[str]) -> None:
+    """What has no weights, or no config, is no model; what it is instead is told as far as names tell."""
+    if not any(path.endswith(WEIGHTS) and "/" not in path for path in taken) and INDEX not in taken:
+        raise Incomplete(f"{root} holds no .safetensors file: {_instead(root, paths)}")
+    if "config.json" not in taken:
+        raise Incomplete(f"{root} holds no config.json: {_instead(root, paths)}")
+
+
+def _instead(root: Path, paths: set[str]) -> str:
+    inner = sorted({path.rpartition("/")[0] for path in paths if path.endswith("/config.json")})
+    inner = [folder for folder in inner if any(path.startswith(f"{folder}/") and path.endswith(WEIGHTS) for path in paths)]
+    if "adapter_config.json" in paths:
+        return "it is a LoRA adapter: merge it into its base model first (peft: `model.merge_and_unload().save_pretrained(FOLDER)`)"
+    if any(path.endswith(".gguf") for path in paths):
+        return "it holds a GGUF file, which this engine does not read: take the same model published as safetensors"
+    if "params.json" in paths:
+        return "it is in Mistral's own format (params.json): take a revision that has config.json and model-*.safetensors"
+    if inner and MODULES not in paths:
+        return f"the model seems to lie in {shlex.quote(str(root / inner[-1]))}: give that folder"
+    if any(PurePosixPath(path).suffix in PICKLES for path in paths) and not any(path.endswith(WEIGHTS) for path in paths):
+        return f"its weights are pickles, which run code when they are loaded; take a model published as safetensors; {DOWNLOAD}"
+    if any(path.endswith(WEIGHTS) and "/" not in path for path in paths):
+        return "it belongs beside the weights, as in the model's repository"
+    return f"take a model published as safetensors; {DOWNLOAD}"
+
+
+def _paths(root: Path) -> list[str]:
+    """Every file below, hidden ones and folders aside; a folder that is a link within is left aside. Raises CodeRefused for one that leads out."""
     found = []
     for parent, folders, names in os.walk(root, followlinks=False):
         for name in folders:
-            if (Path(parent) / name).is_symlink():
-                raise CodeRefused(f"{Path(parent) / name} is a symlink to a folder: copy the files themselves (`cp -rL {root} ELSEWHERE`)")
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [PurePosixPath(os.path.relpath(parent, root), name) for name in names if not name.startswith(".")]
+            link = Path(parent) / name
+            if link.is_symlink() and not link.resolve().is_relative_to(root):
+                raise CodeRefused(f"{link} is a symlink to a folder elsewhere: copy the files themselves ({_copy(root)})")
+        folders[:] = [name for name in folders if not name.startswith(".") and not (Path(parent) / name).is_symlink()]
+        found += [str(PurePosixPath(os.path.relpath(parent, root), name)) for name in names if not name.startswith(".")]
     return found
 
 
-def _refuse_code(path: PurePosixPath) -> None:
-    suffix = path.suffix.lower()
-    if suffix in PICKLES:
-        raise CodeRefused(
-            f"{path} is (or may be) a pickle, which runs code when it is loaded: remove it, only safetensors are served; {DOWNLOAD}"
-        )
-    if suffix in CODE:
-        raise CodeRefused(f"{path} is code: remove it, if the model works without; a snapshot is data only. {DOWNLOAD}")
-
-
-def _refuse_link_out(root: Path, path: PurePosixPath) -> None:
+def _refuse_link_out(root: Path, path: str) -> None:
     """Also where the file would be left out: who links out of the folder did not mean it as a model's."""
     if not (root / path).is_symlink():
         return
     try:
         real = (root / path).resolve(strict=True)
     except (OSError, RuntimeError):
+        if _belongs(root, Path(os.path.normpath((root / path).parent / (root / path).readlink()))) and _blobs(root):
+            raise Incomplete(f"{path} leads to a blob that is not in the cache: the download is not complete, run it again") from None
         raise PackError(f"{path} is a symlink to nothing: remove it, or get the file anew from where it came from") from None
-    if not real.is_relative_to(root):
-        raise CodeRefused(_LINK_OUT.format(path=path, real=real, root=root))
+    if not _belongs(root, real):
+        raise CodeRefused(_link_out(root, path, real))
+
+
+def _belongs(root: Path, real: Path) -> bool:
+    """Is it in the folder, or a blob of the very model whose revision in a hub cache the folder is?"""
+    return real.is_relative_to(root) or (real.parent == _blobs(root) and _BLOB.fullmatch(real.name) is not None)
+
+
+def _blobs(root: Path) -> Path | None:
+    """Where the files of a revision in a hub cache really lie: `models--ORG--NAME/blobs`; None for any other folder."""
+    model = root.parent.parent
+    return model / "blobs" if root.parent.name == "snapshots" and model.name.startswith("models--") else None
+
+
+def _copy(root: Path) -> str:
+    return f"`cp -rL {shlex.quote(str(root))} ELSEWHERE`"
+
+
+def _link_out(root: Path, path: str, real: Path) -> str:
+    return f"{path} is a symlink out of the folder, to {real}: copy the files themselves ({_copy(root)})"

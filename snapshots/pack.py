@@ -15,10 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from snapshots.errors import SnapshotError
+from snapshots.errors import PackError, SnapshotError
 from snapshots.facts import find_facts
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, read_manifest
-from snapshots.model_folder import Source, sources
+from snapshots.model_folder import Source, look
 from snapshots.store.disk import building, digests, path_of, publish
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -26,18 +26,28 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 THREADS = 4  # hashing and copying release the interpreter lock
 
 
-def pack(folder: Path, store: Path, progress: Progress | None = None) -> Manifest:
+def _nothing(_: str) -> None:
+    pass
+
+
+def pack(
+    folder: Path, store: Path, progress: Progress | None = None, *, tell: Callable[[str], None] = _nothing, code: bool = False
+) -> Manifest:
     """Put a model into the store and return its manifest (`.digest`); one that is there already is only read.
 
-    Raises SnapshotError (see `errors.py`), OSError.
+    `tell` hears what is left out, and what the model lacks. `code`: its own Python files are taken, and may be asked for. What the
+    folder holds is judged before anything is copied, and what was copied once more. Raises SnapshotError (see `errors.py`), OSError.
     """
-    files = sources(folder)
+    found = look(folder, code=code)
+    files = list(found.sources)
+    for line in (*found.told, *find_facts(found.root, [source.path for source in files], code=code).told):
+        tell(line)
     known = _of_same_sizes(store, files)
     if known is not None and [file.sha256 for file in _each(files, None, progress)] == [file.sha256 for file in known.files]:
         return known
     with building(store, sum(source.size for source in files)) as work:
         copied = _each(files, work, progress)
-        facts = find_facts(work, [file.path for file in copied])
+        facts = find_facts(work, [file.path for file in copied], code=code)
         manifest = Manifest(
             architecture=facts.architecture,
             dtype=facts.dtype,
@@ -79,6 +89,13 @@ def _each(files: list[Source], work: Path | None, progress: Progress | None) -> 
 
 
 def _one(source: Source, work: Path | None, count: Callable[[int], None]) -> SnapshotFile:
+    file, said = _copied(source, work, count), source.sha256()
+    if said not in (None, file.sha256):
+        raise PackError(f"{source.path} is not what the hub cache says it is: remove {said} from its blobs, and download the model again")
+    return file
+
+
+def _copied(source: Source, work: Path | None, count: Callable[[int], None]) -> SnapshotFile:
     with source.open() as stream:
         if work is None:
             return _transfer(source.path, stream.fileno(), None, count)

@@ -52,7 +52,7 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
         known = find_snapshot(settings, manifest.digest)
         digest, weights = manifest.digest, {"weight_bytes": known.tensor_bytes}
     elif dry_run:
-        digest = _digest_of_model(model_folder(manifest, file))
+        digest = _digest_of_model(model_folder(manifest, file), code=settings.snapshots.model_code)
     else:
         packed = pack_model(settings, model_folder(manifest, file))
         digest, weights = packed.digest, {"weight_bytes": packed.tensor_bytes}
@@ -187,18 +187,19 @@ def _sha256(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _digest_of_model(folder: Path) -> str:
+def _digest_of_model(folder: Path, *, code: bool) -> str:
     """What packing would give, without writing a byte; reads all of it."""
     from snapshots.facts import find_facts
-    from snapshots.model_folder import Source, sources
+    from snapshots.model_folder import Source, look
 
     def hashed(source: Source) -> SnapshotFile:
         with source.open() as stream:
             return SnapshotFile(path=source.path, size=source.size, sha256=_sha256(stream))
 
     with refusals(f"cannot pack {folder}"), ThreadPoolExecutor(4) as threads:
-        files = tuple(threads.map(hashed, sources(folder)))
-        facts = find_facts(folder, [file.path for file in files])
+        found = look(folder, code=code)
+        files = tuple(threads.map(hashed, found.sources))
+        facts = find_facts(found.root, [file.path for file in files], code=code)
         return Manifest(
             architecture=facts.architecture, dtype=facts.dtype, tensors=facts.tensors, tensor_bytes=facts.tensor_bytes, files=files
         ).digest

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pilotlight.cli.options import FAILED, UNREACHABLE, explain_os_error, stop
+from pilotlight.cli.options import FAILED, UNREACHABLE, explain_os_error, say, stop
 from pilotlight.settings import Settings
 from snapshots.errors import NotStored, SnapshotError, Unreachable
 from snapshots.manifest import Manifest
@@ -22,7 +22,7 @@ def pack_model(settings: Settings, model: Path) -> Manifest:
     need_folder(model)
     settings.paths.make()
     with refusals(f"cannot pack {model}"), progress_bar("packing") as progress:
-        return pack(model, settings.paths.snapshots, progress)
+        return pack(model, settings.paths.snapshots, progress, tell=say, code=settings.snapshots.model_code)
 
 
 def find_snapshot(settings: Settings, digest: str) -> Manifest:

@@ -159,7 +159,7 @@ def packed() -> Iterator[tuple[Path, Manifest]]:
         model = Path(name) / "model"
         model.mkdir()
         (model / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
-        (model / "tokenizer.json").write_text("{}")
+        (model / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
         (model / "vocab.txt").write_bytes(random.Random(1).randbytes(CHUNK + 5))
         header = json.dumps({"a": {"dtype": "U8", "shape": [SIZE], "data_offsets": [0, SIZE]}}).encode()
         (model / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + random.Random(0).randbytes(SIZE))

@@ -13,7 +13,7 @@ from pilotlight.cli.main import app
 from pilotlight.cli.packing import find_snapshot
 from pilotlight.settings import SettingsError, load
 from snapshots.pack import pack
-from tests.unit.test_snapshots import safetensors, write
+from tests.unit.test_snapshots import TOKENIZER, safetensors, write
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def digest(tmp_path: Path) -> str:
     """A snapshot at an origin that is a folder."""
     files: dict[str, bytes | dict[str, Any]] = {
         "config.json": {"architectures": ["LlamaForCausalLM"]},
-        "tokenizer.json": {},
+        "tokenizer.json": TOKENIZER,
         "model.safetensors": safetensors(["x"], 8),
     }
     return pack(write(tmp_path / "model", files), tmp_path / "origin").digest

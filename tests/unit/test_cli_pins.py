@@ -13,7 +13,7 @@ from pilotlight.settings import Settings
 from snapshots.pack import pack
 from snapshots.pins import pinned
 from snapshots.store.disk import remove_folder
-from tests.unit.test_snapshots import safetensors, write
+from tests.unit.test_snapshots import TOKENIZER, safetensors, write
 
 ABSENT = "sha256:" + "a" * 64
 
@@ -23,7 +23,7 @@ def test_pins_are_set_shown_and_taken_back(tmp_path: Path, capsys: pytest.Captur
     settings.paths.make()
     store, staged = settings.paths.snapshots, settings.paths.staged
     config = {"architectures": ["LlamaForCausalLM"]}
-    model = write(tmp_path / "m", {"config.json": config, "tokenizer.json": {}, "model.safetensors": safetensors(["x"])})
+    model = write(tmp_path / "m", {"config.json": config, "tokenizer.json": TOKENIZER, "model.safetensors": safetensors(["x"])})
     digest = pack(model, store).digest
     try:
         pin_snapshots(settings, [digest[7:15], ABSENT], as_json=False)

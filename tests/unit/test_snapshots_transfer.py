@@ -59,7 +59,7 @@ def content() -> bytes:
 def packed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     config = {"architectures": ["LlamaForCausalLM"]}
-    pack(write(folder / "model", {"config.json": config, "tokenizer.model": b"", WEIGHTS: content}), folder / "origin")
+    pack(write(folder / "model", {"config.json": config, "tokenizer.model": b"", "vocab.txt": b"a", WEIGHTS: content}), folder / "origin")
     return folder / "origin"
 
 
@@ -124,7 +124,7 @@ async def test_a_push_to_a_folder_is_a_store(origin: Path, digest: str, tmp_path
 async def test_what_was_good_is_not_fetched_again(origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "PARALLEL", 1)
     fake = FakeOrigin(origin)
-    fake.dies_after = 3
+    fake.dies_after = 4
     with pytest.raises(Unreachable):
         await pull_from(fake, digest, tmp_path / "store")
     fake.dies_after = 1_000_000
@@ -140,7 +140,7 @@ async def test_a_claim_of_the_journal_is_believed_only_where_the_bytes_are_there
 ) -> None:
     monkeypatch.setattr(transfer, "PARALLEL", 1)
     fake, partial = FakeOrigin(origin), tmp_path / "store" / f".pull-{folder_name(digest)}"
-    fake.dies_after = 3
+    fake.dies_after = 4
     with pytest.raises(Unreachable):
         await pull_from(fake, digest, tmp_path / "store")
     with (partial / "files" / WEIGHTS).open("r+b") as stream:
@@ -223,7 +223,7 @@ async def test_a_disk_that_fills_up_takes_no_good_chunk_with_it(
     monkeypatch.setattr(transfer, "PARALLEL", 1)
     fake, store = FakeOrigin(origin), tmp_path / "store"
     weights = store / f".pull-{folder_name(digest)}" / "files" / WEIGHTS
-    fake.dies_after = 2
+    fake.dies_after = 3
     with pytest.raises(Unreachable):
         await pull_from(fake, digest, store)
     assert weights.stat().st_blocks * 512 > 2 * CHUNK  # its space is taken
@@ -403,4 +403,4 @@ async def test_an_engine_may_begin_before_the_rest_but_never_on_what_cannot_be_c
     assert json.loads(told[0]) == {"architectures": ["LlamaForCausalLM"]}
     told.clear()
     await pull_from(fake, old, tmp_path / "store", steps=transfer.Steps(lambda _: told.append(str(sum(fake.reads.values())))))
-    assert told == ["4"]  # all of it: one chunk, three, and none of an empty file
+    assert told == ["5"]  # all of it: two files of one chunk, one of three, and none of an empty file
