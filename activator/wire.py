@@ -20,6 +20,9 @@ from pilotlight.frames import PROTOCOL, Frame
 from runtime.argument_names import one_spelling
 from runtime.wire import Phase, PhaseName, Rung, Task, Zero
 
+SHARED_CACHE = "shared_prefix_cache"
+Allowance = Literal["prompt_logprobs", "echo_logprobs", "media", "chat_template", "shared_prefix_cache"]
+
 # Activator → router
 
 
@@ -47,6 +50,8 @@ class RevisionRow(Frame):
     waits_for: str = ""  # why its start waits, where it fits on no node now; what is held stays held
     retry_after_seconds: float = 0.0
     expected_seconds: float = 0.0  # of the cold start that is on its way, or of the next one, learned from past ones
+    allow: tuple[str, ...] = ()  # what callers may ask for beyond what every endpoint serves: `Allowance`
+    media_hosts: tuple[str, ...] = ()  # from which media may be fetched
 
 
 class EndpointRow(Frame):

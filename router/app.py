@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 
+from activator.wire import SHARED_CACHE
 from router import openai
 from router.answer import Answer, Sink
 from router.auth import Keys, Tenant
@@ -118,7 +119,8 @@ class Call:
                 raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")
             endpoint = router.endpoint(self._tenant, name)
             revision = self._revision = self._route(endpoint)  # before the hold: what does not fit the task wakes nothing
-            self._body = request.upstream(self._event_id, openai.body_for(name, asked, request.body))
+            asked.check_allowed(revision.row.allow, revision.row.media_hosts)
+            self._body = request.upstream(self._event_id, openai.body_for(name, asked, request.body, self._own(revision)))
             request.body = b""  # what is held is held once
             self._meter = self._open(endpoint, streamed=asked.stream)  # 12: before anything is dispatched, or waits
             slot = router.hold.ask(revision, self)  # 5
@@ -252,6 +254,10 @@ class Call:
         wait = self._request.wait_seconds
         self.deadline = self.entered_at + (seconds if wait is None else min(wait, seconds))
         return revision
+
+    def _own(self, revision: Revision) -> dict[str, str]:
+        """Fields of ours in front of the caller's. What one key's prompts leave in the engine's cache, no other key's find."""
+        return {} if SHARED_CACHE in revision.row.allow else {"cache_salt": self._router.keys.salt(self._tenant)}
 
     def _open(self, endpoint: Endpoint, *, streamed: bool) -> Meter:
         router = self._router

@@ -26,12 +26,13 @@ class Tenant:
     """Whose request it is. `spooled` is the tenant's part of an open record, as JSON, made once. `ends`: when its key
     expires, in the seconds of `since_boot`; 0: never."""
 
-    __slots__ = ("endpoint_id", "ends", "hash", "key_id", "org_id", "scope", "spooled")
+    __slots__ = ("endpoint_id", "ends", "hash", "key_id", "org_id", "salt", "scope", "spooled")
 
     def __init__(self, row: KeyRow, ends: float = 0.0) -> None:
         self.hash = bytes.fromhex(row.hash)
         self.key_id, self.org_id, self.endpoint_id = row.key_id, row.org_id, row.endpoint_id
         self.scope, self.ends = row.scope, ends
+        self.salt = ""  # made when it is asked for
         self.spooled = f'"org_id":{json.dumps(row.org_id)},"key_id":{json.dumps(row.key_id)}'
 
 
@@ -104,6 +105,12 @@ class Keys:
         if tenant.scope != "inference":
             raise Forbidden("This is an admin key: it manages endpoints and cannot call them. Use a key of the endpoint.")
         return tenant
+
+    def salt(self, tenant: Tenant) -> str:
+        """What the engine's prefix cache is salted with for this key: nobody else can have it, or find out by guessing."""
+        if not tenant.salt:
+            tenant.salt = self._hash(b"prefix cache of " + tenant.key_id.encode()).hex()
+        return tenant.salt
 
 
 def _tenants(rows: Iterable[KeyRow], begin: float) -> Iterator[Tenant]:

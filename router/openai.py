@@ -1,57 +1,60 @@
-"""Step 3: reads from an OpenAI body only what routing, limits and billing need, and refuses what is malformed.
+"""Step 3: reads from an OpenAI body what routing, limits and billing need, and refuses what is malformed or not served.
 
-All else is the engine's to judge. The body goes on byte for byte, but for a missing `model`, which is put in front. The
-failures to survive: bodies built to hurt (nesting, millions of tiny values that would hold up everyone while they are
-read, `n` and prompt batches that make one request many), and fields that are the platform's, not the caller's.
+Each route takes a closed set of fields (`field_tables.py`). The body goes on byte for byte, but for what is put in front of it:
+a missing `model`, and the caller's own secret `cache_salt`, without which one caller could find out by its prompts' cached tokens
+what another has sent. The failures to survive: bodies built to hurt (nesting, millions of tiny values that would hold up everyone
+while they are read, `n` and prompt batches that make one request many), and fields that are the platform's, not the caller's.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from router import field_tables, fields
 from router.errors import BadRequest, ModelNotFound
+from router.fields import Table, Wants, short
 from runtime.wire import Task
 
-MOST_CHOICES = 8  # of `n` and `best_of`
-MOST_PROMPTS = 16  # in one completions body
+MOST_SEQUENCES = 128  # prompts times choices of one body: each is a sequence of the engine's, and takes a slot
 MOST_INPUTS = 2048  # in one embeddings body, as at OpenAI
+INPUTS_A_SLOT = 32  # an input is read in a moment, where an answer is made token by token
 LARGE_BODY = 128 << 10  # bytes; a smaller one is read within milliseconds, whatever is in it
 MOST_COST = 1 << 19  # of reading a body: 1 a value, HEAVY more a list, an object or a field
 HEAVY = 8
 MOST_QUOTES = 1 << 17  # of a large body
-PRIVILEGED = frozenset(
-    {"cache_salt", "priority", "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "request_id", "stream_interval"}
-)
-# `vllm_xargs` sets whatever else an engine knows. `stream_interval` is how many tokens an event has, by which a broken stream is counted.
-BEAMS = "use_beam_search"  # vLLM asks its engine anew for every beam and token
-COUNTS = {"n": (1, MOST_CHOICES), "best_of": (1, MOST_CHOICES), "max_tokens": (0, 1 << 31), "max_completion_tokens": (0, 1 << 31)}
 _OPENING = re.compile(rb"\s*\{")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route we serve: its path at the replica, the task it needs, the field it cannot do without."""
+    """One route we serve: its path at the replica, the task it needs, the field it cannot do without, and all that it takes.
+
+    `texts`: how many texts that field may hold, each a sequence of the engine's; 0: it is one conversation, whatever is in it.
+    """
 
     path: str
     task: Task
     needs: str
+    fields: Table
+    texts: int
     head: bytes  # of the request to the replica, up to the value of x-request-id
 
 
-def _route(path: str, task: Task, needs: str) -> Route:
+def _route(path: str, task: Task, needs: str, table: Table, *, texts: int = 0) -> Route:
     head = f"POST {path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: "
-    return Route(path, task, needs, head.encode())
+    return Route(path, task, needs, table, texts, head.encode())
 
 
 ROUTES = {
-    "chat/completions": _route("/v1/chat/completions", "generate", "messages"),
-    "completions": _route("/v1/completions", "generate", "prompt"),
-    "embeddings": _route("/v1/embeddings", "embed", "input"),
+    "chat/completions": _route("/v1/chat/completions", "generate", "messages", field_tables.CHAT),
+    "completions": _route("/v1/completions", "generate", "prompt", field_tables.COMPLETIONS, texts=MOST_SEQUENCES),
+    "embeddings": _route("/v1/embeddings", "embed", "input", field_tables.EMBEDDINGS, texts=MOST_INPUTS),
 }
 
 
@@ -61,6 +64,8 @@ class Asked(NamedTuple):
     model: str | None
     stream: bool
     fields: dict[str, Any]  # the body, read
+    wants: Wants
+    sequences: int  # that it is for the engine: prompts times choices; as many slots as it takes
 
     @property
     def choices(self) -> int:
@@ -68,66 +73,83 @@ class Asked(NamedTuple):
         wanted = self.fields.get("n")
         return wanted if isinstance(wanted, int) and wanted > 0 else 1
 
+    def check_allowed(self, allow: Collection[str], hosts: Collection[str]) -> None:
+        """Raises BadRequest for what the revision that is to serve it does not allow."""
+        for allowance, name in self.wants.allowances.items():
+            if allowance not in allow:
+                raise BadRequest(
+                    f"'{name}' is not allowed at this endpoint. Remove it, or have its operator set allow = [\"{allowance}\"].", param=name
+                )
+        for host, name in self.wants.hosts.items():
+            if host not in hosts:
+                raise BadRequest(
+                    f"'{name}' is at {short(host)}, from where this endpoint fetches nothing. Send a data: URL, or have its operator name "
+                    "the host in media_hosts.",
+                    param=name,
+                )
+
 
 def read(body: bytes, route: Route) -> Asked:
     """Raises BadRequest, with `param` naming the field."""
     if len(body) > LARGE_BODY:
         _check_cost(body)
     try:
-        fields = from_json(body)
+        given = from_json(body)
     except ValueError as error:
-        raise BadRequest(f"The body is not JSON we can read: {error}. Send one JSON object.", param=None) from error
-    if not isinstance(fields, dict):
+        raise BadRequest(f"The body is not JSON we can read: {short(str(error))}. Send one JSON object.", param=None) from error
+    if not isinstance(given, dict):
         raise BadRequest("The body must be a JSON object.")
-    if not PRIVILEGED.isdisjoint(fields):
-        name = min(PRIVILEGED & fields.keys())
-        raise BadRequest(f"'{name}' is set by the platform. Remove it from the request.", param=name)
-    if fields.get(BEAMS) not in (None, False):
-        raise BadRequest(f"'{BEAMS}' is not served: its tokens could not be counted. Remove it, or ask for 'n' choices.", param=BEAMS)
-    _check_needed(fields, route.needs)
-    for name, (least, most) in COUNTS.items():
-        if name in fields:
-            _check_count(fields[name], name, least=least, most=most)
-    model, stream = fields.get("model"), fields.get("stream")
-    if model is not None and not isinstance(model, str):
-        raise BadRequest("'model' must be a string.", param="model")
-    if stream is not None and not isinstance(stream, bool):
-        raise BadRequest("'stream' must be true or false.", param="stream")
-    return Asked(model, bool(stream), fields)
+    wants = Wants()
+    fields.check(given, route.fields, wants)
+    needed = given.get(route.needs)
+    if needed is None:
+        raise BadRequest(f"'{route.needs}' is missing. It is required on this route.", param=route.needs)
+    if route.needs == "prompt" and given.get("echo") and given.get("logprobs") is not None:
+        wants.allowances.setdefault("echo_logprobs", "logprobs")
+    model = given.get("model")
+    return Asked(model, bool(given.get("stream")), given, wants, _sequences(given, needed, route))
 
 
-def body_for(name: str, asked: Asked, body: bytes) -> bytes:
-    """The body as the replica of endpoint `name` is to have it. Raises ModelNotFound when it names another model."""
-    if asked.model == name:
-        return body
-    if asked.model is not None:
+def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, Any] | None = None) -> bytes:
+    """The body as the replica of endpoint `name` is to have it. Raises ModelNotFound when it names another model.
+
+    `own`: fields of the platform's, which no caller may send. `cache_salt` is one: what is cached of a prompt is found by those with the
+    same salt only.
+    """
+    front = dict(own or {})
+    if asked.model is None:
+        front["model"] = name
+    elif asked.model != name:
         raise ModelNotFound(
-            f"The model '{asked.model}' does not exist here. This URL serves '{name}': send that as 'model', or leave it out.",
+            f"The model '{short(asked.model)}' does not exist here. This URL serves '{name}': send that as 'model', or leave it out.",
             param="model",
         )
-    if "model" in asked.fields:  # null: in front it would be overruled
-        return json.dumps({**asked.fields, "model": name}).encode()
-    return _OPENING.sub(lambda _: b'{"model":%s,' % json.dumps(name).encode(), body, count=1)
+    if not front:
+        return body
+    if asked.model is None and "model" in asked.fields:  # null: in front it would be overruled
+        return json.dumps({**asked.fields, **front}).encode()
+    return _OPENING.sub(lambda _: json.dumps(front, separators=(",", ":")).encode()[:-1] + b",", body, count=1)
 
 
-def _check_needed(fields: dict[str, Any], name: str) -> None:
-    value = fields.get(name)
-    if value is None:
-        raise BadRequest(f"'{name}' is missing. It is required on this route.", param=name)
-    if name == "messages":
-        if not isinstance(value, list) or not value:
-            raise BadRequest("'messages' must be a list of at least one message.", param=name)
-        for message in value:
-            if not isinstance(message, dict):
-                raise BadRequest("Each of 'messages' must be an object with 'role' and 'content'.", param=name)
-    else:
-        _check_texts(value, name, most=MOST_PROMPTS if name == "prompt" else MOST_INPUTS)
+def _sequences(given: dict[str, Any], needed: Any, route: Route) -> int:
+    """As many slots as it takes. Raises BadRequest where that is more than one request may."""
+    prompts = _texts(needed, route.needs, most=route.texts) if route.texts else 1
+    if route.task == "embed":
+        return -(-prompts // INPUTS_A_SLOT)
+    choices = given.get("n") or 1
+    if prompts * choices > MOST_SEQUENCES:
+        raise BadRequest(
+            f"{prompts} prompts with {choices} choices each are {prompts * choices} sequences; at most {MOST_SEQUENCES} go into one request. "
+            "Send several.",
+            param="n",
+        )
+    return int(prompts * choices)
 
 
-def _check_texts(value: Any, name: str, *, most: int) -> None:
-    """`prompt` or `input`: one text, or a list of at most `most`. A list of numbers is one text, in tokens."""
+def _texts(value: Any, name: str, *, most: int) -> int:
+    """How many texts there are in `prompt` or `input`: one, or a list of at most `most`. A list of numbers is one text, in tokens."""
     if isinstance(value, str):
-        return
+        return 1
     kinds = set(map(type, value)) if isinstance(value, list) else set()
     if value == []:
         raise BadRequest(f"'{name}' must not be an empty list.", param=name)
@@ -137,6 +159,7 @@ def _check_texts(value: Any, name: str, *, most: int) -> None:
         raise BadRequest(f"'{name}' has {len(value)} texts; at most {most} go into one request. Send several.", param=name)
     if kinds == {list} and not all(tokens and set(map(type, tokens)) == {int} for tokens in value):
         raise BadRequest(f"Each list in '{name}' must be of tokens: at least one, and whole numbers only.", param=name)
+    return 1 if kinds == {int} else len(value)
 
 
 def _check_cost(body: bytes) -> None:
@@ -155,12 +178,3 @@ def _check_cost(body: bytes) -> None:
 def _cost(text: bytes) -> int:
     values, heavy = len(text) - len(text.translate(None, b",")), len(text) - len(text.translate(None, b"[{:"))
     return values + HEAVY * heavy
-
-
-def _check_count(value: Any, name: str, *, least: int, most: int) -> None:
-    if value is None:
-        return
-    if type(value) is not int:
-        raise BadRequest(f"'{name}' must be a whole number.", param=name)
-    if not least <= value <= most:
-        raise BadRequest(f"'{name}' must be between {least} and {most}; it is {value}.", param=name)

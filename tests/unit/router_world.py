@@ -223,7 +223,8 @@ def request(
     **fields: Any,
 ) -> bytes:
     if body is None:
-        body = json.dumps({"messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+        needed = {"messages": [{"role": "user", "content": "hi"}]} if "chat" in url else {}
+        body = json.dumps({**needed, **fields}).encode()
     lines = [f"POST {url} HTTP/{version}", f"host: {host}", f"content-length: {len(body)}", *headers]
     if key is not None:
         lines.append(f"authorization: Bearer {key}")

@@ -97,7 +97,8 @@ async def test_a_route_of_another_task_wakes_nothing(task: Any, url: str) -> Non
     async with world() as w:
         w.show(endpoint_row(task=task))
         w.changes.clear()
-        reply = await w.ask(url=url, input="a", prompt="a")
+        field = "input" if "embed" in url else "messages" if "chat" in url else "prompt"
+        reply = await w.ask(url=url, **{field: [{"role": "user"}] if field == "messages" else "a"})
         assert (reply.status, reply.error["code"]) == (400, "invalid_value")
         assert task in reply.error["message"]
         assert (w.changes, w.replica.requests) == ([], [])

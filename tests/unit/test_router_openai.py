@@ -32,11 +32,10 @@ def test_what_is_read() -> None:
     [
         ({"stream": "yes"}, "stream"),
         ({"model": 3}, "model"),
-        ({"n": 9}, "n"),
+        ({"n": 129}, "n"),
         ({"n": 0}, "n"),
         ({"n": True}, "n"),
         ({"n": 1.0}, "n"),
-        ({"best_of": 100}, "best_of"),
         ({"max_tokens": "10"}, "max_tokens"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_completion_tokens": 1e99}, "max_completion_tokens"),
@@ -58,7 +57,7 @@ def test_what_is_read() -> None:
     ],
 )
 def test_what_is_refused_is_named(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(BadRequest, match=param) as caught:
+    with pytest.raises(BadRequest, match=param.partition(".")[0]) as caught:
         read(chat(**fields), CHAT)
     assert caught.value.param == param
 
@@ -78,9 +77,9 @@ def test_what_is_no_object_is_refused(body: bytes) -> None:
         (["a", "b"], True),
         ([1, 2, 3] * 1000, True),
         ([[1], [2]], True),
-        (["a"] * 16, True),
-        (["a"] * 17, False),
-        ([[1]] * 17, False),
+        (["a"] * 128, True),
+        (["a"] * 129, False),
+        ([[1]] * 129, False),
         ([], False),
         ({}, False),
         (3, False),
@@ -153,13 +152,43 @@ def test_text_is_never_too_much(text: str) -> None:
 
 
 def test_a_body_with_the_right_model_is_not_touched() -> None:
-    body = b' \n{ "messages" : [{}],"model":"tiny" , "x": 1e400}'
+    body = b' \n{ "messages" : [{}],"model":"tiny" , "seed": 1}'
     assert body_for("tiny", read(body, CHAT), body) is body
 
 
 def test_a_missing_model_is_put_in_front() -> None:
     body = b'\n { "messages": [{"content":"{"}], "seed": 1}'
     assert body_for("tiny", read(body, CHAT), body) == b'{"model":"tiny", "messages": [{"content":"{"}], "seed": 1}'
+
+
+def test_what_is_ours_is_put_in_front() -> None:
+    body = chat(model="tiny", seed=1)
+    assert body_for("tiny", read(body, CHAT), body, {"cache_salt": "s"}) == b'{"cache_salt":"s",' + body[1:]
+    for fields_given in ({}, {"model": None}):
+        body = chat(**fields_given)
+        sent = json.loads(body_for("tiny", read(body, CHAT), body, {"cache_salt": "s"}))
+        assert sent == {"cache_salt": "s", "model": "tiny", "messages": MESSAGES}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sequences"),
+    [
+        ({"prompt": "a"}, 1),
+        ({"prompt": ["a"] * 20}, 20),
+        ({"prompt": ["a"] * 16, "n": 8}, 128),
+        ({"prompt": [1, 2, 3], "n": 2}, 2),
+        ({"prompt": [[1], [2]], "n": None}, 2),
+    ],
+)
+def test_sequences_are_prompts_times_choices(fields: dict[str, Any], sequences: int) -> None:
+    assert read(json.dumps(fields).encode(), TEXT).sequences == sequences
+
+
+def test_more_sequences_than_a_request_may_have_are_refused() -> None:
+    with pytest.raises(BadRequest, match="128") as caught:
+        read(json.dumps({"prompt": ["a"] * 17, "n": 8}).encode(), TEXT)
+    assert caught.value.param == "n"
+    assert read(json.dumps({"input": ["a"] * 65}).encode(), VECTORS).sequences == 3
 
 
 def test_a_null_model_is_replaced() -> None:
@@ -177,7 +206,7 @@ def test_another_model_does_not_exist() -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "n", "stream", "messages", "x"]), inner, max_size=4)
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "n", "stream", "messages", "stop", "x"]), inner, max_size=4)
     ),
     max_leaves=8,
 )
