@@ -127,4 +127,5 @@ def endpoint_row(endpoint: Endpoint, revisions: Iterable[RevisionRow]) -> Endpoi
         hold_seconds=endpoint.hold_seconds,
         route=endpoint.route,
         revisions=rows,
+        cors_origins=endpoint.cors_origins,
     )

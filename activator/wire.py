@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 from pilotlight.frames import PROTOCOL, Frame
+from pilotlight.origins import Origins
 from runtime.argument_names import one_spelling
 from runtime.wire import Phase, PhaseName, Rung, Task, Zero
 
@@ -64,6 +65,7 @@ class EndpointRow(Frame):
     hold_seconds: float
     route: tuple[tuple[str, int], ...]  # (revision id, weight), weights sum to 100
     revisions: tuple[RevisionRow, ...]
+    cors_origins: tuple[str, ...] = ()  # web pages that may call it
 
 
 class Table(Frame):
@@ -167,6 +169,11 @@ class Configuration(BaseModel):
         "demand, in seconds.",
     )
     max_held: int = Field(1000, ge=0, le=1_000_000, description="Most requests waiting at once; one more is answered 503.")
+    cors_origins: Origins = Field(
+        (),
+        description="Origins of web pages that may call it from a browser, such as https://app.example.org, or * for all; as a list, or "
+        "between commas. Besides those of router.cors_origins.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -229,6 +236,7 @@ class Deploy(Frame):
     zero: Zero | None = None
     weight_bytes: int = 0  # of the snapshot's safetensors, for the first estimate of its memory; 0: not known
     finish_seconds: float | None = None
+    cors_origins: tuple[str, ...] | None = None
     merge_engine_args: bool = False  # those given are added to what it has; else they are all it has
     unset_engine_args: tuple[str, ...] = ()
     at_once: bool = False  # the route changes now, whatever becomes of the new revision

@@ -33,11 +33,16 @@ HEADERS = {
     "www-authenticate": "With 401: `Bearer`.",
     "cache-control": "`no-store` with a new key.",
     "allow": "With 405: the methods the path takes.",
+    "access-control-allow-origin": "To a web page whose origin `router.cors_origins` or the endpoint's `cors_origins` has: on every answer, errors too; all our headers may be read.",
+    "accept-encoding": "With 415: the encodings that a body may have.",
 }
 REQUEST_HEADERS = {
     "authorization": "`Bearer` and an API key of the endpoint.",
     "expect": "`100-continue`: the body is asked for once the key is known to be good.",
+    "content-encoding": "`gzip`, `deflate` or `zstd`: the body is unpacked, to `router.max_body_bytes` at most. Any other is answered 415; the admin API takes none.",
+    "origin": "Of a web page: see access-control-allow-origin. A preflight needs no key, and is 403 where the origin is let in nowhere.",
     "prefer": "`wait=N`: wait at most N seconds for a slot, then 503.",
+    "transfer-encoding": "`chunked`, or none. What is packed hop by hop is answered 415.",
     "traceparent": "Passed on to the engine, as W3C Trace Context has it.",
     "tracestate": "Passed on to the engine.",
 }
@@ -47,18 +52,19 @@ INTERNAL = {
 }
 OF_REQUESTS = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}  # relayed to the admin process, or dropped
 # What is ours to describe: HTTP's own (content-length, connection) are not.
-NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow"
+NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow|access-control-allow-origin|accept-encoding"
 ERRORS = {
     "RouterError": "An error of ours; the log of the router or the admin process has it.",
     "BadRequest": "The body, the path or the query is malformed, or not for this endpoint; `param` names the field.",
     "Unauthorized": "No key, a wrong, expired or revoked one.",
-    "Forbidden": "The key is another endpoint's.",
+    "Forbidden": "The key is another endpoint's; or a preflight's origin is in no `cors_origins`.",
     "NotFound": "There is no such path, endpoint, key or settled request.",
     "ModelNotFound": "`model` names no endpoint.",
     "WrongMethod": "The path is there, the method is not.",
     "TooSlow": "The request did not arrive whole within `router.header_seconds`.",
     "BodyTooLarge": "The body has more than `router.max_body_bytes`.",
     "UrlTooLong": "The URL is too long.",
+    "UnsupportedEncoding": "The body's `Content-Encoding` is none of gzip, deflate and zstd, or there are several.",
     "HeadTooLarge": "The headers are too large.",
     "Unavailable": "The activator or the database is away for the moment.",
     "NotReady": "This router does not know the endpoints and keys yet.",

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pilotlight import settings_file
+from pilotlight.origins import Origins
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
 
 __all__ = ["LONGEST_STATE", "PREFIX", "Paths", "Section", "Settings", "SettingsError", "load", "make_folder"]
@@ -45,6 +46,11 @@ class RouterSettings(Section):
     header_seconds: float = Field(default=10.0, gt=0, description="Longest time a client may take to send its request, in seconds.")
     keep_alive_seconds: float = Field(default=75.0, gt=0, description="How long an idle client connection is kept, in seconds.")
     drain_seconds: float = Field(default=30.0, ge=0, description="After SIGTERM, how long running answers may go on, in seconds.")
+    cors_origins: Origins = Field(
+        default=(),
+        description="Origins of web pages that may call every endpoint from a browser, such as https://app.example.org, or *; by default none. "
+        "In an environment variable they stand between commas. An endpoint's own are its `cors_origins`.",
+    )
     max_held_bytes: int = Field(
         default=256 << 20,
         ge=1 << 20,

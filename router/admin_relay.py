@@ -17,7 +17,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from pilotlight.frames import split
-from router.errors import NotReady
+from router import encoding
+from router.errors import NotReady, UnsupportedEncoding
 
 CONNECT_SECONDS = 5.0
 READ_BYTES = 64 << 10
@@ -37,6 +38,8 @@ class AdminRelay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        if encoding.named(request.headers.get("content-encoding", "").encode("latin-1")):
+            raise UnsupportedEncoding("The admin API takes no compressed bodies. Send it plain, without Content-Encoding.")
         try:
             reader, writer = await self._connect()
         except (OSError, TimeoutError) as error:

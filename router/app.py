@@ -15,6 +15,7 @@ from router import openai
 from router.answer import Answer, Sink
 from router.auth import Keys, Tenant
 from router.balance import Endpoint, Revision
+from router.cors import Cors
 from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError
 from router.hold import Clock, Hold, Mark, Slot
 from router.ledger.record import Finish
@@ -50,10 +51,12 @@ class Router:
         waiting_seconds: float = WAITING_SECONDS,
         domain: str = "",
         machine: Machine | None = None,
+        cors_origins: tuple[str, ...] = (),
     ) -> None:
         self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
         self.waiting_seconds = waiting_seconds
         self.domain = domain.lower().strip(".")  # `ENDPOINT.DOMAIN` is an endpoint's own host
+        self.cors = Cors(cors_origins, at=self._origins_of)
         self.draining = False
         self._machine: Machine = machine or Alone()
         self.uploading = 0  # bytes of bodies that are coming in
@@ -61,6 +64,11 @@ class Router:
     @property
     def ready(self) -> bool:
         return self.keys.known and self.table.whole and not self.draining
+
+    def _origins_of(self, name: str) -> tuple[str, ...]:
+        """Web pages that may call the endpoint of this name."""
+        endpoint = self.table.endpoints.get(name)
+        return endpoint.row.cors_origins if endpoint else ()
 
     def upload(self, size: int) -> int:
         """So many more bytes of bodies are here, or fewer. Returns how many all workers of this machine have."""

@@ -3,7 +3,7 @@
     RouterError
     ├── Refused: the caller must change something            4xx
     │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 (ModelNotFound) · WrongMethod 405
-    │   └── TooSlow 408 · BodyTooLarge 413 · UrlTooLong 414 · HeadTooLarge 431
+    │   └── TooSlow 408 · BodyTooLarge 413 · UrlTooLong 414 · UnsupportedEncoding 415 · HeadTooLarge 431
     └── Unavailable: our capacity or fault; try again        503, with Retry-After
         ├── NotReady · Draining · SpoolFull (DiskFull)       this router cannot take it
         ├── QueueFull · HoldTimeout · StartFailed            the hold (step 5) gave up
@@ -88,6 +88,11 @@ class UrlTooLong(Refused):
     code = "url_too_long"
 
 
+class UnsupportedEncoding(Refused):
+    status = 415
+    code = "unsupported_encoding"
+
+
 class HeadTooLarge(Refused):
     status = 431
     code = "headers_too_large"
@@ -148,6 +153,8 @@ def headers(error: RouterError) -> list[tuple[bytes, bytes]]:
     fields = [(b"content-type", b"application/json")]
     if error.retry_after:
         fields.append((b"retry-after", b"%d" % math.ceil(error.retry_after)))
+    if error.status == 415:
+        fields.append((b"accept-encoding", b"gzip, deflate, zstd"))  # as RFC 9110 asks
     return fields
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from router import errors
+from router import encoding, errors
 from router.app import Call, Router
 from router.auth import Tenant
 from router.errors import BodyTooLarge, QueueFull, RouterError
@@ -48,7 +48,7 @@ class Exchange:
     """One inference call."""
 
     __slots__ = (
-        "_begun", "_connection", "_expects_continue", "_limits", "_pieces", "_received", "_refusal", "_request", "_router", "_size",
+        "_begun", "_connection", "_encoding", "_expects_continue", "_for_pages", "_limits", "_pieces", "_received", "_refusal", "_request", "_router", "_size",
         "_tenant", "call", "chunked", "complete", "keep_alive",
     )  # fmt: skip
 
@@ -65,6 +65,9 @@ class Exchange:
         self._connection, self._router, self._request, self._limits = connection, router, request, limits
         self.chunked, self.keep_alive = chunked, keep_alive
         self._expects_continue = b"expect" in request.headers and expects_continue(request.headers.items())
+        origin = request.headers.get(b"origin")
+        self._for_pages = b"" if origin is None else router.cors.lines(origin, request.endpoint)  # of the head of its answer
+        self._encoding = ""  # of its body
         self._pieces: list[bytes] = []
         self._size = 0
         self._begun = self._received = self.complete = False
@@ -77,7 +80,7 @@ class Exchange:
 
         1. No valid key: refused, before anything else is looked at.
            A short body that is coming anyway is read, and the connection kept.
-        2. The body will be too long: refused, unread.
+        2. The body will be too long, or comes encoded as nothing we know: refused, unread.
         """
         length = int(self._request.headers.get(b"content-length", b"-1"))
         try:
@@ -88,8 +91,13 @@ class Exchange:
                 return True
             self.refuse(error)
             return False
-        if length > self._limits.max_body:  # 2
-            self.refuse(self._too_large())
+        try:
+            encoding.framed(self._request.headers.get(b"transfer-encoding"))
+            self._encoding = encoding.named(self._request.headers.get(b"content-encoding"))
+            if length > self._limits.max_body:
+                raise self._too_large()
+        except RouterError as error:  # 2
+            self.refuse(error)
             return False
         return True
 
@@ -137,8 +145,12 @@ class Exchange:
     # The sink of its answer
 
     def write(self, data: bytes) -> None:
-        if not self.complete:
-            self._connection.transport.write(data)
+        if self.complete:
+            return
+        if self._for_pages:  # the first bytes are a head, whoever wrote it
+            status, end, rest = data.partition(b"\r\n")
+            data, self._for_pages = b"".join((status, end, self._for_pages, rest)), b""
+        self._connection.transport.write(data)
 
     def finish(self) -> None:
         if not self.complete:
@@ -154,18 +166,28 @@ class Exchange:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        elif self._refusal is not None:
-            self._drop_body()
-            self._router.metrics.refused(self._refusal.status)
-            self.write(errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive))
-            self.finish()
-        else:
-            self._serve()
-
-    def _serve(self) -> None:
-        assert self._tenant is not None
-        self._request.body = b"".join(self._pieces)
+            return
+        body = b"" if self._refusal is not None else self._whole()
         self._drop_body()
+        if self._refusal is None:
+            self._serve(body)
+            return
+        self._router.metrics.refused(self._refusal.status)
+        self.write(errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive))
+        self.finish()
+
+    def _whole(self) -> bytes:
+        """The body, unpacked. One that is not what it says it is refuses the request."""
+        body = b"".join(self._pieces)
+        try:
+            return encoding.unpack(body, self._encoding, most=self._limits.max_body) if self._encoding else body
+        except RouterError as error:
+            self._refusal = error
+            return b""
+
+    def _serve(self, body: bytes) -> None:
+        assert self._tenant is not None
+        self._request.body = body
         self.call = call = Call(self._router, self._request, self._tenant, self)
         if self._connection.write_paused:
             call.pause()

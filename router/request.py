@@ -12,7 +12,20 @@ from urllib.parse import unquote_to_bytes
 
 from router.openai import ROUTES, Route
 
-KEPT = frozenset({b"authorization", b"prefer", b"traceparent", b"tracestate", b"content-length", b"expect", b"host"})
+KEPT = frozenset(
+    {
+        b"authorization",
+        b"prefer",
+        b"traceparent",
+        b"tracestate",
+        b"content-length",
+        b"content-encoding",
+        b"expect",
+        b"host",
+        b"origin",
+        b"transfer-encoding",
+    }
+)
 _VERSION = 0x7 << 76 | 0b10 << 62  # of a UUIDv7, and its variant
 _RANDOM = (1 << 76) - 1 & ~(0b11 << 62)
 _TRACED = frozenset({b"traceparent", b"tracestate"})  # all that goes on to the replica

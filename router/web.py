@@ -22,6 +22,7 @@ from router.admin_relay import AdminRelay
 from router.app import Router
 from router.auth import Tenant
 from router.balance import Endpoint
+from router.cors import with_cors
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod
 from router.openai import ROUTES
 from router.request import named_by_host
@@ -50,7 +51,7 @@ def pages(router: Router, *, admin: str) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return _one_way(app, router)
+    return _one_way(with_cors(app, router.cors, refused=router.metrics.refused), router)
 
 
 def _one_way(app: ASGIApp, router: Router) -> ASGIApp:

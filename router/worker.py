@@ -83,6 +83,7 @@ class Worker:
             clock=loop,
             domain=config.router.domain,
             machine=machine,
+            cors_origins=config.router.cors_origins,
         )
         self.metrics.held, self.metrics.known = self.hold.held, self.table.endpoints.__contains__
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)

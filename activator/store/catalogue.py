@@ -43,6 +43,7 @@ async def put(connection: Connection, endpoint: Endpoint, new_revision: Revision
         endpoint.removed,
         endpoint.next,
         endpoint.finish_seconds,
+        list(endpoint.cors_origins),
     )
     await connection.execute(SQL["put_endpoint"], *values)
     if new_revision is not None:
@@ -96,4 +97,4 @@ def _revision(row: Any) -> Revision:
 
 def _endpoint(row: Any, revisions: tuple[Revision, ...]) -> Endpoint:
     route = tuple((revision_id, weight) for revision_id, weight in json.loads(row["route"]))
-    return Endpoint(**{**row, "route": route, "revisions": revisions})
+    return Endpoint(**{**row, "route": route, "revisions": revisions, "cors_origins": tuple(row["cors_origins"])})

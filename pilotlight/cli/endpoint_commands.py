@@ -47,6 +47,10 @@ def deploy(
             help="Longest time running answers may take to end at a replica that is not wanted any more. For a new endpoint 3600."
         ),
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Origin of a web page that may call it from a browser, or *; may be repeated. Those given are all it has."),
+    ] = None,
     engine_arg: EngineArgs = None,
     unset_engine_arg: UnsetEngineArgs = None,
     wait: Wait = True,
@@ -73,6 +77,7 @@ def deploy(
         "hold_seconds": hold_seconds,
         "max_held": max_held,
         "finish_seconds": finish_seconds,
+        "cors_origins": cors_origin,
         "engine_args": None if engine_arg is None else engine_args(engine_arg),
     }
     wanted = {field: value for field, value in wanted.items() if value is not None}

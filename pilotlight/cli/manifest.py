@@ -93,7 +93,7 @@ class EndpointManifest(Configuration, Named):
 
     def configuration(self) -> dict[str, Any]:
         """What of it PUT /api/v1/endpoints/NAME takes, but for the digest."""
-        return self.model_dump(exclude={"name", "model", "digest", "prices"})
+        return self.model_dump(mode="json", exclude={"name", "model", "digest", "prices"})
 
 
 def read_manifest(text: str, source: str) -> EndpointManifest:

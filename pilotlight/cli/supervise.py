@@ -111,6 +111,11 @@ def stop_seconds(module: str, settings: Settings) -> float:
     return STOP_SECONDS[module]
 
 
+def _as_text(value: object) -> str:
+    """As `settings.from_environment` reads it back."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def environ(settings: Settings) -> dict[str, str]:
     """The settings as given, for every process: flags and the file become variables, so that all agree, and nobody reads a file again.
 
@@ -122,7 +127,7 @@ def environ(settings: Settings) -> dict[str, str]:
     for section, values in settings:
         if isinstance(values, Section):
             for name in values.model_fields_set:
-                ours[f"{PREFIX}{section.upper()}__{name.upper()}"] = str(getattr(values, name))
+                ours[f"{PREFIX}{section.upper()}__{name.upper()}"] = _as_text(getattr(values, name))
     return children.environment(os.environ, also=children.names(settings.runtime.environment)) | ours
 
 

@@ -887,7 +887,7 @@ async def test_target_concurrency_decides_how_many_and_memory_is_remembered(all_
 async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fails(all_of_it: Installation) -> None:
     agent, router = all_of_it.agent, all_of_it.router
     await router.connect(all_of_it.paths)
-    first = await all_of_it.deploy(by="me")
+    first = await all_of_it.deploy(by="me", cors_origins=("https://app.example.org",))
     router.demand(1, first["revision_id"])
     await router.ready()
     await agent.expect(Start)
@@ -917,6 +917,7 @@ async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fai
     ]  # fmt: skip
     (row,) = await all_of_it.fetch(read_sql(sql, "list_endpoints"), "demo")
     assert (row["number"], row["next"], row["last_failed"], row["finish_seconds"]) == (4, None, None, 3600.0)
+    assert router.rows["demo"].cors_origins == tuple(row["cors_origins"]) == ("https://app.example.org",), "also after a restart"
     events = await all_of_it.fetch("SELECT kind FROM events ORDER BY event_id")
     assert [event["kind"] for event in events] == ["deploy_failed", "deployed", "deployed"]
 

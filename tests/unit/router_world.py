@@ -69,6 +69,7 @@ def endpoint_row(
     task: Task = "generate",
     max_held: int = 10,
     hold_seconds: float = 30.0,
+    cors_origins: tuple[str, ...] = (),
     **revision: Any,
 ) -> EndpointRow:
     row = RevisionRow(revision_id=revision_id, task=task, replicas=replicas, **revision)
@@ -82,6 +83,7 @@ def endpoint_row(
         hold_seconds=hold_seconds,
         route=((revision_id, 100),),
         revisions=(row,),
+        cors_origins=cors_origins,
     )
 
 
@@ -240,7 +242,13 @@ async def until(true: Any, *, seconds: float = PATIENCE) -> None:
 
 @contextlib.asynccontextmanager
 async def world(
-    *, waiting_seconds: float = 5.0, show: bool = True, spool: Any = Spool, domain: str = "", **limits: Any
+    *,
+    waiting_seconds: float = 5.0,
+    show: bool = True,
+    spool: Any = Spool,
+    domain: str = "",
+    cors_origins: tuple[str, ...] = (),
+    **limits: Any,
 ) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
     with tempfile.TemporaryDirectory(prefix="pl") as name:
@@ -264,6 +272,7 @@ async def world(
             clock=loop,
             waiting_seconds=waiting_seconds,
             domain=domain,
+            cors_origins=cors_origins,
         )
         replica = await FakeReplica(f"unix:{folder}/r.sock").start()
         given = {"max_body": 1 << 20, "max_uploading": 8 << 20, "header_seconds": 10.0, "keep_alive_seconds": 75.0, **limits}

@@ -48,6 +48,7 @@ def test_a_whole_manifest() -> None:
         "hold_seconds": 20.5,
         "finish_seconds": 3600.0,
         "max_held": 5,
+        "cors_origins": [],
     }
     assert manifest.prices is not None
     assert manifest.prices.body() == {"input_per_million": "0.1", "cached_per_million": "0.05", "output_per_million": "1"}
