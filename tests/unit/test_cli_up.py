@@ -60,7 +60,10 @@ def test_up_waits_as_long_as_its_settings_let_a_process_drain(settings: Settings
 def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     given = load(
-        state_dir=settings.state_dir, router={"port": 7, "host": "::1", "cors_origins": ["https://a.test", "https://b.test"]}, activator={"drain_seconds": 0.5}, database_url="postgresql://h/db"
+        state_dir=settings.state_dir,
+        router={"port": 7, "host": "::1", "cors_origins": ["https://a.test", "https://b.test"]},
+        activator={"drain_seconds": 0.5},
+        database_url="postgresql://h/db",
     )
     passed: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda program, arguments, environ: passed.append((arguments, environ)))
