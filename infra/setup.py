@@ -13,28 +13,37 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 LOCKS = ROOT / "requirements"
-LOCKED_FOR = (3, 11)
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PLATFORM = "x86_64-manylinux_2_35"  # as Ubuntu 22.04; vLLM's own wheels ask for nearly as much
+PYTHON = VENV / "bin" / "python"
 UV = VENV / "bin" / "uv"
+# By its file: the package it lies in needs what is only about to be installed.
+_spec = importlib.util.spec_from_file_location("wheels", ROOT / "pilotlight" / "wheels.py")
+assert _spec is not None and _spec.loader is not None
+wheels = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(wheels)
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
-        return fail(f"Python {sys.version.split()[0]} is too old: Pilotlight needs 3.11 or newer (make setup PYTHON=python3.12).")
+    if f"{sys.version_info[0]}.{sys.version_info[1]}" not in PYTHONS:
+        return fail(f"Python {sys.version.split()[0]}: Pilotlight is locked for {', '.join(PYTHONS)} (make setup PYTHON=python3.12).")
     if sys.argv[1:] == ["lock"]:
         make_uv()
-        lock(LOCKS)
+        lock()
         return 0
     extra = pick_extra()
     stamp = VENV / "pilotlight-setup.stamp"
@@ -80,35 +89,23 @@ def pick_extra() -> str:
 def make_uv() -> None:
     """A virtual environment holding uv, from the hash-locked uv.txt. Raises CalledProcessError when pip fails."""
     if not UV.exists():
-        if not (VENV / "bin" / "python").exists():
+        if not PYTHON.exists():
             venv.create(VENV, with_pip=True)
-        run(
-            [
-                VENV / "bin" / "python",
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--require-hashes",
-                "-r",
-                LOCKS / "uv.txt",
-            ]
-        )
+        quiet = ["--quiet", "--disable-pip-version-check"]
+        run([PYTHON, "-P", "-m", "pip", "install", *quiet, "--only-binary", ":all:", "--require-hashes", "-r", LOCKS / "uv.txt"])
 
 
 def install(extra: str) -> None:
-    locks = LOCKS
-    if sys.version_info[:2] != LOCKED_FOR:
-        locks = VENV / "lock"
-        locks.mkdir(exist_ok=True)
-        say(f"the locks are made for Python {'.'.join(map(str, LOCKED_FOR))}; resolving for {sys.version.split()[0]} into {locks}")
-        lock(locks, only=extra)
-    names = ["uv", "base", "dev"] + ([extra] if extra != "none" else [])
-    files = [argument for name in names for argument in ("-r", str((LOCKS if name == "uv" else locks) / f"{name}.txt"))]
-    run([UV, "pip", "install", "--python", VENV / "bin" / "python", "--require-hashes", "--no-deps", *files, *sources(extra)])
-    run([UV, "pip", "install", "--quiet", "--python", VENV / "bin" / "python", "--no-deps", "-e", ROOT])
+    """Everything by hash and as wheels, what builds our own package too: nothing that is not locked is executed."""
+    files = [argument for name in locks_of(extra) for argument in ("-r", LOCKS / f"{name}.txt")]
+    uv(["pip", "install", "--python", PYTHON, "--only-binary", ":all:", "--require-hashes", "--no-deps", *files, *sources(extra)])
+    uv(["pip", "install", "--quiet", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT])
     compile_modules()
+
+
+def locks_of(extra: str) -> list[str]:
+    """Names of the lock files of an extra, for every Python that we run on."""
+    return ["uv", "build", "base", "dev"] + {"cpu": ["cpu", "torch-cpu"], "gpu": ["gpu"], "none": []}[extra]
 
 
 def compile_modules() -> None:
@@ -117,66 +114,59 @@ def compile_modules() -> None:
     The engine's tens of thousands are left to the first standby, which needs a tenth of them. What is no Python 3 (templates) is passed over.
     """
     modules = sysconfig.get_path("purelib", "venv", vars={"base": str(VENV)})
-    command = [VENV / "bin" / "python", "-m", "compileall", "-qq", "-j", "0", "-x", r"/(torch|vllm|transformers|triton)/", modules]
+    command = [PYTHON, "-P", "-m", "compileall", "-qq", "-j", "0", "-x", r"/(torch|vllm|transformers|triton)/", modules]
     subprocess.run(command, check=False)
 
 
-def lock(folder: Path, only: str = "cpu gpu") -> None:
-    """One hash-locked file an extra; they agree with each other, since each is constrained by the ones before."""
-    done: list[str] = []
-    for name in ("cpu", "base", "dev", "gpu"):
-        if name in ("cpu", "gpu") and name not in only:
-            continue
-        target = folder / f"{name}.txt"
-        extras = [] if name == "base" else ["--extra", name]
-        constraints = [argument for file in done if not (name == "gpu" and file.endswith("cpu.txt")) for argument in ("-c", file)]
-        run(
-            [
-                UV,
-                "pip",
-                "compile",
-                "--quiet",
-                "--generate-hashes",
-                "--no-annotate",
-                "--no-emit-index-url",
-                "--no-emit-find-links",
-                "--python-version",
-                ".".join(map(str, sys.version_info[:2])),
-                "--python-platform",
-                "x86_64-manylinux_2_28",
-                "--custom-compile-command",
-                "make lock",
-                "--override",
-                LOCKS / "overrides.txt",
-                *extras,
-                *constraints,
-                *sources(name),
-                "-o",
-                target,
-                ROOT / "pyproject.toml",
-            ]
-        )
-        done.append(str(target))
+def lock() -> None:
+    """One hash-locked file an extra, good for every Python in PYTHONS; they agree with each other, and are proved: each has its wheels."""
+    common = ["--quiet", "--universal", "--generate-hashes", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
+    common += ["--python-version", PYTHONS[0], "--custom-compile-command", "make lock", "--override", LOCKS / "overrides.txt"]
+    project = ROOT / "pyproject.toml"
+    plan: dict[str, tuple[list[str], list[object]]] = {  # constrained by, and from what; in this order
+        "cpu": ([], ["--override", LOCKS / "overrides-cpu.txt", "--extra", "cpu", LOCKS / "cpu.in", project]),
+        "base": (["cpu"], [project]),
+        "dev": (["cpu", "base"], ["--extra", "dev", project]),
+        "gpu": (["base", "dev"], ["--extra", "gpu", project]),
+        "build": (["base", "dev"], [LOCKS / "build.in"]),
+    }
+    for name, (constraints, inputs) in plan.items():
+        within = [argument for constraint in constraints for argument in ("-c", LOCKS / f"{constraint}.txt")]
+        uv(["pip", "compile", *common, *within, *the_index(), "-o", LOCKS / f"{name}.txt", *inputs])
+    for python in PYTHONS:
+        for extra in ("cpu", "gpu"):
+            prove(extra, python)
+
+
+def prove(extra: str, python: str) -> None:
+    """There is a wheel with its hash for everything in an extra's locks, for this Python on a Linux of today. Raises CalledProcessError.
+
+    Nothing is installed, and nothing of this machine counts: neither its Python nor its device. PyTorch's CPU wheels are left out where its
+    index is not in reach.
+    """
+    files = [argument for name in locks_of(extra) if name != "torch-cpu" for argument in ("-r", LOCKS / f"{name}.txt")]
+    target = ["--target", VENV / "none", "--python-version", python, "--python-platform", PLATFORM]
+    strict = ["--only-binary", ":all:", "--require-hashes", "--no-deps"]
+    uv(["pip", "install", "--dry-run", "--quiet", *target, *strict, *files, *the_index()])
+    say(f"{extra}: a wheel for everything on Python {python}, {PLATFORM}")
 
 
 def sources(extra: str) -> list[str]:
-    """Where pip is configured to find wheels, as uv's arguments (uv does not read pip's configuration)."""
-    shown = subprocess.run([VENV / "bin" / "python", "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    found: dict[str, str] = {}
-    for line in shown.stdout.splitlines():
-        key, _, value = line.partition("=")
-        found[key.split(".", 1)[1].rstrip(".").lstrip(".")] = value.strip("'")
-    links = [a for value in found.get("find-links", "").split() for a in ("--find-links", value)]
-    indexes = [a for value in found.get("extra-index-url", "").split() if present(value) for a in ("--extra-index-url", value)]
-    if found.get("index-url"):
-        indexes += ["--index-url", found["index-url"]]
-    if extra == "cpu" and not links:
-        indexes += ["--extra-index-url", TORCH_CPU_INDEX]
-    return [*links, *indexes, *(["--index-strategy", "unsafe-best-match"] if indexes else [])]
+    """Where to look, as uv's arguments. Folders of wheels serve the CPU build alone: one of torch in them would be taken for CUDA's."""
+    links = ["find-links"] if extra == "cpu" else []
+    given = wheels.arguments(wheels.configuration(PYTHON), also=[*links, "extra-index-url"])
+    if extra == "cpu" and "--find-links" not in given:
+        given += ["--extra-index-url", TORCH_CPU_INDEX, *([] if "--index-strategy" in given else ["--index-strategy", "unsafe-best-match"])]
+    return given
 
 
-def present(url: str) -> bool:
-    return not url.startswith("file://") or Path(url.removeprefix("file://")).is_dir()
+def the_index() -> list[str]:
+    """What a lock is made of: the one index, for what lies beside it on this machine is for this machine's Python."""
+    return wheels.arguments(wheels.configuration(PYTHON), also=())
+
+
+def uv(arguments: Sequence[object]) -> None:
+    run([UV, *arguments], environ=wheels.environment(wheels.configuration(PYTHON), os.environ))
 
 
 def system_libraries(extra: str) -> int:
@@ -197,8 +187,8 @@ def system_libraries(extra: str) -> int:
     return fail(f"libnuma.so.1 is missing and vLLM's CPU build needs it. Run: sudo {' '.join(command)} (or your system's numactl package)")
 
 
-def run(command: list[object]) -> None:
-    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+def run(command: Sequence[object], *, environ: Mapping[str, str] | None = None) -> None:
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT, env=environ)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ environment that was not finished is made anew: its stamp is written last. They 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 
-from pilotlight import children
+from pilotlight import wheels
 from pilotlight.paths import SettingsError, cache_dir, private_folder
 
 SECONDS = 600  # the longest an installation may take
@@ -36,33 +38,21 @@ def python_with(*packages: str, place: Path | None = None) -> Path:
         uv = Path(sys.executable).parent / "uv"
         venv.create(folder, with_pip=not uv.exists())
         if uv.exists():
-            _install([str(uv), "pip", "install", "--quiet", "--python", str(python), *sources(), *packages])
+            configured = wheels.configuration(Path(sys.executable))
+            _install(
+                [str(uv), "pip", "install", "--quiet", "--python", str(python), *wheels.arguments(configured), *packages],
+                wheels.environment(configured, os.environ),
+            )
         else:
-            _install([str(python), "-m", "pip", "install", "--quiet", *packages])
+            _install([str(python), "-m", "pip", "install", "--quiet", *packages], os.environ)
         stamp.touch()
     return python
 
 
-def _install(command: list[str]) -> None:
+def _install(command: list[str], environ: Mapping[str, str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NoPeer(str(error)) from error
     if done.returncode:
         raise NoPeer((done.stderr.strip().splitlines() or ["no reason given"])[-1])
-
-
-def sources() -> list[str]:
-    """Where pip is configured to find packages, as uv's arguments: uv does not read pip's configuration."""
-    listed = subprocess.run([*children.python("pip"), "config", "list"], capture_output=True, text=True, check=False)
-    found: dict[str, str] = {}
-    for line in listed.stdout.splitlines():
-        name, _, value = line.partition("=")
-        found[name.rpartition(".")[2]] = value.strip("'")
-    names = ("find-links", "extra-index-url", "index-url")
-    arguments = [part for name in names for value in found.get(name, "").split() if _present(value) for part in (f"--{name}", value)]
-    return [*arguments, "--index-strategy", "unsafe-best-match"]
-
-
-def _present(place: str) -> bool:
-    return not place.startswith("file://") or Path(place.removeprefix("file://")).is_dir()

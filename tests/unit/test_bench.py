@@ -69,7 +69,7 @@ def test_the_loader_table_has_medians_and_every_failure(monkeypatch: pytest.Monk
 
 def test_a_peer_that_cannot_be_installed_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("venv.create", lambda folder, with_pip: folder.mkdir(parents=True))
-    monkeypatch.setattr(peers, "sources", lambda: ["--no-index"])
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(peers.NoPeer):
         peers.python_with("pilotlight-has-no-such-peer==0", place=tmp_path / "peers")
     assert not list(tmp_path.rglob("installed"))
