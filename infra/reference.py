@@ -204,7 +204,7 @@ def families() -> Iterator[Family]:
 
     yield from Metrics().collect()
     yield from of_activator.collect(None, {}, 0)
-    yield from of_ledger.collect(keys=0, workers=0, settled=0)
+    yield from of_ledger.collect(keys=0, workers=0, waiting=0, unpriced=0, settled=0, corrected=0, rejected=0)
     yield from of_agent.collect(None)
 
 

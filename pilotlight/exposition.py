@@ -41,6 +41,7 @@ class Histogram:
         self.total += seconds
 
 
+Kind = Literal["counter", "gauge", "histogram"]
 Sample = tuple[tuple[str, ...], float | Histogram]  # values of the labels, and the number
 
 
@@ -50,7 +51,7 @@ class Family:
     def __init__(
         self,
         name: str,
-        kind: Literal["counter", "gauge", "histogram"],
+        kind: Kind,
         documentation: str,
         labels: tuple[str, ...] = (),
         samples: Iterable[Sample] = (),

@@ -109,6 +109,9 @@ class LedgerSettings(Section):
         description="Last resort: how long a usage row waits for the journal of a replica whose node does not answer, in seconds; what "
         "comes later is a correction row.",
     )
+    correction_seconds: float = Field(
+        default=10.0, gt=0, description="How often the ledger looks for journals that came after their rows, in seconds."
+    )
 
 
 class RuntimeSettings(Section):

@@ -44,7 +44,8 @@ async def run(given: settings.Settings) -> None:
     store, join, tail = LedgerStore(database), Join(), Tail(paths.spool)
     workers = Workers(locked=tail.is_locked, keeps_locks=tail.keeps_locks)
     policies = Policies(file=paths.policy, load=store.live_keys, find=store.find_keys, mark=store.mark_keys)
-    settler = Settler(join=join, store=store, reject=tail.reject, shelf=Shelf(paths.spool))
+    shelf = Shelf(paths.spool)
+    settler = Settler(join=join, store=store, reject=tail.reject, shelf=shelf)
     ask, longest = asking(paths.address("activator")), given.ledger.journal_wait_seconds
     waits = Waits(join=join, store=store, ask=ask, settle=settler.wake, longest=longest)
     follower = Follower(tail=tail, join=join, workers=workers, settle=both(settler.wake, waits.wake))
@@ -60,13 +61,23 @@ async def run(given: settings.Settings) -> None:
             settler.run_unpriced,
             waits.run_look_up,
             waits.run_word,
-            Corrections(store).run,
+            Corrections(store, every=given.ledger.correction_seconds).run,
         ):
             tasks.spawn(work(), name=work.__qualname__)
         following = tasks.spawn(follower.run(), name="follow")
         greeter = LedgerServer(policies=policies, workers=workers, spooled=follower.wake)
         server = await serve(paths.address("ledger"), ToLedger, greeter.greet)
-        exposition = Exposition(lambda: metrics.collect(keys=len(policies.keys), workers=greeter.connected, settled=store.settled))
+        exposition = Exposition(
+            lambda: metrics.collect(
+                keys=len(policies.keys),
+                workers=greeter.connected,
+                waiting=len(join.waiting),
+                unpriced=shelf.count,
+                settled=store.settled,
+                corrected=store.corrected,
+                rejected=tail.rejected,
+            )
+        )
         await exposition.on_socket(paths.metrics("ledger"))
         await stop.wait()
         server.close()

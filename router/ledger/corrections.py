@@ -20,7 +20,6 @@ from router.ledger.postgres import Outage, until_done
 from router.ledger.prices import Price
 from router.ledger.store import LedgerStore
 
-EVERY_SECONDS = 10.0
 MARGIN_SECONDS = 45.0  # an entry is seen so long after its moment, at most: the statement that stores it may take its time
 FIRST_SECONDS = 86400.0  # the first pass looks so far back: longer than a ledger is away while rows of before it may be corrected
 MOST = 1000  # of one pass
@@ -29,17 +28,19 @@ log = structlog.get_logger()
 
 
 class Corrections:
-    def __init__(self, store: LedgerStore) -> None:
-        self._store = store
+    """Every `every` seconds."""
+
+    def __init__(self, store: LedgerStore, *, every: float) -> None:
+        self._store, self._every = store, every
         self._since: float | None = None  # monotonic seconds of the last pass that succeeded
         self._first = FIRST_SECONDS
 
     async def run(self) -> None:
-        """For ever, EVERY_SECONDS apart."""
+        """For ever, `every` seconds apart."""
         outage = Outage("ledger.correct")
         while True:
             await until_done(outage, self.catch_up)
-            await asyncio.sleep(EVERY_SECONDS)
+            await asyncio.sleep(self._every)
 
     async def catch_up(self) -> int:
         """Correct what came since the last time. Returns how many late entries that were. Raises one of postgres.AWAY, or POISON."""

@@ -9,7 +9,7 @@ cannot be read (its checksum tells; it stays, for a person). Lines of a release 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import structlog
@@ -40,12 +40,13 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "unpriced.jsonl"
+        self.count = 0  # of the requests in it; as far as it has been looked at
 
     @property
     def is_empty(self) -> bool:
         return not self._file.exists()
 
-    def put(self, cases: Iterable[Case]) -> None:
+    def put(self, cases: Sequence[Case]) -> None:
         """Keep these, durably. Raises OSError."""
         with open(self._file, "a+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
@@ -53,6 +54,7 @@ class Shelf:
             file.writelines(map(_line, cases))
             file.flush()
             os.fsync(file.fileno())
+        self.count += len(cases)
 
     def take(self) -> tuple[list[Case], list[bytes]]:
         """What is kept, and lines that cannot be read. All stays on disk until `keep`."""
@@ -64,10 +66,12 @@ class Shelf:
                     odd.append(part)
                 else:
                     cases.append(Case(kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready"))
+        self.count = len(cases)
         return cases, odd
 
     def keep(self, cases: Sequence[Case], odd: Sequence[bytes]) -> None:
         """These and no others. Raises OSError."""
+        self.count = len(cases)
         if cases or odd:
             write_atomic(self._file, b"".join([*map(_line, cases), *(line + b"\n" for line in odd)]))
         else:

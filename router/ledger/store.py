@@ -43,7 +43,7 @@ class Settled(NamedTuple):
 class LedgerStore:
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.settled = 0  # rows written since this process began
+        self.settled = self.corrected = 0  # rows written, and rows added by corrections, since this process began
 
     async def settle(self, rows: Sequence[UsageRow], *, newest_price: int) -> Settled:
         """Write the rows, all or none; those that are there already stay as they are."""
@@ -74,6 +74,7 @@ class LedgerStore:
             found = [Late(**record) for record in await connection.fetch(_FIND_LATE, back, most, without)]
             if corrections := decide(found):
                 await connection.execute(_CORRECT_USAGE, *zip(*corrections, strict=True))
+        self.corrected += len(corrections)
         return found
 
     async def prices(self) -> PriceList:

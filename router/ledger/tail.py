@@ -55,6 +55,7 @@ class Tail:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.files: dict[str, SpoolFile] = {}
+        self.rejected = 0  # lines kept aside since this process began
 
     def scan(self) -> list[SpoolFile]:
         """Look at the folder: files that are new or have grown. The named fallback for notices that never came."""
@@ -153,6 +154,7 @@ class Tail:
                 print(json.dumps({"file": source, "why": why, "line": line.decode(errors="backslashreplace")}), file=kept)
             kept.flush()
             os.fsync(kept.fileno())
+        self.rejected += len(lines)
 
     def _parse(self, lines: list[bytes], file: SpoolFile, chunk: Chunk) -> None:
         """All at once, a third cheaper than line by line, where nothing is wrong."""

@@ -48,7 +48,8 @@ class Process:
 
     def __init__(self, paths: Paths, module: str) -> None:
         self.log = paths.logs / f"{module}.{uuid.uuid4().hex[:6]}.log"
-        environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | {"PILOTLIGHT_STATE_DIR": str(paths.state)}
+        environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+        environ |= {"PILOTLIGHT_STATE_DIR": str(paths.state), "PILOTLIGHT_LEDGER__CORRECTION_SECONDS": "0.3"}
         with self.log.open("wb") as output:
             self.process = subprocess.Popen([sys.executable, "-m", module], env=environ, stdout=output, stderr=output)
 

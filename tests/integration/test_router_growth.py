@@ -138,7 +138,7 @@ async def test_the_most_that_may_be_held_is_the_machines(workers: int) -> None:
 
 async def test_one_scrape_tells_of_the_worker_and_of_the_processes_beside_it() -> None:
     async with gated(2, slots=4, seconds=0.0) as (s, _):
-        ledger = Exposition(lambda: metrics.collect(keys=3, workers=2, settled=5))
+        ledger = Exposition(lambda: metrics.collect(keys=3, workers=2, waiting=0, unpriced=0, settled=5, corrected=0, rejected=0))
         await ledger.on_socket(s.paths.metrics("ledger"))
         assert [await call(s) for _ in range(6)] == [200] * 6
         async with httpx.AsyncClient() as http:

@@ -87,7 +87,7 @@ class FakeStore(LedgerStore):
 def test_a_pass_takes_all_there_is_and_the_next_looks_back_to_it() -> None:
     late = [Late(f"e{number}", 3, "client_disconnect", True, 5, 0, 0, number, 0, False, 1, 0, 3) for number in range(5)]
     store = FakeStore([*late, Late("right", 3, "client_disconnect", True, 5, 0, 0, 0, 0, False, 0, 0, 0)])
-    corrections = Corrections(store)
+    corrections = Corrections(store, every=1.0)
 
     async def scene() -> None:
         assert await corrections.catch_up() == 6
@@ -102,7 +102,7 @@ def test_a_pass_takes_all_there_is_and_the_next_looks_back_to_it() -> None:
 def test_a_first_look_that_takes_too_long_is_made_shorter() -> None:
     store = FakeStore([])
     store.slow = 20
-    corrections = Corrections(store)
+    corrections = Corrections(store, every=1.0)
 
     async def scene() -> None:
         for _ in range(20):

@@ -211,13 +211,14 @@ def test_a_request_without_a_price_holds_up_nobody_and_is_settled_once_there_is_
             bench.store.price_rows += [default._replace(version=3)]
             bench.finish("c")
             await bench.store.has(1)
-            assert (tmp_path / "unpriced.jsonl").read_text().count("\n") == 2 and not bench.rejected
+            assert (tmp_path / "unpriced.jsonl").read_text().count("\n") == bench.shelf.count == 2 and not bench.rejected
         async with Bench(tmp_path) as bench:  # a ledger that starts
             bench.store.price_rows = [default]
             bench.settler.prices_changed()
             await bench.store.has(2)
             assert bench.store.rows.keys() == {"a", "b"} and {row.price_version for row in bench.store.rows.values()} == {1}
             await until(lambda: bench.shelf.is_empty)
+            assert bench.shelf.count == 0
 
     asyncio.run(scene())
 

@@ -56,7 +56,7 @@ def families() -> Iterator[Family]:
 def of_others() -> Iterator[Family]:
     """Of the processes that are no router."""
     yield from of_activator.collect(None, {("standby", "ready"): 1}, 0)
-    yield from of_ledger.collect(keys=1, workers=1, settled=1)
+    yield from of_ledger.collect(keys=1, workers=1, waiting=1, unpriced=1, settled=1, corrected=1, rejected=1)
     yield from of_agent.collect(None)
 
 
