@@ -16,7 +16,12 @@ def collect(*, keys: int, workers: int, waiting: int, unpriced: int, settled: in
         ("unpriced_requests", "gauge", "Requests that no price covers, kept in unpriced.jsonl until one does.", unpriced),
         ("settled_requests", "counter", "Requests whose usage rows were written.", settled),
         ("corrections", "counter", "Rows that were added because a journal came after its request's row.", corrected),
-        ("rejected_lines", "counter", "Lines that are no records, or that Postgres refuses, kept in rejected.jsonl for a person.", rejected),
+        (
+            "rejected_lines",
+            "counter",
+            "Lines that are no records, or that Postgres refuses, kept in rejected.jsonl for a person.",
+            rejected,
+        ),
     )
     for name, kind, documentation, number in families:
         yield Family(f"pilotlight_ledger_{name}", kind, documentation, (), (((), number),))
