@@ -10,12 +10,17 @@ from pilotlight.exposition import Family, Kind
 def collect(*, keys: int, workers: int, waiting: int, unpriced: int, settled: int, corrected: int, rejected: int) -> Iterator[Family]:
     """`settled`, `corrected` and `rejected`: since this process began."""
     families: tuple[tuple[str, Kind, str, int], ...] = (
-        ("keys", "gauge", "API keys that live, as the routers are told.", keys),
-        ("workers", "gauge", "Router workers that are connected.", workers),
-        ("waiting_requests", "gauge", "Requests whose rows wait for what the engine's journal has to say of them.", waiting),
-        ("unpriced_requests", "gauge", "Requests that no price covers, kept in unpriced.jsonl until one does.", unpriced),
-        ("settled_requests", "counter", "Requests whose usage rows were written.", settled),
-        ("corrections", "counter", "Rows that were added because a journal came after its request's row.", corrected),
+        ("pilotlight_ledger_keys", "gauge", "API keys that live, as the routers are told.", keys),
+        ("pilotlight_ledger_workers", "gauge", "Router workers that are connected.", workers),
+        (
+            "pilotlight_ledger_waiting_requests",
+            "gauge",
+            "Requests whose rows wait for what the engine's journal has to say of them.",
+            waiting,
+        ),
+        ("pilotlight_ledger_unpriced_requests", "gauge", "Requests that no price covers, kept in unpriced.jsonl until one does.", unpriced),
+        ("pilotlight_ledger_settled_requests", "counter", "Requests whose usage rows were written.", settled),
+        ("pilotlight_ledger_corrections", "counter", "Rows that were added because a journal came after its request's row.", corrected),
         (
             "rejected_lines",
             "counter",
@@ -24,4 +29,4 @@ def collect(*, keys: int, workers: int, waiting: int, unpriced: int, settled: in
         ),
     )
     for name, kind, documentation, number in families:
-        yield Family(f"pilotlight_ledger_{name}", kind, documentation, (), (((), number),))
+        yield Family(name, kind, documentation, (), (((), number),))
