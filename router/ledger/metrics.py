@@ -22,7 +22,7 @@ def collect(*, keys: int, workers: int, waiting: int, unpriced: int, settled: in
         ("pilotlight_ledger_settled_requests", "counter", "Requests whose usage rows were written.", settled),
         ("pilotlight_ledger_corrections", "counter", "Rows that were added because a journal came after its request's row.", corrected),
         (
-            "rejected_lines",
+            "pilotlight_ledger_rejected_lines",
             "counter",
             "Lines that are no records, or that Postgres refuses, kept in rejected.jsonl for a person.",
             rejected,
