@@ -63,7 +63,14 @@ async def run(settings: Settings) -> None:
     paths.make()
     (paths.state / "cache" / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
     stored = settings.snapshots
-    staging = Staging(store=paths.snapshots, node_dir=paths.staged, baked=paths.baked, origin=stored.origin, max_bytes=stored.max_bytes)
+    staging = Staging(
+        store=paths.snapshots,
+        node_dir=paths.staged,
+        baked=paths.baked,
+        origin=stored.origin,
+        max_bytes=stored.max_bytes,
+        code=stored.model_code,
+    )
     engine = environment()
     agent = Agent(node_id=socket.gethostname(), environment=engine, paths=paths, settings=settings.runtime, staging=staging)
     standbys = Standbys(

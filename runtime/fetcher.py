@@ -30,8 +30,9 @@ log = structlog.get_logger()
 class Fetcher:
     """Methods are called on the agent's loop; `steps` and `room` of a pull are called on the thread's."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, *, code: bool = False) -> None:
+        """`code`: snapshots may hold the model's own."""
+        self.url, self._code = url, code
         self._loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self._open: Origin | None = None
@@ -46,7 +47,7 @@ class Fetcher:
         """See `pull_from`."""
 
         async def work() -> Manifest:
-            return await pull_from(await self._origin(), digest, store, steps=steps, room=room)
+            return await pull_from(await self._origin(), digest, store, steps=steps, room=room, code=self._code)
 
         return await self._there(work())
 

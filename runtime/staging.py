@@ -68,12 +68,21 @@ class _Promise:
 
 class Staging:
     def __init__(
-        self, *, store: Path, node_dir: Path, baked: Path, origin: str, max_bytes: int, in_use: Callable[[], Collection[str]] = frozenset
+        self,
+        *,
+        store: Path,
+        node_dir: Path,
+        baked: Path,
+        origin: str,
+        max_bytes: int,
+        in_use: Callable[[], Collection[str]] = frozenset,
+        code: bool = False,
     ) -> None:
-        """`in_use`: digests of replicas, from the moment a start is ordered until they are gone."""
+        """`in_use`: digests of replicas, from the moment a start is ordered until they are gone. `code`: snapshots may hold the model's own."""
         self._store, self._node_dir, self._max_bytes, self.in_use = store, node_dir, max_bytes, in_use
         self._disk = Disk(store=store, node_dir=node_dir, baked=baked)
-        self._fetcher = Fetcher(origin) if origin else None
+        self._code = code
+        self._fetcher = Fetcher(origin, code=code) if origin else None
         self._flights: dict[str, _Flight] = {}
         self._room = asyncio.Lock()
         self._promises: dict[tuple[Kind, str], _Promise] = {}
@@ -101,7 +110,7 @@ class Staging:
             await self._going[digest].wait()
         flight = self._flights.get(digest)
         if flight is None and (self._fetcher is None or (self._store / name).is_dir()):  # 1, 3
-            folder = await asyncio.to_thread(stage, self._store, digest, self._node_dir)
+            folder = await asyncio.to_thread(stage, self._store, digest, self._node_dir, code=self._code)
             await asyncio.to_thread(self._used, digest)
             self._lead(digest, folder)
             whole = asyncio.get_running_loop().create_future()
@@ -175,9 +184,9 @@ class Staging:
             manifest = await self._fetcher.pull(digest, self._store, steps, kept)
             folder = path_of(self._store, digest)
             if flight.whole.done():
-                await asyncio.to_thread(adopt, folder, self._node_dir)
+                await asyncio.to_thread(adopt, folder, self._node_dir, code=self._code)
             else:  # another process has pulled it while we waited for its lock
-                await asyncio.to_thread(stage, self._store, digest, self._node_dir)
+                await asyncio.to_thread(stage, self._store, digest, self._node_dir, code=self._code)
                 self._lead(digest, folder)
                 flight.usable.set_result((folder, manifest))
                 flight.whole.set_result(None)

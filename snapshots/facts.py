@@ -37,8 +37,10 @@ class Facts:
     told: tuple[str, ...] = ()  # what whoever packs should hear
 
 
-def find_facts(folder: Path, paths: list[str], *, code: bool = False) -> Facts:
-    """Check the files named by `paths` below `folder`. `code`: the model's own may run. Raises HeaderError, PackError, OSError."""
+def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: bool = False) -> Facts:
+    """Check the files named by `paths` below `folder`. `code`: the model's own may run. `begun`: of the weights only the tables are
+    there, and what takes long is left for later. Raises HeaderError, PackError, OSError.
+    """
     asking: dict[str, str] = {}
     texts = [
         path for path in paths if path.endswith(".json") and (PurePosixPath(path).name not in VOCABULARIES or path == "added_tokens.json")
@@ -52,15 +54,16 @@ def find_facts(folder: Path, paths: list[str], *, code: bool = False) -> Facts:
         _check_index(documents[INDEX], headers)
     else:
         check_numbering(set(headers))
-    _check_twice(folder, {path: header for path, header in headers.items() if "/" not in path})
+    if not begun:
+        _check_twice(folder, {path: header for path, header in headers.items() if "/" not in path})
     tensors = [tensor for header in headers.values() for tensor in header.tensors]
     if not tensors:
         raise Incomplete("the weights hold no tensor at all: get them anew from where they came from")
     architecture, dtype = _config(config)
     check_quantization(config)
-    if not code:
+    if not code and not begun:
         check_tokenizer(folder, paths, documents, _rows(config, tensors))
-    chats = check_chat_templates(folder, paths, documents)
+    chats = begun or check_chat_templates(folder, paths, documents)
     told = () if chats or not architecture.endswith(GENERATES) else (NONE,)
     most = Counter[str]()
     for tensor in tensors:

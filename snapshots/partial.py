@@ -76,12 +76,12 @@ class Partial:
     """The files of one snapshot on their way into the store. Methods may run in any thread; raises OSError everywhere."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._folder, self._files, self._manifest = folder, folder / FILES, manifest
+        self._folder, self.files, self._manifest = folder, folder / FILES, manifest
         self._numbers = {file.path: number for number, file in enumerate(manifest.files)}
         self._chunks = {file.path: chunks_of(file) for file in manifest.files}
         self._maps: dict[str, mmap.mmap] = {}
         self._lock = threading.Lock()
-        self._files.mkdir(parents=True, exist_ok=True)
+        self.files.mkdir(parents=True, exist_ok=True)
         for file in manifest.files:
             path = self._path(file)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ class Partial:
             self._teller.good(*chunk.key)
 
     def _path(self, file: SnapshotFile) -> Path:
-        return self._files / file.path
+        return self.files / file.path
 
     def _believed(self) -> set[tuple[str, int]]:
         claims = [(chunk, digest) for chunk, digest in _claims(self._folder, list(self._chunks.values())) if chunk.sha256 in (None, digest)]

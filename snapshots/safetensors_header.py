@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from snapshots.errors import HeaderError
 
+LENGTH_BYTES = 8  # of the header's length
 LONGEST_HEADER = 100_000_000  # bytes, as in the reference
 MOST_TENSORS = 1_000_000
 MOST_COMMAS = 16 * MOST_TENSORS  # bounds what a header without tensors may make JSON allocate

@@ -3,7 +3,8 @@
 Nothing is copied: the store is on this machine, and what was elsewhere has been pulled into it (`transfer.py`). Of many who
 ask at the same time, threads and processes, one does the work. The first time every byte is hashed, unless this process has
 just done so while it pulled (`adopt`); then a stamp in `node_dir` keeps, of every file, inode, size, mtime and ctime, and as long as they are the same a wake costs a few stats. The kernel sets
-ctime at every change and nobody can set it back. It must survive files changed behind our back, also while they are being
+ctime at every change and nobody can set it back. What packing would have refused is refused here too; the stamp says by which rules it was
+judged, so that a snapshot of an older release is judged once, and not read again. It must survive files changed behind our back, also while they are being
 hashed, and a stamp that is damaged: then everything is hashed again.
 """
 
@@ -18,48 +19,61 @@ import structlog
 from pilotlight.files import write_atomic
 from snapshots.errors import TamperedError
 from snapshots.flight import alone
-from snapshots.manifest import folder_name
+from snapshots.judging import judge_contents, judge_names
+from snapshots.manifest import digest_of_folder, folder_name, read_manifest
 from snapshots.store.disk import path_of
 from snapshots.verify import REMEDY, listing, verify
 
 CLOCK_GRAIN_NS = 20_000_000  # two changes within one tick of the kernel's clock bear the same ctime
+RULES = "./"  # among the paths of a stamp; no file has this one
+NUMBER_OF_RULES = 1  # raised when what packing refuses gets more
 
 log = structlog.get_logger()
 
 State = dict[str, list[int]]  # path → device, inode, size, mtime, ctime (ns)
 
 
-def stage(store: Path, digest: str, node_dir: Path) -> Path:
-    """The folder of a snapshot whose every byte is what `digest` says; blocks, so never on an event loop.
+def stage(store: Path, digest: str, node_dir: Path, *, code: bool = False) -> Path:
+    """The folder of a snapshot whose every byte is what `digest` says, and that could have been packed; blocks, so never on an event loop.
 
-    Raises NotStored, TamperedError, OSError.
+    `code`: it may hold the model's own. Raises NotStored, TamperedError, PackError, HeaderError, OSError.
     """
     folder = store / folder_name(digest)
     stamp = node_dir / f"{folder.name}.stamp"
-    if _is_stamped(folder, stamp):
+    if _is_stamped(folder, stamp, code):
         return folder
     node_dir.mkdir(parents=True, exist_ok=True)
     with alone(node_dir / f"{folder.name}.lock"):
-        if not _is_stamped(folder, stamp):  # else: another did it while we waited
-            _verify(path_of(store, digest), stamp)
+        if not _is_stamped(folder, stamp, code):  # else: another did it while we waited
+            _verify(path_of(store, digest), stamp, code)
     return folder
 
 
-def adopt(folder: Path, node_dir: Path) -> None:
-    """Stamp a snapshot that this process has just written and published, having checked every byte on its way. Raises OSError."""
+def adopt(folder: Path, node_dir: Path, *, code: bool = False) -> None:
+    """Stamp a snapshot that this process has just written, judged and published, having checked every byte on its way. Raises OSError."""
     node_dir.mkdir(parents=True, exist_ok=True)
     state = _state(folder)
     _let_clock_tick(state)
-    _keep(node_dir / f"{folder.name}.stamp", state)
+    _keep(node_dir / f"{folder.name}.stamp", state | _rules(code))
 
 
-def _verify(folder: Path, stamp: Path) -> None:
+def _verify(folder: Path, stamp: Path, code: bool) -> None:
+    """1. Its bytes, unless they are known to be good. 2. What they are."""
     before = _state(folder)
-    _let_clock_tick(before)
-    verify(folder)
+    if before != {path: state for path, state in (_stamped(stamp) or {}).items() if path != RULES}:  # 1
+        _let_clock_tick(before)
+        verify(folder)
+    manifest = read_manifest(folder, digest_of_folder(folder.name) or "")
+    judge_names(manifest, code=code)  # 2
+    judge_contents(folder, manifest, code=code)
     if _state(folder) != before:
         raise TamperedError(f"{folder} changed while it was being verified: {REMEDY}")
-    _keep(stamp, before)
+    _keep(stamp, before | _rules(code))
+
+
+def _rules(code: bool) -> State:
+    """By which rules it was judged. What may hold code was judged by laxer ones."""
+    return {RULES: [NUMBER_OF_RULES, int(code)]}
 
 
 def _keep(stamp: Path, state: State) -> None:
@@ -72,9 +86,9 @@ def _keep(stamp: Path, state: State) -> None:
         )
 
 
-def _is_stamped(folder: Path, stamp: Path) -> bool:
+def _is_stamped(folder: Path, stamp: Path, code: bool) -> bool:
     stamped = _stamped(stamp)
-    return stamped is not None and folder.is_dir() and _state(folder) == stamped
+    return stamped is not None and folder.is_dir() and _state(folder) | _rules(code) == stamped
 
 
 def _state(folder: Path) -> State:
@@ -88,7 +102,7 @@ def _stamped(stamp: Path) -> State | None:
         state: State = json.loads(stamp.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return state
+    return state if isinstance(state, dict) else None
 
 
 def _let_clock_tick(state: State) -> None:

@@ -3,7 +3,8 @@
 A URL is `s3://bucket/prefix` or a folder; the layout is the same, `<prefix>/sha256-…/`, with the manifest written last. A
 pull trusts nothing but the digest: every chunk is checked as it arrives, fetched once more where it is wrong, and then
 refused by name. Several who pull the same digest into one store fetch it once. What an engine reads first comes first, so
-that it can begin before the last byte is there: `Steps` tells how far the pull is.
+that it can begin before the last byte is there: `Steps` tells how far the pull is. What packing would have refused is refused here too,
+names before anything is fetched, contents before anything is used.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from dataclasses import dataclass
 from pathlib import Path
 
-from snapshots.errors import StoreFull, TamperedError
+from snapshots.arrival import FILES
+from snapshots.errors import HeaderError, PackError, StoreFull, TamperedError
 from snapshots.flight import alone_async, together
+from snapshots.judging import judge_contents, judge_names, tables_within
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name, parse_manifest, read_manifest
 from snapshots.partial import Chunk, Partial, chunks_of, give_back
 from snapshots.store import disk
@@ -70,21 +73,28 @@ async def push(store: Path, digest: str, url: str, progress: Progress | None = N
     return manifest
 
 
-async def pull(url: str, digest: str, store: Path, progress: Progress | None = None) -> Manifest:
-    """Copy a snapshot from the store at `url` into `store`; one that is there already is not fetched.
+async def pull(url: str, digest: str, store: Path, progress: Progress | None = None, *, code: bool = False) -> Manifest:
+    """Copy a snapshot from the store at `url` into `store`; one that is there already is not fetched. `code`: it may hold the model's own.
 
     Raises NotStored, TamperedError where `url` holds other bytes, OriginError, StoreFull, OSError. After any of them, and
-    after kill -9, what was good stays on disk for the next try.
+    after kill -9, what was good stays on disk for the next try. Raises PackError and HeaderError for what could not have been packed.
     """
     there = store / folder_name(digest)
     if there.is_dir():
         return await asyncio.to_thread(read_manifest, there, digest)
     async with connect(url) as origin:
-        return await pull_from(origin, digest, store, progress)
+        return await pull_from(origin, digest, store, progress, code=code)
 
 
 async def pull_from(
-    origin: Origin, digest: str, store: Path, progress: Progress | None = None, steps: Steps = Steps(), room: Room | None = None
+    origin: Origin,
+    digest: str,
+    store: Path,
+    progress: Progress | None = None,
+    steps: Steps = Steps(),
+    room: Room | None = None,
+    *,
+    code: bool = False,
 ) -> Manifest:
     """`pull`, from an origin that is open. `room` is entered before bytes are taken from the disk, and left when they are."""
     name = folder_name(digest)
@@ -93,9 +103,20 @@ async def pull_from(
         if (store / name).is_dir():  # another pulled it while we waited
             return await asyncio.to_thread(read_manifest, store / name, digest)
         manifest = parse_manifest(await origin.manifest(digest), digest, f"{origin.name}/{name}/{MANIFEST}", PUSH)
+        judge_names(manifest, code=code)
         folder = store / (disk.PULLED + name)
+
+        async def usable() -> None:
+            await asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, begun=True)
+            steps.usable(folder)
+
         async with _partial(folder, manifest, room) as partial:
-            await _Pull(origin, digest, manifest, partial, progress, lambda: steps.usable(folder)).run()
+            try:
+                await _Pull(origin, digest, manifest, partial, progress, usable).run()
+                await asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code)
+            except (PackError, HeaderError):
+                await asyncio.to_thread(partial.remove)
+                raise
             partial.verified()
             await steps.verified()
             steps.published(await uncancelled(asyncio.to_thread(partial.publish, store)))
@@ -139,10 +160,16 @@ class _Pull:
     """One pull: workers take the next missing chunk each; who fetched the last one of a file checks the file."""
 
     def __init__(
-        self, origin: Origin, digest: str, manifest: Manifest, partial: Partial, progress: Progress | None, usable: Callable[[], None]
+        self,
+        origin: Origin,
+        digest: str,
+        manifest: Manifest,
+        partial: Partial,
+        progress: Progress | None,
+        usable: Callable[[], Awaitable[None]],
     ) -> None:
         self._origin, self._digest, self._partial, self._progress, self._usable = origin, digest, partial, progress, usable
-        self._files, self._total = manifest.files, manifest.size
+        self._manifest, self._files, self._total = manifest, manifest.files, manifest.size
         missing = partial.missing()
         self._done = manifest.size - sum(chunk.length for chunk in missing)
         early, late = in_order(missing)
@@ -158,14 +185,17 @@ class _Pull:
         self._tell(0)
         there = [file for file in self._files if not self._left[file.path]]
         if not self._early:
-            self._begin()
+            await self._begin()
         await together([self._whole_ones(there), *(self._work(number) for number in range(PARALLEL))])
         if self._checked_at_the_end:
-            self._usable()
+            await self._usable()
 
-    def _begin(self) -> None:
+    async def _begin(self) -> None:
+        """What an engine needs to begin is there, where no table of weights is longer than a chunk."""
         if not self._checked_at_the_end:
-            self._usable()
+            self._checked_at_the_end = not await asyncio.to_thread(tables_within, self._partial.files, self._manifest, CHUNK)
+        if not self._checked_at_the_end:
+            await self._usable()
         self._begun.set()
 
     async def _whole_ones(self, files: list[SnapshotFile]) -> None:
@@ -184,7 +214,7 @@ class _Pull:
             if chunk.key in self._early:
                 self._early.discard(chunk.key)
                 if not self._early:
-                    self._begin()
+                    await self._begin()
 
     async def _fetch(self, chunk: Chunk) -> None:
         view = self._partial.view(chunk)

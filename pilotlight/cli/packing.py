@@ -29,6 +29,7 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
     """The manifest of a snapshot that a node can have: in the store of this installation, or at its origin. Stops where it is in neither."""
     import asyncio
 
+    from snapshots.judging import judge_contents, judge_names
     from snapshots.manifest import MANIFEST, parse_manifest, read_manifest
     from snapshots.store.disk import path_of
     from snapshots.store.origin import connect
@@ -37,14 +38,20 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
         async with connect(url) as origin:
             return parse_manifest(await origin.manifest(digest), digest, f"{origin.name}/{MANIFEST}")
 
-    url = settings.snapshots.origin
+    url, code = settings.snapshots.origin, settings.snapshots.model_code
     with refusals(f"cannot use {digest[:19]}…"):
         try:
-            return read_manifest(path_of(settings.paths.snapshots, digest), digest)
+            folder = path_of(settings.paths.snapshots, digest)
         except NotStored:
             if not url:
                 raise
-            return asyncio.run(at_origin(url))
+            manifest = asyncio.run(at_origin(url))
+            judge_names(manifest, code=code)  # its contents, the node that fetches it
+            return manifest
+        manifest = read_manifest(folder, digest)
+        judge_names(manifest, code=code)
+        judge_contents(folder, manifest, code=code)
+        return manifest
 
 
 def need_folder(model: Path) -> None:

@@ -116,7 +116,7 @@ def pull_snapshot(settings: Settings, url: str, digest: str, *, as_json: bool) -
     store = settings.paths.snapshots
     with refusals(f"cannot pull {digest[:19]}… from {url}"):
         with progress_bar("pulling") as progress:
-            asyncio.run(pull(url, digest, store, progress))
+            asyncio.run(pull(url, digest, store, progress, code=settings.snapshots.model_code))
         _print(read_manifest(path_of(store, digest), digest), as_json=as_json)
 
 
