@@ -31,13 +31,15 @@ HEADERS = {
     "openai-processing-ms": "From admission to the head of the answer, in milliseconds, as OpenAI's servers tell it.",
     "retry-after": "With 503: seconds after which to try again, at least 1, from what cold starts took so far.",
     "www-authenticate": "With 401: `Bearer`.",
-    "cache-control": "`no-store` with a new key.",
+    "cache-control": "`no-store` with a new key; `no-cache` on event streams.",
+    "x-accel-buffering": "`no` on event streams: a proxy on the way is to pass them on as they come.",
     "allow": "With 405: the methods the path takes.",
     "access-control-allow-origin": "To a web page whose origin `router.cors_origins` or the endpoint's `cors_origins` has: on every answer, errors too; all our headers may be read.",
     "accept-encoding": "With 415: the encodings that a body may have.",
 }
 REQUEST_HEADERS = {
     "authorization": "`Bearer` and an API key of the endpoint.",
+    "x-api-key": "The same key, as Anthropic's clients send it; where both are there, `authorization` counts.",
     "expect": "`100-continue`: the body is asked for once the key is known to be good.",
     "content-encoding": "`gzip`, `deflate` or `zstd`: the body is unpacked, to `router.max_body_bytes` at most. Any other is answered 415; the admin API takes none.",
     "origin": "Of a web page: see access-control-allow-origin. A preflight needs no key, and is 403 where the origin is let in nowhere.",
@@ -56,6 +58,8 @@ NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]
 ERRORS = {
     "RouterError": "An error of ours; the log of the router or the admin process has it.",
     "BadRequest": "The body, the path or the query is malformed, or not for this endpoint; `param` names the field.",
+    "TooLong": "Prompt and answer together have more tokens than the model's context.",
+    "EngineRefused": "The engine does not take the request; the message says what of it, or has an id to ask the operator about.",
     "Unauthorized": "No key, a wrong, expired or revoked one.",
     "Forbidden": "The key is another endpoint's; or a preflight's origin is in no `cors_origins`.",
     "NotFound": "There is no such path, endpoint, key or settled request.",
@@ -73,8 +77,9 @@ ERRORS = {
     "DiskFull": "The disk is full, or the spool or the journals have all they may; the message says how much is free and needed.",
     "QueueFull": "`max_held` requests of the endpoint wait already.",
     "HoldTimeout": "No slot became free within `hold_seconds`; where there was no room for a replica, the message says what it waited for.",
-    "StartFailed": "A replica could not be started, or is larger than any node; the message has the reason.",
+    "StartFailed": "A replica could not be started, or is larger than any node; `pilotlight ps` has the reason.",
     "UpstreamError": "The replica broke off before it answered.",
+    "EngineFailed": "The engine failed at the request; the router's log has its own words under the request's id.",
 }
 ABSTRACT = {"Refused"}
 ADMIN = {
@@ -243,7 +248,7 @@ def request_headers() -> list[str]:
 def headers_in_code() -> set[str]:
     """What is named as a header in the router and in the replica's gate."""
     files = [*(ROOT / "router").rglob("*.py"), ROOT / "runtime" / "gate.py"]
-    return {name for file in files for name in headers_named(file.read_text())} - OF_REQUESTS
+    return {name for file in files for name in headers_named(file.read_text())} - OF_REQUESTS - set(REQUEST_HEADERS)
 
 
 def headers_named(source: str) -> set[str]:
@@ -260,7 +265,8 @@ def errors() -> Iterator[str]:
     yield "## Errors\n"
     yield 'On every path, 404 and 405 included: `{"error": {"message", "type", "param", "code"}}`. The message says what to do. With 503'
     yield 'comes `Retry-After`. In a stream whose head has been sent an error is an event, `data: {"error": …}`. What the engine itself'
-    yield "refuses (a context too long) is a 400 in its own words.\n"
+    yield "refuses is told in one sentence, with the field; what only an operator can change goes to the router's log, under the id that the"
+    yield "message has. On `/v1/messages` an error has Anthropic's shape besides, and its types.\n"
     rows = ((str(kind.status), f"`{kind.code}`" if kind.code else "–", f"`{kind.type}`", meaning(kind)) for kind in error_tree())
     yield from table(("status", "code", "type", "meaning"), sorted(rows, key=lambda row: row[0]))
 

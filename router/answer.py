@@ -17,6 +17,8 @@ from router import errors
 from router.ledger.spool import Spool
 
 LAST_CHUNK = b"0\r\n\r\n"
+EVENTS = b"text/event-stream; charset=utf-8"
+UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # for what stands between us and the client of a stream
 MOST_KEPT = 256 << 10  # bytes of one answer that wait for its open record; then no more is read from the replica
 
 
@@ -44,6 +46,7 @@ class Answer:
     __slots__ = (
         "_durable",
         "_ended",
+        "_form",
         "_hold_back",
         "_kept",
         "_kept_bytes",
@@ -55,7 +58,10 @@ class Answer:
         "streaming",
     )
 
-    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] = lambda full: None) -> None:
+    def __init__(
+        self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] = lambda full: None, *, form: errors.Form = "openai"
+    ) -> None:
+        self._form = form
         self.sink, self._spool, self._hold_back = sink, spool, hold_back
         self.status = 0
         self.committed = self.streaming = self._ended = False
@@ -77,7 +83,7 @@ class Answer:
     def commit(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Give our own head of a stream."""
         framing = ((b"transfer-encoding", b"chunked"),) if self.sink.chunked else ()
-        self.write(self.head(200, b"", (*fields, (b"content-type", b"text/event-stream; charset=utf-8"), *framing), streaming=True))
+        self.write(self.head(200, b"", (*fields, (b"content-type", EVENTS), *UNBUFFERED, *framing), streaming=True))
         self.committed = True
 
     def framed(self, body: bytes, *, last: bool = False) -> bytes:
@@ -115,10 +121,10 @@ class Answer:
         """
         if self.status == 0:  # 1
             self.status = error.status
-            self.write(errors.answer(error, request_id=request_id, keep_alive=self.sink.keep_alive))
+            self.write(errors.answer(error, request_id=request_id, keep_alive=self.sink.keep_alive, form=self._form))
             self.end()
         elif self.streaming:  # 2
-            self.write(self.framed(errors.event(error), last=True))
+            self.write(self.framed(errors.event(error, self._form), last=True))
             self.end()
         else:  # 3
             self._spool.flush()

@@ -10,20 +10,22 @@ from __future__ import annotations
 import random
 import time
 
+import structlog
+
 from activator.wire import SHARED_CACHE
-from router import openai
+from router import engine_words, openai
 from router.answer import Answer, Sink
-from router.auth import Keys, Tenant
+from router.auth import Keys, Tenant, authorization
 from router.balance import Endpoint, Revision
 from router.cors import Cors
-from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError
+from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError, quoted
 from router.hold import Clock, Hold, Mark, Slot
 from router.ledger.record import Finish
 from router.ledger.spool import Spool
 from router.machine import Alone, Machine
-from router.meter import NOTHING, Meter, Tokens, relayed, told
+from router.meter import NOTHING, Meter, Tokens, relayed, told, whole
 from router.metrics import Metrics
-from router.relay import DONE, Relay
+from router.relay import Relay
 from router.request import Request, new_event_id
 from router.table import RouteTable
 from router.waiting import WAITING_SECONDS, Waiting, comment
@@ -34,6 +36,9 @@ CUT_OFF = (
     "This answer was cut off: its replica is not wanted any more (its endpoint was removed or deployed anew, needs fewer, or Pilotlight "
     "shuts down), and the time it had to end what it was working on is over. Send the request again."
 )
+
+
+log = structlog.get_logger()
 
 
 class Router:
@@ -77,7 +82,7 @@ class Router:
 
     def admit(self, request: Request) -> Tenant:
         """Step 2, as soon as the head is here: nobody uploads a body, or learns anything, without a key."""
-        return self.keys.caller(request.headers.get(b"authorization"))
+        return self.keys.caller(authorization(request.headers))
 
     def endpoint(self, tenant: Tenant, name: str) -> Endpoint:
         """The endpoint the tenant means, if it may. Another org's is as if there were none."""
@@ -85,7 +90,7 @@ class Router:
             raise NotReady("This router has just started and does not know its endpoints yet. Try again in a moment.")
         endpoint = self.table.endpoints.get(name)
         if endpoint is None or endpoint.row.org_id != tenant.org_id:
-            raise ModelNotFound(f"The model '{name}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
+            raise ModelNotFound(f"The model '{quoted(name)}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
         if endpoint.row.endpoint_id != tenant.endpoint_id:
             raise Forbidden(f"This key belongs to another endpoint. Use a key of '{name}'.")
         return endpoint
@@ -101,7 +106,7 @@ class Call:
 
     def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
         self._router, self._request, self._tenant, self._choices = router, request, tenant, 1
-        self._answer = Answer(sink, router.spool, self._hold_back)
+        self._answer = Answer(sink, router.spool, self._hold_back, form=request.route.form)
         self._event_id = new_event_id()
         self._meter: Meter | None = None
         self._slot: Slot | None = None
@@ -151,7 +156,7 @@ class Call:
         assert self._meter is not None
         self._meter.dispatched(slot.revision.revision_id, slot.replica, cold=cold)
         request = in_turn(self._body, slot.turn) if slot.turn else self._body
-        self._relay = Relay(request=request, pool=slot.replica.pool, answer=self._answer, handler=self)
+        self._relay = Relay(request=request, pool=slot.replica.pool, answer=self._answer, handler=self, form=self._request.route.form)
         self._relay.start()
         if self._paused or self._disk_slow:
             self._relay.pause()
@@ -175,7 +180,7 @@ class Call:
     def timing(self) -> bytes:
         assert self._meter is not None
         start, held = b"cold" if self._meter.cold else b"warm", self._meter.held_seconds * 1000
-        return b": pilotlight start=%s hold-ms=%.1f timing=%s\n\n" % (start, held, timings(self._meter.phases))
+        return b": pilotlight start=%s hold-ms=%.1f timing=%s\n" % (start, held, timings(self._meter.phases))
 
     def turned_away(self, mark: Mark) -> None:
         slot, self._slot, self._relay = self._slot, None, None
@@ -183,6 +188,15 @@ class Call:
         self._meter.turned_away()
         self._begin_waiting()  # the first time, maybe: a call of the warm path has not waited before
         slot.back(self, mark)  # last: it may grant or refuse at once
+
+    def refused_there(self, status: int, body: bytes) -> None:
+        """The engine's error: it bills nothing, its words go to the log, and the caller is told in ours."""
+        error = engine_words.error_of(status, body, request_id=self._event_id)
+        words = engine_words.for_operators(body)
+        log.warning("the engine did not serve a request", action="engine_refused", event_id=self._event_id, status=status, words=words)
+        assert self._meter is not None
+        self._meter.close(status=self._answer.status or error.status, finish=error.finish, tokens=NOTHING)
+        self._fail(error)
 
     def failed(self, error: RouterError) -> None:
         """The replica broke the answer off. Where that was about to be ended anyway, the caller hears of it."""
@@ -264,8 +278,12 @@ class Call:
         return revision
 
     def _own(self, revision: Revision) -> dict[str, str]:
-        """Fields of ours in front of the caller's. What one key's prompts leave in the engine's cache, no other key's find."""
-        return {} if SHARED_CACHE in revision.row.allow else {"cache_salt": self._router.keys.salt(self._tenant)}
+        """Fields of ours in front of the caller's.
+
+        What one key's prompts leave in the engine's cache, no other key's find. And the engine counts a response under the id in its body.
+        """
+        salt = {} if SHARED_CACHE in revision.row.allow else {"cache_salt": self._router.keys.salt(self._tenant)}
+        return {**salt, "request_id": f"resp_{self._event_id}"} if self._request.route.form == "responses" else salt
 
     def _open(self, endpoint: Endpoint, *, streamed: bool) -> Meter:
         router = self._router
@@ -341,9 +359,9 @@ class Call:
             slot.release()
 
     def _whole(self) -> Tokens | None:
-        """The engine's counts where a stream has been relayed up to its `[DONE]`: clients leave there, before its last chunk."""
+        """The engine's counts where a stream has been relayed up to its last word: clients leave there, before its last chunk."""
         upstream = self._relay.upstream if self._relay is not None else None
-        return told(upstream) if upstream is not None and upstream.tail.endswith(DONE) else None
+        return told(upstream) if upstream is not None and whole(upstream) else None
 
     def _relayed(self) -> Tokens:
         return relayed(self._relay.upstream, self._choices) if self._relay is not None else NOTHING

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from router.errors import Forbidden, NotReady, Unauthorized
 from router.ledger.wire import KeyRow, Policy, PolicyChange, PolicyPart
@@ -131,6 +131,12 @@ def keyed(pepper: bytes) -> Callable[[bytes], bytes]:
         return second.digest()
 
     return digest
+
+
+def authorization(headers: Mapping[bytes, bytes]) -> bytes | None:
+    """What a request says in OpenAI's header, or else in Anthropic's."""
+    said = headers.get(b"authorization")
+    return b"Bearer " + headers[b"x-api-key"] if said is None and b"x-api-key" in headers else said
 
 
 def _bearer(authorization: bytes) -> str:

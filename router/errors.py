@@ -2,28 +2,35 @@
 
     RouterError
     ├── Refused: the caller must change something            4xx
-    │   ├── BadRequest 400 · Unauthorized 401 · Forbidden 403 · NotFound 404 (ModelNotFound) · WrongMethod 405
+    │   ├── BadRequest 400 (TooLong, EngineRefused) · Unauthorized 401 · Forbidden 403 · NotFound 404 (ModelNotFound)
+    │   ├── WrongMethod 405
     │   └── TooSlow 408 · BodyTooLarge 413 · UrlTooLong 414 · UnsupportedEncoding 415 · HeadTooLarge 431
     └── Unavailable: our capacity or fault; try again        503, with Retry-After
         ├── NotReady · Draining · SpoolFull (DiskFull)       this router cannot take it
         ├── QueueFull · HoldTimeout · StartFailed            the hold (step 5) gave up
-        └── UpstreamError                                    the replica failed it (step 11)
+        └── UpstreamError (EngineFailed)                     the replica failed it (step 11)
 
-Every step raises one of these. Each has OpenAI's shape, on every path, and a message that says what to do. `finish` is
-how a usage record names the outcome.
+Every step raises one of these. Each has OpenAI's shape, on every path, and a message that says what to do; on the routes of another
+API it has that one's shape besides (`Form`). `finish` is how a usage record names the outcome. The failure to survive: words of a
+caller in a message, which may be as long as a body (`quoted`).
 """
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, Literal
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from router.ledger.record import Finish
 
 LEAST_RETRY_SECONDS = 1.0
+LONGEST_QUOTE = 100  # characters of what a caller, an operator or an engine said
+
+Form = Literal["openai", "responses", "messages"]  # whose shape errors and events of a route have
+_ANTHROPIC = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+              429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
 
 
 class RouterError(Exception):
@@ -47,6 +54,20 @@ class Refused(RouterError):
 
 class BadRequest(Refused):
     code = "invalid_value"
+
+
+class TooLong(BadRequest):
+    """More tokens than the model's context has. Clients look for this very code."""
+
+    code = "context_length_exceeded"
+
+
+class EngineRefused(BadRequest):
+    """The engine's judgement on a request; `status` is its own."""
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
+        super().__init__(message, param=param)
+        self.status = status
 
 
 class Unauthorized(Refused):
@@ -144,8 +165,22 @@ class UpstreamError(Unavailable):
     finish: Finish = "upstream_error"
 
 
-def payload(error: RouterError) -> bytes:
-    return json.dumps(error.body()).encode()
+class EngineFailed(UpstreamError):
+    """An error of the engine's own, told before anything of the answer was."""
+
+
+def quoted(text: str) -> str:
+    """What somebody else said, as part of a message: cut, and in one line."""
+    line = " ".join(text[: LONGEST_QUOTE + 1].split())
+    return line if len(text) <= LONGEST_QUOTE else line[: LONGEST_QUOTE - 1] + "…"
+
+
+def payload(error: RouterError, form: Form = "openai") -> bytes:
+    body = error.body()
+    if form == "messages":
+        kind = _ANTHROPIC.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+        body = {"type": "error", "error": {**body["error"], "type": kind}}
+    return json.dumps(body).encode()
 
 
 def headers(error: RouterError) -> list[tuple[bytes, bytes]]:
@@ -158,9 +193,9 @@ def headers(error: RouterError) -> list[tuple[bytes, bytes]]:
     return fields
 
 
-def answer(error: RouterError, *, request_id: bytes = b"", keep_alive: bool) -> bytes:
+def answer(error: RouterError, *, request_id: bytes = b"", keep_alive: bool, form: Form = "openai") -> bytes:
     """The whole HTTP/1.1 answer."""
-    body = payload(error)
+    body = payload(error, form)
     fields = [*headers(error), (b"content-length", b"%d" % len(body))]
     if request_id:
         fields.append((b"x-request-id", request_id))
@@ -171,6 +206,14 @@ def answer(error: RouterError, *, request_id: bytes = b"", keep_alive: bool) -> 
     return STATUS_LINE[error.status] + b"".join(b"%s: %s\r\n" % field for field in fields) + b"\r\n" + body
 
 
-def event(error: RouterError) -> bytes:
-    """The error as an event of a stream whose status has been sent: the OpenAI SDK raises APIError from it."""
-    return b"data: " + payload(error) + b"\n\n"
+def event(error: RouterError, form: Form = "openai") -> bytes:
+    """The error as an event of a stream whose status has been sent: the SDKs raise from it.
+
+    Of the Responses API it has that one's fields and an `error`, by which OpenAI's SDKs know one.
+    """
+    if form == "openai":
+        return b"data: %s\n\n" % payload(error)
+    if form == "messages":
+        return b"event: error\ndata: %s\n\n" % payload(error, form)
+    told = {"type": "error", "code": error.code, "message": error.message, "param": error.param, "sequence_number": 0, **error.body()}
+    return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()

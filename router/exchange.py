@@ -173,7 +173,8 @@ class Exchange:
             self._serve(body)
             return
         self._router.metrics.refused(self._refusal.status)
-        self.write(errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive))
+        form = self._request.route.form
+        self.write(errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive, form=form))
         self.finish()
 
     def _whole(self) -> bytes:

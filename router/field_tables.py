@@ -240,3 +240,9 @@ MESSAGES: Table = {
     "cache_control": IGNORED["metadata"],
     "mcp_servers": never("no servers are called from here; give the model tools"),
 }
+
+COUNT_TOKENS: Table = {
+    **PLATFORM,
+    **{name: MESSAGES[name] for name in ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")},
+    **{name: MESSAGES[name] for name in ("chat_template_kwargs", "cache_control", "betas", "mcp_servers", "context_management")},
+}

@@ -321,8 +321,10 @@ class Hold:
 
 
 def start_failed(revision: Revision, now: float) -> StartFailed:
-    name, why = revision.endpoint.row.name, revision.row.failure
-    return StartFailed(f"'{name}' cannot start: {why}", retry_after=revision.retry_after(now))
+    """The reason is for its operator: it has paths, versions and amounts of memory."""
+    name = revision.endpoint.row.name
+    told = f"'{name}' cannot start. Its operator finds the reason with `pilotlight ps` (revision {revision.revision_id}). Try again later."
+    return StartFailed(told, retry_after=revision.retry_after(now))
 
 
 def queue_full(revision: Revision, now: float) -> QueueFull:

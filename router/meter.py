@@ -1,6 +1,6 @@
 """Step 12: one request's usage record. Opened before anything is dispatched, closed exactly once, however it ended.
 
-The engine's own counts come in band: a header on JSON answers, a comment right before `data: [DONE]` on streams. Without
+The engine's own counts come in band: a header on JSON answers, a comment in the last event of streams. Without
 them (the client left, the replica died) the events relayed are counted: an estimate, which the ledger replaces by the
 engine's journal. A whole answer whose tokens nobody counted is an error, told in the log and in a metric of its own, and never 0
 tokens of the engine's. Lines are written by hand, being on the path of every request; a test holds them to the contract.
@@ -19,6 +19,7 @@ import structlog
 from pilotlight.sealed import seal
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
+from router.errors import Form
 from router.ledger.record import CountSource, Finish
 from router.ledger.spool import Spool
 from router.metrics import Metrics
@@ -26,7 +27,13 @@ from router.pool import Upstream
 from runtime.wire import Phase
 
 _COUNTS = rb"(?:none|(\d{1,18});(\d{1,18});(\d{1,18}))"
-_COMMENT = re.compile(rb"(?:^|\n): pilotlight-usage " + _COUNTS + rb"(?: (broken)\r?\n|\r?\n\r?\ndata: \[DONE\])\s*$")
+_COMMENT = re.compile(rb"(?:^|\n): pilotlight-usage " + _COUNTS + rb"(?: (broken)\n\n?|\n\n|\n\n?data: \[DONE\]\n\n)$")
+DONE = b"data: [DONE]\n\n"
+TOKEN: dict[Form, bytes] = {  # what an event of a token has
+    "openai": b"data: {",
+    "responses": b".delta\ndata: {",
+    "messages": b"event: content_block_delta\n",
+}
 _HEADER = re.compile(_COUNTS)
 
 log = structlog.get_logger()
@@ -65,11 +72,20 @@ def told(upstream: Upstream) -> Tokens | None:
     return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine", broken=match.re is _COMMENT and match[4] is not None)
 
 
+def whole(upstream: Upstream) -> bool:
+    """Whether a stream has said its last word; only the last chunk may be missing."""
+    if upstream.token == TOKEN["openai"]:
+        return upstream.tail.endswith(DONE)
+    found = _COMMENT.search(upstream.tail)
+    return found is not None and found[4] is None
+
+
 def relayed(upstream: Upstream | None, choices: int = 1) -> Tokens:
     """What has passed by: one token an event, but for the first of each of a chat's choices, which only names the role."""
     if upstream is None or not upstream.heard:
         return NOTHING
-    return Tokens(output=max(upstream.events - choices, 0), source="relayed")
+    named = choices if upstream.token == TOKEN["openai"] else 0
+    return Tokens(output=max(upstream.events - named, 0), source="relayed")
 
 
 class Meter:

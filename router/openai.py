@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from router import field_tables, fields
-from router.errors import BadRequest, ModelNotFound
+from router.errors import BadRequest, Form, ModelNotFound
 from router.fields import Table, Wants, short
 from runtime.wire import Task
 
@@ -35,7 +35,7 @@ _OPENING = re.compile(rb"\s*\{")
 class Route:
     """One route we serve: its path at the replica, the task it needs, the field it cannot do without, and all that it takes.
 
-    `texts`: how many texts that field may hold, each a sequence of the engine's; 0: it is one conversation, whatever is in it.
+    `also`: a field that is as much needed; `form`: whose API it is; `texts`: how many texts that field may hold, each a sequence of the engine's; 0: it is one conversation, whatever is in it.
     """
 
     path: str
@@ -44,17 +44,22 @@ class Route:
     fields: Table
     texts: int
     head: bytes  # of the request to the replica, up to the value of x-request-id
+    also: str
+    form: Form
 
 
-def _route(path: str, task: Task, needs: str, table: Table, *, texts: int = 0) -> Route:
+def _route(path: str, task: Task, needs: str, table: Table, *, texts: int = 0, also: str = "", form: Form = "openai") -> Route:
     head = f"POST {path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: "
-    return Route(path, task, needs, table, texts, head.encode())
+    return Route(path, task, needs, table, texts, head.encode(), also, form)
 
 
 ROUTES = {
     "chat/completions": _route("/v1/chat/completions", "generate", "messages", field_tables.CHAT),
     "completions": _route("/v1/completions", "generate", "prompt", field_tables.COMPLETIONS, texts=MOST_SEQUENCES),
     "embeddings": _route("/v1/embeddings", "embed", "input", field_tables.EMBEDDINGS, texts=MOST_INPUTS),
+    "responses": _route("/v1/responses", "generate", "input", field_tables.RESPONSES, form="responses"),
+    "messages": _route("/v1/messages", "generate", "messages", field_tables.MESSAGES, also="max_tokens", form="messages"),
+    "messages/count_tokens": _route("/v1/messages/count_tokens", "generate", "messages", field_tables.COUNT_TOKENS, form="messages"),
 }
 
 
@@ -101,9 +106,10 @@ def read(body: bytes, route: Route) -> Asked:
         raise BadRequest("The body must be a JSON object.")
     wants = Wants()
     fields.check(given, route.fields, wants)
-    needed = given.get(route.needs)
-    if needed is None:
-        raise BadRequest(f"'{route.needs}' is missing. It is required on this route.", param=route.needs)
+    for name in filter(None, (route.needs, route.also)):
+        if given.get(name) is None:
+            raise BadRequest(f"'{name}' is missing. It is required on this route.", param=name)
+    needed = given[route.needs]
     if route.needs == "prompt" and given.get("echo") and given.get("logprobs") is not None:
         wants.allowances.setdefault("echo_logprobs", "logprobs")
     model = given.get("model")

@@ -82,8 +82,8 @@ class Upstream(asyncio.Protocol):
 
     __slots__ = (
         "_aligned", "_between", "_keep", "_parser", "_partial_head", "_paused", "_pool",
-        "_receiver", "aligned", "chunked", "complete", "done", "events", "headers", "heard", "pieces", "reused", "status", "tail", "transport",
-        "usage",
+        "_receiver", "aligned", "chunked", "complete", "done", "events", "headers", "heard", "pieces", "reused", "status", "tail", "token",
+        "transport", "usage",
     )  # fmt: skip
 
     def __init__(self, pool: Pool) -> None:
@@ -93,14 +93,14 @@ class Upstream(asyncio.Protocol):
         self.reused = self.done = False
         self._parser = httptools.HttpResponseParser(self)
 
-    def send(self, receiver: Receiver, request: bytes) -> None:
-        """Begin an exchange. The answer, or its loss, goes to `receiver`."""
+    def send(self, receiver: Receiver, request: bytes, token: bytes = b"data: {") -> None:
+        """Begin an exchange. The answer, or its loss, goes to `receiver`. `token`: what an event of a token has, and no other."""
         self._receiver = receiver
         self._partial_head: bytes | None = b""
         self._between = self._aligned = True
         self.aligned = False  # whether this segment is whole chunks
         self.heard = self.done = self.chunked = False
-        self.status = 0
+        self.token, self.status = token, 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []  # of the body, not yet taken; the first `complete` make whole chunks
         self.complete = self.events = 0
@@ -207,7 +207,7 @@ class Upstream(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self.pieces.append(body)
-        self.events += body.count(b"data: {")
+        self.events += body.count(self.token)
         self.tail = body if len(body) >= TAIL_BYTES else self.tail[-TAIL_BYTES:] + body
 
     def on_message_complete(self) -> None:

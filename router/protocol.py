@@ -26,7 +26,7 @@ from router.app import Router
 from router.errors import BadRequest, BodyTooLarge, HeadTooLarge, RouterError, TooSlow, UrlTooLong, WrongMethod
 from router.exchange import ClientLimits, Exchange, Page
 from router.openai import ROUTES
-from router.request import KEPT, Request, expects_continue, hot, named_by_host
+from router.request import KEPT, Request, expects_continue, hot, named_by_host, new_event_id
 
 MOST_HEADERS = 100
 LONGEST_HEAD = 64 << 10  # bytes
@@ -317,7 +317,7 @@ class RouterProtocol(HttpToolsProtocol):
             self._leave()
             if untold:
                 self._router.metrics.refused(error.status)
-                self.transport.write(errors.answer(error, keep_alive=False))
+                self.transport.write(errors.answer(error, request_id=new_event_id().encode(), keep_alive=False))
             self._close()
             return
         exchange = Exchange(

@@ -2,30 +2,30 @@
 
 What the replica sends is passed on raw, chunk framing included, wherever a segment is whole chunks; else whole chunks
 are framed anew and the rest waits for its end, so that a stream can always be closed properly behind the last
-whole event. Failures to survive: a gate that refuses (back to the hold, unnoticed), a kept connection that had gone stale
+whole event. Of its head only what is on a list goes on, and an answer that is no 200 is read whole and told in our own words
+(`engine_words.py`). Failures to survive: a gate that refuses (back to the hold, unnoticed), a kept connection that had gone stale
 (one retry, on a new one), a replica that cannot be reached (back to the hold), one that dies before or within its answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Literal, Protocol
 
-from router.answer import Answer
-from router.errors import RouterError, UpstreamError
+from router.answer import EVENTS, UNBUFFERED, Answer
+from router.errors import Form, RouterError, UpstreamError
 from router.hold import Mark
-from router.meter import Tokens, told
+from router.meter import TOKEN, Tokens, told, whole
 from router.pool import Pool, Upstream
 
 MOST_CARRIED = 256 << 10  # bytes of one unfinished chunk; a longer one is passed on in parts
 MOST_COLLECTED = 64 << 10  # bytes of an error's body
-DONE = b"data: [DONE]\n\n"
-_HOP = frozenset({b"connection", b"keep-alive", b"server", b"x-request-id", b"upgrade", b"trailer"})
+_PASSED = frozenset({b"content-length", b"transfer-encoding", b"date"})  # of a replica's head
+KINDS = (b"application/json", b"text/event-stream")  # of a replica's body
 
 
 class Handler(Protocol):
-    """Who had the request sent. Of `turned_away`, `failed` and `ended` exactly one is called, unless it calls `stop`."""
+    """Who had the request sent. Of `turned_away`, `refused_there`, `failed` and `ended` exactly one is called, unless it calls `stop`."""
 
     def answering(self) -> bytes:
         """The replica's head is here. Returns the lines to put behind the status line."""
@@ -39,6 +39,9 @@ class Handler(Protocol):
     def turned_away(self, mark: Mark) -> None:
         """The replica never had the request: it may go elsewhere."""
 
+    def refused_there(self, status: int, body: bytes) -> None:
+        """The engine's answer is an error, whole."""
+
     def failed(self, error: RouterError) -> None: ...
 
     def ending(self, status: int, tokens: Tokens | None) -> None:
@@ -51,10 +54,12 @@ class Relay:
     """One request at one replica."""
 
     __slots__ = (
-        "_answer", "_begun", "_body", "_connecting", "_handler", "_mode", "_paused", "_pool", "_refusal", "_request", "_retried", "broken", "upstream",
+        "_answer", "_begun", "_body", "_connecting", "_form", "_handler", "_mode", "_paused", "_pool", "_refusal", "_request", "_retried",
+        "broken", "upstream",
     )  # fmt: skip
 
-    def __init__(self, *, request: bytes, pool: Pool, answer: Answer, handler: Handler) -> None:
+    def __init__(self, *, request: bytes, pool: Pool, answer: Answer, handler: Handler, form: Form = "openai") -> None:
+        self._form = form
         self._request, self._pool, self._answer, self._handler = request, pool, answer, handler
         self.upstream: Upstream | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -105,7 +110,7 @@ class Relay:
 
     def _send(self, upstream: Upstream) -> None:
         self.upstream = upstream
-        upstream.send(self, self._request)
+        upstream.send(self, self._request, TOKEN[self._form])
         if self._paused:
             upstream.pause()
 
@@ -149,7 +154,7 @@ class Relay:
             self.upstream = None
             self._connect()
             return
-        if self._mode in ("raw", "framed") and self._answer.streaming and upstream.tail.endswith(DONE):  # 2
+        if self._mode in ("raw", "framed") and self._answer.streaming and whole(upstream):  # 2
             self._end(upstream, self._answer.framed(b"".join(upstream.take(partial=True)), last=True))
             return
         self.broken = closed
@@ -161,8 +166,9 @@ class Relay:
 
         1. The gate refused before any work: nothing; the request goes back.
         2. Neither a length nor chunks: the end could not be told from a death, so it is an error.
-        3. Our own head went out while the request was held: a comment; what is no stream becomes an error event.
-        4. The replica's head, ours in it.
+        3. An error, or what is neither JSON nor a stream: nothing yet.
+        4. Our own head went out while the request was held: a comment; what is no stream becomes an error event.
+        5. A head of ours, with what is passed on of the replica's.
         """
         fields, status = dict(upstream.headers), upstream.status
         if status == 503 and b"x-pilotlight-refused" in fields:  # 1
@@ -174,17 +180,22 @@ class Relay:
             upstream.abort(self)
             self._handler.failed(UpstreamError("The replica answered without a length. Its engine's server must send one, or chunks."))
             return b""
-        streaming = fields.get(b"content-type", b"").startswith(b"text/event-stream")
+        kind = fields.get(b"content-type", b"").lower()
+        if status != 200 or not kind.startswith(KINDS):  # 3
+            self._mode = "collect"
+            return b""
+        streaming = kind.startswith(KINDS[1])
         ours = self._handler.answering()
         self._request = b""  # it will not be sent again
-        if self._answer.committed:  # 3
-            self._mode = "framed" if streaming and status == 200 else "collect"
-            return self._answer.framed(self._handler.timing()) if self._mode == "framed" else b""
-        self._mode = "raw" if self._answer.sink.chunked or not upstream.chunked else "framed"  # 4
-        passed = [field for field in upstream.headers if field[0] not in _HOP and not field[0].startswith(b"x-pilotlight-")]
+        if self._answer.committed:  # 4
+            self._mode = "framed" if streaming else "collect"
+            return self._answer.framed(self._handler.timing()) if streaming else b""
+        self._mode = "raw" if self._answer.sink.chunked or not upstream.chunked else "framed"  # 5
+        passed = [field for field in upstream.headers if field[0] in _PASSED]
         if self._mode == "framed":
             passed = [(name, value) for name, value in passed if name != b"transfer-encoding"]
-        return self._answer.head(status, ours, passed, streaming=streaming)
+        known = (b"content-type", EVENTS if streaming else KINDS[0])
+        return self._answer.head(status, ours, [known, *passed, *(UNBUFFERED if streaming else ())], streaming=streaming)
 
     def _taken(self, upstream: Upstream) -> bytes:
         partial = not self._answer.streaming or not upstream.chunked or sum(map(len, upstream.pieces)) > MOST_CARRIED
@@ -198,12 +209,4 @@ class Relay:
         if self._mode == "refused":
             self._handler.turned_away(self._refusal)
         else:
-            self._handler.failed(UpstreamError(_message(self._body) or f"The replica answered {upstream.status}. Send the request again."))
-
-
-def _message(body: bytes) -> str:
-    """What an OpenAI-shaped error says."""
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, TypeError, KeyError):
-        return ""
+            self._handler.refused_there(upstream.status, self._body)

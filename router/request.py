@@ -15,6 +15,7 @@ from router.openai import ROUTES, Route
 KEPT = frozenset(
     {
         b"authorization",
+        b"x-api-key",
         b"prefer",
         b"traceparent",
         b"tracestate",

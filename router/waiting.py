@@ -1,7 +1,8 @@
 """Step 5, what a held stream is told: nothing for 5 s, so that a failure is still a proper status; then our own head, and a
 comment every 5 s, so that no client or proxy on the way gives up.
 
-The failure to survive is a request that goes back to the hold: its next comment comes when it would have come.
+A comment is one line and no frame: a blank line behind it would end an event without data, and SDKs of several languages take that for
+one, or for the end. The failure to survive is a request that goes back to the hold: its next comment comes when it would have come.
 """
 
 from __future__ import annotations
@@ -46,6 +47,6 @@ def comment(phase: str, eta: float, fetched: float | None = None, waits_for: str
     """`: pilotlight phase=load eta=0.8s`, `: pilotlight phase=fetch fetched=63% eta=12.0s`, `: pilotlight phase=place (why)`; an
     eta of 0 is not known and not told, and none that is known reads 0; nor is one of a start that waits."""
     if waits_for:
-        return b": pilotlight phase=%s (%s)\n\n" % (phase.encode(), " ".join(waits_for.split()).encode())
+        return b": pilotlight phase=%s (%s)\n" % (phase.encode(), " ".join(waits_for.split()).encode())
     done = b" fetched=%d%%" % (fetched * 100) if fetched is not None else b""
-    return b": pilotlight phase=%s%s%s\n\n" % (phase.encode(), done, b" eta=%.1fs" % max(eta, 0.1) if eta > 0 else b"")
+    return b": pilotlight phase=%s%s%s\n" % (phase.encode(), done, b" eta=%.1fs" % max(eta, 0.1) if eta > 0 else b"")

@@ -15,18 +15,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router import errors
 from router.admin_relay import AdminRelay
 from router.app import Router
-from router.auth import Tenant
+from router.auth import Tenant, authorization
 from router.balance import Endpoint
 from router.cors import with_cors
-from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod
+from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
 from router.openai import ROUTES
-from router.request import named_by_host
+from router.request import named_by_host, new_event_id
 
+ANY = ["GET", "POST", "DELETE"]
+SERVED = "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages and /v1/models"
 RELAYED = ("/api", "/console", "/v1/organization")  # the admin process's
 
 
@@ -41,6 +43,8 @@ def pages(router: Router, *, admin: str) -> ASGIApp:
             Route("/readyz", _ready(router)),
             *[Route(f"{prefix}/v1/models", models.all) for prefix in ("", "/e/{endpoint}")],
             *[Route(f"{prefix}/v1/models/{{model}}", models.one) for prefix in ("", "/e/{endpoint}")],
+            Route("/e/{endpoint}/health", models.health),
+            *[Route(f"{prefix}/v1/responses/{{rest:path}}", _not_kept, methods=ANY) for prefix in ("", "/e/{endpoint}")],
             *[Route(prefix + rest, relay) for prefix in RELAYED for rest in ("", "/{rest:path}")],
             *inference,
         ],
@@ -55,22 +59,35 @@ def pages(router: Router, *, admin: str) -> ASGIApp:
 
 
 def _one_way(app: ASGIApp, router: Router) -> ASGIApp:
-    """Where several URLs mean the same: `//` is `/`, and `/v1/…` on an endpoint's own host is `/e/ENDPOINT/v1/…`."""
+    """Where several URLs mean the same: `//` is `/`, and `/v1/…` on an endpoint's own host is `/e/ENDPOINT/v1/…`.
+
+    And what every answer has: an id of its own, by which a caller may ask about it.
+    """
 
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path: str = scope["path"]
             if "//" in path:
                 path = re.sub("/+", "/", path)
-            if router.domain and path.startswith("/v1/"):
+            if router.domain and (path.startswith("/v1/") or path == "/health"):
                 host = next((value for name, value in scope["headers"] if name == b"host"), b"")
                 name = named_by_host(host, router.domain)
                 path = f"/e/{name}{path}" if name else path
             if path != scope["path"]:
                 scope = {**scope, "path": path}
-        await app(scope, receive, send)
+        await app(scope, receive, _identified(send))
 
     return called
+
+
+def _identified(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            others = [field for field in message.get("headers", ()) if field[0] != b"x-request-id"]
+            message = {**message, "headers": [*others, (b"x-request-id", new_event_id().encode())]}
+        await send(message)
+
+    return sending
 
 
 Teller = Callable[[Request, Exception], Awaitable[Response]]
@@ -101,8 +118,13 @@ class Models:
             return JSONResponse(_model(known))
         raise ModelNotFound(f"The model '{name}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
 
+    async def health(self, request: Request) -> Response:
+        """As vLLM's own: load generators ask it first. Nothing is woken: an endpoint at zero is well."""
+        self._visible(request)
+        return JSONResponse({"status": "ok"})
+
     def _visible(self, request: Request) -> list[Endpoint]:
-        tenant = self._router.keys.tenant(request.headers.get("authorization", "").encode("latin-1"))
+        tenant = self._router.keys.tenant(authorization(dict(request.headers.raw)))
         if "endpoint" in request.path_params:
             return [self._router.endpoint(tenant, request.path_params["endpoint"])]
         if not self._router.table.whole:
@@ -143,9 +165,16 @@ async def _post_only(request: Request) -> Response:
     raise NotFound("Use this route without a trailing part.")  # a POST never comes here: it took the hot path
 
 
+async def _not_kept(request: Request) -> Response:
+    raise NotFound("Answers are not kept here, so none can be read, cancelled or deleted later. Use what POST /v1/responses returns.")
+
+
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, RouterError)
-    return Response(errors.payload(error), status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)})
+    form: errors.Form = "messages" if request.url.path.endswith(("/v1/messages", "/v1/messages/count_tokens")) else "openai"
+    return Response(
+        errors.payload(error, form), status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)}
+    )
 
 
 async def _untaught(request: Request, error: Exception) -> Response:
@@ -157,9 +186,7 @@ async def _untaught(request: Request, error: Exception) -> Response:
         answer = await _told(request, WrongMethod(f"{where} is not served. Allowed here: {allowed}."))
         answer.headers["allow"] = allowed
         return answer
-    return await _told(
-        request, NotFound(f"{where} is not served here. See /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models.")
-    )
+    return await _told(request, NotFound(f"{quoted(where)} is not served here. See {SERVED}."))
 
 
 async def _broken(request: Request, error: Exception) -> Response:

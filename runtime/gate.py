@@ -2,8 +2,8 @@
 
 An ASGI application around vLLM's own. It lets through the routes Pilotlight serves and no other (vLLM has control routes
 that must not face anybody), refuses before any work what is over the limit or comes while draining, tells the agent its
-depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment just before
-`data: [DONE]` on streams. Routers that were refused ask here for a turn (`line.py`). It keeps no state of a request beyond the exchange.
+depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment in the last event
+of streams (`streams.py`). Routers that were refused ask here for a turn (`line.py`). It keeps no state of a request beyond the exchange.
 It fails closed: a whole answer that nobody counted says `none`, never 0; and a slot is given back before anything else that
 follows an exchange.
 """
@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from runtime.line import Line
+from runtime.streams import MESSAGES, OPENAI, RESPONSES
 from runtime.usage import Counts, Journal
 from runtime.wire import ROUTER_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
 
@@ -25,16 +26,20 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-INFERENCE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"})
+INFERENCE = {
+    "/v1/chat/completions": OPENAI,
+    "/v1/completions": OPENAI,
+    "/v1/embeddings": OPENAI,
+    "/v1/responses": RESPONSES,
+    "/v1/messages": MESSAGES,
+    "/v1/messages/count_tokens": MESSAGES,
+}
+FREE = frozenset({"/v1/messages/count_tokens"})  # no model works for them: nothing is counted, and that is no mistake
 OPEN = frozenset({"/v1/models", "/metrics", "/health"})
-DONE = b"data: [DONE]\n\n"
-ERROR = b'data: {"error":'  # an event of vLLM's that ends a stream; what a model says stands behind other names
-COUNTS = b": pilotlight-usage %s\n\n"
 DISK_FULL = (
     b'{"error":{"message":"This node\'s disk is full, and nothing more can be written down for it. Make room there, and try again.",'
     b'"type":"server_error","param":null,"code":"disk_full"}}'
 )
-BROKEN = b": pilotlight-usage %s broken\n\n"
 
 log = structlog.get_logger()
 
@@ -86,7 +91,7 @@ class Gate:
         request_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         self._journal.begun(request_id)
         try:
-            await self._app(scope, receive, _metered(send, self._journal, request_id))
+            await self._app(scope, receive, _metered(send, self._journal, request_id, scope["path"]))
         finally:
             self.in_flight -= 1  # first: whatever happens behind it, the slot is given back
             self._line.give()
@@ -134,39 +139,50 @@ def _said(scope: MutableMapping[str, Any], header: str) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()), "")
 
 
-def _metered(send: Send, journal: Journal, request_id: str) -> Send:
+def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
     """Wrap `send` so that the engine's counts travel with the answer.
 
     1. Not a stream: whole with its head. An error is not billed.
-    2. An error event in a stream: what was delivered before it is billed, and without its `[DONE]` nobody takes it for a whole answer.
-    3. The last word of a stream: the counts before it.
+    2. An error event in a stream: what was delivered before it is billed, and without its last word nobody takes it for a whole answer.
+    3. The last word of a stream: the counts with it.
+    4. A stream that ends without one, and without an error: as 2.
     """
-    streaming = broken = False
+    streaming = broken = over = False
+    stream = INFERENCE[path]
 
     def whole() -> bytes:
-        counted = journal.settle(request_id)
+        counted = Counts() if path in FREE else journal.settle(request_id)
         if counted is None:
             log.error("an answer that nobody counted", action="usage_uncounted", request_id=request_id)
         return told(counted)
 
+    def head(message: Message) -> Message:
+        nonlocal streaming
+        headers = list(message.get("headers", ()))
+        streaming = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+        if streaming:
+            return message
+        if message["status"] >= 400:  # 1
+            journal.void(request_id)
+        headers.append((b"x-pilotlight-usage", told(Counts()) if message["status"] >= 400 else whole()))
+        return {**message, "headers": headers}
+
+    def body(message: Message) -> Message:
+        nonlocal broken, over
+        event = message.get("body", b"")
+        broken = broken or stream.breaks(event)
+        if over or not (stream.ends(event) or not message.get("more_body", False)):
+            return message
+        over = True
+        if broken or not stream.ends(event):  # 2, 4
+            return {**message, "body": stream.broken(event, told(journal.so_far(request_id)))}
+        return {**message, "body": stream.counted(event, whole())}  # 3
+
     async def sending(message: Message) -> None:
-        nonlocal streaming, broken
         if message["type"] == "http.response.start":
-            headers = list(message.get("headers", ()))
-            streaming = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
-            if not streaming:  # 1
-                if message["status"] >= 400:
-                    journal.void(request_id)
-                headers.append((b"x-pilotlight-usage", told(Counts()) if message["status"] >= 400 else whole()))
-                message = {**message, "headers": headers}
-        elif streaming and message.get("body", b"").endswith(DONE):
-            before = message["body"][: -len(DONE)]
-            if broken:  # 2
-                message = {**message, "body": before + BROKEN % told(journal.so_far(request_id))}
-            else:  # 3
-                message = {**message, "body": before + COUNTS % whole() + DONE}
-        elif streaming and message.get("body", b"").startswith(ERROR):
-            broken = True
+            message = head(message)
+        elif streaming:
+            message = body(message)
         await send(message)
 
     return sending

@@ -121,7 +121,7 @@ class FakeReplica(Changes):
                 await asyncio.sleep(self.pause)
             self.emitted[request.request_id] = self.emitted.get(request.request_id, 0) + 1
             yield chunk(event({"choices": [{"delta": {"content": word}}]}))
-        yield chunk(b": pilotlight-usage %s\n\ndata: [DONE]\n\n" % usage.encode()) + b"0\r\n\r\n"
+        yield chunk(b": pilotlight-usage %s\ndata: [DONE]\n\n" % usage.encode()) + b"0\r\n\r\n"
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

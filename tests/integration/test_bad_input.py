@@ -159,7 +159,7 @@ CASES = (
     ),
     Case("queue full", 503, "queue_full", "/e/full/v1/chat/completions", says="max_held", key="full", held_before="full"),
     Case("deadline", 503, "hold_timeout", "/e/late/v1/chat/completions", says="still starting", key="late"),
-    Case("a start that cannot succeed", 503, "start_failed", "/e/broken/v1/chat/completions", says="memory", key="broken", at_zero="broken"),
+    Case("a start that cannot succeed", 503, "start_failed", "/e/broken/v1/chat/completions", says="pilotlight ps", key="broken", at_zero="broken"),
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
+from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest, AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
@@ -14,7 +14,7 @@ from vllm.renderers.chat_utils import MM_PARSER_MAP
 from vllm.sampling_params import StructuredOutputsParams
 
 from router.errors import BadRequest
-from router.field_tables import CHAT, COMPLETIONS, EMBEDDINGS, IGNORED, MESSAGES, RESPONSES
+from router.field_tables import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, IGNORED, MESSAGES, RESPONSES
 from router.fields import Table, Wants, platform
 from router.media import EMBEDDINGS as TENSORS
 from router.media import MEDIA, TEXTS, messages
@@ -27,6 +27,7 @@ MODELS: list[tuple[Any, Table]] = [
     (EmbeddingChatRequest, EMBEDDINGS),
     (ResponsesRequest, RESPONSES),
     (AnthropicMessagesRequest, MESSAGES),
+    (AnthropicCountTokensRequest, COUNT_TOKENS),
 ]
 
 

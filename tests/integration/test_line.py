@@ -270,7 +270,9 @@ def test_a_snapshot_that_was_tampered_with_is_never_served(system: System, demo:
         refused = client.post(path, json=body(stream=True))
         assert refused.status_code == 503 and "retry-after" in refused.headers and "data:" not in refused.text
         message = refused.json()["error"]["message"]
-        assert "'demo' cannot start" in message and "model.safetensors does not have the content" in message
+        assert "'demo' cannot start" in message and "pilotlight ps" in message, "a caller is told where its operator reads the reason"
+        (revision,) = [revision for row in system.status()["endpoints"] if row["name"] == "demo" for revision in row["revisions"]]
+        assert "model.safetensors does not have the content" in revision["failure"]
         assert not system.replicas("demo"), "no engine was even begun"
         _flip(weights, weights.stat().st_size // 2, 1)  # as it was; and so it serves, when the pause after the failure is over
         wait_until(lambda: client.post(path, json=body()).status_code == 200, 20, "it serves again")

@@ -252,7 +252,8 @@ def test_a_start_that_cannot_succeed_fails_all() -> None:
     rig.show(row(failure="out of memory: needs 9 GB, has 4", retry_after_seconds=12.0))
     for caller in callers:
         assert isinstance(caller.errors[0], StartFailed)
-        assert "needs 9 GB" in caller.errors[0].message
+        assert "needs 9 GB" not in caller.errors[0].message, "a caller is told where its operator finds the reason, and not the reason"
+        assert "pilotlight ps" in caller.errors[0].message and "(revision r1)" in caller.errors[0].message
         assert caller.errors[0].retry_after == 12.0
     with pytest.raises(StartFailed):
         rig.ask()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.meter import Tokens, relayed
+from router.errors import Form
+from router.meter import TOKEN, Tokens, relayed
 
 
 @pytest.mark.parametrize(("choices", "events", "tokens"), [(1, 5, 4), (3, 9, 6), (8, 3, 0)])
@@ -12,10 +13,16 @@ def test_of_a_chat_each_choice_has_one_event_without_a_token(choices: int, event
     assert relayed(Passed(events), choices) == Tokens(output=tokens, source="relayed")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("form", ["responses", "messages"])
+def test_of_the_other_apis_only_events_of_a_token_are_counted(form: Form) -> None:
+    assert relayed(Passed(5, form), 1) == Tokens(output=5, source="relayed")  # type: ignore[arg-type]
+
+
 class Passed:
     """As much of an upstream as has been relayed."""
 
     heard = True
 
-    def __init__(self, events: int) -> None:
+    def __init__(self, events: int, form: Form = "openai") -> None:
+        self.token = TOKEN[form]
         self.events = events

@@ -35,7 +35,7 @@ async def test_stream_is_passed_on_and_counted() -> None:
     async with world() as w:
         reply = await w.ask(stream=True)
         assert reply.headers["content-type"].startswith("text/event-stream")
-        assert reply.body.endswith(b": pilotlight-usage 5;2;3\n\ndata: [DONE]\n\n")
+        assert reply.body.endswith(b": pilotlight-usage 5;2;3\ndata: [DONE]\n\n")
         assert reply.body.count(b'"content": "w') == 3
         [end] = await w.ends()
         assert (end["output_tokens"], end["count_source"]) == (w.replica.emitted[end["event_id"]], "engine")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from router.answer import Answer
+from router.engine_words import error_of
 from router.errors import RouterError, UpstreamError
 from router.meter import Tokens
 from router.pool import Pool, Upstream
@@ -16,7 +17,7 @@ from router.relay import Relay
 from tests.fakes import SSE_HEAD, chunk, event, json_answer
 
 EVENTS = [event({"choices": [{"delta": {"content": word}}]}) for word in ("", "a", "b", "data: [DONE]")]
-LAST = b": pilotlight-usage 5;2;2\n\ndata: [DONE]\n\n"
+LAST = b": pilotlight-usage 5;2;2\ndata: [DONE]\n\n"
 STREAM = SSE_HEAD + b"".join(map(chunk, EVENTS)) + chunk(LAST) + b"0\r\n\r\n"
 LENGTH = json_answer(200, b'{"a": 1}', "x-pilotlight-usage: 5;2;2\r\n")
 
@@ -73,10 +74,13 @@ class Outcome:
         self.news.append("first byte")
 
     def timing(self) -> bytes:
-        return b": pilotlight timing\n\n"
+        return b": pilotlight timing\n"
 
     def turned_away(self, mark: str) -> None:
         self.news.append(mark)
+
+    def refused_there(self, status: int, body: bytes) -> None:
+        self.failed(error_of(status, body, request_id="id"))
 
     def failed(self, error: RouterError) -> None:
         self.news.append(error.code)
@@ -151,7 +155,7 @@ def loop() -> Any:
 @pytest.mark.parametrize("chunked", [True, False])
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_stream_cut_at_every_byte(loop: Any, chunked: bool, committed: bool) -> None:
-    told = b": pilotlight timing\n\n" if committed else b""
+    told = b": pilotlight timing\n" if committed else b""
     for cut in range(1, len(STREAM)):
         rig = Rig(loop, chunked=chunked, committed=committed).feed(STREAM[:cut], STREAM[cut:])
         assert rig.body == told + b"".join(EVENTS) + LAST, cut
@@ -201,7 +205,8 @@ def test_death_at_every_byte_of_a_stream(loop: Any, chunked: bool, committed: bo
         if at < head and not committed:
             assert rig.wire.out.startswith(b"HTTP/1.1 503")
             continue
-        *passed, error = [part for part in rig.body.split(b"\n\n") if part and not part.startswith(b": ")]
+        body = rig.body.removeprefix(b": pilotlight timing\n")
+        *passed, error = [part for part in body.split(b"\n\n") if part and not part.startswith(b": ")]
         assert b"".join(part + b"\n\n" for part in passed) in b"".join(EVENTS)
         assert json.loads(error.removeprefix(b"data: "))["error"]["code"] == "upstream_error"
 

@@ -61,8 +61,8 @@ async def test_an_early_head_then_comments_then_the_answer() -> None:
                 body += piece
             if len(comments) == 2:
                 w.show(endpoint_row(w.row(phases=phases_since(0.005))))
-        assert comments[0] in (b": pilotlight phase=load eta=7.0s\n\n", b": pilotlight phase=load eta=6.9s\n\n")
-        first, _, rest = body.partition(b"\n\n")
+        assert comments[0] in (b": pilotlight phase=load eta=7.0s\n", b": pilotlight phase=load eta=6.9s\n")
+        first, _, rest = body.partition(b"\n")
         assert first.startswith(b": pilotlight start=cold hold-ms=")
         assert first.endswith(b"place;dur=1.0, load;dur=1.0")
         assert rest.startswith(b"data: {")
@@ -74,10 +74,10 @@ async def test_an_early_head_then_comments_then_the_answer() -> None:
 
 
 async def test_a_fetch_is_told_with_how_much_is_done_and_no_rest_is_ever_0() -> None:
-    assert comment("fetch", 12.04, 0.637) == b": pilotlight phase=fetch fetched=63% eta=12.0s\n\n"
-    assert comment("canary", 0.01) == b": pilotlight phase=canary eta=0.1s\n\n"
-    assert comment("hold", 0.0) == b": pilotlight phase=hold\n\n"
-    assert comment("place", 0.0, waits_for="memory:\n\n2 GiB") == b": pilotlight phase=place (memory: 2 GiB)\n\n", "no event of its own"
+    assert comment("fetch", 12.04, 0.637) == b": pilotlight phase=fetch fetched=63% eta=12.0s\n"
+    assert comment("canary", 0.01) == b": pilotlight phase=canary eta=0.1s\n"
+    assert comment("hold", 0.0) == b": pilotlight phase=hold\n"
+    assert comment("place", 0.0, waits_for="memory:\n\n2 GiB") == b": pilotlight phase=place (memory: 2 GiB)\n", "no event of its own"
 
 
 async def test_a_start_that_waits_for_room_says_why_in_comments_and_at_the_deadline() -> None:
@@ -88,7 +88,7 @@ async def test_a_start_that_waits_for_room_says_why_in_comments_and_at_the_deadl
         client.post(stream=True)
         assert (await client.head())[0] == 200
         body = b"".join([piece async for piece in client.chunks()])
-        assert b": pilotlight phase=place (%s)\n\n" % why.encode() in body
+        assert b": pilotlight phase=place (%s)\n" % why.encode() in body
         assert why.encode() in body.partition(b"data: ")[2]
         client.post()
         reply = await client.answer()
@@ -108,7 +108,7 @@ async def test_an_early_head_for_http_1_0() -> None:
         assert "transfer-encoding" not in headers
         w.show(endpoint_row(w.row()))
         raw = await client.closed()
-        assert raw.startswith(b": pilotlight phase=hold\n\n")
+        assert raw.startswith(b": pilotlight phase=hold\n")
         assert raw.endswith(b"data: [DONE]\n\n")
 
 
@@ -131,13 +131,13 @@ async def test_a_failure_after_the_early_head_is_an_event(why: str) -> None:
             w.replica.answer = answer
             w.show(endpoint_row(w.row()))
         body = b"".join([piece async for piece in client.chunks()])
-        [event] = [part for part in body.split(b"\n\n") if part.startswith(b"data: ")]
+        [event] = [line for line in body.split(b"\n") if line.startswith(b"data: ")]
         error = json.loads(event[6:])["error"]
-        expected = {"failure": "start_failed", "deadline": "hold_timeout", "removed": "model_not_found", "engine": "upstream_error"}
+        expected = {"failure": "start_failed", "deadline": "hold_timeout", "removed": "model_not_found", "engine": "invalid_value"}
         assert error["code"] == expected[why]
         [end] = await w.ends()
         assert end["status"] == 200
-        assert end["finish"] == {"failure": "upstream_error", "deadline": "timeout", "removed": "refused", "engine": "upstream_error"}[why]
+        assert end["finish"] == {"failure": "upstream_error", "deadline": "timeout", "removed": "refused", "engine": "refused"}[why]
 
 
 async def test_a_failure_within_the_silence_is_a_proper_status() -> None:

@@ -14,10 +14,12 @@ from tests.unit.router_world import ADMIN_KEY, KEY, OTHER_KEY, Client, Reply, Wo
 pytestmark = pytest.mark.asyncio
 
 
-async def get(w: World, path: str, *, key: str | None = KEY, method: str = "GET", client: Client | None = None, host: str = "x") -> Reply:
+async def get(
+    w: World, path: str, *, key: str | None = KEY, method: str = "GET", client: Client | None = None, host: str = "x", headers: str = ""
+) -> Reply:
     client = client or await w.client()
     auth = f"authorization: Bearer {key}\r\n" if key else ""
-    client.send(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{auth}content-length: 0\r\n\r\n".encode())
+    client.send(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{auth}{headers}content-length: 0\r\n\r\n".encode())
     return await client.answer()
 
 
@@ -49,6 +51,11 @@ async def test_models() -> None:
         ("/e/tiny/v1/completions", {"method": "DELETE"}, 405, "method_not_allowed"),
         ("/v1/models", {"method": "POST"}, 405, "method_not_allowed"),
         ("/api/v1/endpoints", {}, 503, "starting"),
+        ("/v1/responses/resp_1", {}, 404, "not_found"),
+        ("/e/tiny/v1/responses/resp_1/cancel", {"method": "POST"}, 404, "not_found"),
+        ("/e/tiny/health", {"key": None}, 401, "invalid_api_key"),
+        ("/e/tiny/health", {"key": OTHER_KEY}, 403, "forbidden"),
+        ("/e/none/health", {}, 404, "model_not_found"),
     ],
 )
 async def test_refusals(path: str, options: Any, status: int, code: str) -> None:
@@ -56,6 +63,22 @@ async def test_refusals(path: str, options: Any, status: int, code: str) -> None
         reply = await get(w, path, **options)
         assert (reply.status, reply.error["code"]) == (status, code)
         assert ("allow" in reply.headers) == (status == 405)
+        assert len(reply.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("options", [{}, {"key": None, "headers": f"x-api-key: {KEY}\r\n"}])
+async def test_health_is_asked_without_a_wake(options: Any) -> None:
+    async with world(domain="models.test") as w:
+        w.show(endpoint_row())  # at zero
+        for path, host in (("/e/tiny/health", "x"), ("/health", "tiny.models.test")):
+            assert (await get(w, path, host=host, **options)).status == 200
+        assert w.changes == [] and w.table.revisions["r1"].demand == 0
+
+
+async def test_every_page_has_an_id_of_its_own() -> None:
+    async with world() as w:
+        ids = {(await get(w, path, key=KEY)).headers["x-request-id"] for path in ("/healthz", "/readyz", "/v1/models", "/nothing")}
+        assert len(ids) == 4
 
 
 async def test_probes() -> None:

@@ -22,6 +22,7 @@ class Engine:
     def __init__(self, journal: Journal, *, stream: bool = False, status: int = 200, sequences: int = 1, broken: bool = False) -> None:
         self.journal, self.stream, self.status, self.sequences, self.broken = journal, stream, status, sequences, broken
         self.closes = True
+        self.events: list[bytes] = []  # of its stream, where they are not those of a chat
         self.go = asyncio.Event()
         self.seen: list[str] = []
         self.left: list[str] = []  # what the gate says is left over
@@ -36,8 +37,9 @@ class Engine:
         kind = b"text/event-stream; charset=utf-8" if self.stream else b"application/json"
         await send({"type": "http.response.start", "status": self.status, "headers": [(b"content-type", kind)]})
         error = [b'data: {"error": {"message": "engine"}}\n\n'] if self.broken else []
-        for piece in [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"] if self.stream else [b"{}"]:
-            await send({"type": "http.response.body", "body": piece})
+        for piece in [*(self.events or [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"])] if self.stream else [b"{}"]:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def call(
@@ -124,7 +126,7 @@ async def test_a_stream_carries_them_before_its_end(tmp_path: Path) -> None:
     engine.go.set()
     _, headers, body = await call(gate)
     assert b"x-pilotlight-usage" not in headers
-    assert body == b'data: {"x":1}\n\n: pilotlight-usage 4;1;2\n\ndata: [DONE]\n\n'
+    assert body == b'data: {"x":1}\n\n: pilotlight-usage 4;1;2\ndata: [DONE]\n\n'
     assert (tmp_path / "j").read_text().count("\n") == 1
 
 
@@ -138,7 +140,7 @@ async def test_a_whole_answer_that_nobody_counted_says_none_and_never_nothing(
     engine.go.set()
     _, headers, body = await call(gate)
     if stream:
-        assert body.endswith(b": pilotlight-usage none\n\ndata: [DONE]\n\n")
+        assert body.endswith(b": pilotlight-usage none\ndata: [DONE]\n\n")
     else:
         assert headers[b"x-pilotlight-usage"] == b"none"
 
@@ -148,8 +150,41 @@ async def test_a_stream_that_ends_in_an_error_is_not_whole_and_what_was_delivere
     engine.closes = False  # its engine core is dead: nothing will be closed
     engine.go.set()
     _, _, body = await call(gate)
-    assert body.endswith(b'data: {"error": {"message": "engine"}}\n\n: pilotlight-usage 4;1;2 broken\n\n')
+    assert body.endswith(b'data: {"error": {"message": "engine"}}\n\n: pilotlight-usage 4;1;2 broken\n')
     assert engine.left == ["0_s"]
+
+
+CREATED, DELTA = b'event: response.created\ndata: {"a":1}\n\n', b'event: response.output_text.delta\ndata: {"delta":"x"}\n\n'
+COMPLETED, FAILED = (b'event: response.%s\ndata: {"response":{}}\n\n' % word for word in (b"completed", b"failed"))
+START, STOP, ERROR = (b'event: %s\ndata: {"type":"y"}\n\n' % word for word in (b"message_start", b"message_stop", b"error"))
+
+
+@pytest.mark.parametrize(
+    ("path", "events", "last"),
+    [
+        ("/v1/responses", [CREATED, DELTA, COMPLETED], COMPLETED[:-1] + b": pilotlight-usage 4;1;2\n\n"),
+        ("/v1/responses", [CREATED, DELTA, FAILED], FAILED + b": pilotlight-usage 4;1;2 broken\n"),
+        ("/v1/responses", [CREATED, DELTA], DELTA + b": pilotlight-usage 4;1;2 broken\n"),
+        ("/v1/messages", [START, STOP], STOP[:-1] + b": pilotlight-usage 4;1;2\n\n"),
+        ("/v1/messages", [START, ERROR], ERROR + b": pilotlight-usage 4;1;2 broken\n"),
+        ("/v1/messages", [START], START + b": pilotlight-usage 4;1;2 broken\n"),
+        ("/v1/chat/completions", [DELTA], DELTA + b": pilotlight-usage 4;1;2 broken\n"),
+    ],
+)
+async def test_every_apis_stream_tells_its_counts_once_at_its_own_end(tmp_path: Path, path: str, events: list[bytes], last: bytes) -> None:
+    gate, engine, _ = make(tmp_path, stream=True)
+    engine.events = events
+    engine.go.set()
+    _, _, body = await call(gate, path)
+    assert body.endswith(last) and body.count(b"pilotlight-usage") == 1
+    assert not any(frame.startswith(b":") and b"data:" not in frame for frame in body.split(b"\n\n")[:-1]), "a comment that stands alone"
+
+
+async def test_what_no_model_works_for_is_counted_as_nothing(tmp_path: Path) -> None:
+    gate, engine, _ = make(tmp_path, sequences=0)
+    engine.go.set()
+    _, headers, _ = await call(gate, "/v1/messages/count_tokens")
+    assert headers[b"x-pilotlight-usage"] == b"0;0;0"
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 500, 503])

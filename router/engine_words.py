@@ -1,0 +1,108 @@
+"""Step 11: what an engine says when it does not serve a request, put into words for callers. Pure.
+
+The engine's own words are for operators: they name flags of its command line, Python classes, paths. They are logged whole, under the request's
+id; a caller is told what it can change, in OpenAI's form with its codes, or, where it can change nothing, the id to ask its operator
+about. The failures to survive: an answer that is not JSON, or no error, or megabytes of it, and what a caller sent, quoted back without end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NamedTuple
+
+from router.errors import LONGEST_QUOTE, BadRequest, DiskFull, EngineFailed, EngineRefused, ModelNotFound, RouterError, TooLong, quoted
+
+LONGEST_SENTENCE = 300  # characters of what an engine says that are passed on
+LONGEST_LOGGED = 2000  # characters
+_LONG_CONTEXT = re.compile(r"maximum context length|max_model_len|longer than the maximum|context window", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<![\w.])(\d{2,9})\b")
+_OPERATORS = re.compile(r"(?<![\w-])--[a-z]|\bVLLM_|\bvllm\b|Traceback|<path>|(?<!\w)/(?:[\w.-]+/)+\w|\w+(?:Error|Exception)\b")
+_TOOLS = re.compile(r"tool[- _](?:choice|call|parser)", re.IGNORECASE)
+_LONG_TEXT = re.compile(
+    "|".join(rf"(?<!\w){a}[^{b}]{{{LONGEST_QUOTE},}}(?:{b}|$)" for a, b in ("''", '""', "``", (r"\{", r"\}"), (r"\[", r"\]")))
+)
+_QUOTED = re.compile(r"'[^']{9,}'|\"[^\"]{9,}\"|`[^`]{33,}`|\{.{9,}\}|\[.{9,}\]")
+_FIELD = re.compile(r"[A-Za-z_][\w.\[\]-]{0,99}")
+
+
+class Words(NamedTuple):
+    """What an engine's error says, as far as it can be read."""
+
+    message: str = ""
+    param: str | None = None
+    code: str = ""
+
+
+def read(body: bytes) -> Words:
+    """Of OpenAI's form, Anthropic's, or FastAPI's; else nothing."""
+    try:
+        told = json.loads(body)
+        error = told.get("error", told)
+        message = error.get("message") or error.get("detail") or ""
+        param, code = error.get("param"), error.get("code")
+    except (ValueError, AttributeError, RecursionError):
+        return Words()
+    named = isinstance(param, str) and _FIELD.fullmatch(param)
+    return Words(
+        message if isinstance(message, str) else json.dumps(message), param if named else None, code if isinstance(code, str) else ""
+    )
+
+
+def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
+    """What the caller of `request_id` is told of an answer of this status.
+
+    1. Not of the kinds a caller can do anything about: a reference. An engine without room says so with a 503, and is tried again.
+    2. More tokens than the context has, in words and with the code that clients look for.
+    3. What the endpoint is not set up for, such as tools without a parser.
+    4. What else it refuses: its sentence, cut, where it says nothing that is for operators only.
+    """
+    words = read(body)
+    if words.code == DiskFull.code and status == 503:  # 1
+        return DiskFull(words.message)
+    if (status >= 500 and status != 501) or status < 400:
+        return EngineFailed(
+            f"The engine could not serve this request. Try again; if it stays so, tell your operator this id: {request_id}."
+        )
+    if status == 404:
+        return ModelNotFound("The engine does not know this model. `GET /v1/models` lists what this key can use.", param="model")
+    if _LONG_CONTEXT.search(words.message):  # 2
+        return TooLong(_too_long(words.message), param=_of_a_caller(words.param))
+    if words.message and status != 501 and not _OPERATORS.search(words.message):  # 4
+        return EngineRefused(_sentence(words.message), param=_of_a_caller(words.param), status=status)
+    if _TOOLS.search(words.message):  # 3
+        return BadRequest(TOOLS, param="tools")
+    what = f"'{words.param}' as it stands here" if words.param else "this request as it stands"
+    told = f"This endpoint does not serve {what}. Change it, or ask your operator, with this id: {request_id}."
+    return EngineRefused(told, param=words.param, status=400 if status == 501 else status)
+
+
+def for_operators(body: bytes) -> str:
+    """The engine's own words for the log, without what it quotes: that may be a caller's prompt."""
+    return _QUOTED.sub("'…'", " ".join(read(body).message[:LONGEST_LOGGED].split()))
+
+
+TOOLS = (
+    "This endpoint is not set up for 'tools' with 'tool_choice': \"auto\". Leave them out, name a tool or \"required\" in 'tool_choice', or ask "
+    "your operator to deploy it with a tool parser (see docs/tools.md)."
+)
+
+
+def _of_a_caller(param: str | None) -> str | None:
+    """vLLM names arguments of its own there."""
+    return {"input_tokens": "messages", "max_model_len": None, "input_text": "input"}.get(param or "", param)
+
+
+def _too_long(message: str) -> str:
+    """OpenAI's sentence, whose beginning clients look for too. The context is the first number that vLLM tells."""
+    context, *rest = [int(number) for number in _NUMBER.findall(message)] or [0]
+    longest = f" is {context} tokens" if context else " is shorter than this request"
+    asked = f"; this request has {max(rest)} and more" if rest and max(rest) > context else ""
+    return f"This model's maximum context length{longest}{asked}. Send less, or ask for fewer tokens."
+
+
+def _sentence(message: str) -> str:
+    """One line, at most LONGEST_SENTENCE characters, and nothing quoted in it longer than LONGEST_QUOTE."""
+    line = " ".join(message[: 8 * LONGEST_SENTENCE].split())
+    line = _LONG_TEXT.sub(lambda found: f"{found[0][0]}{quoted(found[0][1:])}{found[0][0]}", line)
+    return line if len(line) <= LONGEST_SENTENCE else line[: LONGEST_SENTENCE - 1] + "…"

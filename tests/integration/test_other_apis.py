@@ -1,0 +1,78 @@
+"""`/v1/responses` and `/v1/messages` through their own SDKs at a real engine: what they tell, what the row has; and errors as they read them."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+
+import anthropic
+import httpx2
+import openai
+import pytest
+
+from tests.integration.system import System, running
+
+QUESTION = "What is Pilotlight?"
+
+
+@pytest.fixture(scope="module")
+def system() -> Iterator[System]:
+    with running() as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+def key(system: System) -> str:
+    return system.deploy("demo")
+
+
+def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: str) -> None:
+    """One test: they share one wake."""
+    context = ssl.create_default_context(cafile=str(system.paths.ca_cert))
+    url = f"{system.api.url}/e/demo"
+    ours = openai.OpenAI(base_url=f"{url}/v1", api_key=key, http_client=httpx2.Client(verify=context), max_retries=0)
+    theirs = anthropic.Anthropic(base_url=url, api_key=key, http_client=httpx2.Client(verify=context), max_retries=0)
+    told: dict[str, tuple[int, int]] = {}
+
+    answer = ours.responses.create(model="demo", input=QUESTION, max_output_tokens=8)
+    assert answer.usage is not None and answer.usage.output_tokens > 0 and answer.output_text
+    told[answer.id.removeprefix("resp_")] = (answer.usage.input_tokens, answer.usage.output_tokens)
+
+    with ours.responses.stream(model="demo", input=[{"role": "user", "content": QUESTION}], max_output_tokens=8) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert kinds[0] == "response.created" and kinds[-1] == "response.completed" and "response.output_text.delta" in kinds
+    assert final.usage is not None
+    told[final.id.removeprefix("resp_")] = (final.usage.input_tokens, final.usage.output_tokens)
+
+    raw = theirs.messages.with_raw_response.create(model="demo", max_tokens=8, messages=[{"role": "user", "content": QUESTION}])
+    message = raw.parse()
+    read = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
+    told[raw.headers["x-request-id"]] = (read, message.usage.output_tokens)
+
+    with theirs.messages.stream(model="demo", max_tokens=8, messages=[{"role": "user", "content": QUESTION}]) as streamed:
+        assert "".join(streamed.text_stream)
+        last = streamed.get_final_message()
+        identity = streamed.response.headers["x-request-id"]
+    told[identity] = (last.usage.input_tokens + (last.usage.cache_read_input_tokens or 0), last.usage.output_tokens)
+
+    counted = theirs.messages.count_tokens(model="demo", messages=[{"role": "user", "content": QUESTION}])
+    assert counted.input_tokens == read
+
+    for request_id, tokens in told.items():
+        row = system.request(request_id)
+        assert (row["input_tokens"], row["output_tokens"]) == tokens, (request_id, row)
+        assert (row["finish"], row["count_source"]) == ("complete", "engine")
+
+    with pytest.raises(openai.BadRequestError) as long:
+        ours.chat.completions.create(model="demo", messages=[{"role": "user", "content": "word " * 9000}])
+    assert (long.value.code, long.value.type) == ("context_length_exceeded", "invalid_request_error")
+    with pytest.raises(openai.BadRequestError) as tools:
+        ours.chat.completions.create(
+            model="demo",
+            messages=[{"role": "user", "content": "x"}],
+            tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
+        )
+    assert tools.value.param == "tools" and "--" not in tools.value.message
+    with pytest.raises(anthropic.BadRequestError):
+        theirs.messages.create(model="demo", max_tokens=8, extra_body={"temperature": 9.0}, messages=[{"role": "user", "content": "x"}])
