@@ -37,7 +37,9 @@ class Checks:
         check_id = secrets.token_hex(8)  # an agent tells everybody, also who led before
         self._waiting[check_id] = (now + CHECK_SECONDS, event.reply)
         revision = event.revision
-        frame = CheckArguments(check_id=check_id, task=revision.task, engine_args=dict(revision.engine_args), digest=revision.digest)
+        frame = CheckArguments(
+            check_id=check_id, task=revision.task, engine_args=dict(revision.engine_args), digest=revision.digest, slots=revision.slots
+        )
         self.effects.send(able[0].connection, frame)
 
     def answered(self, frame: ArgumentsChecked) -> None:
@@ -45,10 +47,11 @@ class Checks:
         _deadline, reply = self._waiting.pop(frame.check_id, (0.0, None))
         if reply is None:
             return
+        notes = {"notes": list(frame.notes)} if frame.notes else {}
         if not frame.checked:
-            reply(_unchecked(frame.reason))
+            reply(Done(ok=True, result={"unchecked": frame.reason, **notes}))
         else:
-            reply(Done(ok=not frame.reason, message=frame.reason))
+            reply(Done(ok=not frame.reason, message=frame.reason, result=notes))
 
     def expire(self, now: float) -> None:
         for check_id, (deadline, reply) in list(self._waiting.items()):

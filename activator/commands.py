@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -45,6 +46,14 @@ UNSURE = (
 UNSTORED = "Postgres does not answer; nothing was stored, and what serves goes on serving; try again"
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What is known of a revision before anything moves."""
+
+    unchecked: str = ""  # why nobody has looked at its engine arguments
+    notes: tuple[str, ...] = ()
+
+
 class Connections(Protocol):
     """asyncpg's pool, as far as commands use it."""
 
@@ -65,11 +74,11 @@ class Commands:
             return await (await self._tell(StatusAsked))
         began = False
         try:
-            unchecked = "" if isinstance(frame, Remove) else await self._check_arguments(frame)  # a slow node holds up nobody else
+            looked = Looked() if isinstance(frame, Remove) else await self._check_arguments(frame)  # a slow node holds up nobody else
             async with self._one_at_a_time:
                 began = True
                 plan, ended = await self._store(frame)
-                answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended, unchecked)))
+                answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended, looked)))
             log.info(
                 f"{frame.kind} stored", action=frame.kind, endpoint_id=plan.endpoint.endpoint_id, name=frame.name, changed=plan.changed
             )
@@ -101,23 +110,20 @@ class Commands:
                 log.warning("what Postgres has cannot be read yet", action="catch_up", error=str(error))
                 await asyncio.sleep(CATCH_UP_SECONDS)
 
-    async def _check_arguments(self, frame: Deploy | Rollback) -> str:
-        """Before anything moves: those of a new engine. Returns why nobody could; "" where somebody has. Raises CommandRefused."""
+    async def _check_arguments(self, frame: Deploy | Rollback) -> Looked:
+        """Before anything moves: those of a new engine, and what a node would cut of its model. Raises CommandRefused."""
         async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection:
             stored = await _stored(connection, frame.name, past=isinstance(frame, Rollback))
         new = _plan(frame, stored).new_revision
-        if (
-            new is None
-            or not new.engine_args
-            or any(known.engine == new.engine and known.outcome == "proved" for known in (stored.revisions if stored else ()))
-        ):
-            return ""
+        if new is None or any(known.engine == new.engine and known.outcome == "proved" for known in (stored.revisions if stored else ())):
+            return Looked()
         if reason := refusal(new.engine_args):
             raise CommandRefused(reason)
         answer = await (await self._tell(lambda reply: ArgumentsAsked(new, reply)))
         if not answer.ok:
             raise CommandRefused(f"vLLM refuses its arguments: {answer.message}")
-        return str(answer.result.get("unchecked", ""))
+        unchecked = str(answer.result.get("unchecked", "")) if new.engine_args else ""
+        return Looked(unchecked, tuple(answer.result.get("notes", ())))
 
     def settle(self, name: str, revision_id: str, failure: str) -> None:
         """A revision serves, or has failed: store what follows. Returns at once; `keep_settling` does it."""
@@ -212,7 +218,7 @@ def _as_stored(endpoint: Endpoint, reply: Reply) -> Event:
     return EndpointStored(endpoint, reply, Done(ok=True))
 
 
-def _done(plan: Plan, ended: Ended, unchecked: str) -> Done:
+def _done(plan: Plan, ended: Ended, looked: Looked) -> Done:
     wanted = plan.wanted
     return Done(
         ok=True,
@@ -223,7 +229,8 @@ def _done(plan: Plan, ended: Ended, unchecked: str) -> Done:
             "number": wanted.number if wanted else 0,
             "changed": plan.changed,
             "pending": bool(wanted and plan.endpoint.next == wanted.revision_id),
-            "unchecked": unchecked,  # why nobody has looked at its engine arguments; "" where somebody has
+            "notes": list(looked.notes),  # what of the model a replica would not serve, and how to have it
+            "unchecked": looked.unchecked,  # why nobody has looked at its engine arguments; "" where somebody has
             "revoked_keys": len(ended.keys),
             "revoked_key": ended.keys[0] if ended.keys else "",  # routers that know it no more know none of them
             "prices_ended": ended.prices,

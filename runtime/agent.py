@@ -23,6 +23,7 @@ from runtime.control import Check
 from runtime.counts import Counts
 from runtime.fence import Fence
 from runtime.lives import Lives
+from runtime.looked import Looked
 from runtime.reap import reap_leftovers
 from runtime.shipping import Shipping
 from runtime.sizing import node_memory
@@ -30,7 +31,6 @@ from runtime.staging import Staging
 from runtime.standbys import Standbys
 from runtime.wire import (
     Alive,
-    ArgumentsChecked,
     CheckArguments,
     Drain,
     EngineEnvironment,
@@ -70,6 +70,7 @@ class Agent:
         self._ticks = 0
         self._unread = False  # the journals, by a disk in trouble
         self._attention = Attention()
+        self._looked = Looked(device=environment.device, settings=settings)
 
     def begin(self, standbys: Standbys) -> None:
         """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent runs already."""
@@ -84,7 +85,7 @@ class Agent:
         self.counts = Counts(self._paths.journal)  # it ends the journals of those the dead agent left
         self.shipping = self._lives.shipping = Shipping(self._paths.journal, self._post_usage, unended=self.counts.unwritten)
         self._word = self._lives.word = Word(shipping=self.shipping, counts=self.counts, living=self._born)
-        standbys.on_checked = lambda told: self.tell(ArgumentsChecked(check_id=told.check_id, reason=told.reason))
+        standbys.on_checked = lambda told: self.tell(self._looked.checked(told))
         standbys.fill()
 
     def _born(self) -> list[str]:
@@ -165,10 +166,13 @@ class Agent:
     def _check(self, frame: CheckArguments, peer: FrameStream[ToAgent]) -> None:
         """With the snapshot's own configuration, where it is on the node."""
         folder = self._paths.snapshots / folder_name(frame.digest) if is_digest(frame.digest) else None
-        snapshot = str(folder) if folder is not None and (folder / "config.json").is_file() else ""
-        check = Check(check_id=frame.check_id, task=frame.task, engine_args=frame.engine_args, snapshot=snapshot)
+        there = folder is not None and (folder / "config.json").is_file()
+        if answer := self._looked.at(frame, folder if there else None):
+            peer.send(answer)
+            return
+        check = Check(check_id=frame.check_id, task=frame.task, engine_args=frame.engine_args, snapshot=str(folder) if there else "")
         if not self.standbys.check(check):
-            peer.send(ArgumentsChecked(check_id=frame.check_id, checked=False, reason="no standby is ready to look at them"))
+            peer.send(self._looked.unchecked(frame.check_id, "no standby is ready to look at them"))
 
     def _obey(self, frame: Command | CheckArguments | UsageStored | Ship | Alive, peer: FrameStream[ToAgent]) -> None:
         if isinstance(frame, UsageStored):

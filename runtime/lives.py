@@ -19,6 +19,7 @@ import structlog
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
+from runtime.kv_cache import Sizing, cache_bytes, size
 from runtime.listening import Listening
 from runtime.orders import baked, distrust
 from runtime.orders import order as order_of
@@ -27,7 +28,7 @@ from runtime.resting import Resting
 from runtime.running import Running
 from runtime.shipping import Shipping
 from runtime.silence import Limits
-from runtime.sizing import Sizing, cache_bytes, packed_bytes, size
+from runtime.sizing import packed_bytes
 from runtime.staging import Staged, Staging
 from runtime.standbys import Standbys
 from runtime.weighing import Weighing
@@ -123,7 +124,7 @@ class Lives:
             staged = await self._staged(running)
             if running.state == "stopped":
                 return  # told to, or given up, meanwhile
-            sizing = size(staged.folder, slots=start.slots, settings=self._settings)
+            sizing = size(staged.folder, slots=start.slots, settings=self._settings, task=start.task, engine_args=start.engine_args)
             running.kv_cache_bytes = cache_bytes(start.engine_args, sizing) if self._environment.device == "cpu" else 0
             running.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.shipping.opened(start.replica_id)

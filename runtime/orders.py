@@ -12,8 +12,8 @@ from pathlib import Path
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.bake import lock_of, stamp_of
 from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS, Fork
+from runtime.kv_cache import Sizing
 from runtime.running import Running
-from runtime.sizing import Sizing
 from runtime.staging import Staged
 from runtime.wire import EngineEnvironment, Start
 from snapshots.flight import alone

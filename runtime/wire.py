@@ -166,6 +166,7 @@ class CheckArguments(Frame):
     task: Task = "generate"
     engine_args: dict[str, str | int | float | bool] = {}
     digest: str = ""  # of the snapshot they are for; "", or one the node does not have: the arguments are only parsed
+    slots: int = 0  # of the revision they are for; 0: from an activator that does not ask what is cut
 
 
 class UsageStored(Frame):
@@ -230,6 +231,7 @@ class ArgumentsChecked(Frame):
     check_id: str
     reason: str = ""  # why it would not, naming the argument; "": it would
     checked: bool = True  # False: nobody was there to ask
+    notes: tuple[str, ...] = ()  # what of the model a replica would not serve, and how to have it
 
 
 class Refused(Frame):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from loadtests.bench.installation import running
 from pilotlight.cli import bench as measured
 from pilotlight.cli import stock
-from runtime.sizing import Sizing, decide
+from runtime.context import describe
+from runtime.kv_cache import Sizing, decide
 
 IDLE_SECONDS = 0.5
 SLOTS = 16
@@ -38,7 +38,7 @@ def stock_start(model: Path) -> Callable[[], float]:
 def sized(model: Path) -> Sizing:
     """Context and KV cache as the agent chooses them on this machine."""
     return decide(
-        json.loads((model / "config.json").read_text()),
+        describe(model),
         slots=SLOTS,
         least_bytes=64 << 20,
         max_model_len=0,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from pilotlight.cli.api import Api
 from pilotlight.cli.show import console, table
 from pilotlight.cli.talk import Talker, Took
 from pilotlight.settings import Settings
-from runtime.sizing import decide
+from runtime.kv_cache import size
 from snapshots.store.disk import path_of
 
 WIDTH = 40  # characters of the waterfall's longest line
@@ -27,13 +25,7 @@ def measure_coldstart(
     talker = Talker(settings, name, key)
     list(talker.stream({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}, Took()))  # its key is known then
     model = path_of(settings.paths.snapshots, Api(settings.paths).call("GET", f"/endpoints/{name}")["digest"])
-    sizing = decide(
-        json.loads((model / "config.json").read_text()),
-        slots=16,
-        least_bytes=settings.runtime.kv_cache_bytes,
-        max_model_len=settings.runtime.max_model_len,
-        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-    )
+    sizing = size(model, slots=16, settings=settings.runtime)
 
     def stock_start() -> float:
         return stock.first_token(model, kv_cache_bytes=sizing.kv_cache_bytes, max_model_len=sizing.max_model_len)

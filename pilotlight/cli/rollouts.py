@@ -37,6 +37,8 @@ def who() -> str:
 
 def follow(api: Api, name: str, deploy: dict[str, Any], *, wait: bool) -> None:
     """Returns once the revision of `deploy` serves, or where there is nothing to wait for; stops where it has failed."""
+    for note in deploy.get("notes") or ():
+        say(f"{name}: {note}")
     if unchecked := deploy.get("unchecked"):
         say(f"{name}: nobody has looked at its engine arguments before: {unchecked}")
     if not wait:

@@ -50,7 +50,7 @@ class Revisions:
 
 def deployed(done: Done) -> dict[str, Any]:
     """What a deploy or rollback has begun: the revision that is to serve, whether it is on its way, whether anything is new."""
-    return {field: done.result.get(field) for field in ("revision_id", "number", "pending", "changed", "unchecked")}
+    return {field: done.result.get(field) for field in ("revision_id", "number", "pending", "changed", "unchecked", "notes")}
 
 
 def told(rows: list[Row], endpoint: Row) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""KV cache sizing: enough for one longest sequence, bounded by memory; and what replicas take."""
+"""What replicas take of a node's memory."""
 
 from __future__ import annotations
 
@@ -6,68 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from runtime.sizing import (
-    BLOCK,
-    LONGEST_CONTEXT,
-    Sizing,
-    cache_bytes,
-    decide,
-    held_bytes,
-    held_in,
-    needed,
-    node_memory,
-    own_bytes,
-    packed_bytes,
-)
-
-QWEN = {"num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024}
-GIB = 1 << 30
-
-
-def test_bytes_a_token_follow_the_config() -> None:
-    token = 28 * 2 * 8 * 128 * 2
-    sizing = decide(QWEN | {"max_position_embeddings": 40960}, slots=1, least_bytes=1, max_model_len=0, memory_bytes=64 * GIB)
-    assert sizing.max_model_len == LONGEST_CONTEXT
-    assert sizing.kv_cache_bytes == (LONGEST_CONTEXT + 2 * BLOCK) * token
-
-
-def test_a_config_without_layers_gets_the_setting() -> None:
-    assert decide({}, slots=4, least_bytes=123, max_model_len=0, memory_bytes=GIB).kv_cache_bytes == 123
-
-
-@given(
-    layers=st.integers(1, 80),
-    heads=st.integers(1, 64),
-    context=st.integers(1, 100_000),
-    slots=st.integers(1, 512),
-    memory=st.integers(GIB, 512 * GIB),
-)
-def test_one_longest_sequence_always_fits(layers: int, heads: int, context: int, slots: int, memory: int) -> None:
-    config: dict[str, Any] = {"num_hidden_layers": layers, "num_attention_heads": heads, "head_dim": 64, "max_position_embeddings": context}
-    sizing = decide(config, slots=slots, least_bytes=1 << 20, max_model_len=0, memory_bytes=memory)
-    token = layers * 2 * heads * 64 * 2
-    longest = -(-sizing.max_model_len // BLOCK) * BLOCK * token
-    assert longest <= sizing.kv_cache_bytes <= max(memory // 4, longest + 2 * BLOCK * token)
-
-
-@pytest.mark.parametrize(
-    ("engine_args", "nbytes"),
-    [
-        ({}, 7),
-        ({"kv_cache_memory_bytes": 5}, 5),
-        ({"kv-cache-memory-bytes": "6"}, 6),
-        ({"kv_cache_memory_bytes": "much"}, 7),
-        ({"x": 1}, 7),
-    ],
-)
-def test_engine_arguments_have_the_last_word_on_the_cache(engine_args: dict[str, Any], nbytes: int) -> None:
-    assert cache_bytes(engine_args, Sizing(7, 0)) == nbytes
+from runtime.sizing import held_bytes, held_in, needed, node_memory, own_bytes, packed_bytes
 
 
 def test_what_counts_is_what_the_kernel_cannot_take() -> None:

@@ -1,0 +1,58 @@
+"""What the agent itself can say of a revision before it is deployed: what a replica on this node would cut, and what never fits. Step 6.
+
+Beside the engine's own parser, which a standby asks (`engine/checking.py`): the cache and the context are the node's to decide, and
+to tell. What must survive is a configuration that cannot be read: nothing is said of it here, for its start will say what is wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from pilotlight.settings import RuntimeSettings
+from runtime.control import Checked
+from runtime.kv_cache import cuts, never_fits, size
+from runtime.sizing import node_memory
+from runtime.wire import ArgumentsChecked, CheckArguments
+
+MOST_NOTES = 1000  # of checks that a standby has not answered
+
+log = structlog.get_logger()
+
+
+class Looked:
+    def __init__(self, *, device: str, settings: RuntimeSettings) -> None:
+        self._device, self._settings = device, settings
+        self._notes: dict[str, tuple[str, ...]] = {}  # by check, until a standby has answered
+
+    def at(self, frame: CheckArguments, snapshot: Path | None) -> ArgumentsChecked | None:
+        """The answer, where no standby need be asked; None where one must be, whose answer gets what was found here.
+
+        `snapshot`: None where the node does not have it.
+        """
+        notes, reason = self._cuts(frame, snapshot)
+        if reason or not frame.engine_args:
+            return ArgumentsChecked(check_id=frame.check_id, reason=reason, notes=notes)
+        if len(self._notes) >= MOST_NOTES:
+            self._notes.pop(next(iter(self._notes)))
+        self._notes[frame.check_id] = notes
+        return None
+
+    def checked(self, told: Checked) -> ArgumentsChecked:
+        return ArgumentsChecked(check_id=told.check_id, reason=told.reason, notes=self._notes.pop(told.check_id, ()))
+
+    def unchecked(self, check_id: str, why: str) -> ArgumentsChecked:
+        return ArgumentsChecked(check_id=check_id, checked=False, reason=why, notes=self._notes.pop(check_id, ()))
+
+    def _cuts(self, frame: CheckArguments, snapshot: Path | None) -> tuple[tuple[str, ...], str]:
+        """What is cut, and why it can never start. A GPU's memory is the engine's to divide."""
+        if snapshot is None or not frame.slots or self._device != "cpu":
+            return (), ""
+        try:
+            sizing = size(snapshot, slots=frame.slots, settings=self._settings, task=frame.task, engine_args=frame.engine_args)
+        except (OSError, ValueError) as error:
+            log.warning("a snapshot cannot be sized", action="unsized", digest=frame.digest, reason=str(error))
+            return (), ""
+        memory = node_memory()
+        return tuple(cuts(sizing, slots=frame.slots)), never_fits(sizing, memory_bytes=memory)
