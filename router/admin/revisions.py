@@ -49,8 +49,10 @@ class Revisions:
 
 
 def deployed(done: Done) -> dict[str, Any]:
-    """What a deploy or rollback has begun: the revision that is to serve, whether it is on its way, whether anything is new."""
-    return {field: done.result.get(field) for field in ("revision_id", "number", "pending", "changed", "unchecked", "notes")}
+    """What a deploy or rollback has begun: the revision that is to serve, whether it is on its way, whether anything is new, what of its
+    model it will not serve."""
+    told = {field: done.result.get(field) for field in ("revision_id", "number", "pending", "changed", "unchecked")}
+    return told | {"notes": done.result.get("notes") or []}
 
 
 def told(rows: list[Row], endpoint: Row) -> list[dict[str, Any]]:

@@ -674,7 +674,14 @@ def test_a_rollback_reaches_the_activator(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
         bench.activator.answer = Done(ok=True, result={"revision_id": "rev5", "number": 5, "pending": True, "changed": True})
         response = await bench.ask("POST", "/api/v1/endpoints/chat/rollback", json={"to": 3, "by": "me"})
-        assert response.json()["deploy"] == {"revision_id": "rev5", "number": 5, "pending": True, "changed": True, "unchecked": None}
+        assert response.json()["deploy"] == {
+            "revision_id": "rev5",
+            "number": 5,
+            "pending": True,
+            "changed": True,
+            "unchecked": None,
+            "notes": [],
+        }
         assert bench.activator.commands == [Rollback(org_id="default", name="chat", to=3, by="me")]
         assert error(await bench.ask("POST", "/api/v1/endpoints/chat/rollback", json={"to": 0}), 400)["param"] == "to"
         assert error(await bench.ask("POST", "/api/v1/endpoints/none/rollback", json={}), 404)["param"] == "name"
