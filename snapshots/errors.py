@@ -13,6 +13,11 @@ SnapshotError
     ├── Unreachable       it does not answer, or stops answering
     ├── NoBucket          it has no such bucket or folder
     └── Denied            it does not let us
+
+HubError              a model of a hub cannot be had; a SnapshotError too
+├── HubAway               the hub does not answer, or stops answering
+└── HubRefused            it has no such model, or does not let us
+LineageError          what is told of a snapshot's origin cannot be read; a SnapshotError too
 """
 
 from __future__ import annotations
@@ -68,3 +73,19 @@ class NoBucket(OriginError):
 
 class Denied(OriginError):
     """It refuses our credentials, or what they ask for."""
+
+
+class HubError(SnapshotError):
+    """A model of a hub cannot be had; the text names it."""
+
+
+class HubAway(HubError):
+    """The hub does not answer, or stops answering; asked again, a download goes on where it stopped."""
+
+
+class HubRefused(HubError):
+    """The hub has no such model, or does not let us."""
+
+
+class LineageError(SnapshotError):
+    """What is told of a snapshot's origin cannot be read; the snapshot is not concerned."""

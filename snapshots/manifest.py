@@ -27,9 +27,14 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _FOLDER = re.compile(r"sha256-[0-9a-f]{64}", re.ASCII)
 
 
+def is_path(path: str) -> bool:
+    """Could a file in a snapshot have it?"""
+    inside = not any(part in ("", ".", "..") or part.startswith(".") for part in path.split("/"))
+    return inside and path.isprintable() and "\\" not in path and path != MANIFEST
+
+
 def _inside(path: str) -> str:
-    parts = path.split("/")
-    if any(part in ("", ".", "..") or part.startswith(".") for part in parts) or not path.isprintable() or "\\" in path or path == MANIFEST:
+    if not is_path(path):
         raise ValueError(f"{path!r} is no path of a file in a snapshot")
     return path
 

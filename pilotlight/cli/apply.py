@@ -17,7 +17,7 @@ from rich.table import Table
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
 from pilotlight.cli.options import USAGE, print_json, say, stop
-from pilotlight.cli.packing import find_snapshot, need_folder, pack_model, refusals
+from pilotlight.cli.packing import find_snapshot, is_on_hub, known_of_hub, need_folder, pack_model, refusals
 from pilotlight.cli.rollouts import follow, who
 from pilotlight.cli.show import console
 from pilotlight.settings import Settings
@@ -43,7 +43,8 @@ class Plan:
 def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bool, wait: bool = True, at_once: bool = False) -> None:
     """All that can be refused is refused before anything is packed."""
     manifest = _read(file)
-    if manifest.model is not None:
+    hub = manifest.model if manifest.model and is_on_hub(manifest.model) else ""
+    if manifest.model is not None and not hub:
         need_folder(model_folder(manifest, file))
     api = Api(settings.paths)
     prices, prices_now = _compared_prices(api, manifest)
@@ -51,10 +52,12 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
     if manifest.digest is not None:
         known = find_snapshot(settings, manifest.digest)
         digest, weights = manifest.digest, {"weight_bytes": known.tensor_bytes}
+    elif hub and dry_run:
+        digest = known_of_hub(settings, hub)
     elif dry_run:
         digest = _digest_of_model(model_folder(manifest, file), code=settings.snapshots.model_code)
     else:
-        packed = pack_model(settings, model_folder(manifest, file))
+        packed = pack_model(settings, hub or model_folder(manifest, file))
         digest, weights = packed.digest, {"weight_bytes": packed.tensor_bytes}
     wanted = {"digest": digest, **manifest.configuration()}
     plan = make_plan(manifest.name, wanted, prices, now=_as_it_is_to_be(_endpoint(api, manifest.name)), prices_now=prices_now)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.deploying import AtOnce, EngineArgs, UnsetEngineArgs, Wait, engine_args
-from pilotlight.cli.options import USAGE, Json, Name, State, endpoint_names, settings_of, stop
+from pilotlight.cli.options import USAGE, Json, Model, Name, State, endpoint_names, settings_of, stop
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def deploy(
     name: Name,
-    model: Annotated[Path | None, typer.Option(help="Folder of a Hugging Face model (safetensors, config, tokenizer).")] = None,
+    model: Model = None,
     digest: Annotated[
         str | None, typer.Option(help="Instead of --model: a snapshot in the store, or at the origin; the whole digest.")
     ] = None,
@@ -58,7 +58,7 @@ def deploy(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Pack a model folder and put an endpoint on it. What is not given stays as it is, its snapshot too.
+    """Pack a model, from a folder or a hub, and put an endpoint on it. What is not given stays as it is, its snapshot too.
 
     What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. At zero one start proves it.
 
@@ -82,11 +82,14 @@ def deploy(
     }
     wanted = {field: value for field, value in wanted.items() if value is not None}
     if model and digest:
-        stop("give one of --model (a folder) and --digest (of a packed snapshot), not both", USAGE)
+        stop("give one of --model (a folder, or hf://ORG/NAME) and --digest (of a packed snapshot), not both", USAGE)
     if not (model or digest or wanted or unset_engine_arg):
-        stop("give --model (a folder) or --digest (of a packed snapshot), or what is to change of an endpoint there is", USAGE)
+        stop(
+            "give --model (a folder, or hf://ORG/NAME) or --digest (of a packed snapshot), or what is to change of an endpoint there is",
+            USAGE,
+        )
     deploy_endpoint(
-        settings_of(state), name, model or digest, wanted, unset=unset_engine_arg or [], at_once=at_once, wait=wait, as_json=as_json
+        settings_of(state), name, model, wanted, digest=digest, unset=unset_engine_arg or [], at_once=at_once, wait=wait, as_json=as_json
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,16 +19,17 @@ from pilotlight.settings import Settings
 def deploy_endpoint(
     settings: Settings,
     name: str,
-    model: Path | str | None,
+    model: str | None,
     wanted: dict[str, Any],
     *,
+    digest: str | None = None,
     unset: list[str],
     at_once: bool = False,
     wait: bool = True,
     as_json: bool = False,
 ) -> None:
-    """Pack, then deploy, then wait until it serves. A folder already packed is not packed again; a digest must be in the store, or at the
-    origin; None: the snapshot it has. Engine arguments given are added to those it has, and those in `unset` are taken away.
+    """Pack, then deploy, then wait until it serves. A model already packed is not packed again; a digest must be in the store, or at the
+    origin; neither: the snapshot it has. Engine arguments given are added to those it has, and those in `unset` are taken away.
 
     `wanted` is judged before anything is packed, by the bounds the server has.
     """
@@ -39,8 +39,8 @@ def deploy_endpoint(
         stop(explain(error), USAGE)
     api = Api(settings.paths)
     snapshot: dict[str, Any] = {}
-    if model is not None:
-        manifest = find_snapshot(settings, model) if isinstance(model, str) else pack_model(settings, model)
+    if model or digest:
+        manifest = find_snapshot(settings, digest) if digest else pack_model(settings, str(model))
         snapshot = {"digest": manifest.digest, "weight_bytes": manifest.tensor_bytes}
     how = {"merge_engine_args": True, "unset_engine_args": unset, "at_once": at_once, "by": who()}
     done = api.call("PUT", f"/endpoints/{name}", json=snapshot | wanted | how)

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from activator.wire import Configuration
 
 SCHEMA_ID = "https://pilotlight.dev/endpoint.schema.json"
-ONE_OF = "give one of model (a folder) and digest (of a packed snapshot)"
+ONE_OF = "give one of model (a folder, or hf://ORG/NAME) and digest (of a packed snapshot)"
 
 
 class ManifestError(Exception):
@@ -72,7 +72,10 @@ class Named(Strict):
     name: str = Field(
         pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="Public name: 1 to 63 of a-z, 0-9 and inner hyphens; part of its URL."
     )
-    model: str | None = Field(None, description="Folder of a Hugging Face model, relative to this file; it is packed. Else give digest.")
+    model: str | None = Field(
+        None,
+        description="Folder of a Hugging Face model, relative to this file, or hf://ORG/NAME[@REVISION]; it is packed. Else give digest.",
+    )
     digest: str | None = Field(
         None, pattern=r"^sha256:[0-9a-f]{64}$", description="Snapshot to serve, as `pilotlight snapshot ls` lists it."
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pilotlight.settings import Settings
 
 __all__ = [
-    "EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "UNREACHABLE", "USAGE", "Json", "Name", "State", "endpoint_name", "endpoint_names",
+    "EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "UNREACHABLE", "USAGE", "Json", "Model", "Name", "State", "endpoint_name", "endpoint_names",
     "explain_os_error", "one_line", "print_json", "say", "settings_of", "stop",
 ]  # fmt: skip
 
@@ -34,6 +34,13 @@ def endpoint_names(incomplete: str) -> Iterator[str]:
 
 
 State = Annotated[Path | None, typer.Option("--state", envvar="PILOTLIGHT_STATE_DIR", help="State folder of the installation.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of a Hugging Face model (safetensors, config, tokenizer), or hf://ORG/NAME[@REVISION], which is fetched: HF_TOKEN for "
+        "private and gated models, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE=1 for what is in its cache.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

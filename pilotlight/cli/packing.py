@@ -2,27 +2,81 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilotlight.cli.options import FAILED, UNREACHABLE, explain_os_error, say, stop
 from pilotlight.settings import Settings
-from snapshots.errors import NotStored, SnapshotError, Unreachable
+from snapshots.errors import HubAway, NotStored, SnapshotError, Unreachable
 from snapshots.manifest import Manifest
+
+if TYPE_CHECKING:
+    from snapshots.lineage import Step
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # what a name on the hub looks like, and a path may
 
-def pack_model(settings: Settings, model: Path) -> Manifest:
-    """The model's snapshot, in the store of this installation; stops where the folder is refused."""
+
+def pack_model(settings: Settings, model: Path | str) -> Manifest:
+    """The model's snapshot, in the store of this installation, with where it is from; stops where the model is refused.
+
+    `model`: a folder, or `hf://org/name[@revision]`, which is fetched.
+    """
+    from snapshots.lineage import of_folder
+
+    if is_on_hub(model):
+        from pilotlight.cli.hub_models import pack_from_hub
+
+        return pack_from_hub(settings, str(model))
+    folder = Path(model).expanduser()
+    need_folder(folder)
+    settings.paths.make()
+    return pack_folder(settings, folder, str(folder), of_folder(folder.resolve()))
+
+
+def pack_folder(settings: Settings, folder: Path, name: str, step: Step) -> Manifest:
+    """Pack what is here, and keep where it is from. Stops where the folder, called `name`, is refused."""
     from snapshots.pack import pack
 
-    need_folder(model)
-    settings.paths.make()
-    with refusals(f"cannot pack {model}"), progress_bar("packing") as progress:
-        return pack(model, settings.paths.snapshots, progress, tell=say, code=settings.snapshots.model_code)
+    told: list[str] = []
+    with refusals(f"cannot pack {name}"), progress_bar("packing") as progress:
+        manifest = pack(folder, settings.paths.snapshots, progress, tell=told.append, code=settings.snapshots.model_code)
+    for line in told:
+        say(line)
+    tell_origin(settings, manifest, step.model_copy(update={"left_out": (*step.left_out, *told)}))
+    return manifest
+
+
+def is_on_hub(model: Path | str) -> bool:
+    return str(model).startswith("hf://")
+
+
+def known_of_hub(settings: Settings, text: str) -> str:
+    """The digest of the last snapshot that was made of this name of a hub; else a few words. Nothing is fetched, nobody is asked."""
+    from snapshots.lineage import newest_of
+
+    origin = text.partition("@")[0]
+    with refusals(f"cannot read {settings.paths.snapshots}"):
+        return newest_of(settings.paths.snapshots, origin) or f"of {text}, which is not here yet"
+
+
+def tell_origin(settings: Settings, manifest: Manifest, step: Step) -> None:
+    """Keep where a snapshot is from, who packed it and when. A disk that does not take it costs nothing else."""
+    from datetime import UTC, datetime
+
+    from pilotlight.cli.rollouts import who
+    from snapshots.lineage import remember
+
+    told = step.model_copy(update={"by": who(), "at": datetime.now(UTC).isoformat(timespec="seconds")})
+    try:
+        remember(settings.paths.snapshots, manifest.digest, told)
+    except OSError as error:
+        say(f"where {manifest.digest[:19]}… is from is not kept: {explain_os_error(error)}")
 
 
 def find_snapshot(settings: Settings, digest: str) -> Manifest:
@@ -55,8 +109,16 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
 
 
 def need_folder(model: Path) -> None:
-    if not model.is_dir():
-        stop(f"{model}: no such folder. It takes a Hugging Face folder with config.json and *.safetensors.")
+    if model.is_dir():
+        return
+    if model.suffix.lower() == ".gguf":
+        from snapshots.other_formats import GGUF
+
+        stop(f"{model}: {GGUF}")
+    if model.is_file():
+        stop(f"{model} is a file: give the folder that it lies in, with config.json and all *.safetensors")
+    hub = f" A model of the hub is hf://{model}." if HUB_NAME.fullmatch(str(model)) else ""
+    stop(f"{model}: no such folder. It takes a Hugging Face folder with config.json and *.safetensors.{hub}")
 
 
 @contextmanager
@@ -65,7 +127,7 @@ def refusals(doing: str) -> Iterator[None]:
     try:
         yield
     except SnapshotError as error:
-        stop(f"{doing}: {error}", UNREACHABLE if isinstance(error, Unreachable) else FAILED)
+        stop(f"{doing}: {error}", UNREACHABLE if isinstance(error, Unreachable | HubAway) else FAILED)
     except OSError as error:
         stop(f"{doing}: {explain_os_error(error)}")
 

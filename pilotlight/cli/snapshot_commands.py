@@ -1,4 +1,4 @@
-"""The commands about snapshots: snapshot pack, verify, ls, pin, unpin, push, pull, synth."""
+"""The commands about snapshots: snapshot pack, show, verify, ls, pin, unpin, push, pull, synth."""
 
 from __future__ import annotations
 
@@ -31,17 +31,28 @@ Url = Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX (AWS_ENDPOINT_URL n
 
 @app.command()
 def pack(
-    folder: Annotated[Path, typer.Argument(help="Folder of a Hugging Face model (safetensors, config, tokenizer).")],
+    model: Annotated[str, typer.Argument(help="Folder of a Hugging Face model, or hf://ORG/NAME[@REVISION], which is fetched.")],
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a model folder into the store, checked and named by its content. Prints the digest.
+    """Copy a model into the store, checked and named by its content. Prints the digest.
 
-    Example: pilotlight snapshot pack ~/models/Qwen3-0.6B
+    Example: pilotlight snapshot pack hf://Qwen/Qwen3-0.6B
     """
-    from pilotlight.cli.snapshots import pack_folder
+    from pilotlight.cli.snapshots import pack_to_store
 
-    pack_folder(settings_of(state), folder, as_json=as_json)
+    pack_to_store(settings_of(state), model, as_json=as_json)
+
+
+@app.command()
+def show(digest: Digest, state: State = None, as_json: Json = False) -> None:
+    """What a snapshot is and where it came from: origin, commit, licence, who packed it and when, every file with its SHA-256.
+
+    Example: pilotlight snapshot show sha256:7db3
+    """
+    from pilotlight.cli.snapshot_show import show_snapshot
+
+    show_snapshot(settings_of(state), digest, as_json=as_json)
 
 
 @app.command()

@@ -19,8 +19,8 @@ from snapshots.store.disk import digests, path_of
 WIDE = 160  # columns, where there is no terminal: a whole digest takes half of the usual ones
 
 
-def pack_folder(settings: Settings, folder: Path, *, as_json: bool) -> None:
-    _print(pack_model(settings, folder), as_json=as_json)
+def pack_to_store(settings: Settings, model: str, *, as_json: bool) -> None:
+    _print(pack_model(settings, model), as_json=as_json)
 
 
 def verify_snapshot(settings: Settings, text: str, *, as_json: bool) -> None:

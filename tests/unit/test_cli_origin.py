@@ -46,8 +46,8 @@ def test_what_is_nowhere_is_one_line(tmp_path: Path, digest: str, capsys: pytest
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "give --model (a folder) or --digest"),
-        (("--model", "m", "--digest", "sha256:" + "a" * 64), "give one of --model (a folder) and --digest"),
+        ((), "give --model (a folder, or hf://ORG/NAME) or --digest"),
+        (("--model", "m", "--digest", "sha256:" + "a" * 64), "give one of --model (a folder, or hf://ORG/NAME) and --digest"),
     ],
 )
 def test_a_deployment_is_of_one_model_or_changes_something(options: tuple[str, ...], said: str) -> None:

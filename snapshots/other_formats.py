@@ -1,0 +1,51 @@
+"""Folders that hold a model of another kind than the engine loads: an adapter, or the format of another program. While packing.
+
+People have both beside ordinary models, and neither is wrong: each is refused with what makes an ordinary model of it. Asked
+with names alone, of a folder or of a repository on a hub, before anything large is read or fetched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from snapshots.errors import Incomplete
+
+ADAPTER = "adapter_config.json"
+LARGEST_ADAPTER_CONFIG = 1 << 20  # bytes
+
+GGUF = (
+    "GGUF is llama.cpp's format, which the engine (vLLM) does not load: take the model that it was made from (its page names it as the base "
+    'model), or convert it, with transformers and gguf installed: `python -c "from transformers import AutoModelForCausalLM, AutoTokenizer; '
+    "[c.from_pretrained('FOLDER', gguf_file='FILE.gguf').save_pretrained('OUT') for c in (AutoModelForCausalLM, AutoTokenizer)]\"`"
+)
+MERGE = (
+    'merge it into its base model and deploy that, with peft installed: `python -c "from peft import AutoPeftModelForCausalLM as A; '
+    "A.from_pretrained('FOLDER').merge_and_unload().save_pretrained('OUT')\"`, then copy the tokenizer's files of the base model to OUT"
+)
+PICKLED = (
+    "its weights are pickles, which run code when they are loaded: take a revision with safetensors (many have one as @refs/pr/N, see its "
+    "discussions), or convert it where you trust it: "
+    "`python -c \"from transformers import AutoModel; AutoModel.from_pretrained('MODEL').save_pretrained('FOLDER')\"`"
+)
+
+
+def refuse_other_formats(paths: Collection[str], folder: Path) -> None:
+    """`paths`: all there are, with /. Raises Incomplete, with what to do."""
+    weights = [PurePosixPath(path) for path in paths if path.endswith(".safetensors")]
+    if ADAPTER in paths and all(path.name.startswith("adapter_") for path in weights):
+        raise Incomplete(f"it is a LoRA adapter{_of(folder / ADAPTER)}, which no engine serves alone: {MERGE}")
+    if not weights and any(path.lower().endswith(".gguf") for path in paths):
+        raise Incomplete(f"it holds GGUF files and no safetensors: {GGUF}")
+
+
+def _of(config: Path) -> str:
+    """The model that an adapter was trained on, in words; "" where that is not to be known."""
+    try:
+        with config.open("rb") as stream:
+            said = json.loads(stream.read(LARGEST_ADAPTER_CONFIG))
+        name = said.get("base_model_name_or_path")
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return ""
+    return f" of {name[:100]!r}" if isinstance(name, str) and name else ""
