@@ -37,24 +37,11 @@ class Facts:
     told: tuple[str, ...] = ()  # what whoever packs should hear
 
 
-<<<<<<< HEAD
 def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: bool = False) -> Facts:
     """Check the files named by `paths` below `folder`. `code`: the model's own may run. `begun`: of the weights only the tables are
     there, and what takes long is left for later. Raises HeaderError, PackError, OSError.
     """
-    asking: dict[str, str] = {}
-    texts = [
-        path for path in paths if path.endswith(".json") and (PurePosixPath(path).name not in VOCABULARIES or path == "added_tokens.json")
-    ]
-    documents = {path: _document(folder / path, path, asking) for path in texts}
-    config = documents["config.json"]
-    if not code:
-        check_without_code(asking, config, documents.get("tokenizer_config.json", {}))
-=======
-def find_facts(folder: Path, paths: list[str], *, code: bool = False) -> Facts:
-    """Check the files named by `paths` below `folder`. `code`: the model's own may run. Raises HeaderError, PackError, OSError."""
     documents = read_documents(folder, paths, code=code)
->>>>>>> db965fc (cli: deploy, apply and snapshot pack take hf://org/name; snapshot show tells where a snapshot is from)
     headers = {path: read_header(folder / path) for path in paths if path.endswith(".safetensors")}
     if INDEX in documents:
         _check_index(documents[INDEX], headers)
@@ -65,16 +52,7 @@ def find_facts(folder: Path, paths: list[str], *, code: bool = False) -> Facts:
     tensors = [tensor for header in headers.values() for tensor in header.tensors]
     if not tensors:
         raise Incomplete("the weights hold no tensor at all: get them anew from where they came from")
-<<<<<<< HEAD
-    architecture, dtype = _config(config)
-    check_quantization(config)
-    if not code and not begun:
-        check_tokenizer(folder, paths, documents, _rows(config, tensors))
-    chats = begun or check_chat_templates(folder, paths, documents)
-    told = () if chats or not architecture.endswith(GENERATES) else (NONE,)
-=======
-    architecture, dtype, told = check_documents(folder, paths, documents, tensors, code=code)
->>>>>>> db965fc (cli: deploy, apply and snapshot pack take hf://org/name; snapshot show tells where a snapshot is from)
+    architecture, dtype, told = check_documents(folder, paths, documents, tensors, code=code, begun=begun)
     most = Counter[str]()
     for tensor in tensors:
         most[tensor.dtype] += tensor.end - tensor.begin
@@ -95,18 +73,17 @@ def read_documents(folder: Path, paths: list[str], *, code: bool = False) -> dic
 
 
 def check_documents(
-    folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], tensors: list[Tensor], *, code: bool = False
+    folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], tensors: list[Tensor], *, code: bool = False, begun: bool = False
 ) -> tuple[str, str, tuple[str, ...]]:
-    """Architecture, dtype as config.json has it, and what whoever packs should hear. `tensors`: none where its weights are not here yet.
-
-    Raises PackError, OSError.
+    """Architecture, dtype as config.json has it, and what whoever packs should hear. `tensors`: none where its weights are not here yet;
+    `begun`: as for `find_facts`. Raises PackError, OSError.
     """
     config = documents["config.json"]
     architecture, dtype = _config(config)
     check_quantization(config)
-    if not code:
+    if not code and not begun:
         check_tokenizer(folder, paths, documents, _rows(config, tensors))
-    chats = check_chat_templates(folder, paths, documents)
+    chats = begun or check_chat_templates(folder, paths, documents)
     return architecture, dtype, () if chats or not architecture.endswith(GENERATES) else (NONE,)
 
 
