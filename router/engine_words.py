@@ -14,10 +14,11 @@ from typing import NamedTuple
 from router.errors import LONGEST_QUOTE, BadRequest, DiskFull, EngineFailed, EngineRefused, ModelNotFound, RouterError, TooLong, quoted
 
 LONGEST_SENTENCE = 300  # characters of what an engine says that are passed on
-LONGEST_LOGGED = 2000  # characters
+LONGEST_LOGGED = 1000  # characters
+MOST_READ = 8 * LONGEST_SENTENCE  # characters; what follows decides nothing, and patterns need time for each
 _LONG_CONTEXT = re.compile(r"maximum context length|max_model_len|longer than the maximum|context window", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![\w.])(\d{2,9})\b")
-_OPERATORS = re.compile(r"(?<![\w-])--[a-z]|\bVLLM_|\bvllm\b|Traceback|<path>|(?<!\w)/(?:[\w.-]+/)+\w|\w+(?:Error|Exception)\b")
+_OPERATORS = re.compile(r"(?<![\w-])--[a-z]|\bVLLM_|\bvllm\b|Traceback|<path>|(?<!\w)/[\w.-]+/[\w.-]|(?<=\w)(?:Error|Exception)\b")
 _TOOLS = re.compile(r"tool[- _](?:choice|call|parser)", re.IGNORECASE)
 _LONG_TEXT = re.compile(
     "|".join(rf"(?<!\w){a}[^{b}]{{{LONGEST_QUOTE},}}(?:{b}|$)" for a, b in ("''", '""', "``", (r"\{", r"\}"), (r"\[", r"\]")))
@@ -59,7 +60,7 @@ def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
     """
     words = read(body)
     if words.code == DiskFull.code and status == 503:  # 1
-        return DiskFull(words.message)
+        return DiskFull(DISK_FULL)
     if (status >= 500 and status != 501) or status < 400:
         return EngineFailed(
             f"The engine could not serve this request. Try again; if it stays so, tell your operator this id: {request_id}."
@@ -82,6 +83,7 @@ def for_operators(body: bytes) -> str:
     return _QUOTED.sub("'…'", " ".join(read(body).message[:LONGEST_LOGGED].split()))
 
 
+DISK_FULL = "The disk of this model's node is full, and nothing more can be written down for it. Make room there, and try again."
 TOOLS = (
     "This endpoint is not set up for 'tools' with 'tool_choice': \"auto\". Leave them out, name a tool or \"required\" in 'tool_choice', or ask "
     "your operator to deploy it with a tool parser (see docs/tools.md)."
@@ -103,6 +105,6 @@ def _too_long(message: str) -> str:
 
 def _sentence(message: str) -> str:
     """One line, at most LONGEST_SENTENCE characters, and nothing quoted in it longer than LONGEST_QUOTE."""
-    line = " ".join(message[: 8 * LONGEST_SENTENCE].split())
+    line = " ".join(message.split())
     line = _LONG_TEXT.sub(lambda found: f"{found[0][0]}{quoted(found[0][1:])}{found[0][0]}", line)
     return line if len(line) <= LONGEST_SENTENCE else line[: LONGEST_SENTENCE - 1] + "…"

@@ -29,7 +29,9 @@ from router.fields import (
     one_of,
     only,
     platform,
+    takes,
     text,
+    texts,
     whole,
 )
 
@@ -112,6 +114,7 @@ _USE_TOOLS = never("use 'tools' and 'tool_choice'")
 _GUIDED = dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), never("use 'structured_outputs'"))
 
 
+@takes({"type": "boolean"})
 def _echo_of_a_chat(value: Any, name: str, wants: Wants) -> None:
     """The engine computes the log-probabilities of the whole prompt for it, whether they are asked for or not."""
     flag(value, name, wants)
@@ -149,7 +152,7 @@ COMPLETIONS: Table = {
     **SAMPLING,
     **IGNORED,
     **_GUIDED,
-    "prompt": anything,  # `openai.py` looks at it
+    "prompt": texts,
     "echo": flag,  # with `logprobs` only where it is allowed: `openai.py`
     "logprobs": whole(0, MOST_LOGPROBS),
     "suffix": only("", otherwise="models here go on from a prompt; they do not fill in"),
@@ -161,7 +164,7 @@ EMBEDDINGS: Table = {
     **{name: IGNORED[name] for name in ("metadata", "store", "service_tier", "safety_identifier")},
     "model": text(512),
     "user": text(LONGEST_USER),
-    "input": anything,  # `openai.py` looks at it
+    "input": texts,
     "encoding_format": one_of("float", "base64"),
     "embed_dtype": one_of("float32", "float16", "bfloat16"),
     "endianness": one_of("native", "big", "little"),

@@ -30,8 +30,27 @@ class Wants:
     hosts: dict[str, str] = field(default_factory=dict)  # of media URLs
 
 
-Rule = Callable[[Any, str, Wants], None]
+Check = Callable[[Any, str, Wants], None]
 """(value, name, wants) → None. Raises BadRequest. Null is as good as not given, but for what is the platform's: there it would undo ours."""
+Schema = dict[str, Any] | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a field may hold: checked, and told. `schema` is JSON Schema for `/openapi.json`: False where the field is not served."""
+
+    check: Check
+    schema: Schema
+
+    def __call__(self, value: Any, name: str, wants: Wants) -> None:
+        self.check(value, name, wants)
+
+
+def takes(schema: Schema) -> Callable[[Check], Rule]:
+    """Make a rule of a check."""
+    return lambda check: Rule(check, schema)
+
+
 Table = Mapping[str, Rule]
 
 
@@ -61,13 +80,34 @@ def refuse(name: str, what: str) -> BadRequest:
     return BadRequest(f"'{name}' {what}.", param=name)
 
 
+def _or_null(schema: Schema) -> Schema:
+    """Null is as good as not given."""
+    return schema if isinstance(schema, bool) else {"anyOf": [schema, {"type": "null"}]}
+
+
 # Kinds of rules
 
 
+@takes(True)
 def anything(value: Any, name: str, wants: Wants) -> None:
     """Known, and of no consequence."""
 
 
+@takes(
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "minItems": 1, "items": {"type": "string"}},
+            {"type": "array", "minItems": 1, "items": {"type": "integer"}},
+            {"type": "array", "minItems": 1, "items": {"type": "array", "minItems": 1, "items": {"type": "integer"}}},
+        ]
+    }
+)
+def texts(value: Any, name: str, wants: Wants) -> None:
+    """A text or several, as text or in tokens. `openai.py` looks at them, for it counts them."""
+
+
+@takes(False)
 def platform(value: Any, name: str, wants: Wants) -> None:
     raise refuse(name, "is set by the platform. Remove it from the request")
 
@@ -75,6 +115,7 @@ def platform(value: Any, name: str, wants: Wants) -> None:
 def never(why: str) -> Rule:
     """Not served: `why` says what to do instead."""
 
+    @takes(False)
     def rule(value: Any, name: str, wants: Wants) -> None:
         raise refuse(name, f"is not served: {why}")
 
@@ -84,6 +125,7 @@ def never(why: str) -> Rule:
 def only(*values: Any, otherwise: str) -> Rule:
     """These values change nothing; any other is not served."""
 
+    @takes({"enum": list(values)})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if not any(type(value) is type(known) and value == known for known in values):
             raise refuse(name, f"is not served: {otherwise}")
@@ -94,6 +136,7 @@ def only(*values: Any, otherwise: str) -> Rule:
 def allowed(allowance: Allowance, rule: Rule) -> Rule:
     """Only where the endpoint allows it."""
 
+    @takes(rule.schema)
     def asking(value: Any, name: str, wants: Wants) -> None:
         rule(value, name, wants)
         wants.allowances.setdefault(allowance, name)
@@ -101,12 +144,14 @@ def allowed(allowance: Allowance, rule: Rule) -> Rule:
     return asking
 
 
+@takes({"type": "boolean"})
 def flag(value: Any, name: str, wants: Wants) -> None:
     if not isinstance(value, bool):
         raise refuse(name, "must be true or false")
 
 
 def whole(least: int, most: int) -> Rule:
+    @takes({"type": "integer", "minimum": least, "maximum": most})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if type(value) is not int:
             raise refuse(name, "must be a whole number")
@@ -117,6 +162,7 @@ def whole(least: int, most: int) -> Rule:
 
 
 def number(least: float, most: float) -> Rule:
+    @takes({"type": "number", "minimum": least, "maximum": most})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if type(value) not in (int, float):
             raise refuse(name, "must be a number")
@@ -129,6 +175,7 @@ def number(least: float, most: float) -> Rule:
 def text(most: int) -> Rule:
     """`most`: characters."""
 
+    @takes({"type": "string", "maxLength": most})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if not isinstance(value, str):
             raise refuse(name, "must be a string")
@@ -139,6 +186,7 @@ def text(most: int) -> Rule:
 
 
 def one_of(*values: str) -> Rule:
+    @takes({"enum": list(values)})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if not isinstance(value, str) or value not in values:
             raise refuse(name, f"must be one of {', '.join(values)}; it is {short(value)}")
@@ -147,6 +195,7 @@ def one_of(*values: str) -> Rule:
 
 
 def list_of(rule_of_each: Rule, most: int) -> Rule:
+    @takes({"type": "array", "maxItems": most, "items": rule_of_each.schema})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if not isinstance(value, list):
             raise refuse(name, "must be a list")
@@ -161,6 +210,7 @@ def list_of(rule_of_each: Rule, most: int) -> Rule:
 def either(kind: type, first: Rule, second: Rule) -> Rule:
     """`first` for values of that kind, else `second`."""
 
+    @takes({"anyOf": [first.schema, second.schema]})
     def rule(value: Any, name: str, wants: Wants) -> None:
         (first if isinstance(value, kind) else second)(value, name, wants)
 
@@ -168,6 +218,7 @@ def either(kind: type, first: Rule, second: Rule) -> Rule:
 
 
 def map_of(rule_of_each: Rule, most: int) -> Rule:
+    @takes({"type": "object", "maxProperties": most, "additionalProperties": rule_of_each.schema})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if not isinstance(value, dict):
             raise refuse(name, "must be an object")
@@ -182,6 +233,7 @@ def map_of(rule_of_each: Rule, most: int) -> Rule:
 def object_of(table: Table) -> Rule:
     """An object with these fields and no others."""
 
+    @takes({"type": "object", "properties": {key: _or_null(rule.schema) for key, rule in table.items()}, "additionalProperties": False})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if not isinstance(value, dict):
             raise refuse(name, "must be an object")
@@ -198,6 +250,7 @@ def object_of(table: Table) -> Rule:
 def bounded(most_values: int, most_characters: int, deepest: int) -> Rule:
     """Any JSON within these bounds."""
 
+    @takes(True)
     def rule(value: Any, name: str, wants: Wants) -> None:
         weigh(value, name, most_values=most_values, most_characters=most_characters, deepest=deepest)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
-from router.fields import Wants, refuse, short
+from router.fields import Wants, refuse, short, takes
 
 MOST_MESSAGES = 10_000  # in one body
 MOST_PARTS = 10_000  # of one message
@@ -25,6 +25,7 @@ MEDIA = frozenset({"image_url", "input_image", "audio_url", "input_audio", "vide
 LONGEST_URL = 2048  # characters, of one that is fetched
 
 
+@takes({"type": "array", "minItems": 1, "maxItems": MOST_MESSAGES, "items": {"type": "object"}})
 def messages(value: Any, name: str, wants: Wants) -> None:
     """A rule: a list of messages, each an object."""
     if not isinstance(value, list) or not value:
@@ -34,6 +35,7 @@ def messages(value: Any, name: str, wants: Wants) -> None:
     _check_each(value, name, ("content",), wants)
 
 
+@takes({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": MOST_MESSAGES, "items": {"type": "object"}}]})
 def items(value: Any, name: str, wants: Wants) -> None:
     """A rule: a text, or a list of what a response goes on from: messages, calls of tools and what they gave."""
     if isinstance(value, str):
@@ -45,6 +47,7 @@ def items(value: Any, name: str, wants: Wants) -> None:
     _check_each(value, name, ("content", "output"), wants)
 
 
+@takes({"anyOf": [{"type": "string"}, {"type": "array", "maxItems": MOST_PARTS}]})
 def system(value: Any, name: str, wants: Wants) -> None:
     """A rule: a text or a list of parts."""
     if isinstance(value, list):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from router.fields import Table, Wants, bounded, flag, object_of, one_of, refuse, text, weigh
+from router.fields import Table, Wants, bounded, flag, object_of, one_of, refuse, takes, text, weigh
 
 MOST_VALUES = 10_000  # of one schema
 MOST_CHARACTERS = 1 << 17  # of its text, keys counted
@@ -24,6 +24,7 @@ MOST_CHOICES = 4096
 LONGEST_NAME = 256
 
 
+@takes({"type": ["object", "boolean", "string"]})
 def schema(value: Any, name: str, wants: Wants) -> None:
     """A JSON schema: an object, true or false, or the text of one."""
     if isinstance(value, str):
@@ -37,6 +38,7 @@ def schema(value: Any, name: str, wants: Wants) -> None:
     weigh(value, name, most_values=MOST_VALUES, most_characters=MOST_CHARACTERS, deepest=DEEPEST)
 
 
+@takes({"type": "object", "required": ["type"], "properties": {"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}}})
 def response_format(value: Any, name: str, wants: Wants) -> None:
     """`{"type": "json_schema", "json_schema": {"name", "schema", "strict"}}` and its kin."""
     kind = value.get("type") if isinstance(value, dict) else None
@@ -48,17 +50,20 @@ def response_format(value: Any, name: str, wants: Wants) -> None:
     rule(value, name, wants)
 
 
+@takes({"type": ["object", "boolean", "string"]})
 def structural_tag(value: Any, name: str, wants: Wants) -> None:
     """An object, or its text."""
     schema(value, name, wants)
 
 
+@takes({"type": "array", "minItems": 1, "items": {"type": "string"}})
 def choices(value: Any, name: str, wants: Wants) -> None:
     if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
         raise refuse(name, "must be a list of at least one string")
     weigh(value, name, most_values=MOST_CHOICES, most_characters=LONGEST_GRAMMAR, deepest=2)
 
 
+@takes({"type": "array", "maxItems": MOST_TOOLS, "items": {"type": "object"}})
 def tools(value: Any, name: str, wants: Wants) -> None:
     """A list of tools, each an object, bounded one by one and together."""
     if not isinstance(value, list):

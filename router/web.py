@@ -6,6 +6,8 @@ to survive: the admin process away (503, while inference goes on; `admin_relay.p
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router import errors
+from router import errors, openapi
 from router.admin_relay import AdminRelay
 from router.app import Router
 from router.auth import Tenant, authorization
@@ -41,6 +43,7 @@ def pages(router: Router, *, admin: str) -> ASGIApp:
         routes=[
             Route("/healthz", _alive),
             Route("/readyz", _ready(router)),
+            Route("/openapi.json", _document),
             *[Route(f"{prefix}/v1/models", models.all) for prefix in ("", "/e/{endpoint}")],
             *[Route(f"{prefix}/v1/models/{{model}}", models.one) for prefix in ("", "/e/{endpoint}")],
             Route("/e/{endpoint}/health", models.health),
@@ -116,7 +119,7 @@ class Models:
         known = self._router.table.endpoints.get(name)
         if known is not None and known in self._visible(request):
             return JSONResponse(_model(known))
-        raise ModelNotFound(f"The model '{name}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
+        raise ModelNotFound(f"The model '{quoted(name)}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
 
     async def health(self, request: Request) -> Response:
         """As vLLM's own: load generators ask it first. Nothing is woken: an endpoint at zero is well."""
@@ -146,6 +149,15 @@ def _model(endpoint: Endpoint) -> dict[str, Any]:
 
 async def _alive(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
+
+
+async def _document(request: Request) -> Response:
+    return Response(_written(), media_type="application/json")
+
+
+@functools.cache
+def _written() -> bytes:
+    return json.dumps(openapi.document()).encode()
 
 
 def _ready(router: Router) -> Callable[[Request], Awaitable[Response]]:
@@ -180,13 +192,13 @@ async def _told(request: Request, error: Exception) -> Response:
 async def _untaught(request: Request, error: Exception) -> Response:
     """What Starlette itself refuses: no such route, or not with this method."""
     assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
+    where = quoted(f"{request.method} {request.url.path}")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "POST")
         answer = await _told(request, WrongMethod(f"{where} is not served. Allowed here: {allowed}."))
         answer.headers["allow"] = allowed
         return answer
-    return await _told(request, NotFound(f"{quoted(where)} is not served here. See {SERVED}."))
+    return await _told(request, NotFound(f"{where} is not served here. See {SERVED}."))
 
 
 async def _broken(request: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.errors import NotFound, RouterError, Unauthorized, WrongMethod
+from router.errors import NotFound, RouterError, Unauthorized, WrongMethod, quoted
 
 
 class RequireAdminKey:
@@ -52,11 +52,11 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Starlette's own: no such path, no such method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        response = answer(WrongMethod(f"{request.url.path} does not take {request.method}"))
+        response = answer(WrongMethod(f"{quoted(request.url.path)} does not take {request.method}"))
         response.headers.update(error.headers or {})
         return response
     if error.status_code == 404:
-        return answer(NotFound(f"there is no {request.url.path} in the admin API"))
+        return answer(NotFound(f"there is no {quoted(request.url.path)} in the admin API"))
     return JSONResponse(RouterError(error.detail).body(), status_code=error.status_code)
 
 

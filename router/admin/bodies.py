@@ -12,9 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from starlette.requests import Request
 
 from activator.wire import Changes
-from router.errors import BadRequest, BodyTooLarge
+from router.errors import BadRequest, BodyTooLarge, quoted
 
 MAX_BODY_BYTES = 1 << 20
+MOST_WRONG = 10  # fields that one refusal names
 ENDPOINT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # a DNS label: the endpoint is also https://NAME.DOMAIN
 TEN_YEARS = 10 * 365 * 86400
 CLOCKS_DIFFER_SECONDS = 60.0
@@ -172,11 +173,11 @@ def _decimals(data: bytes) -> Any:
     try:
         return json.loads(data or b"{}", parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is not JSON: {error}") from error
+        raise BadRequest(f"the body is not JSON: {quoted(str(error))}") from error
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{quoted(text)} is no number")
 
 
 def read_query(request: Request, model: type[Given]) -> Given:
@@ -190,6 +191,7 @@ def read_query(request: Request, model: type[Given]) -> Given:
 def bad_request(error: ValidationError) -> BadRequest:
     """All that is wrong in one message; `param` names the first field."""
     found = error.errors()
-    wrong = [(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in found]
+    wrong = [(quoted(".".join(map(str, item["loc"]))), item["msg"].removeprefix("Value error, ")) for item in found]
     param = wrong[0][0] or found[0].get("ctx", {}).get("field")
-    return BadRequest("; ".join(f"{field}: {what}" if field else what for field, what in wrong), param=param)
+    told = "; ".join(f"{field}: {what}" if field else what for field, what in wrong[:MOST_WRONG])
+    return BadRequest(told, param=param)

@@ -22,7 +22,7 @@ from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_bo
 from router.admin.revisions import Revisions, deployed
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row
-from router.errors import BadRequest, NotFound, Unavailable
+from router.errors import BadRequest, NotFound, Unavailable, quoted
 from router.ledger.client import TOLD_SECONDS, key_told
 
 COMMAND_SECONDS = 30.0
@@ -105,7 +105,7 @@ async def find_endpoint(store: AdminStore, name: str) -> Row:
     """Raises NotFound, Unavailable."""
     row = await store.endpoint(name) if re.fullmatch(ENDPOINT_NAME, name) else None
     if row is None:
-        raise NotFound(f"there is no endpoint {name!r}: GET /api/v1/endpoints lists them", param="name")
+        raise NotFound(f"there is no endpoint {quoted(name)!r}: GET /api/v1/endpoints lists them", param="name")
     return row
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from asyncpg.pool import PoolConnectionProxy
 
-from router.errors import NotFound, Unavailable
+from router.errors import NotFound, Unavailable, quoted
 from router.ledger.postgres import AWAY, POISON, STATEMENT_SECONDS, Database, read_sql
 
 _SQL = {path.stem: read_sql(path.parent, path.stem) for path in (Path(__file__).parent / "sql").glob("*.sql")}
@@ -150,7 +150,7 @@ async def find_endpoint_id(store: AdminStore, name: str | None, *, org_id: str) 
         return None
     endpoint_id = await store.endpoint_id(name, org_id=org_id) if "\0" not in name else None
     if endpoint_id is None:
-        raise NotFound(f"there is no endpoint {name!r}: GET /api/v1/endpoints lists them", param="endpoint")
+        raise NotFound(f"there is no endpoint {quoted(name)!r}: GET /api/v1/endpoints lists them", param="endpoint")
     return endpoint_id
 
 

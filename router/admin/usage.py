@@ -16,7 +16,7 @@ from router.admin.bodies import UsageQuery, read_query
 from router.admin.endpoints import ORG
 from router.admin.export import Export
 from router.admin.store import AdminStore, Row, find_endpoint_id
-from router.errors import NotFound
+from router.errors import NotFound, quoted
 
 
 class Usage:
@@ -42,7 +42,7 @@ class Usage:
         row = await self._store.request(event_id, org_id=ORG) if "\0" not in event_id else None
         if row is None:
             raise NotFound(
-                f"no settled request {event_id!r}. One that has just ended is settled within a second, or a few where the "
+                f"no settled request {quoted(event_id)!r}. One that has just ended is settled within a second, or a few where the "
                 "engine's journal is waited for: look again; one still running has no row yet.",
                 param="event_id",
             )

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
@@ -24,7 +25,7 @@ from router.admin.app import make_app
 from router.admin.export import COLUMNS, csv_lines, json_lines
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row, plain
-from router.errors import Unavailable
+from router.errors import LONGEST_QUOTE, Unavailable
 from router.ledger.postgres import Database
 from router.ledger.wire import AwaitKey, KeyTold, ToLedger
 from snapshots.pack import pack
@@ -219,6 +220,29 @@ def test_unknown_paths_and_methods_have_the_same_shape(tmp_path: Path) -> None:
         assert error(response, 405)["code"] == "method_not_allowed" and "GET" in response.headers["allow"]
 
     play(tmp_path, scene, activator=False)
+
+
+def test_what_was_sent_comes_back_at_most_in_small(tmp_path: Path) -> None:
+    long = "q" * 400
+
+    async def scene(bench: Bench) -> None:
+        asked = [
+            bench.ask("GET", f"/api/v1/{long}"),
+            bench.ask("GET", f"/api/v1/requests/{long}"),
+            bench.ask("GET", f"/api/v1/endpoints/{long}/keys"),
+            bench.ask("POST", f"/api/v1/keys/{long}/rotate", json={}),
+            bench.ask("DELETE", f"/api/v1/keys/{long}"),
+            bench.ask("GET", "/api/v1/usage", params={long: long, "since": long}),
+            bench.ask("PUT", "/api/v1/endpoints/chat", json={long: 1, "digest": long, "engine_args": {long: [long]}}),
+            bench.ask("PUT", "/api/v1/endpoints/chat", content=long.encode()),
+            bench.ask("PUT", "/api/v1/endpoints/chat/prices", content=f'{{"input_per_million": {long}}}'.encode()),
+        ]
+        for response in [await each for each in asked]:
+            assert response.status_code >= 400
+            runs = re.findall("q+", response.text)
+            assert max(map(len, runs), default=0) <= LONGEST_QUOTE, response.text
+
+    play(tmp_path, scene)
 
 
 def test_deploy_reaches_the_activator_whole(tmp_path: Path) -> None:

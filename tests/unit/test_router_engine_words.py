@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -116,3 +117,13 @@ def test_whatever_it_says_the_answer_is_short_and_one_line(status: int, message:
 
 def test_the_log_has_no_prompts() -> None:
     assert for_operators(b'{"error":{"message":"bad \'my secret prompt\' at 3"}}') == "bad '\xe2\x80\xa6' at 3".encode("latin-1").decode()
+
+
+@pytest.mark.parametrize("unit", ["/.", "{", "[", "'", "`x", "aError", "/a/", "a"])
+def test_no_words_take_long_to_read(unit: str) -> None:
+    """64 KB of what would make a pattern try everything: as quickly as any, within a wide bound."""
+    body = json.dumps({"error": {"message": unit * (65_000 // len(unit))}}).encode()
+    began = time.process_time()
+    error_of(400, body, request_id=ID)
+    for_operators(body)
+    assert time.process_time() - began < 1.0
