@@ -1,43 +1,72 @@
 """The command line's way to a running installation: its URL, CA and admin key, from the state folder `up` wrote them to.
 
-It must survive a state folder that is half-written or damaged: each such file is named, with what to do.
+It must survive a state folder that is half-written or damaged: each such file is named, with what to do. The client is Python's own
+`http.client`: a command that shows a table has to be there in 0.3 s, and a larger client takes half of that to be imported. Each call
+has a connection of its own, so a router that was started anew between two of them is not noticed.
 """
 
 from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
 from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
-import httpx
-
+from pilotlight.cli.exits import ApiError, Unreachable
 from pilotlight.keys import well_formed
 from pilotlight.settings import Paths
 
+__all__ = ["Answer", "Api", "ApiError", "Unreachable"]
 
-class ApiError(Exception):
-    """The installation refused; the text is its own message."""
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status  # of HTTP; 0 where it was none
+Connect = Callable[[float], HTTPConnection]  # of so many seconds' patience with each step
+PIECE = 1 << 16
 
 
-class Unreachable(ApiError):
-    """Nobody answers there; the text says what to do."""
+class Answer:
+    """An answer that is read as it comes. Reading raises Unreachable where it breaks off."""
+
+    def __init__(self, response: HTTPResponse, silent: Callable[[Exception], Unreachable]) -> None:
+        self._response, self._silent = response, silent
+        self.status, self.headers = response.status, response.headers
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        while True:
+            try:
+                piece = self._response.read1(PIECE)
+                if not piece and self._response.length:
+                    raise IncompleteRead(b"", self._response.length)
+            except (OSError, HTTPException) as error:
+                raise self._silent(error) from None
+            if not piece:
+                return
+            yield piece
+
+    def iter_lines(self) -> Iterator[str]:
+        rest = b""
+        for piece in self.iter_bytes():
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                yield line.removesuffix(b"\r").decode(errors="replace")
+        if rest:
+            yield rest.decode(errors="replace")
+
+    def read(self) -> bytes:
+        return b"".join(self.iter_bytes())
 
 
 class Api:
     """The admin API, and the public one, of the installation whose state folder this is. `timeout` in seconds."""
 
-    def __init__(self, paths: Paths, *, timeout: float = 30.0) -> None:
+    def __init__(self, paths: Paths, *, timeout: float = 30.0, connect: Connect | None = None) -> None:
         try:
             self.url = str(json.loads(paths.client.read_text())["url"])
             key = paths.admin_key.read_text().strip()
             self.ca_file = str(paths.ca_cert)
             context = ssl.create_default_context(cafile=self.ca_file)
+            self._connect = connect or _connector(self.url, context)
         except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename in (None, str(paths.ca_cert)) and paths.client.exists():
                 raise Unreachable(f"{paths.ca_cert} is missing: `pilotlight up` makes it anew") from None
@@ -49,38 +78,65 @@ class Api:
             ) from None
         if not well_formed(key):
             raise Unreachable(f"{paths.admin_key} holds no key (damaged or edited): remove it, the next `pilotlight up` makes a new one")
-        headers = {"authorization": f"Bearer {key}"}
-        self.http = httpx.Client(base_url=self.url, verify=context, headers=headers, timeout=timeout, trust_env=False)
+        self._headers = {"authorization": f"Bearer {key}", "connection": "close", "accept": "*/*"}
+        self._timeout = timeout
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
-        """One call of the admin API. Raises Unreachable, ApiError."""
+        """One call of the admin API; `json` is its body, `params` its query. Raises Unreachable, ApiError."""
+        with self.stream(method, f"/api/v1{path}", **arguments) as answer:
+            content = answer.read()
         try:
-            answer = self.http.request(method, f"/api/v1{path}", **arguments)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self.silent(error) from None
-        if answer.is_success:
-            return answer.json() if answer.content else None
-        raise ApiError(message_of(answer), answer.status_code)
+            return json.loads(content) if content else None
+        except ValueError:
+            raise self.silent(HTTPException("what answers there is not Pilotlight's admin API")) from None
 
     @contextmanager
-    def stream(self, method: str, path: str, **arguments: Any) -> Iterator[httpx.Response]:
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Answer]:
         """One call whose answer is read as it comes; not only of the admin API. Raises Unreachable, ApiError."""
+        body, given = _body(json)
+        target = quote(path, safe="/%:~") + (f"?{urlencode(params)}" if params else "")
+        connection = self._connect(timeout or self._timeout)
         try:
-            with self.http.stream(method, path, **arguments) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise ApiError(message_of(answer), answer.status_code)
-                yield answer
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self.silent(error) from None
+            try:
+                connection.request(method, target, body, {**self._headers, **given, **(headers or {})})
+                answer = Answer(connection.getresponse(), self.silent)
+            except (OSError, HTTPException) as error:
+                raise self.silent(error) from None
+            if not 200 <= answer.status < 300:
+                raise ApiError(message_of(answer.status, answer.read()), answer.status)
+            yield answer
+        finally:
+            connection.close()
 
     def silent(self, error: Exception) -> Unreachable:
-        return Unreachable(f"no answer from {self.url} ({error or type(error).__name__}); is `pilotlight up` running?")
+        return Unreachable(f"no answer from {self.url} ({str(error) or type(error).__name__}); is `pilotlight up` running?")
 
 
-def message_of(answer: httpx.Response) -> str:
+def _connector(url: str, context: ssl.SSLContext) -> Connect:
+    """Raises ValueError where it is no URL of ours."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        raise ValueError(f"{url!r} is no https URL")
+    host, port = parts.hostname, parts.port
+    return lambda seconds: HTTPSConnection(host, port, timeout=seconds, context=context)
+
+
+def _body(value: Any) -> tuple[bytes | None, dict[str, str]]:
+    return (None, {}) if value is None else (json.dumps(value).encode(), {"content-type": "application/json"})
+
+
+def message_of(status: int, content: bytes) -> str:
     """The message of an OpenAI-shaped error, else the status."""
     try:
-        return str(answer.json()["error"]["message"])
+        return str(json.loads(content)["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {answer.status_code}: {answer.text[:200]}"
+        return f"HTTP {status}: {content[:200].decode(errors='replace')}"

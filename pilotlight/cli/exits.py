@@ -29,6 +29,18 @@ def settle_in() -> None:
     os.umask(os.umask(0o077) & 0o077 | 0o022)
 
 
+class ApiError(Exception):
+    """The installation refused; the text is its own message."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status  # of HTTP; 0 where it was none
+
+
+class Unreachable(ApiError):
+    """Nobody answers there; the text says what to do."""
+
+
 def one_line(text: str) -> str:
     return " ".join(text.split())
 

@@ -15,6 +15,7 @@ config = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The sett
 def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(doctor)
+    app.command("help")(show_help)
     app.command(hidden=True)(demo)
 
 
@@ -43,6 +44,19 @@ def doctor(state: State = None, as_json: Json = False) -> None:
     from pilotlight.cli.doctor import examine
 
     raise typer.Exit(examine(settings_of(state), as_json=as_json))
+
+
+def show_help(
+    context: typer.Context,
+    words: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND...]", help="The command, such as: keys create.")] = None,
+) -> None:
+    """What a command does, and what it takes; without one, all commands.
+
+    Example: pilotlight help keys create
+    """
+    from pilotlight.cli.help import print_help
+
+    print_help(context, words or [])
 
 
 @config.command()

@@ -1,13 +1,14 @@
 """`pilotlight`: the command line. Data goes to stdout, talk to stderr; exit codes are in the help of this command.
 
 The commands stand in `*_commands.py`, one module a subject. Each imports what it needs when it runs: `pilotlight --help`
-must be quick, and no command but `up` may need Postgres drivers or an engine. Whatever is refused, by us, by the kernel
+must be there in 0.2 s, and no command but `up` may need Postgres drivers or an engine. Whatever is refused, by us, by the kernel
 or on the network, is one line on stderr here, never a traceback.
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -21,18 +22,49 @@ from pilotlight.cli import (
     talk_commands,
     usage_commands,
 )
-from pilotlight.cli.exits import settle_in, unread
-from pilotlight.cli.options import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, explain_os_error, one_line
+from pilotlight.cli.exits import (
+    EXIT_CODES,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    UNREACHABLE,
+    ApiError,
+    Unreachable,
+    explain_os_error,
+    one_line,
+    settle_in,
+    unread,
+)
 
 app = typer.Typer(
     name="pilotlight",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},  # of every command below it, too
     help="Serve LLM endpoints that cost nothing while nobody calls them.\n\n"
     "Data goes to stdout, talk to stderr; --json where a command prints data; NO_COLOR is heeded.\n\n"
     "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items()) + ".",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from pilotlight.cli.help import print_version
+
+        print_version()
+        raise typer.Exit
+
+
+@app.callback()
+def whole(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", help="Print the version, and do nothing else.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 for register in (machine_commands.register, endpoint_commands.register, revision_commands.register, talk_commands.register):
     register(app)
 app.add_typer(key_commands.app, name="keys")
@@ -43,8 +75,6 @@ app.add_typer(bench_commands.app, name="bench")
 
 
 def main() -> None:
-    from pilotlight.cli.api import ApiError, Unreachable
-
     settle_in()
     try:
         app()

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from pilotlight import keys, tls
+from pilotlight import keys
 from pilotlight.cli import chat, talk
-from pilotlight.cli.api import Api, ApiError
+from pilotlight.cli.api import ApiError
 from pilotlight.cli.talk import Message, Talker, Took, pieces
 from pilotlight.settings import Settings, load
+from tests.fakes_cli import Call, Said, answered, prepared
 
 
 @pytest.fixture
@@ -25,12 +25,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in [name for name in os.environ if name.startswith("PILOTLIGHT_") or name == "DATABASE_URL"]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    settings = load(state_dir=tmp_path / "state")
-    settings.paths.make()
-    keys.ensure_admin_key(settings.paths)
-    tls.ensure(settings.paths)
-    settings.paths.client.write_text(json.dumps({"url": "https://127.0.0.1:1"}))
-    return settings
+    return prepared(load(state_dir=tmp_path / "state"))
 
 
 def streamed(*texts: str) -> bytes:
@@ -46,21 +41,19 @@ class Server:
         self.made: list[str] = []
         self.asked: list[dict[str, Any]] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path.endswith("/keys"):
+    def __call__(self, call: Call) -> Said:
+        if call.path.endswith("/keys"):
             self.made.append(keys.mint())
-            return httpx.Response(201, json={"key": self.made[-1]})
-        self.asked.append(json.loads(request.content))
-        if request.headers["authorization"] != f"Bearer {self.made[-1] if self.made else ''}" or len(self.asked) <= self.learns:
-            return httpx.Response(401, json={"error": {"message": "the key is wrong"}})
-        return httpx.Response(200, content=self.answer, headers={"x-pilotlight-start": "cold", "x-request-id": "7"})
+            return Said({"key": self.made[-1]}, 201)
+        self.asked.append(call.json)
+        if call.headers["authorization"] != f"Bearer {self.made[-1] if self.made else ''}" or len(self.asked) <= self.learns:
+            return Said({"error": {"message": "the key is wrong"}}, 401)
+        return Said(self.answer, headers={"x-pilotlight-start": "cold", "x-request-id": "7"})
 
 
 def talker(settings: Settings, server: Server, key: str = "") -> Talker:
     """A Talker whose connection ends in `server`."""
-    api = Api(settings.paths)
-    api.http = httpx.Client(base_url=api.url, transport=httpx.MockTransport(server))
-    return Talker(settings, "chat", key, api=api)
+    return Talker(settings, "chat", key, api=answered(settings, server))
 
 
 def test_a_new_key_is_asked_again_until_the_routers_know_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

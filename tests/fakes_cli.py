@@ -1,0 +1,89 @@
+"""An installation as the command line sees it: a function that answers its calls, without a process, a port or TLS."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any
+
+from pilotlight import keys, tls
+from pilotlight.cli.api import Api
+from pilotlight.settings import Settings
+
+
+@dataclass(frozen=True)
+class Call:
+    method: str
+    path: str  # with its query
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer. `content`: bytes as they are, or a value as JSON."""
+
+    content: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def wire(self) -> bytes:
+        body = self.content if isinstance(self.content, bytes) else b"" if self.content is None else json.dumps(self.content).encode()
+        head = {"content-length": str(len(body))} | dict(self.headers)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+        return f"HTTP/1.1 {self.status} Said\r\n{lines}\r\n".encode() + body
+
+
+Answers = Callable[[Call], Said]
+
+
+class _Socket:
+    """The reading end of an answer that has come whole."""
+
+    def __init__(self, wire: bytes) -> None:
+        self._wire = wire
+
+    def makefile(self, mode: str) -> io.BytesIO:
+        return io.BytesIO(self._wire)
+
+
+class FakeConnection(HTTPConnection):
+    """Python's own client, ended in a function; what it reads is parsed as any answer is."""
+
+    def __init__(self, answers: Answers) -> None:
+        super().__init__("127.0.0.1")
+        self._answers, self._said = answers, Said()
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, *, encode_chunked: bool = False) -> None:
+        self._said = self._answers(Call(method, url, {name.lower(): value for name, value in (headers or {}).items()}, body or b""))
+
+    def getresponse(self) -> HTTPResponse:
+        response = HTTPResponse(_Socket(self._said.wire))  # type: ignore[arg-type]
+        response.begin()
+        return response
+
+
+def prepared(settings: Settings) -> Settings:
+    """With the files of an installation that has run."""
+    settings.paths.make()
+    keys.ensure_admin_key(settings.paths)
+    tls.ensure(settings.paths)
+    settings.paths.client.write_text(json.dumps({"url": "https://127.0.0.1:1"}))
+    return settings
+
+
+def answered(settings: Settings, answers: Answers) -> Api:
+    """The way to an installation that answers so."""
+    return Api(settings.paths, connect=lambda seconds: FakeConnection(answers))
+
+
+def never(call: Call) -> Said:
+    raise AssertionError(f"nobody should be asked: {call.method} {call.path}")
