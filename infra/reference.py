@@ -121,7 +121,8 @@ def commands() -> Iterator[str]:
 
     yield "## Commands\n"
     yield "Data goes to stdout, talk to stderr; `--json` prints data as JSON; `NO_COLOR` is heeded; progress bars appear only on a"
-    yield "terminal. `pilotlight --install-completion` teaches your shell the commands and the names of your endpoints.\n"
+    yield "terminal, and tables are as wide as it is (elsewhere one line a row, or as wide as `COLUMNS` says). `-h` or `pilotlight help COMMAND` explains a"
+    yield "command, `--version` prints the version. `pilotlight --install-completion` teaches your shell the commands and the names of your endpoints.\n"
     yield from table(("exit code", "meaning"), ((str(code), meaning) for code, meaning in EXIT_CODES.items()))
     for path, command in leaves(typer.main.get_command(app), ("pilotlight",)):
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]

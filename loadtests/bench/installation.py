@@ -46,7 +46,7 @@ class Bench:
         return key
 
     def _knows(self, name: str, key: str) -> bool:
-        return self.api.http.get(f"/e/{name}/v1/models", headers={"authorization": f"Bearer {key}"}).is_success
+        return self.api.succeeds("GET", f"/e/{name}/v1/models", headers={"authorization": f"Bearer {key}"})
 
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         return await asyncio.to_thread(self.api.call, method, path, **arguments)

@@ -90,6 +90,17 @@ class Api:
         except ValueError:
             raise self.silent(HTTPException("what answers there is not Pilotlight's admin API")) from None
 
+    def succeeds(self, method: str, path: str, **arguments: Any) -> bool:
+        """Whether a call, not only of the admin API, is answered well. Raises Unreachable."""
+        try:
+            with self.stream(method, path, **arguments) as answer:
+                answer.read()
+        except Unreachable:
+            raise
+        except ApiError:
+            return False
+        return True
+
     @contextmanager
     def stream(
         self,

@@ -12,14 +12,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rich.table import Table
-
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.packing import find_snapshot, is_on_hub, known_of_hub, need_folder, pack_model, refusals
 from pilotlight.cli.rollouts import follow, who
-from pilotlight.cli.show import console
+from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
 from snapshots.manifest import Manifest, SnapshotFile
 
@@ -175,10 +173,10 @@ def _show(api: Api, plan: Plan, *, dry_run: bool, as_json: bool) -> None:
     else:
         say(f"{plan.name} is {'changed' if plan.exists else 'created'}")
     if plan.changes:
-        table = Table("field", "now", "after", box=None, pad_edge=False, header_style="bold")
+        table = Table("field", "now", "after")
         for field, (now, after) in plan.changes.items():
             table.add_row(field, "–" if now is None else str(now), str(after))
-        console().print(table)
+        show(table)
     if not dry_run:
         say(f"{api.url}/e/{plan.name}/v1")
 

@@ -16,11 +16,10 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.demo_user import DemoFailed, ask_and_stream, console, free_port, show_logs, type_command
 from pilotlight.cli.show import print_usage, print_waterfall
+from pilotlight.cli.tables import Table, show
 from pilotlight.cli.up import Installation
 from pilotlight.settings import Settings, load
 
@@ -83,12 +82,12 @@ async def _steps(settings: Settings, installation: Installation) -> None:
     cold = await _ask(api, key, QUESTIONS[0], "cold")
     row = await _settled(api, cold["id"])
     console.print("\nthe cold start, phase by phase")
-    print_waterfall(console, row["phases"], row["first_byte_ms"] / 1000)
+    print_waterfall(row["phases"], row["first_byte_ms"] / 1000)
     console.print()
     warm = await _ask(api, key, QUESTIONS[1], "warm")
     await _settled(api, warm["id"])
     console.print("\nusage, read back from Postgres")
-    print_usage(console, api.call("GET", "/usage", params={"endpoint": ENDPOINT}))
+    print_usage(api.call("GET", "/usage", params={"endpoint": ENDPOINT}))
     console.print(f"\n[dim]nobody calls for {IDLE_SECONDS:g} s …[/dim]")
     await _until_zero(api)
     console.print("the endpoint is at zero: no replica process\n")
@@ -149,9 +148,7 @@ async def _until(condition: Callable[[], Coroutine[Any, Any, bool]], seconds: fl
 
 
 def _compare(calls: dict[str, dict[str, Any]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("call", "first token, s", "whole answer, s"):
-        table.add_column(column)
+    table = Table("call", "first token, s", "whole answer, s")
     for name, took in calls.items():
         table.add_row(name, f"{took['first']:.3f}", f"{took['whole']:.3f}")
-    console.print(table)
+    show(table)

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from pilotlight import children
 from pilotlight.cli.api import Api
-from pilotlight.cli.show import console as make_console
 
-console = make_console()
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 class DemoFailed(Exception):

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
-from rich.table import Table
-
 from pilotlight.cli import checks, shares, state_checks
 from pilotlight.cli.checks import Finding
 from pilotlight.cli.clock import clock
 from pilotlight.cli.options import FAILED, OK, print_json, say
-from pilotlight.cli.show import console
+from pilotlight.cli.tables import GREEN, RED, Table, show
 from pilotlight.settings import Settings
 
 CHECKS: dict[str, Callable[[Settings], Finding]] = {
@@ -45,11 +43,10 @@ def examine(settings: Settings, *, as_json: bool) -> int:
     if as_json:
         print_json([{"check": name, **asdict(finding)} for name, finding in found.items()])
         return FAILED if wrong else OK
-    rows = Table("check", "", "found", box=None, pad_edge=False, header_style="bold")
+    rows = Table("check", "", prose="found", paint={"ok": GREEN, "wrong": RED})
     for name, finding in found.items():
-        mark = "[green]ok[/green]" if finding.ok else "[red]wrong[/red]"
-        rows.add_row(name, mark, finding.text if finding.ok else f"{finding.text}; {finding.remedy}")
-    console().print(rows)
+        rows.add_row(name, "ok" if finding.ok else "wrong", finding.text if finding.ok else f"{finding.text}; {finding.remedy}")
+    show(rows)
     say(f"{wrong} of {len(found)} are wrong" if wrong else "all is well")
     return FAILED if wrong else OK
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from rich.table import Table
 
 from pilotlight import settings_file
 from pilotlight.cli.options import print_json, say
-from pilotlight.cli.show import console
+from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
 
 
@@ -36,10 +35,10 @@ def explain_settings(settings: Settings, flags: set[str], *, as_json: bool) -> N
     if as_json:
         print_json([asdict(setting) for setting in found])
         return
-    rows = Table("setting", "value", "from", "meaning", box=None, pad_edge=False, header_style="bold")
+    rows = Table("setting", "value", "from", prose="meaning")
     for setting in found:
         rows.add_row(setting.name, str(setting.value), setting.origin, setting.description)
-    console().print(rows)
+    show(rows)
     say("Flag > environment > file > default. A setting's variable is PILOTLIGHT_ and its name, __ for the dot: PILOTLIGHT_ROUTER__PORT.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pilotlight.cli.api import Api
 from pilotlight.cli.moments import duration
 from pilotlight.cli.options import USAGE, print_json, say, stop
-from pilotlight.cli.show import console, table
+from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
 
 UNTOLD = "The routers of this machine have not confirmed it yet: for a moment they may answer as before"
@@ -34,11 +34,11 @@ def list_keys(settings: Settings, name: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = table("key", "id", "label", "made", "expires", "state")
+    rows = Table("key", "id", "label", "made", "expires", "state")
     for key in found:
         shown = f"{key['prefix']}…{key['last_four']}"
         rows.add_row(shown, key["key_id"], key["name"] or "–", _short(key["created_at"]), expiry_of(key), state_of(key))
-    console().print(rows)
+    show(rows)
 
 
 def revoke_key(settings: Settings, key_id: str, *, as_json: bool) -> None:

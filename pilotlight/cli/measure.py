@@ -8,7 +8,7 @@ from typing import Any
 
 from pilotlight.cli import bench, loaders, stock
 from pilotlight.cli.api import Api
-from pilotlight.cli.show import console, table
+from pilotlight.cli.tables import Table, show, show_text
 from pilotlight.cli.talk import Talker, Took
 from pilotlight.settings import Settings
 from runtime.kv_cache import size
@@ -48,7 +48,7 @@ def compare_loaders(model: Path, scratch: Path, rounds: int) -> dict[str, Any]:
 
 def print_coldstart(found: dict[str, Any]) -> None:
     """The waterfall: each phase where the ones before it have ended, by their medians."""
-    rows = table(f"from {found['from']}, {found['wakes']} wakes", "p50, s", "p95, s", "p99, s", "")
+    rows = Table(f"from {found['from']}, {found['wakes']} wakes", "p50, s", "p95, s", "p99, s", "")
     rows.add_row("first token", *(f"{found[at]:.3f}" for at in POINTS), "")
     begin, whole = 0.0, max(sum(told["p50_s"] for told in found["phases"].values()), 1e-9)
     for phase in bench.ordered(found["phases"]):
@@ -59,14 +59,14 @@ def print_coldstart(found: dict[str, Any]) -> None:
     if "stock_s" in found:
         rows.add_row("stock vLLM", f"{found['stock_s']:.2f}", "", "", "")
         rows.add_row("ratio", f"{found['ratio']:.0f} ×", "", "", "")
-    console().print(rows)
+    show(rows)
     if "loaders" in found:
         print_loaders(found)
 
 
 def print_loaders(found: dict[str, Any]) -> None:
-    rows = table(f"{found['file_bytes'] / 1e6:.0f} MB, median of {found['rounds']}", "page cache warm", "pages dropped")
+    rows = Table(f"{found['file_bytes'] / 1e6:.0f} MB, median of {found['rounds']}", "page cache warm", "pages dropped")
     for line in loaders.lines(found):
         rows.add_row(*line)
-    console().print(rows)
-    console().print(f"GPU: {found['gpu_lines']}")
+    show(rows)
+    show_text(f"GPU: {found['gpu_lines']}")

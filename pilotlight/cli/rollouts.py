@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.options import print_json, say, stop
-from pilotlight.cli.show import console, table
+from pilotlight.cli.tables import Table, joined, show
 from pilotlight.settings import Settings
 
 POLL_SECONDS = 0.5  # the admin API does not push
@@ -119,16 +119,15 @@ def show_revisions(settings: Settings, name: str, limit: int, *, as_json: bool) 
     if as_json:
         print_json(found)
         return
-    rows = table("number", "state", "when", "by", "snapshot")
-    rows.add_column("what differs from the one before; why it failed")
+    rows = Table("number", "state", "when", "by", "snapshot", prose="what differs from the one before; why it failed")
     for row in found:
         differs = ", ".join(f"{field}: {_short(was)} → {_short(now)}" for field, (was, now) in row["differs"].items())
         failed = f"failed: {row['failure']}" if row["failure"] else ""
-        said = "; ".join(part for part in (differs, failed) if part)
+        said = joined((differs, failed))
         rows.add_row(
             str(row["number"]), row["state"], row["created_at"][:19].replace("T", " "), row["created_by"], row["digest"][7:19], said
         )
-    console().print(rows)
+    show(rows)
 
 
 def _short(value: Any) -> str:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from pilotlight.cli.checks import Finding
-from pilotlight.cli.show import size, table
+from pilotlight.cli.show import size
+from pilotlight.cli.tables import Table
 from pilotlight.room import blocks, free_bytes, look, shortage, taken
 from pilotlight.settings import Paths, Settings
 
@@ -44,7 +43,7 @@ def shares(settings: Settings) -> list[Share]:
 
 
 def shares_table(found: list[Share], paths: Paths) -> Table:
-    rows = table("disk", "used", "bound", "reserve", "free")
+    rows = Table("disk", "used", "bound", "reserve", "free")
     free = size(free_bytes(paths.state))
     for number, share in enumerate(found):
         bound = size(share.bound) if share.bound else ""

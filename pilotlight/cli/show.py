@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.options import print_json, say
+from pilotlight.cli.tables import Table, show, show_text
 from pilotlight.room import look, shortage
 from pilotlight.settings import Settings
-
-
-def console() -> Console:
-    """As wide as the terminal; 120 columns where there is none, so that nothing is cut in a file or a pipe."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-
-
-def table(*columns: str) -> Table:
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, no_wrap=True, overflow="ignore")
-    return made
 
 
 def show_endpoints(settings: Settings, *, as_json: bool) -> None:
@@ -32,10 +17,11 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = table("endpoint", "revision", "task", "snapshot", "replicas", "idle after", "rests", "slots", "URL")
+    rows = Table("endpoint", "URL", "revision", "task", "snapshot", "replicas", "idle after", "rests", "slots")
     for row in found:
         rows.add_row(
             row["name"],
+            f"{api.url}/e/{row['name']}/v1",
             _revisions(row),
             row["task"],
             (row["digest"] or "")[7:19],
@@ -43,9 +29,8 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
             f"{row['idle_timeout_seconds']:g} s",
             row.get("zero") or "",
             str(row["slots"]),
-            f"{api.url}/e/{row['name']}/v1",
         )
-    console().print(rows)
+    show(rows)
 
 
 def _revisions(row: dict[str, Any]) -> str:
@@ -64,27 +49,33 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(status)
         return
-    out = console()
-    rows = table("endpoint", "revision", "demand", "replica", "state", "in flight", "memory")
-    rows.add_column("phases of its start, s")  # broken where the terminal is narrow
+    rows = Table("endpoint", "revision", "demand", "replica", "state", "in flight", "memory", prose="phases of its start, s")
     for endpoint in status["endpoints"]:
-        for revision in endpoint["revisions"]:
+        for revision in of_interest(endpoint):
             for replica in revision["replicas"] or [{}]:
                 rows.add_row(endpoint["name"], _revision(revision, endpoint), str(revision["demand"]), *_replica(replica, revision))
-    out.print(rows)
+    show(rows)
     for node in status["nodes"]:
-        out.print(_node(node))
-    _print_disk(settings, out)
+        show_text(_node(node))
+    _show_disk(settings)
 
 
-def _print_disk(settings: Settings, out: Console) -> None:
+def of_interest(endpoint: dict[str, Any]) -> list[dict[str, Any]]:
+    """The revisions with replicas, or the route, or on their way to it; and the newest, which may have failed. Pure."""
+    revisions: list[dict[str, Any]] = endpoint["revisions"]
+    newest = max((revision["number"] for revision in revisions), default=0)
+    led = {part[0] for part in endpoint["route"] if part[1]} | {endpoint.get("next")}
+    return [each for each in revisions if each["replicas"] or each["revision_id"] in led or each["number"] == newest]
+
+
+def _show_disk(settings: Settings) -> None:
     from pilotlight.cli import shares, state_checks
 
-    out.print(shares.shares_table(shares.shares(settings), settings.paths))
+    show(shares.shares_table(shares.shares(settings), settings.paths))
     if reason := shortage(look(settings.paths), settings.disk):
-        out.print(f"[red]new calls are refused: {reason}[/red]")
+        show_text(f"new calls are refused: {reason}", alarm=True)
     if state_checks.is_running(settings.paths) and not (found := state_checks.postgres(settings)).ok:
-        out.print(f"[red]Postgres: {found.text}[/red]; it is tried for ever, and records wait on disk")
+        show_text(f"Postgres: {found.text}; it is tried for ever, and records wait on disk", alarm=True)
 
 
 def _revision(revision: dict[str, Any], endpoint: dict[str, Any]) -> str:
@@ -100,11 +91,10 @@ def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> 
     if as_json:
         print_json(found)
         return
-    rows = table("when", "what", "revision", "node")
-    rows.add_column("said")
+    rows = Table("when", "what", "revision", "replica", "node", prose="said")
     for row in found:
-        rows.add_row(row["at"][:19].replace("T", " "), row["kind"], row["revision_id"], row["node_id"], row["text"])
-    console().print(rows)
+        rows.add_row(row["at"][:19].replace("T", " "), row["kind"], row["revision_id"], row["replica_id"], row["node_id"], row["text"])
+    show(rows)
 
 
 def _replica(replica: dict[str, Any], revision: dict[str, Any]) -> tuple[str, ...]:
@@ -146,14 +136,14 @@ def show_usage(settings: Settings, name: str | None, limit: int, since: float | 
     if as_json:
         print_json(usage)
         return
-    print_usage(console(), usage)
+    print_usage(usage)
 
 
-def print_usage(out: Console, usage: dict[str, Any]) -> None:
-    rows = table("request", "when", "start", "finish", "input", "cached", "output", "counted by", "cost, $")
+def print_usage(usage: dict[str, Any]) -> None:
+    rows = Table("request", "when", "start", "finish", "input", "cached", "output", "counted by", "cost, $")
     for row in usage["rows"]:
         rows.add_row(
-            row["event_id"][:13],
+            row["event_id"],
             row["admitted_at"][:19].replace("T", " "),
             row["start"],
             row["finish"],
@@ -163,7 +153,7 @@ def print_usage(out: Console, usage: dict[str, Any]) -> None:
             row["count_source"] + (", correction" if row.get("corrects") else ""),
             str(row["cost"]),
         )
-    out.print(rows)
+    show(rows)
 
 
 def show_cold_starts(settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool) -> None:
@@ -171,15 +161,14 @@ def show_cold_starts(settings: Settings, name: str | None, limit: int, since: fl
     if as_json:
         print_json(found)
     elif len(found) == 1:
-        print_waterfall(console(), found[0]["phases"], found[0]["seconds"])
+        print_waterfall(found[0]["phases"], found[0]["seconds"])
         say(_said(found[0]))
     else:
-        print_cold_starts(console(), found)
+        print_cold_starts(found)
 
 
-def print_cold_starts(out: Console, starts: list[dict[str, Any]]) -> None:
-    rows = table("when", "endpoint", "from", "seconds", "snapshot", "start")
-    rows.add_column("phases, s; why it failed")  # broken where the terminal is narrow
+def print_cold_starts(starts: list[dict[str, Any]]) -> None:
+    rows = Table("when", "endpoint", "from", "seconds", "snapshot", "start", prose="phases, s; why it failed")
     for start in starts:
         told = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in sorted(start["phases"], key=lambda phase: phase["at"]))
         rows.add_row(
@@ -191,7 +180,7 @@ def print_cold_starts(out: Console, starts: list[dict[str, Any]]) -> None:
             start["cold_start_id"],
             f"{told}; failed: {start['reason']}" if start["reason"] else told,
         )
-    out.print(rows)
+    show(rows)
 
 
 def _said(start: dict[str, Any]) -> str:
@@ -199,16 +188,16 @@ def _said(start: dict[str, Any]) -> str:
     return f"{begun}; failed: {start['reason']}" if start["reason"] else begun
 
 
-def print_waterfall(out: Console, phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
+def print_waterfall(phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
     """One bar a phase on a common axis. `phases`: name, at (monotonic seconds), seconds; the rest of the total is shown too."""
     begin = min((phase["at"] for phase in phases), default=0.0)
-    rows = table("phase", "seconds", "")
+    rows = Table("phase", "seconds", "")
     for phase in sorted(phases, key=lambda phase: phase["at"]):
         offset = round((phase["at"] - begin) / total_seconds * width) if total_seconds else 0
         length = max(1, round(phase["seconds"] / total_seconds * width)) if total_seconds else 1
         rows.add_row(phase["name"], f"{phase['seconds']:.3f}", " " * min(offset, width) + "█" * min(length, width))
     rows.add_row("whole", f"{total_seconds:.3f}", "")
-    out.print(rows)
+    show(rows)
 
 
 def asked(name: str | None, since: float | None, until: float | None) -> dict[str, Any]:

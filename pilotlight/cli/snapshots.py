@@ -9,14 +9,13 @@ from typing import Any
 
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.packing import pack_model, progress_bar, refusals
-from pilotlight.cli.show import console, size, table
+from pilotlight.cli.show import size
+from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
 from snapshots.errors import SnapshotError
 from snapshots.manifest import Manifest, folder_name, is_digest, read_manifest
 from snapshots.pins import pin, pinned, unpin
 from snapshots.store.disk import digests, path_of
-
-WIDE = 160  # columns, where there is no terminal: a whole digest takes half of the usual ones
 
 
 def pack_to_store(settings: Settings, model: str, *, as_json: bool) -> None:
@@ -42,7 +41,7 @@ def list_snapshots(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rows = table("digest", "architecture", "dtype", "tensors", "size", "baked", "pinned")
+    rows = Table("digest", "architecture", "dtype", "tensors", "size", "baked", "pinned")
     for row in found:
         keeps = "pinned" if row["pinned"] else ""
         if "error" in row:
@@ -50,9 +49,7 @@ def list_snapshots(settings: Settings, *, as_json: bool) -> None:
         else:
             sizes = size(row["bytes"]), size(row["baked_bytes"])
             rows.add_row(row["digest"], row["architecture"], row["dtype"], str(row["tensors"]), *sizes, keeps)
-    out = console()
-    out.width = out.width if out.is_terminal else WIDE
-    out.print(rows)
+    show(rows)
 
 
 def _row(settings: Settings, digest: str) -> dict[str, Any]:
