@@ -118,6 +118,10 @@ class Catalogue:
             self._routed[endpoint.endpoint_id] = staged
         self._not_staged += int(not staged) - int(not before)
 
+    def named(self, name: str, org_id: str) -> Endpoint | None:
+        """The endpoint that has the name now."""
+        return next((each for each in self.endpoints.values() if each.name == name and each.org_id == org_id and not each.removed), None)
+
     def find(self, revision_id: str) -> tuple[Endpoint, Revision] | None:
         """The revision and its endpoint; None for a revision never heard of."""
         endpoint = self.endpoints.get(self._of_revision.get(revision_id, ""))

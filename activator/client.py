@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activator.wire import Deploy, Done, FromActivator, Remove, Rollback, RouterHello, ShipJournals, Status
+from activator.wire import Deploy, Done, FromActivator, Remove, Rollback, RouterHello, ShipJournals, Status, Wake
 from pilotlight.frames import FrameStream, connect
 
 
@@ -21,7 +21,7 @@ async def subscribe(address: str, hello: RouterHello) -> FrameStream[FromActivat
     return stream
 
 
-async def command(address: str, frame: Deploy | Rollback | Remove | Status | ShipJournals) -> Done:
+async def command(address: str, frame: Deploy | Rollback | Remove | Status | Wake | ShipJournals) -> Done:
     """Send one command and wait for its outcome. Raises OSError, ActivatorError."""
     stream = await connect(address, FromActivator)
     try:

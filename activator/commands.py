@@ -23,12 +23,12 @@ import structlog
 from activator.catalogue import Endpoint
 from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.errors import CommandRefused, NotLeading
-from activator.events import ArgumentsAsked, EndpointStored, Event, Reply, StatusAsked
+from activator.events import ArgumentsAsked, EndpointStored, Event, Reply, StatusAsked, WakeAsked
 from activator.kept import differences
 from activator.store import catalogue
 from activator.store.catalogue import Ended
 from activator.store.connection import FAILED, Connection
-from activator.wire import Deploy, Done, Remove, Rollback, Status
+from activator.wire import Deploy, Done, Remove, Rollback, Status, Wake
 from runtime.argument_names import refusal
 
 log = structlog.get_logger()
@@ -68,10 +68,12 @@ class Commands:
         self._unsure: dict[str, None] = {}  # names of endpoints that may have been stored
         self._doubt = asyncio.Event()
 
-    async def execute(self, frame: Command | Status) -> Done:
+    async def execute(self, frame: Command | Status | Wake) -> Done:
         """Carry out a command. Never raises for what the caller or Postgres did wrong: `Done` says it."""
         if isinstance(frame, Status):
             return await (await self._tell(StatusAsked))
+        if isinstance(frame, Wake):
+            return await (await self._tell(partial(WakeAsked, frame.org_id, frame.name)))
         began = False
         try:
             looked = Looked() if isinstance(frame, Remove) else await self._check_arguments(frame)  # a slow node holds up nobody else

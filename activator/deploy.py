@@ -94,7 +94,8 @@ def plan_rollback(frame: Rollback, stored: Endpoint | None, *, new_id: Callable[
 
     1. Without a number and with a way back under way already, this is the same command once more.
     2. Without a number a deploy on its way is dropped: nothing has changed yet.
-    3. Else the earlier revision's configuration is a new revision, numbered on: revisions are never taken up again.
+    3. Nor has anything where the newest one failed before it served: a script's `deploy || rollback` must not lose what serves.
+    4. Else the earlier revision's configuration is a new revision, numbered on: revisions are never taken up again.
     """
     stored = there(frame.name, frame.org_id, stored)
     serves, coming = stored.routed, stored.revision(stored.next)
@@ -102,7 +103,9 @@ def plan_rollback(frame: Rollback, stored: Endpoint | None, *, new_id: Callable[
         return _put(stored, stored, coming, at_once=frame.at_once, ends=False)
     if frame.to is None and stored.next:  # 2
         return Plan(replace(stored, next=""), None, changed=True, wanted=serves)
-    number = frame.to if frame.to is not None else _before(stored)  # 3
+    if frame.to is None and serves and stored.newest is not serves and _never_served(stored.newest):  # 3
+        return Plan(stored, None, changed=False, wanted=serves)
+    number = frame.to if frame.to is not None else _before(stored)  # 4
     earlier = next((revision for revision in stored.revisions if revision.number == number), None)
     if earlier is None:
         raise CommandRefused(f"{frame.name!r} has no revision {number}: `pilotlight revisions {frame.name}` lists them")
@@ -110,6 +113,10 @@ def plan_rollback(frame: Rollback, stored: Endpoint | None, *, new_id: Callable[
     again: dict[str, Any] = {"revision_id": new_id("rev_"), "number": stored.newest.number + 1, "created_by": frame.by}
     again["engine_args"] = _plain(earlier.engine_args)
     return _put(stored, stored, replace(earlier, **again, outcome="", failure=""), at_once=frame.at_once, ends=False)
+
+
+def _never_served(revision: Revision | None) -> bool:
+    return revision is not None and revision.outcome == "failed"
 
 
 def _goes_back(stored: Endpoint, coming: Revision) -> bool:

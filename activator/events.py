@@ -92,6 +92,15 @@ class StatusAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class WakeAsked:
+    """Start a replica of what the endpoint's route leads to, though nobody calls. `reply`: what is there already, or why it cannot be."""
+
+    org_id: str
+    name: str
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class EpochTaken:
     """Leadership was renewed under a higher epoch."""
 
@@ -121,6 +130,7 @@ Event = (
     | EndpointStored
     | ArgumentsAsked
     | StatusAsked
+    | WakeAsked
     | EpochTaken
     | Tick
     | ShutDown

@@ -40,6 +40,7 @@ from activator.trouble import Backoff
 from activator.turns import Terms
 from activator.whole import WholeTable
 from activator.wire import Alive, Done, EndpointRow
+from activator.woken import Woken
 from pilotlight.attention import Attention
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive
@@ -85,7 +86,7 @@ class Reconciler:
             clock=clock,
             new_id=new_id,
         )
-        self._scales = Scales()
+        self._scales, self._woken = Scales(), Woken()
         self._takeovers = Takeovers(effects=effects, fleet=self.fleet, book=self.book)
         self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, self._takeovers, terms, self._whole)
         self._awake: set[str] = set()  # revisions that time alone may change
@@ -168,6 +169,8 @@ class Reconciler:
                 self._checks.ask(event, now)
             case events.StatusAsked():
                 event.reply(Done(ok=True, result=status(self.catalogue, self.book, self.fleet, epoch=self._fence.epoch, now=now)))
+            case events.WakeAsked():
+                return self._wake(event, now)
             case events.EpochTaken():
                 self._fence.epoch = event.epoch
                 self.table.begin(event.epoch)
@@ -249,6 +252,21 @@ class Reconciler:
         self._replies.add(self.table.sequence, now, event.reply, event.done)
         return set()
 
+    def _wake(self, event: events.WakeAsked, now: float) -> set[str]:
+        endpoint = self.catalogue.named(event.name, event.org_id)
+        revision = endpoint.routed if endpoint else None
+        if endpoint is None or revision is None:
+            event.reply(Done(ok=False, message=f"there is no endpoint {event.name!r} with a route: `pilotlight ls` lists those there are"))
+            return set()
+        ready = self._ready(revision.revision_id)
+        if not ready:
+            self._woken.ask(revision.revision_id, now, endpoint.hold_seconds)
+        event.reply(Done(ok=True, result={"revision_id": revision.revision_id, "number": revision.number, "ready": ready}))
+        return {revision.revision_id}
+
+    def _ready(self, revision_id: str) -> bool:
+        return any(replica.state == "ready" for replica in self.fleet.of(revision_id))
+
     def _tick(self, now: float) -> set[str]:
         missed = self._attention.missed(now)  # this process was stopped, or slept: silence of that time is nobody's
         self.book.forgive(missed, now)
@@ -308,7 +326,9 @@ class Reconciler:
         endpoint, revision = found
         routed = endpoint.routes_to(revision_id)
         bounds, coming = self._takeovers.bounds(endpoint, revision), self._takeovers.comes(endpoint, revision)  # 1
-        requests, live = self.book.total(revision_id), self.fleet.live(revision_id)
+        trouble = self.fleet.troubles.get(revision_id)
+        woken = self._woken.requests(revision_id, ready=self._ready(revision_id), trouble=trouble, now=now)
+        requests, live = self.book.total(revision_id) + woken, self.fleet.live(revision_id)
         scale = self._scales.remember(revision_id, bounds, requests, live, now)
         if live and scale.idle_since == now:
             self.fleet.look_again_for_room()
@@ -360,7 +380,7 @@ class Reconciler:
         """For a pause to end, a verdict to be stored, or its turn to serve."""
         found = self.catalogue.find(revision_id)
         comes = found is not None and found[0].next == revision_id
-        return comes or revision_id in self.fleet.troubles or self._takeovers.waits(revision_id)
+        return comes or revision_id in self.fleet.troubles or self._takeovers.waits(revision_id) or self._woken.waits(revision_id)
 
     # Telling
 

@@ -17,7 +17,7 @@ from activator.commands import Commands
 from activator.effects import Links
 from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
 from activator.journals import Journals
-from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, ShipJournals, Status, ToActivator
+from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, ShipJournals, Status, ToActivator, Wake
 from pilotlight import frames
 from pilotlight.frames import FrameError, FrameStream
 
@@ -40,7 +40,7 @@ class Server:
             if isinstance(first, RouterHello):
                 frames.check_protocol(first.protocol, f"router {first.router_id}")
                 await self._router(first, peer)
-            elif isinstance(first, Deploy | Rollback | Remove | Status):
+            elif isinstance(first, Deploy | Rollback | Remove | Status | Wake):
                 peer.send(await self._commands.execute(first))
                 await peer.drain()
             elif isinstance(first, ShipJournals):

@@ -266,6 +266,14 @@ class Status(Frame):
     kind: Literal["status"] = "status"
 
 
+class Wake(Frame):
+    """Start a replica of what the endpoint's route leads to, though nobody calls; where one is ready, nothing."""
+
+    kind: Literal["wake"] = "wake"
+    org_id: str
+    name: str
+
+
 class ShipJournals(Frame):
     """The ledger's: answer once what replicas had journalled when this was asked is in Postgres, and say what is still in work."""
 
@@ -280,5 +288,7 @@ class Done(Frame):
     result: dict[str, Any] = {}
 
 
-ToActivator = Annotated[RouterHello | Demand | Deploy | Rollback | Remove | Status | ShipJournals | Alive, Field(discriminator="kind")]
+ToActivator = Annotated[
+    RouterHello | Demand | Deploy | Rollback | Remove | Status | Wake | ShipJournals | Alive, Field(discriminator="kind")
+]
 FromActivator = Annotated[Table | Depths | Done | Alive, Field(discriminator="kind")]

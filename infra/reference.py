@@ -89,6 +89,7 @@ ADMIN = {
     "GET /endpoints/{name}/revisions": "Every revision it ever had, newest first: number, when, by whom, its state, and what differs from the one before.",
     "POST /endpoints/{name}/rollback": "Deploy what an earlier revision was: `to` its number, or the one before what serves that has served and was not rolled back from; a deploy that is on its way is dropped. Repeated while it is on its way it changes nothing; repeated once it serves, and without `to`, it goes one further back.",
     "DELETE /endpoints/{name}": "Remove it: its replicas drain, its keys are revoked, its own prices end; usage and history stay.",
+    "POST /endpoints/{name}/wake": "Start a replica as a call would, and answer at once, 202; `ready`: one was there already. It goes back to rest after its idle timeout.",
     "GET /status": "Every endpoint, revision, replica and node, as the activator sees them now.",
     "GET /endpoints/{name}/events": "What happened to it that you should hear of, newest first: deploys that served or failed, wrong answers that were caught.",
     "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown, and comes when this machine's routers know it.",

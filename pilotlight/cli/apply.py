@@ -14,9 +14,9 @@ from typing import Any, BinaryIO
 
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
-from pilotlight.cli.options import USAGE, print_json, say, stop
+from pilotlight.cli.options import USAGE, say, stop
 from pilotlight.cli.packing import find_snapshot, is_on_hub, known_of_hub, need_folder, pack_model, refusals
-from pilotlight.cli.rollouts import follow, who
+from pilotlight.cli.rollouts import Outcome, end, follow, who
 from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
 from snapshots.manifest import Manifest, SnapshotFile
@@ -59,11 +59,16 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
         digest, weights = packed.digest, {"weight_bytes": packed.tensor_bytes}
     wanted = {"digest": digest, **manifest.configuration()}
     plan = make_plan(manifest.name, wanted, prices, now=_as_it_is_to_be(_endpoint(api, manifest.name)), prices_now=prices_now)
+    outcome = Outcome("serves")
     if not dry_run:
         deploy = _execute(api, plan, wanted | weights | {"at_once": at_once, "by": who()}, prices)
         if deploy:
-            follow(api, plan.name, deploy, wait=wait)
-    _show(api, plan, dry_run=dry_run, as_json=as_json)
+            outcome = follow(api, plan.name, deploy, wait=wait, at_once=at_once)
+    if as_json:
+        end(outcome, {**plan.shown(), "dry_run": dry_run}, as_json=True)
+        return
+    end(outcome, {}, as_json=False)
+    _show(api, plan, dry_run=dry_run)
 
 
 def make_plan(
@@ -162,10 +167,7 @@ def _execute(api: Api, plan: Plan, wanted: dict[str, Any], prices: dict[str, str
     return deploy
 
 
-def _show(api: Api, plan: Plan, *, dry_run: bool, as_json: bool) -> None:
-    if as_json:
-        print_json({**plan.shown(), "dry_run": dry_run})
-        return
+def _show(api: Api, plan: Plan, *, dry_run: bool) -> None:
     if not plan.changes:
         say(f"{plan.name} is as the manifest says: nothing to do")
     elif dry_run:

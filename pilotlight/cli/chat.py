@@ -11,6 +11,7 @@ import contextlib
 import sys
 
 from pilotlight.cli.api import ApiError
+from pilotlight.cli.drawn import while_held
 from pilotlight.cli.options import say
 from pilotlight.cli.talk import Message, Talker, Took
 from pilotlight.settings import Settings
@@ -32,7 +33,7 @@ def converse(settings: Settings, name: str, system: str, max_tokens: int, key: s
             continue
         history.append({"role": "user", "content": question})
         try:
-            answer = _answer(talker, history, max_tokens)
+            answer = _answer(talker, name, history, max_tokens)
         except ApiError as error:
             if not terminal:
                 raise
@@ -62,14 +63,16 @@ def _rest() -> str | None:
     return None
 
 
-def _answer(talker: Talker, history: list[Message], max_tokens: int) -> str:
+def _answer(talker: Talker, name: str, history: list[Message], max_tokens: int) -> str:
     took, told = Took(), ""
     stream = talker.stream({"messages": history} | ({"max_tokens": max_tokens} if max_tokens else {}), took)
     try:
-        for text in stream:
-            told += text
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        with while_held(talker.status, name) as answers:
+            for text in stream:
+                answers()
+                told += text
+                sys.stdout.write(text)
+                sys.stdout.flush()
         print()
         say(str(took))
     except KeyboardInterrupt:

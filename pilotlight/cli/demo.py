@@ -73,7 +73,7 @@ async def _steps(settings: Settings, installation: Installation) -> None:
     api = Api(settings.paths)
     await _rehearsed(api)
     deployed = await type_command(
-        "deploy", ENDPOINT, "--model", str(MODEL), "--idle-timeout", str(IDLE_SECONDS), state=settings.paths.state
+        "deploy", ENDPOINT, "--model", str(MODEL), "--idle-timeout", str(IDLE_SECONDS), "--no-wait", state=settings.paths.state
     )
     console.print(f"deployed at {deployed.strip()} with min_replicas = 0")
     key = (await type_command("keys", "create", ENDPOINT, state=settings.paths.state)).strip()

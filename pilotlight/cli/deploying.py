@@ -9,8 +9,13 @@ import typer
 from pilotlight.cli.options import USAGE, stop
 
 Wait = Annotated[
-    bool, typer.Option("--wait/--no-wait", help="Wait until the new revision serves, or has failed; what serves goes on meanwhile.")
+    bool,
+    typer.Option(
+        "--wait",
+        help="Wait until the new revision serves, or has failed; what serves goes on meanwhile. So it is unless --no-wait is given.",
+    ),
 ]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; the deploy goes on.")]
 AtOnce = Annotated[
     bool, typer.Option("--at-once", help="Put the route on the new revision now, whatever becomes of it; the old one makes room for it.")
 ]
@@ -23,6 +28,13 @@ EngineArgs = Annotated[
     ),
 ]
 UnsetEngineArgs = Annotated[list[str] | None, typer.Option("--unset-engine-arg", help="An engine argument to clear, KEY; may be repeated.")]
+
+
+def waits(wait: bool, no_wait: bool) -> bool:
+    """Whether a command waits; stops where it is told both."""
+    if wait and no_wait:
+        stop("give one of --wait (until it serves, or has failed) and --no-wait (return at once), not both", USAGE)
+    return not no_wait
 
 
 def engine_args(pairs: list[str]) -> dict[str, str | int | float | bool]:

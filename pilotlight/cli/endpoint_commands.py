@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.deploying import AtOnce, EngineArgs, UnsetEngineArgs, Wait, engine_args
+from pilotlight.cli.deploying import AtOnce, EngineArgs, NoWait, UnsetEngineArgs, Wait, engine_args, waits
 from pilotlight.cli.options import USAGE, Json, Model, Name, State, endpoint_names, settings_of, stop
 
 
 def register(app: typer.Typer) -> None:
-    for command in (deploy, apply, ls, ps, starts, events, rm):
+    for command in (deploy, apply, ls, ps, wake, starts, events, rm):
         app.command()(command)
 
 
@@ -53,14 +53,16 @@ def deploy(
     ] = None,
     engine_arg: EngineArgs = None,
     unset_engine_arg: UnsetEngineArgs = None,
-    wait: Wait = True,
+    wait: Wait = False,
+    no_wait: NoWait = False,
     at_once: AtOnce = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """Pack a model, from a folder or a hub, and put an endpoint on it. What is not given stays as it is, its snapshot too.
 
-    What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. At zero one start proves it.
+    What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. At zero one start proves it,
+    the first of a new name too.
 
     Example: pilotlight deploy demo --model snapshots/demo/model
     """
@@ -81,6 +83,7 @@ def deploy(
         "engine_args": None if engine_arg is None else engine_args(engine_arg),
     }
     wanted = {field: value for field, value in wanted.items() if value is not None}
+    waiting = waits(wait, no_wait)
     if model and digest:
         stop("give one of --model (a folder, or hf://ORG/NAME) and --digest (of a packed snapshot), not both", USAGE)
     if not (model or digest or wanted or unset_engine_arg):
@@ -89,7 +92,7 @@ def deploy(
             USAGE,
         )
     deploy_endpoint(
-        settings_of(state), name, model, wanted, digest=digest, unset=unset_engine_arg or [], at_once=at_once, wait=wait, as_json=as_json
+        settings_of(state), name, model, wanted, digest=digest, unset=unset_engine_arg or [], at_once=at_once, wait=waiting, as_json=as_json
     )
 
 
@@ -97,7 +100,8 @@ def apply(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="The manifest, a TOML file; - reads it from stdin.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change; nothing is packed or sent.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a manifest, and do nothing else.")] = False,
-    wait: Wait = True,
+    wait: Wait = False,
+    no_wait: NoWait = False,
     at_once: AtOnce = False,
     state: State = None,
     as_json: Json = False,
@@ -108,12 +112,13 @@ def apply(
     """
     from pilotlight.cli.apply import apply_manifest, print_schema
 
+    waiting = waits(wait, no_wait)
     if schema:
         print_schema()
         return
     if file is None:
         stop("give the manifest with -f endpoint.toml; --schema prints what may stand in it", USAGE)
-    apply_manifest(settings_of(state), file, dry_run=dry_run, as_json=as_json, wait=wait, at_once=at_once)
+    apply_manifest(settings_of(state), file, dry_run=dry_run, as_json=as_json, wait=waiting, at_once=at_once)
 
 
 def ls(state: State = None, as_json: Json = False) -> None:
@@ -134,6 +139,16 @@ def ps(state: State = None, as_json: Json = False) -> None:
     from pilotlight.cli.show import show_status
 
     show_status(settings_of(state), as_json=as_json)
+
+
+def wake(name: Name, wait: Wait = False, no_wait: NoWait = False, state: State = None, as_json: Json = False) -> None:
+    """Start a replica now, though nobody calls, and wait until it is ready. It goes back to rest after the endpoint's idle timeout.
+
+    Example: pilotlight wake demo
+    """
+    from pilotlight.cli.endpoints import wake_endpoint
+
+    wake_endpoint(settings_of(state), name, wait=waits(wait, no_wait), as_json=as_json)
 
 
 def starts(

@@ -10,9 +10,9 @@ from activator.wire import Changes
 from pilotlight.cli.api import Api
 from pilotlight.cli.keys import UNTOLD
 from pilotlight.cli.manifest import explain
-from pilotlight.cli.options import USAGE, print_json, say, stop
+from pilotlight.cli.options import USAGE, say, stop
 from pilotlight.cli.packing import find_snapshot, pack_model
-from pilotlight.cli.rollouts import follow, who
+from pilotlight.cli.rollouts import Outcome, end, follow, until_ready, who
 from pilotlight.settings import Settings
 
 
@@ -45,18 +45,32 @@ def deploy_endpoint(
     how = {"merge_engine_args": True, "unset_engine_args": unset, "at_once": at_once, "by": who()}
     done = api.call("PUT", f"/endpoints/{name}", json=snapshot | wanted | how)
     deploy = done["deploy"]
-    follow(api, name, deploy, wait=wait)
+    outcome = follow(api, name, deploy, wait=wait, at_once=at_once)
     if deploy["pending"] and wait:
         done = api.call("GET", f"/endpoints/{name}") | {"deploy": deploy | {"pending": False}}
+    end(outcome, done, as_json=as_json)
     if as_json:
-        print_json(done)
         return
-    if not deploy["pending"] or wait:
+    if outcome.kind != "on its way":
         replicas = f", {done['min_replicas']} to {done['max_replicas']} replicas" if "max_replicas" in done else ""
         revision = ", as it was" if not deploy["changed"] else f", revision {deploy['number']}" if deploy["number"] > 1 else ""
-        say(f"{name} is deployed: {done.get('digest', '')[:19]}…{replicas}{revision}")
+        tried = "; not started yet: its first call, or `pilotlight wake`, shows whether it serves" if outcome.kind == "not tried" else ""
+        say(f"{name} is deployed: {done.get('digest', '')[:19]}…{replicas}{revision}{tried}")
     print(f"{api.url}/e/{name}/v1")
     say(f'next: pilotlight run {name} "…"   or   pilotlight keys create {name}')
+
+
+def wake_endpoint(settings: Settings, name: str, *, wait: bool, as_json: bool) -> None:
+    api = Api(settings.paths)
+    woken = api.call("POST", f"/endpoints/{name}/wake")
+    deploy = {"number": woken["number"], "revision_id": woken["revision_id"]}
+    if not (woken["ready"] or wait):
+        outcome = Outcome("on its way")
+    else:
+        outcome = Outcome("serves") if woken["ready"] else until_ready(api, name, deploy)
+    end(outcome, woken | {"ready": outcome.kind == "serves"}, as_json=as_json)
+    if not as_json:
+        say(f"{name} {'was awake' if woken['ready'] else 'is awake' if outcome.kind == 'serves' else 'starts; `pilotlight ps` shows it'}")
 
 
 def fields_given(pairs: list[str]) -> dict[str, Any]:

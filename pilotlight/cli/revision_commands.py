@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.deploying import AtOnce, EngineArgs, UnsetEngineArgs, Wait, engine_args
+from pilotlight.cli.deploying import AtOnce, EngineArgs, NoWait, UnsetEngineArgs, Wait, engine_args, waits
 from pilotlight.cli.options import USAGE, Json, Name, State, settings_of, stop
 
 
@@ -24,7 +24,8 @@ def set_fields(
     ] = None,
     engine_arg: EngineArgs = None,
     unset_engine_arg: UnsetEngineArgs = None,
-    wait: Wait = True,
+    wait: Wait = False,
+    no_wait: NoWait = False,
     at_once: AtOnce = False,
     state: State = None,
     as_json: Json = False,
@@ -35,12 +36,13 @@ def set_fields(
     """
     from pilotlight.cli.endpoints import deploy_endpoint, fields_given
 
+    waiting = waits(wait, no_wait)
     wanted = fields_given(fields or [])
     if engine_arg:
         wanted["engine_args"] = engine_args(engine_arg)
     if not wanted and not unset_engine_arg:
         stop("give at least one FIELD=VALUE, --engine-arg KEY=VALUE or --unset-engine-arg KEY", USAGE)
-    deploy_endpoint(settings_of(state), name, None, wanted, unset=unset_engine_arg or [], at_once=at_once, wait=wait, as_json=as_json)
+    deploy_endpoint(settings_of(state), name, None, wanted, unset=unset_engine_arg or [], at_once=at_once, wait=waiting, as_json=as_json)
 
 
 def revisions(
@@ -63,13 +65,15 @@ def revisions(
 def rollback(
     name: Name,
     to: Annotated[int | None, typer.Option(help="Number of a revision; without it the newest earlier one that has served.")] = None,
-    wait: Wait = True,
+    wait: Wait = False,
+    no_wait: NoWait = False,
     at_once: AtOnce = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """Deploy what an earlier revision was; nothing is packed again. While a deploy is on its way: drop it.
 
+    After a deploy that failed there is nothing to go back from: what served still serves, and a rollback changes nothing. --to goes further.
     Repeated while the way back is under way, it changes nothing; repeated once that serves, it goes one further back, and never to a
     revision that was rolled back from. With --to a repeat never changes anything.
 
@@ -77,4 +81,4 @@ def rollback(
     """
     from pilotlight.cli.rollouts import rollback
 
-    rollback(settings_of(state), name, to, wait=wait, at_once=at_once, as_json=as_json)
+    rollback(settings_of(state), name, to, wait=waits(wait, no_wait), at_once=at_once, as_json=as_json)

@@ -1,17 +1,18 @@
 """Follows a deploy until its revision serves or has failed; and the commands about revisions.
 
-The old revision serves all the while, so leaving (Ctrl-C, `--no-wait`, a lost connection) changes nothing: the activator goes on with it.
+The old revision serves all the while, so leaving (Ctrl-C, `--no-wait`, a lost connection) changes nothing: the activator goes on with it,
+and whoever leaves is told so. The first revision of a name has no call that would start it: it is woken once, so that what cannot
+start is said by the deploy, and not by the first caller's error.
 """
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from pilotlight.cli.api import Api
+from pilotlight.cli.api import Api, ApiError
+from pilotlight.cli.drawn import line, standing
 from pilotlight.cli.options import print_json, say, stop
 from pilotlight.cli.tables import Table, joined, show
 from pilotlight.settings import Settings
@@ -19,10 +20,19 @@ from pilotlight.settings import Settings
 POLL_SECONDS = 0.5  # the admin API does not push
 LONGEST_SECONDS = 900.0  # beyond the longest start the settings allow by default
 WAITS = "{name}: revision {number} is on its way; what serves goes on until it is ready. `pilotlight ps` shows it."
+LEFT = "{name}: revision {number} is on its way and goes on without you: `pilotlight ps` shows it, `pilotlight rollback {name}` drops it"
+LEFT_FIRST = "{name}: revision {number} is deployed and starts without you: `pilotlight ps` shows it, `pilotlight rm {name}` removes it"
 
 
-class Drawn(Protocol):
-    def __call__(self, text: str) -> None: ...
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a deploy. `text`: why it failed."""
+
+    kind: Literal["serves", "failed", "on its way", "not tried"]
+    text: str = ""
+
+    def told(self) -> dict[str, str]:
+        return {"outcome": self.kind, "failure": self.text if self.kind == "failed" else ""}
 
 
 def who() -> str:
@@ -35,83 +45,112 @@ def who() -> str:
         return "local"
 
 
-def follow(api: Api, name: str, deploy: dict[str, Any], *, wait: bool) -> None:
-    """Returns once the revision of `deploy` serves, or where there is nothing to wait for; stops where it has failed."""
+def follow(api: Api, name: str, deploy: dict[str, Any], *, wait: bool, at_once: bool = False) -> Outcome:
+    """Returns once the revision of `deploy` serves or has failed, or where nobody waits for that."""
     for note in deploy.get("notes") or ():
         say(f"{name}: {note}")
     if unchecked := deploy.get("unchecked"):
         say(f"{name}: nobody has looked at its engine arguments before: {unchecked}")
+    number, pending = deploy["number"], deploy.get("pending")
     if not wait:
-        if deploy.get("pending"):
-            say(WAITS.format(name=name, number=deploy["number"]))
-        return
+        if pending:
+            say(WAITS.format(name=name, number=number))
+        return Outcome("on its way" if pending else "not tried" if deploy.get("changed") else "serves")
+    try:
+        proves = bool(deploy.get("changed")) and not pending and not at_once and _woken(api, name, deploy)
+        return _outcome(api, name, deploy, proves=proves)
+    except KeyboardInterrupt:
+        say((LEFT if pending else LEFT_FIRST).format(name=name, number=number))
+        raise
+
+
+def _woken(api: Api, name: str, deploy: dict[str, Any]) -> bool:
+    """Starts a revision that has the route already and has never been tried; whether one start is to be waited for."""
+    endpoint = _endpoint(api.call("GET", "/status"), name)
+    revision = _revision(endpoint, deploy["revision_id"])
+    if revision is None or revision.get("outcome") == "proved":
+        return False
+    try:
+        api.call("POST", f"/endpoints/{name}/wake")
+    except ApiError as error:
+        if error.status not in (404, 405):
+            raise
+        say(f"{name}: this server cannot start it now; its first call does")
+        return False
+    return True
+
+
+def _outcome(api: Api, name: str, deploy: dict[str, Any], *, proves: bool) -> Outcome:
     deadline = time.monotonic() + LONGEST_SECONDS
-    with _line() as draw:
+    with line() as draw:
         while True:
-            done, text = progress(api.call("GET", "/status"), name, deploy)
+            done, text = progress(api.call("GET", "/status"), name, deploy, proves=proves)
             if done:
-                break
+                return Outcome("failed", text) if text else Outcome("serves")
             draw(text)
             if time.monotonic() > deadline:
                 stop(f"{name}: after {LONGEST_SECONDS:g} s {text}; what serves goes on, and so does the deploy: `pilotlight ps`")
             time.sleep(POLL_SECONDS)
-    if text:
-        stop(text)
 
 
-def progress(status: dict[str, Any], name: str, deploy: dict[str, Any]) -> tuple[bool, str]:
-    """(True, "") where it serves, or will with its first call; (True, why) where it never will; else (False, how it stands). Pure."""
+def until_ready(api: Api, name: str, deploy: dict[str, Any]) -> Outcome:
+    """Until a replica of the revision, which has been woken, is ready, or none starts any more."""
+    deadline = time.monotonic() + LONGEST_SECONDS
+    with line() as draw:
+        while True:
+            status = api.call("GET", "/status")
+            revision = _revision(_endpoint(status, name), deploy["revision_id"])
+            if revision is None:
+                return Outcome("failed", f"{name} was changed or removed meanwhile: `pilotlight ls` shows what there is")
+            if any(replica["state"] == "ready" for replica in revision["replicas"]):
+                return Outcome("serves")
+            if not revision["replicas"] and revision.get("failure"):
+                return Outcome("failed", f"{name}: revision {deploy['number']} cannot start: {revision['failure']}")
+            if time.monotonic() > deadline:
+                return Outcome("failed", f"{name}: not ready after {LONGEST_SECONDS:g} s; `pilotlight ps` shows how it stands")
+            draw(f"{name} {standing(revision, status.get('nodes', ()))}")
+            time.sleep(POLL_SECONDS)
+
+
+def progress(status: dict[str, Any], name: str, deploy: dict[str, Any], *, proves: bool = False) -> tuple[bool, str]:
+    """(True, "") where it serves, or will with its first call; (True, why) where it never will; else (False, how it stands).
+
+    `proves`: it has the route already, and has been woken to show that it serves. Pure.
+    """
     number, revision_id = deploy["number"], deploy["revision_id"]
-    endpoint = next((endpoint for endpoint in status["endpoints"] if endpoint["name"] == name and not endpoint["removed"]), None)
+    endpoint = _endpoint(status, name)
     if endpoint is None:
         return True, f"{name} was removed meanwhile"
-    revision = next((revision for revision in endpoint["revisions"] if revision["revision_id"] == revision_id), None)
+    revision = _revision(endpoint, revision_id)
     routed = any(part[0] == revision_id and part[1] for part in endpoint["route"])
     if endpoint.get("next") == revision_id:
-        return False, f"revision {number} {_standing(revision)}"
-    if revision and revision.get("outcome") == "failed" and (not routed or revision["min_replicas"]):
+        return False, f"revision {number} {standing(revision, status.get('nodes', ()), beside=True)}"
+    tried = proves or bool(revision and revision["min_replicas"])
+    if revision and revision.get("outcome") == "failed" and (not routed or tried):
         serving = [r["number"] for r in endpoint["revisions"] if any(part[0] == r["revision_id"] for part in endpoint["route"])]
         goes_on = f"; revision {serving[0]} goes on serving" if serving and not routed else ""
         return True, f"{name}: revision {number} failed: {revision['failure']}{goes_on}"
     if not routed:
         return True, f"{name}: revision {number} was replaced by another deploy before it served"
-    if revision and revision["min_replicas"] and revision.get("outcome") != "proved":
-        return False, f"revision {number} {_standing(revision)}"
+    if revision and tried and revision.get("outcome") != "proved":
+        return False, f"revision {number} {standing(revision, status.get('nodes', ()))}"
     return True, ""
 
 
-def _standing(revision: dict[str, Any] | None) -> str:
-    """How a revision on its way stands, in words."""
-    if revision is None:
-        return "is on its way"
-    if waits_for := revision.get("waits_for"):
-        return f"waits, for there is no room for both: {waits_for}"
-    starting = [replica for replica in revision["replicas"] if replica["state"] == "starting"]
-    if not starting:
-        return "is on its way"
-    phases = sorted(starting[0]["phases"], key=lambda phase: phase["at"])
-    done = f", {phases[-1]['name']} done" if phases else ""
-    return f"starts, for {starting[0]['age_seconds']:.0f} s{done}"
+def _endpoint(status: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((endpoint for endpoint in status["endpoints"] if endpoint["name"] == name and not endpoint["removed"]), None)
 
 
-@contextmanager
-def _line() -> Iterator[Drawn]:
-    """One line on stderr that is drawn anew on a terminal; elsewhere each new kind of news is a line, once."""
-    if sys.stderr.isatty():
-        from rich.console import Console
+def _revision(endpoint: dict[str, Any] | None, revision_id: str) -> dict[str, Any] | None:
+    return next((each for each in endpoint["revisions"] if each["revision_id"] == revision_id), None) if endpoint else None
 
-        with Console(stderr=True).status("") as status:
-            yield lambda text: status.update(text)
-        return
-    said: set[str] = set()
 
-    def once(text: str) -> None:
-        kind = text.split(", for ")[0] if " starts, for " in text else text
-        if kind not in said:
-            said.add(kind)
-            say(text)
-
-    yield once
+def end(outcome: Outcome, told: dict[str, Any], *, as_json: bool) -> None:
+    """As JSON what there is to tell, failed or not; and the end with exit code 1 where it failed."""
+    if as_json:
+        print_json(told | outcome.told())
+    if outcome.kind == "failed":
+        stop(outcome.text)
 
 
 def show_revisions(settings: Settings, name: str, limit: int, *, as_json: bool) -> None:
@@ -138,10 +177,15 @@ def rollback(settings: Settings, name: str, to: int | None, *, wait: bool, at_on
     api = Api(settings.paths)
     done = api.call("POST", f"/endpoints/{name}/rollback", json={"to": to, "at_once": at_once, "by": who()})
     deploy = done["deploy"]
-    follow(api, name, deploy, wait=wait)
+    outcome = follow(api, name, deploy, wait=wait, at_once=at_once)
+    end(outcome, done | {"deploy": deploy | {"pending": outcome.kind == "on its way"}}, as_json=as_json)
     if as_json:
-        print_json(done)
-    elif not deploy["changed"]:
-        say(f"{name} is what that revision was: nothing to do")
-    elif not deploy["pending"] or wait:
+        return
+    if not deploy["changed"]:
+        say(f"{name} is on revision {deploy['number']} and stays there: nothing to do{_why_nothing(to)}")
+    elif outcome.kind != "on its way":
         say(f"{name} is on revision {deploy['number']}")
+
+
+def _why_nothing(to: int | None) -> str:
+    return "" if to is not None else ". The newest revision never served; --to NUMBER goes further back (`pilotlight revisions`)"

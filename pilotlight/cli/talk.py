@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.cli.api import Api, ApiError
+from pilotlight.cli.drawn import while_held
 from pilotlight.cli.options import print_json, say
 from pilotlight.keys import well_formed
 from pilotlight.settings import Settings
@@ -53,6 +54,11 @@ class Talker:
     def key(self) -> str:
         """The key in use now."""
         return self._key
+
+    def status(self) -> dict[str, Any]:
+        """How the installation stands. Raises ApiError."""
+        found: dict[str, Any] = self.api.call("GET", "/status")
+        return found
 
     def stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
         """The pieces of the answer. Raises ApiError with the server's own message.
@@ -111,9 +117,11 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *
         told = {"request_id": took.request_id, "start": took.start or None, "first_token_seconds": first, "usage": took.usage}
         print_json({"answer": answer, **told})
         return
-    for text in talker.stream(body, took):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    with while_held(talker.status, name) as answers:
+        for text in talker.stream(body, took):
+            answers()
+            sys.stdout.write(text)
+            sys.stdout.flush()
     print()
     say(str(took))
 

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from activator.client import ActivatorAway, ActivatorError, command
-from activator.wire import Deploy, Done, Remove, Rollback, Status
+from activator.wire import Deploy, Done, Remove, Rollback, Status, Wake
 from pilotlight.frames import FrameError
 from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
 from router.admin.revisions import Revisions, deployed
@@ -43,6 +43,7 @@ class Endpoints:
             Route("/endpoints/{name}", self.get, methods=["GET"]),
             Route("/endpoints/{name}", self.put, methods=["PUT"]),
             Route("/endpoints/{name}", self.delete, methods=["DELETE"]),
+            Route("/endpoints/{name}/wake", self.wake, methods=["POST"]),
             Route("/endpoints/{name}/events", self.events, methods=["GET"]),
             Route("/status", self.status, methods=["GET"]),
         ]
@@ -78,6 +79,13 @@ class Endpoints:
         told = {"revoked_keys": done.get("revoked_keys", 0), "prices_ended": done.get("prices_ended", False), "everywhere": everywhere}
         return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True, **told})
 
+    async def wake(self, request: Request) -> JSONResponse:
+        """202: a replica starts as for a call, or is there already (`ready`); it goes back to rest after its idle timeout."""
+        row = await find_endpoint(self._store, request.path_params["name"])
+        done = (await self._command(Wake(org_id=ORG, name=row["name"]))).result
+        told = {field: done.get(field) for field in ("revision_id", "number", "ready")}
+        return JSONResponse({"object": "endpoint", "name": row["name"], **told}, status_code=202)
+
     async def events(self, request: Request) -> JSONResponse:
         """What happened to it that an operator should hear of, newest first: deploys that served or failed, wrong answers that were caught."""
         query = read_query(request, EventQuery)
@@ -89,7 +97,7 @@ class Endpoints:
         """Every endpoint, revision, replica and node, as the activator sees them now."""
         return JSONResponse((await self._command(Status())).result)
 
-    async def _command(self, frame: Deploy | Rollback | Remove | Status) -> Done:
+    async def _command(self, frame: Deploy | Rollback | Remove | Status | Wake) -> Done:
         try:
             async with asyncio.timeout(COMMAND_SECONDS):
                 return await command(self._activator, frame)

@@ -97,13 +97,13 @@ def test_every_command_of_the_readme(tourist: Tourist, tmp_path: Path) -> None:
 SHOWN = {  # what the README shows, as far as it is the same each time
     "deploy demo": ("demo is deployed: sha256:7db315718f60…, 0 to 1 replicas",),
     "run demo": (r"(cold|warm) start, first token after \d",),
-    "ls": ("0–1 5 s standby 64 https://",),
+    "ls": ("demo https://.*/e/demo/v1 .* 0–1 5 s standby 64",),
     "ps": ("demo rev_", "1 standby ready"),
     "starts demo": ("place .* fetch .* spawn .* init .* load .* canary .* whole",),
     "keys create": ("^pl_", "Keep it now, it is not shown again"),
     "keys rotate": ("^pl_", "Both keys work for 1h"),
     "apply -f": (r"demo (would be|is) changed", r"idle_timeout_seconds 5.0 30.0", r"prices.output 0.4000000000 0.8"),
-    "usage demo": (r"cold complete \d+ \d+ \d+ engine 0.0000",),
+    "usage demo": (r"(cold|warm) complete \d+ \d+ \d+ engine 0.0000",),
     "rm demo": ("demo is removed",),
 }
 
@@ -339,7 +339,7 @@ def test_what_cannot_be_is_told_at_once(tourist: Tourist, short_folder: Path, tm
 
 
 def test_cold_starts_are_measured(tourist: Tourist) -> None:
-    tourist.run("deploy", "short", "--model", str(MODEL), "--idle-timeout", "1")
+    tourist.run("deploy", "short", "--model", str(MODEL), "--idle-timeout", "1", "--no-wait")
     found = json.loads(tourist.out("bench", "coldstart", "short", "--wakes", "2", "--json"))
     assert found["wakes"] == 2 and 0 < found["p50_s"] < 10
     assert {"spawn", "load", "init", "canary", "first_token"} <= set(found["phases"])

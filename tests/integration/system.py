@@ -106,8 +106,8 @@ class System:
         return done.stdout.strip()
 
     def deploy(self, name: str, *options: str, model: Path = MODEL) -> str:
-        """Deploy and return a key."""
-        self.cli("deploy", name, "--model", str(model), *options)
+        """Deploy, without the one start that proves a new name, and return a key."""
+        self.cli("deploy", name, "--model", str(model), "--no-wait", *options)
         return self.cli("keys", "create", name)
 
     def client(self, key: str, **options: Any) -> httpx.Client:

@@ -53,7 +53,7 @@ def keys(system: System, packed: tuple[Path, Manifest]) -> dict[str, str]:
     """Two endpoints on the same digest, which nobody has packed here."""
     found = {}
     for name in ("one", "two"):
-        system.cli("deploy", name, "--digest", packed[1].digest, "--idle-timeout", "0.3")
+        system.cli("deploy", name, "--digest", packed[1].digest, "--idle-timeout", "0.3", "--no-wait")
         found[name] = system.cli("keys", "create", name)
     return found
 

@@ -273,6 +273,22 @@ def test_a_rollback_after_a_rollback_goes_further_back_and_never_to_what_was_rol
         stored = serving(made)
 
 
+def test_a_rollback_after_a_deploy_that_failed_keeps_what_serves() -> None:
+    revisions = (
+        revision("a", 1, slots=3, outcome="proved"),
+        revision("a", 2, slots=5, outcome="proved"),
+        revision("a", 3, slots=8, outcome="failed"),
+    )
+    stored = replace(endpoint("a", *revisions), route=((revisions[1].revision_id, 100),))
+    made = rolled(stored)
+    assert (made.changed, made.endpoint, made.wanted) == (False, stored, revisions[1])
+    further = rolled(stored, 1).new_revision
+    assert further and further.slots == 3
+    at_once = replace(stored, route=((revisions[2].revision_id, 100),))  # the failed one has the route
+    back = rolled(at_once).new_revision
+    assert back and back.slots == 5
+
+
 def test_a_rollback_of_a_deploy_on_its_way_drops_it() -> None:
     coming = plan(frame(slots=8), good()).endpoint
     made = rolled(coming)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pilotlight.cli import drawn, endpoints, rollouts
+from pilotlight.cli import main as command_line
+from pilotlight.cli.api import ApiError
+from pilotlight.cli.drawn import held_by
 from pilotlight.cli.endpoints import fields_given
 from pilotlight.cli.main import app
 from pilotlight.cli.rollouts import progress, who
 from pilotlight.cli.show import _revision, _revisions
+from pilotlight.settings import Settings, load
+from tests.fakes_cli import Call, Said, answered, prepared
 
 DEPLOY = {"revision_id": "rev2", "number": 2, "pending": True, "changed": True}
 
@@ -94,3 +103,162 @@ def test_pending_and_failed_revisions_are_shown() -> None:
 
 def test_who_deploys_has_a_name() -> None:
     assert who().endswith("local)") or who() == "local"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in [name for name in os.environ if name.startswith("PILOTLIGHT_") or name == "DATABASE_URL"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rollouts, "POLL_SECONDS", 0.0)
+    return prepared(load(state_dir=tmp_path / "state"))
+
+
+class Installation:
+    """Takes deploys, rollbacks and wakes, and shows one status after the other; the last one for ever."""
+
+    def __init__(self, deploy: dict[str, Any], *stands: dict[str, Any]) -> None:
+        self.deploy, self.stands = deploy, list(stands)
+        self.asked: list[str] = []
+
+    def __call__(self, call: Call) -> Said:
+        self.asked.append(f"{call.method} {call.path.removeprefix('/api/v1')}")
+        if call.path.endswith("/status"):
+            return Said(self.stands.pop(0) if len(self.stands) > 1 else self.stands[0])
+        if call.path.endswith("/wake"):
+            return Said({"revision_id": "rev2", "number": 2, "ready": False}, 202)
+        return Said(
+            {"object": "endpoint", "name": "chat", "digest": "sha256:00", "min_replicas": 0, "max_replicas": 1, "deploy": self.deploy}
+        )
+
+
+FIRST = DEPLOY | {"pending": False}
+Typed = tuple[int, str, str]
+
+
+def typed(
+    settings: Settings, there: Installation, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str
+) -> Typed:
+    for module in (rollouts, endpoints):
+        monkeypatch.setattr(module, "Api", lambda paths: answered(settings, there))
+    monkeypatch.setattr("sys.argv", ["pilotlight", *words, "--state", str(settings.paths.state)])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    out, said = capfd.readouterr()
+    assert "Traceback" not in said
+    return int(ended.value.code or 0), out, said
+
+
+def test_the_first_deploy_of_a_name_is_woken_and_its_failure_is_the_commands(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    there = Installation(
+        FIRST, status(routed="rev2"), status(routed="rev2"), status(routed="rev2", outcome="failed", failure="no tokenizer")
+    )
+    code, out, said = typed(settings, there, monkeypatch, capfd, "set", "chat", "slots=3")
+    assert code == 1 and out == "" and said.endswith("pilotlight: chat: revision 2 failed: no tokenizer\n")
+    assert there.asked.count("POST /endpoints/chat/wake") == 1
+    proved = Installation(FIRST, status(routed="rev2"), status(routed="rev2"), status(routed="rev2", outcome="proved"))
+    code, out, said = typed(settings, proved, monkeypatch, capfd, "set", "chat", "slots=3")
+    assert code == 0 and "chat is deployed" in said and "/e/chat/v1" in out
+
+
+@pytest.mark.parametrize("how", ["--no-wait", "--at-once"])
+def test_who_does_not_wait_is_told_that_nothing_is_proved(
+    how: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    there = Installation(FIRST, status(routed="rev2"))
+    code, _, said = typed(settings, there, monkeypatch, capfd, "set", "chat", "slots=3", how)
+    assert code == 0 and "POST /endpoints/chat/wake" not in there.asked
+    assert ("not started yet" in said) == (how == "--no-wait")
+
+
+@pytest.mark.parametrize("words", [("set", "chat", "slots=3"), ("rollback", "chat"), ("deploy", "chat", "--slots", "3")])
+def test_json_says_the_outcome_failed_or_not(
+    words: tuple[str, ...], settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failed = Installation(DEPLOY, status(coming="rev2"), status(outcome="failed", failure="no such argument"))
+    code, out, said = typed(settings, failed, monkeypatch, capfd, *words, "--json")
+    told = json.loads(out)
+    assert code == 1 and told["outcome"] == "failed" and "no such argument" in told["failure"] and "no such argument" in said
+    serves = Installation(DEPLOY, status(coming="rev2"), status(routed="rev2", outcome="proved"))
+    code, out, said = typed(settings, serves, monkeypatch, capfd, *words, "--json")
+    assert code == 0 and (json.loads(out)["outcome"], json.loads(out)["failure"]) == ("serves", "")
+    left = Installation(DEPLOY, status(coming="rev2"))
+    code, out, said = typed(settings, left, monkeypatch, capfd, *words, "--json", "--no-wait")
+    assert code == 0 and json.loads(out)["outcome"] == "on its way"
+
+
+@pytest.mark.parametrize(
+    "words", [("set", "x", "slots=3"), ("deploy", "x", "--slots", "3"), ("rollback", "x"), ("apply", "-f", "x"), ("wake", "x")]
+)
+def test_waiting_and_not_waiting_together_is_refused_before_anybody_is_asked(words: tuple[str, ...]) -> None:
+    for more in ((), ("--at-once",)) if words[0] != "wake" else ((),):
+        done = CliRunner().invoke(app, [*words, "--wait", "--no-wait", *more])
+        assert done.exit_code == 2 and "not both" in done.stderr
+
+
+@pytest.mark.parametrize(("pending", "said"), [(True, "goes on without you"), (False, "starts without you")])
+def test_ctrl_c_in_a_waiting_deploy_says_what_goes_on(
+    pending: bool, said: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(Installation):
+        def __call__(self, call: Call) -> Said:
+            if self.asked.count("GET /status") > 1:
+                raise KeyboardInterrupt
+            return super().__call__(call)
+
+    there = Interrupted(DEPLOY | {"pending": pending}, status(coming="rev2") if pending else status(routed="rev2"))
+    code, _, told = typed(settings, there, monkeypatch, capfd, "set", "chat", "slots=3")
+    assert code == 130 and said in told and "`pilotlight ps` shows it" in told
+
+
+def test_a_rollback_after_a_failed_deploy_says_that_there_is_nothing_to_do(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    there = Installation({"revision_id": "rev1", "number": 1, "pending": False, "changed": False}, status(outcome="failed"))
+    code, _, said = typed(settings, there, monkeypatch, capfd, "rollback", "chat")
+    assert code == 0 and "stays there: nothing to do. The newest revision never served; --to NUMBER" in said
+
+
+def test_a_wake_waits_until_a_replica_is_ready_or_says_why_none_is(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    starting = {"state": "starting", "age_seconds": 2.0, "phases": [], "replica_id": "r1"}
+    there = Installation(FIRST, status(routed="rev2", replicas=[starting]), status(routed="rev2", replicas=[starting | {"state": "ready"}]))
+    assert typed(settings, there, monkeypatch, capfd, "wake", "chat")[0] == 0
+    broken = Installation(FIRST, status(routed="rev2", failure="no room"))
+    code, _, said = typed(settings, broken, monkeypatch, capfd, "wake", "chat")
+    assert code == 1 and "revision 2 cannot start: no room" in said
+    code, out, _ = typed(settings, there, monkeypatch, capfd, "wake", "chat", "--no-wait", "--json")
+    assert code == 0 and json.loads(out)["outcome"] == "on its way"
+
+
+def test_what_a_held_call_waits_for_is_said() -> None:
+    assert held_by(status(routed="rev2", replicas=[{"state": "ready"}]), "chat") == "" == held_by({"endpoints": []}, "chat")
+    unrehearsed = status(routed="rev2") | {"nodes": [{"standbys_ready": 0}]}
+    assert held_by(unrehearsed, "chat").startswith("chat is on its way; the engine is being rehearsed")
+    starting = {"state": "starting", "age_seconds": 2.0, "phases": [{"name": "load", "at": 1.0}]}
+    assert (
+        held_by(status(routed="rev2", replicas=[starting], expected_seconds=7.4), "chat") == "chat starts, for 2 s of about 7 s, load done"
+    )
+    assert held_by(status(routed="rev2", waits_for="memory"), "chat") == "chat waits for room: memory"
+
+
+def test_a_wait_is_told_once_where_nobody_looks_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(drawn, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(drawn, "LOOK_SECONDS", 0.0)
+    looked, looks = threading.Semaphore(0), list[int]()
+
+    def ask() -> dict[str, Any]:
+        looked.release()
+        looks.append(1)
+        if len(looks) == 1:
+            raise ApiError("not now")
+        return status(routed="rev2", waits_for="memory")
+
+    with drawn.while_held(ask, "chat") as answers:
+        for _ in range(4):
+            assert looked.acquire(timeout=10)
+        answers()
+    assert capfd.readouterr().err == "chat waits for room: memory\n"

@@ -133,6 +133,9 @@ class Scripted:
         self.heard: list[list[Message]] = []
         self.closed = 0
 
+    def status(self) -> dict[str, Any]:
+        return {"endpoints": []}
+
     def stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
         self.heard.append([dict(message) for message in body["messages"]])
         try:

@@ -1,0 +1,38 @@
+"""Revisions that are to start though nobody calls: `pilotlight wake`, and the first revision of a name, which one start proves. Step 6. Pure.
+
+Each counts as one request more, until a replica of it is ready, its start has failed, or it has waited as long as a caller would. So a
+wake has no rules of its own: it starts, waits for room and goes back to rest as for any call, and leaves nothing behind. What must survive
+is a start that never succeeds: nobody's wish keeps it going.
+"""
+
+from __future__ import annotations
+
+from activator.trouble import Trouble
+
+
+class Woken:
+    def __init__(self) -> None:
+        self._wishes: dict[str, tuple[float, float]] = {}  # revision id → since, until: monotonic seconds
+
+    def ask(self, revision_id: str, now: float, patience: float) -> None:
+        """`patience` in seconds. Asked again, it begins anew."""
+        self._wishes[revision_id] = now, now + patience
+
+    def requests(self, revision_id: str, *, ready: bool, trouble: Trouble | None, now: float) -> int:
+        """How many requests more the wish counts as: 1, or 0 once it is over.
+
+        1. It has what it wished for, or waited too long.
+        2. A start has failed since, or none is possible.
+        """
+        wish = self._wishes.get(revision_id)
+        if wish is None:
+            return 0
+        since, until = wish
+        failed = trouble is not None and trouble.at >= since and (trouble.failures > 0 or trouble.nowhere)
+        if ready or now >= until or failed:
+            del self._wishes[revision_id]
+            return 0
+        return 1
+
+    def waits(self, revision_id: str) -> bool:
+        return revision_id in self._wishes

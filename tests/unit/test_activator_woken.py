@@ -1,0 +1,80 @@
+"""A wake starts one replica as a call would, once, and is over when it is ready, has failed, or nobody would wait any longer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from activator.events import WakeAsked
+from activator.trouble import Trouble
+from activator.wire import Done
+from activator.woken import Woken
+from tests.fakes_activator import World, endpoint, revision
+
+
+def woken(world: World, name: str = "a", org_id: str = "default") -> Done:
+    said: list[Done] = []
+    world.handle(WakeAsked(org_id, name, said.append))
+    return said[0]
+
+
+def at_rest(**given: Any) -> World:
+    world = World(endpoint("a", revision("a", idle_timeout_seconds=5.0, **given)))
+    world.connect_agent()
+    world.join()
+    world.pass_time(15.0)
+    assert not world.states()
+    return world
+
+
+def test_a_wake_starts_one_replica_which_goes_back_to_rest_after_its_idle_timeout() -> None:
+    world = at_rest()
+    done = woken(world)
+    assert done.ok and done.result["ready"] is False and list(world.states().values()) == ["starting"]
+    world.ready()
+    world.pass_time(4.0)
+    assert list(world.states().values()) == ["ready"]
+    assert woken(world).result["ready"] is True
+    world.pass_time(10.0)
+    assert not {"ready", "starting"} & set(world.states().values())
+
+
+def test_a_wake_while_one_starts_starts_no_other() -> None:
+    world = at_rest(max_replicas=3)
+    for _ in range(3):
+        woken(world)
+    assert list(world.states().values()) == ["starting"]
+
+
+def test_a_start_that_fails_ends_the_wish() -> None:
+    world = at_rest(outcome="")
+    woken(world)
+    (replica_id,) = world.states()
+    world.becomes(replica_id, "stopped", reason="it does not fit")
+    world.pass_time(60.0)
+    assert not world.states()
+    (shown,) = world.status()["endpoints"][0]["revisions"]
+    assert shown["outcome"] == "failed" and "it does not fit" in shown["failure"]
+
+
+def test_a_first_revision_that_was_woken_is_proved() -> None:
+    world = at_rest(outcome="")
+    woken(world)
+    world.ready()
+    world.pass_time(1.0)
+    assert world.status()["endpoints"][0]["revisions"][0]["outcome"] == "proved"
+
+
+def test_a_wake_of_what_is_not_there_says_so() -> None:
+    world = at_rest()
+    for done in (woken(world, "b"), woken(world, "a", "another")):
+        assert not done.ok and "there is no endpoint" in done.message
+
+
+def test_a_wish_ends_when_no_caller_would_wait_any_longer() -> None:
+    wishes = Woken()
+    wishes.ask("r", 0.0, 10.0)
+    assert wishes.requests("r", ready=False, trouble=Trouble(failures=3, at=-1.0), now=9.0) == 1, "it failed before"
+    assert wishes.waits("r")
+    assert wishes.requests("r", ready=False, trouble=None, now=10.0) == 0 and not wishes.waits("r")
+    wishes.ask("r", 20.0, 10.0)
+    assert wishes.requests("r", ready=False, trouble=Trouble(nowhere=True, at=20.0), now=21.0) == 0
