@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+import sys
 import time
 from pathlib import Path
 from typing import Any
