@@ -102,6 +102,7 @@ class Paths:
         self.catalogue = state / "catalogue.json"  # endpoints and revisions, for an activator that starts without Postgres
         self.epoch = state / "epoch"  # the highest under which this machine has led
         self.ca_cert = state / "ca.pem"
+        self.ca_bundle = state / "ca-bundle.pem"  # the machine's authorities and ours, for clients
         self.admin_key = state / "secrets" / "admin.key"
         self.key_pepper = state / "secrets" / "key.pepper"
         self.database_dsn = state / "secrets" / "database.dsn"  # of the embedded Postgres, password included

@@ -43,16 +43,23 @@ def create(
     name: Name,
     label: Annotated[str, typer.Option(help="What the key is for; shown in lists.")] = "",
     expires_in: Annotated[float | None, typer.Option(help="Seconds until it expires; never, unless given.")] = None,
+    env: Annotated[
+        bool, typer.Option("--env", help="Print what a shell needs for OpenAI's clients: OPENAI_BASE_URL, OPENAI_API_KEY, SSL_CERT_FILE.")
+    ] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
     """Make an API key for an endpoint. It is shown once, on stdout.
 
+    `eval "$(pilotlight keys create demo --env)"`, and programs that use OpenAI's client, of any version, ask this endpoint.
+
     Example: pilotlight keys create demo --label website --expires-in 86400
     """
     from pilotlight.cli.keys import create_key
 
-    create_key(settings_of(state), name, label, expires_in, as_json=as_json)
+    if env and as_json:
+        stop("give one of --env and --json, not both", USAGE)
+    create_key(settings_of(state), name, label, expires_in, as_json=as_json, as_lines=env)
 
 
 @app.command()

@@ -10,12 +10,13 @@ from pilotlight.cli.api import Api
 from pilotlight.cli.moments import duration
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.tables import Table, show
+from pilotlight.cli.trust import lines
 from pilotlight.settings import Settings
 
 UNTOLD = "The routers of this machine have not confirmed it yet: for a moment they may answer as before"
 
 
-def create_key(settings: Settings, name: str, label: str, expires_in: float | None, *, as_json: bool) -> None:
+def create_key(settings: Settings, name: str, label: str, expires_in: float | None, *, as_json: bool, as_lines: bool = False) -> None:
     if expires_in is not None and not math.isfinite(expires_in):
         stop(f"--expires-in is {expires_in}: give a number of seconds; a key made without it never expires", USAGE)
     api = Api(settings.paths)
@@ -24,8 +25,13 @@ def create_key(settings: Settings, name: str, label: str, expires_in: float | No
     if as_json:
         print_json(made)
         return
-    print(made["key"])
-    say(f"Keep it now, it is not shown again. Base URL: {api.url}/e/{name}/v1   CA: {api.ca_file}")
+    bundle = str(settings.paths.ca_bundle if settings.paths.ca_bundle.exists() else settings.paths.ca_cert)
+    if as_lines:
+        print("\n".join(lines(api.url, name, made["key"], bundle)))
+    else:
+        print(made["key"])
+        say("Keep it now, it is not shown again. For your programs (--env prints these lines with the key in them):")
+        say("\n".join(f"  {each}" for each in lines(api.url, name, "KEY", bundle)))
     _warn_untold(made)
 
 

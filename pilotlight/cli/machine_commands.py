@@ -9,11 +9,15 @@ import typer
 
 from pilotlight.cli.options import Json, State, settings_of
 
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
+
 config = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The settings.\n\nExample: pilotlight config explain")
 
 
 def register(app: typer.Typer) -> None:
     app.command()(up)
+    app.command()(down)
+    app.command()(status)
     app.command()(doctor)
     app.command("help")(show_help)
     app.command(hidden=True)(demo)
@@ -26,14 +30,41 @@ def up(
     as_json: Annotated[
         bool, typer.Option("--json", help="Once it is ready, print one line of JSON: where it answers, and its files.")
     ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="In the background: return once it is ready. `pilotlight down` stops it.")
+    ] = False,
 ) -> None:
-    """Start everything on this machine, in the foreground. Ctrl-C stops it.
+    """Start everything on this machine, in the foreground. Ctrl-C stops it. What must outlive a reboot is better started by systemd.
 
     Example: pilotlight up --port 8443
     """
+    if detach:
+        from pilotlight.cli.running import detach as start_apart
+
+        raise typer.Exit(start_apart(settings_of(state, host=host, port=port), as_json=as_json))
     from pilotlight.cli.up import become_up
 
     become_up(settings_of(state, host=host, port=port), as_json=as_json)
+
+
+def down(state: State = None, no_wait: NoWait = False, as_json: Json = False) -> None:
+    """Stop the installation, wherever it was started: running answers may finish, then everything ends in order.
+
+    Example: pilotlight down
+    """
+    from pilotlight.cli.running import take_down
+
+    take_down(settings_of(state), wait=not no_wait, as_json=as_json)
+
+
+def status(state: State = None, as_json: Json = False) -> None:
+    """Whether the installation runs, since when, where it answers, and whether wakes are fast yet. Exit code 3: it does not run, or not answer.
+
+    Example: pilotlight status
+    """
+    from pilotlight.cli.running import show_standing
+
+    raise typer.Exit(show_standing(settings_of(state), as_json=as_json))
 
 
 def doctor(state: State = None, as_json: Json = False) -> None:

@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -31,9 +30,11 @@ from pilotlight.cli import exits
 from pilotlight.cli.exits import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
 from pilotlight.cli.ports import PortTaken, here, need_port
 from pilotlight.cli.postgres import Postgres
+from pilotlight.cli.readiness import Asker, tell_when_fast
 from pilotlight.cli.reserve import Reserve
 from pilotlight.cli.rotation import rotate_logs
 from pilotlight.cli.supervise import Child, environ
+from pilotlight.cli.trust import write_bundle
 from pilotlight.database import embedded
 from pilotlight.database.errors import DatabaseError, SchemaError, Unreachable
 from pilotlight.database.migrate import migrate
@@ -75,6 +76,7 @@ class Installation:
         keys.ensure_pepper(paths)
         keys.ensure_admin_key(paths)
         tls.ensure_apart(paths, tls.names(self._settings.router))
+        self._have_bundle()
         self._keeping.append(asyncio.create_task(rotate_logs(paths, self._settings.logs), name="logs"))
         reserve = Reserve(paths, self._settings.disk, self._say)
         self._keeping.append(asyncio.create_task(reserve.keep(), name="reserve"))
@@ -90,6 +92,15 @@ class Installation:
         self.children = [Child(module, self._settings, notify=watchdog.environ) for module in PROCESSES]
         await self._wait_for_router()
         self._tell_command_line()
+
+    def _have_bundle(self) -> None:
+        """For clients; a disk without room for it ends nothing, and the one of the last start is most often the same."""
+        try:
+            write_bundle(self._settings.paths)
+        except OSError as error:
+            self._say(
+                f"{self._settings.paths.ca_bundle} is not written ({explain_os_error(error)}): give clients {self._settings.paths.ca_cert}"
+            )
 
     async def _have_database(self, reserve: Reserve) -> None:
         """Postgres, with its tables as this version expects them; where this installation has served before, now or later.
@@ -170,9 +181,9 @@ class Installation:
     async def _wait_for_router(self, seconds: float = 60.0) -> None:
         """Until the router knows keys and endpoints, and the admin API, asked through it, has heard from the activator."""
         paths = self._settings.paths
-        context = ssl.create_default_context(cafile=str(paths.ca_cert))
+        self.asker = asker = Asker(self._settings, self._host)
         deadline = time.monotonic() + seconds
-        while not (await self._says_yes("/readyz", context) and await self._says_yes("/api/v1/status", context)):
+        while not (await asker.says_yes("/readyz") and await asker.says_yes("/api/v1/status")):
             for child in self.children:
                 if child.deaths >= GIVE_UP_DEATHS:
                     log = paths.logs / f"{child.module}.log"
@@ -181,22 +192,6 @@ class Installation:
                 log = paths.logs / "router.log"
                 raise UpError(f"the router does not answer at {self.url} after {seconds:g} s; the end of {log}: {_last_words(log)}")
             await asyncio.sleep(0.05)
-
-    async def _says_yes(self, path: str, context: ssl.SSLContext) -> bool:
-        """Whether a GET of it, with the admin key, is answered 200."""
-        router, key = self._settings.router, keys.ensure_admin_key(self._settings.paths)
-        try:
-            async with asyncio.timeout(5.0):
-                reader, writer = await asyncio.open_connection(self._host, router.port, ssl=context)
-                try:
-                    writer.write(
-                        f"GET {path} HTTP/1.1\r\nhost: pilotlight\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n".encode()
-                    )
-                    return (await reader.readline()).split()[1:2] == [b"200"]
-                finally:
-                    writer.transport.abort()
-        except OSError:
-            return False
 
 
 def become_up(settings: Settings, *, as_json: bool) -> NoReturn:
@@ -235,8 +230,10 @@ async def _run(settings: Settings, *, as_json: bool) -> int:
             await starting
             systemd.say("READY=1")
             _show(settings, installation.url, as_json=as_json)
+            fast = asyncio.ensure_future(tell_when_fast(installation.asker, settings, say))
             given_up = asyncio.ensure_future(installation.given_up())
             await asyncio.wait({stop, given_up}, return_when=asyncio.FIRST_COMPLETED)
+            fast.cancel()
             if given_up.done():
                 await given_up
         else:
@@ -272,11 +269,12 @@ def _show(settings: Settings, url: str, *, as_json: bool) -> None:
     paths, metrics = settings.paths, f"http://127.0.0.1:{settings.router.metrics_port}/metrics"
     try:
         if as_json:
-            files = {"ca_file": paths.ca_cert, "admin_key_file": paths.admin_key, "logs": paths.logs}
+            files = {"ca_file": paths.ca_cert, "ca_bundle": paths.ca_bundle, "admin_key_file": paths.admin_key, "logs": paths.logs}
             print(json.dumps({"url": url, "metrics": metrics} | {name: str(file) for name, file in files.items()}), flush=True)
         else:
             print(f"API        {url}/e/ENDPOINT/v1")
             print(f"CA file    {paths.ca_cert}")
+            print(f"CA bundle  {paths.ca_bundle}  (the machine's authorities and ours: SSL_CERT_FILE for your programs)")
             print(f"admin key  in {paths.admin_key}")
             print(f"metrics    {metrics}")
             print(f"logs       {paths.logs}", flush=True)
@@ -291,7 +289,13 @@ def _only_one(file: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise UpError(f"another `pilotlight up` runs on {file.parent.parent}: stop it, or choose another folder with --state") from None
+        raise UpError(
+            f"another `pilotlight up` runs on {file.parent.parent}: stop it with `pilotlight down`, or choose another folder with --state"
+        ) from None
+    try:
+        os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)  # for `pilotlight down`; of one length, so that a full disk takes it, too
+    except OSError as error:
+        say(f"`pilotlight down` cannot be told which process this is ({explain_os_error(error)})")
     return lock
 
 

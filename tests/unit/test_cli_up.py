@@ -101,6 +101,7 @@ def test_ready_is_one_line_of_json_and_nobody_need_read_it(settings: Settings, c
         "url": "https://h:1",
         "metrics": "http://127.0.0.1:9464/metrics",
         "ca_file": str(settings.paths.ca_cert),
+        "ca_bundle": str(settings.paths.ca_bundle),
         "admin_key_file": str(settings.paths.admin_key),
         "logs": str(settings.paths.logs),
     }

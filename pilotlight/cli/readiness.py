@@ -1,0 +1,87 @@
+"""How `pilotlight up` asks the installation it has started: over HTTPS, as a user's program would, without a client library.
+
+`up` lives as long as the machine and imports little. It asks whether the router answers, and then when wakes are fast: the first standby is
+rehearsed 15 to 30 s after the router is ready, and who calls before that waits for it. The failure to survive is an answer that never
+comes: each question has its own deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from pilotlight import keys
+from pilotlight.settings import Settings
+
+LOOK_SECONDS = 0.5  # between two looks at the standbys: the admin API does not push
+ANSWER_SECONDS = 5.0
+MOST_BYTES = 64 << 20
+SLOW = "the engine is being rehearsed: a wake takes as long until that is over, and it is told here when"
+FAST = "the engine is rehearsed: wakes are fast from now on"
+
+
+class Asker:
+    def __init__(self, settings: Settings, host: str) -> None:
+        """`host`: where this machine reaches the public port."""
+        self._settings, self._host = settings, host
+        self._context = ssl.create_default_context(cafile=str(settings.paths.ca_cert))
+
+    async def says_yes(self, path: str) -> bool:
+        """Whether a GET of it, with the admin key, is answered 200."""
+        return await self._get(path) is not None
+
+    async def status(self) -> dict[str, Any] | None:
+        """Of the admin API; None where nobody says it now."""
+        body = await self._get("/api/v1/status")
+        try:
+            found = json.loads(body or b"null")
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
+    async def _get(self, path: str) -> bytes | None:
+        key = keys.ensure_admin_key(self._settings.paths)
+        head = f"GET {path} HTTP/1.1\r\nhost: pilotlight\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                reader, writer = await asyncio.open_connection(self._host, self._settings.router.port, ssl=self._context)
+                try:
+                    writer.write(head.encode())
+                    status, _, rest = (await reader.read(1 << 16)).partition(b"\r\n")
+                    if status.split()[1:2] != [b"200"]:
+                        return None
+                    return await self._body(reader, rest)
+                finally:
+                    writer.transport.abort()
+        except OSError:
+            return None
+
+    @staticmethod
+    async def _body(reader: asyncio.StreamReader, begun: bytes) -> bytes:
+        """All that comes after the head; our own servers say its length, or close after it."""
+        data = begun
+        while len(data) < MOST_BYTES and (piece := await reader.read(1 << 16)):
+            data += piece
+        return data.partition(b"\r\n\r\n")[2]
+
+
+async def tell_when_fast(asker: Asker, settings: Settings, say: Callable[[str], None]) -> None:
+    """Says that wakes are slow, and when they are fast; why not, where no standby is rehearsed in its time. Nothing where none is kept."""
+    if not settings.runtime.standbys:
+        return
+    begun = asyncio.get_running_loop().time()
+    told = False
+    while asyncio.get_running_loop().time() < begun + settings.runtime.rehearsal_seconds + 60.0:
+        nodes = (await asker.status() or {}).get("nodes", [])
+        if any(node.get("standbys_ready") for node in nodes):
+            if told:
+                say(FAST)
+            return
+        if not told:
+            say(SLOW)
+            told = True
+        await asyncio.sleep(LOOK_SECONDS)
+    say("no standby is rehearsed: each wake loads the engine anew; `pilotlight ps` and `pilotlight logs standby` say why")
