@@ -44,28 +44,27 @@ class Asker:
 
     async def _get(self, path: str) -> bytes | None:
         key = keys.ensure_admin_key(self._settings.paths)
-        head = f"GET {path} HTTP/1.1\r\nhost: pilotlight\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
+        asked = f"GET {path} HTTP/1.1\r\nhost: pilotlight\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 reader, writer = await asyncio.open_connection(self._host, self._settings.router.port, ssl=self._context)
                 try:
-                    writer.write(head.encode())
-                    status, _, rest = (await reader.read(1 << 16)).partition(b"\r\n")
-                    if status.split()[1:2] != [b"200"]:
-                        return None
-                    return await self._body(reader, rest)
+                    writer.write(asked.encode())
+                    head_and_body = await _all_of(reader)
                 finally:
                     writer.transport.abort()
         except OSError:
             return None
+        said, _, body = head_and_body.partition(b"\r\n\r\n")
+        return body if said.split()[1:2] == [b"200"] else None
 
-    @staticmethod
-    async def _body(reader: asyncio.StreamReader, begun: bytes) -> bytes:
-        """All that comes after the head; our own servers say its length, or close after it."""
-        data = begun
-        while len(data) < MOST_BYTES and (piece := await reader.read(1 << 16)):
-            data += piece
-        return data.partition(b"\r\n\r\n")[2]
+
+async def _all_of(reader: asyncio.StreamReader) -> bytes:
+    """Until the other side closes, as it was asked to."""
+    data = b""
+    while len(data) < MOST_BYTES and (piece := await reader.read(1 << 16)):
+        data += piece
+    return data
 
 
 async def tell_when_fast(asker: Asker, settings: Settings, say: Callable[[str], None]) -> None:

@@ -215,7 +215,7 @@ def words_of(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     process = f", process {found['pid']}" if found["pid"] else ""
     since = f", for {duration(found['seconds'])}" if found.get("seconds") else ""
     yield "running", f"yes{process}{since}" if found["running"] else "no: `pilotlight up` starts it"
-    if "url" in found:
+    if "url" in found and found["running"]:
         yield "API", f"{found['url']}/e/ENDPOINT/v1" + ("" if found["answers"] else ", which does not answer")
     if found["answers"]:
         yield "endpoints", f"{found['endpoints']}, {found['awake']} awake with {found['replicas']} replicas"

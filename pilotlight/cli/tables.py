@@ -81,8 +81,8 @@ class Table:
             if not row[at].strip():
                 continue
             item = f"{self._columns[at]} {row[at]}".strip()
-            if self._prose and at == len(row) - 1:
-                lines += [INDENT + part for part in _wrapped(item, width and width - len(INDENT))]
+            if self._prose and at == len(row) - 1:  # it speaks for itself
+                lines += [INDENT + part for part in _wrapped(row[at], width and width - len(INDENT))]
             elif lines and width and cells(lines[-1]) + len(GAP) + cells(item) <= width:
                 lines[-1] += GAP + item
             else:

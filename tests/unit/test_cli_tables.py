@@ -37,7 +37,7 @@ def test_what_does_not_fit_stands_below_by_its_name_and_empty_cells_not_at_all()
 def test_only_prose_is_broken_and_only_at_blanks() -> None:
     table = made(("x", "one two three four five six seven"), columns=("a",), prose="said")
     assert table.lines(34) == ["a  said", "x  one two three four five six", "   seven"]
-    assert table.lines(20) == ["a", "x", "  said one two three", "  four five six", "  seven"]
+    assert table.lines(20) == ["a", "x", "  one two three four", "  five six seven"]
     assert made(("x", DIGEST), columns=("a",), prose="said").lines(20)[-1].strip() == DIGEST
 
 
