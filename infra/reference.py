@@ -94,13 +94,15 @@ ADMIN = {
     "GET /endpoints/{name}/events": "What happened to it that you should hear of, newest first: deploys that served or failed, wrong answers that were caught.",
     "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown, and comes when this machine's routers know it.",
     "GET /endpoints/{name}/keys": "All keys it ever had, without the keys themselves.",
+    "GET /keys": "All keys of all endpoints, without the keys themselves.",
     "POST /keys/{key_id}/rotate": "Make a key in its place; the old one ends after `grace_seconds`, a day unless given.",
     "DELETE /keys/{key_id}": "Revoke a key, at once and for ever.",
     "GET /endpoints/{name}/prices": "Its prices, newest first (one that `ends`: it was removed), and the one in force, which may be a default.",
     "PUT /endpoints/{name}/prices": "A new price, from now or from `valid_from` on; no row is ever changed.",
     "GET /usage": "The newest rows up to `limit`, by `endpoint`, `since` and `until`, and totals over all that match.",
+    "GET /usage/sums": "Sums `by` endpoint, key, day and month (with commas between them; in UTC), by `endpoint`, `since` and `until`.",
     "GET /usage/export": "All rows as `format` csv or jsonl, by `endpoint`, `since` and `until`, streamed.",
-    "GET /requests/{event_id}": "The row of one request, with its phases.",
+    "GET /requests/{event_id}": "The row of one request, with its phases; the beginning of its id will do, where that names one.",
     "GET /cold-starts": "Past cold starts, failed ones too, with rung and phases, by `endpoint`, `since` and `until`.",
 }
 INTRODUCTION = """# Reference

@@ -20,7 +20,10 @@ def deploy(
     name: Name,
     model: Model = None,
     digest: Annotated[
-        str | None, typer.Option(help="Instead of --model: a snapshot in the store, or at the origin; the whole digest.")
+        str | None,
+        typer.Option(
+            help="Instead of --model: a snapshot in the store, or as much of its digest as names one; or at the origin, by its whole digest."
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option(help="What the model does: generate or embed. For a new endpoint generate.")] = None,
     min_replicas: Annotated[

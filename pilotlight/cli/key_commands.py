@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.options import USAGE, Json, Name, State, settings_of, stop
+from pilotlight.cli.options import USAGE, Json, MaybeName, Name, State, settings_of, stop
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys of an endpoint.\n\nExample: pilotlight keys create demo")
 
@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys of
 def _key_id(key_id: str) -> str:
     """It goes into a URL, so what cannot be one ends here; a key itself, given by mistake, is not repeated."""
     if not key_id.startswith("key_") or not key_id.removeprefix("key_").isalnum():
-        stop("a key's id begins with key_: `pilotlight keys ls NAME` shows it", USAGE)
+        stop("a key's id begins with key_: `pilotlight keys ls` shows it", USAGE)
     return key_id
 
 
@@ -32,9 +32,15 @@ def _grace(text: str) -> float:
         stop(f"--grace {error}", USAGE)
 
 
-KeyId = Annotated[str, typer.Argument(help="Id of the key (key_…), as `pilotlight keys ls NAME` shows it.", callback=_key_id)]
+KeyId = Annotated[
+    str,
+    typer.Argument(
+        help="Id of the key (key_…), as `pilotlight keys ls` shows it; its beginning will do where that names one.", callback=_key_id
+    ),
+]
 RotatedId = Annotated[
-    str | None, typer.Argument(help="Id of the key to rotate; needed where the endpoint has several.", callback=_optional_key_id)
+    str | None,
+    typer.Argument(help="Id of the key to rotate, or its beginning; needed where the endpoint has several.", callback=_optional_key_id),
 ]
 
 
@@ -63,14 +69,19 @@ def create(
 
 
 @app.command()
-def ls(name: Name, state: State = None, as_json: Json = False) -> None:
-    """All keys an endpoint ever had: their ends, labels, until when they work and whether they do; never the keys themselves.
+def ls(
+    name: MaybeName = None,
+    live: Annotated[bool, typer.Option("--live", help="Only those that work now.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """All keys an endpoint, or all of them, ever had: their ends, labels, until when they work and whether they do; never the keys themselves.
 
-    Example: pilotlight keys ls demo
+    Example: pilotlight keys ls demo --live
     """
     from pilotlight.cli.keys import list_keys
 
-    list_keys(settings_of(state), name, as_json=as_json)
+    list_keys(settings_of(state), name, live=live, as_json=as_json)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from pilotlight.cli.tables import Table, show
 from pilotlight.cli.trust import lines
 from pilotlight.settings import Settings
 
+WHOLE = len("key_") + 20  # characters of a key's id
 UNTOLD = "The routers of this machine have not confirmed it yet: for a moment they may answer as before"
 
 
@@ -35,20 +36,35 @@ def create_key(settings: Settings, name: str, label: str, expires_in: float | No
     _warn_untold(made)
 
 
-def list_keys(settings: Settings, name: str, *, as_json: bool) -> None:
-    found = Api(settings.paths).call("GET", f"/endpoints/{name}/keys")["data"]
+def list_keys(settings: Settings, name: str | None, *, live: bool, as_json: bool) -> None:
+    """Of one endpoint, or of all."""
+    found = Api(settings.paths).call("GET", f"/endpoints/{name}/keys" if name else "/keys")["data"]
+    found = [key for key in found if not live or state_of(key) == "live"]
     if as_json:
         print_json(found)
         return
-    rows = Table("key", "id", "label", "made", "expires", "state")
+    rows = Table("key", "id", *([] if name else ["endpoint"]), "state", "label", "made", "expires")
     for key in found:
-        shown = f"{key['prefix']}…{key['last_four']}"
-        rows.add_row(shown, key["key_id"], key["name"] or "–", _short(key["created_at"]), expiry_of(key), state_of(key))
+        shown, of = f"{key['prefix']}…{key['last_four']}", [] if name else [key["endpoint"] or "–"]
+        rows.add_row(shown, key["key_id"], *of, state_of(key), key["name"] or "–", _short(key["created_at"]), expiry_of(key))
     show(rows)
 
 
-def revoke_key(settings: Settings, key_id: str, *, as_json: bool) -> None:
-    done = Api(settings.paths).call("DELETE", f"/keys/{key_id}")
+def whole_id(api: Api, given: str) -> str:
+    """The id of the key that `given`, a whole id or the beginning of one, names. Stops where it names none, or several."""
+    if len(given) == WHOLE:
+        return given
+    found = [str(key["key_id"]) for key in api.call("GET", "/keys")["data"] if key["key_id"].startswith(given)]
+    if len(found) != 1:
+        several = f"{given} is the beginning of {len(found)} keys' ids, {found[0]} for one: give more of it" if found else ""
+        stop(several or f"there is no key {given}: `pilotlight keys ls` lists those there are")
+    return found[0]
+
+
+def revoke_key(settings: Settings, given: str, *, as_json: bool) -> None:
+    api = Api(settings.paths)
+    key_id = whole_id(api, given)
+    done = api.call("DELETE", f"/keys/{key_id}")
     if as_json:
         print_json(done)
         return
@@ -59,7 +75,7 @@ def revoke_key(settings: Settings, key_id: str, *, as_json: bool) -> None:
 def rotate_key(settings: Settings, name: str, key_id: str | None, grace: float, *, as_json: bool) -> None:
     """The new key and the old one's end are one change in Postgres: there is never none, nor one too many for good."""
     api = Api(settings.paths)
-    old = _to_rotate(api, name, key_id)
+    old = _to_rotate(api, name, None if key_id is None else whole_id(api, key_id))
     made = api.call("POST", f"/keys/{old}/rotate", json={"grace_seconds": grace})
     if as_json:
         print_json(made)

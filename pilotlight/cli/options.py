@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pilotlight.settings import Settings
 
 __all__ = [
-    "EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "UNREACHABLE", "USAGE", "Json", "Model", "Name", "State", "endpoint_name", "endpoint_names",
+    "EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "UNREACHABLE", "USAGE", "Json", "MaybeName", "Model", "Name", "State", "endpoint_name",
+    "endpoint_names",
     "explain_os_error", "one_line", "print_json", "say", "settings_of", "stop",
 ]  # fmt: skip
 
@@ -44,6 +45,10 @@ Model = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _maybe_name(name: str | None) -> str | None:
+    return None if name is None else endpoint_name(name)
+
+
 def endpoint_name(name: str) -> str:
     """A name goes into URLs and paths, so what cannot be one ends here."""
     import re
@@ -54,6 +59,8 @@ def endpoint_name(name: str) -> str:
 
 
 Name = Annotated[str, typer.Argument(help="Name of the endpoint.", autocompletion=endpoint_names, callback=endpoint_name)]
+
+MaybeName = Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names, callback=_maybe_name)]
 
 
 def settings_of(state: Path | None, **router: object) -> Settings:

@@ -93,6 +93,7 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
             return parse_manifest(await origin.manifest(digest), digest, f"{origin.name}/{MANIFEST}")
 
     url, code = settings.snapshots.origin, settings.snapshots.model_code
+    digest = _whole(settings, digest)
     with refusals(f"cannot use {digest[:19]}…"):
         try:
             folder = path_of(settings.paths.snapshots, digest)
@@ -106,6 +107,14 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
         judge_names(manifest, code=code)
         judge_contents(folder, manifest, code=code)
         return manifest
+
+
+def _whole(settings: Settings, digest: str) -> str:
+    """As much of a digest as names one in the store of this installation is as good as all of it."""
+    from pilotlight.cli.snapshots import find_digest
+    from snapshots.manifest import is_digest
+
+    return digest if is_digest(digest) else find_digest(settings.paths.snapshots, digest)
 
 
 def need_folder(model: Path) -> None:

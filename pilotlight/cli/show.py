@@ -137,6 +137,16 @@ def show_usage(settings: Settings, name: str | None, limit: int, since: float | 
         print_json(usage)
         return
     print_usage(usage)
+    print_totals(usage)
+
+
+def print_totals(usage: dict[str, Any]) -> None:
+    totals = usage["totals"]
+    shown = f"; shown are the newest {len(usage['rows'])}" if usage.get("has_more") else ""
+    say(
+        f"in all {totals['requests']} requests, {totals['input_tokens']} tokens in ({totals['cached_tokens']} cached), "
+        f"{totals['output_tokens']} out, $ {totals['cost']}{shown}"
+    )
 
 
 def print_usage(usage: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ Key = Annotated[str, typer.Option(envvar="PILOTLIGHT_API_KEY", help="API key; el
 
 
 def register(app: typer.Typer) -> None:
-    for command in (run, chat, logs):
+    for command in (run, chat, logs, request):
         app.command()(command)
 
 
@@ -51,6 +51,23 @@ def chat(
     from pilotlight.cli.chat import converse
 
     converse(settings_of(state), name, system, max_tokens, key)
+
+
+def request(
+    request_id: Annotated[
+        str,
+        typer.Argument(help="Id of the request, as `x-request-id`, `run` and `usage` say it; its beginning will do where that names one."),
+    ],
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """One request: what it was, what it waited for, phase by phase, and what it is billed with.
+
+    Example: pilotlight request 01a1fc1d72bd76379792f5d24e066cc7
+    """
+    from pilotlight.cli.requests import show_request
+
+    show_request(settings_of(state), request_id, as_json=as_json)
 
 
 def logs(

@@ -50,6 +50,30 @@ def show(
     show_usage(settings_of(state), name, limit, *span(since, until), as_json=as_json)
 
 
+@app.command("sum")
+def sums(
+    name: Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
+    by: Annotated[
+        list[str] | None, typer.Option("--by", help="endpoint, key, day or month; may be repeated. Unless given: endpoint.")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Sums of requests, tokens and cost, corrections included: a row an endpoint, key, day or month. Days are of UTC.
+
+    Example: pilotlight usage sum --by day --by endpoint --since 30d
+    """
+    from pilotlight.cli.moments import span
+    from pilotlight.cli.requests import show_sums
+
+    wanted = by or ["endpoint"]
+    if unknown := [each for each in wanted if each not in ("endpoint", "key", "day", "month")]:
+        stop(f"--by {unknown[0]}: it is endpoint, key, day or month", USAGE)
+    show_sums(settings_of(state), name, wanted, *span(since, until), as_json=as_json)
+
+
 @app.command()
 def export(
     format: Annotated[str, typer.Option(help="csv or jsonl.")] = "csv",

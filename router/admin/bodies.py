@@ -17,6 +17,7 @@ from router.errors import BadRequest, BodyTooLarge, quoted
 MAX_BODY_BYTES = 1 << 20
 MOST_WRONG = 10  # fields that one refusal names
 ENDPOINT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # a DNS label: the endpoint is also https://NAME.DOMAIN
+SUMS_BY = ("month", "day", "endpoint", "key")
 TEN_YEARS = 10 * 365 * 86400
 CLOCKS_DIFFER_SECONDS = 60.0
 
@@ -103,6 +104,22 @@ class UsageQuery(Times):
 
     endpoint: str | None = None
     limit: int = Field(100, ge=1, le=1000)
+
+
+class SumsQuery(Times):
+    """The query of GET /api/v1/usage/sums"""
+
+    by: str = "endpoint"  # names with commas between them
+    endpoint: str | None = None
+    limit: int = Field(1000, ge=1, le=10_000)
+
+    @field_validator("by")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        unknown = [name for name in value.split(",") if name not in SUMS_BY]
+        if unknown:
+            raise ValueError(f"must be some of {', '.join(SUMS_BY)}, with commas between them")
+        return value
 
 
 class EventQuery(Body):

@@ -33,6 +33,7 @@ class Keys:
         return [
             Route("/endpoints/{name}/keys", self.create, methods=["POST"]),
             Route("/endpoints/{name}/keys", self.list, methods=["GET"]),
+            Route("/keys", self.list_all, methods=["GET"]),
             Route("/keys/{key_id}/rotate", self.rotate, methods=["POST"]),
             Route("/keys/{key_id}", self.revoke, methods=["DELETE"]),
         ]
@@ -51,6 +52,11 @@ class Keys:
         endpoint = await find_endpoint(self._store, request.path_params["name"])
         rows = await self._store.keys(endpoint["endpoint_id"])
         return JSONResponse({"object": "list", "data": [shown(row, endpoint["name"]) for row in rows]})
+
+    async def list_all(self, request: Request) -> JSONResponse:
+        """Of every endpoint, also of those that have been removed."""
+        rows = await self._store.all_keys(org_id=ORG)
+        return JSONResponse({"object": "list", "data": [{"object": "key", **row} for row in rows]})
 
     async def rotate(self, request: Request) -> JSONResponse:
         """201, with a new key in the old one's place; the old one works on for the grace it is given."""

@@ -22,6 +22,7 @@ from router.ledger.postgres import AWAY, POISON, STATEMENT_SECONDS, Database, re
 _SQL = {path.stem: read_sql(path.parent, path.stem) for path in (Path(__file__).parent / "sql").glob("*.sql")}
 JSON_COLUMNS = ("route", "engine_args", "phases", "next", "last_failed")
 PAGE_ROWS = 500
+SUMMED = ("requests", "corrections", "input_tokens", "cached_tokens", "output_tokens", "cost")
 SLOW_SECONDS = 60.0  # an export whose client reads nothing for so long is ended by Postgres
 
 Row = dict[str, Any]
@@ -63,6 +64,9 @@ class AdminStore:
     async def keys(self, endpoint_id: str) -> list[Row]:
         return await self._fetch("list_keys", endpoint_id)
 
+    async def all_keys(self, *, org_id: str) -> list[Row]:
+        return await self._fetch("list_all_keys", org_id)
+
     async def revoke_key(self, key_id: str, *, org_id: str) -> Row | None:
         """None: there is no such key."""
         return await self._fetch_one("revoke_key", key_id, org_id)
@@ -74,6 +78,17 @@ class AdminStore:
         rows = await self._fetch("list_usage", org_id, endpoint_id, since, until, limit)
         totals = await self._fetch_one("sum_usage", org_id, endpoint_id, since, until)
         return rows, totals or {}
+
+    async def usage_by(
+        self, by: list[str], *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None, limit: int
+    ) -> list[Row]:
+        """Sums by each of endpoint, key, day and month that is named."""
+        rows = await self._fetch("group_usage", org_id, endpoint_id, since, until, by, limit)
+        columns = {"key": "key_id"}
+        return [
+            {name: value for name, value in row.items() if name in SUMMED or name in {columns.get(each, each) for each in by}}
+            for row in rows
+        ]
 
     async def export_usage(
         self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None
@@ -114,6 +129,10 @@ class AdminStore:
 
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
         return await self._fetch_one("find_request", event_id, org_id)
+
+    async def requests_like(self, beginning: str, *, org_id: str) -> list[str]:
+        """Ids of requests that begin so, three at most. `beginning`: hexadecimal digits."""
+        return [row["event_id"] for row in await self._fetch("match_requests", org_id, beginning, f"{beginning}g")]
 
     async def corrections(self, event_id: str, *, org_id: str) -> list[Row]:
         """What was added to a request's row after it was settled."""

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 import pytest
 
-from activator.wire import Deploy, Done, Remove, Rollback, Status, ToActivator
+from activator.wire import Deploy, Done, Remove, Rollback, Status, ToActivator, Wake
 from pilotlight.frames import FrameStream, serve
 from pilotlight.keys import hash_key, mint, well_formed
 from router.admin.app import make_app
@@ -120,6 +120,16 @@ class FakeStore(AdminStore):
         tokens = {"input_tokens": 0, "cached_tokens": 0, "output_tokens": 7, "cost": "0.0000028000"}
         return {"event_id": event_id, "phases": [{"name": "load"}], **tokens} if event_id == "e1" else None
 
+    async def requests_like(self, beginning: str, *, org_id: str) -> list[str]:
+        return [event_id for event_id in ("e1", "abcdef01", "abcdef02") if event_id.startswith(beginning)]
+
+    async def all_keys(self, *, org_id: str) -> list[Row]:
+        return [{"key_id": key["key_id"], "endpoint": key["endpoint_id"].removeprefix("ep_")} for key in self.made]
+
+    async def usage_by(self, by: list[str], **asked: Any) -> list[Row]:
+        self.asked = asked | {"by": by}
+        return [{"endpoint": f"e{n}", "requests": n} for n in range(min(3, asked["limit"]))]
+
     async def corrections(self, event_id: str, *, org_id: str) -> list[Row]:
         return [{"event_id": "e1.2", "input_tokens": 20, "cached_tokens": 4, "output_tokens": -2, "cost": "0.0000010000"}]
 
@@ -128,12 +138,12 @@ class FakeActivator:
     """Answers every command with `answer`; None: dies instead."""
 
     def __init__(self) -> None:
-        self.commands: list[Deploy | Rollback | Remove | Status] = []
+        self.commands: list[Deploy | Rollback | Remove | Status | Wake] = []
         self.answer: Done | None = Done(ok=True, result={"nodes": []})
 
     async def greet(self, stream: FrameStream[Any]) -> None:
         command = await stream.receive()
-        assert isinstance(command, Deploy | Rollback | Remove | Status)
+        assert isinstance(command, Deploy | Rollback | Remove | Status | Wake)
         self.commands.append(command)
         if self.answer is not None:
             stream.send(self.answer)
@@ -465,6 +475,50 @@ def test_a_request_is_shown_with_its_phases_and_a_missing_one_says_why(tmp_path:
         assert "look again" in error(await bench.ask("GET", "/api/v1/requests/e2"), 404)["message"]
 
     play(tmp_path, scene, activator=False)
+
+
+def test_the_beginning_of_a_requests_id_will_do_where_it_names_one(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        told = error(await bench.ask("GET", "/api/v1/requests/abcdef0"), 400)
+        assert told["param"] == "event_id" and "several requests" in told["message"]
+        assert "'abcdef01'" in error(await bench.ask("GET", "/api/v1/requests/abcdef01"), 404)["message"], "found, but it has no row here"
+        assert "'abcdef'" not in error(await bench.ask("GET", "/api/v1/requests/ffffff"), 404)["message"]
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_usage_is_summed_by_what_is_named(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        answer = (await bench.ask("GET", "/api/v1/usage/sums?by=day,key&endpoint=chat&limit=2&since=1")).json()
+        assert bench.store.asked == {
+            "org_id": "default", "endpoint_id": "ep_chat", "since": 1.0, "until": None, "limit": 3, "by": ["day", "key"],
+        }  # fmt: skip
+        assert len(answer["data"]) == 2 and answer["has_more"] is True
+        for query, param in (("by=colour", "by"), ("by=", "by"), ("by=day;drop", "by"), ("limit=0", "limit")):
+            assert error(await bench.ask("GET", f"/api/v1/usage/sums?{query}"), 400)["param"] == param
+
+    play(tmp_path, scene, activator=False)
+
+
+def test_keys_of_all_endpoints_are_listed_without_the_keys(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        made = (await bench.ask("POST", "/api/v1/endpoints/chat/keys", json={"name": "x"})).json()
+        listed = (await bench.ask("GET", "/api/v1/keys")).json()["data"]
+        assert listed == [{"object": "key", "key_id": made["key_id"], "endpoint": "chat"}]
+
+    play(tmp_path, scene)
+
+
+def test_a_wake_reaches_the_activator(tmp_path: Path) -> None:
+    async def scene(bench: Bench) -> None:
+        bench.activator.answer = Done(ok=True, result={"revision_id": "rev_1", "number": 1, "ready": False})
+        answer = await bench.ask("POST", "/api/v1/endpoints/chat/wake")
+        assert answer.status_code == 202
+        assert answer.json() == {"object": "endpoint", "name": "chat", "revision_id": "rev_1", "number": 1, "ready": False}
+        assert bench.activator.commands == [Wake(org_id="default", name="chat")]
+        error(await bench.ask("POST", "/api/v1/endpoints/other/wake"), 404)
+
+    play(tmp_path, scene)
 
 
 def test_cold_starts_are_listed_up_to_the_limit(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_list_says_until_when_each_key_works(api: FakeApi, tmp_path: Path, cap
     assert keys.expiry_of(soon, now=NOW + timedelta(days=1)) == "2026-01-02 05:04:05"
     assert keys.expiry_of(key("key_1")) == "–" == keys.expiry_of({**soon, "revoked_at": NOW.isoformat()})
     api.found = [key("key_1", expires=7200.5)]
-    keys.list_keys(settings(tmp_path), "chat", as_json=False)
+    keys.list_keys(settings(tmp_path), "chat", live=False, as_json=False)
     shown = capsys.readouterr().out
     assert "expires" in shown and "(in 2h)" in shown
 

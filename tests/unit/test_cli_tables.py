@@ -136,7 +136,7 @@ def test_whatever_one_copies_is_whole_in_80_columns(
     monkeypatch.setenv("COLUMNS", str(width))
     settings = load(state_dir=tmp_path)
     monkeypatch.setattr(keys, "Api", Told({"data": [key_row()]}))
-    keys.list_keys(settings, "demo", as_json=False)
+    keys.list_keys(settings, "demo", live=False, as_json=False)
     endpoint = {
         "name": "a-long-name-of-an-endpoint",
         "number": 3,
