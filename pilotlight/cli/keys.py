@@ -54,11 +54,10 @@ def whole_id(api: Api, given: str) -> str:
     """The id of the key that `given`, a whole id or the beginning of one, names. Stops where it names none, or several."""
     if len(given) == WHOLE:
         return given
-    found = [str(key["key_id"]) for key in api.call("GET", "/keys")["data"] if key["key_id"].startswith(given)]
+    found = [key for key in api.call("GET", "/keys")["data"] if key["key_id"].startswith(given)]
     if len(found) != 1:
-        several = f"{given} is the beginning of {len(found)} keys' ids, {found[0]} for one: give more of it" if found else ""
-        stop(several or f"there is no key {given}: `pilotlight keys ls` lists those there are")
-    return found[0]
+        stop(_several(given, found) if found else f"there is no key {given}: `pilotlight keys ls` lists those there are")
+    return str(found[0]["key_id"])
 
 
 def revoke_key(settings: Settings, given: str, *, as_json: bool) -> None:
@@ -75,7 +74,7 @@ def revoke_key(settings: Settings, given: str, *, as_json: bool) -> None:
 def rotate_key(settings: Settings, name: str, key_id: str | None, grace: float, *, as_json: bool) -> None:
     """The new key and the old one's end are one change in Postgres: there is never none, nor one too many for good."""
     api = Api(settings.paths)
-    old = _to_rotate(api, name, None if key_id is None else whole_id(api, key_id))
+    old = _to_rotate(api, name, key_id)
     made = api.call("POST", f"/keys/{old}/rotate", json={"grace_seconds": grace})
     if as_json:
         print_json(made)
@@ -101,12 +100,19 @@ def _to_rotate(api: Api, name: str, key_id: str | None) -> str:
         if len(lasting) > 1:
             stop(f"{name} has {len(lasting)} live keys: name the one to rotate, one of {', '.join(lasting)}")
         return str(lasting[0])
-    old = next((key for key in found if key["key_id"] == key_id), None)
-    if old is None:
+    meant = [key for key in found if key["key_id"].startswith(key_id)]
+    meant = [key for key in meant if key["key_id"] == key_id] or meant
+    if not meant:
         stop(f"{name} has no key {key_id}: `pilotlight keys ls {name}` lists those it has")
-    if state_of(old) != "live":
-        stop(f"{key_id} is {state_of(old)}: make a new key with `pilotlight keys create {name}`")
-    return key_id
+    if len(meant) > 1:
+        stop(_several(key_id, meant))
+    if state_of(meant[0]) != "live":
+        stop(f"{meant[0]['key_id']} is {state_of(meant[0])}: make a new key with `pilotlight keys create {name}`")
+    return str(meant[0]["key_id"])
+
+
+def _several(given: str, meant: list[dict[str, Any]]) -> str:
+    return f"{given} is the beginning of {len(meant)} keys' ids, {meant[0]['key_id']} for one: give more of it"
 
 
 def state_of(key: dict[str, Any], *, now: datetime | None = None) -> str:
