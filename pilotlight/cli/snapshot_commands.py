@@ -1,4 +1,4 @@
-"""The commands about snapshots: snapshot pack, show, verify, ls, pin, unpin, push, pull, synth."""
+"""The commands about snapshots: snapshot pack, show, verify, ls, pin, unpin, rm, prune, push, pull, synth."""
 
 from __future__ import annotations
 
@@ -97,6 +97,42 @@ def unpin(digests: Digests, state: State = None, as_json: Json = False) -> None:
     from pilotlight.cli.snapshots import unpin_snapshots
 
     unpin_snapshots(settings_of(state), digests, as_json=as_json)
+
+
+@app.command()
+def rm(
+    digests: Digests,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what an earlier revision had, and while nobody can say what is needed; never what serves.")
+    ] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Remove snapshots from this node, with their baked copies. What an endpoint leads to, and what is pinned, stays.
+
+    Example: pilotlight snapshot rm sha256:7db3
+    """
+    from pilotlight.cli.unused import remove
+
+    remove(settings_of(state), digests, force=force, as_json=as_json)
+
+
+@app.command()
+def prune(
+    history: Annotated[
+        bool, typer.Option("--history", help="Also what only earlier revisions had: no rollback to those is possible any more.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Remove all snapshots that no endpoint leads to, no earlier revision had, and nobody has pinned.
+
+    Example: pilotlight snapshot prune --dry-run
+    """
+    from pilotlight.cli.unused import prune
+
+    prune(settings_of(state), history=history, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
