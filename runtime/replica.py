@@ -13,6 +13,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
+from runtime import whose_line
 from runtime.control import Born, Control, Failed, Fork
 from runtime.errors import CanaryMismatch
 from runtime.phases import Phases
@@ -54,3 +55,4 @@ def _own_streams(fork: Fork) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    whose_line.say(fork.replica_id, "API server")

@@ -21,8 +21,10 @@ from typing import BinaryIO
 
 from pilotlight.cli.options import stop
 from pilotlight.settings import Paths, Settings
+from runtime.whose_line import of_replica, replicas_in
 
 FOLLOW_SECONDS = 0.2
+MOST_NAMED = 10  # replicas, where the one asked for is not there
 CLOCK_SKEW = 86_400.0  # seconds a line may seem to be from the future before last year is meant
 
 _JSON = re.compile(rb'"time": ?"([^"]+)"')
@@ -30,17 +32,29 @@ _ISO = re.compile(rb"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?)")
 _VLLM = re.compile(rb"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) (\d\d)-(\d\d) (\d\d):(\d\d):(\d\d) ")
 
 
-def show_log(settings: Settings, name: str, *, process: bool, follow: bool, since: float | None) -> None:
-    """Of the endpoint of that name, else of the process; `process`: of that in any case."""
+def show_log(settings: Settings, name: str, *, process: bool, follow: bool, since: float | None, replica: str = "") -> None:
+    """Of the endpoint of that name, else of the process; `process`: of that in any case. `replica`: how the id of those meant begins."""
     file = file_of(settings.paths, name, process=process)
     with contextlib.ExitStack() as opened:
         parts = [opened.enter_context(part.open("rb")) for part in parts_of(file)]
-        log = parts[-1]
-        for line in since_moment(itertools.chain.from_iterable(parts), since):
+        if replica:
+            _need(replica, itertools.chain.from_iterable(parts), file)
+            for part in parts:
+                part.seek(0)
+        lines: Iterator[bytes] = itertools.chain(itertools.chain.from_iterable(parts), _followed(parts[-1]) if follow else ())
+        for line in since_moment(of_replica(lines, replica) if replica else lines, since):
             sys.stdout.buffer.write(line)
+            if follow:
+                sys.stdout.buffer.flush()
         sys.stdout.buffer.flush()
-        if follow:
-            _follow(log)
+
+
+def _need(replica: str, lines: Iterator[bytes], file: Path) -> None:
+    """Stops where no replica of that id has written there."""
+    there = replicas_in(lines)
+    if not any(each.startswith(replica) for each in there):
+        newest = ", ".join(there[: -MOST_NAMED - 1 : -1])
+        stop(f"no replica {replica} in {file}: " + (f"there are {newest}" if there else "none has said that it wrote there"))
 
 
 def since_moment(lines: Iterator[bytes] | BinaryIO, since: float | None, *, now: float | None = None) -> Iterator[bytes]:
@@ -95,12 +109,19 @@ def parts_of(file: Path) -> list[Path]:
     return [*sorted(numbered, key=lambda part: -int(part.suffix[1:])), file]
 
 
-def _follow(log: BinaryIO) -> None:
+def _followed(log: BinaryIO) -> Iterator[bytes]:
+    """What is written from now on, as lines, each once it is whole or nothing follows it for a moment. For ever."""
+    begun = b""
     while True:
-        if piece := log.read(1 << 16):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-        else:
-            time.sleep(FOLLOW_SECONDS)
-            if os.fstat(log.fileno()).st_size < log.tell():
-                log.seek(0)
+        if piece := log.readline():
+            begun += piece
+            if begun.endswith(b"\n"):
+                yield begun
+                begun = b""
+            continue
+        if begun:
+            yield begun
+            begun = b""
+        time.sleep(FOLLOW_SECONDS)
+        if os.fstat(log.fileno()).st_size < log.tell():
+            log.seek(0)

@@ -78,6 +78,9 @@ def logs(
         ),
     ],
     process: Annotated[bool, typer.Option("--process", help="The process, where an endpoint has its name.")] = False,
+    replica: Annotated[
+        str, typer.Option(help="Only of the replica of this id (`ps` and `starts` show them), or of those it is the beginning of.")
+    ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
     since: Annotated[str | None, typer.Option(help="Only what was written since: 30s, 10m, 2h ago, or an ISO 8601 time.")] = None,
     state: State = None,
@@ -95,4 +98,4 @@ def logs(
         begin = None if since is None else unix_seconds(since)
     except MomentError as error:
         stop(f"--since {error}", USAGE)
-    show_log(settings_of(state), name, process=process, follow=follow, since=begin)
+    show_log(settings_of(state), name, process=process, follow=follow, since=begin, replica=replica)

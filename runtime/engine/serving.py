@@ -33,6 +33,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from runtime import whose_line
 from runtime.control import (
     CANARY_ANSWER_TOKENS,
     CANARY_PROMPT_TOKENS,
@@ -268,6 +269,7 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
     def run(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         own.take_process(replica)
+        whose_line.say(replica.replica_id, "engine core")
         if device == "cpu":
             set_num_threads(threads)
         pulse.begin_in_the_engine_core()
