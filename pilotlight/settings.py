@@ -43,7 +43,26 @@ class RouterSettings(Section):
     )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes sharing the port.")
     max_body_bytes: int = Field(default=8 << 20, ge=1024, description="Largest request body, in bytes; larger ones are answered 413.")
-    header_seconds: float = Field(default=10.0, gt=0, description="Longest time a client may take to send its request, in seconds.")
+    max_connections: int = Field(
+        default=8192,
+        ge=1,
+        description="Client connections of one worker at once, no more than half of its descriptors; beyond it idle ones of the address with most give way.",
+    )
+    max_connections_per_address: int = Field(
+        default=4096,
+        ge=1,
+        description="Client connections of one worker from one address, or from one IPv6 network of 64 bits; beyond it its own idle ones give way.",
+    )
+    handshake_seconds: float = Field(default=10.0, gt=0, description="Longest time a client may take for TLS' handshake, in seconds.")
+    header_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        description="Longest time a client may take for the head of a request, and for each 64 KiB of its body, in seconds.",
+    )
+    upload_seconds: float = Field(default=120.0, gt=0, description="Longest time a client may take for a whole request, in seconds.")
+    unread_seconds: float = Field(
+        default=60.0, gt=0, description="How long an answer waits for a client that does not read it, before it is cut, in seconds."
+    )
     keep_alive_seconds: float = Field(default=75.0, gt=0, description="How long an idle client connection is kept, in seconds.")
     drain_seconds: float = Field(default=30.0, ge=0, description="After SIGTERM, how long running answers may go on, in seconds.")
     cors_origins: Origins = Field(
@@ -54,7 +73,12 @@ class RouterSettings(Section):
     max_held_bytes: int = Field(
         default=256 << 20,
         ge=1 << 20,
-        description="Bodies of all requests held on this machine, and of all that come in, each, in bytes; over it: 503.",
+        description="Bodies of all requests held on this machine, and of all that come in, each, in bytes; over it whose key has most is answered 503.",
+    )
+    max_unread_bytes: int = Field(
+        default=256 << 20,
+        ge=1 << 20,
+        description="Answers of one worker that wait for clients to read them, in bytes; over it a connection of who has most is cut.",
     )
 
 

@@ -58,11 +58,9 @@ class Answer:
         "streaming",
     )
 
-    def __init__(
-        self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] = lambda full: None, *, form: errors.Form = "openai"
-    ) -> None:
+    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, *, form: errors.Form = "openai") -> None:
         self._form = form
-        self.sink, self._spool, self._hold_back = sink, spool, hold_back
+        self.sink, self._spool, self._hold_back = sink, spool, hold_back or _nobody
         self.status = 0
         self.committed = self.streaming = self._ended = False
         self._number = 0
@@ -130,6 +128,10 @@ class Answer:
             self._spool.flush()
             self.sink.cut()
 
+    def over(self) -> None:
+        """Its call is over, which `hold_back` refers to, and that to this: what is kept still goes out."""
+        self._hold_back = _nobody
+
     def _release(self) -> None:
         """The open record is durable."""
         self._durable = True
@@ -140,3 +142,7 @@ class Answer:
         self._kept_bytes = 0
         if self._ended:
             self.sink.finish()
+
+
+def _nobody(full: bool) -> None:
+    """Nothing is sent any more that could be held back."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Protocol
 
 import structlog
 
@@ -17,6 +18,7 @@ from router import engine_words, openai
 from router.answer import Answer, Sink
 from router.auth import Keys, Tenant, authorization
 from router.balance import Endpoint, Revision
+from router.budget import Budget
 from router.cors import Cors
 from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError, quoted
 from router.hold import Clock, Hold, Mark, Slot
@@ -41,8 +43,15 @@ CUT_OFF = (
 log = structlog.get_logger()
 
 
+class Upload(Protocol):
+    """Whoever has bytes here that are coming in, or going out."""
+
+    def give_way(self) -> None:
+        """They are too many: end it."""
+
+
 class Router:
-    """What all calls of a worker share."""
+    """What all calls of a worker share. `max_uploading`: bytes of bodies that come in; `max_unread`: that clients do not read."""
 
     def __init__(
         self,
@@ -57,6 +66,8 @@ class Router:
         domain: str = "",
         machine: Machine | None = None,
         cors_origins: tuple[str, ...] = (),
+        max_uploading: int = 256 << 20,
+        max_unread: int = 256 << 20,
     ) -> None:
         self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
         self.waiting_seconds = waiting_seconds
@@ -64,7 +75,10 @@ class Router:
         self.cors = Cors(cors_origins, at=self._origins_of)
         self.draining = False
         self._machine: Machine = machine or Alone()
-        self.uploading = 0  # bytes of bodies that are coming in
+        self.uploads: Budget[Upload] = Budget(
+            max_uploading, give_way=lambda upload: upload.give_way(), workers=self._machine.workers, shared=self._machine.uploading
+        )
+        self.unread: Budget[Upload] = Budget(max_unread, give_way=lambda connection: connection.give_way())
 
     @property
     def ready(self) -> bool:
@@ -74,11 +88,6 @@ class Router:
         """Web pages that may call the endpoint of this name."""
         endpoint = self.table.endpoints.get(name)
         return endpoint.row.cors_origins if endpoint else ()
-
-    def upload(self, size: int) -> int:
-        """So many more bytes of bodies are here, or fewer. Returns how many all workers of this machine have."""
-        self.uploading += size
-        return self._machine.uploading(self.uploading)
 
     def admit(self, request: Request) -> Tenant:
         """Step 2, as soon as the head is here: nobody uploads a body, or learns anything, without a key."""
@@ -101,7 +110,7 @@ class Call:
 
     __slots__ = (
         "_answer", "_body", "_choices", "_closed", "_disk_slow", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_revision",
-        "_router", "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in",
+        "_router", "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in", "user",
     )  # fmt: skip
 
     def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
@@ -118,6 +127,7 @@ class Call:
         self.held_in: Revision | None = None
         self.held_bytes = len(request.body)
         self.entered_at = router.clock.time()
+        self.user = tenant.user
         self.deadline = 0.0
         self._body = b""
 
@@ -125,6 +135,7 @@ class Call:
         """Steps 3 to 12, once the body is here. May be over when it returns."""
         router, request = self._router, self._request
         try:
+            router.keys.check(self._tenant)  # 2, again: uploading takes a while
             asked = openai.read(request.body, request.route)  # 3: before the endpoint is looked for: `model` may name it
             self._choices = asked.choices
             name = request.endpoint or asked.model
@@ -154,6 +165,11 @@ class Call:
         self._end_waiting()
         self._slot = slot
         assert self._meter is not None
+        try:
+            self._router.keys.check(self._tenant)  # 2, once more: its key may have been revoked while it was held
+        except RouterError as error:
+            self._fail(error)
+            return
         self._meter.dispatched(slot.revision.revision_id, slot.replica, cold=cold)
         request = in_turn(self._body, slot.turn) if slot.turn else self._body
         self._relay = Relay(request=request, pool=slot.replica.pool, answer=self._answer, handler=self, form=self._request.route.form)
@@ -355,6 +371,7 @@ class Call:
         self._closed = True
         slot, self._slot = self._slot, None
         self._relay = self._waiting = None
+        self._answer.over()
         if slot is not None:
             slot.release()
 

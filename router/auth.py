@@ -26,19 +26,25 @@ class Tenant:
     """Whose request it is. `spooled` is the tenant's part of an open record, as JSON, made once. `ends`: when its key
     expires, in the seconds of `since_boot`; 0: never."""
 
-    __slots__ = ("endpoint_id", "ends", "hash", "key_id", "org_id", "salt", "scope", "spooled")
+    __slots__ = ("endpoint_id", "ends", "hash", "key_id", "org_id", "salt", "scope", "spooled", "user")
 
     def __init__(self, row: KeyRow, ends: float = 0.0) -> None:
         self.hash = bytes.fromhex(row.hash)
         self.key_id, self.org_id, self.endpoint_id = row.key_id, row.org_id, row.endpoint_id
         self.scope, self.ends = row.scope, ends
         self.salt = ""  # made when it is asked for
+        self.user = "key " + row.key_id  # as which it shares what all have
         self.spooled = f'"org_id":{json.dumps(row.org_id)},"key_id":{json.dumps(row.key_id)}'
 
 
 def since_boot() -> float:
     """Seconds since the machine was started, those it slept included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+REVOKED = (
+    "This API key was revoked, or has expired, before the request was served. Use another (`pilotlight keys create ENDPOINT` makes one)."
+)
 
 
 class Keys:
@@ -83,6 +89,12 @@ class Keys:
     def _epoch(self, ahead_seconds: float) -> float:
         """The Unix epoch by Postgres' clock, on ours."""
         return self._clock() - self._wall() - ahead_seconds
+
+    def check(self, tenant: Tenant) -> None:
+        """Whether a tenant of before still is one. Raises Unauthorized."""
+        assert self._tenants is not None
+        if tenant.hash not in self._tenants or (tenant.ends and tenant.ends <= self._clock()):
+            raise Unauthorized(REVOKED)
 
     def tenant(self, authorization: bytes | None) -> Tenant:
         """The tenant of an Authorization header. Raises Unauthorized, NotReady."""

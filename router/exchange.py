@@ -1,4 +1,4 @@
-"""Step 1, one client request as its connection sees it: a hot one, which is also the sink of its answer, or a page's.
+"""Step 1, one client request as its connection sees it: a hot one, which is also the sink of its answer. (`page.py` has the others.)
 
 Requests of one connection take turns, in order, whatever kind each is: `begin` is called when its turn has come, which
 may be before its body is whole. The failure to survive is a client that is refused or leaves while it still sends.
@@ -7,18 +7,17 @@ may be before its body is whole. The failure to survive is a client that is refu
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from router import encoding, errors
 from router.app import Call, Router
 from router.auth import Tenant
 from router.errors import BodyTooLarge, QueueFull, RouterError
 from router.request import Request, expects_continue, new_event_id
+from router.visitors import Standing
 
 MOST_DISCARDED = 64 << 10  # bytes of a refused request's body that are read so that the connection can be kept
 
@@ -28,28 +27,27 @@ class ClientLimits:
     """What one client may take of us: bytes and seconds."""
 
     max_body: int
-    max_uploading: int  # bodies coming in on all connections of this machine
     header_seconds: float
     keep_alive_seconds: float
+    upload_seconds: float  # for a whole request
+    unread_seconds: float  # for reading what it was answered
 
 
 class Connection(Protocol):
     """What an exchange needs of its connection."""
 
     transport: asyncio.Transport
+    flow: FlowControl
 
     def turn_over(self) -> None: ...
-
-    @property
-    def write_paused(self) -> bool: ...
 
 
 class Exchange:
     """One inference call."""
 
     __slots__ = (
-        "_begun", "_connection", "_encoding", "_expects_continue", "_for_pages", "_limits", "_pieces", "_received", "_refusal", "_request", "_router", "_size",
-        "_tenant", "call", "chunked", "complete", "keep_alive",
+        "_begun", "_body", "_connection", "_encoding", "_expects_continue", "_for_pages", "_limits", "_received", "_refusal", "_request", "_router",
+        "_size", "_tenant", "call", "chunked", "complete", "keep_alive",
     )  # fmt: skip
 
     def __init__(
@@ -68,12 +66,17 @@ class Exchange:
         origin = request.headers.get(b"origin")
         self._for_pages = b"" if origin is None else router.cors.lines(origin, request.endpoint)  # of the head of its answer
         self._encoding = ""  # of its body
-        self._pieces: list[bytes] = []
+        self._body: bytes | bytearray = b""  # one piece as it came, several in one place: a byte in tiny chunks is a byte
         self._size = 0
         self._begun = self._received = self.complete = False
         self._tenant: Tenant | None = None
         self._refusal: RouterError | None = None
         self.call: Call | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """Whether it may be cut for others: a stranger's may."""
+        return "idle" if self._tenant is None else "served" if self._received else "sending"
 
     def admit(self) -> bool:
         """The head is here. Returns False when nothing more is to be read on this connection.
@@ -87,7 +90,7 @@ class Exchange:
             self._tenant = self._router.admit(self._request)
         except RouterError as error:  # 1
             if 0 <= length <= MOST_DISCARDED and not self._expects_continue:
-                self._refusal = error
+                self._refusal = error.with_traceback(None)  # whose frames refer to us
                 return True
             self.refuse(error)
             return False
@@ -95,7 +98,7 @@ class Exchange:
             encoding.framed(self._request.headers.get(b"transfer-encoding"))
             self._encoding = encoding.named(self._request.headers.get(b"content-encoding"))
             if length > self._limits.max_body:
-                raise self._too_large()
+                raise too_large(self._limits)
         except RouterError as error:  # 2
             self.refuse(error)
             return False
@@ -103,24 +106,39 @@ class Exchange:
 
     def refuse(self, error: RouterError) -> None:
         """Answer with this when its turn comes, and close: the rest of the request is not read."""
-        self._refusal, self.keep_alive, self._received = error, False, True
+        self._refusal, self.keep_alive, self._received = error.with_traceback(None), False, True
         self._drop_body()
         if self._begun:
             self._go_on()
 
     def add(self, body: bytes) -> bool:
-        """More of the body. Returns False when nothing more is to be read on this connection."""
-        size = len(body)
-        self._size += size
-        uploading = self._router.upload(size)
-        if self._size > self._limits.max_body:
-            self.refuse(self._refusal or self._too_large())
+        """More of the body. Returns False when nothing more is to be read on this connection.
+
+        What belongs to a refusal is not kept, and `admit` has seen that it is short.
+        """
+        if self._refusal is not None:
+            return not self._received
+        if self._size + len(body) > self._limits.max_body:
+            self.refuse(too_large(self._limits))
             return False
-        if uploading > self._limits.max_uploading:
-            self.refuse(QueueFull("This router is receiving as many bytes as it may hold. Try again in a moment."))
+        assert self._tenant is not None
+        if not self._router.uploads.add(self._tenant.user, self, len(body)):
+            self.give_way()
             return False
-        self._pieces.append(body)
+        self._size += len(body)
+        if not self._body:
+            self._body = body
+        elif isinstance(self._body, bytearray):
+            self._body += body
+        else:
+            self._body = bytearray(self._body) + body
         return True
+
+    def give_way(self) -> None:
+        """More is coming in than there is room for, and its key has most of it."""
+        self.refuse(
+            QueueFull("This router is receiving as many bytes as it may hold, and this key sends most of them. Try again in a moment.")
+        )
 
     def received(self) -> None:
         """The body is whole."""
@@ -179,54 +197,26 @@ class Exchange:
 
     def _whole(self) -> bytes:
         """The body, unpacked. One that is not what it says it is refuses the request."""
-        body = b"".join(self._pieces)
+        body = bytes(self._body)
         try:
             return encoding.unpack(body, self._encoding, most=self._limits.max_body) if self._encoding else body
         except RouterError as error:
-            self._refusal = error
+            self._refusal = error.with_traceback(None)
             return b""
 
     def _serve(self, body: bytes) -> None:
         assert self._tenant is not None
         self._request.body = body
         self.call = call = Call(self._router, self._request, self._tenant, self)
-        if self._connection.write_paused:
+        if self._connection.flow.write_paused:
             call.pause()
         call.run()
 
     def _drop_body(self) -> None:
-        if self._size:
-            self._router.upload(-self._size)
+        self._router.uploads.drop(self)
         self._size = 0
-        self._pieces = []
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"The body is larger than {self._limits.max_body} bytes, this server's limit (router.max_body_bytes). Send less."
-        )
+        self._body = b""
 
 
-class Page:
-    """A request that goes to the ASGI application: uvicorn's own cycle, in its turn."""
-
-    __slots__ = ("_app", "_start", "cycle")
-
-    def __init__(
-        self, cycle: RequestResponseCycle, app: ASGI3Application, start: Callable[[RequestResponseCycle, ASGI3Application], None]
-    ) -> None:
-        self.cycle, self._app, self._start = cycle, app, start
-
-    @property
-    def keep_alive(self) -> bool:
-        return self.cycle.keep_alive
-
-    @keep_alive.setter
-    def keep_alive(self, keep: bool) -> None:
-        self.cycle.keep_alive = keep
-
-    def begin(self) -> None:
-        self._start(self.cycle, self._app)
-
-    def gone(self) -> None:
-        self.cycle.disconnected = True
-        self.cycle.message_event.set()
+def too_large(limits: ClientLimits) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limits.max_body} bytes, this server's limit (router.max_body_bytes). Send less.")

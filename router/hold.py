@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 import structlog
 
 from router.balance import Endpoint, Replica, Revision, pick
+from router.budget import Budget
 from router.errors import HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
 from router.machine import Alone, Machine
 
@@ -46,6 +47,10 @@ class Waiter(Protocol):
     """A request that waits. Exactly one of the two is called, once, unless it leaves; neither may raise."""
 
     held_in: Revision | None  # where it waits now; the hold's alone to set
+
+    @property
+    def user(self) -> str:
+        """As who it shares what all have."""
 
     @property
     def held_bytes(self) -> int: ...
@@ -107,8 +112,10 @@ class Hold:
         machine: Machine | None = None,
     ) -> None:
         self._machine: Machine = machine or Alone()
-        self._clock, self._max_bytes, self._changed, self._line_up = clock, max_bytes, changed, line_up
-        self.bytes = 0
+        self._clock, self._changed, self._line_up = clock, changed, line_up
+        self._bytes: Budget[Waiter] = Budget(
+            max_bytes, give_way=self._give_way, workers=self._machine.workers, shared=self._machine.held_bytes
+        )
         self.busy: set[Revision] = set()  # those with demand
 
     def ask(self, revision: Revision, waiter: Waiter) -> Slot | None:
@@ -128,14 +135,16 @@ class Hold:
         if self._machine.held(endpoint_id, held + 1) > row.max_held:  # 3
             self._machine.held(endpoint_id, held)
             raise queue_full(revision, self._clock.time())
-        if self._machine.held_bytes(self.bytes + waiter.held_bytes) > self._max_bytes:
+        if not self._bytes.add(waiter.user, waiter, waiter.held_bytes):
             self._say(revision)
-            raise QueueFull(
-                "This router holds as many bytes of waiting requests as it may. Try again later.",
-                retry_after=revision.retry_after(self._clock.time()),
-            )
+            raise bytes_full(revision, self._clock.time())
         self._enter(revision, waiter)  # 4
         return None
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all that wait here."""
+        return self._bytes.used
 
     def leave(self, waiter: Waiter) -> None:
         """The waiter's caller is gone. Does nothing if it does not wait."""
@@ -251,8 +260,11 @@ class Hold:
         else:
             setattr(replica, mark, True)
             revision.crowded = revision.crowded or mark == "full"
+        fits = self._bytes.add(waiter.user, waiter, waiter.held_bytes)
         self._enter(revision, waiter)
         revision.waiting.move_to_end(waiter, last=False)
+        if not fits:
+            self._give_way(waiter)
         if self._say(revision) > revision.endpoint.row.max_held:
             youngest = next(reversed(revision.waiting))
             self._take(revision, youngest)
@@ -265,6 +277,13 @@ class Hold:
             replica.dead = True
             self._clock.call_at(self._clock.time() + seconds, self._revive, revision, replica)
 
+    def _give_way(self, waiter: Waiter) -> None:
+        """More bytes wait than there is room for, and its key has most of them."""
+        if revision := waiter.held_in:
+            self._take(revision, waiter)
+            self._changed(revision, False)
+            waiter.refused(bytes_full(revision, self._clock.time()))
+
     def _revive(self, revision: Revision, replica: Replica) -> None:
         replica.dead = False
         self.wake(revision)
@@ -274,7 +293,6 @@ class Hold:
         waiter.held_in = revision
         revision.endpoint.held += 1
         self.busy.add(revision)
-        self.bytes += waiter.held_bytes
         self._say(revision)
         self._changed(revision, len(revision.waiting) == 1)
 
@@ -282,7 +300,7 @@ class Hold:
         revision.waiting.pop(waiter).cancel()
         waiter.held_in = None
         revision.endpoint.held -= 1
-        self.bytes -= waiter.held_bytes
+        self._bytes.drop(waiter)
         self._say(revision)
         self._look_whether_busy(revision)
         if revision.crowded and not revision.waiting:
@@ -290,7 +308,6 @@ class Hold:
 
     def _say(self, revision: Revision) -> int:
         """Tell the machine's other workers what waits here; returns how many wait for this endpoint in all."""
-        self._machine.held_bytes(self.bytes)
         return self._machine.held(revision.endpoint.row.endpoint_id, revision.endpoint.held)
 
     def _look_whether_busy(self, revision: Revision) -> None:
@@ -314,8 +331,13 @@ class Hold:
             self._refuse_all(revision, lambda: endpoint_gone(revision.endpoint))
             return
         for waiter in list(revision.waiting):
+            if waiter.held_in is not revision:
+                continue  # it gave way to one before it
             self._take(revision, waiter)
+            fits = self._bytes.add(waiter.user, waiter, waiter.held_bytes)
             self._enter(target, waiter)
+            if not fits:
+                self._give_way(waiter)
         self._changed(revision, False)
         self.refresh(target)
 
@@ -331,6 +353,13 @@ def queue_full(revision: Revision, now: float) -> QueueFull:
     row = revision.endpoint.row
     return QueueFull(
         f"'{row.name}' already has {row.max_held} requests waiting, its limit. Try again later, or raise max_held or max_replicas.",
+        retry_after=revision.retry_after(now),
+    )
+
+
+def bytes_full(revision: Revision, now: float) -> QueueFull:
+    return QueueFull(
+        "This router holds as many bytes of waiting requests as it may, and this key has most of them. Try again later.",
         retry_after=revision.retry_after(now),
     )
 

@@ -19,7 +19,9 @@ _ROW = 8 * (_HEAD + 2 * MOST_ENDPOINTS)  # bytes; an entry is a cell for the end
 
 
 class Machine(Protocol):
-    """Each takes what this worker has now, and returns what all workers of the machine have."""
+    """Each takes what this worker has now, and returns what all workers of the machine have; of bytes, beyond each worker's own part."""
+
+    workers: int
 
     def held(self, endpoint_id: str, count: int) -> int: ...
 
@@ -30,6 +32,8 @@ class Machine(Protocol):
 
 class Alone:
     """The only worker there is."""
+
+    workers = 1
 
     def held(self, endpoint_id: str, count: int) -> int:
         return count
@@ -67,6 +71,7 @@ class Together:
 
     def __init__(self, memory: Memory, worker: int) -> None:
         self._memory, self._cells, self._worker = memory, memory.cells, worker
+        self.workers = memory.workers
         self._first = worker * _ROW // 8
         self._rows = [row * _ROW // 8 for row in range(memory.workers)]
         self._entries: dict[str, int] = {}  # endpoint → the cell of its count

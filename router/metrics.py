@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pilotlight.exposition import Family, Histogram, Sample
+from router.visitors import Visitors
 from runtime.wire import Phase
 
 OTHER = "(other)"  # no endpoint can be called so
@@ -39,6 +40,7 @@ class Metrics:
         self._series: dict[str, Series] = {}
         self._phases: dict[tuple[str, str], Histogram] = {}  # by phase and rung
         self.held: Callable[[], dict[str, int]] = dict
+        self.connections = Visitors(most=1, most_each=1)
         self.known: Callable[[str], bool] = lambda _: True
 
     def ended(
@@ -117,6 +119,15 @@ class Metrics:
             (((name,), series.uncounted) for name, series in named),
         )
         yield Family("pilotlight_router_held_requests", "gauge", "Requests waiting for a slot.", ("endpoint",), self._held(named))
+        here = self.connections
+        yield Family("pilotlight_router_connections", "gauge", "Client connections that are open.", (), [((), len(here))])
+        yield Family(
+            "pilotlight_router_connections_turned_away",
+            "counter",
+            "Client connections closed for others' sake: newcomers refused, or idle ones that gave way to newcomers.",
+            ("outcome",),
+            [(("refused",), here.refused), (("gave_way",), here.gave_way)],
+        )
         for field, name, documentation in (
             ("hold", "pilotlight_router_hold_seconds", "Time requests waited for a slot, where they did."),
             ("first_token", "pilotlight_router_time_to_first_token_seconds", "Admission to the first token of a stream."),

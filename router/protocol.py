@@ -4,8 +4,9 @@ An inference call takes the hot path: callbacks from the socket to the hold and 
 else becomes uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, pipelined too: they take turns.
 
 Failures to survive: clients that send slowly, endlessly or nonsense (deadlines and caps, each with its own status), that
-read slowly (the replica's connection is paused, and after STALLED_SECONDS cut), and that leave: the end of a client's
-stream counts as leaving, as in nginx and Go, because a closed connection looks the same as one closed half.
+read slowly or never (whoever feeds them is paused, nothing more is begun for them, and after `unread_seconds` they are cut), and that
+leave: the end of a client's stream counts as leaving, as in nginx and Go, because a closed connection looks the same as one closed
+half. Reading is never paused, or their leaving would not be seen; what comes too early is kept up to a bound, or dropped.
 """
 
 from __future__ import annotations
@@ -16,110 +17,124 @@ from typing import Any
 
 import httptools
 import structlog
-from uvicorn._types import ASGI3Application
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router import errors
 from router.app import Router
-from router.errors import BadRequest, BodyTooLarge, HeadTooLarge, RouterError, TooSlow, UrlTooLong, WrongMethod
-from router.exchange import ClientLimits, Exchange, Page
-from router.openai import ROUTES
-from router.request import KEPT, Request, expects_continue, hot, named_by_host, new_event_id
+from router.door import Visit
+from router.errors import BadRequest, HeadTooLarge, RouterError, TooSlow, UrlTooLong, WrongMethod
+from router.exchange import ClientLimits, Exchange
+from router.farewell import LOST, Farewell
+from router.openai import ROUTES, Route
+from router.page import Head, Page
+from router.patience import LINGER_SECONDS, Patience
+from router.request import KEPT, Request, hot, named_by_host
+from router.target import check_fields, origin_form, without_offer
+from router.visitors import Standing, standing_of, stranger
 
 MOST_HEADERS = 100
 LONGEST_HEAD = 64 << 10  # bytes
 LONGEST_URL = 8 << 10  # bytes
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
-MOST_STASHED = 64 << 10  # bytes of pipelined requests not looked at yet; then the client is not read
-BODY_STEP = 64 << 10  # bytes of body that must come every header_seconds
-STALLED_SECONDS = 300.0  # a client reads nothing for so long
-FAREWELL_SECONDS = 0.5  # a TLS client is given so long to say goodbye too; idle ones never do
-LINGER_SECONDS = 1.0  # after a refusal the client did not wait for: else its answer is lost in a connection reset
+MOST_AT_ONCE = 4  # requests of one connection begun in one go; then others have their turn
+MOST_STRANGE = 8  # requests of one connection without a valid key; then it ends: the next cost a handshake
+MOST_STASHED = 16 << 10  # bytes of pipelined requests not looked at yet; then the connection ends after the answers that are due
+MOST_UNSENT = 64 << 10  # bytes that wait for a client to read; then nothing more is made for it
 
 log = structlog.get_logger()
 
 
 class RouterProtocol(HttpToolsProtocol):
     __slots__ = (
-        "_body_bytes", "_body_mark", "_deadline", "_deaf", "_head_bytes", "_in_head", "_in_message", "_leaving", "_limits", "_period",
-        "_receiving", "_renewed", "_router", "_stalled", "_stash", "_turns", "_upgrading", "_watch",
+        "_at_once", "_deaf", "_due", "_farewell", "_head_bytes", "_ignored", "_in_head", "_in_message", "_leaving", "_limits", "_patience", "_period",
+        "_receiving", "_router", "_stalled", "_stash", "_strange", "_turns", "_upgrading", "_watch", "visit",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        router: Router,
-        limits: ClientLimits,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, *uvicorns: Any, router: Router, limits: ClientLimits) -> None:
+        super().__init__(*uvicorns)
         self._router, self._limits = router, limits
         self._turns: deque[Exchange | Page] = deque()  # the first is being answered
         self._receiving: Exchange | Page | None = None  # whose body is coming
         self._in_message = self._in_head = self._upgrading = False
         self._deaf = False  # nothing more is read: refused, or the last request of this connection is here
         self._leaving = False  # the server is: close after the answers that are due
-        self._head_bytes = self._body_bytes = self._body_mark = 0
+        self._due = False  # the first turn has come, and waits for the client to read what it was answered before
+        self._head_bytes = self._ignored = self._at_once = self._strange = 0
         self._stash = bytearray()
-        self._deadline = 0.0
-        self._renewed = False  # the client has got on with its message: it has `header_seconds` again
+        self._patience = Patience(limits, self.loop.time())
+        self.visit: Visit | None = None  # set by whoever accepted it
         self._watch: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._period = min(limits.header_seconds, limits.keep_alive_seconds)
 
     @property
-    def write_paused(self) -> bool:
-        return self.flow.write_paused
+    def standing(self) -> Standing:
+        return standing_of(turn.standing for turn in self._turns)
+
+    def give_way(self) -> None:
+        self.transport.abort()
 
     # The transport's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._deadline = self.loop.time() + self._limits.header_seconds
+        transport.set_write_buffer_limits(high=MOST_UNSENT)
+        self._farewell = Farewell(transport, self.loop, unread_seconds=self._limits.unread_seconds)
+        if self.visit is not None:
+            self.visit.guest = self
         self._watch = self.loop.call_later(self._period, self._look)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
-            return
-        if (self._turns or self._stash) and not self._in_message:
+            self._ignored += len(data)
+            if self._ignored > self._limits.max_body + MOST_STASHED:  # more than any request that was refused
+                self.transport.abort()
+        elif (self._turns or self._stash) and not self._in_message:
             self._stash += data
             if len(self._stash) > MOST_STASHED:
-                self.flow.pause_reading()
-            return
-        self._feed(data)
+                self._end_after_turns()
+        else:
+            self._feed(data)
 
     def eof_received(self) -> None:
         self._leave()
+        self._farewell.begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.connections.discard(self)
+        if self.visit is not None:
+            self.visit.over()
+            self.visit = None
         self._leave()
+        self._router.unread.drop(self)
+        self._farewell.over()
         self.flow.resume_writing()
         for timer in (self._watch, self._stalled):
             if timer is not None:
                 timer.cancel()
         self.transport.close()
-        self.parser = None  # it refers to us, and we to it
+        self.transport, self.flow = LOST, FlowControl(LOST)  # all that refer to us, and we to them, are let go at once
+        self.parser = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._stalled is None:
-            self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+            self._stalled = self.loop.call_later(self._limits.unread_seconds, self.transport.abort)
         if (call := self._call()) is not None:
             call.pause()
+        user = stranger(self.client) if call is None else call.user
+        if not self._router.unread.add(user, self, self.transport.get_write_buffer_size()):
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._router.unread.drop(self)
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
         if (call := self._call()) is not None:
             call.resume()
+        self._go_on()
 
     # Turns
 
@@ -129,25 +144,44 @@ class RouterProtocol(HttpToolsProtocol):
         turn = self._turns.popleft()
         if self.transport.is_closing():
             return
-        if not turn.keep_alive or (self._leaving and not self._turns):
+        if not turn.keep_alive or ((self._leaving or self._deaf) and not self._turns):
             self._close()
-        elif self._turns:
-            self._turns[0].begin()
-        elif self._deaf:
-            self._close()
-        else:
-            self._deadline = self.loop.time() + self._limits.keep_alive_seconds
-            if self._stash:
-                self.loop.call_soon(self._unstash)
+            return
+        if self._turns:
+            self._due = True
+        else:  # of a page the body may still be coming
+            self._patience.answered(self.loop.time(), whole=not self._in_message)
+        self._go_on()
 
-    def on_response_complete(self) -> None:
-        self.turn_over()
+    def broken_off(self) -> None:
+        """The answer of the first turn ends amid."""
+        self._leave()
+        self._farewell.begin()
+
+    def _go_on(self) -> None:
+        """Begin the turn that is due, or look at what came meanwhile: not before the client has read most of what it was answered."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return
+        if self._due:
+            self._due = False
+            self._turns[0].begin()
+        elif self._stash and not self._turns:
+            self.loop.call_soon(self._unstash)
+
+    def _end_after_turns(self) -> None:
+        """The client sends more, ahead of its turn, than is kept for it."""
+        self._deaf = True
+        self._stash.clear()
+        if self._turns:
+            self._turns[-1].keep_alive = False
+        else:
+            self._close()
 
     def shutdown(self) -> None:
         """The server stops: finish what is due, then close."""
         self._leaving = True
         if not self._turns:
-            self._shut()
+            self._farewell.begin()
         for turn in self._turns:
             turn.keep_alive = False if turn is self._turns[-1] else turn.keep_alive
 
@@ -156,16 +190,16 @@ class RouterProtocol(HttpToolsProtocol):
         if (call := self._call()) is not None:
             call.drained()
         else:
-            self.transport.close()
+            self._farewell.begin()
 
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
         if self._deaf:
             return
-        self._in_message = self._in_head = self._renewed = True
-        self._head_bytes = self._body_bytes = 0
-        self._body_mark = BODY_STEP
+        self._in_message = self._in_head = True
+        self._head_bytes = 0
+        self._patience.begun()
         self.url, self.headers = b"", []
 
     def on_url(self, url: bytes) -> None:
@@ -186,62 +220,60 @@ class RouterProtocol(HttpToolsProtocol):
         self._in_head = False
         if self._deaf:
             return
-        if self.parser.should_upgrade():
-            self._upgrading = True
+        self._upgrading = self.parser.should_upgrade()
+        self._deaf = len(self._turns) >= MOST_TURNS
+        if self._upgrading or self._deaf:
             return
-        if len(self._turns) >= MOST_TURNS:
-            self._deaf = True
+        self._patience.head()
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        try:
+            self.url = origin_form(self.url, method)
+            check_fields(self.headers, version)
+        except BadRequest as error:
+            self._refuse(error)
             return
-        self._renewed = True
-        parser, called = self.parser, hot(self.url)
-        if called is None or parser.get_method() != b"POST":
-            self._receive_page()
-            return
-        route, name = called
+        called = hot(self.url)
+        if called is not None and method == b"POST":
+            self._receive_call(*called, modern=version == "1.1")
+        else:
+            self._receive_page(method.decode("ascii"), version)
+
+    def _receive_call(self, route: Route, name: str | None, *, modern: bool) -> None:
         kept = {field: value for field, value in self.headers if field in KEPT}
         if name is None and self._router.domain:
             name = named_by_host(kept.get(b"host", b""), self._router.domain)
-        modern = parser.get_http_version() == "1.1"
-        self._receiving = exchange = Exchange(
-            self,
-            self._router,
-            Request(route, name, kept),
-            self._limits,
-            chunked=modern,
-            keep_alive=modern and parser.should_keep_alive() and not self._leaving,
-        )
+        keep = modern and self.parser.should_keep_alive() and not self._leaving
+        request = Request(route, name, kept)
+        self._receiving = exchange = Exchange(self, self._router, request, self._limits, chunked=modern, keep_alive=keep)
         self._deaf = not exchange.admit()
+        if exchange.standing == "idle":
+            self._strange += 1
+            exchange.keep_alive = exchange.keep_alive and self._strange < MOST_STRANGE
         self._take_turn(exchange)
 
     def on_body(self, body: bytes) -> None:
         if self._deaf or self._upgrading:
             return
-        self._body_bytes += len(body)
-        if self._body_bytes > self._body_mark:
-            self._body_mark = self._body_bytes + BODY_STEP
-            self._renewed = True
-        if isinstance(receiving := self._receiving, Exchange):
-            self._deaf = not receiving.add(body)
-        elif self._body_bytes > self._limits.max_body:
-            self._refuse(self._too_large())
-        else:
-            super().on_body(body)
+        self._patience.body(len(body))
+        if (receiving := self._receiving) is not None:
+            try:
+                self._deaf = not receiving.add(body)
+            except RouterError as error:
+                self._refuse(error)
 
     def on_message_complete(self) -> None:
         if self._deaf or self._upgrading:
             return
         self._in_message = False
         receiving, self._receiving = self._receiving, None
-        if isinstance(receiving, Exchange):
+        if receiving is not None:
             self._deaf = not receiving.keep_alive
             receiving.received()
-        elif receiving is not None:
-            self._deaf = not receiving.keep_alive
-            super().on_message_complete()
 
     # Reading
 
     def _feed(self, data: bytes) -> None:
+        self._at_once = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -257,9 +289,7 @@ class RouterProtocol(HttpToolsProtocol):
                 self._await_rest(len(data))
 
     def _await_rest(self, size: int) -> None:
-        if self._renewed:
-            self._renewed = False
-            self._deadline = self.loop.time() + self._limits.header_seconds
+        self._patience.rest(self.loop.time())
         if self._in_head:
             self._head_bytes += size
             if self._head_bytes > LONGEST_HEAD:
@@ -269,7 +299,6 @@ class RouterProtocol(HttpToolsProtocol):
         """What came while others had their turn."""
         if not self._deaf and not self.transport.is_closing() and not self._turns:
             data, self._stash = bytes(self._stash), bytearray()
-            self.flow.resume_reading()
             self._feed(data)
 
     def _without_upgrade(self, rest: bytes) -> None:
@@ -279,62 +308,55 @@ class RouterProtocol(HttpToolsProtocol):
         if method == b"CONNECT":
             self._refuse(WrongMethod("This is no proxy. Send requests for paths of this server."))
             return
-        fields = [field for field in self.headers if field[0] not in (b"upgrade", b"connection", b"http2-settings")]
-        head = b"%s %s HTTP/1.1\r\n%s\r\n" % (method, self.url, b"".join([b"%s: %s\r\n" % field for field in fields]))
+        head = without_offer(method, self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self._feed(head + rest)
 
-    def _receive_page(self) -> None:
-        length = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
-        if length > self._limits.max_body:
-            self._refuse(self._too_large())
+    def _receive_page(self, method: str, version: str) -> None:
+        keep = version == "1.1" and self.parser.should_keep_alive() and not self._leaving
+        head = Head(method, self.url, self.headers, version)
+        page = Page(self, self._router, self._limits, head, keep_alive=keep)
+        try:
+            page.check()
+        except RouterError as error:
+            page.gone()
+            self._refuse(error)
             return
-        url, headers = self.url, self.headers
-        super().on_message_begin()  # makes the scope, and forgets these
-        self.url, self.headers, self.expect_100_continue = url, headers, expects_continue(headers)
-        self.scope["headers"] = headers
-        self.cycle = None  # type: ignore[assignment]  # so that uvicorn begins its task: `_start_asgi_task` gives it its turn
-        super().on_headers_complete()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        page = Page(cycle, app, super()._start_asgi_task)
         self._receiving = page
         self._take_turn(page)
 
     def _take_turn(self, turn: Exchange | Page) -> None:
         self._turns.append(turn)
         if len(self._turns) == 1:
-            turn.begin()
+            self._due = True
+            self._at_once += 1
+            if self._at_once > MOST_AT_ONCE:
+                self.loop.call_soon(self._go_on)
+            else:
+                self._go_on()
 
     def _refuse(self, error: RouterError) -> None:
-        """What is coming in is not taken. Its answer comes in its turn, then the connection closes."""
+        """What is coming in is not taken. Its answer comes in its turn, then the connection closes.
+
+        1. A call: it is answered so.
+        2. A page that has its answer, whole or in part: its body will never be whole, so the connection ends.
+        3. A page that has none yet, or nothing that is any request: as good as a call that is refused.
+        """
         self._deaf = True
-        if isinstance(self._receiving, Exchange):
-            self._receiving.refuse(error)
+        receiving, self._receiving = self._receiving, None
+        if isinstance(receiving, Exchange):  # 1
+            receiving.refuse(error)
             return
-        if (page := self._receiving) is not None:  # its body will never be whole
-            untold = self._turns[0] is page and not page.cycle.response_started
-            self._leave()
-            if untold:
-                self._router.metrics.refused(error.status)
-                self.transport.write(errors.answer(error, request_id=new_event_id().encode(), keep_alive=False))
-            self._close()
-            return
-        exchange = Exchange(
-            self,
-            self._router,
-            Request(ROUTES["completions"], None),
-            self._limits,
-            chunked=True,
-            keep_alive=False,
-        )
+        if receiving is not None:
+            if receiving.answered or receiving.cycle.response_started:  # 2
+                receiving.gone()
+                self._close()
+                return
+            self._turns.remove(receiving)  # 3
+            receiving.gone()
+        exchange = Exchange(self, self._router, Request(ROUTES["completions"], None), self._limits, chunked=True, keep_alive=False)
         exchange.refuse(error)
         self._take_turn(exchange)
-
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
-            f"The body is larger than {self._limits.max_body} bytes, this server's limit (router.max_body_bytes). Send less."
-        )
 
     # Ends
 
@@ -344,7 +366,7 @@ class RouterProtocol(HttpToolsProtocol):
 
     def _leave(self) -> None:
         """The client has left: so does all that was done for it."""
-        self._deaf = True
+        self._deaf, self._receiving = True, None
         turns, self._turns = self._turns, deque()
         for turn in turns:
             turn.gone()
@@ -353,36 +375,26 @@ class RouterProtocol(HttpToolsProtocol):
         """After the last answer. A client that may still be sending gets a moment to read it."""
         self._deaf = True
         if self._in_message and self.transport.can_write_eof():
-            self._deadline = self.loop.time() + LINGER_SECONDS
-            self.loop.call_later(LINGER_SECONDS, self._shut)
+            self._patience.linger(self.loop.time())
+            self.loop.call_later(LINGER_SECONDS, self._farewell.begin)
             self.transport.write_eof()
         else:
-            self._shut()
-
-    def _shut(self) -> None:
-        """Close, and do not wait for a client that says nothing: TLS would, for 30 s, and hold up the end of the server."""
-        self.transport.close()
-        self.loop.call_later(FAREWELL_SECONDS, self._cut)
-
-    def _cut(self) -> None:
-        if self not in self.connections:
-            return
-        if self.transport.get_write_buffer_size():  # it still reads its answer; STALLED_SECONDS bounds that
-            self.loop.call_later(FAREWELL_SECONDS, self._cut)
-        else:
-            self.transport.abort()
+            self._farewell.begin()
 
     def _look(self) -> None:
-        """One timer a connection, however many requests: it looks whether a deadline has passed."""
-        now = self.loop.time()
-        waiting_for_client = (self._in_message and not self._deaf) or not self._turns
-        if not waiting_for_client or self.flow.read_paused or now < self._deadline:
-            left = self._deadline - now if waiting_for_client and now < self._deadline else self._period
-            self._watch = self.loop.call_later(min(left, self._period), self._look)
-        elif self._in_message and not self._deaf:
-            seconds = self._limits.header_seconds
-            self._refuse(
-                TooSlow(f"The request did not come whole in time: send it, or the next {BODY_STEP >> 10} KiB of it, within {seconds:g} s.")
-            )
-        else:
-            self.transport.close()
+        """One timer a connection, however many requests: it looks whether a deadline has passed.
+
+        1. Nothing is due from the client, or there is time left.
+        2. A request came in part: told so, but where its answer was given before it was whole.
+        3. An idle connection.
+        """
+        left = self._patience.until - self.loop.time()
+        coming = self._in_message and not self._deaf
+        waiting = coming or not self._turns
+        self._watch = self.loop.call_later(min(left, self._period) if waiting and left > 0 else self._period, self._look)
+        if not waiting or left > 0 or self.transport.is_closing():  # 1
+            return
+        if coming and not (isinstance(self._receiving, Page) and self._receiving.answered):  # 2
+            self._refuse(TooSlow(self._patience.told()))
+        else:  # 3
+            self._farewell.begin()

@@ -27,11 +27,11 @@ from router.balance import Endpoint
 from router.cors import with_cors
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
 from router.openai import ROUTES
+from router.page import RELAYED
 from router.request import named_by_host, new_event_id
 
 ANY = ["GET", "POST", "DELETE"]
 SERVED = "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages and /v1/models"
-RELAYED = ("/api", "/console", "/v1/organization")  # the admin process's
 
 
 def pages(router: Router, *, admin: str) -> ASGIApp:

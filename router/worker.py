@@ -34,6 +34,7 @@ from pilotlight.watchdog import Notifier
 from router.app import Router
 from router.auth import Keys
 from router.demand import ActivatorLink, DemandBook
+from router.door import Door
 from router.exchange import ClientLimits
 from router.hold import Hold
 from router.ledger.spool import Spool
@@ -44,12 +45,21 @@ from router.policy import LedgerLink
 from router.protocol import RouterProtocol
 from router.table import RouteTable
 from router.turns import stand_in_line
+from router.visitors import Visitors
 from router.web import pages
 
 BACKLOG = 2048
 COLLECTED = (50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
+SET_ASIDE = 256  # descriptors, for the spool, the admin process, idle connections to replicas, and what is ours
 MEASURED = ("activator", "agent", "ledger")  # processes whose metrics are told with ours
 SWITCH_SECONDS = 0.0001  # Python's 5 ms would be what an answer waits for the spool's thread to say that its record is durable
+
+
+def visitors(config: Settings) -> Visitors:
+    """As many as the settings say, and as there are descriptors for: one for the client, one for its replica, and some set aside."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = max(1, min(config.router.max_connections, (descriptors - SET_ASIDE) // 2))
+    return Visitors(most=most, most_each=min(most, config.router.max_connections_per_address))
 
 
 class Worker:
@@ -84,7 +94,11 @@ class Worker:
             domain=config.router.domain,
             machine=machine,
             cors_origins=config.router.cors_origins,
+            max_uploading=config.router.max_held_bytes,
+            max_unread=config.router.max_unread_bytes,
         )
+        self.visitors = visitors(config)
+        self.metrics.connections = self.visitors
         self.metrics.held, self.metrics.known = self.hold.held, self.table.endpoints.__contains__
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
         hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid(), takes_changes=True)
@@ -95,9 +109,10 @@ class Worker:
         router = self._config.router
         limits = ClientLimits(
             max_body=router.max_body_bytes,
-            max_uploading=router.max_held_bytes,
             header_seconds=router.header_seconds,
             keep_alive_seconds=router.keep_alive_seconds,
+            upload_seconds=router.upload_seconds,
+            unread_seconds=router.unread_seconds,
         )
         return partial(RouterProtocol, router=self.router, limits=limits)
 
@@ -105,9 +120,9 @@ class Worker:
 class Server(uvicorn.Server):
     """uvicorn's, which ends with 0 after a signal, and tells those that are not done when their time is over."""
 
-    def __init__(self, config: uvicorn.Config, router: Router) -> None:
+    def __init__(self, config: uvicorn.Config, router: Router, visitors: Visitors, *, handshake_seconds: float) -> None:
         super().__init__(config)
-        self._router = router
+        self._router, self._visitors, self._handshake_seconds = router, visitors, handshake_seconds
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,6 +130,23 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen. uvicorn would count connections only after their handshake."""
+        make = partial(cast(Any, self.config.http_protocol_class), self.config, self.server_state, {})
+        doors = [
+            Door(
+                listener,
+                make=make,
+                visitors=self._visitors,
+                handshake_seconds=self._handshake_seconds,
+                context=lambda: self.config.ssl,
+            )
+            for listener in sockets or []
+        ]
+        await self.lifespan.startup()
+        self.servers = cast(Any, [door.open() for door in doors])
+        self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._router.draining = True
@@ -159,6 +191,8 @@ async def serve(
             timeout_graceful_shutdown=math.ceil(config.router.drain_seconds),
         ),
         worker.router,
+        worker.visitors,
+        handshake_seconds=config.router.handshake_seconds,
     )
     async with Tasks() as tasks:
         tasks.spawn(worker.activator.run(), name="activator link")

@@ -36,6 +36,7 @@ from loadtests.bench import (
     room,
     stopped,
     stored,
+    strangers,
 )
 from loadtests.bench.report import render
 from loadtests.bench.targets import none
@@ -133,6 +134,10 @@ async def what_grows(options: argparse.Namespace, found: Found) -> None:
     found |= await growth.measure()
 
 
+async def bad_clients(options: argparse.Namespace, found: Found) -> None:
+    found |= await strangers.measure()
+
+
 async def newcomer(options: argparse.Namespace, found: Found) -> None:
     found |= await asyncio.to_thread(fresh.measure)
 
@@ -154,6 +159,7 @@ SECTIONS: dict[str, Section] = {
     "room": turns,
     "memory": at_zero,
     "growth": what_grows,
+    "strangers": bad_clients,
     "newcomer": newcomer,
 }
 

@@ -74,6 +74,7 @@ class Waiter:
 
     held_in: Routed | None = None
     held_bytes = 100
+    user = "key k"
 
     def __init__(self, now: float) -> None:
         self.entered_at, self.deadline = now, now + 300.0

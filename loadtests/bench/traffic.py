@@ -55,6 +55,8 @@ class Back(asyncio.Protocol):
             self.transport.write(self.answer)
 
     def next_chunk(self) -> None:
+        if self.transport.is_closing():
+            return
         if self.left:
             self.left -= 1
             self.transport.write(b"%x\r\n%s\r\n" % (len(self.event), self.event))

@@ -273,9 +273,13 @@ async def world(
             waiting_seconds=waiting_seconds,
             domain=domain,
             cors_origins=cors_origins,
+            max_uploading=limits.pop("max_uploading", 8 << 20),
+            max_unread=limits.pop("max_unread", 8 << 20),
         )
         replica = await FakeReplica(f"unix:{folder}/r.sock").start()
-        given = {"max_body": 1 << 20, "max_uploading": 8 << 20, "header_seconds": 10.0, "keep_alive_seconds": 75.0, **limits}
+        sizes = {"max_body": 1 << 20}
+        times = {"header_seconds": 10.0, "keep_alive_seconds": 75.0, "upload_seconds": 120.0, "unread_seconds": 60.0}
+        given: dict[str, Any] = {**sizes, **times, **limits}
         config = uvicorn.Config(
             pages(router, admin=f"unix:{folder}/admin.sock"), ws="none", log_config=None, access_log=False, proxy_headers=False
         )

@@ -80,7 +80,7 @@ async def test_the_books_balance(seed: int) -> None:
         for end in ends:
             if end["finish"] == "complete":
                 assert (end["count_source"], end["output_tokens"]) == ("engine", oracle[end["event_id"]])
-        await until(lambda: w.router.uploading == 0 and w.hold.bytes == 0)
+        await until(lambda: w.router.uploads.used == 0 and w.hold.held_bytes == 0)
         for revision in w.table.revisions.values():
             assert revision.demand == 0
             assert all(replica.in_flight == 0 for replica in revision.replicas.values())

@@ -56,7 +56,7 @@ async def test_a_compressed_body_reaches_the_replica_plain(way: str) -> None:
         sent = w.replica.requests[0]
         assert json.loads(sent.body)["messages"] == json.loads(BODY)["messages"]
         assert "content-encoding" not in sent.headers
-        assert w.router.uploading == 0
+        assert w.router.uploads.used == 0
 
 
 async def test_a_compressed_body_that_comes_chunked_byte_by_byte() -> None:
@@ -77,7 +77,7 @@ async def test_other_encodings_are_415_and_name_those_taken(way: str) -> None:
         assert (reply.status, reply.error["code"]) == (415, "unsupported_encoding")
         assert "gzip, deflate, zstd" in reply.error["message"]
         assert reply.headers["accept-encoding"] == "gzip, deflate, zstd"
-        assert w.router.uploading == 0
+        assert w.router.uploads.used == 0
 
 
 async def test_packing_hop_by_hop_is_refused_and_not_taken_for_plain() -> None:

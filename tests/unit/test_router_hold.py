@@ -53,7 +53,8 @@ class FakeClock:
 class Caller:
     """A waiter that writes down what it was told."""
 
-    def __init__(self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1) -> None:
+    def __init__(self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1, user: str = "key k") -> None:
+        self.user = user
         self.entered_at, self.deadline, self.held_bytes = clock.now, clock.now + seconds, size
         self.held_in: Revision | None = None
         self.slots: list[Slot] = []
@@ -173,7 +174,7 @@ def test_bounds_by_count_and_by_bytes() -> None:
         rig.ask(size=0)
     assert caught.value.retry_after == 7.0
     rig.clock.advance(31)
-    assert rig.hold.bytes == 0
+    assert rig.hold.held_bytes == 0
 
 
 def test_the_deadline() -> None:
@@ -418,7 +419,7 @@ class HoldMachine(RuleBasedStateMachine):
     def held_within_bound(self) -> None:
         revision = self.rig.revision
         assert len(revision.waiting) == revision.endpoint.held <= self.BOUND
-        assert self.rig.hold.bytes == sum(waiter.held_bytes for waiter in revision.waiting)
+        assert self.rig.hold.held_bytes == sum(waiter.held_bytes for waiter in revision.waiting)
 
     @invariant()
     def everybody_is_in_one_place(self) -> None:

@@ -57,7 +57,10 @@ def test_held_bytes_and_uploads_are_the_machines() -> None:
         them[1].ask(size=60)
     them[1].ask(size=40)
     them[0].hold.leave(first)
-    them[1].ask(size=60)
+    them[1].ask(size=30)  # a quarter of all is the other worker's own, whatever this one takes
+    with pytest.raises(QueueFull, match="bytes"):
+        them[1].ask(size=10)
+    them[0].ask(size=25)
     memory = Memory.make(2)
     one, two = Together(memory, 0), Together(memory, 1)
     assert (one.uploading(10), two.uploading(5), one.uploading(0)) == (10, 15, 5)

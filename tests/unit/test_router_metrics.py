@@ -31,6 +31,7 @@ UNITS = (
     "_keys",
     "_workers",
     "_standbys",
+    "_connections",
 )
 
 
@@ -88,6 +89,8 @@ def test_all_that_operators_need_is_there() -> None:
         "time_to_first_token_seconds",
         "latency_seconds",
         "cold_start_phase_seconds",
+        "connections",
+        "connections_turned_away",
     }
 
 
@@ -110,15 +113,15 @@ async def test_what_is_counted() -> None:
             await get(w, path, method=method)
         client = await w.client()
         client.send(b"POST /nothing HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n")
-        assert (await client.answer()).status == 413
+        assert (await client.answer()).status == 404
         told = text(w.router.metrics.collect())
         for line in (
             'requests_total{code="200",endpoint="tiny"} 2.0',
             'requests_total{code="400",endpoint=""} 1.0',
             'requests_total{code="401",endpoint=""} 1.0',
-            'requests_total{code="404",endpoint=""} 2.0',
+            'requests_total{code="404",endpoint=""} 3.0',
             'requests_total{code="405",endpoint=""} 2.0',
-            'requests_total{code="413",endpoint=""} 2.0',
+            'requests_total{code="413",endpoint=""} 1.0',
             'tokens_total{endpoint="tiny",kind="input"} 10.0',
             'tokens_total{endpoint="tiny",kind="cached"} 4.0',
             'tokens_total{endpoint="tiny",kind="output"} 6.0',

@@ -1,0 +1,28 @@
+"""Every bad client at once, over TLS, at a real router: good callers are all answered, and nothing of the bad ones is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from loadtests.bench.strangers import MEMORY_FRACTION, soak
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+
+SHORT = {
+    "PILOTLIGHT_ROUTER__HEADER_SECONDS": "1",
+    "PILOTLIGHT_ROUTER__HANDSHAKE_SECONDS": "1",
+    "PILOTLIGHT_ROUTER__KEEP_ALIVE_SECONDS": "1",
+    "PILOTLIGHT_ROUTER__UPLOAD_SECONDS": "2",
+    "PILOTLIGHT_ROUTER__UNREAD_SECONDS": "1",
+}
+
+
+async def test_bad_clients_take_nothing_from_good_ones_and_leave_nothing() -> None:
+    seen = await soak(seconds=6.0, each=3, alone_seconds=2.0, **SHORT)
+    assert seen.refused == 0
+    assert seen.p99(seen.beside) < 5.0
+    assert len(seen.beside) > 50
+    start, highest, end = seen.descriptors
+    assert highest > start + 20, "they were there"
+    assert end <= start
+    assert seen.memory[2] <= seen.memory[0] * (1 + MEMORY_FRACTION) + (8 << 20)

@@ -1,0 +1,180 @@
+"""Steps 1 and 5: a budget of bytes is never passed, and whoever takes most gives way, never one who takes little."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from router.budget import Budget
+from router.ledger.wire import Policy
+from router.machine import Memory, Together
+from tests.unit.router_world import KEY, OTHER_KEY, POLICY, endpoint_row, key_row, request, until, world
+from tests.unit.test_router_strangers import raw, tell
+
+AUTH = b"authorization: Bearer %s\r\n"
+HEAD = b"POST /e/%s/v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + AUTH
+
+
+class Books:
+    """A budget, and who had to give way."""
+
+    def __init__(self, most: int, **options: object) -> None:
+        self.gone: list[str] = []
+        self.budget: Budget[str] = Budget(most, give_way=self.gone.append, **options)  # type: ignore[arg-type]
+
+
+def test_the_largest_users_newest_gives_way() -> None:
+    books = Books(100)
+    for number in range(9):
+        assert books.budget.add("hog", f"h{number}", 10)
+    assert books.budget.add("small", "s0", 10)
+    assert books.budget.add("small", "s1", 10)
+    assert books.gone == ["h8"]
+    assert not books.budget.add("hog", "h9", 10), "whoever takes most is refused"
+    assert books.budget.used == 100
+
+
+def test_growing_is_as_coming() -> None:
+    books = Books(100)
+    assert books.budget.add("hog", "h0", 50)
+    assert books.budget.add("small", "s0", 30)
+    assert not books.budget.add("hog", "h0", 30)
+    assert (books.gone, books.budget.used) == ([], 30)
+
+
+def test_what_is_gone_makes_room() -> None:
+    books = Books(100)
+    books.budget.add("a", "a0", 60)
+    books.budget.less("a0", 50)
+    books.budget.less("unknown", 50)
+    assert books.budget.add("b", "b0", 90)
+    books.budget.drop("b0")
+    books.budget.drop("b0")
+    assert books.budget.used == 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_workers_together_never_pass_the_bound_and_each_has_its_own_part(seed: int) -> None:
+    dice = random.Random(seed)
+    memory = Memory.make(3)
+    machines = [Together(memory, index) for index in range(3)]
+    workers = [Books(1200, workers=3, shared=machine.uploading) for machine in machines]
+    for step in range(400):
+        books = dice.choice(workers)
+        user, holder, size = dice.choice("abcd"), f"{dice.randrange(40)}", dice.randrange(1, 120)
+        if dice.random() < 0.3:
+            books.budget.drop(user + holder)
+            continue
+        sums = dict(books.budget._sums)
+        taken = books.budget.add(user, user + holder, size)
+        assert sum(each.budget.used for each in workers) <= 1200, step
+        if not taken:
+            assert sums.get(user, 0) + size >= max(books.budget._sums.values(), default=0), "by then it was of those with most"
+            assert sum(sums.values()) + size > 200, "within its own part nobody gives way"
+
+
+@pytest.mark.asyncio
+async def test_one_keys_uploads_do_not_refuse_anothers() -> None:
+    async with world(max_uploading=100_000) as w:
+        w.show(endpoint_row(w.row()), endpoint_row(w.row(), name="other", endpoint_id="e2", revision_id="r2"))
+        hogs = [await w.client() for _ in range(9)]
+        for hog in hogs:
+            hog.send(HEAD % (b"tiny", KEY.encode()) + b"content-length: 50000\r\n\r\n" + b"x" * 11_000)
+        await until(lambda: w.router.uploads.used == 99_000)
+        good = await w.client()
+        good.send(HEAD % (b"other", OTHER_KEY.encode()) + b"content-length: 50000\r\n\r\n" + b"y" * 40_000)
+        await until(lambda: w.router.uploads.used == 95_000)
+        replies = [await hog.answer() for hog in hogs[-4:]]
+        assert {(reply.status, reply.error["code"]) for reply in replies} == {(503, "queue_full")}
+        await until(lambda: sum(w.router.uploads._sums.values()) == 95_000)
+
+
+@pytest.mark.asyncio
+async def test_one_keys_held_bytes_do_not_refuse_anothers() -> None:
+    async with world(max_held_bytes=1 << 20) as w:
+        w.show(endpoint_row(max_held=100), endpoint_row(name="other", endpoint_id="e2", revision_id="r2"))
+        hogs = [await w.client() for _ in range(5)]
+        for number, hog in enumerate(hogs):
+            hog.post(messages=[{"role": "user", "content": "x" * 200_000}])
+            await w.wait_held(number + 1)
+        good = await w.client()
+        good.post(url="/e/other/v1/chat/completions", key=OTHER_KEY, messages=[{"role": "user", "content": "y" * 200_000}])
+        reply = await hogs[-1].answer()
+        assert (reply.status, reply.error["code"]) == (503, "queue_full")
+        await until(lambda: w.table.endpoints["other"].held == 1)
+        assert w.table.endpoints["tiny"].held == 4
+
+
+@pytest.mark.asyncio
+async def test_what_a_stranger_sends_counts_for_nobody() -> None:
+    async with world(max_uploading=1000) as w:
+        strangers = [await w.client() for _ in range(20)]
+        for stranger in strangers:
+            stranger.send(HEAD % (b"tiny", b"wrong") + b"content-length: 60000\r\n\r\n" + b"x" * 50_000)
+        await until(lambda: len(w.connections) == 20)
+        assert (await w.ask()).status == 200
+        assert w.router.uploads.used == 0
+
+
+@pytest.mark.asyncio
+async def test_a_byte_in_tiny_chunks_is_a_byte() -> None:
+    async with world() as w:
+        client = await w.client()
+        client.send(HEAD % (b"tiny", KEY.encode()) + b"transfer-encoding: chunked\r\n\r\n" + b"2\r\nab\r\n" * 5000)
+        await until(lambda: w.router.uploads.used == 10_000)
+        [exchange] = w.router.uploads._user
+        assert isinstance(exchange._body, bytearray)  # type: ignore[attr-defined]
+
+
+@pytest.mark.asyncio
+async def test_who_reads_least_is_cut_when_too_much_waits() -> None:
+    import socket
+
+    async def long(_: object) -> object:
+        from tests.fakes import json_answer
+
+        yield json_answer(200, b"x" * 600_000)
+
+    async with world(max_unread=200_000, unread_seconds=60.0) as w:
+        w.replica.answer = long  # type: ignore[assignment]
+        clients = [raw(w, buffer=4096) for _ in range(6)]
+        await until(lambda: len(w.connections) == 6)
+        for connection in w.connections:
+            connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await asyncio.gather(*(tell(client, request()) for client in clients))
+        await until(lambda: len(w.connections) < 6)
+        assert w.router.unread.used <= 200_000
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.asyncio
+async def test_a_key_revoked_while_its_call_is_held_is_not_served() -> None:
+    async with world() as w:
+        w.show(endpoint_row())
+        client = await w.client()
+        client.post()
+        await w.wait_held(1)
+        w.router.keys.replace(Policy(version=2, keys=POLICY.keys[1:]))
+        w.show(endpoint_row(w.row()))
+        reply = await client.answer()
+        assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
+        assert not w.replica.requests
+        [end] = await w.ends()
+        assert (end["finish"], end["status"]) == ("refused", 401)
+        assert w.table.revisions["r1"].demand == 0
+
+
+@pytest.mark.asyncio
+async def test_a_key_revoked_while_its_body_comes_is_not_served() -> None:
+    async with world() as w:
+        client = await w.client()
+        whole = request()
+        client.send(whole[:-5])
+        await until(lambda: w.router.uploads.used > 0)
+        w.router.keys.replace(Policy(version=2, keys=(key_row(OTHER_KEY, "e2"),)))
+        client.send(whole[-5:])
+        assert (await client.answer()).status == 401
+        assert not w.replica.requests

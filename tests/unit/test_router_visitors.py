@@ -1,0 +1,134 @@
+"""Before step 1: who is let in, and who gives way, when there are more connections than there is room for."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from router.visitors import LOCAL, LOOKED_AT, Standing, Visitors, household
+
+
+class Someone:
+    def __init__(self, standing: Standing = "idle") -> None:
+        self.standing: Standing = standing
+        self.turned_out = False
+
+    def give_way(self) -> None:
+        self.turned_out = True
+
+
+def crowd(visitors: Visitors, address: str, count: int, standing: Standing = "idle") -> list[Someone]:
+    them = [Someone(standing) for _ in range(count)]
+    assert all(visitors.enter(address, each) for each in them)
+    return them
+
+
+def test_a_flood_from_one_address_keeps_nobody_else_out() -> None:
+    visitors = Visitors(most=100, most_each=80)
+    flood = crowd(visitors, "1.1.1.1", 80)
+    crowd(visitors, "2.2.2.2", 20)
+    for number in range(30):
+        assert visitors.enter(f"3.3.3.{number}", Someone())
+    assert sum(each.turned_out for each in flood) == 30, "the flood gave way, the oldest first"
+    assert all(each.turned_out for each in flood[:30])
+    assert len(visitors) == 100
+
+
+def test_an_address_at_its_bound_makes_room_for_itself_only() -> None:
+    visitors = Visitors(most=100, most_each=3)
+    others, own = crowd(visitors, "2.2.2.2", 3), crowd(visitors, "1.1.1.1", 3)
+    assert visitors.enter("1.1.1.1", Someone())
+    assert [each.turned_out for each in own] == [True, False, False]
+    assert not any(each.turned_out for each in others)
+
+
+@pytest.mark.parametrize("standing", ["served"])
+def test_whoever_is_served_never_gives_way(standing: Standing) -> None:
+    visitors = Visitors(most=10, most_each=10)
+    served = crowd(visitors, "1.1.1.1", 10, standing)
+    assert not visitors.enter("2.2.2.2", Someone())
+    assert not visitors.enter("1.1.1.1", Someone())
+    assert (visitors.refused, visitors.gave_way) == (2, 0)
+    assert not any(each.turned_out for each in served)
+
+
+def test_the_idle_give_way_before_those_who_send() -> None:
+    visitors = Visitors(most=3, most_each=3)
+    sending, idle = crowd(visitors, "1.1.1.1", 2, "sending"), crowd(visitors, "1.1.1.1", 1)
+    assert visitors.enter("2.2.2.2", Someone())
+    assert idle[0].turned_out
+    assert visitors.enter("3.3.3.3", Someone())
+    assert sending[0].turned_out and not sending[1].turned_out
+
+
+def test_an_idle_one_is_found_behind_many_that_are_served() -> None:
+    visitors = Visitors(most=4 * LOOKED_AT, most_each=4 * LOOKED_AT)
+    crowd(visitors, "1.1.1.1", 4 * LOOKED_AT - 1, "served")
+    [idle] = crowd(visitors, "1.1.1.1", 1)
+    assert any(visitors.enter("2.2.2.2", Someone()) for _ in range(4)), "each try looks at others"
+    assert idle.turned_out
+
+
+def test_an_ingress_on_this_machine_has_no_bound_of_its_own() -> None:
+    visitors = Visitors(most=10, most_each=2)
+    crowd(visitors, LOCAL, 10)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1.2.3.4", "1.2.3.5", False),
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:1.2.3.4", "1.2.3.4", True),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+    ],
+)
+def test_households(one: str, other: str, same: bool) -> None:
+    assert (household(one) == household(other)) == same
+
+
+class Coming(RuleBasedStateMachine):
+    """The bounds hold, whoever comes and goes, and what is counted is what is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visitors = Visitors(most=7, most_each=4)
+        self.here: dict[Someone, str] = {}
+        self.dice = random.Random(1)
+
+    @rule(address=st.sampled_from("abc"), standing=st.sampled_from(["idle", "sending", "served"]))
+    def come(self, address: str, standing: Standing) -> None:
+        someone = Someone(standing)
+        full = len(self.here) == 7 or list(self.here.values()).count(address) == 4
+        if self.visitors.enter(address, someone):
+            self.here[someone] = address
+        else:
+            assert full
+        gone = [each for each in self.here if each.turned_out]
+        assert len(gone) <= 1 and (full or not gone) and not any(each.standing == "served" for each in gone)
+        for each in gone:
+            del self.here[each]
+
+    @rule(which=st.integers(0, 6))
+    def go(self, which: int) -> None:
+        if self.here:
+            someone = list(self.here)[which % len(self.here)]
+            self.visitors.leave(someone)
+            self.visitors.leave(someone)
+            del self.here[someone]
+
+    @invariant()
+    def all_adds_up(self) -> None:
+        addresses = list(self.here.values())
+        assert len(self.visitors) == len(self.here) <= 7
+        assert all(addresses.count(address) <= 4 for address in addresses)
+        assert self.visitors._largest == max((addresses.count(address) for address in addresses), default=0)
+
+
+TestComing = Coming.TestCase
+TestComing.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
