@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -61,8 +61,9 @@ class Connections(Protocol):
 
 
 class Commands:
-    def __init__(self, *, pool: Connections, inbox: asyncio.Queue[Event], epoch: Callable[[], int]) -> None:
-        self._pool, self._inbox, self._epoch = pool, inbox, epoch
+    def __init__(self, *, pool: Connections, inbox: asyncio.Queue[Event], epoch: Callable[[], int], allowed: Collection[str] = ()) -> None:
+        """`allowed`: engine arguments that execute code or open files, and may here all the same."""
+        self._pool, self._inbox, self._epoch, self._allowed = pool, inbox, epoch, allowed
         self._one_at_a_time = asyncio.Lock()  # so that the reconciler hears of changes in the order they were stored
         self._settled: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(MOST_SETTLED)  # name, revision id, failure
         self._unsure: dict[str, None] = {}  # names of endpoints that may have been stored
@@ -119,7 +120,7 @@ class Commands:
         new = _plan(frame, stored).new_revision
         if new is None or any(known.engine == new.engine and known.outcome == "proved" for known in (stored.revisions if stored else ())):
             return Looked()
-        if reason := refusal(new.engine_args):
+        if reason := refusal(new.engine_args, self._allowed):
             raise CommandRefused(reason)
         answer = await (await self._tell(lambda reply: ArgumentsAsked(new, reply)))
         if not answer.ok:

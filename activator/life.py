@@ -86,7 +86,7 @@ async def _serve(
     links, writer = Links(), Writer(pool)
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
     journals = Journals(agents=lambda: reconciler.agents(), send=lambda connection, frame: effects.send(connection, frame))
-    commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch)
+    commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch, allowed=settings.runtime.allow_engine_args)
     effects = RealEffects(links, writer, lease.raise_above, commands.settle, journals.shipped)
     behind = not lease.connected  # what is served is what was kept here, until Postgres is back
     found = Found(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await recall(pool)

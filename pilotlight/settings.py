@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pilotlight import settings_file
 from pilotlight.origins import Origins
@@ -23,6 +24,7 @@ from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, defa
 __all__ = ["LONGEST_STATE", "PREFIX", "Paths", "Section", "Settings", "SettingsError", "load", "make_folder"]
 
 PREFIX = "PILOTLIGHT_"
+NAME = re.compile(r"[a-z0-9-]{1,100}", re.ASCII)  # of an engine argument
 
 
 class Section(BaseModel):
@@ -149,6 +151,11 @@ class RuntimeSettings(Section):
         default=False,
         description="Whether an engine version this release was not tested with may be started; what it bills is then yours to check.",
     )
+    allow_engine_args: Annotated[tuple[str, ...], BeforeValidator(lambda names: _names(names))] = Field(
+        default=(),
+        description="Engine arguments that execute code or open files of the machine and that revisions may set here all the same, by name, "
+        "such as chat-template or trust-remote-code; by default none. In an environment variable they stand between commas.",
+    )
     silent_seconds: float = Field(
         default=5.0, ge=2, description="A standby, replica or engine core that says nothing for so long is hung, and replaced, in seconds."
     )
@@ -251,6 +258,14 @@ class Settings(Section):
     @property
     def paths(self) -> Paths:
         return Paths(self.state_dir)
+
+
+def _names(value: object) -> object:
+    """A list, or text with commas, as an environment variable has it. Raises ValueError."""
+    parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) and NAME.fullmatch(part) for part in parts):
+        raise ValueError("it is a list of names such as chat-template, without leading dashes")
+    return tuple(dict.fromkeys(parts))
 
 
 def _store(url: str) -> str:

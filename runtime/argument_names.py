@@ -1,15 +1,19 @@
-"""Engine arguments that no revision may set, by name, with what to do instead. Asked at a deploy, before anything moves. Pure.
+"""Engine arguments that no revision may set, by name, with what to do instead. Asked at a deploy, before anything moves, and by a node. Pure.
 
 An engine argument of a revision reaches vLLM's own serve command. Some of those belong to Pilotlight, which sets them for every
 replica; some would have the replica listen, execute or read where nobody expects it; some break what is measured and billed. They
 are refused here without an engine; whether the rest is spelt right, the engine's own parser says (`runtime/engine/checking.py`). What
-must survive: vLLM's parser takes any unambiguous beginning of a name, and names in either spelling, so both are refused with them.
+must survive: vLLM's parser takes any unambiguous beginning of a name, and names in either spelling, so both are refused with them; and
+what is refused by name must not come in as a key of another argument's value. What executes or opens may be allowed, on a machine, by name.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 Value = str | int | float | bool
 Judge = Callable[[Value], bool]  # whether this value is refused
@@ -44,6 +48,18 @@ def _on(value: Value) -> bool:
     return str(value).lower() != "false"
 
 
+def _is_no_loader_of_files(value: Value) -> bool:
+    """Of vLLM's load formats these read the snapshot, or nothing; the others go elsewhere, or take pickles."""
+    return value not in (*LOADERS, "pilotlight", "pilotlight_ring")
+
+
+def _is_not_native(value: Value) -> bool:
+    return value != "native"
+
+
+LOADERS = ("auto", "hf", "safetensors", "fastsafetensors", "instanttensor", "mistral", "sharded_state", "dummy")
+
+
 def _each(names: str, why: str, instead: str, judge: Judge = _always) -> dict[str, tuple[str, str, Judge]]:
     return dict.fromkeys(names.split(), (why, instead, judge))
 
@@ -68,6 +84,11 @@ REFUSED: Mapping[str, tuple[str, str, Judge]] = {
     **_each("generation-config", OPENS, f"write auto or vllm, or {PACK}", _is_folder),
     **_each("tokenizer hf-config-path", OPENS, PACK),
     **_each("allowed-local-media-path config log-config-file logging-config profiler-config", OPENS, LEAVE_OUT),
+    **_each("lora-modules default-mm-loras", OPENS, "merge the adapter into the model, and deploy that"),
+    **_each("spec-model", OPENS, "use a speculative-config whose method needs no further model, such as ngram"),
+    **_each("load-format", OPENS, f"use one of {', '.join(LOADERS)}", _is_no_loader_of_files),
+    **_each("kv-offloading-backend", EXECUTES, "use native", _is_not_native),
+    **_each("ray-workers-use-nsight", EXECUTES, LEAVE_OUT),
     **_each("mm-encoder-fp8-scale-path mm-encoder-fp8-scale-save-path", OPENS, LEAVE_OUT),
     **_each("api-server-count distributed-executor-backend nnodes node-rank master-addr master-port", SPREADS, SCALE),
     **_each("data-parallel-size data-parallel-size-local data-parallel-rank data-parallel-start-rank data-parallel-address", SPREADS, SCALE),
@@ -79,19 +100,79 @@ REFUSED: Mapping[str, tuple[str, str, Judge]] = {
 }  # fmt: skip
 
 
-def refusal(engine_args: Mapping[str, Value]) -> str:
-    """Why these are not to be deployed, the first by name and what to do instead; "" where nothing is against them."""
+# Keys inside an argument's value, whose argument is otherwise a revision's own: by their ends, and by name.
+OPENING = re.compile(r".*_(path|dir|file|files|uri|url)|tensorizer_.*|pylogging_config_file", re.ASCII)
+EXECUTING = re.compile(r".*_(cls|plugin|module|class|qualname|hook)|inductor_passes|trust_remote_code", re.ASCII)
+ONLY_IN = {("speculative-config", "model"): OPENS, ("compilation-config", "backend"): EXECUTES}  # these mean something else elsewhere
+SPREADING = ("tensor-parallel-size", "pipeline-parallel-size", "prefill-context-parallel-size")
+BACKENDS = ("", "eager", "inductor")
+
+
+def refusal(engine_args: Mapping[str, Value], allowed: Collection[str] = ()) -> str:
+    """Why these are not to be deployed, the first by name and what to do instead; "" where nothing is against them.
+
+    `allowed`: names of those that execute or open files, and may here all the same.
+    """
     for given, value in engine_args.items():
         name = spelt(given)
         positive = name.removeprefix("no-")
         for refused, (why, instead, judge) in REFUSED.items():
+            if why in (EXECUTES, OPENS) and refused in allowed:
+                continue
             if name == refused and judge(value):
-                return f"engine argument {given}: it {why}; {instead}"
+                return f"engine argument {given}: it {why}; {instead}{_or_allow(refused, why)}"
             if positive == refused != name:
-                return f"engine argument {given}: it {why}; {instead}"
-            if name != refused and refused.startswith(name) and name not in KNOWN_BEGINNINGS:
+                return f"engine argument {given}: it {why}; {instead}{_or_allow(refused, why)}"
+            if name not in REFUSED and refused.startswith(name) and name not in KNOWN_BEGINNINGS:
                 return f"engine argument {given}: it is the beginning of {refused}, which {why}; write names in full"
+        for key, inner in _keys(given, value) if name not in allowed else ():
+            if why := _inner(name, key, inner):
+                return f"engine argument {given}: its {key} {why}; {LEAVE_OUT}{_or_allow(name, why)}"
     return ""
+
+
+def executes_or_opens(engine_args: Mapping[str, Value], allowed: Collection[str] = ()) -> str:
+    """Of what `refusal` says only this: a node asks it of what it is told to start, whoever let that pass."""
+    risky = {name: value for name, value in engine_args.items() if any(why in refusal({name: value}) for why in (EXECUTES, OPENS))}
+    return refusal(risky, allowed)
+
+
+def too_wide(engine_args: Mapping[str, Value], *, cpus: int) -> str:
+    """Why a replica would wait for ever for more CPUs than there are; "" where it would not. Of GPUs vLLM itself knows how many."""
+    shares = {given: int(value) for given, value in engine_args.items() if spelt(given) in SPREADING and str(value).isdecimal()}
+    wide = math.prod(shares.values())
+    asked = ", ".join(f"{given}={share}" for given, share in shares.items() if share > 1)
+    return (
+        f"engine argument {asked}: a replica would spread over {wide} CPUs, and the node has {cpus}; ask for fewer" if wide > cpus else ""
+    )
+
+
+def _or_allow(name: str, why: str) -> str:
+    return f", or allow it on this machine (runtime.allow_engine_args, {name})" if why in (EXECUTES, OPENS) else ""
+
+
+def _inner(name: str, key: str, value: Any) -> str:
+    """What a key of an argument's value would do; "" where it is the revision's own to set."""
+    if why := ONLY_IN.get((name, key), ""):
+        return "" if key == "backend" and value in BACKENDS else why
+    return EXECUTES if EXECUTING.fullmatch(key) and value else OPENS if OPENING.fullmatch(key) and value else ""
+
+
+def _keys(given: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The keys an argument sets within its value: those behind dots in its name, and those of a JSON value, however deep."""
+    for key in given.split(".")[1:]:
+        yield key.removesuffix("+").replace("-", "_"), value
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return  # no JSON: a chat template, or what the engine's parser refuses
+    pending = [value] if isinstance(value, dict | list) else []
+    while pending:
+        part = pending.pop()
+        for key, inner in part.items() if isinstance(part, dict) else ():
+            yield str(key).replace("-", "_"), inner
+        pending += [inner for inner in (part.values() if isinstance(part, dict) else part) if isinstance(inner, dict | list)]
 
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*(\.[A-Za-z0-9_-]+)*\+?")

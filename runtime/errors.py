@@ -2,7 +2,8 @@
 
 Exception
 ├── CanaryMismatch    it answers otherwise than it did at its revision's first boot
-└── MeteringBroken    what it did for the canary was not counted
+├── MeteringBroken    what it did for the canary was not counted
+└── NotAllowed        its engine arguments would execute or open what this machine lets nobody
 """
 
 from __future__ import annotations
@@ -14,3 +15,7 @@ class CanaryMismatch(RuntimeError):
 
 class MeteringBroken(RuntimeError):
     """The engine answered its canary and its tokens were not counted, or not rightly. It never serves: nothing it did could be billed."""
+
+
+class NotAllowed(ValueError):
+    """Its engine arguments would execute code or open files, and this machine's settings do not allow it. It is never forked."""

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 from pilotlight.settings import Paths, RuntimeSettings
+from runtime.argument_names import executes_or_opens
 from runtime.bake import lock_of, stamp_of
 from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS, Fork
+from runtime.errors import NotAllowed
 from runtime.kv_cache import Sizing
 from runtime.running import Running
 from runtime.staging import Staged
@@ -22,7 +24,10 @@ from snapshots.manifest import folder_name
 
 def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, environment: EngineEnvironment, paths: Paths,
           settings: RuntimeSettings) -> Fork:  # fmt: skip
+    """Raises NotAllowed for engine arguments that this machine lets nobody set, whoever let them pass before."""
     start = running.start
+    if reason := executes_or_opens(start.engine_args, settings.allow_engine_args):
+        raise NotAllowed(reason)
     threads = settings.threads or os.cpu_count() or 1
     return Fork(
         replica_id=start.replica_id,

@@ -18,6 +18,7 @@ from vllm.entrypoints.launchers.launcher import validate_api_server_args
 from vllm.model_executor.model_loader import get_model_loader
 from vllm.usage.usage_lib import UsageContext
 
+from runtime.argument_names import too_wide
 from runtime.control import Check, Checked, Control, Fork
 from runtime.engine import arguments as engine_arguments
 from runtime.engine.rehearsed import REFUSED, Rehearsal
@@ -43,6 +44,8 @@ def reason(rehearsal: Rehearsal, order: Check) -> str:
         given = engine_arguments.arguments(_fork(order), device=rehearsal.device, version=rehearsal.version, seed=0)
         if misspelt := _misspelt(rehearsal, order):
             return misspelt
+        if rehearsal.device == "cpu" and (spread := too_wide(order.engine_args, cpus=len(os.sched_getaffinity(0)))):
+            return spread
         parsed = rehearsal.parser.parse_args(engine_arguments.words(given))
         validate_parsed_serve_args(parsed)
         validate_api_server_args(parsed)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pilotlight.settings import Paths
+from pilotlight.settings import Paths, RuntimeSettings
 from runtime.bake import Baking, lock_of, plan, usable
-from runtime.orders import baked, distrust
+from runtime.control import Fork
+from runtime.errors import NotAllowed
+from runtime.kv_cache import Sizing
+from runtime.orders import baked, distrust, order
+from runtime.running import Running
+from runtime.staging import Staged
+from runtime.wire import EngineEnvironment, Start
 from snapshots.flight import alone
 
 DIGEST = "sha256:" + "a" * 64
@@ -60,3 +68,21 @@ def test_it_waits_for_who_holds_the_lock_of_a_copy(paths: Paths) -> None:
         assert usable(file)
     thread.join(10)
     assert not file.exists()
+
+
+def test_nobody_has_a_node_execute_or_open_what_its_settings_do_not_allow(paths: Paths) -> None:
+    start = Start(
+        replica_id="r", revision_id="rev", endpoint="e", digest=DIGEST, task="generate", slots=1, deadline_seconds=9.0, epoch=1, sequence=1,
+        engine_args={"chat-template": "/etc/passwd"},
+    )  # fmt: skip
+    staged = Staged(paths.staged, asyncio.new_event_loop().create_future())
+
+    def ordered(**settings: Any) -> Fork:
+        return order(
+            Running(start, paths.state, 0.0), staged=staged, sizing=Sizing(1, 1), journal=paths.journal, paths=paths,
+            environment=EngineEnvironment(engine="vllm", version="1", device="cpu"), settings=RuntimeSettings(**settings),
+        )  # fmt: skip
+
+    with pytest.raises(NotAllowed, match=r"chat-template: it would open files.*runtime\.allow_engine_args, chat-template"):
+        ordered()
+    assert ordered(allow_engine_args="chat-template, lora-modules").engine_args == start.engine_args
