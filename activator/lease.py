@@ -19,6 +19,7 @@ from activator.alone import Alone
 from activator.errors import LeadershipLost
 from activator.store.connection import FAILED
 from activator.store.statements import statements
+from pilotlight.database.connect import connect
 
 log = structlog.get_logger()
 SQL = statements("leadership")
@@ -148,8 +149,7 @@ class Lease:
             raise LeadershipLost(f"another activator led under an epoch between {before} and {epoch}")
 
     async def _connect(self) -> Connection:
-        settings = {"application_name": "pilotlight activator lease"}
-        return await asyncpg.connect(self._dsn, server_settings=settings, timeout=10.0)
+        return await connect(self._dsn, application="activator lease")
 
     async def _begin(self, connection: Connection, above: int) -> int:
         self.epoch = int(await connection.fetchval(SQL["take_epoch"], above))

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pilotlight import settings_file
+from pilotlight.database.address import whole
 from pilotlight.origins import Origins
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
 
@@ -245,7 +246,9 @@ class Settings(Section):
     state_dir: Annotated[Path, AfterValidator(absolute)] = Field(
         default_factory=default_state_dir, description="Folder of everything this machine keeps."
     )
-    database_url: str = Field(default="", description="Postgres to use instead of the embedded one (also DATABASE_URL).")
+    database_url: Annotated[str, AfterValidator(whole)] = Field(
+        default="", description="Postgres to use instead of the embedded one (also DATABASE_URL)."
+    )
     router: RouterSettings = RouterSettings()
     activator: ActivatorSettings = ActivatorSettings()
     ledger: LedgerSettings = LedgerSettings()

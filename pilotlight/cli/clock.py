@@ -63,15 +63,16 @@ def _ahead_of_postgres(settings: Settings) -> float | None:
 
 
 async def _ask(dsn: str) -> float | None:
-    import asyncpg
+    from pilotlight.database.connect import REFUSALS, connect
+    from pilotlight.database.errors import DatabaseError
 
     try:
-        connection = await asyncpg.connect(dsn, timeout=5)
+        connection = await connect(dsn, application="doctor", timeout=5)
         before = time.time()
         told = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
         after = time.time()
         await connection.close()
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError):
+    except (*REFUSALS, DatabaseError):
         return None
     return (before + after) / 2 - told
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pilotlight import settings_file
 from pilotlight.cli.options import print_json, say
 from pilotlight.cli.tables import Table, show
+from pilotlight.database.address import without_password
 from pilotlight.settings import Settings
 
 
@@ -70,10 +70,6 @@ def walk(model: BaseModel, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[s
 
 def variable_of(path: tuple[str, ...]) -> str:
     return "PILOTLIGHT_" + "__".join(path).upper()
-
-
-def without_password(text: str) -> str:
-    return re.sub(r"(://[^:/@]*):.*@", r"\1:…@", text)
 
 
 def _from_environment(path: tuple[str, ...], variables: set[str]) -> str:

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pilotlight.cli.checks import Finding
-from pilotlight.cli.explain import without_password
 from pilotlight.cli.ports import why_not
 from pilotlight.cli.show import size
+from pilotlight.database.address import without_password
 from pilotlight.settings import LONGEST_STATE, Paths, Settings
 
 LEAST_SPACE = 1_000_000_000  # bytes
@@ -153,15 +153,19 @@ def is_running(paths: Paths) -> bool:
 
 
 async def _connect(dsn: str) -> Finding:
-    import asyncpg
+    from pilotlight.database.connect import REFUSALS, check, connect
+    from pilotlight.database.errors import Unfit
 
     try:
-        connection = await asyncpg.connect(dsn, timeout=5)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        connection = await connect(dsn, application="doctor", timeout=5)
+        await check(dsn, connection)
+        version = str(await connection.fetchval("SHOW server_version"))
+        connection.terminate()
+    except Unfit as error:
+        return Finding(False, str(error), "the text says how")
+    except REFUSALS as error:
+        reason = f"{type(error).__name__}: {without_password(str(error))}"
         return Finding(False, f"{without_password(dsn)} does not answer ({reason})", "start it, or correct DATABASE_URL")
-    version = str(await connection.fetchval("SHOW server_version"))
-    await connection.close()
     return Finding(True, f"{version} answers at {without_password(dsn)}")
 
 

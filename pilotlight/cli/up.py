@@ -36,7 +36,7 @@ from pilotlight.cli.rotation import rotate_logs
 from pilotlight.cli.supervise import Child, environ
 from pilotlight.cli.trust import write_bundle
 from pilotlight.database import embedded
-from pilotlight.database.errors import DatabaseError, SchemaError, Unreachable
+from pilotlight.database.errors import DatabaseError, SchemaError, Unfit, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
 from pilotlight.settings import LONGEST_STATE, Settings, SettingsError, load
@@ -123,7 +123,7 @@ class Installation:
                         self._keeping.append(asyncio.create_task(watching, name="Postgres answers"))
             await migrate(dsn or paths.database_dsn.read_text())
         except (DatabaseError, OSError) as error:
-            if not before or isinstance(error, SchemaError):
+            if not before or isinstance(error, SchemaError | Unfit):
                 raise
             reason = explain_os_error(error) if isinstance(error, OSError) else one_line(str(error))
             self._say(
@@ -139,7 +139,7 @@ class Installation:
             try:
                 await migrate(self._settings.database_url or self._settings.paths.database_dsn.read_text())
             except (DatabaseError, OSError) as error:
-                if isinstance(error, SchemaError) and str(error) != told:
+                if isinstance(error, SchemaError | Unfit) and str(error) != told:
                     told = str(error)
                     self._say(one_line(told))
             else:

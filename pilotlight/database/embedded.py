@@ -55,6 +55,7 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",
+    "search_path": "pilotlight,public",  # for people with psql; our own sessions say it themselves
 }
 
 

@@ -2,6 +2,7 @@
 
 DatabaseError
 ├── Unreachable      no Postgres answers there, or it refuses us
+├── Unfit            it is one that this version cannot work with
 ├── SchemaError      its tables are not ones this version can work with
 └── EmbeddedError    the embedded Postgres cannot be started here
 """
@@ -15,6 +16,10 @@ class DatabaseError(Exception):
 
 class Unreachable(DatabaseError):
     """No Postgres answers there, or it refuses us; trying again later may help."""
+
+
+class Unfit(DatabaseError):
+    """It answers, and cannot serve us: a pooler in between, a copy that takes no rows, too old; trying again does not help."""
 
 
 class SchemaError(DatabaseError):

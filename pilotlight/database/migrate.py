@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import sys
 from pathlib import Path
 
-import asyncpg
-
 from pilotlight import children
+from pilotlight.database.connect import REFUSALS, SCHEMA, Session, check, connect, unreachable
 from pilotlight.database.errors import SchemaError
-from pilotlight.database.pool import CONNECT_SECONDS, unreachable
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 VERSION_TABLE = "alembic_version"
+REVISION = re.compile(r"\d{4}")  # what ours look like; another program's table of the same name has others
 
 
 def newest() -> str:
@@ -27,7 +28,7 @@ def newest() -> str:
 
 
 async def migrate(dsn: str) -> None:
-    """Run what is missing; costs one query where nothing is. Raises Unreachable, SchemaError."""
+    """Run what is missing; costs a few queries where nothing is. Raises Unreachable, Unfit, SchemaError."""
     found = await _revision(dsn)
     if found == newest():
         return
@@ -43,22 +44,30 @@ async def migrate(dsn: str) -> None:
         raise
     if child.returncode != 0:
         raise SchemaError(
-            f"the migration from {found or 'nothing'} to {newest()} failed and changed nothing: {said.decode(errors='replace')[-2000:]}"
+            f"the migration from {found or 'nothing'} to {newest()} failed and changed nothing: {said.decode(errors='replace').strip()[-500:]}"
         )
 
 
 async def _revision(dsn: str) -> str:
-    """The database's revision, "" for an empty one."""
+    """The database's revision; "" where it has none of ours, or has them where releases before 2026-11-27 put them. Asked once a start,
+
+    so here is also looked whether we can work with this Postgres at all. Raises Unreachable, Unfit.
+    """
     try:
-        connection = await asyncpg.connect(dsn, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+        connection = await connect(dsn, application="migrate")
+        try:
+            await check(dsn, connection)
+            return await _revision_in(connection, SCHEMA)
+        finally:
+            connection.terminate()
+    except REFUSALS as error:
         raise unreachable(dsn, error) from error
-    try:
-        if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", VERSION_TABLE):
-            return ""
-        return str(await connection.fetchval(f"SELECT max(version_num) FROM {VERSION_TABLE}") or "")
-    finally:
-        await connection.close()
+
+
+async def _revision_in(connection: Session, schema: str) -> str:
+    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{schema}.{VERSION_TABLE}"):
+        return ""
+    return str(await connection.fetchval(f"SELECT max(version_num) FROM {schema}.{VERSION_TABLE}") or "")
 
 
 def _main() -> None:
@@ -69,7 +78,10 @@ def _main() -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["dsn"] = os.environ["DATABASE_URL"]
     config.attributes["version_table"] = VERSION_TABLE
-    command.upgrade(config, "head")
+    try:
+        command.upgrade(config, "head")
+    except Exception as error:  # told in a line, whatever it was: a traceback is not what an operator can mend
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ statement has a time limit, on the server and, a little longer, here.
 
 from __future__ import annotations
 
-import contextlib
 import json
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from pilotlight.database import connect
 from pilotlight.database.errors import Unreachable
 from pilotlight.settings import Settings
 
-CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0
 LOCK_SECONDS = 10.0
 IDLE_IN_TRANSACTION_SECONDS = 60.0
@@ -36,37 +34,24 @@ def dsn(settings: Settings) -> str:
 async def connect_pool(dsn: str, *, application: str, smallest: int = 1, largest: int = 4) -> asyncpg.Pool:
     """A pool whose connections speak Python objects for json and jsonb. `application` is what pg_stat_activity shows.
 
-    The server's limits are milliseconds of statement, lock and idle transaction, as above. Raises Unreachable.
+    The server's limits are milliseconds of statement, lock and idle transaction, as above. Raises Unreachable, Unfit.
     """
     limits = {
-        "application_name": f"pilotlight {application}",
         "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
         "lock_timeout": str(int(LOCK_SECONDS * 1000)),
         "idle_in_transaction_session_timeout": str(int(IDLE_IN_TRANSACTION_SECONDS * 1000)),
     }
+    settle = connect.settle(limits)
+
+    async def init(connection: asyncpg.Connection) -> None:
+        await settle(connection)
+        await _speak_json(connection)
+
+    driver = connect.arguments(dsn, application=application)
     try:
-        return await asyncpg.create_pool(
-            dsn,
-            min_size=smallest,
-            max_size=largest,
-            init=_speak_json,
-            server_settings=limits,
-            timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS + 5.0,
-        )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
-        raise unreachable(dsn, error) from error
-
-
-def unreachable(dsn: str, error: Exception) -> Unreachable:
-    """The error to raise; it names the place, never the password."""
-    place = "DATABASE_URL"
-    with contextlib.suppress(ValueError):
-        parts = urlsplit(dsn)
-        if parts.scheme in ("postgres", "postgresql"):
-            place = f"{parts.hostname or parse_qs(parts.query).get('host', ['?'])[0]}{parts.path}"
-    remedy = "is it running (`pilotlight up`), is DATABASE_URL right?"
-    return Unreachable(f"no Postgres to work with at {place} ({type(error).__name__}: {error}): {remedy}")
+        return await asyncpg.create_pool(**driver, min_size=smallest, max_size=largest, init=init, command_timeout=STATEMENT_SECONDS + 5.0)
+    except connect.REFUSALS as error:
+        raise connect.unreachable(dsn, error) from error
 
 
 async def _speak_json(connection: asyncpg.Connection) -> None:

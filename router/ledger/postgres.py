@@ -18,8 +18,9 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
+from pilotlight.database.connect import connect, unreachable
 from pilotlight.database.errors import DatabaseError
-from pilotlight.database.pool import connect_pool, dsn, unreachable
+from pilotlight.database.pool import connect_pool, dsn
 from pilotlight.settings import Settings
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -82,9 +83,8 @@ class Database:
     async def connect(self, purpose: str, **limits: str) -> asyncpg.Connection:
         """A connection of one's own, for what lasts longer than a statement. `limits`: settings of its session. Raises one of AWAY."""
         where = dsn(self._settings)
-        named = {"application_name": f"pilotlight {self._application} {purpose}"}
         try:
-            return await asyncpg.connect(where, timeout=5, server_settings=named | limits)
+            return await connect(where, application=f"{self._application} {purpose}", timeout=5, limits=limits)
         except ValueError as error:
             raise unreachable(where, error) from error
 

@@ -328,7 +328,7 @@ async def test_a_server_that_cannot_start_says_why_and_is_gone(paths: Paths) -> 
 
 WITHOUT_ORG = """
 SELECT array_agg(t.tablename::text) FROM pg_tables t
-WHERE schemaname = 'public' AND tablename <> 'alembic_version' AND NOT EXISTS (
+WHERE schemaname = 'pilotlight' AND tablename <> 'alembic_version' AND NOT EXISTS (
     SELECT FROM information_schema.columns c WHERE c.table_name = t.tablename AND c.column_name = 'org_id')
 """
 
@@ -357,10 +357,11 @@ async def test_a_migration_that_fails_changes_nothing(server: EmbeddedPostgres) 
     await connection.execute("CREATE DATABASE broken")
     await connection.close()
     broken = server.dsn.replace("/postgres?", "/broken?")
-    await fetch(broken, "CREATE TABLE usage ()")  # in the way of 0001_first.sql
+    await fetch(broken, "CREATE SCHEMA pilotlight")
+    await fetch(broken, "CREATE TABLE pilotlight.usage ()")  # in the way of 0001_first.sql
     with pytest.raises(SchemaError, match='relation "usage" already exists'):
         await migrate(broken)
-    assert await fetch(broken, "SELECT array_agg(tablename::text) FROM pg_tables WHERE schemaname = 'public'") == ["usage"]
+    assert await fetch(broken, "SELECT array_agg(tablename::text) FROM pg_tables WHERE schemaname = 'pilotlight'") == ["usage"]
 
 
 async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: EmbeddedPostgres) -> None:

@@ -16,9 +16,10 @@ import typer
 
 from pilotlight import keys, tls
 from pilotlight.cli import checks, clock, doctor, state_checks
-from pilotlight.cli.explain import explained, without_password
+from pilotlight.cli.explain import explained
 from pilotlight.cli.export import _target
 from pilotlight.cli.show import size
+from pilotlight.database.address import without_password
 from pilotlight.settings import Settings, load
 
 
