@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.settings import RuntimeSettings
-from runtime.context import Context, Described, EngineArgs, amount, arguments, context, describe, overrides
+from runtime.context import VECTORS, Context, Described, EngineArgs, amount, arguments, context, describe, overrides
 from runtime.sizing import node_memory
 
 TOKENS_A_SLOT = 256
@@ -71,7 +71,7 @@ def decide(
 ) -> Sizing:
     given = engine_args or {}
     served = context(described, task=task, engine_args=given, setting=max_model_len)
-    token = token_bytes(described.config, given)
+    token = token_bytes(described.config, given, task=task)
     if not token:
         return Sizing(least_bytes, served.tokens, served)
     longest = -(-served.tokens // BLOCK) + 2
@@ -80,19 +80,19 @@ def decide(
     return Sizing(min(max(wanted, least_bytes), most), served.tokens, served, token, wanted)
 
 
-def token_bytes(config: Mapping[str, Any], engine_args: EngineArgs) -> int:
+def token_bytes(config: Mapping[str, Any], engine_args: EngineArgs, *, task: str = "generate") -> int:
     """What the cache takes of memory for each token; 0 where the configuration does not say."""
     config = {**config, **overrides(engine_args)}
     inner = config.get("text_config")
     text: Mapping[str, Any] = inner if isinstance(inner, dict) else config
     layers, heads, width = _number(text, LAYERS), _number(text, HEADS), _number(text, WIDTHS)
     head = _number(text, HEAD_DIMS) or (width // heads if heads else 0)
-    return layers * 2 * (_number(text, KV_HEADS) or heads) * head * element_bytes(engine_args)
+    return layers * 2 * (_number(text, KV_HEADS) or heads) * head * element_bytes(engine_args, task=task)
 
 
-def element_bytes(engine_args: EngineArgs) -> int:
+def element_bytes(engine_args: EngineArgs, *, task: str = "generate") -> int:
     """Of an element of the cache: by its own type where one is given, else by the model's."""
-    given = arguments(engine_args)
+    given = ({"dtype": VECTORS} if task == "embed" else {}) | arguments(engine_args)
     for name in ("kv-cache-dtype", "dtype"):
         kind = str(given.get(name, "auto")).lower()
         if kind != "auto":

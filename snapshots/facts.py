@@ -15,6 +15,7 @@ from typing import Any
 
 from snapshots.architectures import check_known
 from snapshots.chat_templates import NONE, check_chat_templates
+from snapshots.embedding import check_modules, is_embedding
 from snapshots.errors import Incomplete, PackError
 from snapshots.known import check_quantization, check_without_code
 from snapshots.safetensors_header import Header, Tensor, read_header
@@ -84,7 +85,10 @@ def check_documents(
     if not code and not begun:
         check_tokenizer(folder, paths, documents, _rows(config, tensors))
     chats = begun or check_chat_templates(folder, paths, documents)
-    return architecture, dtype, () if chats or not architecture.endswith(GENERATES) else (NONE,)
+    told = check_modules(paths, lambda path: (folder / path).read_bytes())
+    if not chats and architecture.endswith(GENERATES) and not is_embedding(paths):
+        told += (NONE,)
+    return architecture, dtype, told
 
 
 def _document(file: Path, path: str, asking: dict[str, str]) -> dict[str, Any]:

@@ -136,6 +136,13 @@ def _lines(file: Path) -> Iterator[str]:
     yield from (line.rstrip() for line in text.splitlines())
 
 
+def carry(store: Path, to: Path, digest: str) -> None:
+    """What one store that is a folder tells of a snapshot, another tells too. A file that cannot be read is not carried. Raises OSError."""
+    with suppress(LineageError):
+        for step in steps(store, digest):
+            remember(to, digest, step)
+
+
 def newest_of(store: Path, origin: str) -> str:
     """The digest that was last packed from this origin, of those still in the store; "" where there is none. Raises OSError."""
     found = [("", "")]

@@ -14,6 +14,7 @@ from pilotlight.cli.options import USAGE, say, stop
 from pilotlight.cli.packing import find_snapshot, pack_model
 from pilotlight.cli.rollouts import Outcome, end, follow, until_ready, who
 from pilotlight.settings import Settings
+from snapshots.embedding import is_embedding
 
 
 def deploy_endpoint(
@@ -42,6 +43,9 @@ def deploy_endpoint(
     if model or digest:
         manifest = find_snapshot(settings, digest) if digest else pack_model(settings, str(model))
         snapshot = {"digest": manifest.digest, "weight_bytes": manifest.tensor_bytes}
+        if "task" not in wanted and is_embedding([file.path for file in manifest.files]):
+            wanted = wanted | {"task": "embed"}
+            say(f"{name} is deployed with --task embed, for its authors made the model for vectors (modules.json)")
     how = {"merge_engine_args": True, "unset_engine_args": unset, "at_once": at_once, "by": who()}
     done = api.call("PUT", f"/endpoints/{name}", json=snapshot | wanted | how)
     deploy = done["deploy"]

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.cli.options import USAGE, print_json, say, stop
-from pilotlight.cli.packing import pack_model, progress_bar, refusals
+from pilotlight.cli.packing import pack_model, progress_bar, refusals, tell_origin
 from pilotlight.cli.show import size
 from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
 from snapshots.errors import SnapshotError
+from snapshots.lineage import Step, carry
 from snapshots.manifest import Manifest, folder_name, is_digest, read_manifest
 from snapshots.pins import pin, pinned, unpin
 from snapshots.store.disk import digests, path_of
+from snapshots.store.origin import folder_of
 
 
 def pack_to_store(settings: Settings, model: str, *, as_json: bool) -> None:
@@ -100,6 +102,8 @@ def push_snapshot(settings: Settings, text: str, url: str, *, as_json: bool) -> 
         digest = find_digest(store, text)
         with progress_bar("pushing") as progress:
             asyncio.run(push(store, digest, url, progress))
+        if not url.startswith("s3://"):
+            carry(store, folder_of(url), digest)
         say(f"{digest[:19]}… is at {url}")
         _print(read_manifest(path_of(store, digest), digest), as_json=as_json)
 
@@ -114,7 +118,11 @@ def pull_snapshot(settings: Settings, url: str, digest: str, *, as_json: bool) -
     with refusals(f"cannot pull {digest[:19]}… from {url}"):
         with progress_bar("pulling") as progress:
             asyncio.run(pull(url, digest, store, progress, code=settings.snapshots.model_code))
-        _print(read_manifest(path_of(store, digest), digest), as_json=as_json)
+        if not url.startswith("s3://"):
+            carry(folder_of(url), store, digest)
+        manifest = read_manifest(path_of(store, digest), digest)
+    tell_origin(settings, manifest, Step(how="pulled", origin=url))
+    _print(manifest, as_json=as_json)
 
 
 def synth_model(folder: Path, like: str, seed: int, *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from runtime.argument_names import plain_name
+from runtime.context import VECTORS
 from runtime.control import Fork
 from runtime.loader.ways import MAPPED, RING
 
@@ -30,6 +31,8 @@ def arguments(fork: Fork, *, device: str, version: str, seed: int) -> Given:
         given["enable-sleep-mode"] = True
     if device == "cpu":
         given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
+        if fork.task == "embed":
+            given["dtype"] = VECTORS
         if fork.max_model_len:
             given["max-model-len"] = fork.max_model_len
     if not plainly(fork):

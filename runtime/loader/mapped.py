@@ -223,6 +223,8 @@ def unmappable(model: nn.Module, vllm_config: VllmConfig) -> str:
     methods = [method for module in model.modules() if isinstance(method := getattr(module, "quant_method", None), QuantizeMethodBase)]
     if others := sorted({type(method).__name__ for method in methods} - {"UnquantizedLinearMethod", "UnquantizedEmbeddingMethod"}):
         return ", ".join(others)
+    if any(name.startswith("pooler.") for name, _ in model.named_parameters()):
+        return "its pooler has weights of its own"  # which its constructor has read from a file of its own
     if odd := [name for name, parameter in model.named_parameters() if parameter.dtype not in NAMES or not parameter.is_contiguous()]:
         return f"{odd[0]} is no plain tensor"
     return ""

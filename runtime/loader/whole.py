@@ -22,6 +22,11 @@ WRITES = {torch.ops.aten.copy_.default, torch.ops.aten.fill_.Scalar, torch.ops.a
 PASSED_OVER = (
     "rotary_emb.", "rotary_pos_emb.", "position_ids", "num_batches_tracked", ".masked_bias", ".attn.bias", ".attention.bias", "mtp",
 )  # fmt: skip  # computed tables, masks, counters of training, and heads that draft: parts of names
+# What a checkpoint has for other tasks, and an embedding model goes without: a name's first or second part.
+HEADS = {
+    "pooler", "cls", "lm_head", "mlm", "head", "decoder", "classifier", "score", "qa_outputs", "predictions", "lm_predictions",
+    "vocab_transform", "vocab_layer_norm", "vocab_projector", "discriminator_predictions", "generator_predictions", "generator_lm_head",
+}  # fmt: skip
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
@@ -78,7 +83,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
         """A second name of a tied parameter; a head that an embedding model goes without; what is only computed."""
         if any(part in name for part in PASSED_OVER):
             return True
-        first, _, _ = name.partition(".")
+        first, _, rest = name.partition(".")
+        if getattr(self._model, "is_pooling_model", False) and HEADS & {first, rest.partition(".")[0]}:
+            return True
         if type(getattr(self._model, first, None)).__name__ == "StageMissingLayer":
             return True
         return name in {again for again, _ in self._model.named_parameters(remove_duplicate=False)}

@@ -102,6 +102,11 @@ def test_bytes_a_token_follow_the_arguments(args: dict[str, Any], part: float) -
     assert token_bytes(LONG, args) == TOKEN * part
 
 
+def test_an_embedding_model_is_of_four_bytes_unless_an_argument_says_otherwise() -> None:
+    assert token_bytes(LONG, {}, task="embed") == 2 * TOKEN
+    assert token_bytes(LONG, {"dtype": "bfloat16"}, task="embed") == TOKEN
+
+
 @pytest.mark.parametrize(
     "config",
     [

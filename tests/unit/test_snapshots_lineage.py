@@ -79,3 +79,15 @@ def test_show_tells_origin_licence_who_and_every_file(tmp_path: Path) -> None:
     file_of(tmp_path / "s" / "snapshots", digest).write_text("no")
     told = runner.invoke(app, ["snapshot", "show", digest, *state])
     assert (told.exit_code, "cannot be read" in told.stderr, digest in told.stdout) == (0, True, True)
+
+
+def test_lineage_goes_with_a_snapshot_from_store_to_store(tmp_path: Path) -> None:
+    folder, there = write(tmp_path / "m", MODEL), tmp_path / "there"
+    there.mkdir()
+    first, second = ["--state", str(tmp_path / "a")], ["--state", str(tmp_path / "b")]
+    runner = CliRunner()
+    digest = runner.invoke(app, ["snapshot", "pack", str(folder), *first]).stdout.strip()
+    assert runner.invoke(app, ["snapshot", "push", digest, str(there), *first]).exit_code == 0
+    assert runner.invoke(app, ["snapshot", "pull", str(there), digest, *second]).exit_code == 0
+    told = steps(tmp_path / "b" / "snapshots", digest)
+    assert [(step.how, step.origin) for step in told] == [("packed", str(folder)), ("pulled", str(there))]
