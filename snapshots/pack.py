@@ -46,21 +46,30 @@ def pack(
     if known is not None and [file.sha256 for file in _each(files, None, progress)] == [file.sha256 for file in known.files]:
         return known
     with building(store, sum(source.size for source in files)) as work:
-        copied = _each(files, work, progress)
-        facts = find_facts(work, [file.path for file in copied], code=code)
-        manifest = Manifest(
-            architecture=facts.architecture,
-            dtype=facts.dtype,
-            tensors=facts.tensors,
-            tensor_bytes=facts.tensor_bytes,
-            files=tuple(copied),
-        )
+        manifest = _manifest(work, _each(files, work, progress), code=code)
         with (work / MANIFEST).open("wb") as stream:
             stream.write(manifest.canonical())
             stream.flush()
             os.fsync(stream.fileno())
         publish(work, store, manifest.digest)
     return manifest
+
+
+def manifest_of(folder: Path, *, code: bool = False) -> Manifest:
+    """What packing would give, without writing a byte; reads all of it. Raises SnapshotError, OSError."""
+    found = look(folder, code=code)
+    return _manifest(found.root, _each(list(found.sources), None, None, chunked=True), code=code)
+
+
+def _manifest(folder: Path, files: list[SnapshotFile], *, code: bool) -> Manifest:
+    facts = find_facts(folder, [file.path for file in files], code=code)
+    return Manifest(
+        architecture=facts.architecture,
+        dtype=facts.dtype,
+        tensors=facts.tensors,
+        tensor_bytes=facts.tensor_bytes,
+        files=tuple(files),
+    )
 
 
 def _of_same_sizes(store: Path, files: list[Source]) -> Manifest | None:
@@ -73,8 +82,8 @@ def _of_same_sizes(store: Path, files: list[Source]) -> Manifest | None:
     return None
 
 
-def _each(files: list[Source], work: Path | None, progress: Progress | None) -> list[SnapshotFile]:
-    """Hash the files, copying them below `work` where given."""
+def _each(files: list[Source], work: Path | None, progress: Progress | None, *, chunked: bool = False) -> list[SnapshotFile]:
+    """Hash the files, copying them below `work` where given. `chunked`: their chunks, too, as those of a copy always are."""
     total, done, lock = sum(source.size for source in files), 0, threading.Lock()
 
     def count(size: int) -> None:
@@ -85,34 +94,35 @@ def _each(files: list[Source], work: Path | None, progress: Progress | None) -> 
                 progress(done, total)
 
     with ThreadPoolExecutor(THREADS) as threads:
-        return list(threads.map(lambda source: _one(source, work, count), files))
+        return list(threads.map(lambda source: _one(source, work, count, chunked=chunked), files))
 
 
-def _one(source: Source, work: Path | None, count: Callable[[int], None]) -> SnapshotFile:
-    file, said = _copied(source, work, count), source.sha256()
+def _one(source: Source, work: Path | None, count: Callable[[int], None], *, chunked: bool) -> SnapshotFile:
+    file, said = _copied(source, work, count, chunked=chunked), source.sha256()
     if said not in (None, file.sha256):
         raise PackError(f"{source.path} is not what the hub cache says it is: remove {said} from its blobs, and download the model again")
     return file
 
 
-def _copied(source: Source, work: Path | None, count: Callable[[int], None]) -> SnapshotFile:
+def _copied(source: Source, work: Path | None, count: Callable[[int], None], *, chunked: bool) -> SnapshotFile:
     with source.open() as stream:
         if work is None:
-            return _transfer(source.path, stream.fileno(), None, count)
+            return _transfer(source.path, stream.fileno(), None, count, chunked=chunked)
         target = work / source.path
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb", buffering=0) as copy:
-            file = _transfer(source.path, stream.fileno(), copy.fileno(), count)
+            file = _transfer(source.path, stream.fileno(), copy.fileno(), count, chunked=True)
             os.fsync(copy.fileno())
             return file
 
 
-def _transfer(path: str, source: int, target: int | None, count: Callable[[int], None]) -> SnapshotFile:
+def _transfer(path: str, source: int, target: int | None, count: Callable[[int], None], *, chunked: bool) -> SnapshotFile:
     whole, chunks, size, buffer = hashlib.sha256(), list[str](), 0, memoryview(bytearray(CHUNK))
     while length := _fill(source, buffer):
         whole.update(buffer[:length])
-        if target is not None:
+        if chunked:
             chunks.append(hashlib.sha256(buffer[:length]).hexdigest())
+        if target is not None:
             written = 0
             while written < length:
                 written += os.write(target, buffer[written:length])

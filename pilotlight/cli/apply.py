@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
@@ -19,7 +17,8 @@ from pilotlight.cli.packing import find_snapshot, is_on_hub, known_of_hub, need_
 from pilotlight.cli.rollouts import Outcome, end, follow, who
 from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
-from snapshots.manifest import Manifest, SnapshotFile
+from snapshots.embedding import is_embedding
+from snapshots.manifest import Manifest
 
 TOO_LATE = "what was used has its price; give a later time, or none for from now on"
 NO_PRICES = "this server does not support prices: remove [prices] from the manifest, or run a newer Pilotlight"
@@ -41,23 +40,16 @@ class Plan:
 def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bool, wait: bool = True, at_once: bool = False) -> None:
     """All that can be refused is refused before anything is packed."""
     manifest = _read(file)
-    hub = manifest.model if manifest.model and is_on_hub(manifest.model) else ""
-    if manifest.model is not None and not hub:
+    if manifest.model is not None and not is_on_hub(manifest.model):
         need_folder(model_folder(manifest, file))
     api = Api(settings.paths)
     prices, prices_now = _compared_prices(api, manifest)
-    weights: dict[str, Any] = {}
-    if manifest.digest is not None:
-        known = find_snapshot(settings, manifest.digest)
-        digest, weights = manifest.digest, {"weight_bytes": known.tensor_bytes}
-    elif hub and dry_run:
-        digest = known_of_hub(settings, hub)
-    elif dry_run:
-        digest = _digest_of_model(model_folder(manifest, file), code=settings.snapshots.model_code)
-    else:
-        packed = pack_model(settings, hub or model_folder(manifest, file))
-        digest, weights = packed.digest, {"weight_bytes": packed.tensor_bytes}
-    wanted = {"digest": digest, **manifest.configuration()}
+    found = _snapshot(settings, manifest, file, dry_run=dry_run)
+    weights = {} if isinstance(found, str) or dry_run else {"weight_bytes": found.tensor_bytes}
+    wanted = {"digest": found if isinstance(found, str) else found.digest, **manifest.configuration()}
+    if not isinstance(found, str) and "task" not in manifest.model_fields_set and is_embedding([each.path for each in found.files]):
+        wanted["task"] = "embed"
+        say(f'{manifest.name}: its authors made the model for vectors (modules.json), so task is "embed"; write task to have another')
     plan = make_plan(manifest.name, wanted, prices, now=_as_it_is_to_be(_endpoint(api, manifest.name)), prices_now=prices_now)
     outcome = Outcome("serves")
     if not dry_run:
@@ -69,6 +61,16 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
         return
     end(outcome, {}, as_json=False)
     _show(api, plan, dry_run=dry_run)
+
+
+def _snapshot(settings: Settings, manifest: EndpointManifest, file: Path, *, dry_run: bool) -> Manifest | str:
+    """What it is to serve, packed unless this is a dry run; of a model of a hub that is not here yet, a few words. Stops where it is refused."""
+    if manifest.digest is not None:
+        return find_snapshot(settings, manifest.digest)
+    if manifest.model and is_on_hub(manifest.model):
+        return known_of_hub(settings, manifest.model) if dry_run else pack_model(settings, manifest.model)
+    folder = model_folder(manifest, file)
+    return _manifest_of(folder, code=settings.snapshots.model_code) if dry_run else pack_model(settings, folder)
 
 
 def make_plan(
@@ -183,26 +185,9 @@ def _show(api: Api, plan: Plan, *, dry_run: bool) -> None:
         say(f"{api.url}/e/{plan.name}/v1")
 
 
-def _sha256(stream: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while piece := stream.read(4 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _digest_of_model(folder: Path, *, code: bool) -> str:
+def _manifest_of(folder: Path, *, code: bool) -> Manifest:
     """What packing would give, without writing a byte; reads all of it."""
-    from snapshots.facts import find_facts
-    from snapshots.model_folder import Source, look
+    from snapshots.pack import manifest_of
 
-    def hashed(source: Source) -> SnapshotFile:
-        with source.open() as stream:
-            return SnapshotFile(path=source.path, size=source.size, sha256=_sha256(stream))
-
-    with refusals(f"cannot pack {folder}"), ThreadPoolExecutor(4) as threads:
-        found = look(folder, code=code)
-        files = tuple(threads.map(hashed, found.sources))
-        facts = find_facts(found.root, [file.path for file in files], code=code)
-        return Manifest(
-            architecture=facts.architecture, dtype=facts.dtype, tensors=facts.tensors, tensor_bytes=facts.tensor_bytes, files=files
-        ).digest
+    with refusals(f"cannot pack {folder}"):
+        return manifest_of(folder, code=code)

@@ -6,7 +6,10 @@ Against a server on loopback that speaks the hub's API; huggingface_hub itself d
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +167,23 @@ def test_a_cache_that_cannot_be_written_to_is_replaced_by_ours(tmp_path: Path) -
     for useless in ("~/.cache/nobody", "/proc/nothing"):
         assert hub.cache_folder(tmp_path, shared=useless) == tmp_path / "hub"
     assert hub.cache_folder(tmp_path, shared=str(tmp_path / "shared")) == tmp_path / "shared"
+
+
+def test_the_command_line_packs_a_model_of_a_mirror_and_keeps_its_commit(tmp_path: Path) -> None:
+    def pilotlight(*words: str, **environ: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "pilotlight.cli.main", "snapshot", *words, "--state", str(tmp_path / "state")],
+            env={**os.environ, "HF_HOME": str(tmp_path / "home"), **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    with serving(Hub("org/name", MODEL | REST)) as served:
+        digest = pilotlight("pack", "hf://org/name@main", HF_ENDPOINT=served.url)
+    assert pilotlight("pack", "hf://org/name", HF_ENDPOINT=served.url, HF_HUB_OFFLINE="1") == digest
+    first = json.loads(pilotlight("show", digest, "--json"))["lineage"][0]
+    assert (first["origin"], first["commit"], first["licence"]) == ("hf://org/name", served.commit, "apache-2.0")
+    assert any("modeling.py" in line for line in first["left_out"])

@@ -411,6 +411,15 @@ def test_a_node_says_whether_the_engine_takes_the_arguments(reason: str) -> None
     assert len(answers) == 1
 
 
+def test_what_a_node_would_cut_goes_with_the_answer() -> None:
+    world, _old = warm()
+    answers = asked(world)
+    (frame,) = world.effects.of(CheckArguments)
+    assert frame.slots == revision("a", 2).slots
+    world.say(ArgumentsChecked(check_id=frame.check_id, notes=("its context is cut",)))
+    assert answers[0].ok and answers[0].result == {"notes": ["its context is cut"]}
+
+
 def test_where_nobody_can_say_the_deploy_goes_on_unchecked() -> None:
     world, _old = warm()
     answers = asked(world)

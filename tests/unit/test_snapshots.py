@@ -34,8 +34,8 @@ from snapshots.errors import (
     TamperedError,
     UnknownModel,
 )
-from snapshots.manifest import MANIFEST, Manifest, SnapshotFile, folder_name, is_digest
-from snapshots.pack import pack
+from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name, is_digest
+from snapshots.pack import manifest_of, pack
 from snapshots.stage import stage
 from snapshots.store.disk import digests, path_of
 from snapshots.verify import verify
@@ -413,3 +413,13 @@ def test_a_manifest_is_sorted_and_closed() -> None:
             Manifest(**facts, files=wrong)
     with pytest.raises(ValidationError):
         Manifest.model_validate({**facts, "files": (a, b), "more": 1})
+
+
+def test_what_packing_would_give_is_known_without_writing(model: Path, store: Path) -> None:
+    (model / WEIGHTS).unlink()
+    for left in model.glob("*.safetensors*"):
+        left.unlink()
+    (model / "model.safetensors").write_bytes(safetensors(["x"], CHUNK + 8))  # of two chunks
+    foreseen = manifest_of(model)
+    assert not store.exists() or not digests(store)
+    assert foreseen == pack(model, store)
