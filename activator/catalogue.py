@@ -36,6 +36,8 @@ class Revision:
     target_concurrency: int = 0  # requests a replica is meant to have at once, at most its slots; 0: its slots
     weight_bytes: int = 0  # of the snapshot's safetensors; 0: not known
     zero: Zero = "standby"  # where it rests without a call
+    allow: tuple[str, ...] = ()  # what its callers may ask for beyond what every endpoint serves
+    media_hosts: tuple[str, ...] = ()
     created_by: str = ""
     outcome: Outcome = ""  # what became of it; the rest never changes
     failure: str = ""  # why it failed
@@ -47,7 +49,8 @@ class Revision:
     @property
     def engine(self) -> Hashable:
         """All that decides what its engine is like, and so how much memory it takes: equal for revisions that differ in scaling only."""
-        return self.digest, self.task, self.slots, frozenset((plain_name(name), value) for name, value in self.engine_args.items())
+        arguments = frozenset((plain_name(name), value) for name, value in self.engine_args.items())
+        return self.digest, self.task, self.slots, arguments, self.allow, self.media_hosts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

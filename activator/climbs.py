@@ -129,6 +129,8 @@ class Climbs:
             deadline_seconds=self._fleet.patience.start_deadline,
             parks=revision.zero == "parked",
             plain=plain,
+            allow=revision.allow,
+            media_hosts=revision.media_hosts,
         )
         self._placed(replica, ask.asked_at)
         self._fleet.add(replica)

@@ -3,7 +3,7 @@
 {"epoch": 3, "routers": 2,
      "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "next", "max_held", "hold_seconds", "finish_seconds", "cors_origins",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
-         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "created_by", "outcome", "demand", "failure", "failures", "deaths",
+         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "allow", "media_hosts", "created_by", "outcome", "demand", "failure", "failures", "deaths",
          "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room", "waits_for",
          "bad_rungs": [[node_id, "parked" | "standby"]],
          "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes", "kv_cache_bytes",

@@ -102,6 +102,8 @@ def revision_row(
         waits_for=waits_for,
         retry_after_seconds=trouble.pause if trouble and failure else 0.0,
         expected_seconds=start_seconds(revision, known, expected),
+        allow=revision.allow,
+        media_hosts=revision.media_hosts,
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring_ascii as quoted
 
-from activator.catalogue import Endpoint
+from activator.catalogue import Endpoint, Revision
 from activator.expected import Expected
 from activator.table import TableBook
 from activator.wire import EndpointRow
@@ -54,17 +54,19 @@ def resting(endpoint: Endpoint, expected: Expected) -> str:
     """The row of an endpoint of which nothing runs, starts or fails, as JSON."""
     weights = dict(endpoint.route)
     routed = [revision for revision in endpoint.revisions if weights.get(revision.revision_id, 0) > 0]
-    revisions = ",".join(
-        f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}",'
-        f'"expected_seconds":{expected.seconds(revision.revision_id, expected.rung(revision.revision_id), revision.weight_bytes)}}}'
-        for revision in routed
-    )
+    revisions = ",".join(_resting(revision, expected) for revision in routed)
     route = ",".join(f"[{quoted(revision_id)},{weight}]" for revision_id, weight in endpoint.route)
     return (
         f'{{"name":{quoted(endpoint.name)},"org_id":{quoted(endpoint.org_id)},"endpoint_id":{quoted(endpoint.endpoint_id)},'
         f'"created":{endpoint.created},"task":"{routed[0].task if routed else "generate"}","max_held":{endpoint.max_held},'
         f'"hold_seconds":{endpoint.hold_seconds},"route":[{route}],"revisions":[{revisions}],"cors_origins":{json.dumps(endpoint.cors_origins)}}}'
     )
+
+
+def _resting(revision: Revision, expected: Expected) -> str:
+    seconds = expected.seconds(revision.revision_id, expected.rung(revision.revision_id), revision.weight_bytes)
+    allows = f',"allow":{json.dumps(revision.allow)},"media_hosts":{json.dumps(revision.media_hosts)}' if revision.allow else ""
+    return f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}","expected_seconds":{seconds}{allows}}}'
 
 
 def _json(yes: bool) -> str:

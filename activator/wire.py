@@ -9,11 +9,12 @@ a replica is no part of the table, for it changes with every request: `Depths` t
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from pilotlight.frames import PROTOCOL, Frame
@@ -22,6 +23,9 @@ from runtime.argument_names import one_spelling
 from runtime.wire import Phase, PhaseName, Rung, Task, Zero
 
 SHARED_CACHE = "shared_prefix_cache"
+MOST_HOSTS = 64
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+HOST = re.compile(rf"({_LABEL}\.)+[a-z]([a-z0-9-]*[a-z0-9])?")
 Allowance = Literal["prompt_logprobs", "echo_logprobs", "media", "chat_template", "shared_prefix_cache"]
 
 # Activator → router
@@ -137,6 +141,25 @@ Scalar = Annotated[str | int | float | bool, BeforeValidator(_scalar)]
 EngineArguments = Annotated[dict[str, Scalar], BeforeValidator(_named)]
 
 
+def _several(value: object) -> object:
+    """As one types it: words with commas between them. Any order, and no word twice."""
+    words = [word for word in re.split(r"[,\s]+", value) if word] if isinstance(value, str) else value
+    if isinstance(words, list | tuple) and all(isinstance(word, str) for word in words):
+        return tuple(sorted({word.strip().lower() for word in words}))
+    return words
+
+
+def _host(name: str) -> str:
+    if len(name) > 253 or not HOST.fullmatch(name):
+        raise ValueError("must be the name of a host, such as images.example.com, without scheme, port or path, and no address")
+    return name
+
+
+Allowances = Annotated[tuple[Allowance, ...], BeforeValidator(_several)]
+HostName = Annotated[str, AfterValidator(_host)]
+HostNames = Annotated[tuple[HostName, ...], BeforeValidator(_several), Field(max_length=MOST_HOSTS)]
+
+
 class Configuration(BaseModel):
     """Its defaults and bounds, for manifest, admin API, command line and activator alike: what one takes, no other refuses."""
 
@@ -174,6 +197,16 @@ class Configuration(BaseModel):
         description="Origins of web pages that may call it from a browser, such as https://app.example.org, or * for all; as a list, or "
         "between commas. Besides those of router.cors_origins.",
     )
+    allow: Allowances = Field(
+        (),
+        description='What callers may ask for beyond what every endpoint serves: "prompt_logprobs" and "echo_logprobs" (log-probabilities of '
+        'prompts; each takes memory for the whole vocabulary), "media" (images, audio and video, in data: URLs or from media_hosts), '
+        '"chat_template" (a template of the caller\'s own), "shared_prefix_cache" (prompts of all keys share one prefix cache: for an endpoint '
+        "whose keys are one customer's).",
+    )
+    media_hosts: HostNames = Field(
+        (), description='Host names from which the engine may fetch media, such as "images.example.com"; none: data: URLs only.'
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -193,6 +226,11 @@ class Configuration(BaseModel):
             yield (
                 ("target_concurrency", "slots"),
                 f"target_concurrency ({self.target_concurrency}) must not be more than slots ({self.slots}); 0: as many as slots",
+            )
+        if self.media_hosts and "media" not in self.allow:
+            yield (
+                ("media_hosts", "allow"),
+                'media_hosts names hosts, and allow has no "media": add it, or leave the hosts out',
             )
         if self.zero == "parked" and self.task != "generate":
             yield (
@@ -241,6 +279,8 @@ class Deploy(Frame):
     unset_engine_args: tuple[str, ...] = ()
     at_once: bool = False  # the route changes now, whatever becomes of the new revision
     by: str = ""  # who asks, as `revisions` tells it
+    allow: tuple[str, ...] | None = None
+    media_hosts: tuple[str, ...] | None = None
 
 
 class Rollback(Frame):

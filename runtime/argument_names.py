@@ -69,6 +69,8 @@ REFUSED: Mapping[str, tuple[str, str, Judge]] = {
     **_each("served-model-name", OURS, "it is the endpoint's name"),
     **_each("revision code-revision tokenizer-revision hf-token download-dir", OURS, "the snapshot's digest names every byte of it"),
     **_each("disable-fastapi-docs enable-offline-docs fingerprint-mode fingerprint-value device-ids shutdown-timeout", OURS, LEAVE_OUT),
+    **_each("allowed-media-domains", OURS, "use the endpoint's media_hosts"),
+    **_each("trust-request-chat-template", OURS, 'use allow = ["chat_template"]'),
     **_each("enable-sleep-mode", OURS, "use the endpoint's zero=parked"),
     **_each("host port uds grpc grpc-port root-path headless enable-ssl-refresh", LISTENS, LEAVE_OUT),
     **_each("ssl-keyfile ssl-certfile ssl-ca-certs ssl-cert-reqs ssl-ciphers", LISTENS, "TLS is the router's: see `pilotlight config`"),

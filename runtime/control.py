@@ -58,6 +58,8 @@ class Fork(Frame):
     arriving: str = ""  # partial folder (`snapshots/arrival.py`) where bytes of the snapshot are still on their way
     parks: bool = False
     plain: bool = False  # vLLM's own loader, whatever copies there are
+    allow: tuple[str, ...] = ()
+    media_hosts: tuple[str, ...] = ()
 
 
 class Ask(Frame):

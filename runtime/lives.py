@@ -18,6 +18,7 @@ import structlog
 
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
+from runtime import logprobs
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
 from runtime.kv_cache import Sizing, cache_bytes, size
 from runtime.listening import Listening
@@ -126,6 +127,8 @@ class Lives:
                 return  # told to, or given up, meanwhile
             sizing = size(staged.folder, slots=start.slots, settings=self._settings, task=start.task, engine_args=start.engine_args)
             running.kv_cache_bytes = cache_bytes(start.engine_args, sizing) if self._environment.device == "cpu" else 0
+            if self._environment.device == "cpu":
+                running.logprob_bytes = logprobs.step_bytes(staged.folder, start.allow, start.engine_args, slots=start.slots)
             running.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.shipping.opened(start.replica_id)
         except Exception as error:

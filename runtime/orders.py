@@ -48,6 +48,8 @@ def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, en
         asked_at=time.monotonic(),
         parks=start.parks,
         plain=start.plain,
+        allow=start.allow,
+        media_hosts=start.media_hosts,
     )
 
 

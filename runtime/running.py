@@ -30,6 +30,7 @@ class Running:
     address: str = ""
     in_flight: int = 0
     kv_cache_bytes: int = 0  # of this machine's memory
+    logprob_bytes: int = 0  # what a step may take beyond that, where log-probabilities of prompts are allowed
     to_pack_bytes: int = 0  # mapped weights, which will be packed into memory of its own
     first_bytes: int = 0  # private pages, when first looked at
     private_bytes: int = 0
@@ -60,7 +61,10 @@ class Running:
         if self.state == "parked":
             return self.parked_bytes
         return self.private_bytes and needed(
-            first=self.first_bytes, now=self.private_bytes, kv_cache_bytes=self.kv_cache_bytes, to_pack=self.to_pack_bytes
+            first=self.first_bytes,
+            now=self.private_bytes,
+            kv_cache_bytes=self.kv_cache_bytes + self.logprob_bytes,
+            to_pack=self.to_pack_bytes,
         )
 
     @property

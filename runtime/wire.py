@@ -106,6 +106,8 @@ class Start(Frame):
     deadline_seconds: float = 300.0
     parks: bool = False  # it may be told to park: on a GPU its engine must know from the start
     plain: bool = False  # trust nothing kept: a fresh standby, bytes verified anew, vLLM's own loader, no baked copy
+    allow: tuple[str, ...] = ()  # what its callers may ask for beyond what every endpoint serves
+    media_hosts: tuple[str, ...] = ()
 
 
 class Drain(Frame):

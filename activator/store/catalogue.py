@@ -88,11 +88,14 @@ async def _add_revision(connection: Connection, revision: Revision) -> None:
         revision.weight_bytes,
         revision.zero,
         revision.created_by,
+        list(revision.allow),
+        list(revision.media_hosts),
     )
 
 
 def _revision(row: Any) -> Revision:
-    return Revision(**{**row, "engine_args": json.loads(row["engine_args"])})
+    several = {field: tuple(row[field]) for field in ("allow", "media_hosts")}
+    return Revision(**{**row, **several, "engine_args": json.loads(row["engine_args"])})
 
 
 def _endpoint(row: Any, revisions: tuple[Revision, ...]) -> Endpoint:

@@ -20,7 +20,7 @@ WHERE CASE WHEN $1::text IS NOT NULL THEN e.name = $1
 -- $2: and all others they ever had.
 SELECT v.revision_id, v.endpoint_id, v.org_id, v.number, v.digest, v.task, v.engine_args::text AS engine_args,
        v.min_replicas, v.max_replicas, v.idle_timeout_seconds, v.slots, v.target_concurrency, v.weight_bytes, v.zero,
-       v.created_by, v.outcome, v.failure
+       v.created_by, v.outcome, v.failure, v.allow, v.media_hosts
 FROM revisions v JOIN endpoints e USING (endpoint_id)
 WHERE v.endpoint_id = ANY($1::text[])
   AND (v.number = (SELECT max(number) FROM revisions n WHERE n.endpoint_id = v.endpoint_id)
@@ -41,8 +41,9 @@ SET max_held = excluded.max_held, hold_seconds = excluded.hold_seconds, route = 
 -- name: add_revision
 -- Immutable, but for what became of it: see settle_revision.
 INSERT INTO revisions (revision_id, org_id, endpoint_id, number, digest, task, engine_args,
-                       min_replicas, max_replicas, idle_timeout_seconds, slots, target_concurrency, weight_bytes, zero, created_by)
-VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14, $15)
+                       min_replicas, max_replicas, idle_timeout_seconds, slots, target_concurrency, weight_bytes, zero, created_by,
+                       allow, media_hosts)
+VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10, $11, $12, $13, $14, $15, $16::text[], $17::text[])
 
 -- name: settle_revision
 -- What became of it. One that has served once is proved for ever.

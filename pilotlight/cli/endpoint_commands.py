@@ -54,6 +54,16 @@ def deploy(
         list[str] | None,
         typer.Option(help="Origin of a web page that may call it from a browser, or *; may be repeated. Those given are all it has."),
     ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(
+            help="What callers may ask for beyond what every endpoint serves, commas between: prompt_logprobs, echo_logprobs, media, "
+            "chat_template, shared_prefix_cache. For a new endpoint nothing."
+        ),
+    ] = None,
+    media_hosts: Annotated[
+        str | None, typer.Option(help="Hosts from which media may be fetched, commas between. For a new endpoint none: data: URLs only.")
+    ] = None,
     engine_arg: EngineArgs = None,
     unset_engine_arg: UnsetEngineArgs = None,
     wait: Wait = False,
@@ -83,6 +93,8 @@ def deploy(
         "max_held": max_held,
         "finish_seconds": finish_seconds,
         "cors_origins": cors_origin,
+        "allow": allow,
+        "media_hosts": media_hosts,
         "engine_args": None if engine_arg is None else engine_args(engine_arg),
     }
     wanted = {field: value for field, value in wanted.items() if value is not None}

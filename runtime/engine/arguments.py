@@ -11,13 +11,17 @@ import hashlib
 import json
 from pathlib import Path
 
+from runtime import logprobs
 from runtime.argument_names import plain_name
 from runtime.context import VECTORS
 from runtime.control import Fork
 from runtime.loader.ways import MAPPED, RING
 
 LOAD_FORMAT, ITS_SETTINGS = "load-format", "model-loader-extra-config"
+MEDIA_HOSTS = "allowed-media-domains"
 GRAPHS_WHEN_IDLE = "graphs-when-idle"  # ours, among the engine's: vLLM does not know it
+
+NOWHERE = "no-host.invalid"  # a name that no URL has: without one vLLM fetches media from anywhere
 
 Given = dict[str, str | int | float | bool]
 
@@ -37,6 +41,7 @@ def arguments(fork: Fork, *, device: str, version: str, seed: int) -> Given:
             given["max-model-len"] = fork.max_model_len
     if not plainly(fork):
         given |= _way(fork, device)
+    given |= _allowed(fork)
     given |= {name: value for name, value in revisions(fork).items() if name != GRAPHS_WHEN_IDLE}
     given |= {"model": fork.snapshot, "served-model-name": fork.endpoint, "disable-fastapi-docs": True}
     # vLLM would hash its whole configuration for each of six handlers (45 ms).
@@ -48,7 +53,8 @@ def words(given: Given) -> list[str]:
     """As a command line."""
     spoken: list[str] = []
     for name, value in given.items():
-        spoken += [f"--{name}"] if value is True else [f"--no-{name}"] if value is False else [f"--{name}", str(value)]
+        listed = str(value).split() if name == MEDIA_HOSTS else [str(value)]
+        spoken += [f"--{name}"] if value is True else [f"--no-{name}"] if value is False else [f"--{name}", *listed]
     return spoken
 
 
@@ -81,6 +87,16 @@ def fingerprint(fork: Fork) -> str:
     """Eight hex digits over what decides an answer: the snapshot and the engine's arguments."""
     deciding = json.dumps([Path(fork.snapshot).name, fork.task, fork.engine_args], sort_keys=True)
     return hashlib.sha256(deciding.encode()).hexdigest()[:8]
+
+
+def _allowed(fork: Fork) -> Given:
+    """What the endpoint allows its callers, as the engine is to know it; the router has refused the rest before."""
+    given: Given = {MEDIA_HOSTS: " ".join(fork.media_hosts) or NOWHERE}
+    if logprobs.served(fork.allow):
+        given["max-num-batched-tokens"] = max(logprobs.TOKENS, fork.slots)
+    if "chat_template" in fork.allow:
+        given["trust-request-chat-template"] = True
+    return given
 
 
 def _way(fork: Fork, device: str) -> Given:

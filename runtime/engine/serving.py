@@ -76,6 +76,7 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
     beats = Beats(control, pulse)
     beats.begin()
     os.environ.update(caches_of(rehearsal, fork))
+    os.environ["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # a host that is allowed would lead to one that is not
     _fork_instead_of_spawn()
     _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control, pulse, replica)
     _count_steps(pulse)

@@ -117,7 +117,7 @@ def rows_of(system: System, endpoint: str, count: int) -> dict[str, dict[str, An
 
 
 def test_each_row_is_what_its_answer_says_and_all_are_what_the_engine_counted(system: System) -> None:
-    key = system.deploy("many", "--slots", "32", "--idle-timeout", "60")
+    key = system.deploy("many", "--slots", "32", "--allow", "echo_logprobs", "--idle-timeout", "60")
     calls = many("many")
     with system.client(key) as client:
         for call in calls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import TypeAdapter
 from activator.expected import Expected, PastStart
 from activator.table import TableBook, endpoint_row, revision_row
 from activator.whole import PART_ROWS, WholeTable, resting
-from activator.wire import EndpointRow, FromActivator, Table
+from activator.wire import EndpointRow, FromActivator, RevisionRow, Table
 from router.table import RouteTable
 from tests.fakes_activator import World, endpoint, revision
 from tests.unit.test_router_hold import Rig, replica, row
@@ -25,6 +26,7 @@ READ: TypeAdapter[Any] = TypeAdapter(FromActivator)
         endpoint("b", revision("b", 1), revision("b", 2, task="embed")),
         endpoint("c", revision("c", weight_bytes=5_000_000_000)),
         endpoint('d"\\é'),
+        endpoint("e", revision("e", allow=("media", "echo_logprobs"), media_hosts=("a.example",))),
     ],
 )
 def test_a_row_at_rest_says_what_the_frame_would(known: Any) -> None:
@@ -32,6 +34,17 @@ def test_a_row_at_rest_says_what_the_frame_would(known: Any) -> None:
     routed = [r for r in known.revisions if known.routes_to(r.revision_id)]
     rows = [revision_row(r, (), None, expected, None, "", 1.0) for r in routed]
     assert EndpointRow.model_validate_json(resting(known, expected)) == endpoint_row(known, rows)
+
+
+OF_WHAT_RUNS = {"replicas", "starting", "phase", "phase_began_seconds", "fetched", "failure", "waits_for", "retry_after_seconds"}
+
+
+def test_a_row_at_rest_leaves_out_nothing_but_what_runs() -> None:
+    """A field that is new in the frame is either of what runs, or written by hand too: else it is lost while an endpoint is at rest."""
+    full = revision("a", allow=("media",), media_hosts=("a.example",))
+    line = json.loads(resting(endpoint("a", full), Expected([])))
+    assert set(line) == set(EndpointRow.model_fields)
+    assert set(line["revisions"][0]) == set(RevisionRow.model_fields) - OF_WHAT_RUNS
 
 
 def test_it_comes_in_parts_and_once_for_all_that_join_together() -> None:

@@ -45,6 +45,8 @@ def test_a_whole_manifest() -> None:
         "slots": 8,
         "target_concurrency": 0,
         "zero": "standby",
+        "allow": [],
+        "media_hosts": [],
         "hold_seconds": 20.5,
         "finish_seconds": 3600.0,
         "max_held": 5,
@@ -78,6 +80,12 @@ def test_a_whole_manifest() -> None:
         ('name = "chat"\nmodel = "a"\ntask = "score"', "task: Input should be 'generate' or 'embed' (got 'score')"),
         ('name = "chat"\nmodel = "a"\nengine_args = {a = nan}', "engine_args.a: must be a finite number"),
         ('name = "chat"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = 5', "prices.valid_from: must be a time"),
+        ('name = "chat"\nmodel = "a"\nallow = ["beam_search"]', "allow.0: "),
+        ('name = "chat"\nmodel = "a"\nallow = 3', "allow: "),
+        ('name = "chat"\nmodel = "a"\nmedia_hosts = ["a.example"]', 'media_hosts names hosts, and allow has no "media"'),
+        ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["https://a.example"]', "media_hosts.0: "),
+        ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["localhost"]', "media_hosts.0: "),
+        ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["169.254.169.254"]', "media_hosts.0: "),
         ("name = ", "is no TOML"),
     ],
 )
@@ -164,3 +172,9 @@ def test_a_price_with_a_date_is_applied_once(
         assert "what was used has its price" in capsys.readouterr().err, why
     else:
         assert len(price_changes(*_compared_prices(api, read_manifest(text, "f")))) == changes, why
+
+
+@pytest.mark.parametrize("given", ['"media, echo_logprobs"', '["media", "echo_logprobs", "media"]', '"echo_logprobs,MEDIA"'])
+def test_what_is_allowed_is_a_set_however_it_is_written(given: str) -> None:
+    manifest = read_manifest(f'name = "chat"\nmodel = "a"\nallow = {given}', "endpoint.toml")
+    assert manifest.allow == ("echo_logprobs", "media")

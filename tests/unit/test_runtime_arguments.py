@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime import logprobs
 from runtime.control import Fork
 from runtime.engine.arguments import arguments, fingerprint, graphs_when_idle, plainly, words
 from runtime.loader.ways import MAPPED, RING
@@ -92,3 +94,27 @@ def test_an_argument_of_ours_is_not_told_to_vllm() -> None:
 def test_a_replica_has_a_seed_of_its_own_unless_its_revision_names_one(device: str) -> None:
     assert given(device)["seed"] == 17
     assert given(device, engine_args={"seed": 4})["seed"] == 4
+
+
+def test_media_is_fetched_from_nowhere_unless_hosts_are_named() -> None:
+    assert words(given())[words(given()).index("--allowed-media-domains") + 1].endswith(".invalid")
+    hosts = words(given(allow=("media",), media_hosts=("a.example", "b.example")))
+    at = hosts.index("--allowed-media-domains")
+    assert hosts[at + 1 : at + 3] == ["a.example", "b.example"]
+
+
+def test_what_log_probabilities_of_prompts_take_at_once_is_bounded() -> None:
+    assert "max-num-batched-tokens" not in given()
+    for allowance in ("prompt_logprobs", "echo_logprobs"):
+        assert given(allow=(allowance,))["max-num-batched-tokens"] == logprobs.TOKENS
+        assert given(allow=(allowance,), slots=1000)["max-num-batched-tokens"] == 1000
+    assert given(allow=("echo_logprobs",), engine_args={"max-num-batched-tokens": 64})["max-num-batched-tokens"] == 64
+
+
+def test_log_probabilities_of_prompts_are_counted_where_they_are_allowed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 151_936}))
+    a_token = 151_936 * logprobs.TOKEN_BYTES
+    assert logprobs.step_bytes(tmp_path, (), {}, slots=8) == 0
+    assert logprobs.step_bytes(tmp_path, ("media",), {}, slots=8) == 0
+    assert logprobs.step_bytes(tmp_path, ("echo_logprobs",), {}, slots=8) == logprobs.TOKENS * a_token
+    assert logprobs.step_bytes(tmp_path, ("prompt_logprobs",), {"max_num_batched_tokens": 64}, slots=8) == 64 * a_token

@@ -4,12 +4,13 @@
 SELECT
     e.endpoint_id, e.org_id, e.name, e.route::text AS route, e.max_held, e.hold_seconds, e.finish_seconds, e.cors_origins, e.created_at,
     r.revision_id, r.number, r.digest, r.task, r.engine_args::text AS engine_args, r.min_replicas, r.max_replicas,
-    r.idle_timeout_seconds, r.slots, r.target_concurrency, r.zero,
+    r.idle_timeout_seconds, r.slots, r.target_concurrency, r.zero, r.allow, r.media_hosts,
     (
         SELECT jsonb_build_object(
             'revision_id', n.revision_id, 'number', n.number, 'digest', n.digest, 'task', n.task, 'engine_args', n.engine_args,
             'min_replicas', n.min_replicas, 'max_replicas', n.max_replicas, 'idle_timeout_seconds', n.idle_timeout_seconds,
-            'slots', n.slots, 'target_concurrency', n.target_concurrency, 'zero', n.zero
+            'slots', n.slots, 'target_concurrency', n.target_concurrency, 'zero', n.zero,
+            'allow', n.allow, 'media_hosts', n.media_hosts
         )
         FROM revisions AS n WHERE n.revision_id = e.next_revision
     )::text AS next,
