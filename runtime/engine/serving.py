@@ -52,6 +52,7 @@ from runtime.engine import caches, canary_embed, own, seams, vocabulary
 from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.canary import sing
 from runtime.engine.graphs import capture_when_idle
+from runtime.engine.guarding import Guarded
 from runtime.engine.metering import Abandoned, meter, of_the_canary
 from runtime.engine.parking import Parking, teach_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
@@ -127,9 +128,7 @@ async def _serve(
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     load_the_tokenizer_beside_the_engine_core(log_stats=not engine_args.disable_log_stats)
-    engine = AsyncLLM.from_vllm_config(
-        config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
-    )
+    engine = Guarded.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats)
     beats.follow(loop, in_work=engine.output_processor.must_step, counts=journal.running)
     tasks = ("generate",) if fork.task == "generate" else await engine.get_supported_tasks()
     app = rehearsal.app if fork.task == "generate" else build_app(args, tasks, engine.model_config)

@@ -20,6 +20,7 @@ from tests.integration.system import System, dump, running, wait_until
 
 TEXT, CHAT, VECTORS = "/v1/completions", "/v1/chat/completions", "/v1/embeddings"
 LONG = 900  # tokens: nobody waits for them
+WIDE = {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(4800)}}  # compiles for minutes
 MESSAGES = [{"role": "user", "content": "What is Pilotlight?"}]
 
 
@@ -151,6 +152,27 @@ def test_each_row_is_what_its_answer_says_and_all_are_what_the_engine_counted(sy
     assert any(row["cached_tokens"] for row in rows.values()), "nothing was cached, so nothing was tried"
 
 
+def test_a_schema_that_compiles_for_minutes_holds_up_nobody(system: System) -> None:
+    key = system.deploy("shaped", "--idle-timeout", "60")
+
+    def body(schema: dict[str, Any]) -> dict[str, Any]:
+        shape = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+        return {"messages": MESSAGES, "max_tokens": 40, "response_format": shape}
+
+    path = "/e/shaped/v1/chat/completions"
+    with system.client(key) as client:
+        assert client.post(path, json={"messages": MESSAGES, "max_tokens": 1}).status_code == 200
+        heavy: list[httpx.Response] = []
+        sender = threading.Thread(target=lambda: heavy.append(client.post(path, json=body(WIDE))))
+        sender.start()
+        answer = client.post(path, json={"messages": MESSAGES, "structured_outputs": {"choice": ["north", "south"]}})
+        assert answer.status_code == 200 and answer.json()["choices"][0]["message"]["content"] in ("north", "south")
+        sender.join()
+        assert (heavy[0].status_code, "too long to compile" in heavy[0].text) == (400, True), heavy[0].text
+        again = client.post(path, json=body(WIDE))
+        assert (again.status_code, again.json()["error"]["param"]) == (400, "response_format")
+
+
 def test_what_is_refused_costs_nothing(system: System) -> None:
     key = system.deploy("refusing", "--idle-timeout", "60")
     refused: list[dict[str, Any]] = [
@@ -161,6 +183,7 @@ def test_what_is_refused_costs_nothing(system: System) -> None:
         {"structured_outputs": {"json": '{"$ref": "#/nowhere"}'}},
         {"structured_outputs": {"json": '{"type": "string", "pattern": "("}'}},
         {"structured_outputs": {"structural_tag": "{}"}},
+        {"structured_outputs": {"json": WIDE}},
         {"max_tokens": 0},
         {"max_tokens": 1 << 20},
         {"use_beam_search": True, "n": 1},

@@ -1,0 +1,88 @@
+"""Step 5: the requests that wait for one revision, and whose turn is next. Pure.
+
+Keys share its slots: a slot that is free goes to the key that has the fewest sequences in work there, and among a key's requests
+to the one that has waited longest. So whoever has filled all slots gets no more of them while others wait; alone it has them all, and
+no share lies idle. The failures to survive: a key that floods the line (it is the one whose youngest request gives way when no more
+may wait), and one that returns to its place because a replica would not have it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import count
+from typing import Generic, Protocol, TypeVar
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Waiting(Protocol):
+    @property
+    def user(self) -> str:
+        """As who it shares what all have: its key."""
+
+    @property
+    def sequences(self) -> int:
+        """As many slots as it takes."""
+
+
+W = TypeVar("W", bound=Waiting)
+
+
+class Waiters(Generic[W]):
+    """In the order in which they came, all together and by key."""
+
+    def __init__(self) -> None:
+        self._all: OrderedDict[W, Timer] = OrderedDict()
+        self._of: dict[str, OrderedDict[W, int]] = {}  # each with its number in `_all`'s order
+        self._last, self._first = count(1), count(0, -1)
+        self.sequences = 0
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[W]:
+        return iter(self._all)
+
+    def add(self, waiter: W, timer: Timer) -> None:
+        self._all[waiter] = timer
+        self._of.setdefault(waiter.user, OrderedDict())[waiter] = next(self._last)
+        self.sequences += waiter.sequences
+
+    def put_back(self, waiter: W, timer: Timer) -> None:
+        """Before all others: it has had a slot, and the replica would not have it."""
+        self.add(waiter, timer)
+        self._all.move_to_end(waiter, last=False)
+        mine = self._of[waiter.user]
+        mine[waiter] = next(self._first)
+        mine.move_to_end(waiter, last=False)
+
+    def take(self, waiter: W) -> None:
+        """It waits no more."""
+        self._all.pop(waiter).cancel()
+        mine = self._of[waiter.user]
+        del mine[waiter]
+        if not mine:
+            del self._of[waiter.user]
+        self.sequences -= waiter.sequences
+
+    def of(self, user: str) -> int:
+        """How many of this key wait."""
+        return len(self._of.get(user, ()))
+
+    def oldest(self) -> W:
+        return next(iter(self._all))
+
+    def whose_turn(self, in_work: Mapping[str, int]) -> W:
+        """Whose turn it is: of the key with the fewest sequences in work (those not named have none), the first; of several the oldest."""
+        if len(self._of) == 1:
+            return self.oldest()
+        heads = ((in_work.get(user, 0), *next(iter(mine.items()))) for user, mine in self._of.items())
+        return min(heads, key=lambda head: (head[0], head[2]))[1]
+
+    def youngest_of_the_most(self) -> W:
+        """The last that came of the key that has most of them."""
+        most = max(self._of.values(), key=len)
+        return next(reversed(most))
