@@ -104,6 +104,7 @@ def revision_row(
         expected_seconds=start_seconds(revision, known, expected),
         allow=revision.allow,
         media_hosts=revision.media_hosts,
+        slots=revision.slots,
     )
 
 

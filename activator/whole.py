@@ -66,7 +66,7 @@ def resting(endpoint: Endpoint, expected: Expected) -> str:
 def _resting(revision: Revision, expected: Expected) -> str:
     seconds = expected.seconds(revision.revision_id, expected.rung(revision.revision_id), revision.weight_bytes)
     allows = f',"allow":{json.dumps(revision.allow)},"media_hosts":{json.dumps(revision.media_hosts)}' if revision.allow else ""
-    return f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}","expected_seconds":{seconds}{allows}}}'
+    return f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}","expected_seconds":{seconds},"slots":{revision.slots}{allows}}}'
 
 
 def _json(yes: bool) -> str:

@@ -57,6 +57,7 @@ class RevisionRow(Frame):
     expected_seconds: float = 0.0  # of the cold start that is on its way, or of the next one, learned from past ones
     allow: tuple[str, ...] = ()  # what callers may ask for beyond what every endpoint serves: `Allowance`
     media_hosts: tuple[str, ...] = ()  # from which media may be fetched
+    slots: int = 0  # of each of its replicas; 0: not known
 
 
 class EndpointRow(Frame):

@@ -110,7 +110,7 @@ class Call:
 
     __slots__ = (
         "_answer", "_body", "_choices", "_closed", "_disk_slow", "_event_id", "_held_at", "_meter", "_paused", "_relay", "_request", "_revision",
-        "_router", "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in", "user",
+        "_router", "_slot", "_tenant", "_waiting", "deadline", "entered_at", "held_bytes", "held_in", "sequences", "user",
     )  # fmt: skip
 
     def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
@@ -129,6 +129,7 @@ class Call:
         self.entered_at = router.clock.time()
         self.user = tenant.user
         self.deadline = 0.0
+        self.sequences = 1
         self._body = b""
 
     def run(self) -> None:
@@ -137,14 +138,15 @@ class Call:
         try:
             router.keys.check(self._tenant)  # 2, again: uploading takes a while
             asked = openai.read(request.body, request.route)  # 3: before the endpoint is looked for: `model` may name it
-            self._choices = asked.choices
+            self._choices, self.sequences = asked.choices, asked.sequences
             name = request.endpoint or asked.model
             if name is None:
                 raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")
             endpoint = router.endpoint(self._tenant, name)
             revision = self._revision = self._route(endpoint)  # before the hold: what does not fit the task wakes nothing
             asked.check_allowed(revision.row.allow, revision.row.media_hosts)
-            self._body = request.upstream(self._event_id, openai.body_for(name, asked, request.body, self._own(revision)))
+            body = openai.body_for(name, asked, request.body, self._own(revision))
+            self._body = request.upstream(self._event_id, body, asked.sequences)
             request.body = b""  # what is held is held once
             self._meter = self._open(endpoint, streamed=asked.stream)  # 12: before anything is dispatched, or waits
             slot = router.hold.ask(revision, self)  # 5

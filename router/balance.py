@@ -8,13 +8,13 @@ row, so a replica is neither hammered nor forgotten; and what others have decide
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable
 from random import random
 from typing import TYPE_CHECKING
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow
 from router.pool import Pool
+from router.waiters import Waiters
 
 if TYPE_CHECKING:
     from router.hold import Timer, Waiter
@@ -30,7 +30,7 @@ class Replica:
 
     def __init__(self, row: ReplicaRow, *, pool: Pool, now: float) -> None:
         self.row, self.pool, self.seen_at = row, pool, now
-        self.in_flight = 0
+        self.in_flight = 0  # sequences of this router's
         self.heard, self.others = 0, 0.0  # requests of other routers, as heard last; the same by the number of routers
         self.draining = row.draining
         self.full = False  # its gate said so, though by our count it had room: other routers use it too
@@ -69,21 +69,35 @@ class Replica:
 class Revision:
     """A revision, what runs of it, and what waits for it. `waiting` is changed by `hold.py` alone."""
 
-    __slots__ = ("began", "crowded", "endpoint", "granted", "replicas", "revision_id", "row", "waiting", "waking")
+    __slots__ = ("began", "crowded", "endpoint", "granted", "in_work", "replicas", "revision_id", "row", "waiting", "waking")
 
     def __init__(self, row: RevisionRow, endpoint: Endpoint) -> None:
         self.revision_id, self.row, self.endpoint = row.revision_id, row, endpoint
         self.replicas: dict[str, Replica] = {}
-        self.waiting: OrderedDict[Waiter, Timer] = OrderedDict()
-        self.granted = 0
+        self.waiting: Waiters[Waiter] = Waiters()
+        self.granted = 0  # sequences
+        self.in_work: dict[str, int] = {}  # the same by key; those that have none are not there
         self.waking = False
         self.crowded = False  # some replica of it is `full`
         self.began: float | None = None  # when the start that is on its way began, loop seconds, as far as we were told
 
     @property
     def demand(self) -> int:
-        """Held + in flight, now."""
-        return len(self.waiting) + self.granted
+        """Held + in flight, now, in sequences."""
+        return self.waiting.sequences + self.granted
+
+    def slots_for(self, sequences: int) -> int:
+        """What a request of so many takes of a replica: all its slots at most."""
+        return min(sequences, self.row.slots) if self.row.slots else sequences
+
+    def take(self, user: str, slots: int) -> None:
+        """So many more of this key's are in work, or fewer."""
+        self.granted += slots
+        left = self.in_work.get(user, 0) + slots
+        if left:
+            self.in_work[user] = left
+        else:
+            del self.in_work[user]
 
     @property
     def ending(self) -> bool:

@@ -1,4 +1,4 @@
-"""Step 5: the bounded wait of a request for a slot, first come first served per revision.
+"""Step 5: the bounded wait of a request for a slot, first come first served per revision and key; keys share (`waiters.py`).
 
 Every request that enters is granted a slot, refused, or leaves, exactly once; a slot is released exactly once, whoever
 asks how often. The queue is bounded by the endpoint's `max_held`, by `max_held_bytes`, both of all workers of this machine, and in time by
@@ -53,6 +53,10 @@ class Waiter(Protocol):
         """As who it shares what all have."""
 
     @property
+    def sequences(self) -> int:
+        """That it is for the engine: it takes as many slots."""
+
+    @property
     def held_bytes(self) -> int: ...
 
     @property
@@ -73,12 +77,13 @@ LineUp = Callable[[Replica, float, Callable[[bytes | None, bool], None]], Timer]
 
 
 class Slot:
-    """The right to have one request at one replica. `turn`: what its gate called it, where it was waited for in its line."""
+    """The right to have one request at one replica, where it counts for `slots` of them. `turn`: what its gate called it, where it was waited for in its line."""
 
-    __slots__ = ("_hold", "_released", "replica", "revision", "turn")
+    __slots__ = ("_hold", "_released", "replica", "revision", "slots", "turn", "user")
 
-    def __init__(self, hold: Hold, revision: Revision, replica: Replica, turn: bytes) -> None:
+    def __init__(self, hold: Hold, revision: Revision, replica: Replica, turn: bytes, user: str, slots: int) -> None:
         self._hold, self.revision, self.replica, self.turn = hold, revision, replica, turn
+        self.user, self.slots = user, slots
         self._released = False
 
     def release(self) -> None:
@@ -127,12 +132,12 @@ class Hold:
         4. Held, at the end of the queue; the first waiter's demand is told at once.
         """
         if not revision.waiting and (replica := pick(revision.replicas.values())):  # 1
-            return self._grant(revision, replica)
+            return self._grant(revision, replica, waiter)
         if revision.failed:  # 2
             raise start_failed(revision, self._clock.time())
         row = revision.endpoint.row
         endpoint_id, held = row.endpoint_id, revision.endpoint.held
-        if self._machine.held(endpoint_id, held + 1) > row.max_held:  # 3
+        if self._machine.held(endpoint_id, held + 1) > row.max_held and not self._makes_way(revision, waiter):  # 3
             self._machine.held(endpoint_id, held)
             raise queue_full(revision, self._clock.time())
         if not self._bytes.add(waiter.user, waiter, waiter.held_bytes):
@@ -181,9 +186,9 @@ class Hold:
         revision.waking = True
         try:
             while revision.waiting and (replica := pick(revision.replicas.values())):
-                waiter = next(iter(revision.waiting))
+                waiter = revision.waiting.whose_turn(revision.in_work)
                 self._take(revision, waiter)
-                self._hand(waiter, self._grant(revision, replica))
+                self._hand(waiter, self._grant(revision, replica, waiter))
         finally:
             revision.waking = False
         if revision.crowded:
@@ -196,12 +201,14 @@ class Hold:
             log.exception("a waiter failed when it was granted its slot", action="hold_grant")
             slot.release()
 
-    def _grant(self, revision: Revision, replica: Replica, turn: bytes = b"") -> Slot:
-        replica.in_flight += 1
-        revision.granted += 1
+    def _grant(self, revision: Revision, replica: Replica, waiter: Waiter, turn: bytes = b"") -> Slot:
+        """One free slot is enough, however many it takes: the rest of it waits in the engine, behind its own, and nobody else with it."""
+        slots, user = min(revision.slots_for(waiter.sequences), replica.row.slots), waiter.user
+        replica.in_flight += slots
+        revision.take(user, slots)
         self.busy.add(revision)
         self._changed(revision, False)
-        return Slot(self, revision, replica, turn)
+        return Slot(self, revision, replica, turn, user, slots)
 
     def _stand_in_lines(self, revision: Revision) -> None:
         """While anything waits: one place in the line of each full replica, for the one that has waited longest."""
@@ -212,7 +219,7 @@ class Hold:
                 if self._line_up is None:
                     self._retry_later(revision, replica)
                 else:
-                    waited = self._clock.time() - next(iter(revision.waiting)).entered_at
+                    waited = self._clock.time() - revision.waiting.oldest().entered_at
                     replica.place = self._line_up(replica, waited, partial(self._turn, revision, replica))
         revision.crowded = bool(revision.waiting)
 
@@ -230,9 +237,9 @@ class Hold:
             self._retry_later(revision, replica)
             return
         elif revision.waiting:  # 3
-            waiter = next(iter(revision.waiting))
+            waiter = revision.waiting.whose_turn(revision.in_work)
             self._take(revision, waiter)
-            self._hand(waiter, self._grant(revision, replica, turn))
+            self._hand(waiter, self._grant(revision, replica, waiter, turn))
         self.wake(revision)
 
     def _retry_later(self, revision: Revision, replica: Replica) -> None:
@@ -243,30 +250,29 @@ class Hold:
         self.wake(revision)
 
     def _released(self, slot: Slot) -> None:
-        slot.replica.in_flight -= 1
+        slot.replica.in_flight -= slot.slots
         if slot.replica.full and slot.replica.place is None:  # else it goes to who is first in its line: maybe others'
             slot.replica.leave_line()
-        slot.revision.granted -= 1
+        slot.revision.take(slot.user, -slot.slots)
         self._look_whether_busy(slot.revision)
         self.wake(slot.revision)
         self._changed(slot.revision, False)
 
     def _back(self, slot: Slot, waiter: Waiter, mark: Mark) -> None:
         revision, replica = slot.revision, slot.replica
-        replica.in_flight -= 1
-        revision.granted -= 1
+        replica.in_flight -= slot.slots
+        revision.take(slot.user, -slot.slots)
         if mark == "dead":
             self._rest(revision, replica, DEAD_RETRY_SECONDS)
         else:
             setattr(replica, mark, True)
             revision.crowded = revision.crowded or mark == "full"
         fits = self._bytes.add(waiter.user, waiter, waiter.held_bytes)
-        self._enter(revision, waiter)
-        revision.waiting.move_to_end(waiter, last=False)
+        self._enter(revision, waiter, back=True)
         if not fits:
             self._give_way(waiter)
         if self._say(revision) > revision.endpoint.row.max_held:
-            youngest = next(reversed(revision.waiting))
+            youngest = revision.waiting.youngest_of_the_most()
             self._take(revision, youngest)
             youngest.refused(queue_full(revision, self._clock.time()))
         self.refresh(revision)
@@ -288,8 +294,21 @@ class Hold:
         replica.dead = False
         self.wake(revision)
 
-    def _enter(self, revision: Revision, waiter: Waiter) -> None:
-        revision.waiting[waiter] = self._clock.call_at(waiter.deadline, self._expire, revision, waiter)
+    def _makes_way(self, revision: Revision, waiter: Waiter) -> bool:
+        """At the bound of an endpoint's queue: the youngest of the key that has most of it goes, where that has two more than the new one."""
+        if not revision.waiting:
+            return False
+        youngest = revision.waiting.youngest_of_the_most()
+        if revision.waiting.of(youngest.user) < revision.waiting.of(waiter.user) + 2:
+            return False
+        self._take(revision, youngest)
+        youngest.refused(queue_full(revision, self._clock.time()))
+        return True
+
+    def _enter(self, revision: Revision, waiter: Waiter, *, back: bool = False) -> None:
+        """`back`: to the head of the queue."""
+        timer = self._clock.call_at(waiter.deadline, self._expire, revision, waiter)
+        (revision.waiting.put_back if back else revision.waiting.add)(waiter, timer, revision.slots_for(waiter.sequences))
         waiter.held_in = revision
         revision.endpoint.held += 1
         self.busy.add(revision)
@@ -297,7 +316,7 @@ class Hold:
         self._changed(revision, len(revision.waiting) == 1)
 
     def _take(self, revision: Revision, waiter: Waiter) -> None:
-        revision.waiting.pop(waiter).cancel()
+        revision.waiting.take(waiter)
         waiter.held_in = None
         revision.endpoint.held -= 1
         self._bytes.drop(waiter)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from router.openai import ROUTES, Route
+from runtime.wire import SEQUENCES_HEADER
 
 KEPT = frozenset(
     {
@@ -49,11 +50,13 @@ class Request:
         match = _WAIT.search(prefer) if prefer else None
         return float(match[1]) if match else None
 
-    def upstream(self, event_id: str, body: bytes) -> bytes:
+    def upstream(self, event_id: str, body: bytes, sequences: int = 1) -> bytes:
         """The request as the replica is to have it: nothing of the client's head but what is allow-listed."""
         headers, traced = self.headers, b""
         if not _TRACED.isdisjoint(headers):
             traced = b"".join([b"%s: %s\r\n" % (name, value) for name, value in headers.items() if name in _TRACED])
+        if sequences > 1:
+            traced += b"%s: %d\r\n" % (SEQUENCES_HEADER.encode(), sequences)
         return b"%s%s\r\ncontent-length: %d\r\n%s\r\n%s" % (self.route.head, event_id.encode(), len(body), traced, body)
 
 

@@ -23,10 +23,6 @@ class Waiting(Protocol):
     def user(self) -> str:
         """As who it shares what all have: its key."""
 
-    @property
-    def sequences(self) -> int:
-        """As many slots as it takes."""
-
 
 W = TypeVar("W", bound=Waiting)
 
@@ -36,7 +32,7 @@ class Waiters(Generic[W]):
 
     def __init__(self) -> None:
         self._all: OrderedDict[W, Timer] = OrderedDict()
-        self._of: dict[str, OrderedDict[W, int]] = {}  # each with its number in `_all`'s order
+        self._of: dict[str, OrderedDict[W, tuple[int, int]]] = {}  # each with its number in `_all`'s order, and its sequences
         self._last, self._first = count(1), count(0, -1)
         self.sequences = 0
 
@@ -46,27 +42,27 @@ class Waiters(Generic[W]):
     def __iter__(self) -> Iterator[W]:
         return iter(self._all)
 
-    def add(self, waiter: W, timer: Timer) -> None:
+    def add(self, waiter: W, timer: Timer, sequences: int = 1) -> None:
+        """`sequences`: as many slots as it takes."""
         self._all[waiter] = timer
-        self._of.setdefault(waiter.user, OrderedDict())[waiter] = next(self._last)
-        self.sequences += waiter.sequences
+        self._of.setdefault(waiter.user, OrderedDict())[waiter] = next(self._last), sequences
+        self.sequences += sequences
 
-    def put_back(self, waiter: W, timer: Timer) -> None:
+    def put_back(self, waiter: W, timer: Timer, sequences: int = 1) -> None:
         """Before all others: it has had a slot, and the replica would not have it."""
-        self.add(waiter, timer)
+        self.add(waiter, timer, sequences)
         self._all.move_to_end(waiter, last=False)
         mine = self._of[waiter.user]
-        mine[waiter] = next(self._first)
+        mine[waiter] = next(self._first), sequences
         mine.move_to_end(waiter, last=False)
 
     def take(self, waiter: W) -> None:
         """It waits no more."""
         self._all.pop(waiter).cancel()
         mine = self._of[waiter.user]
-        del mine[waiter]
+        self.sequences -= mine.pop(waiter)[1]
         if not mine:
             del self._of[waiter.user]
-        self.sequences -= waiter.sequences
 
     def of(self, user: str) -> int:
         """How many of this key wait."""
@@ -80,7 +76,7 @@ class Waiters(Generic[W]):
         if len(self._of) == 1:
             return self.oldest()
         heads = ((in_work.get(user, 0), *next(iter(mine.items()))) for user, mine in self._of.items())
-        return min(heads, key=lambda head: (head[0], head[2]))[1]
+        return min(heads, key=lambda head: (head[0], head[2][0]))[1]
 
     def youngest_of_the_most(self) -> W:
         """The last that came of the key that has most of them."""

@@ -19,7 +19,7 @@ import structlog
 from runtime.line import Line
 from runtime.streams import MESSAGES, OPENAI, RESPONSES
 from runtime.usage import Counts, Journal
-from runtime.wire import ROUTER_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
+from runtime.wire import ROUTER_HEADER, SEQUENCES_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,7 +50,7 @@ class Gate:
     ) -> None:
         """`on_left` hears of sequences that the engine still works on when the exchange they are for is over."""
         self._app, self._slots, self._journal, self._on_depth, self._on_left = app, slots, journal, on_depth, on_left
-        self.in_flight = 0
+        self.in_flight = 0  # sequences: a request with several choices or prompts takes as many slots, at most all of them
         self.draining = False
         self._line = Line(lambda: slots - self.in_flight)
         self._on_empty: Callable[[], None] = lambda: None
@@ -86,14 +86,16 @@ class Gate:
             await self._admit(scope, receive, send)
 
     async def _admit(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        self.in_flight += 1
+        """One free slot is enough to come in, whatever it takes: what it has too many waits in the engine, behind its own."""
+        sequences = min(_sequences(scope), self._slots)
+        self.in_flight += sequences
         self._on_depth(self.in_flight)
         request_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         self._journal.begun(request_id)
         try:
             await self._app(scope, receive, _metered(send, self._journal, request_id, scope["path"]))
         finally:
-            self.in_flight -= 1  # first: whatever happens behind it, the slot is given back
+            self.in_flight -= sequences  # first: whatever happens behind it, the slot is given back
             self._line.give()
             self._on_depth(self.in_flight)
             if left := self._journal.ended(request_id):
@@ -133,6 +135,12 @@ def _seconds(scope: MutableMapping[str, Any]) -> float:
     """How long the router's oldest request has waited; what is no number counts as 0."""
     said = _said(scope, WAITED_HEADER)
     return float(said) if said.replace(".", "", 1).isdecimal() and said.isascii() else 0.0
+
+
+def _sequences(scope: MutableMapping[str, Any]) -> int:
+    """What is no number, or 0, counts as 1."""
+    said = _said(scope, SEQUENCES_HEADER)
+    return max(1, int(said)) if said.isascii() and said.isdecimal() and len(said) < 10 else 1
 
 
 def _said(scope: MutableMapping[str, Any], header: str) -> str:

@@ -260,4 +260,5 @@ FromAgent = Annotated[
 TURN_PATH = "/turn"
 TURN_HEADER = "x-pilotlight-turn"  # of the answer, and of the request
 WAITED_HEADER = "x-pilotlight-waited"  # seconds that the oldest request has waited
+SEQUENCES_HEADER = "x-pilotlight-sequences"  # how many slots a request takes: its prompts times choices; without it one
 ROUTER_HEADER = "x-pilotlight-router"  # who asks for a turn: one name for a router's whole life

@@ -75,6 +75,7 @@ class Waiter:
     held_in: Routed | None = None
     held_bytes = 100
     user = "key k"
+    sequences = 1
 
     def __init__(self, now: float) -> None:
         self.entered_at, self.deadline = now, now + 300.0

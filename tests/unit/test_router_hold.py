@@ -53,8 +53,8 @@ class FakeClock:
 class Caller:
     """A waiter that writes down what it was told."""
 
-    def __init__(self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1, user: str = "key k") -> None:
-        self.user = user
+    def __init__(self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1, user: str = "key k", sequences: int = 1) -> None:
+        self.user, self.sequences = user, sequences
         self.entered_at, self.deadline, self.held_bytes = clock.now, clock.now + seconds, size
         self.held_in: Revision | None = None
         self.slots: list[Slot] = []
@@ -154,6 +154,56 @@ def test_a_slot_is_released_once() -> None:
         caller.slots[0].release()
     caller.slots[0].back(caller, "full")
     assert rig.revision.replicas["p1"].in_flight == rig.revision.demand == 0
+
+
+def test_a_request_takes_as_many_slots_as_it_has_sequences() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=4), slots=4))
+    heavy, light = rig.ask(sequences=3), [rig.ask() for _ in range(3)]
+    assert heavy.slots and [len(each.slots) for each in light] == [1, 0, 0]
+    assert (rig.revision.demand, rig.revision.replicas["p1"].in_flight) == (6, 4)
+    heavy.slots[0].release()
+    assert [len(each.slots) for each in light] == [1, 1, 1]
+    assert (rig.revision.demand, rig.revision.replicas["p1"].in_flight) == (3, 3)
+
+
+def test_one_with_more_sequences_than_slots_takes_all_of_them_and_waits_for_one() -> None:
+    """Were it to wait until all are free, one long answer would hold it up, and everybody behind it."""
+    rig = Rig()
+    rig.show(row(replica(slots=4), slots=4))
+    running, heavy, behind = rig.ask(), rig.ask(sequences=128), rig.ask()
+    assert heavy.slots and not behind.slots
+    assert rig.revision.demand == 1 + 4 + 1, "more than a replica's slots are no demand for another replica: it runs in one"
+    running.slots[0].release()
+    assert not behind.slots
+    heavy.slots[0].release()
+    assert behind.slots
+
+
+def test_a_key_that_fills_all_slots_shares_them_once_another_asks() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=4), max_held=50))
+    flood, other = [rig.ask(user="a") for _ in range(10)], [rig.ask(user="b") for _ in range(2)]
+    for caller in flood[:2]:
+        caller.slots[0].release()
+    assert [len(each.slots) for each in other] == [1, 1], "before those of a that have waited longer"
+    for caller in flood[2:4]:
+        caller.slots[0].release()
+    assert sum(len(each.slots) for each in flood) == 4 + 2, "and a has the rest"
+
+
+def test_a_key_that_fills_the_queue_makes_way_for_another() -> None:
+    rig = Rig()
+    rig.show(row(max_held=4))
+    flood = [rig.ask(user="a") for _ in range(4)]
+    with pytest.raises(QueueFull):
+        rig.ask(user="a")
+    other = [rig.ask(user="b") for _ in range(2)]
+    assert [bool(each.errors) for each in flood] == [False, False, True, True], "the youngest go"
+    assert not any(each.errors for each in other)
+    with pytest.raises(QueueFull):
+        rig.ask(user="b")
+    assert len(rig.revision.waiting) == 4
 
 
 def test_the_least_busy_replica_is_taken() -> None:
@@ -361,9 +411,15 @@ class HoldMachine(RuleBasedStateMachine):
     def _show(self, **more: Any) -> None:
         self.rig.show(row(*(replica(name, slots) for name, slots in self.shown.items()), max_held=self.BOUND, **more))
 
-    @rule(target=running, seconds=st.sampled_from([0.01, 1.0, 30.0]), quick=st.booleans())
-    def arrive(self, seconds: float, quick: bool) -> Caller:
-        caller = Caller(self.rig.clock, seconds=seconds)
+    @rule(
+        target=running,
+        seconds=st.sampled_from([0.01, 1.0, 30.0]),
+        quick=st.booleans(),
+        user=st.sampled_from("ab"),
+        sequences=st.sampled_from([1, 1, 2, 9]),
+    )
+    def arrive(self, seconds: float, quick: bool, user: str, sequences: int) -> Caller:
+        caller = Caller(self.rig.clock, seconds=seconds, user=user, sequences=sequences)
         caller.release_at_once = quick
         try:
             slot = self.rig.hold.ask(self.rig.revision, caller)
@@ -433,9 +489,11 @@ class HoldMachine(RuleBasedStateMachine):
     @invariant()
     def slots_add_up(self) -> None:
         live = [slot for caller in self.callers for slot in caller.slots if not slot._released]
-        assert self.rig.revision.granted == len(live)
+        assert self.rig.revision.granted == sum(slot.slots for slot in live) == sum(self.rig.revision.in_work.values())
         for shown in self.rig.revision.replicas.values():
-            assert shown.in_flight == sum(slot.replica is shown for slot in live) >= 0
+            assert shown.in_flight == sum(slot.slots for slot in live if slot.replica is shown) >= 0
+        waiting = self.rig.revision.waiting
+        assert waiting.sequences == sum(waiter.sequences for waiter in waiting)
 
     @invariant()
     def nobody_waits_beside_a_free_slot(self) -> None:

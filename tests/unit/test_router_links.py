@@ -80,7 +80,7 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
 
 def _made(self: Caller, loop: asyncio.AbstractEventLoop) -> None:
     self.deadline, self.held_bytes = loop.time() + 30, 1
-    self.held_in, self.user = None, "key k"
+    self.held_in, self.user, self.sequences = None, "key k", 1
     self.slots, self.errors = [], []
     self.left = self.release_at_once = False
 

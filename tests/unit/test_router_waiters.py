@@ -64,7 +64,7 @@ def test_what_waits_is_counted_and_everyone_gets_a_turn(asked: list[tuple[str, i
     came = [Waits(user, sequences) for user, sequences in asked]
     timers = {waiter: Timer() for waiter in came}
     for waiter in came:
-        waiters.add(waiter, timers[waiter])
+        waiters.add(waiter, timers[waiter], waiter.sequences)
     assert waiters.sequences == sum(waiter.sequences for waiter in came)
     served, in_work = [], Counter[str]()
     while waiters:

@@ -11,6 +11,7 @@ import pytest
 
 from runtime.gate import Gate
 from runtime.usage import MOST_KEPT, Counts, Journal
+from runtime.wire import SEQUENCES_HEADER
 
 ID = "0123456789abcdef0123456789abcdef"
 Message = MutableMapping[str, Any]
@@ -230,3 +231,28 @@ async def test_an_app_that_fails_gives_its_slot_back(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         await call(gate)
     assert (gate.in_flight, depths) == (0, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"), [(b"3", 3), (b"128", 4), (b"0", 1), (b"", 1), (b"-1", 1), (b"1e9", 1), (b"9" * 5000, 1), ("٣".encode(), 1)]
+)
+async def test_a_request_takes_as_many_slots_as_it_says_and_gives_them_back(tmp_path: Path, said: bytes, taken: int) -> None:
+    gate, engine, depths = make(tmp_path, slots=4)
+    first = asyncio.ensure_future(call(gate, headers=[(SEQUENCES_HEADER.encode(), said)]))
+    await asyncio.sleep(0)
+    assert gate.in_flight == taken
+    others = [asyncio.ensure_future(call(gate)) for _ in range(4)]
+    await asyncio.sleep(0)
+    engine.go.set()
+    refused = sum([(await other)[0] == 503 for other in others])
+    assert (refused, (await first)[0]) == (taken, 200)
+    assert (gate.in_flight, depths[-1]) == (0, 0)
+
+
+async def test_one_free_slot_is_enough_to_come_in(tmp_path: Path) -> None:
+    gate, engine, _ = make(tmp_path, slots=4)
+    running = [asyncio.ensure_future(call(gate, headers=[(SEQUENCES_HEADER.encode(), b"3")])) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert gate.in_flight == 6
+    engine.go.set()
+    assert [(await each)[0] for each in running] == [200, 200]
