@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -q
 # Compiled modules are kept, whatever the shell says: compiling them at every start is seconds, and 3 MB a process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup lock demo up test unit check bench loadtest fmt
+.PHONY: setup lock demo up test unit check bench loadtest clients fmt
 
 setup:            ## install what is missing into .venv
 	@$(PYTHON) infra/setup.py
@@ -43,6 +43,9 @@ fmt: setup
 
 bench: setup      ## measure, beside stock vLLM, and rewrite loadtests/bench/RESULTS.md
 	@$(BIN)/python -m loadtests.bench
+
+clients: setup    ## real client programs against an installation, each in an environment of its own; rewrite docs/clients.md
+	@$(BIN)/python -m tests.clients
 
 SCENARIO ?= wake
 loadtest: setup   ## users at an endpoint, against loadtests/slo.toml: SCENARIO=wake|steady|idle_cycle|ledger [UI=1] [URL=… KEY=… CA=…]

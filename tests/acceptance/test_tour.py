@@ -23,6 +23,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.__main__ import place_of, try_all
+from tests.clients.table import SHORT
 from tests.integration.system import MODEL, System, free_port, running
 
 ROOT = Path(__file__).parents[2]
@@ -368,3 +370,10 @@ def test_nothing_was_left_out(tourist: Tourist) -> None:
     }
     typed = {arguments[:2] for arguments in tourist.typed} | {arguments[:1] for arguments in tourist.typed}
     assert verbs <= typed, f"no tour has {verbs - typed}"
+
+
+def test_client_programs_work_as_their_users_use_them(tourist: Tourist) -> None:
+    """Those that need no environment of their own; `make clients` tries all. Last: it puts the endpoint on another configuration."""
+    outcomes, missing = try_all(SHORT, place_of(tourist.system))
+    assert not missing
+    assert [(outcome.program.name, outcome.failed) for outcome in outcomes] == [(program.name, {}) for program in SHORT]
