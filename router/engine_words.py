@@ -96,11 +96,15 @@ def _of_a_caller(param: str | None) -> str | None:
 
 
 def _too_long(message: str) -> str:
-    """OpenAI's sentence, whose beginning clients look for too. The context is the first number that vLLM tells."""
+    """OpenAI's sentence, whose beginning clients look for too; LangChain goes by "prompt is too long" where its client leaves out the code.
+
+    The context is the first number that vLLM tells; where it has counted no tokens yet, the largest is of characters.
+    """
     context, *rest = [int(number) for number in _NUMBER.findall(message)] or [0]
     longest = f" is {context} tokens" if context else " is shorter than this request"
-    asked = f"; this request has {max(rest)} and more" if rest and max(rest) > context else ""
-    return f"This model's maximum context length{longest}{asked}. Send less, or ask for fewer tokens."
+    counted = "characters" if "characters" in message else "tokens"
+    asked = f": this request has {max(rest)} {counted} or more" if rest and max(rest) > context else ""
+    return f"This model's maximum context length{longest}, and the prompt is too long{asked}. Send less, or ask for fewer tokens."
 
 
 def _sentence(message: str) -> str:

@@ -33,6 +33,14 @@ def test_too_long_a_prompt_has_the_code_that_clients_look_for(message: str) -> N
     body = error.body()["error"]
     assert (error.status, body["type"], body["code"]) == (400, "invalid_request_error", "context_length_exceeded")
     assert "maximum context length" in body["message"] and "max_model_len" not in body["message"]
+    assert "prompt is too long" in body["message"], "LangChain's ContextOverflowError hangs on it"
+
+
+def test_characters_are_not_called_tokens() -> None:
+    said = (
+        "This model's maximum context length is 1024 tokens. However, your prompt contains 15027 characters (more than 14336 characters)."
+    )
+    assert "15027 characters" in told(400, said, param="input_text").message
 
 
 @pytest.mark.parametrize("status", [400, 404, 422, 500, 501, 503, 302, 204])
