@@ -11,11 +11,12 @@ import json
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from pilotlight.cli.exits import ApiError, Unreachable
+from pilotlight.cli.reaching import AdminConnection, LocalConnection
 from pilotlight.keys import well_formed
 from pilotlight.settings import Paths
 
@@ -62,11 +63,14 @@ class Api:
 
     def __init__(self, paths: Paths, *, timeout: float = 30.0, connect: Connect | None = None) -> None:
         try:
-            self.url = str(json.loads(paths.client.read_text())["url"])
+            told = json.loads(paths.client.read_text())
+            self.url = str(told["url"])
             key = paths.admin_key.read_text().strip()
             self.ca_file = str(paths.ca_cert)
             context = ssl.create_default_context(cafile=self.ca_file)
-            self._connect = connect or _connector(self.url, context)
+            self._connect = self._connect_admin = connect or _connector(self.url, context)
+            if told.get("admin") == "off":
+                self._connect_admin = lambda seconds: AdminConnection(paths.run / "admin.sock", timeout=seconds)
         except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename in (None, str(paths.ca_cert)) and paths.client.exists():
                 raise Unreachable(f"{paths.ca_cert} is missing: `pilotlight up` makes it anew") from None
@@ -115,7 +119,8 @@ class Api:
         """One call whose answer is read as it comes; not only of the admin API. Raises Unreachable, ApiError."""
         body, given = _body(json)
         target = quote(path, safe="/%:~") + (f"?{urlencode(params)}" if params else "")
-        connection = self._connect(timeout or self._timeout)
+        connect = self._connect_admin if path.startswith("/api/") else self._connect
+        connection = connect(timeout or self._timeout)
         try:
             try:
                 connection.request(method, target, body, {**self._headers, **given, **(headers or {})})
@@ -138,7 +143,7 @@ def _connector(url: str, context: ssl.SSLContext) -> Connect:
     if parts.scheme != "https" or not parts.hostname:
         raise ValueError(f"{url!r} is no https URL")
     host, port = parts.hostname, parts.port
-    return lambda seconds: HTTPSConnection(host, port, timeout=seconds, context=context)
+    return lambda seconds: LocalConnection(host, port, timeout=seconds, context=context)
 
 
 def _body(value: Any) -> tuple[bytes | None, dict[str, str]]:

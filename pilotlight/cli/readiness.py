@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pilotlight import keys
+from pilotlight.cli.reaching import HERE
 from pilotlight.settings import Settings
 
 LOOK_SECONDS = 0.5  # between two looks at the standbys: the admin API does not push
@@ -42,12 +43,18 @@ class Asker:
             return None
         return found if isinstance(found, dict) else None
 
+    async def _connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        router = self._settings.router
+        if router.admin == "off" and path.startswith("/api/"):
+            return await asyncio.open_unix_connection(self._settings.paths.run / "admin.sock")
+        return await asyncio.open_connection(self._host, router.port, ssl=self._context, server_hostname=HERE)
+
     async def _get(self, path: str) -> bytes | None:
         key = keys.ensure_admin_key(self._settings.paths)
         asked = f"GET {path} HTTP/1.1\r\nhost: pilotlight\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                reader, writer = await asyncio.open_connection(self._host, self._settings.router.port, ssl=self._context)
+                reader, writer = await self._connect(path)
                 try:
                     writer.write(asked.encode())
                     head_and_body = await _all_of(reader)
