@@ -52,7 +52,13 @@ INTERNAL = {
     "x-pilotlight-refused": "`full` or `draining`: the replica did not begin; the request goes back to the head of the hold.",
     "x-pilotlight-usage": "What the engine counted, with an answer that is not streamed.",
 }
-OF_REQUESTS = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}  # relayed to the admin process, or dropped
+OF_REQUESTS = {
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+}  # relayed to the admin process, or dropped
 # What is ours to describe: HTTP's own (content-length, connection) are not.
 NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow|access-control-allow-origin|accept-encoding"
 ERRORS = {

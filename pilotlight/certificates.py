@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import sys
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ from pilotlight.files import write_atomic
 from pilotlight.settings import Paths
 from pilotlight.tls import ALWAYS, AUTHORITY_DAYS, RENEW_DAYS, SERVER_DAYS, NameRefused
 
+AUTHORITY = "Pilotlight local authority"  # and a number
 CLOCK_SKEW = timedelta(days=1)
 
 _DNS_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
@@ -34,6 +36,7 @@ def make(paths: Paths, server: Path, names: Iterable[str], now: datetime) -> dat
     if not _still_good(server, authority, wanted, now):
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _sign_server(authority_key, authority, key.public_key(), wanted, now)
+        _keep_aside(server, authority)
         write_atomic(server, _private_pem(key) + _public_pem(certificate))
     ends = (authority.not_valid_after_utc, x509.load_pem_x509_certificate(server.read_bytes()).not_valid_after_utc)
     return min(ends) - timedelta(days=RENEW_DAYS)
@@ -72,8 +75,29 @@ def _still_good(server: Path, authority: x509.Certificate, wanted: list[x509.Gen
     return lasts and certificate.public_key() == key.public_key() and set(wanted) <= set(names)
 
 
+def _keep_aside(server: Path, authority: x509.Certificate) -> None:
+    """A certificate that somebody put in the place of ours is not lost, and he hears what to do."""
+    try:
+        found = x509.load_pem_x509_certificate(server.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return
+    if _ours(found.issuer) or found.issuer == authority.subject:
+        return
+    aside = server.with_name("server.pem.yours")
+    server.replace(aside)
+    print(
+        f"pilotlight: {server} held a certificate that is not of our authority; it is now {aside}. To use one of your own, keep it "
+        "elsewhere and name it in router.certificate and router.certificate_key.",
+        file=sys.stderr,
+    )
+
+
+def _ours(issuer: x509.Name) -> bool:
+    return any(str(name.value).startswith(AUTHORITY) for name in issuer.get_attributes_for_oid(NameOID.COMMON_NAME))
+
+
 def _sign_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Pilotlight local authority {x509.random_serial_number() % 16**8:08x}")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{AUTHORITY} {x509.random_serial_number() % 16**8:08x}")])
     return (
         _begin(name, name, key.public_key(), now, AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

@@ -13,12 +13,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from pilotlight import settings_file
 from pilotlight.database.address import whole
+from pilotlight.networks import Networks, Plain
 from pilotlight.origins import Origins
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
 
@@ -26,6 +27,20 @@ __all__ = ["LONGEST_STATE", "PREFIX", "Paths", "Section", "Settings", "SettingsE
 
 PREFIX = "PILOTLIGHT_"
 NAME = re.compile(r"[a-z0-9-]{1,100}", re.ASCII)  # of an engine argument
+
+
+def _split(value: object) -> object:
+    """A list, or text with commas, which is what an environment variable can hold."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _file(value: str) -> str:
+    """The whole path, for processes that begin elsewhere."""
+    return str(absolute(Path(value))) if value else ""
+
+
+File = Annotated[str, AfterValidator(_file)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
 class Section(BaseModel):
@@ -37,6 +52,33 @@ class RouterSettings(Section):
     port: int = Field(default=8443, ge=1, le=65535, description="Public HTTPS port.")
     domain: str = Field(
         default="", description="Domain whose names are endpoints: https://ENDPOINT.DOMAIN/v1/…; its wildcard must resolve to this machine."
+    )
+    names: Names = Field(
+        default=(),
+        description="Further DNS names and addresses that our own certificate is to be good for, such as the public address of this machine. In "
+        "an environment variable they stand between commas.",
+    )
+    certificate: File = Field(
+        default="",
+        description="Certificate of your own for the public port, a PEM file with its chain behind it; taken up anew when the file changes. "
+        "Empty: one of our local authority. Connections to localhost get that in any case.",
+    )
+    certificate_key: File = Field(
+        default="", description="Its private key, a PEM file without a password. Empty: in the same file as the certificate."
+    )
+    plain: Plain = Field(
+        default="",
+        description="Where plain HTTP is served besides, for a proxy on this machine: unix:/PATH, or a loopback address and port. Empty: nowhere.",
+    )
+    trusted_proxies: Networks = Field(
+        default=(),
+        description="Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, and unix for those that come "
+        "by a Unix socket. In an environment variable they stand between commas.",
+    )
+    admin: Literal["public", "loopback", "off"] = Field(
+        default="public",
+        description="Who reaches the admin API through the router: public (whoever has an admin key), loopback (connections from this machine "
+        "that no proxy brings), off (nobody: the command line goes by a socket in the state folder).",
     )
     metrics_port: int = Field(
         default=9464, ge=1, le=65535, description="Private port of /metrics, loopback only; worker n serves on it plus n."
@@ -83,6 +125,12 @@ class RouterSettings(Section):
         ge=1 << 20,
         description="Answers of one worker that wait for clients to read them, in bytes; over it a connection of who has most is cut.",
     )
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        if self.certificate_key and not self.certificate:
+            raise ValueError("certificate_key is given without certificate: name the certificate's file too")
+        return self
 
 
 class ActivatorSettings(Section):

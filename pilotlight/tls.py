@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pilotlight.addresses import of_this_machine
 from pilotlight.files import write_atomic
-from pilotlight.settings import Paths, RouterSettings
+from pilotlight.settings import Paths, RouterSettings, SettingsError, load
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397  # the longest that browsers accept
@@ -44,9 +45,10 @@ class ServerTls:
 
 
 def names(router: RouterSettings) -> list[str]:
-    """What the router's certificate must be good for besides what it always is. Every address (`0.0.0.0`, `::`) is no name."""
+    """What the router's certificate must be good for besides what it always is. Where it listens on all of them: this machine's addresses."""
     host, domain = router.host, router.domain.strip(".")
-    return [*([] if host in ("0.0.0.0", "::", "") else [host]), *([domain, f"*.{domain}"] if domain else [])]
+    hosts = of_this_machine() if host in ("0.0.0.0", "::", "") else [host]
+    return [*hosts, *([domain, f"*.{domain}"] if domain else []), *router.names]
 
 
 def ensure(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = None) -> ServerTls:
@@ -85,6 +87,11 @@ def ensure_apart(paths: Paths, names: Iterable[str] = ()) -> None:
     ensure(paths, names)
 
 
+def due(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = None) -> bool:
+    """Whether something has to be made or renewed. Cheap: only read."""
+    return not _stamped(paths.secrets / "server.stamp", paths, paths.secrets / "server.pem", sorted(set(names)), now or datetime.now(UTC))
+
+
 def _stamped(stamp: Path, paths: Paths, server: Path, names: list[str], now: datetime) -> bool:
     """Whether these very files were found good for all the names, and nothing has to be renewed yet."""
     try:
@@ -98,3 +105,18 @@ def _digest(paths: Paths, server: Path) -> str:
     """Of authority, its key and the server's file, and of the names the server's has anyway."""
     parts = [file.read_bytes() for file in (paths.ca_cert, paths.secrets / "ca.key", server)]
     return hashlib.sha256(b"\0".join([*parts, *(name.encode() for name in (*ALWAYS, socket.gethostname()))])).hexdigest()
+
+
+def main() -> int:
+    """`python -m pilotlight.tls`: what a router that lives long has done by a child, so that it need not hold what draws certificates."""
+    try:
+        config = load()
+        ensure(config.paths, names(config.router))
+    except (SettingsError, NameRefused, OSError) as error:
+        print(f"pilotlight.tls: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

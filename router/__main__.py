@@ -6,10 +6,13 @@ import asyncio
 import errno
 import sys
 
-from pilotlight import logs, settings, tls
+from pilotlight import logs, settings
 from pilotlight.keys import SecretError, ensure_pepper
-from pilotlight.settings import Settings, SettingsError
-from router import worker, workers
+from pilotlight.settings import SettingsError
+from pilotlight.tls import NameRefused
+from router import certificate, worker, workers
+from router.certificate import CertificateRefused
+from router.listeners import Listeners
 
 
 def main() -> int:
@@ -18,23 +21,23 @@ def main() -> int:
         config = settings.load()
         config.paths.make()
         ensure_pepper(config.paths)
-        tls.ensure(config.paths, tls.names(config.router))
-        listener = workers.listen(config)
-    except (SettingsError, SecretError, tls.NameRefused) as error:
+        certificate.of_settings(config)
+        listeners = Listeners.bind(config)
+    except (SettingsError, SecretError, NameRefused, CertificateRefused) as error:
         return _complain(str(error))
     except OSError as error:
-        return _complain(_explain(error, config))
+        return _complain(_explain(error))
     if config.router.workers == 1:
-        worker.run(config, listener)
+        worker.run(config, listeners)
         return 0
-    return asyncio.run(workers.supervise(config, listener))
+    return asyncio.run(workers.supervise(config, listeners))
 
 
-def _explain(error: OSError, config: Settings) -> str:
+def _explain(error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return (
-            f"port {config.router.port} on {config.router.host} is taken: stop what listens there (`ss -ltnp`), "
-            "or choose another with PILOTLIGHT_ROUTER__PORT"
+            f"{error.filename} is taken: stop what listens there (`ss -ltnp`), or choose another with PILOTLIGHT_ROUTER__PORT, for plain "
+            "HTTP with PILOTLIGHT_ROUTER__PLAIN"
         )
     return str(error)
 

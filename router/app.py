@@ -27,6 +27,7 @@ from router.ledger.spool import Spool
 from router.machine import Alone, Machine
 from router.meter import NOTHING, Meter, Tokens, relayed, told, whole
 from router.metrics import Metrics
+from router.proxies import Proxies
 from router.relay import Relay
 from router.request import Request, new_event_id
 from router.table import RouteTable
@@ -68,10 +69,12 @@ class Router:
         cors_origins: tuple[str, ...] = (),
         max_uploading: int = 256 << 20,
         max_unread: int = 256 << 20,
+        trusted_proxies: tuple[str, ...] = (),
     ) -> None:
         self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
         self.waiting_seconds = waiting_seconds
         self.domain = domain.lower().strip(".")  # `ENDPOINT.DOMAIN` is an endpoint's own host
+        self.proxies = Proxies(trusted_proxies)
         self.cors = Cors(cors_origins, at=self._origins_of)
         self.draining = False
         self._machine: Machine = machine or Alone()

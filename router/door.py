@@ -18,7 +18,7 @@ import structlog
 
 from router import errors
 from router.errors import BadRequest
-from router.visitors import Standing, Visitors
+from router.visitors import LOCAL, Standing, Visitors
 
 AT_ONCE = 8  # connections accepted before the loop goes on with others' work
 AGAIN_SECONDS = 1.0  # after accepting failed for lack of descriptors or memory
@@ -68,7 +68,8 @@ class Visit:
 
 
 class Door:
-    """One listener's. `make` gives the protocol of a connection; `context` what TLS is done with just now, None for plain HTTP."""
+    """One listener's. `make` gives the protocol of a connection; `context` what TLS is done with just now, None for plain HTTP. `is_proxy`: whether an
+    address is a trusted proxy's, whose connections are many callers'."""
 
     def __init__(
         self,
@@ -78,9 +79,10 @@ class Door:
         visitors: Visitors,
         handshake_seconds: float,
         context: Callable[[], ssl.SSLContext | None],
+        is_proxy: Callable[[str], bool] = lambda address: False,
     ) -> None:
         self._listener, self._make, self._visitors = listener, make, visitors
-        self._handshake_seconds, self._context = handshake_seconds, context
+        self._handshake_seconds, self._context, self._is_proxy = handshake_seconds, context, is_proxy
         self._loop = asyncio.get_running_loop()
         self._greetings: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
@@ -114,7 +116,8 @@ class Door:
                 self._loop.remove_reader(self._listener.fileno())
                 self._again = self._loop.call_later(AGAIN_SECONDS, self.open)
                 return
-            self._enter(connection, address[0] if isinstance(address, tuple) else "")
+            told = address[0] if isinstance(address, tuple) else LOCAL
+            self._enter(connection, LOCAL if self._is_proxy(told) else told)
 
     def _enter(self, connection: socket.socket, address: str) -> None:
         connection.setblocking(False)

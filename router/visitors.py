@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 
 Standing = Literal["idle", "sending", "served"]
 LOOKED_AT = 32  # of an address' connections, oldest first, each time one must give way; those passed over are looked at again last
-LOCAL = ""  # the address of who comes by a Unix socket
+LOCAL = ""  # the address of who comes by a Unix socket, or is a trusted proxy: many callers, whom it counts itself
 
 
 class Visitor(Protocol):

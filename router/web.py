@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router import errors, openapi
+from router.admin_reach import Guarded, Reach
 from router.admin_relay import AdminRelay
 from router.app import Router
 from router.auth import Tenant, authorization
@@ -28,15 +29,16 @@ from router.cors import with_cors
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
 from router.openai import ROUTES
 from router.page import RELAYED
+from router.proxies import with_callers
 from router.request import named_by_host, new_event_id
 
 ANY = ["GET", "POST", "DELETE"]
 SERVED = "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages and /v1/models"
 
 
-def pages(router: Router, *, admin: str) -> ASGIApp:
-    """The application; `admin` is the address of the admin process."""
-    relay = AdminRelay(admin, refused=router.metrics.refused)
+def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
+    """The application; `admin` is the address of the admin process, `reach` who gets to it."""
+    relay = Guarded(AdminRelay(admin, refused=router.metrics.refused), reach)
     models = Models(router)
     inference = [Route(f"{prefix}/v1/{path}", _post_only, methods=["POST"]) for prefix in ("", "/e/{endpoint}") for path in ROUTES]
     app = Starlette(
@@ -58,7 +60,7 @@ def pages(router: Router, *, admin: str) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return _one_way(with_cors(app, router.cors, refused=router.metrics.refused), router)
+    return with_callers(_one_way(with_cors(app, router.cors, refused=router.metrics.refused), router), router.proxies)
 
 
 def _one_way(app: ASGIApp, router: Router) -> ASGIApp:

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
 import time
 import uuid
@@ -31,6 +32,7 @@ from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier
+from router import certificate
 from router.app import Router
 from router.auth import Keys
 from router.demand import ActivatorLink, DemandBook
@@ -39,6 +41,7 @@ from router.exchange import ClientLimits
 from router.hold import Hold
 from router.ledger.spool import Spool
 from router.ledger.wire import WorkerHello
+from router.listeners import BACKLOG, Listeners
 from router.machine import Alone, Machine, Memory, Together
 from router.metrics import Metrics
 from router.policy import LedgerLink
@@ -48,7 +51,6 @@ from router.turns import stand_in_line
 from router.visitors import Visitors
 from router.web import pages
 
-BACKLOG = 2048
 COLLECTED = (50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
 SET_ASIDE = 256  # descriptors, for the spool, the admin process, idle connections to replicas, and what is ours
 MEASURED = ("activator", "agent", "ledger")  # processes whose metrics are told with ours
@@ -96,6 +98,7 @@ class Worker:
             cors_origins=config.router.cors_origins,
             max_uploading=config.router.max_held_bytes,
             max_unread=config.router.max_unread_bytes,
+            trusted_proxies=config.router.trusted_proxies,
         )
         self.visitors = visitors(config)
         self.metrics.connections = self.visitors
@@ -120,9 +123,11 @@ class Worker:
 class Server(uvicorn.Server):
     """uvicorn's, which ends with 0 after a signal, and tells those that are not done when their time is over."""
 
-    def __init__(self, config: uvicorn.Config, router: Router, visitors: Visitors, *, handshake_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, router: Router, visitors: Visitors, *, plain: socket.socket | None, handshake_seconds: float
+    ) -> None:
         super().__init__(config)
-        self._router, self._visitors, self._handshake_seconds = router, visitors, handshake_seconds
+        self._router, self._visitors, self._plain, self._handshake_seconds = router, visitors, plain, handshake_seconds
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -132,17 +137,19 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen. uvicorn would count connections only after their handshake."""
+        """Listen; where the operator has a proxy on this machine, for plain HTTP too. uvicorn would count connections only after their handshake."""
         make = partial(cast(Any, self.config.http_protocol_class), self.config, self.server_state, {})
+        listeners = [(listener, self.config.ssl) for listener in sockets or []] + ([(self._plain, None)] if self._plain else [])
         doors = [
             Door(
                 listener,
                 make=make,
                 visitors=self._visitors,
                 handshake_seconds=self._handshake_seconds,
-                context=lambda: self.config.ssl,
+                context=partial(_same, context),
+                is_proxy=self._router.proxies.trusts,
             )
-            for listener in sockets or []
+            for listener, context in listeners
         ]
         await self.lifespan.startup()
         self.servers = cast(Any, [door.open() for door in doors])
@@ -159,9 +166,14 @@ class Server(uvicorn.Server):
                 await asyncio.sleep(0.05)
 
 
+def _same(context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """What a door does TLS with: which certificate that shows, it decides itself (`certificate.py`)."""
+    return context
+
+
 async def serve(
     config: Settings,
-    listener: socket.socket,
+    listeners: Listeners,
     *,
     index: int = 0,
     machine: Machine | None = None,
@@ -169,12 +181,12 @@ async def serve(
 ) -> None:
     """Serve until SIGTERM. `plain`: without TLS, which is for benchmarks."""
     Notifier.take().keep()
-    certificate = None if plain else tls.ensure(config.paths, tls.names(config.router))
+    certificates = None if plain else certificate.of_settings(config)
     worker = Worker(config, machine or Alone())
     others = [config.paths.metrics(name) for name in MEASURED] if index == 0 else []  # one worker tells of them, or they would count twice
     exposition = Exposition(worker.metrics.collect, others=others)
     await exposition.on_port(config.router.metrics_port + index)
-    application = pages(worker.router, admin=config.paths.address("admin"))
+    application = pages(worker.router, admin=config.paths.address("admin"), reach=config.router.admin)
     server = Server(
         uvicorn.Config(
             application,
@@ -186,19 +198,23 @@ async def serve(
             proxy_headers=False,
             server_header=False,
             backlog=BACKLOG,
-            ssl_certfile=certificate.cert_file if certificate else None,
-            ssl_keyfile=certificate.key_file if certificate else None,
+            ssl_context_factory=(lambda config, default: certificates.context) if certificates else None,
             timeout_graceful_shutdown=math.ceil(config.router.drain_seconds),
         ),
         worker.router,
         worker.visitors,
+        plain=listeners.plain,
         handshake_seconds=config.router.handshake_seconds,
     )
     async with Tasks() as tasks:
         tasks.spawn(worker.activator.run(), name="activator link")
         tasks.spawn(worker.ledger.run(), name="ledger link")
+        if certificates is not None:
+            tasks.spawn(certificates.keep(), name="certificates")
+            if index == 0:
+                tasks.spawn(certificate.renew(lambda: tls.due(config.paths, tls.names(config.router))), name="certificate of ours")
         try:
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=[listeners.public])
         finally:
             exposition.close()
             worker.spool.close()
@@ -207,7 +223,7 @@ async def serve(
 
 def run(
     config: Settings,
-    listener: socket.socket,
+    listeners: Listeners,
     *,
     index: int = 0,
     machine: Machine | None = None,
@@ -220,12 +236,12 @@ def run(
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a held request is an open connection
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, listener, index=index, machine=machine, plain=plain))
+        runner.run(serve(config, listeners, index=index, machine=machine, plain=plain))
 
 
 if __name__ == "__main__":
     logs.configure("router")
-    descriptor, number, shared = (int(argument) for argument in sys.argv[1:])
+    descriptors, number, shared = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     given = settings.load()
     together = Together(Memory(shared, given.router.workers), number)
-    run(given, socket.socket(fileno=descriptor), index=number, machine=together)
+    run(given, Listeners.inherited(descriptors), index=number, machine=together)

@@ -1,4 +1,4 @@
-"""The router's parent: binds the public port once, and keeps as many workers on it as configured.
+"""The router's parent: has the listeners, bound once, and keeps as many workers on it as configured.
 
 Before step 1. The failures to survive: a worker that dies or is silent (another takes its place; the port never closes), SIGTERM
 (passed on; the parent ends when the last worker has drained), and the parent's own kill -9: the kernel kills the workers with it, also
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 
 import structlog
 
@@ -20,30 +19,18 @@ from pilotlight.process_death import die_with_parent
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier, Watchdog
+from router.listeners import Listeners
 from router.machine import Memory
-from router.worker import BACKLOG
 
 RESTART_SECONDS = 0.5
 
 log = structlog.get_logger()
 
 
-def listen(config: Settings) -> socket.socket:
-    """The public port's listener. Raises OSError."""
-    host, port = config.router.host, config.router.port
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    # Connections inherit these: a client that vanished without a word does not wait for its answer for ever.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4)):
-        listener.setsockopt(socket.IPPROTO_TCP, option, value)
-    return listener
-
-
-async def supervise(config: Settings, listener: socket.socket) -> int:
+async def supervise(config: Settings, listeners: Listeners) -> int:
     """Run the workers until SIGTERM; the exit status is the highest of theirs."""
     Notifier.take().keep()
-    parent = _Parent(listener, Memory.make(config.router.workers), config)
+    parent = _Parent(listeners, Memory.make(config.router.workers), config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, parent.stop)
@@ -53,8 +40,8 @@ async def supervise(config: Settings, listener: socket.socket) -> int:
 
 
 class _Parent:
-    def __init__(self, listener: socket.socket, memory: Memory, config: Settings) -> None:
-        self._listener, self._memory = listener, memory
+    def __init__(self, listeners: Listeners, memory: Memory, config: Settings) -> None:
+        self._listeners, self._memory = listeners, memory
         self._running: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
         self.watchdog = Watchdog(
@@ -66,7 +53,7 @@ class _Parent:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._listener.close()
+        self._listeners.close()
         for process in self._running:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
@@ -75,12 +62,12 @@ class _Parent:
         """Keep worker `index` alive. Returns the exit status of the last."""
         status = 0
         while not self._stopping.is_set():
-            descriptor, shared = self._listener.fileno(), self._memory.descriptor
+            listeners, shared = self._listeners, self._memory.descriptor
             environ = children.environment(os.environ) | self.watchdog.environ
             process = await asyncio.create_subprocess_exec(
-                *children.python("router.worker", str(descriptor), str(index), str(shared)),
+                *children.python("router.worker", str(listeners), str(index), str(shared)),
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(descriptor, shared),
+                pass_fds=(*listeners.descriptors, shared),
                 env=environ,
                 preexec_fn=die_with_parent(signal.SIGKILL),
             )

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pilotlight.cli.checks import Finding
@@ -19,6 +19,7 @@ from pilotlight.database.address import without_password
 from pilotlight.settings import LONGEST_STATE, Paths, Settings
 
 LEAST_SPACE = 1_000_000_000  # bytes
+SOON_DAYS = 7  # a certificate that ends sooner is not being renewed
 PROBE = 32 << 20  # bytes written to measure
 LEAST_SPEED = 20_000_000  # bytes a second, written and synced
 LONGEST_SYNC = 0.25  # seconds: a record is durable before its answer begins
@@ -92,9 +93,32 @@ def metrics_port(settings: Settings) -> Finding:
     return Finding(True, f"127.0.0.1 port {first} is free")
 
 
+def own_certificate(settings: Settings) -> Finding | None:
+    """The operator's, where there is one that cannot be shown, or ends soon. None: nothing to say of it."""
+    from cryptography import x509
+
+    from router.certificate import CertificateRefused, Certificates, own_pair
+
+    pair = own_pair(settings)
+    if pair is None:
+        return None
+    try:
+        Certificates(pair)
+        ends = x509.load_pem_x509_certificate(pair.certificate.read_bytes()).not_valid_after_utc
+    except CertificateRefused as error:
+        return Finding(False, "the certificate of router.certificate cannot be used", str(error))
+    left = ends - datetime.now(UTC)
+    if left < timedelta(days=SOON_DAYS):
+        said = "ended" if left < timedelta(0) else "ends"
+        return Finding(False, f"{pair.certificate} {said} on {ends:%Y-%m-%d}", "renew it; the router takes the new one up by itself")
+    return None
+
+
 def certificates(settings: Settings) -> Finding:
     from cryptography import x509
 
+    if finding := own_certificate(settings):
+        return finding
     paths = settings.paths
     server = paths.secrets / "server.pem"
     if not paths.ca_cert.exists() or not server.exists():

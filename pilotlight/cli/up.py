@@ -148,7 +148,10 @@ class Installation:
 
     def _tell_command_line(self) -> None:
         """Where this installation is reached; a disk without room for it keeps what the last start wrote, most often the same."""
-        file, content = self._settings.paths.client, json.dumps({"url": self.url}).encode()
+        file, content = (
+            self._settings.paths.client,
+            json.dumps({"url": self.url} | ({"admin": "off"} if self._settings.router.admin == "off" else {})).encode(),
+        )
         try:
             if not file.exists() or file.read_bytes() != content:
                 write_atomic(file, content)

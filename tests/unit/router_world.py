@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
 from pilotlight.keys import hash_key, mint
+from router.admin_reach import Reach
 from router.app import Router
 from router.auth import Keys
 from router.balance import Revision
@@ -248,6 +249,8 @@ async def world(
     spool: Any = Spool,
     domain: str = "",
     cors_origins: tuple[str, ...] = (),
+    trusted_proxies: tuple[str, ...] = (),
+    reach: Reach = "public",
     **limits: Any,
 ) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
@@ -275,13 +278,14 @@ async def world(
             cors_origins=cors_origins,
             max_uploading=limits.pop("max_uploading", 8 << 20),
             max_unread=limits.pop("max_unread", 8 << 20),
+            trusted_proxies=trusted_proxies,
         )
         replica = await FakeReplica(f"unix:{folder}/r.sock").start()
         sizes = {"max_body": 1 << 20}
         times = {"header_seconds": 10.0, "keep_alive_seconds": 75.0, "upload_seconds": 120.0, "unread_seconds": 60.0}
         given: dict[str, Any] = {**sizes, **times, **limits}
         config = uvicorn.Config(
-            pages(router, admin=f"unix:{folder}/admin.sock"), ws="none", log_config=None, access_log=False, proxy_headers=False
+            pages(router, admin=f"unix:{folder}/admin.sock", reach=reach), ws="none", log_config=None, access_log=False, proxy_headers=False
         )
         config.load()
         state = ServerState()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pilotlight import tls
+from pilotlight.addresses import of_this_machine
 from pilotlight.settings import RouterSettings
 from router.request import named_by_host
 from tests.unit.router_world import OTHER_KEY, World, endpoint_row, world
@@ -36,7 +37,11 @@ def test_hosts(host: bytes, name: str | None) -> None:
 
 def test_the_certificate_is_good_for_them() -> None:
     assert tls.names(RouterSettings(domain="llm.test")) == ["127.0.0.1", "llm.test", "*.llm.test"]
-    assert tls.names(RouterSettings(host="0.0.0.0")) == []
+    assert tls.names(RouterSettings(host="0.0.0.0", names=("llm.example.org", "203.0.113.7"))) == [
+        *of_this_machine(),
+        "llm.example.org",
+        "203.0.113.7",
+    ]
 
 
 def two(w: World) -> None:

@@ -14,13 +14,14 @@ PARENT = """
 import asyncio, sys
 from pilotlight.settings import load
 from router import workers
+from router.listeners import Listeners
 from router.machine import Memory
 
 async def main():
     config = load(state_dir=sys.argv[1], router={"port": int(sys.argv[2])})
     config.paths.make()
     sys.executable = sys.argv[3]  # what it starts for a worker
-    parent = workers._Parent(workers.listen(config), Memory.make(1), config)
+    parent = workers._Parent(Listeners.bind(config), Memory.make(1), config)
     await parent.keep(0)
 
 asyncio.run(main())
