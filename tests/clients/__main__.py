@@ -29,9 +29,9 @@ def main(names: list[str]) -> int:
     rows = rows_of(PAGE.read_text()) if PAGE.exists() else {}
     with running() as system:
         outcomes, missing = try_all(chosen, place_of(system))
-    rows |= {outcome.program.name: row(outcome) for outcome in outcomes}
-    rows |= {program.name: missing_row(program, missing[program.name]) for program in chosen if program.name in missing}
-    PAGE.write_text(render(rows))
+        rows |= {outcome.program.name: row(outcome) for outcome in outcomes}
+        rows |= {program.name: missing_row(program, missing[program.name]) for program in chosen if program.name in missing}
+        PAGE.write_text(render(rows))
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 

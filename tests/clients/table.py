@@ -48,7 +48,7 @@ PROGRAMS = (
     Program("OpenAI Agents SDK", "python", ("openai-agents==0.24.0",), "agents_python.py", BY_VARIABLES),
     Program("Instructor", "python", ("instructor==1.17.0",), "instructor_python.py", BY_VARIABLES),
     Program("Haystack", "python", ("haystack-ai==3.4.1",), "haystack_python.py", "`api_base_url`, `OPENAI_API_KEY`"),
-    Program("DSPy", "python", ("dspy==3.4.1",), "dspy_python.py", "`api_base`, `api_key`"),
+    Program("DSPy", "python", ("dspy==3.4.1", "numpy==2.3.5"), "dspy_python.py", "`api_base`, `api_key`"),
     Program("Inspect AI", "python", ("inspect-ai==0.3.285", "openai==3.57.0"), "inspect_python.py", "`base_url`, `api_key`"),
     Program("anthropic-python", "python", ("anthropic==2.14.0",), "anthropic_python.py", "`base_url` without /v1, `auth_token` or `api_key`"),
     Program("anthropic-node", "node", ("@anthropic-ai/sdk@1.14.0",), "anthropic_node.mjs", "`baseURL` without /v1, `authToken`"),

@@ -5,7 +5,7 @@ from openai import AsyncOpenAI
 from trying import CHAT, run
 
 set_tracing_disabled(True)
-few = ModelSettings(max_tokens=16, store=False)
+few = ModelSettings(max_tokens=300, store=False)  # enough for a whole answer: one that is cut is an error here
 
 
 def chat_agent():
