@@ -45,9 +45,8 @@ def read(body: bytes) -> Words:
     except (ValueError, AttributeError, RecursionError):
         return Words()
     named = isinstance(param, str) and _FIELD.fullmatch(param)
-    return Words(
-        message if isinstance(message, str) else json.dumps(message), param if named else None, code if isinstance(code, str) else ""
-    )
+    text = message if isinstance(message, str) else json.dumps(message)
+    return Words(text[:MOST_READ], param if named else None, code if isinstance(code, str) else "")
 
 
 def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:

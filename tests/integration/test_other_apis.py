@@ -76,3 +76,49 @@ def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: s
     assert tools.value.param == "tools" and "--" not in tools.value.message
     with pytest.raises(anthropic.BadRequestError):
         theirs.messages.create(model="demo", max_tokens=8, extra_body={"temperature": 9.0}, messages=[{"role": "user", "content": "x"}])
+
+
+LEFT = {
+    "/e/demo/v1/responses": {"input": QUESTION, "max_output_tokens": 900, "ignore_eos": True, "stream": True},
+    "/e/demo/v1/messages": {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 900, "stream": True},
+    "/e/demo/v1/chat/completions": {
+        "messages": [{"role": "user", "content": QUESTION}],
+        "max_tokens": 900,
+        "ignore_eos": True,
+        "stream": True,
+    },
+}
+LONG = "Say it again. " * 60  # tokens enough to fill a block of the engine's cache
+
+
+def test_who_leaves_in_the_middle_pays_what_was_made_by_the_journal(system: System, key: str) -> None:
+    left: dict[str, int] = {}
+    with system.client(key) as client:
+        for path, body in LEFT.items():
+            with client.stream("POST", path, json=body) as answer:
+                deltas = 0
+                for line in answer.iter_lines():
+                    deltas += line.startswith("data: ") and "delta" in line
+                    if deltas == 6:
+                        break
+                left[answer.headers["x-request-id"]] = deltas
+    for request_id, deltas in left.items():
+        row = system.request(request_id)
+        assert row["count_source"] in ("journal", "engine") and row["input_tokens"] > 0, row
+        assert row["output_tokens"] >= 1, (deltas, row)
+
+
+def test_cached_tokens_are_told_as_they_are_billed(system: System, key: str) -> None:
+    told: dict[str, int] = {}
+    with system.client(key) as client:
+        for _ in range(2):
+            answer = client.post("/e/demo/v1/chat/completions", json={"messages": [{"role": "user", "content": LONG}], "max_tokens": 1})
+            told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
+            answer = client.post("/e/demo/v1/responses", json={"input": LONG, "max_output_tokens": 1})
+            told[answer.headers["x-request-id"]] = answer.json()["usage"]["input_tokens_details"]["cached_tokens"]
+            body = {"messages": [{"role": "user", "content": LONG}], "max_tokens": 1}
+            answer = client.post("/e/demo/v1/messages", json=body)
+            told[answer.headers["x-request-id"]] = answer.json()["usage"].get("cache_read_input_tokens") or 0
+    assert max(told.values()) > 0, "nothing was cached: this test would show nothing"
+    for request_id, cached in told.items():
+        assert system.request(request_id)["cached_tokens"] == cached, request_id
