@@ -35,7 +35,7 @@ INFERENCE = {
     "/v1/messages/count_tokens": MESSAGES,
 }
 FREE = frozenset({"/v1/messages/count_tokens"})  # no model works for them: nothing is counted, and that is no mistake
-OPEN = frozenset({"/v1/models", "/metrics", "/health"})
+OPEN = frozenset({"/metrics", "/health"})
 DISK_FULL = (
     b'{"error":{"message":"This node\'s disk is full, and nothing more can be written down for it. Make room there, and try again.",'
     b'"type":"server_error","param":null,"code":"disk_full"}}'
@@ -70,7 +70,7 @@ class Gate:
         if scope["type"] != "http":
             return
         path = scope["path"]
-        if path in OPEN or path.startswith("/metrics/"):
+        if path in OPEN:
             await self._app(scope, receive, send)
         elif path == TURN_PATH:
             await self._turn(scope, receive, send)
@@ -178,7 +178,11 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
     def body(message: Message) -> Message:
         nonlocal broken, over
         event = message.get("body", b"")
-        broken = broken or stream.breaks(event)
+        if stream.breaks(event):
+            if not broken:
+                log.warning("the engine broke an answer off", action="answer_broken", request_id=request_id, event_bytes=len(event))
+            broken, event = True, stream.retold(event)
+            message = {**message, "body": event}
         if over or not (stream.ends(event) or not message.get("more_body", False)):
             return message
         over = True

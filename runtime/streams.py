@@ -2,16 +2,24 @@
 
 The counts are a comment, and a comment never stands alone between blank lines: several SDKs take such a frame for an event without
 data and end there. So it is a line of the frame that has the stream's last word, and tells what was made before it. The failure
-to survive is a stream that ends without its last word: what was delivered of it is told in a line behind all else.
+to survive is a stream that ends without its last word: what was delivered of it is told in a line behind all else. And an engine's error in the
+middle of one, whose words are for operators: a caller is told in ours, in the form of the API.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 DONE = b"data: [DONE]\n\n"
 COUNTS = b": pilotlight-usage %s\n"
 BROKEN = b": pilotlight-usage %s broken\n"
+FAILED = "The engine broke this answer off. Send the request again; if it stays so, tell your operator this answer's x-request-id."
+REFUSED = (
+    "The engine does not serve this request, most likely for a grammar or schema that cannot be compiled. Change 'response_format', "
+    "'structured_outputs' or 'tools', or ask your operator with this answer's x-request-id."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,30 @@ class Stream:
 
     def breaks(self, event: bytes) -> bool:
         return event.startswith(self.error)
+
+    def retold(self, event: bytes) -> bytes:
+        """An event that breaks an answer, in our words; what the engine said stays in its log."""
+        refused = 400 <= _status(event) < 500
+        error: dict[str, Any] = {
+            "message": REFUSED if refused else FAILED,
+            "type": "invalid_request_error" if refused else "server_error",
+            "param": None,
+            "code": "invalid_value" if refused else "upstream_error",
+        }
+        if self is RESPONSES:
+            told = {
+                "type": "error",
+                "code": error["code"],
+                "message": error["message"],
+                "param": None,
+                "sequence_number": 0,
+                "error": error,
+            }
+            return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()
+        if self is MESSAGES:
+            told = {"type": "error", "error": {**error, "type": error["type"] if refused else "api_error"}}
+            return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()
+        return b"data: %s\n\n" % json.dumps({"error": error}).encode()
 
     def counted(self, event: bytes, counts: bytes) -> bytes:
         """The last event with its counts: before `[DONE]`, which readers of lines leave at, else in the frame's last line,
@@ -46,3 +78,13 @@ RESPONSES = Stream(
     error=(b"event: response.failed\n", b"event: error\n", b'data: {"error":'),
 )
 MESSAGES = Stream(last=(b"event: message_stop\n",), error=(b"event: error\n",))
+
+
+def _status(event: bytes) -> int:
+    """The code in an engine's error, which tells whose fault it is; 0 where none can be read."""
+    try:
+        told = json.loads(event.partition(b"data: ")[2])
+        code = told["error"]["code"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return 0
+    return code if isinstance(code, int) else 0

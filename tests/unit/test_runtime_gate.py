@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.gate import Gate
+from runtime.streams import MESSAGES, OPENAI, RESPONSES, Stream
 from runtime.usage import MOST_KEPT, Counts, Journal
 from runtime.wire import SEQUENCES_HEADER
 
@@ -110,7 +112,7 @@ async def test_a_gate_that_drained_can_be_opened_again(tmp_path: Path) -> None:
 
 async def test_only_what_we_serve_is_let_through(tmp_path: Path) -> None:
     gate, engine, _ = make(tmp_path)
-    for path in ("/pause", "/update_weights", "/invocations", "/v1/load_lora_adapter", "/docs"):
+    for path in ("/pause", "/update_weights", "/invocations", "/v1/load_lora_adapter", "/docs", "/metrics/x", "/v1/models", "/tokenize"):
         assert (await call(gate, path))[0] == 404
     assert engine.seen == []
 
@@ -151,7 +153,8 @@ async def test_a_stream_that_ends_in_an_error_is_not_whole_and_what_was_delivere
     engine.closes = False  # its engine core is dead: nothing will be closed
     engine.go.set()
     _, _, body = await call(gate)
-    assert body.endswith(b'data: {"error": {"message": "engine"}}\n\n: pilotlight-usage 4;1;2 broken\n')
+    assert body.endswith(OPENAI.retold(b"") + b": pilotlight-usage 4;1;2 broken\n")
+    assert b'"engine"' not in body, "its own words are for operators"
     assert engine.left == ["0_s"]
 
 
@@ -164,10 +167,10 @@ START, STOP, ERROR = (b'event: %s\ndata: {"type":"y"}\n\n' % word for word in (b
     ("path", "events", "last"),
     [
         ("/v1/responses", [CREATED, DELTA, COMPLETED], COMPLETED[:-1] + b": pilotlight-usage 4;1;2\n\n"),
-        ("/v1/responses", [CREATED, DELTA, FAILED], FAILED + b": pilotlight-usage 4;1;2 broken\n"),
+        ("/v1/responses", [CREATED, DELTA, FAILED], RESPONSES.retold(FAILED) + b": pilotlight-usage 4;1;2 broken\n"),
         ("/v1/responses", [CREATED, DELTA], DELTA + b": pilotlight-usage 4;1;2 broken\n"),
         ("/v1/messages", [START, STOP], STOP[:-1] + b": pilotlight-usage 4;1;2\n\n"),
-        ("/v1/messages", [START, ERROR], ERROR + b": pilotlight-usage 4;1;2 broken\n"),
+        ("/v1/messages", [START, ERROR], MESSAGES.retold(ERROR) + b": pilotlight-usage 4;1;2 broken\n"),
         ("/v1/messages", [START], START + b": pilotlight-usage 4;1;2 broken\n"),
         ("/v1/chat/completions", [DELTA], DELTA + b": pilotlight-usage 4;1;2 broken\n"),
     ],
@@ -179,6 +182,26 @@ async def test_every_apis_stream_tells_its_counts_once_at_its_own_end(tmp_path: 
     _, _, body = await call(gate, path)
     assert body.endswith(last) and body.count(b"pilotlight-usage") == 1
     assert not any(frame.startswith(b":") and b"data:" not in frame for frame in body.split(b"\n\n")[:-1]), "a comment that stands alone"
+
+
+@pytest.mark.parametrize("stream", [OPENAI, RESPONSES, MESSAGES])
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (b'data: {"error": {"message": "cuda", "type": "InternalServerError", "code": 500}}\n\n', "upstream_error"),
+        (b'data: {"error": {"message": "bad grammar /var/x", "type": "BadRequestError", "code": 400}}\n\n', "invalid_value"),
+        (b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"cuda"}}\n\n', "upstream_error"),
+        (b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"message":"cuda"}}}\n\n', "upstream_error"),
+        (b"event: error\ndata: no json\n\n", "upstream_error"),
+        (b"data: [1]\n\n", "upstream_error"),
+    ],
+)
+def test_an_engines_error_in_a_stream_is_told_in_our_words_and_its_apis_form(stream: Stream, event: bytes, code: str) -> None:
+    told = stream.retold(event)
+    assert told.endswith(b"\n\n") and told.count(b"\n\n") == 1 and stream.breaks(told)
+    fields = json.loads(told.partition(b"data: ")[2])
+    assert fields["error"]["code"] == code and fields["error"]["param"] is None and "cuda" not in str(fields) and "/var" not in str(fields)
+    assert (fields.get("type") == "error") == (stream is not OPENAI)
 
 
 async def test_what_no_model_works_for_is_counted_as_nothing(tmp_path: Path) -> None:
