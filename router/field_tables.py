@@ -249,3 +249,28 @@ COUNT_TOKENS: Table = {
     **{name: MESSAGES[name] for name in ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")},
     **{name: MESSAGES[name] for name in ("chat_template_kwargs", "cache_control", "betas", "mcp_servers", "context_management")},
 }
+
+_TEXTS = either(str, text(1 << 20), list_of(text(1 << 20), 2048))
+_USE_TEXTS = never("use 'text_1' and 'text_2'")
+_SCORING: Table = {
+    **PLATFORM,
+    **{name: EMBEDDINGS[name] for name in ("model", "user", "use_activation", "padding", "truncate_prompt_tokens", "truncation_side")},
+    **{name: EMBEDDINGS[name] for name in ("mm_processor_kwargs", "metadata", "store", "service_tier", "safety_identifier")},
+    "max_tokens_per_query": whole(0, INTEGER),
+    "max_tokens_per_doc": whole(0, INTEGER),
+    "instruction": text(1 << 16),
+    "chat_template_kwargs": TEMPLATE["chat_template_kwargs"],
+}
+RERANK: Table = {
+    **_SCORING,
+    "query": text(1 << 20),
+    "documents": _TEXTS,
+    "top_n": whole(0, INTEGER),
+    "return_documents": anything,  # of Cohere's and Jina's clients: they are always returned
+}
+SCORE: Table = {
+    **_SCORING,
+    "text_1": _TEXTS,
+    "text_2": _TEXTS,
+    **dict.fromkeys(("queries", "documents", "items", "data_1", "data_2"), _USE_TEXTS),
+}

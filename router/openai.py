@@ -57,6 +57,8 @@ ROUTES = {
     "chat/completions": _route("/v1/chat/completions", "generate", "messages", field_tables.CHAT),
     "completions": _route("/v1/completions", "generate", "prompt", field_tables.COMPLETIONS, texts=MOST_SEQUENCES),
     "embeddings": _route("/v1/embeddings", "embed", "input", field_tables.EMBEDDINGS, texts=MOST_INPUTS),
+    "rerank": _route("/rerank", "embed", "documents", field_tables.RERANK, texts=MOST_INPUTS, also="query"),
+    "score": _route("/score", "embed", "text_2", field_tables.SCORE, texts=MOST_INPUTS, also="text_1"),
     "responses": _route("/v1/responses", "generate", "input", field_tables.RESPONSES, form="responses"),
     "messages": _route("/v1/messages", "generate", "messages", field_tables.MESSAGES, also="max_tokens", form="messages"),
     "messages/count_tokens": _route("/v1/messages/count_tokens", "generate", "messages", field_tables.COUNT_TOKENS, form="messages"),

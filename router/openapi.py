@@ -24,11 +24,13 @@ SAYS = {
     "chat/completions": ("Answer a conversation.", ("id", "object", "choices", "usage")),
     "completions": ("Go on from a text.", ("id", "object", "choices", "usage")),
     "embeddings": ("Turn texts into vectors.", ("object", "data", "usage")),
+    "rerank": ("Order documents by what they say about a query.", ("id", "results", "usage")),
+    "score": ("Say how near texts are to each other.", ("id", "data", "usage")),
     "responses": ("Answer, as OpenAI's Responses API does; nothing is stored.", ("id", "object", "output", "status")),
     "messages": ("Answer a conversation, as Anthropic's Messages API does.", ("id", "type", "role", "content")),
     "messages/count_tokens": ("Count the tokens of a conversation; nothing is billed.", ("input_tokens",)),
 }
-UNSTREAMED = frozenset({"embeddings", "messages/count_tokens"})
+UNSTREAMED = frozenset({"embeddings", "rerank", "score", "messages/count_tokens"})
 Schema = dict[str, Any]
 
 

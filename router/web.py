@@ -33,7 +33,7 @@ from router.proxies import with_callers
 from router.request import named_by_host, new_event_id
 
 ANY = ["GET", "POST", "DELETE"]
-SERVED = "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/responses, /v1/messages and /v1/models"
+SERVED = "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank, /v1/score, /v1/responses, /v1/messages and /v1/models"
 
 
 def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:

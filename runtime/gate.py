@@ -30,6 +30,8 @@ INFERENCE = {
     "/v1/chat/completions": OPENAI,
     "/v1/completions": OPENAI,
     "/v1/embeddings": OPENAI,
+    "/rerank": OPENAI,
+    "/score": OPENAI,
     "/v1/responses": RESPONSES,
     "/v1/messages": MESSAGES,
     "/v1/messages/count_tokens": MESSAGES,

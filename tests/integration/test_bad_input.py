@@ -149,7 +149,7 @@ CASES = (
     Case("too large", 413, "request_too_large", says="max_body_bytes", body=b" " * (LARGEST + 1)),
     Case("too large, of no known length", 413, "request_too_large", body=[b" " * LARGEST] * 2, headers={"transfer-encoding": "chunked"}),
     Case("too large for the admin API", 413, "request_too_large", "/api/v1/endpoints", body=b" " * (LARGEST + 1)),
-    Case("unknown route", 404, "not_found", "/e/tiny/v1/rerank", says="/v1/embeddings"),
+    Case("unknown route", 404, "not_found", "/e/tiny/v1/moderations", says="/v1/embeddings"),
     Case("unknown path", 404, "not_found", "/", method="GET", body=None),
     Case("wrong method", 405, "method_not_allowed", says="POST", method="GET", body=None),
     Case("wrong method for models", 405, "method_not_allowed", "/v1/models", says="GET", method="DELETE", body=None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest, AnthropicMessagesRequest
@@ -10,11 +10,12 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
+from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreRequest
 from vllm.renderers.chat_utils import MM_PARSER_MAP
 from vllm.sampling_params import StructuredOutputsParams
 
 from router.errors import BadRequest
-from router.field_tables import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, IGNORED, MESSAGES, RESPONSES
+from router.field_tables import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, IGNORED, MESSAGES, RERANK, RESPONSES, SCORE
 from router.fields import Table, Wants, platform
 from router.media import EMBEDDINGS as TENSORS
 from router.media import MEDIA, TEXTS, messages
@@ -27,6 +28,8 @@ MODELS: list[tuple[Any, Table]] = [
     (EmbeddingChatRequest, EMBEDDINGS),
     (ResponsesRequest, RESPONSES),
     (AnthropicMessagesRequest, MESSAGES),
+    (RerankRequest, RERANK),
+    *[(model, SCORE) for model in get_args(ScoreRequest)],
     (AnthropicCountTokensRequest, COUNT_TOKENS),
 ]
 

@@ -27,6 +27,8 @@ CHECKS = (
 )
 WHOLE: dict[str, dict[str, Any]] = {
     "/v1/embeddings": {"object": "list", "data": [], "usage": {}},
+    "/rerank": {"id": "score-1", "results": [], "usage": {}},
+    "/score": {"id": "score-1", "data": [], "usage": {}},
     "/v1/responses": {"id": "resp_1", "object": "response", "output": [], "status": "completed"},
     "/v1/messages": {"id": "msg_1", "type": "message", "role": "assistant", "content": []},
     "/v1/messages/count_tokens": {"input_tokens": 1},
@@ -59,7 +61,7 @@ def engine() -> Any:
     ("name", "key", "paths"),
     [
         ("tiny", KEY, "^/e/.*(chat|completions|responses|messages|models|health)|^/[a-z.]+$|^/v1/models"),
-        ("vectors", OTHER_KEY, "embeddings"),
+        ("vectors", OTHER_KEY, "embeddings|/e/.*(rerank|score)"),
     ],
 )
 async def test_no_answer_is_undeclared(tmp_path: Path, name: str, key: str, paths: str) -> None:
@@ -92,6 +94,4 @@ async def test_no_answer_is_undeclared(tmp_path: Path, name: str, key: str, path
         output, _ = await run.communicate()
         assert run.returncode == 0, output.decode()[-6000:]
         served = {request.path for request in w.replica.requests}
-        assert served >= (
-            {"/v1/embeddings"} if name == "vectors" else {route.path for route in ROUTES.values() if route.task == "generate"}
-        )
+        assert served >= {route.path for route in ROUTES.values() if (route.task == "embed") == (name == "vectors")}

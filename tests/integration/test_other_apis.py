@@ -122,3 +122,20 @@ def test_cached_tokens_are_told_as_they_are_billed(system: System, key: str) -> 
     assert max(told.values()) > 0, "nothing was cached: this test would show nothing"
     for request_id, cached in told.items():
         assert system.request(request_id)["cached_tokens"] == cached, request_id
+
+
+def test_reranking_is_told_as_it_is_billed(system: System) -> None:
+    key = system.deploy("vectors", "--task", "embed")
+    texts = ["Pilotlight serves models.", "A cat sleeps.", "What serves models?"]
+    told: dict[str, int] = {}
+    with system.client(key, timeout=120) as client:
+        answer = client.post("/e/vectors/v1/rerank", json={"query": "Who serves models?", "documents": texts, "top_n": 2})
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["results"]) == 2
+        told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens"]
+        answer = client.post("/e/vectors/v1/score", json={"text_1": texts[0], "text_2": texts})
+        assert answer.json()["data"][0]["score"] > 0.99, "a text is nearest to itself"
+        told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens"]
+    for request_id, tokens in told.items():
+        row = system.request(request_id)
+        assert (row["input_tokens"], row["output_tokens"], row["count_source"]) == (tokens, 0, "engine"), row

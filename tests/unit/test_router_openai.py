@@ -235,7 +235,7 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
         (b"/e/a%20b/v1/completions", (TEXT, "a b")),
         (b"/v1/chat/completions/", None),
         (b"/v1/embeddings", (VECTORS, None)),
-        (b"/v1/rerank", None),
+        (b"/v1/moderations", None),
         (b"/e/tiny/chat/completions", None),
         (b"/", None),
         (b"*", None),

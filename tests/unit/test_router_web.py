@@ -45,7 +45,7 @@ async def test_models() -> None:
         ("/v1/models/tiny", {"key": OTHER_KEY}, 404, "model_not_found"),
         ("/nothing", {}, 404, "not_found"),
         ("/", {}, 404, "not_found"),
-        ("/v1/rerank", {"method": "POST"}, 404, "not_found"),
+        ("/v1/moderations", {"method": "POST"}, 404, "not_found"),
         ("/v1/embeddings", {}, 405, "method_not_allowed"),
         ("/v1/chat/completions", {}, 405, "method_not_allowed"),
         ("/e/tiny/v1/completions", {"method": "DELETE"}, 405, "method_not_allowed"),
