@@ -457,3 +457,37 @@ async def test_a_machine_that_is_gone_is_found_by_the_kernel() -> None:
         ]
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) and asked == [60, 15, 4]
         upstream.transport.abort()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_only_what_is_allowed_comes_from_a_replicas_head(stream: bool) -> None:
+    async with world() as w:
+
+        async def answer(_: FakeRequest) -> AsyncIterator[bytes]:
+            foreign = (
+                "set-cookie: a=b\r\nserver: vllm\r\nx-request-id: theirs\r\naccess-control-allow-origin: *\r\nlocation: /x\r\nx-evil: 1\r\n"
+            )
+            if not stream:
+                yield json_answer(200, b"{}", foreign + "x-pilotlight-usage: 1;0;1\r\n")
+                return
+            yield SSE_HEAD[:-2] + foreign.encode() + b"\r\n" + chunk(b": pilotlight-usage 1;0;1\ndata: [DONE]\n\n") + b"0\r\n\r\n"
+
+        w.replica.answer = answer
+        reply = await w.ask(stream=stream)
+        ours = {"x-request-id", "x-pilotlight-start", "x-pilotlight-hold-ms", "openai-processing-ms", "content-type"}
+        ours |= {"cache-control", "x-accel-buffering", "transfer-encoding"} if stream else {"content-length"}
+        assert set(reply.headers) - {"vary"} == ours
+        assert reply.headers["x-request-id"] != "theirs"
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/javascript", "application/octet-stream", "image/svg+xml", ""])
+async def test_what_is_neither_json_nor_events_is_not_passed_on(kind: str) -> None:
+    async with world() as w:
+
+        async def answer(_: FakeRequest) -> AsyncIterator[bytes]:
+            yield f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 8\r\n\r\n<script>".encode()
+
+        w.replica.answer = answer
+        reply = await w.ask()
+        assert (reply.status, reply.error["code"], reply.headers["content-type"]) == (503, "upstream_error", "application/json")
+        assert b"script" not in reply.body
