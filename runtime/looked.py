@@ -6,6 +6,7 @@ to tell. What must survive is a configuration that cannot be read: nothing is sa
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,7 @@ from runtime.control import Checked
 from runtime.kv_cache import cuts, never_fits, size
 from runtime.sizing import node_memory
 from runtime.wire import ArgumentsChecked, CheckArguments
+from snapshots.known import unfit, unfit_here
 
 MOST_NOTES = 1000  # of checks that a standby has not answered
 
@@ -32,6 +34,7 @@ class Looked:
         `snapshot`: None where the node does not have it.
         """
         notes, reason = self._cuts(frame, snapshot)
+        reason = self._unfit(frame, snapshot) or reason
         if reason or not frame.engine_args:
             return ArgumentsChecked(check_id=frame.check_id, reason=reason, notes=notes)
         if len(self._notes) >= MOST_NOTES:
@@ -44,6 +47,17 @@ class Looked:
 
     def unchecked(self, check_id: str, why: str) -> ArgumentsChecked:
         return ArgumentsChecked(check_id=check_id, checked=False, reason=why, notes=self._notes.pop(check_id, ()))
+
+    def _unfit(self, frame: CheckArguments, snapshot: Path | None) -> str:
+        """Why the model does not do what the endpoint is for, or not here."""
+        if snapshot is None:
+            return ""
+        try:
+            config = json.loads((snapshot / "config.json").read_text())
+            return unfit(str(config.get("architectures")[0]), frame.task) or unfit_here(config, self._device)
+        except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+            log.warning("a snapshot's architecture cannot be read", action="unread", digest=frame.digest, reason=str(error))
+            return ""
 
     def _cuts(self, frame: CheckArguments, snapshot: Path | None) -> tuple[tuple[str, ...], str]:
         """What is cut, and why it can never start. A GPU's memory is the engine's to divide."""

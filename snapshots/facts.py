@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,14 +18,15 @@ from snapshots.architectures import check_known
 from snapshots.chat_templates import NONE, check_chat_templates
 from snapshots.embedding import check_modules, is_embedding
 from snapshots.errors import Incomplete, PackError
-from snapshots.known import check_quantization, check_without_code
+from snapshots.known import check_alone, check_quantization, check_without_code
 from snapshots.safetensors_header import Header, Tensor, read_header
-from snapshots.selection import INDEX, check_numbering, weight_map
+from snapshots.selection import INDEX, check_numbering, spoken, weight_map
 from snapshots.tokenizer_files import check_tokenizer
 
 VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}  # a token may be spelt "auto_map"
 ASKS_FOR_CODE = ("auto_map", "custom_pipelines")
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+PLACEHOLDER = re.compile(r".*(image|audio|video|vision).*_(token_id|token_index)", re.ASCII)
 GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ChatModel")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight")
 
@@ -83,7 +85,7 @@ def check_documents(
     architecture, dtype = _config(config)
     check_quantization(config)
     if not code and not begun:
-        check_tokenizer(folder, paths, documents, _rows(config, tensors))
+        check_tokenizer(folder, paths, documents, _rows(config, tensors), _placeholders(config))
     chats = begun or check_chat_templates(folder, paths, documents)
     told = check_modules(paths, lambda path: (folder / path).read_bytes())
     if not chats and architecture.endswith(GENERATES) and not is_embedding(paths):
@@ -112,6 +114,7 @@ def _config(config: dict[str, Any]) -> tuple[str, str]:
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
         raise Incomplete('config.json names no architecture: it needs "architectures": ["…"], as in the model\'s repository')
     check_known(architectures[0])
+    check_alone(architectures[0])
     nested = config.get("text_config")
     named = [part.get(key) for part in (config, nested) if isinstance(part, dict) for key in ("dtype", "torch_dtype")]
     return architectures[0], next((name.removeprefix("torch.") for name in named if isinstance(name, str)), "")
@@ -123,7 +126,18 @@ def _rows(config: dict[str, Any], tensors: list[Tensor]) -> int | None:
     sizes = [part.get("vocab_size") for part in (config, nested) if isinstance(part, dict)]
     said = max((size for size in sizes if isinstance(size, int) and size > 0), default=None)
     tables = [tensor.shape[0] for tensor in tensors if tensor.name.endswith(EMBEDDINGS) and len(tensor.shape) == 2]
-    return min(said, max(tables)) if said and tables else said
+    return min((size for size in (said, max(tables, default=None)) if size), default=None)
+
+
+def _placeholders(config: Any) -> set[int]:
+    """Numbers of tokens that stand for images, sounds or films: an engine puts those in their place, and needs no rows for them."""
+    found, pending = set[int](), [config]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            found |= {value for key, value in part.items() if isinstance(value, int) and PLACEHOLDER.fullmatch(key)}
+        pending += [inner for inner in (part.values() if isinstance(part, dict) else part) if isinstance(inner, dict | list)]
+    return found
 
 
 def _check_index(index: dict[str, Any], headers: dict[str, Header]) -> None:
@@ -134,10 +148,10 @@ def _check_index(index: dict[str, Any], headers: dict[str, Header]) -> None:
     for shard, names in sorted(promised.items()):
         header = headers.get(shard)
         if header is None:
-            raise Incomplete(f"{INDEX} needs {shard}, which is not there: the download is not complete, run it again")
+            raise Incomplete(f"{INDEX} needs {spoken(shard)}, which is not there: the download is not complete, run it again")
         if missing := names - {tensor.name for tensor in header.tensors}:
             raise Incomplete(
-                f"{shard} lacks {len(missing)} tensors that {INDEX} says it has ({min(missing)!r}): get both from the same revision"
+                f"{shard} lacks {len(missing)} tensors that {INDEX} says it has ({min(missing)[:100]!r}): get both from the same revision"
             )
 
 
@@ -149,7 +163,7 @@ def _check_twice(folder: Path, headers: dict[str, Header]) -> None:
             first = seen.setdefault(tensor.name, (path, tensor))
             if first[0] != path and _content(folder, *first) != _content(folder, path, tensor):
                 raise PackError(
-                    f"{first[0]} and {path} both hold the tensor {tensor.name!r}, and not the same: remove the file that does not belong to "
+                    f"{first[0]} and {path} both hold the tensor {tensor.name[:100]!r}, and not the same: remove the file that does not belong to "
                     "the model, or save the model anew"
                 )
 

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 from snapshots.errors import CodeRefused, UnknownModel
 
-Kind = Literal["model_type", "tokenizer", "quantization"]
+Kind = Literal["model_type", "tokenizer", "quantization", "draft", "pooling"]
+NOT_ON_CPU = {"modelopt_fp4", "modelopt_mxfp8", "mxfp8"}
+FORMATS_NOT_ON_CPU = ("nvfp4", "mxfp8", "mxfp6")
 ALLOW = "or let code of models run on this machine (snapshots.model_code), if you trust and have read it"
 
 
@@ -39,6 +41,33 @@ def check_without_code(asking: dict[str, str], config: dict[str, Any], tokenizer
             f"tokenizer_config.json asks for the model's own code ({asking['tokenizer_config.json']}), and the engine does not know the tokenizer "
             f"{str(tokenizer)[:100]!r} without: take a model with one of transformers' tokenizers, {ALLOW}"
         )
+
+
+def check_alone(architecture: str) -> None:
+    """Raises UnknownModel for a draft model, which an engine loads beside another only."""
+    if architecture in known("draft"):
+        raise UnknownModel(
+            f"config.json names the architecture {architecture!r}, a draft model that only speculates for another: deploy the model it was made for"
+        )
+
+
+def unfit(architecture: str, task: str) -> str:
+    """Why a model of this architecture does not do this task; "" where it does, or nobody knows."""
+    if task == "generate" and architecture in known("pooling"):
+        return f"its model ({architecture}) makes vectors and no text: deploy it with --task embed"
+    return ""
+
+
+def unfit_here(config: dict[str, Any], device: str) -> str:
+    """Why weights quantized so cannot be multiplied on this device; "" where they can, as far as the engine's tables of kernels tell."""
+    found = config.get("quantization_config") or config.get("compression_config")
+    if device != "cpu" or not isinstance(found, dict):
+        return ""
+    method, algorithm, packed = (str(found.get(key, "")).lower() for key in ("quant_method", "quant_algo", "format"))
+    if method in NOT_ON_CPU or algorithm.startswith(FORMATS_NOT_ON_CPU) or packed.startswith(FORMATS_NOT_ON_CPU):
+        said = next(text for text in (algorithm, packed if packed.startswith(FORMATS_NOT_ON_CPU) else "", method) if text)
+        return f"its weights are quantized by {said[:100]!r}, for which the engine has nothing on CPUs: take them unquantized, or as awq, gptq, int8 or fp8"
+    return ""
 
 
 def check_quantization(config: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ def parse(header: bytes, file_size: int) -> Header:
     for tensor in tensors:
         if tensor.begin != reached:
             wrong = "overlaps the one before it" if tensor.begin < reached else f"leaves a hole of {tensor.begin - reached} bytes before it"
-            raise HeaderError(f"tensor {tensor.name!r} {wrong}")
+            raise HeaderError(f"tensor {tensor.name[:100]!r} {wrong}")
         reached = tensor.end
     if reached != file_size:
         raise HeaderError(
@@ -126,16 +126,16 @@ def _no_number(text: str) -> NoReturn:
 
 def _tensor(name: str, entry: Any, data_begin: int) -> Tensor:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise HeaderError(f"tensor {name!r} is not described by exactly dtype, shape and data_offsets")
+        raise HeaderError(f"tensor {name[:100]!r} is not described by exactly dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise HeaderError(f"tensor {name!r} has the unknown dtype {str(dtype)[:40]!r}")
+        raise HeaderError(f"tensor {name[:100]!r} has the unknown dtype {str(dtype)[:40]!r}")
     if not _sizes(shape) or not _sizes(offsets) or len(offsets) != 2:
-        raise HeaderError(f"tensor {name!r} has a shape or offsets that are not whole numbers")
+        raise HeaderError(f"tensor {name[:100]!r} has a shape or offsets that are not whole numbers")
     begin, end = offsets
     claimed = _bytes_of(name, dtype, shape)
     if end - begin != claimed:
-        raise HeaderError(f"tensor {name!r} has {end - begin} bytes, its dtype and shape say {claimed}")
+        raise HeaderError(f"tensor {name[:100]!r} has {end - begin} bytes, its dtype and shape say {claimed}")
     return Tensor(name, dtype, tuple(shape), data_begin + begin, data_begin + end)
 
 
@@ -149,7 +149,7 @@ def _bytes_of(name: str, dtype: str, shape: list[int]) -> int:
     for factor in (*shape, BITS[dtype]):
         bits *= factor
         if bits > LARGEST:
-            raise HeaderError(f"tensor {name!r} has a shape whose size overflows")
+            raise HeaderError(f"tensor {name[:100]!r} has a shape whose size overflows")
     if bits % 8:
-        raise HeaderError(f"tensor {name!r} does not end on a byte")
+        raise HeaderError(f"tensor {name[:100]!r} does not end on a byte")
     return bits // 8

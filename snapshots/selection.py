@@ -172,6 +172,11 @@ def _list(content: bytes, path: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
+def spoken(path: str) -> str:
+    """A name as it may stand in a line on a terminal."""
+    return (path if path.isprintable() else ascii(path))[:100]
+
+
 def _few(paths: tuple[str, ...], most: int = 4) -> str:
     """Folders once each, with how many files they hold; no more than `most` names."""
     tops: dict[str, int] = {}
@@ -179,4 +184,4 @@ def _few(paths: tuple[str, ...], most: int = 4) -> str:
         head, slash, _ = path.partition("/")
         tops[head + slash] = tops.get(head + slash, 0) + 1
     names = [f"{top} ({count} files)" if top.endswith("/") and count > 1 else top for top, count in tops.items()]
-    return ", ".join(name[:100] for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(spoken(name) for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -20,13 +20,13 @@ MARKERS = {"<image_soft_token>"}
 ANEW = "get it anew from where it came from"
 
 
-def check_tokenizer(folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], rows: int | None) -> None:
-    """`rows`: of the model's vocabulary, where known. Raises Incomplete, PackError."""
+def check_tokenizer(folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], rows: int | None, placeholders: set[int]) -> None:
+    """`rows`: of the model's vocabulary, where known. `placeholders`: numbers that need none. Raises Incomplete, PackError."""
     there = {path for path in paths if "/" not in path}
     ids = _ids(folder, there, documents)
     for path in ("tokenizer_config.json", "added_tokens.json"):
         ids |= _added(documents.get(path, {}), path)
-    most = max((number for token, number in ids.items() if token not in MARKERS), default=-1)
+    most = max((number for token, number in ids.items() if token not in MARKERS and number not in placeholders), default=-1)
     if rows is not None and most >= rows:
         token = next(token for token, number in ids.items() if number == most)
         raise Incomplete(

@@ -16,7 +16,10 @@ import transformers
 import vllm.config
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.model_executor.kernels import linear as kernels
 from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+from vllm.model_executor.models import registry
+from vllm.platforms.interface import PlatformEnum
 from vllm.transformers_utils import config as vllm_configs
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -168,6 +171,11 @@ def test_what_packing_knows_of_the_engine_is_what_the_engine_knows() -> None:
     types = {*CONFIG_MAPPING_NAMES, *vllm_configs._CONFIG_REGISTRY, *vllm_configs._ARCHITECTURE_TO_MODEL_TYPE.values()}
     assert known("model_type") == types
     assert known("quantization") == {*QUANTIZATION_METHODS}
+    for nowhere in (kernels._POSSIBLE_NVFP4_KERNELS, kernels._POSSIBLE_MXFP8_KERNELS, kernels._POSSIBLE_MXFP6_KERNELS):
+        assert PlatformEnum.CPU not in nowhere, "then these may be deployed on CPUs: snapshots/known.py"
+    makes_text = {*registry._TEXT_GENERATION_MODELS, *registry._MULTIMODAL_MODELS}
+    assert known("draft") | known("pooling") <= registry.ModelRegistry.get_supported_archs()
+    assert not (known("draft") | known("pooling")) & makes_text
     assert {name for name in known("tokenizer") if not hasattr(transformers, name)} == set()
 
 

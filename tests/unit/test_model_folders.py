@@ -232,6 +232,8 @@ CANNOT_WORK: list[tuple[str, Damage, type[SnapshotError], str]] = [
     ("more tokens: pieces", instead_of_tokenizer({"tokenizer.model": pieces(5)}), Incomplete, "number 4"),
     ("more tokens: nested", with_config(vocab_size=None, text_config={"vocab_size": 1}), Incomplete, "has 1 rows"),
     ("fewer rows than said", lambda m: (with_config(vocab_size=9)(m), write(m, {"model.safetensors": table(1)})), Incomplete, "has 1 rows"),
+    ("a draft model", with_config(architectures=["EagleLlamaForCausalLM"]), UnknownModel, "only speculates for another"),
+    ("rows nobody said", lambda m: (with_config(vocab_size=None)(m), write(m, {"model.safetensors": table(1)})), Incomplete, "has 1 rows"),
     ("template", lambda m: write(m, {"chat_template.jinja": b"{% for %}"}), PackError, r"chat_template\.jinja cannot be read.*line 1"),
     ("template in config", lambda m: write(m, {"tokenizer_config.json": {"chat_template": "{{ x"}}), PackError, "tokenizer_config.json cannot be read"),
     ("template of several", lambda m: write(m, {"tokenizer_config.json": {"chat_template": [{"name": "a", "template": "{{"}]}}), PackError, "number 1"),
@@ -274,6 +276,7 @@ WORKS: list[tuple[str, Damage]] = [
     ("tekken", instead_of_tokenizer({"tekken.json": {"config": {"default_vocab_size": 4}}})),
     ("bytes", instead_of_tokenizer({"tokenizer_config.json": {"tokenizer_class": "ByT5Tokenizer"}})),
     ("a family's marker", lambda m: write(m, {"added_tokens.json": {"<image_soft_token>": 4}})),
+    ("an image's placeholder", lambda m: (write(m, {"added_tokens.json": {"<image>": 9}}), with_config(vision_config={"image_token_id": 9})(m))),
     ("code that is not needed", with_config(auto_map={"AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM"})),
     ("quantized", with_config(quantization_config={"quant_method": "compressed-tensors"})),
     ("training's tag in a template", lambda m: write(m, {"chat_template.jinja": b"{% generation %}{{ x }}{% endgeneration %}{% for a in x %}{% break %}{% endfor %}"})),
@@ -324,9 +327,12 @@ def test_no_name_of_code_or_a_pickle_is_ever_chosen_and_none_is_lost(names: list
     assert sorted([*chosen.taken, *(path for paths in chosen.left_out.values() for path in paths)]) == sorted(names)
 
 
-def test_what_is_said_stays_short(model: Path) -> None:
+def test_what_is_said_stays_short_and_is_fit_for_a_terminal(model: Path) -> None:
     write(model, {f"{'x' * 200}{number}.md": b"" for number in range(50)})
-    assert max(map(len, look(model).told)) < 600
+    write(model, {"a\x1b[2Jb.txt": b"", "\udcff.txt": b""})
+    told = look(model).told
+    assert max(map(len, told)) < 600
+    assert all(line.isprintable() for line in told)
 
 
 def test_the_lists_are_of_the_engine_we_pin() -> None:
