@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.clients.page import missing_row, render, row, rows_of
-from tests.clients.table import FOLDER, PROGRAMS, Program
+from tests.clients.table import FOLDER, PAGE, PROGRAMS, Program
 from tests.clients.trial import Place, attempt, variables
 
 PLACE = Place("https://127.0.0.1:1", Path("/ca.pem"), "pl_key", "pl_other")
@@ -25,6 +25,11 @@ def test_every_program_is_pinned_and_has_its_script(program: Program) -> None:
 def test_every_script_is_some_programs() -> None:
     scripts = {program.script.split()[0] for program in PROGRAMS}
     assert {file.name for file in FOLDER.iterdir() if file.is_file()} - {"trying.py", "trying.mjs"} == scripts
+
+
+def test_the_page_has_every_program() -> None:
+    page = PAGE.read_text()
+    assert [program.name for program in PROGRAMS if f"| {program.name} | {program.version} |" not in page] == []
 
 
 def test_a_program_is_told_of_our_authority_and_gets_nothing_of_this_machines(monkeypatch: pytest.MonkeyPatch) -> None:
