@@ -69,6 +69,7 @@ class Endpoint:
     next: str = ""  # the revision that gets the whole route once it is ready
     finish_seconds: float = 3600.0  # how long running answers of a replica that is not wanted any more may go on
     cors_origins: tuple[str, ...] = ()  # web pages that may call it
+    paused: bool = False  # nothing of it runs, and its callers are told so
 
     def revision(self, revision_id: str) -> Revision | None:
         return next((revision for revision in self.revisions if revision.revision_id == revision_id), None)

@@ -20,7 +20,7 @@ from runtime.argument_names import one_spelling, plain_name
 
 NAME = re.compile(r"[a-z0-9-]{1,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-OF_THE_ENDPOINT = ("max_held", "hold_seconds", "finish_seconds", "cors_origins")  # the rest of a configuration is its revision's
+OF_THE_ENDPOINT = ("max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused")  # the rest of a configuration is its revision's
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,9 @@ class Reconciler:
     def _wake(self, event: events.WakeAsked, now: float) -> set[str]:
         endpoint = self.catalogue.named(event.name, event.org_id)
         revision = endpoint.routed if endpoint else None
+        if endpoint is not None and endpoint.paused:
+            event.reply(Done(ok=False, message=f"{event.name!r} is paused: `pilotlight resume {event.name}` first"))
+            return set()
         if endpoint is None or revision is None:
             event.reply(Done(ok=False, message=f"there is no endpoint {event.name!r} with a route: `pilotlight ls` lists those there are"))
             return set()
@@ -314,7 +317,8 @@ class Reconciler:
         """How many replicas of a revision there should be, and what to do about it.
 
         1. Its bounds: no least number, and no waiting for more, once no route leads to it; before one does, what it needs to take it.
-        2. None at all where its endpoint is removed, or all of this is ending; none anew where no route leads.
+        2. None at all where its endpoint is removed or paused, or all of this is ending; none anew where no route leads. What is to take
+           the route over shows that it serves all the same.
         3. Else what the scaler says.
         4. More come up or are started; fewer begin to drain, the last of them to park where that is where it rests.
         """
@@ -333,9 +337,10 @@ class Reconciler:
         if live and scale.idle_since == now:
             self.fleet.look_again_for_room()
         ends = endpoint.removed or self._closing_since is not None
-        rests = routed and revision.zero == "parked" and not ends
+        paused = endpoint.paused and not coming
+        rests = routed and revision.zero == "parked" and not (ends or paused)
         load = Load(requests, self._whole(now), scale.peaks)
-        wanted = 0 if ends or not (routed or coming or live) else scaler.decide(bounds, load, live, now)  # 2, 3
+        wanted = 0 if ends or paused or not (routed or coming or live) else scaler.decide(bounds, load, live, now)  # 2, 3
         if wanted > live:  # 4
             places = self._takeovers.places(endpoint, self._spares.places) if coming else self._spares.places
             ask = Ask(endpoint=endpoint, revision=revision, asked_at=asked_at, now=now, places=places)

@@ -1,7 +1,7 @@
 """What an operator sees: every endpoint, revision, replica and node, as the reconciler sees them now. Pure.
 
 {"epoch": 3, "routers": 2,
-     "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "next", "max_held", "hold_seconds", "finish_seconds", "cors_origins",
+     "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "next", "max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
          "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "allow", "media_hosts", "created_by", "outcome", "demand", "failure", "failures", "deaths",
          "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room", "waits_for",
@@ -61,6 +61,7 @@ def _endpoint(endpoint: Endpoint, book: DemandBook, fleet: Fleet, now: float) ->
         "hold_seconds": endpoint.hold_seconds,
         "finish_seconds": endpoint.finish_seconds,
         "cors_origins": list(endpoint.cors_origins),
+        "paused": endpoint.paused,
         "revisions": [_revision(revision, book, fleet, now) for revision in endpoint.revisions],
     }
 

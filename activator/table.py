@@ -131,4 +131,5 @@ def endpoint_row(endpoint: Endpoint, revisions: Iterable[RevisionRow]) -> Endpoi
         route=endpoint.route,
         revisions=rows,
         cors_origins=endpoint.cors_origins,
+        paused=endpoint.paused,
     )

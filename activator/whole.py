@@ -59,7 +59,8 @@ def resting(endpoint: Endpoint, expected: Expected) -> str:
     return (
         f'{{"name":{quoted(endpoint.name)},"org_id":{quoted(endpoint.org_id)},"endpoint_id":{quoted(endpoint.endpoint_id)},'
         f'"created":{endpoint.created},"task":"{routed[0].task if routed else "generate"}","max_held":{endpoint.max_held},'
-        f'"hold_seconds":{endpoint.hold_seconds},"route":[{route}],"revisions":[{revisions}],"cors_origins":{json.dumps(endpoint.cors_origins)}}}'
+        f'"hold_seconds":{endpoint.hold_seconds},"route":[{route}],"revisions":[{revisions}],"cors_origins":{json.dumps(endpoint.cors_origins)},'
+        f'"paused":{_json(endpoint.paused)}}}'
     )
 
 

@@ -71,6 +71,7 @@ class EndpointRow(Frame):
     route: tuple[tuple[str, int], ...]  # (revision id, weight), weights sum to 100
     revisions: tuple[RevisionRow, ...]
     cors_origins: tuple[str, ...] = ()  # web pages that may call it
+    paused: bool = False  # nothing of it runs: whoever calls is refused at once, and so is who waits
 
 
 class Table(Frame):
@@ -208,6 +209,10 @@ class Configuration(BaseModel):
     media_hosts: HostNames = Field(
         (), description='Host names from which the engine may fetch media, such as "images.example.com"; none: data: URLs only.'
     )
+    paused: bool = Field(
+        False,
+        description="Nothing of it runs and calls are answered 503 until it is resumed; in a manifest without it this stays as it is.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -276,6 +281,7 @@ class Deploy(Frame):
     weight_bytes: int = 0  # of the snapshot's safetensors, for the first estimate of its memory; 0: not known
     finish_seconds: float | None = None
     cors_origins: tuple[str, ...] | None = None
+    paused: bool | None = None
     merge_engine_args: bool = False  # those given are added to what it has; else they are all it has
     unset_engine_args: tuple[str, ...] = ()
     at_once: bool = False  # the route changes now, whatever becomes of the new revision

@@ -83,6 +83,7 @@ ERRORS = {
     "DiskFull": "The disk is full, or the spool or the journals have all they may; the message says how much is free and needed.",
     "QueueFull": "`max_held` requests of the endpoint wait already.",
     "HoldTimeout": "No slot became free within `hold_seconds`; where there was no room for a replica, the message says what it waited for.",
+    "EndpointPaused": "The endpoint's operator has paused it (`pilotlight pause`).",
     "StartFailed": "A replica could not be started, or is larger than any node; `pilotlight ps` has the reason.",
     "UpstreamError": "The replica broke off before it answered.",
     "EngineFailed": "The engine failed at the request; the router's log has its own words under the request's id.",

@@ -106,8 +106,8 @@ class Revision:
 
     @property
     def failed(self) -> bool:
-        """No start can succeed for now, and nothing that runs could serve."""
-        return bool(self.row.failure) and all(replica.draining for replica in self.replicas.values())
+        """No start can succeed for now, and nothing that runs could serve; or nobody is to be served."""
+        return self.endpoint.row.paused or (bool(self.row.failure) and all(replica.draining for replica in self.replicas.values()))
 
     @property
     def waits_for(self) -> str:

@@ -7,7 +7,7 @@
     │   └── TooSlow 408 · BodyTooLarge 413 · UrlTooLong 414 · UnsupportedEncoding 415 · HeadTooLarge 431
     └── Unavailable: our capacity or fault; try again        503, with Retry-After
         ├── NotReady · Draining · SpoolFull (DiskFull)       this router cannot take it
-        ├── QueueFull · HoldTimeout · StartFailed            the hold (step 5) gave up
+        ├── QueueFull · HoldTimeout · EndpointPaused · StartFailed            the hold (step 5) gave up
         └── UpstreamError (EngineFailed)                     the replica failed it (step 11)
 
 Every step raises one of these. Each has OpenAI's shape, on every path, and a message that says what to do; on the routes of another
@@ -153,6 +153,12 @@ class QueueFull(Unavailable):
 class HoldTimeout(Unavailable):
     code = "hold_timeout"
     finish: Finish = "timeout"
+
+
+class EndpointPaused(Unavailable):
+    """By its operator, who alone can resume it."""
+
+    code = "endpoint_paused"
 
 
 class StartFailed(Unavailable):

@@ -19,11 +19,12 @@ import structlog
 
 from router.balance import Endpoint, Replica, Revision, pick
 from router.budget import Budget
-from router.errors import HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
+from router.errors import EndpointPaused, HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
 from router.machine import Alone, Machine
 
 FULL_RETRY_SECONDS = 0.05  # the named fallback, where a full replica's gate has no line, or would not let us in
 DEAD_RETRY_SECONDS = 1.0  # and one we could not reach may just have been busy
+PAUSED_SECONDS = 30.0  # until who called a paused endpoint asks again: nobody knows when it is resumed
 BROKEN_SECONDS = 0.25  # one that broke a connection off may be dying: by then the activator knows
 
 log = structlog.get_logger()
@@ -124,13 +125,16 @@ class Hold:
         self.busy: set[Revision] = set()  # those with demand
 
     def ask(self, revision: Revision, waiter: Waiter) -> Slot | None:
-        """A slot now, or None: then `waiter` is held and hears later. Raises StartFailed, QueueFull.
+        """A slot now, or None: then `waiter` is held and hears later. Raises EndpointPaused, StartFailed, QueueFull.
 
+        0. Its operator has paused the endpoint: refused, whatever still runs.
         1. Nobody waits and a replica has a free slot: it is taken, without any waiting.
         2. No start can succeed for now: refused.
         3. The endpoint's queue, or the machine's memory, is full: refused.
         4. Held, at the end of the queue; the first waiter's demand is told at once.
         """
+        if revision.endpoint.row.paused:  # 0
+            raise start_failed(revision, self._clock.time())
         if not revision.waiting and (replica := pick(revision.replicas.values())):  # 1
             return self._grant(revision, replica, waiter)
         if revision.failed:  # 2
@@ -361,9 +365,11 @@ class Hold:
         self.refresh(target)
 
 
-def start_failed(revision: Revision, now: float) -> StartFailed:
+def start_failed(revision: Revision, now: float) -> EndpointPaused | StartFailed:
     """The reason is for its operator: it has paths, versions and amounts of memory."""
     name = revision.endpoint.row.name
+    if revision.endpoint.row.paused:
+        return EndpointPaused(f"'{name}' is paused by its operator. Calls are served again once it is resumed.", retry_after=PAUSED_SECONDS)
     told = f"'{name}' cannot start. Its operator finds the reason with `pilotlight ps` (revision {revision.revision_id}). Try again later."
     return StartFailed(told, retry_after=revision.retry_after(now))
 

@@ -44,6 +44,7 @@ async def put(connection: Connection, endpoint: Endpoint, new_revision: Revision
         endpoint.next,
         endpoint.finish_seconds,
         list(endpoint.cors_origins),
+        endpoint.paused,
     )
     await connection.execute(SQL["put_endpoint"], *values)
     if new_revision is not None:

@@ -6,7 +6,7 @@ SELECT epoch FROM leadership FOR SHARE
 
 -- name: endpoints
 -- Every endpoint that serves, and the removed ones whose replicas still run. $1: only the one of this name, null: all.
-SELECT e.endpoint_id, e.org_id, e.name, e.route::text AS route, e.max_held, e.hold_seconds, e.finish_seconds, e.cors_origins,
+SELECT e.endpoint_id, e.org_id, e.name, e.route::text AS route, e.max_held, e.hold_seconds, e.finish_seconds, e.cors_origins, e.paused,
        coalesce(e.next_revision, '') AS next,
        extract(epoch FROM e.created_at)::bigint AS created, e.removed_at IS NOT NULL AS removed
 FROM endpoints e
@@ -31,12 +31,12 @@ ORDER BY v.endpoint_id, v.number
 
 -- name: put_endpoint
 -- A new endpoint, or new limits, route and life for one that is known (removed ones come back with what they were).
-INSERT INTO endpoints (endpoint_id, org_id, name, max_held, hold_seconds, route, removed_at, next_revision, finish_seconds, cors_origins)
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, CASE WHEN $7::boolean THEN now() END, nullif($8, ''), $9, $10)
+INSERT INTO endpoints (endpoint_id, org_id, name, max_held, hold_seconds, route, removed_at, next_revision, finish_seconds, cors_origins, paused)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, CASE WHEN $7::boolean THEN now() END, nullif($8, ''), $9, $10, $11)
 ON CONFLICT (endpoint_id) DO UPDATE
 SET max_held = excluded.max_held, hold_seconds = excluded.hold_seconds, route = excluded.route, removed_at = excluded.removed_at,
     next_revision = excluded.next_revision, finish_seconds = excluded.finish_seconds,
-    cors_origins = excluded.cors_origins
+    cors_origins = excluded.cors_origins, paused = excluded.paused
 
 -- name: add_revision
 -- Immutable, but for what became of it: see settle_revision.

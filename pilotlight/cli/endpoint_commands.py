@@ -12,7 +12,7 @@ from pilotlight.cli.options import USAGE, Json, Model, Name, State, endpoint_nam
 
 
 def register(app: typer.Typer) -> None:
-    for command in (deploy, apply, ls, ps, wake, starts, events, rm):
+    for command in (deploy, apply, ls, ps, wake, pause, resume, starts, events, rm):
         app.command()(command)
 
 
@@ -164,6 +164,28 @@ def wake(name: Name, wait: Wait = False, no_wait: NoWait = False, state: State =
     from pilotlight.cli.endpoints import wake_endpoint
 
     wake_endpoint(settings_of(state), name, wait=waits(wait, no_wait), as_json=as_json)
+
+
+def pause(name: Name, state: State = None, as_json: Json = False) -> None:
+    """Stop serving an endpoint without removing it: running answers may finish, then nothing of it runs; callers get 503 at once.
+
+    Its keys, prices and revisions stay. It can be changed and deployed meanwhile.
+
+    Example: pilotlight pause demo
+    """
+    from pilotlight.cli.endpoints import set_paused
+
+    set_paused(settings_of(state), name, paused=True, as_json=as_json)
+
+
+def resume(name: Name, state: State = None, as_json: Json = False) -> None:
+    """Serve a paused endpoint again: its next call wakes it.
+
+    Example: pilotlight resume demo
+    """
+    from pilotlight.cli.endpoints import set_paused
+
+    set_paused(settings_of(state), name, paused=False, as_json=as_json)
 
 
 def starts(

@@ -10,7 +10,7 @@ from activator.wire import Changes
 from pilotlight.cli.api import Api
 from pilotlight.cli.keys import UNTOLD
 from pilotlight.cli.manifest import explain
-from pilotlight.cli.options import USAGE, say, stop
+from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.packing import find_snapshot, pack_model
 from pilotlight.cli.rollouts import Outcome, end, follow, until_ready, who
 from pilotlight.settings import Settings
@@ -75,6 +75,19 @@ def wake_endpoint(settings: Settings, name: str, *, wait: bool, as_json: bool) -
     end(outcome, woken | {"ready": outcome.kind == "serves"}, as_json=as_json)
     if not as_json:
         say(f"{name} {'was awake' if woken['ready'] else 'is awake' if outcome.kind == 'serves' else 'starts; `pilotlight ps` shows it'}")
+
+
+def set_paused(settings: Settings, name: str, *, paused: bool, as_json: bool) -> None:
+    """Of an endpoint there is; one that is so already stays so, and that is no failure."""
+    api = Api(settings.paths)
+    api.call("GET", f"/endpoints/{name}")  # a name that is none is told as such
+    done = api.call("PUT", f"/endpoints/{name}", json={"paused": paused, "by": who()})
+    if as_json:
+        print_json(done)
+    elif paused:
+        say(f"{name} is paused: running answers may finish, callers are answered 503. `pilotlight resume {name}` ends that.")
+    else:
+        say(f"{name} is served again: its next call wakes it")
 
 
 def fields_given(pairs: list[str]) -> dict[str, Any]:

@@ -70,6 +70,9 @@ def _woken(api: Api, name: str, deploy: dict[str, Any]) -> bool:
     revision = _revision(endpoint, deploy["revision_id"])
     if revision is None or revision.get("outcome") == "proved":
         return False
+    if endpoint and endpoint.get("paused"):
+        say(f"{name} is paused: whether it serves shows when it is resumed")
+        return False
     try:
         api.call("POST", f"/endpoints/{name}/wake")
     except ApiError as error:

@@ -41,7 +41,7 @@ def _revisions(row: dict[str, Any]) -> str:
     elif row.get("last_failed"):
         number = row["last_failed"]["number"]
         told += " fails" if number == row.get("number") else f", {number} failed"
-    return told
+    return f"{told}, paused" if row.get("paused") else told
 
 
 def show_status(settings: Settings, *, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from activator.events import WakeAsked
@@ -78,3 +79,39 @@ def test_a_wish_ends_when_no_caller_would_wait_any_longer() -> None:
     assert wishes.requests("r", ready=False, trouble=None, now=10.0) == 0 and not wishes.waits("r")
     wishes.ask("r", 20.0, 10.0)
     assert wishes.requests("r", ready=False, trouble=Trouble(nowhere=True, at=20.0), now=21.0) == 0
+
+
+def paused(world: World, yes: bool = True) -> None:
+    (stored,) = [each for each in world.reconciler.catalogue if each.name == "a"]
+    world.store(replace(stored, paused=yes))
+
+
+def test_a_paused_endpoint_runs_nothing_whoever_asks_and_serves_again_once_it_is_resumed() -> None:
+    world = at_rest()
+    woken(world)
+    world.ready()
+    world.demand(2)
+    paused(world)
+    world.pass_time(40.0)
+    assert not {"ready", "starting"} & set(world.states().values())
+    assert world.status()["endpoints"][0]["paused"] is True
+    refused = woken(world)
+    assert not refused.ok and "`pilotlight resume a`" in refused.message
+    paused(world, yes=False)
+    world.pass_time(1.0)
+    assert "starting" in world.states().values(), "the callers are still there"
+
+
+def test_what_is_deployed_while_it_is_paused_is_proved_and_then_rests() -> None:
+    stored = endpoint("a", revision("a", 1), revision("a", 2, slots=3, outcome=""))
+    stored = replace(stored, paused=True, route=((stored.revisions[0].revision_id, 100),), next=stored.revisions[1].revision_id)
+    world = World(stored)
+    world.connect_agent()
+    world.join()
+    world.pass_time(15.0)
+    world.ready()
+    world.pass_time(1.0)
+    (shown,) = world.status()["endpoints"]
+    assert shown["route"] == [[stored.next, 100]] and shown["revisions"][-1]["outcome"] == "proved"
+    world.pass_time(40.0)
+    assert not {"ready", "starting"} & set(world.states().values())

@@ -234,6 +234,33 @@ def test_a_wake_waits_until_a_replica_is_ready_or_says_why_none_is(
     assert code == 0 and json.loads(out)["outcome"] == "on its way"
 
 
+def test_a_deploy_over_what_fails_while_it_is_paused_is_not_woken(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stands = status(routed="rev2")
+    stands["endpoints"][0]["paused"] = True
+    there = Installation(FIRST, stands)
+    code, _, said = typed(settings, there, monkeypatch, capfd, "set", "chat", "slots=3")
+    assert code == 0 and "is paused" in said and "POST /endpoints/chat/wake" not in there.asked
+
+
+@pytest.mark.parametrize(("word", "paused"), [("pause", True), ("resume", False)])
+def test_pause_and_resume_change_that_alone(
+    word: str, paused: bool, settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bodies: list[Any] = []
+
+    class Listens(Installation):
+        def __call__(self, call: Call) -> Said:
+            bodies.extend([call.json] if call.method == "PUT" else [])
+            return super().__call__(call)
+
+    there = Listens(FIRST, status(routed="rev2"))
+    assert typed(settings, there, monkeypatch, capfd, word, "chat")[0] == 0
+    assert bodies == [{"paused": paused, "by": who()}]
+    assert json.loads(typed(settings, there, monkeypatch, capfd, word, "chat", "--json")[1])["name"] == "chat"
+
+
 def test_what_a_held_call_waits_for_is_said() -> None:
     assert held_by(status(routed="rev2", replicas=[{"state": "ready"}]), "chat") == "" == held_by({"endpoints": []}, "chat")
     unrehearsed = status(routed="rev2") | {"nodes": [{"standbys_ready": 0}]}

@@ -13,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
 from router.balance import Revision
-from router.errors import HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
+from router.errors import EndpointPaused, HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
 from router.hold import Hold, Mark, Slot
 from router.table import RouteTable, Stale
 
@@ -580,4 +580,19 @@ def test_a_leader_that_has_just_taken_over_says_who_drains() -> None:
     rig.show(row(replica(slots=4)), whole=True)
     assert not rig.ask().slots, "of the same leader: draining never ends but in the end"
     rig.table.apply(Table(epoch=2, sequence=1, whole=True, endpoints=(row(replica(slots=4)),)))
+    assert rig.ask().slots
+
+
+def test_a_paused_endpoint_refuses_whoever_calls_and_whoever_waits_also_while_something_still_runs() -> None:
+    rig = Rig()
+    rig.show(row(replica(slots=1)))
+    running, waiting = rig.ask(), rig.ask()
+    assert running.slots and not waiting.slots
+    rig.show(row(replica(slots=1)).model_copy(update={"paused": True}))
+    (error,) = waiting.errors
+    assert isinstance(error, EndpointPaused) and (error.status, error.code) == (503, "endpoint_paused") and "'tiny' is paused" in str(error)
+    running.slots[0].release()
+    with pytest.raises(EndpointPaused):
+        rig.ask()
+    rig.show(row(replica(slots=1)))
     assert rig.ask().slots

@@ -2,7 +2,7 @@
 -- (`next`), and the newest of all where that has failed (`last_failed`).
 -- $1: a name, or null for all.
 SELECT
-    e.endpoint_id, e.org_id, e.name, e.route::text AS route, e.max_held, e.hold_seconds, e.finish_seconds, e.cors_origins, e.created_at,
+    e.endpoint_id, e.org_id, e.name, e.route::text AS route, e.max_held, e.hold_seconds, e.finish_seconds, e.cors_origins, e.paused, e.created_at,
     r.revision_id, r.number, r.digest, r.task, r.engine_args::text AS engine_args, r.min_replicas, r.max_replicas,
     r.idle_timeout_seconds, r.slots, r.target_concurrency, r.zero, r.allow, r.media_hosts,
     (
