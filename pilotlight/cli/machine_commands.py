@@ -19,6 +19,8 @@ def register(app: typer.Typer) -> None:
     app.command()(down)
     app.command()(status)
     app.command()(doctor)
+    app.command()(backup)
+    app.command("restore")(restore_backup)
     app.command("help")(show_help)
     app.command(hidden=True)(demo)
 
@@ -65,6 +67,35 @@ def status(state: State = None, as_json: Json = False) -> None:
     from pilotlight.cli.running import show_standing
 
     raise typer.Exit(show_standing(settings_of(state), as_json=as_json))
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to write, whole or not at all.")],
+    models: Annotated[bool, typer.Option("--models", help="With the models in the store; else they are packed or pulled again.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Back up what cannot be made anew: endpoints, keys, prices, usage, secrets. Works while everything runs.
+
+    Example: pilotlight backup /backups/pilotlight.tar
+    """
+    from pilotlight.cli.backup import back_up
+
+    back_up(settings_of(state), file, models=models, as_json=as_json)
+
+
+def restore_backup(
+    file: Annotated[Path, typer.Argument(help="A file of `pilotlight backup`.")],
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Make an installation of a backup, in a state folder that is empty or not there yet. Then: pilotlight up.
+
+    Example: pilotlight restore /backups/pilotlight.tar --state /srv/pilotlight
+    """
+    from pilotlight.cli.restore import restore
+
+    restore(settings_of(state), file, as_json=as_json)
 
 
 def doctor(state: State = None, as_json: Json = False) -> None:

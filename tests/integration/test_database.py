@@ -18,6 +18,8 @@ import asyncpg
 import pytest
 
 from activator.store import housekeeping
+from pilotlight import keys
+from pilotlight.cli import backup, restore
 from pilotlight.database import embedded
 from pilotlight.database.account import server_account
 from pilotlight.database.binaries import PACKAGE, program_folder
@@ -26,7 +28,7 @@ from pilotlight.database.errors import EmbeddedError, SchemaError, Unreachable
 from pilotlight.database.leftovers import _processes_in
 from pilotlight.database.migrate import MIGRATIONS, migrate, newest
 from pilotlight.database.pool import connect_pool, dsn
-from pilotlight.settings import Paths, load
+from pilotlight.settings import Paths, Settings, load
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -430,3 +432,26 @@ async def test_a_server_that_is_away_is_one_clear_error(paths: Paths) -> None:
 def test_no_database_known(folder: Path) -> None:
     with pytest.raises(Unreachable, match="DATABASE_URL"):
         dsn(load(state_dir=folder, database_url=""))
+
+
+def test_a_backup_made_while_nothing_runs_has_every_row_and_a_restore_gives_them_back(folder: Path) -> None:
+    """Both start a server of their own; what is restored is brought up to date by the next `up`, as any database is."""
+    old, new = load(state_dir=folder / "old"), load(state_dir=folder / "new")
+
+    async def made(given: Settings, statement: str) -> list[asyncpg.Record]:
+        started = await embedded.start(given.paths)
+        try:
+            await migrate(started.dsn)
+            connection = await asyncpg.connect(started.dsn)
+            rows: list[asyncpg.Record] = await connection.fetch(statement)
+            await connection.close()
+            return rows
+        finally:
+            await started.stop()
+
+    asyncio.run(made(old, "INSERT INTO orgs (org_id, name) VALUES ('kept', 'it''s \u00fc') RETURNING org_id"))
+    keys.ensure_pepper(old.paths)
+    backup.back_up(old, folder / "b.tar", models=False, as_json=True)
+    restore.restore(new, folder / "b.tar", as_json=True)
+    (row,) = asyncio.run(made(new, "SELECT name FROM orgs WHERE org_id = 'kept'"))
+    assert row["name"] == "it's \u00fc" and not list(new.paths.state.glob("*.dump"))
