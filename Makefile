@@ -48,6 +48,6 @@ clients: setup    ## real client programs against an installation, each in an en
 	@$(BIN)/python -m tests.clients
 
 SCENARIO ?= wake
-loadtest: setup   ## users at an endpoint, against loadtests/slo.toml: SCENARIO=wake|steady|idle_cycle|ledger [UI=1] [URL=… KEY=… CA=…]
-	@$(BIN)/python -m loadtests $(SCENARIO) $(if $(UI),--ui) $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(URL),--url "$(URL)" --ca "$(CA)" --model "$(MODEL)" --idle "$(or $(IDLE),0)")
+loadtest: setup   ## users at an endpoint, against loadtests/slo.toml: SCENARIO=wake|steady|idle_cycle|ledger [IDLE=5] [UI=1] [URL=… KEY=… CA=…]
+	@$(BIN)/python -m loadtests $(SCENARIO) $(if $(UI),--ui) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(IDLE),--idle "$(IDLE)") \
+		$(if $(URL),--url "$(URL)" --ca "$(CA)" --model "$(MODEL)")

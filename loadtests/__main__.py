@@ -39,12 +39,18 @@ class Scenario(NamedTuple):
     users: int
     seconds: float
     idle_seconds: float
+    waits_for_zero: bool = False  # its calls meet an endpoint that has gone to zero meanwhile
+
+    def given(self, *, seconds: float, idle: float) -> Scenario:
+        """As asked for; 0: its own. One that waits for zero takes as many times longer as that takes longer. Pure."""
+        stretched = self.seconds * max(1.0, idle / self.idle_seconds) if self.waits_for_zero else self.seconds
+        return self._replace(seconds=seconds or stretched, idle_seconds=idle or self.idle_seconds)
 
 
 SCENARIOS = {
-    "wake": Scenario("Wake", users=50, seconds=30, idle_seconds=1),
+    "wake": Scenario("Wake", users=50, seconds=30, idle_seconds=1, waits_for_zero=True),
     "steady": Scenario("Steady", users=8, seconds=30, idle_seconds=30),
-    "idle_cycle": Scenario("IdleCycle", users=3, seconds=40, idle_seconds=1),
+    "idle_cycle": Scenario("IdleCycle", users=3, seconds=40, idle_seconds=1, waits_for_zero=True),
 }
 
 
@@ -109,7 +115,7 @@ async def run(options: argparse.Namespace) -> int:
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     scenario = SCENARIOS[options.scenario]
-    scenario = scenario._replace(seconds=options.seconds or scenario.seconds, idle_seconds=options.idle or scenario.idle_seconds)
+    scenario = scenario.given(seconds=options.seconds or 0.0, idle=options.idle or 0.0)
     async with contextlib.AsyncExitStack() as stack:
         samples = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pl-load-"))) / "samples.jsonl"
         if options.url:
@@ -158,7 +164,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", nargs="?", choices=[*SCENARIOS, TORTURE], default="wake")
     parser.add_argument("--seconds", type=float, default=0, help="how long; 0: as long as the scenario needs")
-    parser.add_argument("--idle", type=float, default=0, help="the endpoint's idle timeout in seconds, where it is one that is up already")
+    parser.add_argument(
+        "--idle",
+        type=float,
+        default=0,
+        help="the endpoint's idle timeout in seconds; a scenario that waits for zero takes longer with a longer one",
+    )
     parser.add_argument("--ui", action="store_true", help="open locust's page on loopback instead")
     parser.add_argument("--url", default="", help="an endpoint that is up already")
     parser.add_argument("--key", default=os.environ.get("KEY", ""), help="its API key; better in the environment, as KEY")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.__main__ import SCENARIOS
 from loadtests.figures import Sample, error_rate, percentile, summarise, table, violations
 
 ROOT = Path(__file__).parents[2]
@@ -64,3 +65,11 @@ def test_every_scenario_has_limits_that_are_known() -> None:
     for limits in written.values():
         violations(limits, calls(1))
         assert limits["error_rate"] == 0
+
+
+def test_a_scenario_that_waits_for_zero_takes_as_long_as_that_takes() -> None:
+    cycle, steady = SCENARIOS["idle_cycle"], SCENARIOS["steady"]
+    assert (cycle.given(seconds=0, idle=5).seconds, cycle.given(seconds=0, idle=5).idle_seconds) == (200, 5)
+    assert cycle.given(seconds=0, idle=0) == cycle and cycle.given(seconds=0, idle=0.5).seconds == cycle.seconds
+    assert cycle.given(seconds=17, idle=5).seconds == 17, "what is said counts"
+    assert steady.given(seconds=0, idle=90).seconds == steady.seconds
