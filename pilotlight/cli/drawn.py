@@ -6,6 +6,7 @@ itself: an installation that cannot say how it stands is asked again, and what i
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import threading
@@ -28,7 +29,7 @@ class Drawn(Protocol):
 @contextmanager
 def line() -> Iterator[Drawn]:
     """A text drawn in place of the one before."""
-    if not sys.stderr.isatty():
+    if not can_draw():
         said: set[str] = set()
 
         def once(text: str) -> None:
@@ -45,6 +46,11 @@ def line() -> Iterator[Drawn]:
         _draw("")
 
 
+def can_draw() -> bool:
+    """Whether stderr is a terminal that can take a line back."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def _draw(text: str) -> None:
     width = shutil.get_terminal_size().columns - 1
     sys.stderr.write(f"\r\033[K{printable(text)[:width]}")
@@ -58,7 +64,7 @@ def while_held(ask: Callable[[], dict[str, Any]], name: str) -> Iterator[Callabl
     with line() as draw:
 
         def look() -> None:
-            pause = LOOK_SECONDS if sys.stderr.isatty() else QUIET_SECONDS
+            pause = LOOK_SECONDS if can_draw() else QUIET_SECONDS
             while not over.wait(pause):
                 pause = LOOK_SECONDS
                 try:
@@ -73,7 +79,7 @@ def while_held(ask: Callable[[], dict[str, Any]], name: str) -> Iterator[Callabl
             with lock:
                 if not over.is_set():
                     over.set()
-                    if sys.stderr.isatty():
+                    if can_draw():
                         draw("")
 
         threading.Thread(target=look, daemon=True, name="wait").start()

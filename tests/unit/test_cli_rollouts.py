@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import threading
@@ -270,6 +271,20 @@ def test_what_a_held_call_waits_for_is_said() -> None:
         held_by(status(routed="rev2", replicas=[starting], expected_seconds=7.4), "chat") == "chat starts, for 2 s of about 7 s, load done"
     )
     assert held_by(status(routed="rev2", waits_for="memory"), "chat") == "chat waits for room: memory"
+
+
+def test_a_line_is_drawn_in_place_only_on_a_terminal_that_can_and_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for term, drawn_so in (("xterm", "\r\033[Kone\r\033[Ktwo\r\033[K"), ("dumb", "one\ntwo\n")):
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setattr("sys.stderr", terminal := Terminal())
+        with drawn.line() as draw:
+            draw("one")
+            draw("two")
+        assert terminal.getvalue() == drawn_so
 
 
 def test_a_wait_is_told_once_where_nobody_looks_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
