@@ -449,9 +449,9 @@ def test_a_backup_made_while_nothing_runs_has_every_row_and_a_restore_gives_them
         finally:
             await started.stop()
 
-    asyncio.run(made(old, "INSERT INTO orgs (org_id, name) VALUES ('kept', 'it''s \u00fc') RETURNING org_id"))
+    asyncio.run(made(old, "INSERT INTO pilotlight.orgs (org_id, name) VALUES ('kept', 'it''s \u00fc') RETURNING org_id"))
     keys.ensure_pepper(old.paths)
     backup.back_up(old, folder / "b.tar", models=False, as_json=True)
     restore.restore(new, folder / "b.tar", as_json=True)
-    (row,) = asyncio.run(made(new, "SELECT name FROM orgs WHERE org_id = 'kept'"))
+    (row,) = asyncio.run(made(new, "SELECT name FROM pilotlight.orgs WHERE org_id = 'kept'"))
     assert row["name"] == "it's \u00fc" and not list(new.paths.state.glob("*.dump"))
