@@ -68,7 +68,7 @@ def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
         return ModelNotFound("The engine does not know this model. `GET /v1/models` lists what this key can use.", param="model")
     if _LONG_CONTEXT.search(words.message):  # 2
         return TooLong(_too_long(words.message), param=_of_a_caller(words.param))
-    if words.message and status != 501 and not _OPERATORS.search(words.message):  # 4
+    if words.message.strip() and status != 501 and not _OPERATORS.search(words.message):  # 4
         return EngineRefused(_sentence(words.message), param=_of_a_caller(words.param), status=status)
     if _TOOLS.search(words.message):  # 3
         return BadRequest(TOOLS, param="tools")

@@ -6,7 +6,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router.engine_words import LONGEST_SENTENCE, TOOLS, error_of, for_operators
@@ -117,6 +117,7 @@ def test_what_is_no_error_is_one_all_the_same(body: bytes) -> None:
 
 
 @given(st.integers(200, 599), st.text(max_size=3000), st.none() | st.text(max_size=200))
+@example(400, "\r", None)  # blank is as good as nothing
 def test_whatever_it_says_the_answer_is_short_and_one_line(status: int, message: str, param: str | None) -> None:
     error = told(status, message, param=param)
     assert 0 < len(error.message) <= LONGEST_SENTENCE and "\n" not in error.message
