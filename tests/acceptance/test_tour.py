@@ -350,10 +350,50 @@ def test_cold_starts_are_measured(tourist: Tourist) -> None:
     tourist.run("rm", "short")
 
 
+def test_it_is_woken_paused_and_looked_at(tourist: Tourist) -> None:
+    assert " awake" in tourist.run("wake", "tour")[1]
+    assert json.loads(tourist.out("status", "--json"))["awake"] >= 1
+    tourist.run("pause", "tour")
+    assert "'tour' is paused by its operator" in tourist.refused("run", "tour", "?")
+    assert "`pilotlight resume tour`" in tourist.refused("wake", "tour")
+    tourist.run("resume", "tour")
+    tourist.run("run", "tour", "?")
+    event_id = json.loads(tourist.out("usage", "tour", "--json"))["rows"][0]["event_id"]
+    assert event_id in tourist.out("request", event_id[:20])
+    assert json.loads(tourist.out("usage", "sum", "tour", "--by", "day", "--json"))[0]["requests"] > 0
+    assert tourist.out("help", "usage", "sum") == tourist.out("usage", "sum", "-h")
+
+
+def test_what_nobody_needs_is_removed_and_the_rest_backed_up(tourist: Tourist, short_folder: Path, tmp_path: Path) -> None:
+    assert "serves tour" in tourist.refused("snapshot", "rm", "7db3")
+    tourist.run("snapshot", "synth", str(tmp_path / "tiny"), "--seed", "77")
+    digests = [tourist.out("snapshot", "pack", str(tmp_path / "tiny")) for _ in range(2)]
+    assert digests[0] in tourist.out("snapshot", "show", digests[0][:19])
+    assert digests[0] in tourist.out("snapshot", "prune", "--dry-run") and digests[0] == tourist.out("snapshot", "rm", digests[0][:19])
+    backup = tmp_path / "pilotlight.tar"
+    tourist.run("backup", str(backup))
+    short_folder.chmod(0o711)  # where root has an unprivileged Postgres
+    tourist.run("restore", str(backup), "--state", str(short_folder / "restored"))
+    assert "is not empty" in tourist.refused("restore", str(backup))
+
+
 def test_the_endpoint_is_removed(tourist: Tourist) -> None:
     tourist.run("rm", "tour")
     assert "tour" not in {row["name"] for row in json.loads(tourist.out("ls", "--json"))}
     assert tourist.refused("rm", "tour")
+
+
+def test_client_programs_work_as_their_users_use_them(tourist: Tourist) -> None:
+    """Those that need no environment of their own; `make clients` tries all. Last: it puts the endpoint on another configuration."""
+    outcomes, missing = try_all(SHORT, place_of(tourist.system))
+    assert not missing
+    assert [(outcome.program.name, outcome.failed) for outcome in outcomes] == [(program.name, {}) for program in SHORT]
+
+
+def test_it_goes_down(tourist: Tourist) -> None:
+    assert tourist.run("status")[0]
+    tourist.run("down")
+    tourist.run("status", code=3)
 
 
 def test_nothing_was_left_out(tourist: Tourist) -> None:
@@ -370,10 +410,3 @@ def test_nothing_was_left_out(tourist: Tourist) -> None:
     }
     typed = {arguments[:2] for arguments in tourist.typed} | {arguments[:1] for arguments in tourist.typed}
     assert verbs <= typed, f"no tour has {verbs - typed}"
-
-
-def test_client_programs_work_as_their_users_use_them(tourist: Tourist) -> None:
-    """Those that need no environment of their own; `make clients` tries all. Last: it puts the endpoint on another configuration."""
-    outcomes, missing = try_all(SHORT, place_of(tourist.system))
-    assert not missing
-    assert [(outcome.program.name, outcome.failed) for outcome in outcomes] == [(program.name, {}) for program in SHORT]
