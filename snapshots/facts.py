@@ -40,9 +40,9 @@ class Facts:
     told: tuple[str, ...] = ()  # what whoever packs should hear
 
 
-def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: bool = False) -> Facts:
+def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: bool = False, twice: bool = True) -> Facts:
     """Check the files named by `paths` below `folder`. `code`: the model's own may run. `begun`: of the weights only the tables are
-    there, and what takes long is left for later. Raises HeaderError, PackError, OSError.
+    there, and what takes long is left for later. `twice`: tensors in several files are compared. Raises HeaderError, PackError, OSError.
     """
     documents = read_documents(folder, paths, code=code)
     headers = {path: read_header(folder / path) for path in paths if path.endswith(".safetensors")}
@@ -50,7 +50,7 @@ def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: boo
         _check_index(documents[INDEX], headers)
     else:
         check_numbering(set(headers))
-    if not begun:
+    if twice:
         _check_twice(folder, {path: header for path, header in headers.items() if "/" not in path})
     tensors = [tensor for header in headers.values() for tensor in header.tensors]
     if not tensors:

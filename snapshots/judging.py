@@ -30,12 +30,12 @@ def judge_names(manifest: Manifest, *, code: bool = False) -> None:
         raise PackError(f"it holds {doubled[0]} beside the model's other weights, which an engine would read instead: {PACK_ANEW}")
 
 
-def judge_contents(folder: Path, manifest: Manifest, *, code: bool = False, begun: bool = False) -> None:
-    """`begun`: of the weights only the tables are there, and who waits is not kept waiting by what can be looked at later.
+def judge_contents(folder: Path, manifest: Manifest, *, code: bool = False, begun: bool = False, twice: bool = True) -> None:
+    """`begun`: who waits is not kept waiting by what can be looked at later. `twice`: the weights are there, not their tables alone.
 
     Raises HeaderError, PackError, OSError.
     """
-    facts = find_facts(folder, [file.path for file in manifest.files], code=code, begun=begun)
+    facts = find_facts(folder, [file.path for file in manifest.files], code=code, begun=begun, twice=twice)
     claimed = manifest.architecture, manifest.tensors, manifest.tensor_bytes
     if (facts.architecture, facts.tensors, facts.tensor_bytes) != claimed:
         raise PackError(

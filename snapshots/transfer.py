@@ -106,14 +106,19 @@ async def pull_from(
         judge_names(manifest, code=code)
         folder = store / (disk.PULLED + name)
 
+        texts: list[asyncio.Future[None]] = []  # looked at while the weights come, not when all wait for them
+
         async def usable() -> None:
-            await asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, begun=True)
+            await asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, begun=True, twice=False)
             steps.usable(folder)
+            texts.append(asyncio.ensure_future(asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, twice=False)))
+            texts[-1].add_done_callback(lambda done: done.cancelled() or done.exception())  # of a pull that ends otherwise nobody asks
 
         async with _partial(folder, manifest, room) as partial:
             try:
                 await _Pull(origin, digest, manifest, partial, progress, usable).run()
-                await asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code)
+                await asyncio.gather(*texts)
+                await asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, begun=True)
             except (PackError, HeaderError):
                 await asyncio.to_thread(partial.remove)
                 raise
