@@ -6,6 +6,7 @@ let them in (modes are set, not hoped for), a folder that is there (its mode sta
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pwd
 import stat
@@ -65,6 +66,12 @@ def folder_of(environ: Mapping[str, str], uid: int, *, root: Path, variable: str
     return Path(home) / below / "pilotlight"
 
 
+def short_folder(state: Path) -> Path:
+    """Where sockets lie of a state folder with a long path: the same for every process, and of nobody else. It is made by `up`."""
+    owner = state.stat().st_uid if state.exists() else os.geteuid()
+    return Path(f"/tmp/pl-{owner}-{hashlib.sha256(os.fsencode(state)).hexdigest()[:10]}")
+
+
 def private_folder(folder: Path) -> Path:
     """The folder, made where it is missing, if nobody else can have put anything into it. Raises SettingsError, OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +84,8 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-LONGEST_STATE = 107 - len("/run/r/r01234567/") - 36  # bytes: the kernel holds 107 of a socket's path, and vLLM names its by a UUID
+LONGEST_STATE = 107 - len("/postgres/.s.PGSQL.5432")  # bytes: the kernel holds 107 of a socket's path
+SHORT_STATE = 107 - len("/run/r/r01234567/") - 36  # up to here sockets lie in it, also vLLM's, which are named by a UUID
 
 
 class Paths:
@@ -86,12 +94,13 @@ class Paths:
     def __init__(self, state: Path) -> None:
         self.state = state
         self.too_long = len(os.fsencode(state)) > LONGEST_STATE
-        self.run = state / "run"  # sockets; short, the kernel holds 107 bytes
+        self.run = state / "run"  # locks and identities; sockets too, where the path is short enough
+        self.sockets = self.run if len(os.fsencode(state)) <= SHORT_STATE else short_folder(state)
         self.secrets = state / "secrets"  # 0700: CA key, admin key, key pepper, database password
         self.spool = state / "spool"  # the routers' usage records on their way to Postgres
         self.snapshots = state / "snapshots"  # directory store, content-addressed
         self.staged = state / "staged"  # which snapshots this node has verified, and in which state of their files
-        self.replicas = state / "run" / "r"  # one short folder a replica: TMPDIR, sockets
+        self.replicas = self.sockets / "r"  # one short folder a replica: TMPDIR, sockets
         self.baked = state / "baked"  # engine-ready copies of snapshots, mapped by replicas
         self.canaries = state / "canaries"  # what a revision's engine answered at its first boot
         self.journal = state / "journal"  # what engines produced, until Postgres has it
@@ -112,14 +121,14 @@ class Paths:
 
     def address(self, name: str) -> str:
         """Frame address of a process's socket: "activator", "agent", "ledger", "admin"."""
-        return f"unix:{self.run / name}.sock"
+        return f"unix:{self.sockets / name}.sock"
 
     def metrics(self, name: str) -> Path:
         """The socket at which a process other than the router tells its metrics."""
-        return self.run / f"{name}.metrics"
+        return self.sockets / f"{name}.metrics"
 
     def make(self) -> None:
-        """Create what is missing. Raises OSError.
+        """Create what is missing. Raises OSError, and SettingsError where the short folder for sockets is not ours alone.
 
         Folders an unprivileged Postgres must traverse are 0711, the rest 0700, whatever the umask; no mode of a folder
         that was there is changed.
@@ -128,6 +137,8 @@ class Paths:
             make_folder(missing, 0o755)
         make_folder(self.state, 0o711)
         make_folder(self.run, 0o711)
+        if self.sockets != self.run:
+            private_folder(self.sockets)
         for folder in (
             self.secrets,
             self.spool,

@@ -194,7 +194,7 @@ class RuntimeSettings(Section):
     kv_cache_bytes: int = Field(
         default=64 << 20, ge=1 << 20, description="KV cache of a replica on CPU, in bytes, unless its engine arguments say otherwise."
     )
-    threads: int = Field(default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core.")
+    threads: int = Field(default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core that we may use.")
     max_model_len: int = Field(default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says.")
     untested_engine: bool = Field(
         default=False,

@@ -45,7 +45,7 @@ class _Parent:
         self._running: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
         self.watchdog = Watchdog(
-            config.paths.run / "workers.sock",
+            config.paths.sockets / "workers.sock",
             running=lambda: [process.pid for process in self._running if process.returncode is None],
             silent_seconds=config.watch.silent_seconds,
             told=lambda pid: log.error("a worker is silent; killing it", action="worker_hung", pid=pid),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
 
+from pilotlight import cgroups
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.argument_names import executes_or_opens
 from runtime.bake import lock_of, stamp_of
@@ -28,7 +28,7 @@ def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, en
     start = running.start
     if reason := executes_or_opens(start.engine_args, settings.allow_engine_args):
         raise NotAllowed(reason)
-    threads = settings.threads or os.cpu_count() or 1
+    threads = settings.threads or cgroups.cores()
     return Fork(
         replica_id=start.replica_id,
         endpoint=start.endpoint,

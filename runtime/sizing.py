@@ -13,19 +13,14 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from pilotlight import cgroups
+
 NEWS_BYTES = 1 << 20  # what a process takes is told anew when it differs by more than this, and by a hundredth
-LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroup 2, 1
 
 
 def node_memory() -> int:
-    """Bytes of the machine, or of the container's limit where that is less."""
-    least = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in LIMITS:
-        try:
-            least = min(least, int(Path(file).read_text()))
-        except (OSError, ValueError):  # no such controller, or "max"
-            continue
-    return least
+    """Bytes of the machine, or of what we may use of it where that is less."""
+    return cgroups.memory_bytes()
 
 
 def packed_bytes(baked: Path) -> int:

@@ -312,6 +312,7 @@ class Standbys:
                 pass_fds=[theirs.fileno()],
                 env=self._environ,
                 cwd=children.FOLDER,
+                preexec_fn=children.confine,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import os
 import resource
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilotlight import cgroups
 from pilotlight.cli.show import size
 from pilotlight.settings import Settings
 
@@ -64,8 +66,19 @@ def libnuma(settings: Settings) -> Finding:
 def memory(settings: Settings) -> Finding:
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available, total = (int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+    within = ""
+    limits = cgroups.limits()
+    if limits.memory_bytes is not None and limits.memory_bytes < total:
+        total, within = limits.memory_bytes, ", within the limit of our cgroup"
+        available = min(available, total - (limits.used_bytes or 0))
     remedy = f"free some, or use a machine with more: a standby and a small replica need about {size(LEAST_MEMORY)}"
-    return Finding(available >= LEAST_MEMORY, f"{size(available)} of {size(total)} available", remedy)
+    return Finding(available >= LEAST_MEMORY, f"{size(available)} of {size(total)} available{within}", remedy)
+
+
+def cores(settings: Settings) -> Finding:
+    quota, there = cgroups.limits().cores, os.cpu_count() or 1
+    said = f"{cgroups.cores()} of {there} may be used" + (f", by a quota of {quota:g}" if quota is not None and quota < there else "")
+    return Finding(True, said)
 
 
 def shared_memory(settings: Settings) -> Finding:

@@ -22,6 +22,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "NVIDIA driver": checks.nvidia_driver,
     "libnuma": checks.libnuma,
     "memory": checks.memory,
+    "cores": checks.cores,
     "/dev/shm": checks.shared_memory,
     "open files": checks.open_files,
     "clock": clock,

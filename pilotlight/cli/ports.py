@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 
+from pilotlight.settings import Settings
+
+STEP = 64  # as many workers as there may be, each with a port of its own
+MOST_INSTALLATIONS = 32
 REASONS = {
     errno.EADDRINUSE: "another program has it: stop that (`ss -ltnp` names it), or choose another port with --port",
     errno.EADDRNOTAVAIL: "this machine has no such address: choose another with --host",
@@ -25,6 +29,21 @@ def need_port(host: str, port: int) -> None:
     """Raises PortTaken."""
     if reason := why_not(host, port):
         raise PortTaken(f"cannot listen on {host} port {port}: {reason}")
+
+
+def with_metrics_port(settings: Settings) -> Settings:
+    """These settings with ports of /metrics that are free: as given, or, where nobody gave any, the next that are. Raises PortTaken.
+
+    Two installations on one machine would else read each other's figures.
+    """
+    router = settings.router
+    given = "metrics_port" in router.model_fields_set
+    for first in range(router.metrics_port, router.metrics_port + (1 if given else MOST_INSTALLATIONS * STEP), STEP):
+        reasons = [f"{port}: {reason}" for port in range(first, first + router.workers) if (reason := why_not("127.0.0.1", port))]
+        if not reasons:
+            return settings.model_copy(update={"router": router.model_copy(update={"metrics_port": first})})
+    remedy = "another program has it: choose another with PILOTLIGHT_ROUTER__METRICS_PORT"
+    raise PortTaken(f"cannot serve /metrics on 127.0.0.1 port {reasons[0].partition(':')[0]}: {remedy}")
 
 
 def why_not(host: str, port: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ def folder(settings: Settings) -> Finding:
     paths = settings.paths
     choose = "choose another with --state"
     if paths.too_long:
-        return Finding(False, f"{paths.state} has more than {LONGEST_STATE} bytes", f"{choose}: sockets lie below it")
+        return Finding(False, f"{paths.state} has more than {LONGEST_STATE} bytes", f"{choose}: the socket of Postgres lies below it")
     above = _first_there(paths.state)
     if not above.is_dir():
         return Finding(False, f"{above} is a file where a folder must be", choose)
@@ -84,7 +85,7 @@ def public_port(settings: Settings) -> Finding:
 def metrics_port(settings: Settings) -> Finding:
     first = settings.router.metrics_port
     if is_running(settings.paths):
-        return Finding(True, f"127.0.0.1 port {first}: this installation runs")
+        return Finding(True, f"{_told_metrics(settings.paths) or f'127.0.0.1 port {first}'}: this installation runs")
     for port in range(first, first + settings.router.workers):
         if why_not("127.0.0.1", port):
             return Finding(
@@ -191,6 +192,14 @@ async def _connect(dsn: str) -> Finding:
         reason = f"{type(error).__name__}: {without_password(str(error))}"
         return Finding(False, f"{without_password(dsn)} does not answer ({reason})", "start it, or correct DATABASE_URL")
     return Finding(True, f"{version} answers at {without_password(dsn)}")
+
+
+def _told_metrics(paths: Paths) -> str:
+    """Where `up` said that they are; it may have had to take another port than the one in the settings."""
+    try:
+        return str(json.loads(paths.client.read_bytes())["metrics"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _damage(paths: Paths) -> tuple[str, str] | None:

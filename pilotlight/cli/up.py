@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -28,7 +29,7 @@ from typing import NoReturn
 from pilotlight import children, keys, tls
 from pilotlight.cli import exits
 from pilotlight.cli.exits import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
-from pilotlight.cli.ports import PortTaken, here, need_port
+from pilotlight.cli.ports import PortTaken, here, need_port, with_metrics_port
 from pilotlight.cli.postgres import Postgres
 from pilotlight.cli.readiness import Asker, tell_when_fast
 from pilotlight.cli.reserve import Reserve
@@ -39,7 +40,7 @@ from pilotlight.database import embedded
 from pilotlight.database.errors import DatabaseError, SchemaError, Unfit, Unreachable
 from pilotlight.database.migrate import migrate
 from pilotlight.files import write_atomic
-from pilotlight.settings import LONGEST_STATE, Settings, SettingsError, load
+from pilotlight.settings import LONGEST_STATE, Paths, Settings, SettingsError, load
 from pilotlight.watchdog import Notifier, Watchdog
 
 PROCESSES = ("activator", "router.ledger", "router.admin", "router")  # in the order of their start
@@ -61,18 +62,25 @@ class Installation:
         self._postgres: Postgres | None = None
         self._keeping: list[asyncio.Task[None]] = []
         self.children: list[Child] = []
-        self._lock = -1
+        self._lock = self._short = -1
         self._host = host = here(settings.router.host)
         self.url = f"https://{f'[{host}]' if ':' in host else host}:{settings.router.port}"
+
+    @property
+    def settings(self) -> Settings:
+        """As given; once it has started, with the port of /metrics that it has."""
+        return self._settings
 
     async def start(self) -> None:
         """Returns once the router answers. Raises UpError, PortTaken, DatabaseError, OSError; call `stop` in any case."""
         paths = self._settings.paths
         if paths.too_long:
-            raise UpError(f"{paths.state} has more than {LONGEST_STATE} bytes, too many for the engines' sockets: choose a shorter --state")
+            raise UpError(f"{paths.state} has more than {LONGEST_STATE} bytes, too many for a socket of Postgres: choose a shorter --state")
         paths.make()
         self._lock = _only_one(paths.run / "up.lock")
+        self._short = _kept(paths) if paths.sockets != paths.run else -1
         need_port(self._settings.router.host, self._settings.router.port)
+        self._settings = with_metrics_port(self._settings)
         keys.ensure_pepper(paths)
         keys.ensure_admin_key(paths)
         tls.ensure_apart(paths, tls.names(self._settings.router))
@@ -83,7 +91,7 @@ class Installation:
         await self._have_database(reserve)
         self._say("starting activator, ledger, admin and router")
         watchdog = Watchdog(
-            paths.run / "watch.sock",
+            paths.sockets / "watch.sock",
             running=lambda: [child.pid for child in self.children if child.pid],  # of those that live
             silent_seconds=self._settings.watch.silent_seconds,
             told=self._hung,
@@ -150,7 +158,7 @@ class Installation:
         """Where this installation is reached; a disk without room for it keeps what the last start wrote, most often the same."""
         file, content = (
             self._settings.paths.client,
-            json.dumps({"url": self.url} | ({"admin": "off"} if self._settings.router.admin == "off" else {})).encode(),
+            json.dumps({"url": self.url, "metrics": _metrics(self._settings)} | ({"admin": "off"} if self._settings.router.admin == "off" else {})).encode(),
         )
         try:
             if not file.exists() or file.read_bytes() != content:
@@ -176,6 +184,10 @@ class Installation:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+        if self._short >= 0:
+            shutil.rmtree(self._settings.paths.sockets, ignore_errors=True)
+            os.close(self._short)
+            self._short = -1
 
     async def given_up(self) -> None:
         """Returns never. Raises whatever ended what keeps the installation whole."""
@@ -232,7 +244,7 @@ async def _run(settings: Settings, *, as_json: bool) -> int:
         if starting.done():
             await starting
             systemd.say("READY=1")
-            _show(settings, installation.url, as_json=as_json)
+            _show(installation.settings, installation.url, as_json=as_json)
             fast = asyncio.ensure_future(tell_when_fast(installation.asker, settings, say))
             given_up = asyncio.ensure_future(installation.given_up())
             await asyncio.wait({stop, given_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -246,7 +258,7 @@ async def _run(settings: Settings, *, as_json: bool) -> int:
     except OSError as error:
         say(explain_os_error(error))
         return FAILED
-    except (UpError, PortTaken, DatabaseError, keys.SecretError, tls.NameRefused) as error:
+    except (UpError, PortTaken, DatabaseError, SettingsError, keys.SecretError, tls.NameRefused) as error:
         say(one_line(str(error)))
         return UNREACHABLE if isinstance(error, Unreachable) else FAILED
     finally:
@@ -269,7 +281,7 @@ def say(text: str) -> None:
 
 def _show(settings: Settings, url: str, *, as_json: bool) -> None:
     """What one needs to use it. Nobody need read it."""
-    paths, metrics = settings.paths, f"http://127.0.0.1:{settings.router.metrics_port}/metrics"
+    paths, metrics = settings.paths, _metrics(settings)
     try:
         if as_json:
             files = {"ca_file": paths.ca_cert, "ca_bundle": paths.ca_bundle, "admin_key_file": paths.admin_key, "logs": paths.logs}
@@ -300,6 +312,18 @@ def _only_one(file: Path) -> int:
     except OSError as error:
         say(f"`pilotlight down` cannot be told which process this is ({explain_os_error(error)})")
     return lock
+
+
+def _metrics(settings: Settings) -> str:
+    """Where the first worker's metrics are read."""
+    return f"http://127.0.0.1:{settings.router.metrics_port}/metrics"
+
+
+def _kept(paths: Paths) -> int:
+    """Hold the short folder of sockets, so that what cleans /tmp of old files passes it over. Raises OSError."""
+    held = os.open(paths.sockets, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
 
 
 def _last_words(log: Path) -> str:

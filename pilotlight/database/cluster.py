@@ -1,9 +1,12 @@
 """The data folder of the embedded Postgres: made once, under another name until it is whole, and never by root's rights.
 
+postgres-new-…/      an `initdb` at work, or one that was killed: removed by the next
 postgres/            owned by the server's account, 0700
   data/              the database cluster
-  new-…/             an `initdb` at work, or one that was killed: removed by the next
   .s.PGSQL.5432      the socket
+
+What root makes, and gives to that account, it makes in a folder of root's: in one of the account's, somebody else who runs as it (`nobody`
+often has others) could put a link in its place in between.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from pilotlight.files import sync_folder, write_once
 from pilotlight.settings import Paths
 
 USER = "pilotlight"
+NEW = "postgres-new-"
 
 
 def make_home(home: Path, account: Account) -> None:
@@ -29,7 +33,7 @@ def make_home(home: Path, account: Account) -> None:
         another = "choose another state folder (--state)"
         raise EmbeddedError(f"user {account.name}, who runs Postgres, cannot enter {closed}: `chmod o+x {closed}`, {another}, {REMEDY}")
     if not home.exists():
-        unfinished = Path(tempfile.mkdtemp(prefix="postgres.", dir=home.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=NEW, dir=home.parent))
         os.chown(unfinished, account.uid, account.gid)
         unfinished.rename(home)
 
@@ -57,15 +61,15 @@ def check_version(data: Path) -> None:
 
 def make_data(programs: Path, home: Path, account: Account, password: str) -> None:
     """`initdb`, synced, then renamed to `data`; takes about half a second. Raises EmbeddedError, OSError."""
-    for leftover in home.glob("new-*"):
+    for leftover in (*home.parent.glob(f"{NEW}*"), *home.glob("new-*")):  # the second as releases before 2026-11-27 made them
         shutil.rmtree(leftover, ignore_errors=True)
-    work = Path(tempfile.mkdtemp(prefix="new-", dir=home))
+    work = Path(tempfile.mkdtemp(prefix=NEW, dir=home.parent))
     try:
         password_file = work / "password"
         password_file.touch(mode=0o600)
         password_file.write_text(password)
-        for path in (work, password_file):
-            os.chown(path, account.uid, account.gid)
+        for path in (password_file, work):  # the folder last: until then nobody else changes what is in it
+            os.chown(path, account.uid, account.gid, follow_symlinks=False)
         target: list[str | Path] = [
             programs / "initdb",
             "-D",

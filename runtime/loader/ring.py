@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from pilotlight import cgroups
 from runtime.loader.plan import DEVICE, Block, Plan, Read, Source, plan
 from snapshots.safetensors_header import Tensor, read_header
 
@@ -106,7 +107,7 @@ def stream(
 
     `direct`: past the page cache, where the file system can. `threads`: 0 chooses.
     """
-    ring = Ring(planned, device, threads=threads or min(THREADS, 2 * (os.cpu_count() or 1)), direct=direct)
+    ring = Ring(planned, device, threads=threads or min(THREADS, 2 * cgroups.cores()), direct=direct)
     try:
         for block, memory in ring.blocks():
             for tensor in block.tensors:

@@ -77,7 +77,7 @@ def publish(work: Path, store: Path, digest: str) -> Path:
         for name in names:
             (Path(parent) / name).chmod(0o444)
         sync_folder(Path(parent))
-        Path(parent).chmod(0o555)
+        Path(parent).chmod(0o755)  # its files are read-only; a folder that is not ours to change, nobody could remove
     target = store / folder_name(digest)
     try:
         work.rename(target)

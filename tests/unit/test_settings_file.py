@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.paths import folder_of, private_folder
+from pilotlight.paths import LONGEST_STATE, SHORT_STATE, Paths, folder_of, private_folder
 from pilotlight.settings import SettingsError, load
 from pilotlight.settings_file import NO_FILE, _stranger, config_file
 
@@ -102,3 +102,13 @@ def test_folders_are_told_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     assert load(state_dir="~/state").paths.state == Path("/home/me/state")
     with pytest.raises(SettingsError, match=r"~nobody-of-that-name.*whole path"):
         load(state_dir="~nobody-of-that-name/state")
+
+
+def test_a_long_path_has_its_sockets_in_a_short_folder_of_the_same_name_for_all() -> None:
+    long = Path("/home/students/2026/firstname.lastname-of-some-length/.local/share/pilotlight")
+    assert SHORT_STATE < len(str(long)) <= LONGEST_STATE
+    paths, again = Paths(long), Paths(long)
+    assert paths.sockets == again.sockets != Paths(long / "x").sockets
+    assert len(str(paths.replicas / "r01234567" / "01234567-89ab-cdef-0123-456789abcdef")) <= 107
+    assert not paths.too_long and paths.run == long / "run"
+    assert Paths(Path("/var/lib/pilotlight")).sockets == Path("/var/lib/pilotlight/run")

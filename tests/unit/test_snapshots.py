@@ -128,7 +128,7 @@ def test_pack_makes_an_immutable_copy(model: Path, store: Path) -> None:
     for file in manifest.files:
         assert (folder / file.path).read_bytes() == (model / file.path).read_bytes()
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_file()} == {0o444}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "1_Pooling")} == {0o555}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "1_Pooling")} == {0o755}
 
 
 def test_the_digest_is_of_the_content_alone(model: Path, store: Path, tmp_path: Path) -> None:
