@@ -158,7 +158,9 @@ class Installation:
         """Where this installation is reached; a disk without room for it keeps what the last start wrote, most often the same."""
         file, content = (
             self._settings.paths.client,
-            json.dumps({"url": self.url, "metrics": _metrics(self._settings)} | ({"admin": "off"} if self._settings.router.admin == "off" else {})).encode(),
+            json.dumps(
+                {"url": self.url, "metrics": _metrics(self._settings)} | ({"admin": "off"} if self._settings.router.admin == "off" else {})
+            ).encode(),
         )
         try:
             if not file.exists() or file.read_bytes() != content:
