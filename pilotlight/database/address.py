@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from pilotlight.paths import absolute
 
 SCHEME = re.compile(r"(?:jdbc:)?(postgres(?:ql)?)(?:\+[a-z0-9_]+)?://", re.I)
+SOCKETS = "/run/postgresql,/var/run/postgresql,/tmp,localhost"  # where a server of this machine is looked for
 HOST = re.compile(r"(?:\[[0-9a-f:.]+\]|[a-z0-9._%-]*)(?::\d{1,5})?", re.I)
 # Parameters the driver knows, as libpq means them. Everything else stays here.
 DRIVERS = frozenset(
@@ -57,7 +58,7 @@ class Address:
 def understood(url: str) -> Address:
     """Raises BadAddress."""
     scheme, userinfo, hosts, path, query = _parts(url)
-    given = _parameters(query)
+    given, shown = _parameters(query), hosts
     kept = {name: value for name, value in given.items() if name in DRIVERS}
     arguments: dict[str, Any] = {}
     if seconds := given.get("connect_timeout", ""):
@@ -69,9 +70,24 @@ def understood(url: str) -> Address:
     if not userinfo.partition(":")[0] and not kept.get("user"):
         kept["user"] = _own_name()
     user = f"{userinfo}@" if userinfo else ""
-    port = "" if re.search(r":\d+$", hosts) or "port" in kept else ":5432" if hosts and "," not in hosts else ""
+    if "port" not in kept:
+        hosts = ",".join(f"{host}:5432" if host and not re.search(r":\d+$", host) else host for host in hosts.split(","))
+    _settle(kept, arguments, hosts=hosts, path=path, user=kept.get("user") or unquote(userinfo.partition(":")[0]))
     tail = f"?{urlencode(kept)}" if kept else ""
-    return Address(f"{scheme}://{user}{hosts}{port}{path}{tail}", f"{hosts or kept.get('host', '?')}{path}", arguments)
+    return Address(f"{scheme}://{user}{hosts}{path}{tail}", f"{shown or kept.get('host', '?')}{path}", arguments)
+
+
+def _settle(kept: dict[str, str], arguments: dict[str, Any], *, hosts: str, path: str, user: str) -> None:
+    """What the address leaves open is said, as libpq has it: the driver would ask variables of libpq, which somebody set for another program."""
+    if "sslmode" not in kept:
+        arguments.setdefault("ssl", "prefer")
+    if "target_session_attrs" not in kept:
+        arguments["target_session_attrs"] = "any"
+    if not hosts:
+        kept.setdefault("host", SOCKETS)
+        kept.setdefault("port", "5432")
+    if path in ("", "/"):
+        kept.setdefault("dbname", user)
 
 
 def whole(url: str) -> str:

@@ -24,7 +24,7 @@ from pilotlight.database import embedded
 from pilotlight.database.account import server_account
 from pilotlight.database.binaries import PACKAGE, program_folder
 from pilotlight.database.embedded import EmbeddedPostgres
-from pilotlight.database.errors import EmbeddedError, SchemaError, Unreachable
+from pilotlight.database.errors import EmbeddedError, SchemaError, Unfit, Unreachable
 from pilotlight.database.leftovers import _processes_in
 from pilotlight.database.migrate import MIGRATIONS, migrate, newest
 from pilotlight.database.pool import connect_pool, dsn
@@ -100,7 +100,7 @@ async def test_start_and_stop_leave_nothing(paths: Paths) -> None:
     await server.ended()
     assert not any(map(alive, processes))
     assert not list(paths.postgres.glob(".s.PGSQL*"))
-    assert not list(paths.postgres.glob("new-*"))
+    assert not list(paths.state.glob("postgres-new-*"))
     assert not shared_memory_of(server.pid)
 
 
@@ -288,7 +288,7 @@ async def test_a_stale_pid_file_that_names_a_stranger_does_not_hinder(paths: Pat
 async def test_kill_in_the_middle_of_the_first_start_is_survived(folder: Path) -> None:
     paths = Paths(folder / "state")
     with starter(paths) as up:
-        until(lambda: list(paths.postgres.glob("new-*/data/base")))
+        until(lambda: list(paths.state.glob("postgres-new-*/data/base")))
         up.kill()
     assert not (paths.postgres / "data").exists()
     server = await embedded.start(paths)
@@ -296,7 +296,7 @@ async def test_kill_in_the_middle_of_the_first_start_is_survived(folder: Path) -
         assert await fetch(server.dsn, "SELECT 1") == 1
     finally:
         await server.stop()
-    assert not [path for path in paths.postgres.iterdir() if path.name.startswith("new-") and any(path.iterdir())]
+    assert not [path for path in paths.state.glob("postgres-new-*") if any(path.iterdir())]
 
 
 async def test_a_path_too_long_for_a_socket_is_refused(folder: Path) -> None:
@@ -423,10 +423,13 @@ async def test_pool(server: EmbeddedPostgres, paths: Paths) -> None:
 async def test_a_server_that_is_away_is_one_clear_error(paths: Paths) -> None:
     await (await embedded.start(paths)).stop()
     password = (paths.secrets / "database.password").read_text()
-    for place in (dsn(load(state_dir=paths.state)), f"postgresql://a:{password}@127.0.0.1:1/x", f"a:{password}@nonsense"):
+    for place in (dsn(load(state_dir=paths.state)), f"postgresql://a:{password}@127.0.0.1:1/x"):
         with pytest.raises(Unreachable, match="pilotlight up") as caught:
             await connect_pool(place, application="test")
         assert password not in str(caught.value)
+    with pytest.raises(Unfit, match="DATABASE_URL.*begins with postgresql://") as refused:  # no use trying again
+        await connect_pool(f"a:{password}@nonsense", application="test")
+    assert password not in str(refused.value)
 
 
 def test_no_database_known(folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import ssl
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from asyncpg.connect_utils import _parse_connect_dsn_and_args  # type: ignore[attr-defined]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,15 +50,41 @@ def test_what_people_have_is_taken(url: str, encryption: str) -> None:
         assert address.arguments["ssl"].verify_mode is ssl.CERT_REQUIRED and address.arguments["ssl"].check_hostname
         assert "sslmode" not in query
     else:
-        assert query.get("sslmode", "") == encryption and "ssl" not in address.arguments
+        assert query.get("sslmode", "") == encryption
+        assert address.arguments.get("ssl", "") == ("" if encryption else "prefer")
     assert "p@" not in address.place
 
 
 def test_what_stays_says_the_same() -> None:
     address = understood("postgres://u:p@h/db?connect_timeout=15&sslmode=require")
-    assert (address.dsn, address.place, address.arguments) == ("postgres://u:p@h:5432/db?sslmode=require", "h/db", {"timeout": 15.0})
-    assert understood("postgresql://u:p@h/db?connect_timeout=0").arguments == {}
+    assert (address.dsn, address.place, address.arguments) == (
+        "postgres://u:p@h:5432/db?sslmode=require",
+        "h/db",
+        {"timeout": 15.0, "target_session_attrs": "any"},
+    )
+    assert "timeout" not in understood("postgresql://u:p@h/db?connect_timeout=0").arguments
     assert understood(f"{HOST}/db?sslmode=verify-ca").arguments["ssl"].check_hostname is False
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u@h", "postgresql:///db", "postgresql://u@/?host=/run", "postgresql://u:p@a,b:1/d", f"{HOST}/d?sslmode=allow"]
+)
+def test_no_variable_of_libpq_counts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the driver itself understands what we hand it; the password's alone do."""
+
+    def asked() -> object:
+        address = understood(url)
+        given = dict.fromkeys(inspect.signature(_parse_connect_dsn_and_args).parameters) | {"dsn": address.dsn} | address.arguments
+        given.pop("timeout", None)
+        hosts, parameters = _parse_connect_dsn_and_args(**given)
+        return hosts, {name: getattr(parameters, name) for name in ("user", "database", "sslmode", "target_session_attrs")}
+
+    before = asked()
+    for name, value in {
+        "HOST": "nowhere.example", "PORT": "1", "USER": "other", "DATABASE": "other", "SSLMODE": "verify-full", "TARGETSESSIONATTRS": "standby",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"PG{name}", value)
+    assert asked() == before
 
 
 @pytest.mark.parametrize(
