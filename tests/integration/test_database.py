@@ -427,7 +427,7 @@ async def test_a_server_that_is_away_is_one_clear_error(paths: Paths) -> None:
         with pytest.raises(Unreachable, match="pilotlight up") as caught:
             await connect_pool(place, application="test")
         assert password not in str(caught.value)
-    with pytest.raises(Unfit, match="DATABASE_URL.*begins with postgresql://") as refused:  # no use trying again
+    with pytest.raises(Unfit, match=r"DATABASE_URL.*begins with postgresql://") as refused:  # no use trying again
         await connect_pool(f"a:{password}@nonsense", application="test")
     assert password not in str(refused.value)
 
