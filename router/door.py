@@ -143,6 +143,8 @@ class Door:
             visit.greeting = None
 
     async def _establish(self, visit: Visit, connection: socket.socket) -> None:
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = self._context()
         if context is not None and (first := await self._first_byte(connection)) != HANDSHAKE:
             if first is not None:

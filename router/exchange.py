@@ -46,7 +46,7 @@ class Exchange:
     """One inference call."""
 
     __slots__ = (
-        "_begun", "_body", "_connection", "_encoding", "_expects_continue", "_for_pages", "_limits", "_received", "_refusal", "_request", "_router",
+        "_begun", "_body", "_connection", "_counted", "_encoding", "_expects_continue", "_for_pages", "_limits", "_received", "_refusal", "_request", "_router",
         "_size", "_tenant", "call", "chunked", "complete", "keep_alive",
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ class Exchange:
         self._for_pages = b"" if origin is None else router.cors.lines(origin, request.endpoint)  # of the head of its answer
         self._encoding = ""  # of its body
         self._body: bytes | bytearray = b""  # one piece as it came, several in one place: a byte in tiny chunks is a byte
-        self._size = 0
+        self._size = self._counted = 0
         self._begun = self._received = self.complete = False
         self._tenant: Tenant | None = None
         self._refusal: RouterError | None = None
@@ -121,10 +121,6 @@ class Exchange:
         if self._size + len(body) > self._limits.max_body:
             self.refuse(too_large(self._limits))
             return False
-        assert self._tenant is not None
-        if not self._router.uploads.add(self._tenant.user, self, len(body)):
-            self.give_way()
-            return False
         self._size += len(body)
         if not self._body:
             self._body = body
@@ -132,6 +128,14 @@ class Exchange:
             self._body += body
         else:
             self._body = bytearray(self._body) + body
+        return True
+
+    def count(self) -> bool:
+        """A segment has ended, and the body is not whole: what of it is here counts from now on. Returns as `add`."""
+        size, self._counted = self._size - self._counted, self._size
+        if size and self._tenant is not None and not self._router.uploads.add(self._tenant.user, self, size):
+            self.give_way()
+            return False
         return True
 
     def give_way(self) -> None:
@@ -145,6 +149,8 @@ class Exchange:
         self._received = True
         if self._begun:
             self._go_on()
+        else:
+            self.count()  # it waits for its turn
 
     def begin(self) -> None:
         """Its turn has come."""
@@ -213,8 +219,9 @@ class Exchange:
         call.run()
 
     def _drop_body(self) -> None:
-        self._router.uploads.drop(self)
-        self._size = 0
+        if self._counted:
+            self._router.uploads.drop(self)
+        self._size = self._counted = 0
         self._body = b""
 
 

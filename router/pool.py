@@ -190,6 +190,8 @@ class Upstream(asyncio.Protocol):
         name = name.lower()
         self.headers.append((name, value))
         if name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise ConnectionError("a body that is encoded otherwise than in chunks")
             self.chunked = True
         elif name == b"x-pilotlight-usage":
             self.usage = value

@@ -3,10 +3,9 @@
 An inference call takes the hot path: callbacks from the socket to the hold and the relay, no ASGI and no task. All
 else becomes uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, pipelined too: they take turns.
 
-Failures to survive: clients that send slowly, endlessly or nonsense (deadlines and caps, each with its own status), that
-read slowly or never (whoever feeds them is paused, nothing more is begun for them, and after `unread_seconds` they are cut), and that
-leave: the end of a client's stream counts as leaving, as in nginx and Go, because a closed connection looks the same as one closed
-half. Reading is never paused, or their leaving would not be seen; what comes too early is kept up to a bound, or dropped.
+Failures to survive: clients that send slowly, endlessly or nonsense (deadlines and caps, each with its own status), that read slowly or
+never (nothing more is made for them, and after `unread_seconds` they are cut), and that leave: the end of a client's stream counts as
+leaving, as in nginx and Go. Reading is never paused, or it would not be seen; what comes too early is kept up to a bound, or dropped.
 """
 
 from __future__ import annotations
@@ -255,11 +254,10 @@ class RouterProtocol(HttpToolsProtocol):
         if self._deaf or self._upgrading:
             return
         self._patience.body(len(body))
-        if (receiving := self._receiving) is not None:
-            try:
-                self._deaf = not receiving.add(body)
-            except RouterError as error:
-                self._refuse(error)
+        try:
+            self._deaf = self._receiving is not None and not self._receiving.add(body)
+        except RouterError as error:
+            self._refuse(error)
 
     def on_message_complete(self) -> None:
         if self._deaf or self._upgrading:
@@ -277,7 +275,8 @@ class RouterProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._without_upgrade(data[upgrade.args[0] :])
+            if not self._deaf:
+                self._without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
             log.error("a request could not be taken in", action="protocol", exc_info=error.__context__)
             self.transport.abort()
@@ -290,6 +289,8 @@ class RouterProtocol(HttpToolsProtocol):
 
     def _await_rest(self, size: int) -> None:
         self._patience.rest(self.loop.time())
+        if isinstance(self._receiving, Exchange):
+            self._deaf = not self._receiving.count()
         if self._in_head:
             self._head_bytes += size
             if self._head_bytes > LONGEST_HEAD:
@@ -308,9 +309,8 @@ class RouterProtocol(HttpToolsProtocol):
         if method == b"CONNECT":
             self._refuse(WrongMethod("This is no proxy. Send requests for paths of this server."))
             return
-        head = without_offer(method, self.url, self.headers)
         self.parser = httptools.HttpRequestParser(self)
-        self._feed(head + rest)
+        self._feed(without_offer(method, self.url, self.headers) + rest)
 
     def _receive_page(self, method: str, version: str) -> None:
         keep = version == "1.1" and self.parser.should_keep_alive() and not self._leaving

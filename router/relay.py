@@ -65,7 +65,7 @@ class Relay:
         self._connecting: asyncio.Task[None] | None = None
         self._retried = self._begun = self._paused = False
         self.broken = False  # the replica has closed the connection before its answer was whole
-        self._mode: Literal["head", "raw", "framed", "refused", "collect"] = "head"
+        self._mode: Literal["head", "raw", "framed", "refused", "collect", "over"] = "head"
         self._refusal: Mark = "full"
         self._body = b""
 
@@ -119,6 +119,8 @@ class Relay:
     def received(self, upstream: Upstream, segment: bytes, head: bool) -> None:
         out = self._begin(upstream) if head else b""
         mode = self._mode
+        if mode == "over":  # its owner has heard of it
+            return
         if mode == "raw" and (upstream.aligned or not upstream.chunked):
             upstream.pieces.clear()
             upstream.complete = 0
@@ -176,7 +178,7 @@ class Relay:
             self._refusal = "draining" if fields[b"x-pilotlight-refused"] == b"draining" else "full"
             return b""
         if not upstream.chunked and b"content-length" not in fields and status not in (204, 304):  # 2
-            self._mode = "collect"
+            self._mode = "over"
             upstream.abort(self)
             self._handler.failed(UpstreamError("The replica answered without a length. Its engine's server must send one, or chunks."))
             return b""
@@ -195,7 +197,8 @@ class Relay:
         if self._mode == "framed":
             passed = [(name, value) for name, value in passed if name != b"transfer-encoding"]
         known = (b"content-type", EVENTS if streaming else KINDS[0])
-        return self._answer.head(status, ours, [known, *passed, *(UNBUFFERED if streaming else ())], streaming=streaming)
+        endless = streaming and upstream.chunked  # one with a length has no room for an event of ours
+        return self._answer.head(status, ours, [known, *passed, *(UNBUFFERED if streaming else ())], streaming=endless)
 
     def _taken(self, upstream: Upstream) -> bytes:
         partial = not self._answer.streaming or not upstream.chunked or sum(map(len, upstream.pieces)) > MOST_CARRIED

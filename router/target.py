@@ -6,16 +6,18 @@ a port that is none. Each is refused with what to send instead.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from router.errors import BadRequest
 
-ONCE = (b"host", b"authorization", b"x-api-key")  # of several, a proxy may have looked at another than we do
+ONCE = frozenset({b"host", b"authorization", b"x-api-key"})  # of several, a proxy may have looked at another than we do
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{0,5}))?")
 _MOST_PORT = 65535
 
 
+@functools.lru_cache(maxsize=256)
 def origin_form(url: bytes, method: bytes) -> bytes:
     """The path and query that are meant, beginning with a slash. Raises BadRequest.
 
@@ -38,16 +40,19 @@ def origin_form(url: bytes, method: bytes) -> bytes:
 
 def check_fields(headers: list[tuple[bytes, bytes]], version: str) -> None:
     """Raises BadRequest where a field is missing or there twice, or a host is none."""
-    names = [name for name, _ in headers]
-    for name in ONCE:
-        if names.count(name) > 1:
-            raise BadRequest(f"The request has several {name.decode().title()} headers. Send one.", param=name.decode())
-    if b"host" in names:
-        _check_authority(headers[names.index(b"host")][1], "The Host header")
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in ONCE:
+            if name in found:
+                raise BadRequest(f"The request has several {name.decode().title()} headers. Send one.", param=name.decode())
+            found[name] = value
+    if (host := found.get(b"host")) is not None:
+        _check_authority(host, "The Host header")
     elif version == "1.1":
         raise BadRequest("The request has no Host header, which HTTP/1.1 asks for. Send one.", param="host")
 
 
+@functools.lru_cache(maxsize=256)
 def _check_authority(host: bytes, what: str) -> None:
     found = _AUTHORITY.fullmatch(host)
     if found is None or (found[1] and int(found[1]) > _MOST_PORT):

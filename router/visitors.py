@@ -31,7 +31,7 @@ class Visitors:
     """`most` in all, and `most_each` of one address. What happened at the bounds is counted: `refused`, `gave_way`."""
 
     def __init__(self, *, most: int, most_each: int) -> None:
-        self._most, self._most_each = most, most_each
+        self.most, self.most_each = most, most_each
         self._of: dict[str, OrderedDict[Visitor, None]] = {}
         self._by_size: dict[int, dict[str, None]] = {}  # how many connections → the addresses that have so many
         self._largest = 0
@@ -50,9 +50,9 @@ class Visitors:
         """
         address = household(address)
         own = len(self._of.get(address, ()))
-        if address != LOCAL and own >= self._most_each:  # 1
+        if address != LOCAL and own >= self.most_each:  # 1
             entered = self._make_room(address)
-        elif len(self._all) < self._most:  # 2
+        elif len(self._all) < self.most:  # 2
             entered = True
         else:  # 3
             largest = address if own == self._largest else next(iter(self._by_size[self._largest]))

@@ -57,11 +57,10 @@ MEASURED = ("activator", "agent", "ledger")  # processes whose metrics are told 
 SWITCH_SECONDS = 0.0001  # Python's 5 ms would be what an answer waits for the spool's thread to say that its record is durable
 
 
-def visitors(config: Settings) -> Visitors:
-    """As many as the settings say, and as there are descriptors for: one for the client, one for its replica, and some set aside."""
-    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    most = max(1, min(config.router.max_connections, (descriptors - SET_ASIDE) // 2))
-    return Visitors(most=most, most_each=min(most, config.router.max_connections_per_address))
+def visitors(most: int, most_each: int, *, descriptors: int) -> Visitors:
+    """As many as are allowed, and as there are descriptors for: one for the client, one for its replica, and some set aside."""
+    most = max(1, min(most, (descriptors - SET_ASIDE) // 2))
+    return Visitors(most=most, most_each=min(most, most_each))
 
 
 class Worker:
@@ -100,7 +99,8 @@ class Worker:
             max_unread=config.router.max_unread_bytes,
             trusted_proxies=config.router.trusted_proxies,
         )
-        self.visitors = visitors(config)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.visitors = visitors(config.router.max_connections, config.router.max_connections_per_address, descriptors=descriptors)
         self.metrics.connections = self.visitors
         self.metrics.held, self.metrics.known = self.hold.held, self.table.endpoints.__contains__
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)

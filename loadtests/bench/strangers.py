@@ -32,7 +32,7 @@ from pilotlight.settings import Paths
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import FakeActivator, FakeLedger
 
-LONG_SECONDS, EACH = 600.0, 12
+LONG_SECONDS, EACH = 600.0, 6
 GOOD = 4  # callers
 BETWEEN_SECONDS = 0.02  # a good caller's calls
 GONE_SECONDS = 30.0  # the longest that anything of them may stay
