@@ -27,7 +27,7 @@ ROOT = HERE.parent.parent
 
 def names() -> list[str]:
     """Every parser there is a target for."""
-    return sorted(file.stem for file in HERE.glob("*.py") if file.stem not in ("__init__", "__main__", "atheris_run"))
+    return sorted(file.stem for file in HERE.glob("*.py") if file.stem not in ("__init__", "__main__", "atheris_run", "wires"))
 
 
 def fuzz(name: str, *, seconds: int, folder: Path) -> int:

@@ -129,6 +129,18 @@ async def test_a_byte_in_tiny_chunks_is_a_byte() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_body_that_waits_for_its_turn_counts() -> None:
+    async with world() as w:
+        w.show(endpoint_row())
+        client = await w.client()
+        client.send(request() + request(messages=[{"role": "user", "content": "x" * 5000}]))
+        await w.wait_held(1)
+        assert w.router.uploads.used > 5000
+        client.leave()
+        await until(lambda: w.router.uploads.used == 0)
+
+
+@pytest.mark.asyncio
 async def test_who_reads_least_is_cut_when_too_much_waits() -> None:
     import socket
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import pytest
 
@@ -44,11 +45,11 @@ class Greeter(asyncio.Protocol):
         self.standing: Standing = "idle"
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) and self.visit is not None
+        assert self.visit is not None
         self.visit.guest = self
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.guests.append(self)
-        transport.write(b"hello")
+        self.transport.write(b"hello")
 
     def connection_lost(self, error: Exception | None) -> None:
         assert self.visit is not None

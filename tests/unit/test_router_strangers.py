@@ -108,7 +108,7 @@ async def test_nothing_is_left_of_any_bad_client(end: Callable[[socket.socket], 
         for client in them.values():
             if end is not None:
                 end(client)
-        await until(lambda: not w.connections, seconds=4.0)
+        await until(lambda: not w.connections, seconds=10.0)
         assert (w.router.uploads.used, w.hold.held_bytes) == (0, 0)
         assert not any(endpoint.held for endpoint in w.table.endpoints.values())
         for client in them.values():
@@ -286,3 +286,10 @@ async def test_a_byte_now_and_then_gives_no_further_time() -> None:
     patience.begun()
     patience.rest(400.0)
     assert patience.until == 410.0, "the next request has its own"
+
+
+async def test_after_a_refusal_nothing_that_follows_is_answered() -> None:
+    async with world() as w:
+        client = await w.client()
+        client.send(b"GET / HTTP/1.1\r\n\r\nCONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await client.closed()).count(b"x-request-id") == 1
