@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ def probe(model: Path, load_format: str, baked: Path) -> dict[str, Any]:
     return answer
 
 
+def both(model: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Stock and ours, each in a process of its own, at once: most of it is imports."""
+    with ThreadPoolExecutor() as threads:
+        stock, ours = threads.submit(probe, model, "auto", folder), threads.submit(probe, model, "pilotlight", folder / "baked")
+        return stock.result(), ours.result()
+
+
 def made(architecture: str, folder: Path) -> Path:
     """A small model with random weights; the demo model for Llama."""
     if architecture == "Llama":
@@ -51,8 +59,8 @@ def made(architecture: str, folder: Path) -> Path:
 @pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
 def test_greedy_answers_are_the_stock_loaders(architecture: str, tmp_path: Path) -> None:
     model = made(architecture, tmp_path / "model")
-    stock = probe(model, "auto", tmp_path)
-    baking, mapping = (probe(model, "pilotlight", tmp_path / "baked") for _ in range(2))
+    stock, baking = both(model, tmp_path)
+    mapping = probe(model, "pilotlight", tmp_path / "baked")
     (copy,) = (tmp_path / "baked").glob("*.safetensors")
     assert copy.stat().st_size > 0
     assert (stock["postponed"], baking["note"], mapping["note"]) == (0, "baked", "mapped")
@@ -78,7 +86,7 @@ def _only_what_is_whole_is_baked(said: dict[str, Any], key: str, *, tied: bool) 
 
 def test_a_mixture_of_experts_takes_the_engines_own_way(tmp_path: Path) -> None:
     model = made("Qwen3Moe", tmp_path / "model")
-    stock, ours = probe(model, "auto", tmp_path), probe(model, "pilotlight", tmp_path / "baked")
+    stock, ours = both(model, tmp_path)
     assert ours["note"].startswith("plain: ") and "MoE" in ours["note"]
     assert ours["postponed"] == 0
     assert ours["first"] == ours["packed"] == stock["first"]
