@@ -20,6 +20,7 @@ TEXTS = [
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,?!-"
 MODULE = "sentence_transformers.models."
 DIM = 128
+WIDE = 2560  # of the projection: more than a megabyte of weights
 
 
 def make(shape: str, folder: Path) -> Path:
@@ -45,7 +46,9 @@ def make(shape: str, folder: Path) -> Path:
     if shape == "last":
         written = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(written | {"architectures": ["Qwen3ForCausalLM"]}))
-    _sentence(folder, {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}[shape])
+    _sentence(
+        folder, {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken", "dense": "mean_tokens"}[shape], dense=shape == "dense"
+    )
     if shape == "mean":
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 256, "do_lower_case": False}))
     return folder
@@ -73,10 +76,10 @@ def _last(folder: Path) -> int:
     return len(vocabulary)
 
 
-def _sentence(folder: Path, mode: str) -> None:
+def _sentence(folder: Path, mode: str, *, dense: bool) -> None:
     """What sentence-transformers writes beside the model."""
-    names = ("", "1_Pooling", "2_Normalize")
-    types = ("Transformer", "Pooling", "Normalize")
+    names = ("", "1_Pooling", *(("2_Dense", "3_Normalize") if dense else ("2_Normalize",)))
+    types = ("Transformer", "Pooling", *(("Dense",) if dense else ()), "Normalize")
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": MODULE + kind}
         for number, (path, kind) in enumerate(zip(names, types, strict=True))
@@ -86,3 +89,15 @@ def _sentence(folder: Path, mode: str) -> None:
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
     pooling = {"word_embedding_dimension": DIM, "include_prompt": True} | {f"pooling_mode_{name}": name == mode for name in modes}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    if dense:
+        _dense(folder / "2_Dense")
+
+
+def _dense(folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    said = {"in_features": DIM, "out_features": WIDE, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
+    (folder / "config.json").write_text(json.dumps(said))
+    save_file({"linear.weight": torch.randn(WIDE, DIM) / 8, "linear.bias": torch.randn(WIDE) / 8}, folder / "model.safetensors")

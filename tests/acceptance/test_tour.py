@@ -299,11 +299,16 @@ def small_disk() -> Iterator[Path]:
         folder.rmdir()
 
 
+def another() -> dict[str, str]:
+    """An installation beside the tourist's needs ports of its own, where they are chosen."""
+    return {"PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port())}
+
+
 def test_a_full_disk(tourist: Tourist, small_disk: Path) -> None:
     state = small_disk / "s"
     assert "free" in tourist.refused("snapshot", "pack", str(MODEL), "--state", str(state))
     assert not [path for path in (state / "snapshots").iterdir() if path.name != ".lock"]
-    _, said = tourist.run("up", "--state", str(state), "--port", str(free_port()), code=1)
+    _, said = tourist.run("up", "--state", str(state), "--port", str(free_port()), code=1, environ=another())
     assert "No space left on device" in said.splitlines()[-1]
 
 
@@ -331,10 +336,14 @@ def test_what_cannot_be_is_told_at_once(tourist: Tourist, short_folder: Path, tm
     assert "another `pilotlight up` runs" in tourist.refused("up")
     assert "choose a shorter --state" in tourist.refused("up", "--state", str(tmp_path / ("long" * 15)), "--port", str(free_port()))
     state = str(short_folder / "state")
-    assert "another program has it" in tourist.refused("up", "--state", state, "--port", str(tourist.system.port))
+    taken = tourist.refused("up", "--state", state, "--port", str(tourist.system.port), environ=another())
+    assert "another program has it" in taken and str(tourist.system.port) in taken
+    assert "/metrics" in tourist.refused("up", "--state", state, "--port", str(free_port())), "its port was chosen, and is taken"
     assert time.monotonic() - begin < 10
     nobody = "postgresql://u:secret@127.0.0.1:1/x"
-    assert "secret" not in tourist.refused("up", "--state", state, "--port", str(free_port()), code=3, environ={"DATABASE_URL": nobody})
+    assert "secret" not in tourist.refused(
+        "up", "--state", state, "--port", str(free_port()), code=3, environ=another() | {"DATABASE_URL": nobody}
+    )
     assert "no installation has run" in tourist.refused("ls", "--state", state, code=3)
     assert "no endpoint 'nix'" in tourist.refused("run", "nix", "?")
     assert "no such folder" in tourist.refused("deploy", "nix", "--model", "/nowhere")

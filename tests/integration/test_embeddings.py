@@ -19,7 +19,7 @@ from pilotlight.cli.peers import python_with
 from tests.embedding_models import TEXTS, make
 from tests.integration.system import System, running
 
-SHAPES = ("mean", "cls", "last")
+SHAPES = ("mean", "cls", "last", "dense")
 LEAST_COSINE = 0.9999
 PEER = "sentence-transformers==6.2.0"
 ENCODE = """

@@ -63,6 +63,7 @@ def engine() -> Any:
         ("tiny", KEY, "^/e/.*(chat|completions|responses|messages|models|health)|^/[a-z.]+$|^/v1/models"),
         ("vectors", OTHER_KEY, "embeddings|/e/.*(rerank|score)"),
     ],
+    ids=["generate", "embed"],
 )
 async def test_no_answer_is_undeclared(tmp_path: Path, name: str, key: str, paths: str) -> None:
     """Of routes that are served under two names the short one is left out, but for those of vectors."""
