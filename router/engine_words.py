@@ -17,6 +17,8 @@ LONGEST_SENTENCE = 300  # characters of what an engine says that are passed on
 LONGEST_LOGGED = 1000  # characters
 MOST_READ = 8 * LONGEST_SENTENCE  # characters; what follows decides nothing, and patterns need time for each
 _LONG_CONTEXT = re.compile(r"maximum context length|max_model_len|longer than the maximum|context window", re.IGNORECASE)
+_CONTEXT = re.compile(r"(?:context length|model length|max_model_len|context window)(?: is| of)?[\s(=]{0,4}(\d{2,9})\b", re.IGNORECASE)
+_MORE_THAN_ALL = re.compile(r"(?<!\w)([a-z_]{1,40})=(\d{2,9}) cannot be greater than")
 _NUMBER = re.compile(r"(?<![\w.])(\d{2,9})\b")
 _OPERATORS = re.compile(r"(?<![\w-])--[a-z]|\bVLLM_|\bvllm\b|Traceback|<path>|(?<!\w)/[\w.-]+/[\w.-]|(?<=\w)(?:Error|Exception)\b")
 _TOOLS = re.compile(r"tool[- _](?:choice|call|parser)", re.IGNORECASE)
@@ -97,12 +99,16 @@ def _of_a_caller(param: str | None) -> str | None:
 def _too_long(message: str) -> str:
     """OpenAI's sentence, whose beginning clients look for too; LangChain goes by "prompt is too long" where its client leaves out the code.
 
-    The context is the first number that vLLM tells; where it has counted no tokens yet, the largest is of characters.
+    A field that asks for more than there is at all is named: then it is not the prompt.
     """
-    context, *rest = [int(number) for number in _NUMBER.findall(message)] or [0]
+    named = _CONTEXT.search(message)
+    context = int(named[1]) if named else 0
     longest = f" is {context} tokens" if context else " is shorter than this request"
+    if more := _MORE_THAN_ALL.search(message):
+        return f"This model's maximum context length{longest}, and '{more[1]}' asks for {more[2]}. Ask for fewer tokens."
+    others = [number for number in map(int, _NUMBER.findall(message)) if number > context]
     counted = "characters" if "characters" in message else "tokens"
-    asked = f": this request has {max(rest)} {counted} or more" if rest and max(rest) > context else ""
+    asked = f": this request has {max(others)} {counted} or more" if context and others else ""
     return f"This model's maximum context length{longest}, and the prompt is too long{asked}. Send less, or ask for fewer tokens."
 
 

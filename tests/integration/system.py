@@ -125,6 +125,11 @@ class System:
         endpoints = [endpoint for endpoint in self.status()["endpoints"] if endpoint["name"] == name]
         return [replica for endpoint in endpoints for revision in endpoint["revisions"] for replica in revision["replicas"]]
 
+    def failure(self, name: str) -> str:
+        """Why the endpoint's last start failed, as its operator sees it: callers are told where to ask."""
+        endpoints = [endpoint for endpoint in self.status()["endpoints"] if endpoint["name"] == name]
+        return " ".join(revision["failure"] or "" for endpoint in endpoints for revision in endpoint["revisions"])
+
     def until_zero(self, name: str, seconds: float = 60) -> None:
         wait_until(lambda: self.status()["nodes"] and not self.replicas(name), seconds, f"{name} is at zero")
 

@@ -648,13 +648,15 @@ async def test_one_leads_without_postgres_and_ends_where_another_has_led(all_of_
         await router.sees(lambda rows: "demo" in rows, "one leads without Postgres")
         second = Alone(lock=all_of_it.paths.run / "activator.lock", epochs=all_of_it.paths.epoch, may=True)
         assert second.lead(0) == 0, "of two on one machine one leads"
+        assert all_of_it.activator
+        all_of_it.activator.send_signal(signal.SIGSTOP)  # so that the other one comes first
         control = await asyncpg.connect(all_of_it.dsn, database="template1")
         await control.execute("ALTER DATABASE postgres ALLOW_CONNECTIONS true")
         elsewhere = await asyncpg.connect(all_of_it.dsn)
         await elsewhere.execute("UPDATE leadership SET epoch = epoch + 50")  # as one on another machine would have
         await elsewhere.close()
         await control.close()
-        assert all_of_it.activator
+        all_of_it.activator.send_signal(signal.SIGCONT)
         async with asyncio.timeout(20):
             assert await all_of_it.activator.wait() == 75
 
@@ -923,10 +925,11 @@ async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fai
 
 
 async def test_what_cannot_work_is_refused_by_name_before_anything_moves(all_of_it: Installation) -> None:
-    all_of_it.agent.says_of_arguments = "engine argument x: vLLM 0 has none of that name"
+    all_of_it.agent.says_of_arguments = ""
     await all_of_it.router.connect(all_of_it.paths)
     first = await all_of_it.deploy()
-    assert first["unchecked"] == "", "without arguments there is nothing to look at"
+    assert first["unchecked"] == "", "a node has looked at it"
+    all_of_it.agent.says_of_arguments = "engine argument x: vLLM 0 has none of that name"
     with pytest.raises(ActivatorError, match="vLLM refuses its arguments: engine argument x: vLLM 0 has none of that name"):
         await all_of_it.deploy(engine_args={"x": 1})
     with pytest.raises(ActivatorError, match="engine argument port"):

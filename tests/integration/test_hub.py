@@ -170,10 +170,12 @@ def test_a_cache_that_cannot_be_written_to_is_replaced_by_ours(tmp_path: Path) -
 
 
 def test_the_command_line_packs_a_model_of_a_mirror_and_keeps_its_commit(tmp_path: Path) -> None:
+    here = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+
     def pilotlight(*words: str, **environ: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "pilotlight.cli.main", "snapshot", *words, "--state", str(tmp_path / "state")],
-            env={**os.environ, "HF_HOME": str(tmp_path / "home"), **environ},
+            env=here | {"HF_HOME": str(tmp_path / "home"), **environ},
             capture_output=True,
             text=True,
             check=False,

@@ -112,8 +112,8 @@ def test_a_start_that_does_not_fit_evicts_the_longest_idle_or_is_refused_with_th
     with system.client(key) as client:
         answer = client.post("/e/larger/v1/chat/completions", json=body)
     assert answer.status_code == 503 and "retry-after" in answer.headers
-    message = answer.json()["error"]["message"]
-    assert "a replica needs" in message and "at most" in message and "lower kv_cache_memory_bytes" in message
+    why = system.failure("larger")
+    assert "a replica needs" in why and "at most" in why and "lower kv_cache_memory_bytes" in why
     assert len(system.replicas("large")) == 1, "nothing goes where it would not help"
 
 

@@ -36,6 +36,30 @@ def test_too_long_a_prompt_has_the_code_that_clients_look_for(message: str) -> N
     assert "prompt is too long" in body["message"], "LangChain's ContextOverflowError hangs on it"
 
 
+@pytest.mark.parametrize(
+    ("said", "context", "told_of"),
+    [
+        (
+            "max_tokens=1025 cannot be greater than max_model_len=1024. Please request fewer output tokens.",
+            1024,
+            "'max_tokens' asks for 1025",
+        ),
+        ("truncate_prompt_tokens=5000 cannot be greater than max_model_len = 4096.", 4096, "'truncate_prompt_tokens' asks for 5000"),
+        ("Input length (5000) exceeds model's maximum context length (4096).", 4096, "has 5000 tokens"),
+        ("The decoder prompt (length 5001) is longer than the maximum model length of 4096. Make sure that …", 4096, "has 5001 tokens"),
+        ("The engine prompt length 9000 exceeds the max_model_len 4096. Please reduce prompt.", 4096, "has 9000 tokens"),
+        (
+            "This model's maximum context length is 1024 tokens. However, your prompt contains at least 1025 input tokens.",
+            1024,
+            "1025 tokens",
+        ),
+    ],
+)
+def test_the_context_is_told_as_the_engine_has_it_whatever_its_sentence(said: str, context: int, told_of: str) -> None:
+    message = told(400, said).message
+    assert f"maximum context length is {context} tokens" in message and told_of in message
+
+
 def test_characters_are_not_called_tokens() -> None:
     said = (
         "This model's maximum context length is 1024 tokens. However, your prompt contains 15027 characters (more than 14336 characters)."
