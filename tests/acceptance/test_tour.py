@@ -82,15 +82,14 @@ def test_every_command_of_the_readme(tourist: Tourist, tmp_path: Path) -> None:
     ours = {"endpoint.toml": str(tmp_path / "endpoint.toml"), "snapshots/demo/model": str(MODEL)}
     commands = [line for kind, text in blocks if not kind for line in text.splitlines() if line.startswith("$ pilotlight ")]
     assert len(commands) > 12
-    key = ""
     for command in commands:
         typed = [ours.get(part, part) for part in shlex.split(command.removeprefix("$ pilotlight "), comments=True)]
         if typed == ["up"]:  # as the fixture did
             continue
         if typed[0] == "rm":
-            _run_the_snippet(tourist, next(text for kind, text in blocks if kind == "python"), key)
+            assert 'eval "$(pilotlight keys create demo --env)"' in (ROOT / "README.md").read_text()
+            _run_the_snippet(tourist.out("keys", "create", "demo", "--env"), next(text for kind, text in blocks if kind == "python"))
         out, said = tourist.run(*typed)
-        key = out if typed[:2] == ["keys", "create"] else key
         told = " ".join(f"{out}\n{said}".split())
         for sentence in SHOWN.get(" ".join(typed[:2]), ()):
             assert re.search(sentence, told), told
@@ -110,12 +109,10 @@ SHOWN = {  # what the README shows, as far as it is the same each time
 }
 
 
-def _run_the_snippet(tourist: Tourist, snippet: str, key: str) -> None:
-    """The README's program, with this installation's key, port and folder."""
-    program = (
-        snippet.replace("pl_…", key).replace("/var/lib/pilotlight", str(tourist.system.state)).replace(":8443", f":{tourist.system.port}")
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, check=False)
+def _run_the_snippet(exports: str, program: str) -> None:
+    """The README's program, in a shell that has taken these lines."""
+    command = ["sh", "-c", f'eval "$1"; exec {shlex.quote(sys.executable)} -c "$2"', "sh", exports, program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
