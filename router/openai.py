@@ -9,7 +9,6 @@ while they are read, `n` and prompt batches that make one request many), and fie
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -28,7 +27,6 @@ LARGE_BODY = 128 << 10  # bytes; a smaller one is read within milliseconds, what
 MOST_COST = 1 << 19  # of reading a body: 1 a value, HEAVY more a list, an object or a field
 HEAVY = 8
 MOST_QUOTES = 1 << 17  # of a large body
-_OPENING = re.compile(rb"\s*\{")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +116,15 @@ def read(body: bytes, route: Route) -> Asked:
     return Asked(model, bool(given.get("stream")), given, wants, _sequences(given, needed, route))
 
 
-def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, Any] | None = None) -> bytes:
+def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, str] | None = None) -> bytes:
     """The body as the replica of endpoint `name` is to have it. Raises ModelNotFound when it names another model.
 
-    `own`: fields of the platform's, which no caller may send. `cache_salt` is one: what is cached of a prompt is found by those with the
-    same salt only.
+    `own`: fields of the platform's, which no caller may send; ids and names, that need no escapes. `cache_salt` is one: what is cached of
+    a prompt is found by those with the same salt only.
     """
-    front = dict(own or {})
+    front = own or {}
     if asked.model is None:
-        front["model"] = name
+        front = {**front, "model": name}
     elif asked.model != name:
         raise ModelNotFound(
             f"The model '{short(asked.model)}' does not exist here. This URL serves '{name}': send that as 'model', or leave it out.",
@@ -136,7 +134,8 @@ def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, Any] | None
         return body
     if asked.model is None and "model" in asked.fields:  # null: in front it would be overruled
         return json.dumps({**asked.fields, **front}).encode()
-    return _OPENING.sub(lambda _: json.dumps(front, separators=(",", ":")).encode()[:-1] + b",", body, count=1)
+    said = "".join([f'"{field}":"{value}",' for field, value in front.items()]).encode()
+    return b"".join((b"{", said, memoryview(body)[body.index(b"{") + 1 :]))
 
 
 def _sequences(given: dict[str, Any], needed: Any, route: Route) -> int:
