@@ -23,10 +23,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from loadtests.bench.installation import free_port, running
+from loadtests.bench.installation import running
 from loadtests.figures import Sample, table, violations
 from loadtests.torture.run import FULL, torture
 from pilotlight import settings
+from pilotlight.ports import free_port
 
 HERE = Path(__file__).parent
 DEMO_MODEL = HERE.parent / "snapshots" / "demo" / "model"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from loadtests.bench.inventory import Inventory, take
 from pilotlight.cli import bench as measured
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.up import Installation
+from pilotlight.ports import free_port
 from pilotlight.settings import Paths, load
 from snapshots.pack import pack
 
@@ -89,10 +89,3 @@ async def running(**sections: dict[str, Any]) -> AsyncIterator[Bench]:
     finally:
         await installation.stop()
         shutil.rmtree(state, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -23,9 +23,9 @@ from typing import Any
 
 import httpx
 
-from loadtests.bench.installation import free_port
 from loadtests.bench.inventory import family, memory_of
 from pilotlight.cli.api import Api, ApiError
+from pilotlight.ports import free_port
 from pilotlight.settings import Paths
 from snapshots.pack import pack
 

@@ -19,7 +19,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from loadtests.bench.targets import at_least, at_most, line
 from loadtests.bench.traffic import CHUNKS, CONNECTIONS, Back, cpu_seconds, load, request
 from pilotlight.keys import ensure_pepper, hash_key, mint
 from pilotlight.paths import cache_dir, private_folder
+from pilotlight.ports import free_port
 from pilotlight.settings import Paths
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import FakeActivator, FakeLedger
@@ -71,11 +71,6 @@ class Target:
     port: int
     pid: int
     path: str = "/e/tiny/v1/chat/completions"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 async def listening(port: int) -> None:

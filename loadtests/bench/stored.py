@@ -28,11 +28,12 @@ from urllib.parse import SplitResult, urlsplit
 from aiobotocore.session import get_session  # type: ignore[import-untyped]
 
 from loadtests.bench.coldstart import IDLE_SECONDS, SLOTS
-from loadtests.bench.installation import Bench, free_port, running
+from loadtests.bench.installation import Bench, running
 from loadtests.bench.object_store import BUCKET
 from loadtests.bench.parts import Parts
 from loadtests.bench.targets import at_most
 from pilotlight.cli import bench as measured
+from pilotlight.ports import free_port
 from snapshots.manifest import Manifest, folder_name
 from snapshots.pack import pack
 from snapshots.store.disk import remove_folder

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.cli.api import Api, ApiError
-from pilotlight.cli.demo_user import DemoFailed, ask_and_stream, console, free_port, show_logs, type_command
+from pilotlight.cli.demo_user import DemoFailed, ask_and_stream, console, show_logs, type_command
 from pilotlight.cli.show import print_usage, print_waterfall
 from pilotlight.cli.tables import Table, show
 from pilotlight.cli.up import Installation
+from pilotlight.ports import free_port
 from pilotlight.settings import Settings, load
 
 MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import ssl
 import sys
 import time
@@ -79,11 +78,3 @@ def show_logs(logs: Path) -> None:
     for log in sorted(logs.rglob("*.log")):
         tail = log.read_text(errors="replace").splitlines()[-15:]
         console.print(f"--- {log.name}", *tail, sep="\n", markup=False)
-
-
-def free_port() -> int:
-    """A port nobody has now; a clash until the router binds it would be a clear error."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -20,6 +19,7 @@ import httpx
 
 from pilotlight import children
 from pilotlight.cli.bench import QUESTION, BenchFailed, first_content
+from pilotlight.ports import free_port
 
 START_SECONDS = 600.0  # the longest a start may take
 MODEL = "m"
@@ -48,9 +48,7 @@ def first_token(model: Path, *, kv_cache_bytes: int, max_model_len: int) -> floa
 @contextmanager
 def running(model: Path, *, kv_cache_bytes: int, max_model_len: int, slots: int = 0) -> Iterator[Stock]:
     """Stock vLLM's server, once it gave a first token. `slots`: requests it works on at once; 0: as it likes. Raises BenchFailed."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [*children.python("vllm.entrypoints.openai.api_server"), "--model", str(model), "--served-model-name", MODEL]
     command += ["--enforce-eager", "--kv-cache-memory-bytes", str(kv_cache_bytes), "--max-model-len", str(max_model_len)]
     command += ["--disable-fastapi-docs", "--host", "127.0.0.1", "--port", str(port)]

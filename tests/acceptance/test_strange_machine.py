@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from pilotlight.ports import free_port
 from pilotlight.settings import Paths
-from tests.integration.system import MODEL, QUESTION, free_port, wait_until
+from tests.integration.system import MODEL, QUESTION, wait_until
 
 PROGRAM = Path(sys.executable).with_name("pilotlight")
 NOBODY = pwd.getpwnam("nobody").pw_uid  # initdb refuses a number without a name, which is told in a line

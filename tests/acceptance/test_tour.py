@@ -23,9 +23,10 @@ from pathlib import Path
 
 import pytest
 
+from pilotlight.ports import free_port
 from tests.clients.__main__ import place_of, try_all
 from tests.clients.table import SHORT
-from tests.integration.system import MODEL, System, free_port, running
+from tests.integration.system import MODEL, System, running
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "pilotlight.cli.main"]

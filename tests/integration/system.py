@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 import httpx
 
 from pilotlight.cli.api import Api, ApiError
+from pilotlight.ports import free_port
 from pilotlight.settings import Paths
 
 MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
@@ -36,13 +36,6 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         pause.wait(0.02)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class System:

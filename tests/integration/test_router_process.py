@@ -20,17 +20,13 @@ import pytest
 
 from activator.wire import Depths, ReplicaRow
 from pilotlight.keys import ensure_pepper, hash_key, mint
+from pilotlight.ports import free_port
 from pilotlight.settings import Paths
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import SSE_HEAD, Die, FakeActivator, FakeLedger, FakeReplica, FakeRequest, chunk, event
 from tests.unit.router_world import endpoint_row
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Site:

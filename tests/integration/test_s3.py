@@ -22,6 +22,7 @@ import pytest
 from aiobotocore.session import get_session  # type: ignore[import-untyped]
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
+from pilotlight.ports import free_port
 from snapshots.errors import Denied, NoBucket, NotStored, OriginError, TamperedError, Unreachable
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, folder_name
 from snapshots.pack import pack
@@ -32,13 +33,6 @@ from snapshots.verify import verify
 
 SIZE = 44 << 20  # bytes of the weights
 WEIGHTS = "model.safetensors"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 SERVER = """

@@ -16,9 +16,9 @@ from pilotlight import keys, tls
 from pilotlight.cli.postgres import Postgres
 from pilotlight.cli.supervise import Child
 from pilotlight.database.probe import answers
+from pilotlight.ports import free_port
 from pilotlight.settings import Settings, load
 from pilotlight.watchdog import Watchdog
-from tests.integration.system import free_port
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pilotlight.addresses import of_this_machine
 from pilotlight.networks import Listening, listening
+from pilotlight.ports import free_port
 from pilotlight.settings import SettingsError, load
 from router.admin_reach import OF_PROXIES, Reach, from_here
 from router.listeners import Listeners
@@ -173,14 +174,6 @@ def test_a_socket_that_a_killed_router_left_is_taken_over_and_one_in_use_is_not(
     for each in (inherited.public, inherited.plain):
         each.detach()  # they are the same: closed once
     second.close()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def test_the_addresses_of_this_machine(tmp_path: Path) -> None:

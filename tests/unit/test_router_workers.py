@@ -12,6 +12,7 @@ from pathlib import Path
 
 PARENT = """
 import asyncio, sys
+from pilotlight.ports import free_port
 from pilotlight.settings import load
 from router import workers
 from router.listeners import Listeners
@@ -33,8 +34,7 @@ def test_a_worker_that_is_stopped_ends_with_its_parent_and_the_port_is_free(tmp_
     os.mkfifo(said)
     worker.write_text(f"#!/bin/sh\necho $$ > {said}\nexec sleep 1000\n")
     worker.chmod(0o700)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "state"), str(port), str(worker)])
     try:
         pid = int(said.read_text())
