@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pilotlight.ports import free_port
+
 PARENT = """
 import asyncio, sys
-from pilotlight.ports import free_port
 from pilotlight.settings import load
 from router import workers
 from router.listeners import Listeners
