@@ -13,6 +13,7 @@ from pathlib import Path
 import snapshots
 from pilotlight import children, frames, logs
 from pilotlight.exposition import Exposition
+from pilotlight.installed import remedy
 from pilotlight.settings import Settings, load
 from runtime import metrics
 from runtime.agent import Agent
@@ -31,7 +32,7 @@ def environment() -> EngineEnvironment:
             return EngineEnvironment(engine="vllm", version=importlib.metadata.version(distribution), device=device)  # type: ignore[arg-type]
         except importlib.metadata.PackageNotFoundError:
             continue
-    raise SystemExit("no engine is installed: run `make setup`, or install pilotlight[cpu] or pilotlight[gpu]")
+    raise SystemExit(f"no engine is installed: {remedy('cpu')}; gpu instead of cpu where there is one")
 
 
 def standby_environ(settings: Settings, device: str) -> dict[str, str]:

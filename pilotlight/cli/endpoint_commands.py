@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.deploying import AtOnce, EngineArgs, NoWait, UnsetEngineArgs, Wait, engine_args, waits
-from pilotlight.cli.options import USAGE, Json, Model, Name, State, endpoint_names, settings_of, stop
+from pilotlight.cli.options import USAGE, Json, Model, Name, State, duration_option, endpoint_names, settings_of, stop
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,10 @@ def deploy(
     ] = None,
     max_replicas: Annotated[int | None, typer.Option(help="Most replicas at once. For a new endpoint 1.")] = None,
     idle_timeout: Annotated[
-        float | None, typer.Option(help="Seconds without a call until the endpoint goes to zero. For a new endpoint 60.")
+        float | None,
+        duration_option(
+            "How long without a call until it goes to zero: 90s, 10m, or seconds. For a new endpoint 60.",
+        ),
     ] = None,
     slots: Annotated[int | None, typer.Option(help="Requests a replica works on at once. For a new endpoint 64.")] = None,
     target_concurrency: Annotated[
@@ -40,14 +43,18 @@ def deploy(
     zero: Annotated[
         str | None, typer.Option(help="Where it rests without a call: parked, standby or staged. For a new endpoint standby.")
     ] = None,
-    hold_seconds: Annotated[float | None, typer.Option(help="Longest wait of a request for a slot. For a new endpoint 300.")] = None,
+    hold_seconds: Annotated[
+        float | None,
+        duration_option("Longest wait of a request for a slot: 90s, 10m, or seconds. For a new endpoint 300."),
+    ] = None,
     max_held: Annotated[
         int | None, typer.Option(help="Most requests waiting at once; one more is answered 503. For a new endpoint 1000.")
     ] = None,
     finish_seconds: Annotated[
         float | None,
-        typer.Option(
-            help="Longest time running answers may take to end at a replica that is not wanted any more. For a new endpoint 3600."
+        duration_option(
+            "Longest time running answers may take to end at a replica that is not wanted any more: 90s, 10m, or seconds. "
+            "For a new endpoint 3600.",
         ),
     ] = None,
     cors_origin: Annotated[
@@ -72,12 +79,12 @@ def deploy(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Pack a model, from a folder or a hub, and put an endpoint on it. What is not given stays as it is, its snapshot too.
+    """Put an endpoint on a model, from a folder or a hub. The model is packed first. What is not given stays as it is.
 
-    What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. At zero one start proves it,
-    the first of a new name too.
+    What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. Where nothing serves, as with
+    a new name, one start proves it.
 
-    Example: pilotlight deploy demo --model snapshots/demo/model
+    Example: pilotlight deploy demo --model pilotlight://demo
     """
     from pilotlight.cli.endpoints import deploy_endpoint
 
@@ -137,7 +144,7 @@ def apply(
 
 
 def ls(state: State = None, as_json: Json = False) -> None:
-    """The endpoints and what they are configured to be.
+    """List the endpoints, and how each is configured.
 
     Example: pilotlight ls --json
     """
@@ -147,7 +154,7 @@ def ls(state: State = None, as_json: Json = False) -> None:
 
 
 def ps(state: State = None, as_json: Json = False) -> None:
-    """What runs now: replicas with their depth and phases, nodes with their memory and standbys.
+    """Show what runs now: replicas, nodes, memory, disk. Of a replica: requests in work, memory, the phases of its start.
 
     Example: pilotlight ps
     """
@@ -156,8 +163,16 @@ def ps(state: State = None, as_json: Json = False) -> None:
     show_status(settings_of(state), as_json=as_json)
 
 
-def wake(name: Name, wait: Wait = False, no_wait: NoWait = False, state: State = None, as_json: Json = False) -> None:
-    """Start a replica now, though nobody calls, and wait until it is ready. It goes back to rest after the endpoint's idle timeout.
+def wake(
+    name: Name,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until the replica is ready, or has failed. So it is unless --no-wait is given.")
+    ] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once; the start goes on.")] = False,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Start a replica now, though nobody calls. It goes back to rest after the endpoint's idle timeout.
 
     Example: pilotlight wake demo
     """
@@ -167,7 +182,7 @@ def wake(name: Name, wait: Wait = False, no_wait: NoWait = False, state: State =
 
 
 def pause(name: Name, state: State = None, as_json: Json = False) -> None:
-    """Stop serving an endpoint without removing it: running answers may finish, then nothing of it runs; callers get 503 at once.
+    """Stop serving an endpoint without removing it. Running answers may finish, then nothing of it runs; callers get 503 at once.
 
     Its keys, prices and revisions stay. It can be changed and deployed meanwhile.
 
@@ -196,7 +211,7 @@ def starts(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Past cold starts, newest first: from which rung, how long, phase by phase, and why one failed.
+    """List past cold starts, newest first. Each with where it began (parked, standby, staged), how long it took, phase by phase, or why it failed.
 
     Example: pilotlight starts demo --limit 5
     """
@@ -212,7 +227,7 @@ def events(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """What happened to an endpoint that you should hear of: deploys that served or failed, wrong answers that were caught.
+    """List what happened to an endpoint, newest first. Deploys that served or failed, replicas that died, wrong answers that were caught.
 
     Example: pilotlight events demo
     """
@@ -221,8 +236,8 @@ def events(
     show_events(settings_of(state), name, limit, as_json=as_json)
 
 
-def rm(name: Name, state: State = None) -> None:
-    """Remove an endpoint: its replicas drain, its keys are revoked for good, its own prices end. Usage and history stay.
+def rm(name: Name, state: State = None, as_json: Json = False) -> None:
+    """Remove an endpoint. Its replicas drain, its keys are revoked for good, its own prices end; usage and history stay.
 
     Deployed again, the name begins anew: default settings, no keys, the default prices.
 
@@ -230,4 +245,4 @@ def rm(name: Name, state: State = None) -> None:
     """
     from pilotlight.cli.endpoints import remove_endpoint
 
-    remove_endpoint(settings_of(state), name)
+    remove_endpoint(settings_of(state), name, as_json=as_json)

@@ -111,8 +111,11 @@ def fields_given(pairs: list[str]) -> dict[str, Any]:
         stop(explain(error), USAGE)
 
 
-def remove_endpoint(settings: Settings, name: str) -> None:
+def remove_endpoint(settings: Settings, name: str, *, as_json: bool) -> None:
     done = Api(settings.paths).call("DELETE", f"/endpoints/{name}")
+    if as_json:
+        print_json(done)
+        return
     keys = done.get("revoked_keys", 0)
     revoked = f"{keys} live {'key is' if keys == 1 else 'keys are'} revoked" if keys else "it had no live key"
     prices = "its own prices are over" if done.get("prices_ended") else "it had no prices of its own"

@@ -22,7 +22,9 @@ def installed_version() -> str:
     try:
         return version("pilotlight")
     except PackageNotFoundError:  # a folder of sources that was never installed
-        return "unknown (not installed: run `make setup`)"
+        from pilotlight.installed import remedy
+
+        return f"unknown (not installed: {remedy()})"
 
 
 def print_help(context: Any, words: list[str]) -> None:

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.options import USAGE, Json, MaybeName, Name, State, settings_of, stop
+from pilotlight.cli.options import USAGE, Json, MaybeName, Name, State, duration_option, settings_of, stop
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys of an endpoint.\n\nExample: pilotlight keys create demo")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys of endpoints.\n\nExample: pilotlight keys create demo")
+
+DAY = 86_400.0  # seconds: the grace of an old key unless another is given
 
 
 def _key_id(key_id: str) -> str:
@@ -20,16 +22,6 @@ def _key_id(key_id: str) -> str:
 
 def _optional_key_id(key_id: str | None) -> str | None:
     return None if key_id is None else _key_id(key_id)
-
-
-def _grace(text: str) -> float:
-    """Seconds."""
-    from pilotlight.cli.moments import MomentError, duration_seconds
-
-    try:
-        return duration_seconds(text)
-    except MomentError as error:
-        stop(f"--grace {error}", USAGE)
 
 
 KeyId = Annotated[
@@ -48,7 +40,10 @@ RotatedId = Annotated[
 def create(
     name: Name,
     label: Annotated[str, typer.Option(help="What the key is for; shown in lists.")] = "",
-    expires_in: Annotated[float | None, typer.Option(help="Seconds until it expires; never, unless given.")] = None,
+    expires_in: Annotated[
+        float | None,
+        duration_option("How long until it expires: 12h, 30d, or seconds; never, unless given."),
+    ] = None,
     env: Annotated[
         bool, typer.Option("--env", help="Print what a shell needs for OpenAI's clients: OPENAI_BASE_URL, OPENAI_API_KEY, SSL_CERT_FILE.")
     ] = False,
@@ -59,7 +54,7 @@ def create(
 
     `eval "$(pilotlight keys create demo --env)"`, and programs that use OpenAI's client, of any version, ask this endpoint.
 
-    Example: pilotlight keys create demo --label website --expires-in 86400
+    Example: pilotlight keys create demo --label website --expires-in 30d
     """
     from pilotlight.cli.keys import create_key
 
@@ -75,7 +70,7 @@ def ls(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """All keys an endpoint, or all of them, ever had: their ends, labels, until when they work and whether they do; never the keys themselves.
+    """List all keys that an endpoint, or all of them, ever had. Of each key only the first and last characters are known.
 
     Example: pilotlight keys ls demo --live
     """
@@ -86,7 +81,7 @@ def ls(
 
 @app.command()
 def revoke(key_id: KeyId, state: State = None, as_json: Json = False) -> None:
-    """Make a key worthless, at once and for ever. Answers that run go on.
+    """Make a key worthless, at once and for ever. Running answers go on.
 
     Example: pilotlight keys revoke key_0123456789abcdef0123
     """
@@ -99,7 +94,12 @@ def revoke(key_id: KeyId, state: State = None, as_json: Json = False) -> None:
 def rotate(
     name: Name,
     key_id: RotatedId = None,
-    grace: Annotated[str, typer.Option(help="How long the old key works on, beside the new one: 10m, 1h, 7d.")] = "24h",
+    grace: Annotated[
+        float | None,
+        duration_option(
+            "How long the old key works on, beside the new one: 10m, 1h, 7d, or seconds. A day unless given.",
+        ),
+    ] = None,
     now: Annotated[bool, typer.Option("--now", help="Revoke the old key at once: no grace.")] = False,
     state: State = None,
     as_json: Json = False,
@@ -110,4 +110,4 @@ def rotate(
     """
     from pilotlight.cli.keys import rotate_key
 
-    rotate_key(settings_of(state), name, key_id, 0.0 if now else _grace(grace), as_json=as_json)
+    rotate_key(settings_of(state), name, key_id, 0.0 if now else DAY if grace is None else grace, as_json=as_json)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from typing import Any
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.moments import duration
-from pilotlight.cli.options import USAGE, print_json, say, stop
+from pilotlight.cli.options import print_json, say, stop
 from pilotlight.cli.tables import Table, show
 from pilotlight.cli.trust import lines
 from pilotlight.settings import Settings
@@ -18,8 +17,6 @@ UNTOLD = "The routers of this machine have not confirmed it yet: for a moment th
 
 
 def create_key(settings: Settings, name: str, label: str, expires_in: float | None, *, as_json: bool, as_lines: bool = False) -> None:
-    if expires_in is not None and not math.isfinite(expires_in):
-        stop(f"--expires-in is {expires_in}: give a number of seconds; a key made without it never expires", USAGE)
     api = Api(settings.paths)
     body = {"name": label} | ({"expires_in_seconds": expires_in} if expires_in is not None else {})
     made = api.call("POST", f"/endpoints/{name}/keys", json=body)
@@ -47,7 +44,7 @@ def list_keys(settings: Settings, name: str | None, *, live: bool, as_json: bool
     for key in found:
         shown, of = f"{key['prefix']}…{key['last_four']}", [] if name else [key["endpoint"] or "–"]
         rows.add_row(shown, key["key_id"], *of, state_of(key), key["name"] or "–", _short(key["created_at"]), expiry_of(key))
-    show(rows)
+    show(rows, nothing=f"no {'live ' if live else ''}key yet: pilotlight keys create {name or 'NAME'}")
 
 
 def whole_id(api: Api, given: str) -> str:

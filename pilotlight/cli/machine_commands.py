@@ -11,7 +11,9 @@ from pilotlight.cli.options import Json, State, settings_of
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 
-config = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The settings.\n\nExample: pilotlight config explain")
+config = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Settings: what holds, and why.\n\nExample: pilotlight config explain"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(backup)
     app.command("restore")(restore_backup)
     app.command("help")(show_help)
-    app.command(hidden=True)(demo)
+    app.command()(demo)
 
 
 def up(
@@ -36,7 +38,9 @@ def up(
         bool, typer.Option("--detach", "-d", help="In the background: return once it is ready. `pilotlight down` stops it.")
     ] = False,
 ) -> None:
-    """Start everything on this machine, in the foreground. Ctrl-C stops it. What must outlive a reboot is better started by systemd.
+    """Start everything on this machine, in the foreground. Ctrl-C stops it.
+
+    What must outlive a reboot is better started by systemd: docs/systemd.md.
 
     Example: pilotlight up --port 8443
     """
@@ -50,7 +54,7 @@ def up(
 
 
 def down(state: State = None, no_wait: NoWait = False, as_json: Json = False) -> None:
-    """Stop the installation, wherever it was started: running answers may finish, then everything ends in order.
+    """Stop the installation, wherever it was started. Running answers may finish, then everything ends in order.
 
     Example: pilotlight down
     """
@@ -60,7 +64,9 @@ def down(state: State = None, no_wait: NoWait = False, as_json: Json = False) ->
 
 
 def status(state: State = None, as_json: Json = False) -> None:
-    """Whether the installation runs, since when, where it answers, and whether wakes are fast yet. Exit code 3: it does not run, or not answer.
+    """Say whether the installation runs, and where it answers. Also since when, and whether wakes are fast yet.
+
+    Exit code 3: it does not run, or does not answer.
 
     Example: pilotlight status
     """
@@ -75,7 +81,9 @@ def backup(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Back up what cannot be made anew: endpoints, keys, prices, usage, secrets. Works while everything runs.
+    """Back up endpoints, keys, prices, usage and secrets. Works while everything runs.
+
+    The file opens everything: keep it where nobody else reads it.
 
     Example: pilotlight backup /backups/pilotlight.tar
     """
@@ -89,7 +97,7 @@ def restore_backup(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Make an installation of a backup, in a state folder that is empty or not there yet. Then: pilotlight up.
+    """Make a new state folder from a backup. The folder must be empty, or not be there yet. Then: pilotlight up.
 
     Example: pilotlight restore /backups/pilotlight.tar --state /srv/pilotlight
     """
@@ -99,7 +107,7 @@ def restore_backup(
 
 
 def doctor(state: State = None, as_json: Json = False) -> None:
-    """Look at everything Pilotlight needs of this machine; each line is ok, or says what to do. Exit code 1: something is wrong.
+    """Look at everything Pilotlight needs of this machine. Each line is ok, or says what to do. Exit code 1: something is wrong.
 
     Example: pilotlight doctor
     """
@@ -112,7 +120,7 @@ def show_help(
     context: typer.Context,
     words: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND...]", help="The command, such as: keys create.")] = None,
 ) -> None:
-    """What a command does, and what it takes; without one, all commands.
+    """Explain a command; without one, list them all.
 
     Example: pilotlight help keys create
     """
@@ -126,7 +134,7 @@ def explain(
     state: Annotated[Path | None, typer.Option("--state", help="State folder of the installation.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Every setting: its value, where that comes from (flag, environment, file or default), and what it means.
+    """List every setting: its value, where that is from, what it means. It is from a flag, the environment, a file, or the default.
 
     Example: pilotlight config explain
     """
@@ -136,7 +144,12 @@ def explain(
 
 
 def demo() -> None:
-    """The whole way once, on a state folder of its own: zero, cold, warm, billed, zero, cold again."""
+    """Show the whole way once: zero, cold, warm, billed, zero.
+
+    It has a state folder of its own, and leaves nothing behind.
+
+    Example: pilotlight demo
+    """
     from pilotlight.cli.demo import run_demo
 
     raise typer.Exit(run_demo())

@@ -10,7 +10,6 @@ import json
 import tomllib
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -74,7 +73,7 @@ class Named(Strict):
     )
     model: str | None = Field(
         None,
-        description="Folder of a Hugging Face model, relative to this file, or hf://ORG/NAME[@REVISION]; it is packed. Else give digest.",
+        description="Folder of a Hugging Face model, relative to this file, hf://ORG/NAME[@REVISION], or pilotlight://demo; it is packed. Else give digest.",
     )
     digest: str | None = Field(
         None, pattern=r"^sha256:[0-9a-f]{64}$", description="Snapshot to serve, as `pilotlight snapshot ls` lists it."
@@ -115,12 +114,6 @@ def schema() -> str:
     found = EndpointManifest.model_json_schema()
     one_of = [{"required": ["model"]}, {"required": ["digest"]}]
     return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **found, "oneOf": one_of}, indent=2)
-
-
-def model_folder(manifest: EndpointManifest, file: Path) -> Path:
-    """Where its model lies: relative to the manifest, or to here where that came from stdin."""
-    assert manifest.model is not None
-    return (Path() if str(file) == "-" else file.parent) / Path(manifest.model).expanduser()
 
 
 def explain(error: ValidationError) -> str:

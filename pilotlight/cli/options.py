@@ -16,9 +16,26 @@ if TYPE_CHECKING:
     from pilotlight.settings import Settings
 
 __all__ = [
-    "EXIT_CODES", "FAILED", "INTERRUPTED", "OK", "UNREACHABLE", "USAGE", "Json", "MaybeName", "Model", "Name", "State", "endpoint_name",
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "OK",
+    "UNREACHABLE",
+    "USAGE",
+    "Json",
+    "MaybeName",
+    "Model",
+    "Name",
+    "State",
+    "duration_option",
+    "endpoint_name",
     "endpoint_names",
-    "explain_os_error", "one_line", "print_json", "say", "settings_of", "stop",
+    "explain_os_error",
+    "one_line",
+    "print_json",
+    "say",
+    "settings_of",
+    "stop",
 ]  # fmt: skip
 
 
@@ -38,10 +55,28 @@ State = Annotated[Path | None, typer.Option("--state", envvar="PILOTLIGHT_STATE_
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Folder of a Hugging Face model (safetensors, config, tokenizer), or hf://ORG/NAME[@REVISION], which is fetched: HF_TOKEN for "
-        "private and gated models, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE=1 for what is in its cache.",
+        help="Folder of a Hugging Face model (safetensors, config, tokenizer); or pilotlight://demo, which comes with Pilotlight; or "
+        "hf://ORG/NAME[@REVISION], which is fetched: HF_TOKEN for private and gated models, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE=1 for "
+        "what is in its cache.",
     ),
 ]
+
+
+def seconds(parameter: typer.CallbackParam, text: str | None) -> float | None:
+    """An option's duration, with a unit or a bare number of seconds; stops where it is none."""
+    from pilotlight.cli.moments import MomentError, duration_seconds
+
+    try:
+        return None if text is None else duration_seconds(text)
+    except MomentError as error:
+        stop(f"{parameter.opts[0]} {error}", USAGE)
+
+
+def duration_option(meaning: str) -> Any:
+    """An option that takes a duration as people write it. Its value is in seconds."""
+    return typer.Option(parser=str, callback=seconds, metavar="DURATION", help=meaning)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilotlight.cli.model_names import OWN, folder_named, is_on_hub
 from pilotlight.cli.options import FAILED, UNREACHABLE, explain_os_error, say, stop
 from pilotlight.settings import Settings
 from snapshots.errors import HubAway, NotStored, SnapshotError, Unreachable
@@ -19,24 +19,22 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")  # what a name on the hub looks like, and a path may
 
-
-def pack_model(settings: Settings, model: Path | str) -> Manifest:
+def pack_model(settings: Settings, model: str, *, beside: Path = Path()) -> Manifest:
     """The model's snapshot, in the store of this installation, with where it is from; stops where the model is refused.
 
-    `model`: a folder, or `hf://org/name[@revision]`, which is fetched.
+    `model`: as `model_names.py` has them; what is on a hub is fetched. `beside`: where a relative path begins.
     """
     from snapshots.lineage import of_folder
 
     if is_on_hub(model):
         from pilotlight.cli.hub_models import pack_from_hub
 
-        return pack_from_hub(settings, str(model))
-    folder = Path(model).expanduser()
-    need_folder(folder)
+        return pack_from_hub(settings, model)
+    folder = folder_named(model, beside=beside)
     settings.paths.make()
-    return pack_folder(settings, folder, str(folder), of_folder(folder.resolve()))
+    step = of_folder(folder.resolve())
+    return pack_folder(settings, folder, str(folder), step.model_copy(update={"origin": OWN}) if model == OWN else step)
 
 
 def pack_folder(settings: Settings, folder: Path, name: str, step: Step) -> Manifest:
@@ -50,10 +48,6 @@ def pack_folder(settings: Settings, folder: Path, name: str, step: Step) -> Mani
         say(line)
     tell_origin(settings, manifest, step.model_copy(update={"left_out": (*step.left_out, *told)}))
     return manifest
-
-
-def is_on_hub(model: Path | str) -> bool:
-    return str(model).startswith("hf://")
 
 
 def known_of_hub(settings: Settings, text: str) -> str:
@@ -115,19 +109,6 @@ def _whole(settings: Settings, digest: str) -> str:
     from snapshots.manifest import is_digest
 
     return digest if is_digest(digest) else find_digest(settings.paths.snapshots, digest)
-
-
-def need_folder(model: Path) -> None:
-    if model.is_dir():
-        return
-    if model.suffix.lower() == ".gguf":
-        from snapshots.other_formats import GGUF
-
-        stop(f"{model}: {GGUF}")
-    if model.is_file():
-        stop(f"{model} is a file: give the folder that it lies in, with config.json and all *.safetensors")
-    hub = f" A model of the hub is hf://{model}." if HUB_NAME.fullmatch(str(model)) else ""
-    stop(f"{model}: no such folder. It takes a Hugging Face folder with config.json and *.safetensors.{hub}")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.options import USAGE, print_json, say, stop
-from pilotlight.cli.show import asked, print_waterfall
+from pilotlight.cli.show import NO_USAGE, asked, print_waterfall
 from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
 
@@ -57,6 +57,6 @@ def show_sums(settings: Settings, name: str | None, by: list[str], since: float 
     for row in answer["data"]:
         named = (row["key_id" if each == "key" else each] or "–" for each in wanted)
         rows.add_row(*named, *(str(row[each]) for each in ("requests", "input_tokens", "cached_tokens", "output_tokens", "cost")))
-    show(rows)
+    show(rows, nothing=NO_USAGE)
     if answer["has_more"]:
         say("there is more: ask for less with --since, --until or a name, or export it with `pilotlight usage export`")

@@ -30,7 +30,7 @@ def set_fields(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Change single fields of an endpoint; all others stay as they are, its snapshot too.
+    """Change single fields of an endpoint. All others stay as they are, its model too.
 
     Example: pilotlight set demo idle_timeout_seconds=7 max_replicas=2
     """
@@ -51,7 +51,7 @@ def revisions(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Every revision an endpoint had: when, by whom, what differs from the one before, and what became of it.
+    """List every revision an endpoint had. When, by whom, what differs from the one before, and what became of it.
 
     None is ever deleted; `pilotlight rollback` goes back to any whose snapshot is still there.
 
@@ -71,7 +71,7 @@ def rollback(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Deploy what an earlier revision was; nothing is packed again. While a deploy is on its way: drop it.
+    """Deploy what an earlier revision was. Nothing is packed again. While a deploy is on its way, this drops it.
 
     After a deploy that failed there is nothing to go back from: what served still serves, and a rollback changes nothing. --to goes further.
     Repeated while the way back is under way, it changes nothing; repeated once that serves, it goes one further back, and never to a

@@ -10,6 +10,9 @@ from pilotlight.cli.tables import Table, show, show_text
 from pilotlight.room import look, shortage
 from pilotlight.settings import Settings
 
+NO_ENDPOINT = "no endpoint yet: pilotlight deploy NAME --model FOLDER"
+NO_USAGE = "no request that fits: a row is there about a second after its answer"
+
 
 def show_endpoints(settings: Settings, *, as_json: bool) -> None:
     api = Api(settings.paths)
@@ -30,7 +33,7 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
             row.get("zero") or "",
             str(row["slots"]),
         )
-    show(rows)
+    show(rows, nothing=NO_ENDPOINT)
 
 
 def _revisions(row: dict[str, Any]) -> str:
@@ -54,7 +57,7 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
         for revision in of_interest(endpoint):
             for replica in revision["replicas"] or [{}]:
                 rows.add_row(endpoint["name"], _revision(revision, endpoint), str(revision["demand"]), *_replica(replica, revision))
-    show(rows)
+    show(rows, nothing=NO_ENDPOINT)
     for node in status["nodes"]:
         show_text(_node(node))
     _show_disk(settings)
@@ -94,7 +97,7 @@ def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> 
     rows = Table("when", "what", "revision", "replica", "node", prose="said")
     for row in found:
         rows.add_row(row["at"][:19].replace("T", " "), row["kind"], row["revision_id"], row["replica_id"], row["node_id"], row["text"])
-    show(rows)
+    show(rows, nothing=f"nothing has happened to {name} yet that is told here")
 
 
 def _replica(replica: dict[str, Any], revision: dict[str, Any]) -> tuple[str, ...]:
@@ -163,7 +166,7 @@ def print_usage(usage: dict[str, Any]) -> None:
             row["count_source"] + (", correction" if row.get("corrects") else ""),
             str(row["cost"]),
         )
-    show(rows)
+    show(rows, nothing=NO_USAGE)
 
 
 def show_cold_starts(settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool) -> None:
@@ -190,7 +193,7 @@ def print_cold_starts(starts: list[dict[str, Any]]) -> None:
             start["cold_start_id"],
             f"{told}; failed: {start['reason']}" if start["reason"] else told,
         )
-    show(rows)
+    show(rows, nothing="no start that fits: the first call of an endpoint makes one, or `pilotlight wake NAME`")
 
 
 def _said(start: dict[str, Any]) -> str:

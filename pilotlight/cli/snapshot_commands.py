@@ -12,7 +12,7 @@ from pilotlight.cli.options import USAGE, Json, State, settings_of, stop
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Snapshots: verified, content-addressed copies of models.\n\nExample: pilotlight snapshot pack snapshots/demo/model",
+    help="Snapshots: verified, content-addressed copies of models.\n\nExample: pilotlight snapshot pack pilotlight://demo",
 )
 
 Digest = Annotated[str, typer.Argument(help="Digest of the snapshot, or as much of it as names one: sha256:7db3…")]
@@ -31,7 +31,9 @@ Url = Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX (AWS_ENDPOINT_URL n
 
 @app.command()
 def pack(
-    model: Annotated[str, typer.Argument(help="Folder of a Hugging Face model, or hf://ORG/NAME[@REVISION], which is fetched.")],
+    model: Annotated[
+        str, typer.Argument(help="Folder of a Hugging Face model, hf://ORG/NAME[@REVISION], which is fetched, or pilotlight://demo.")
+    ],
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +48,7 @@ def pack(
 
 @app.command()
 def show(digest: Digest, state: State = None, as_json: Json = False) -> None:
-    """What a snapshot is and where it came from: origin, commit, licence, who packed it and when, every file with its SHA-256.
+    """Show what a snapshot is, and where it came from. Origin, commit, licence, who packed it and when, every file with its SHA-256.
 
     Example: pilotlight snapshot show sha256:7db3
     """
@@ -57,7 +59,7 @@ def show(digest: Digest, state: State = None, as_json: Json = False) -> None:
 
 @app.command()
 def verify(digest: Digest, state: State = None, as_json: Json = False) -> None:
-    """Read every byte of a stored snapshot and compare it with its digest.
+    """Read every byte of a snapshot and compare it with its digest.
 
     Example: pilotlight snapshot verify sha256:7db3
     """
@@ -68,7 +70,7 @@ def verify(digest: Digest, state: State = None, as_json: Json = False) -> None:
 
 @app.command()
 def ls(state: State = None, as_json: Json = False) -> None:
-    """The snapshots in this installation's store, and which of them are pinned.
+    """List the snapshots in this installation's store. Those that are pinned are marked.
 
     Example: pilotlight snapshot ls
     """
@@ -79,7 +81,7 @@ def ls(state: State = None, as_json: Json = False) -> None:
 
 @app.command()
 def pin(digests: Digests, state: State = None, as_json: Json = False) -> None:
-    """Keep snapshots on this node: neither they nor their baked copies go when room is made for others. Lasts until unpin.
+    """Keep snapshots on this node. Neither they nor their baked copies go when room is made for others, until unpin.
 
     Example: pilotlight snapshot pin sha256:7db3
     """
@@ -126,7 +128,7 @@ def prune(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Remove all snapshots that no endpoint leads to, no earlier revision had, and nobody has pinned.
+    """Remove all snapshots that nobody needs. No endpoint leads to them, no earlier revision had them, and nobody has pinned them.
 
     Example: pilotlight snapshot prune --dry-run
     """
@@ -153,7 +155,7 @@ def pull(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a snapshot from S3 or another folder into the store, verified before it appears there.
+    """Copy a snapshot from S3 or another folder into the store. It is verified before it appears there.
 
     Example: pilotlight snapshot pull s3://models/pilotlight sha256:7db315718f606073bf5fec9e6a94b0d11a1e6e8855e11a0e191ab00001ade571
     """
@@ -166,10 +168,10 @@ def pull(
 def synth(
     folder: Annotated[Path, typer.Argument(help="Folder to write the model to; it must not be there yet.")],
     like: Annotated[str, typer.Option(help="Whose shapes: tiny, qwen3-0.6b or llama3-8b.")] = "tiny",
-    seed: Annotated[int, typer.Option(help="Another seed, other weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Write a model folder with random weights of real shapes, for measuring.
+    """Write a model of real shapes with random weights, for measuring.
 
     Example: pilotlight snapshot synth /tmp/qwen --like qwen3-0.6b
     """

@@ -51,7 +51,7 @@ def list_snapshots(settings: Settings, *, as_json: bool) -> None:
         else:
             sizes = size(row["bytes"]), size(row["baked_bytes"])
             rows.add_row(row["digest"], row["architecture"], row["dtype"], str(row["tensors"]), *sizes, keeps)
-    show(rows)
+    show(rows, nothing=f"no snapshot in {store} yet: pilotlight snapshot pack MODEL, or deploy one")
 
 
 def _row(settings: Settings, digest: str) -> dict[str, Any]:

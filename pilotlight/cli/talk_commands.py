@@ -61,7 +61,7 @@ def request(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """One request: what it was, what it waited for, phase by phase, and what it is billed with.
+    """Show one request: what it waited for, and what it costs. A cold start phase by phase.
 
     Example: pilotlight request 01a1fc1d72bd76379792f5d24e066cc7
     """
@@ -85,7 +85,7 @@ def logs(
     since: Annotated[str | None, typer.Option(help="Only what was written since: 30s, 10m, 2h ago, or an ISO 8601 time.")] = None,
     state: State = None,
 ) -> None:
-    """What the replicas of an endpoint, on this machine, wrote to their log.
+    """Show what an endpoint, or a process, wrote to its log. Of an endpoint: its replicas on this machine.
 
     --since goes by the times in the lines; a line without one belongs to the line before it.
 

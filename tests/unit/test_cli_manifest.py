@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ import typer
 
 from pilotlight.cli.api import Api
 from pilotlight.cli.apply import _compared_prices, make_plan, price_changes
-from pilotlight.cli.manifest import EndpointManifest, ManifestError, model_folder, read_manifest
+from pilotlight.cli.manifest import EndpointManifest, ManifestError, read_manifest
 from router.admin.bodies import EndpointBody, PriceBody
 
 WHOLE = """
@@ -55,7 +54,6 @@ def test_a_whole_manifest() -> None:
     assert manifest.prices is not None
     assert manifest.prices.body() == {"input_per_million": "0.1", "cached_per_million": "0.05", "output_per_million": "1"}
     assert PriceBody(**manifest.prices.body()).input_per_million == Decimal("0.1")  # type: ignore[arg-type]
-    assert model_folder(manifest, Path("/etc/endpoints/chat.toml")) == Path("/etc/endpoints/models/qwen")
 
 
 @pytest.mark.parametrize(

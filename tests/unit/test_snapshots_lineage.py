@@ -81,6 +81,14 @@ def test_show_tells_origin_licence_who_and_every_file(tmp_path: Path) -> None:
     assert (told.exit_code, "cannot be read" in told.stderr, digest in told.stdout) == (0, True, True)
 
 
+def test_the_model_that_comes_with_pilotlight_is_named_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    runner, state = CliRunner(), ["--state", str(tmp_path / "s")]
+    digest = runner.invoke(app, ["snapshot", "pack", "pilotlight://demo", *state]).stdout.strip()
+    shown = json.loads(runner.invoke(app, ["snapshot", "show", digest, "--json", *state]).stdout)
+    assert shown["lineage"][0]["origin"] == "pilotlight://demo" and shown["architecture"] == "LlamaForCausalLM"
+
+
 def test_lineage_goes_with_a_snapshot_from_store_to_store(tmp_path: Path) -> None:
     folder, there = write(tmp_path / "m", MODEL), tmp_path / "there"
     there.mkdir()
