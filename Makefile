@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest -q
 # Compiled modules are kept, whatever the shell says: compiling them at every start is seconds, and 3 MB a process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup lock demo up test unit check bench loadtest clients fmt
+.PHONY: setup lock demo up test unit check bench loadtest clients wheel fmt
 
 setup:            ## install what is missing into .venv
 	@$(PYTHON) infra/setup.py
@@ -46,6 +46,9 @@ bench: setup      ## measure, beside stock vLLM, and rewrite loadtests/bench/RES
 
 clients: setup    ## real client programs against an installation, each in an environment of its own; rewrite docs/clients.md
 	@$(BIN)/python -m tests.clients
+
+wheel: setup      ## build dist/*.whl, install it in clean environments by `uv tool install` and pipx, and see it serve
+	@$(BIN)/python infra/try_wheel.py
 
 SCENARIO ?= wake
 loadtest: setup   ## users at an endpoint, against loadtests/slo.toml: SCENARIO=wake|steady|idle_cycle|ledger [IDLE=5] [UI=1] [URL=… KEY=… CA=…]

@@ -48,7 +48,7 @@ def main() -> int:
     extra = pick_extra()
     stamp = VENV / "pilotlight-setup.stamp"
     digest = fingerprint(extra)
-    if not (stamp.is_file() and stamp.read_text() == digest and UV.exists()):
+    if not (stamp.is_file() and stamp.read_text() == digest and UV.exists() and PYTHON.exists()):
         say(f"setting up .venv ({extra}); an interrupted set-up resumes here")
         make_uv()
         install(extra)
@@ -87,12 +87,27 @@ def pick_extra() -> str:
 
 
 def make_uv() -> None:
-    """A virtual environment holding uv, from the hash-locked uv.txt. Raises CalledProcessError when pip fails."""
+    """A virtual environment holding uv, from the hash-locked uv.txt. One that is not whole is made anew. Raises CalledProcessError."""
+    if not is_whole(VENV):
+        if importlib.util.find_spec("ensurepip") is None:  # Debian and Ubuntu have it apart
+            version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+            sys.exit(fail(f"this Python makes no virtual environments, it has no ensurepip. Run: sudo apt-get install -y {version}-venv"))
+        venv.create(VENV, with_pip=True, clear=VENV.exists())
     if not UV.exists():
-        if not PYTHON.exists():
-            venv.create(VENV, with_pip=True)
         quiet = ["--quiet", "--disable-pip-version-check"]
         run([PYTHON, "-P", "-m", "pip", "install", *quiet, "--only-binary", ":all:", "--require-hashes", "-r", LOCKS / "uv.txt"])
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a virtual environment was made to its end, here, and by this Python: a checkout that was moved takes one along that leads back."""
+    activate = folder / "bin" / "activate"
+    asked = [folder / "bin" / "python", "-P", "-c", "import pip, sys; print(sys.version)"]
+    try:
+        if str(folder) not in activate.read_text():
+            return False
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip() == sys.version
+    except (OSError, subprocess.CalledProcessError):
+        return False
 
 
 def install(extra: str) -> None:
@@ -195,6 +210,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except subprocess.CalledProcessError as error:
-        sys.exit(fail(f"this failed (see above), and running it again resumes: {' '.join(error.cmd)}"))
+        if error.output:  # of what the standard library ran for us
+            say(error.output.decode(errors="replace").strip())
+        sys.exit(fail(f"this failed (see above), and running it again resumes: {' '.join(map(str, error.cmd))}"))
     except KeyboardInterrupt:
         sys.exit(fail("interrupted; running it again resumes"))

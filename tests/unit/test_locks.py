@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import importlib.util
 import re
+import shlex
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,6 +27,39 @@ def pins(name: str) -> dict[str, set[str]]:
     for package, version in re.findall(r"^([A-Za-z0-9_.-]+)==(\S+)", (LOCKS / f"{name}.txt").read_text(), re.M):
         found.setdefault(package, set()).add(version)
     return found
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    """infra/setup.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("pilotlight_setup", ROOT / "infra" / "setup.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def environment(folder: Path, *, said: str = sys.version, place: str = "") -> Path:
+    """As `venv` leaves one; `said`: what its Python answers, nothing where it fails."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "activate").write_text(f"VIRTUAL_ENV={place or folder}\n")
+    python = folder / "bin" / "python"
+    python.write_text(f"#!/bin/sh\nprintf '%s\\n' {shlex.quote(said)}\n" if said else "#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    return folder
+
+
+def test_an_environment_that_is_not_whole_is_known(setup: ModuleType, tmp_path: Path) -> None:
+    assert setup.is_whole(environment(tmp_path / "whole"))
+    assert setup.is_whole(Path(sys.prefix)), "ours"
+    assert not setup.is_whole(tmp_path / "nowhere")
+    assert not setup.is_whole(environment(tmp_path / "interrupted", said="")), "no pip in it yet"
+    assert not setup.is_whole(environment(tmp_path / "older", said="3.11.0 (main)")), "another Python's"
+    assert not setup.is_whole(environment(tmp_path / "moved", place="/elsewhere/.venv"))
+    dangling = environment(tmp_path / "dangling") / "bin" / "python"
+    dangling.unlink()
+    dangling.symlink_to("/nowhere/python3")
+    assert not setup.is_whole(tmp_path / "dangling"), "its Python was removed"
 
 
 @pytest.mark.parametrize("name", NAMES)
