@@ -74,6 +74,8 @@ def _answer(talker: Talker, name: str, history: list[Message], max_tokens: int) 
                 sys.stdout.write(text)
                 sys.stdout.flush()
         print()
+        if took.finish == "length":
+            say("cut short: " + (f"--max-tokens is {max_tokens}" if max_tokens else "the conversation fills the model's context"))
         say(str(took))
     except KeyboardInterrupt:
         print()

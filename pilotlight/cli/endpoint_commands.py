@@ -41,7 +41,11 @@ def deploy(
         int | None, typer.Option(help="Requests a replica is meant to have; with more another starts. For a new endpoint 0: slots.")
     ] = None,
     zero: Annotated[
-        str | None, typer.Option(help="Where it rests without a call: parked, standby or staged. For a new endpoint standby.")
+        str | None,
+        typer.Option(
+            help="How it rests without a call: parked (one replica stays built, its memory given back; wakes soonest), standby (nothing of it "
+            "runs), staged (nor is a standby kept for it). For a new endpoint standby."
+        ),
     ] = None,
     hold_seconds: Annotated[
         float | None,

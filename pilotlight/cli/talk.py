@@ -32,10 +32,12 @@ class Took:
     start: str = ""
     request_id: str = ""
     usage: dict[str, Any] | None = None  # tokens, as the engine counted them, where it was asked to say so
+    finish: str = ""  # why the answer ended, as the engine says it: stop, length, …
 
     def __str__(self) -> str:
         start = f"{self.start} start, " if self.start else ""  # a stream that was begun while it was held cannot say
-        return f"{start}first token after {self.first or 0:.2f} s, request {self.request_id}"
+        first = "no text" if self.first is None else f"first token after {self.first:.2f} s"
+        return f"{start}{first}, request {self.request_id}"
 
 
 class Talker:
@@ -115,7 +117,7 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *
         answer = "".join(talker.stream({**body, "stream_options": {"include_usage": True}}, took))
         first = None if took.first is None else round(took.first, 6)
         told = {"request_id": took.request_id, "start": took.start or None, "first_token_seconds": first, "usage": took.usage}
-        print_json({"answer": answer, **told})
+        print_json({"answer": answer, "finish_reason": took.finish or None, **told})
         return
     with while_held(talker.status, name) as answers:
         for text in talker.stream(body, took):
@@ -123,6 +125,8 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *
             sys.stdout.write(text)
             sys.stdout.flush()
     print()
+    if took.finish == "length":
+        say(f"cut short at {max_tokens} tokens, or at the end of the model's context: --max-tokens N lets it say more")
     say(str(took))
 
 
@@ -135,6 +139,7 @@ def pieces(lines: Iterator[str], took: Took) -> Iterator[str]:
                 raise ApiError(str(data["error"].get("message", data["error"])))
             took.usage = data.get("usage") or took.usage
             for choice in data.get("choices", ()):
+                took.finish = choice.get("finish_reason") or took.finish
                 if text := choice.get("delta", {}).get("content"):
                     yield text
 

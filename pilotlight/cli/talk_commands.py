@@ -28,7 +28,8 @@ def run(
 ) -> None:
     """Ask an endpoint and stream its answer. A call wakes it when it is at zero.
 
-    --json prints the whole answer at its end, with request_id, start (warm or cold), first_token_seconds and usage (tokens).
+    --json prints the whole answer at its end, with finish_reason, request_id, start (warm or cold), first_token_seconds and usage
+    (tokens).
 
     Example: pilotlight run demo "What is Pilotlight?"
     """

@@ -106,8 +106,26 @@ def test_json_has_the_whole_answer_and_what_it_took(
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert told.pop("first_token_seconds") >= 0
-    assert told == {"answer": "Hello", "request_id": "7", "start": "cold", "usage": usage} and err == ""
+    assert told == {"answer": "Hello", "finish_reason": None, "request_id": "7", "start": "cold", "usage": usage} and err == ""
     assert server.asked[-1]["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(("reason", "told"), [("stop", False), ("length", True)])
+def test_an_answer_that_was_cut_short_says_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], reason: str, told: bool
+) -> None:
+    end = {"choices": [{"delta": {}, "finish_reason": reason}]}
+    said = streamed("He", "llo").replace(b"data: [DONE]", b"data: %s\n\ndata: [DONE]" % json.dumps(end).encode())
+    monkeypatch.setattr(talk, "Talker", lambda *_: talker(settings, Server(learns=0, answer=said)))
+    talk.ask(settings, "chat", "hi", 7, "", as_json=False)
+    out, err = capsys.readouterr()
+    assert out == "Hello\n" and ("cut short at 7 tokens" in err) is told
+    talk.ask(settings, "chat", "hi", 7, "", as_json=True)
+    assert json.loads(capsys.readouterr().out)["finish_reason"] == reason
+
+
+def test_an_answer_without_text_has_no_first_token() -> None:
+    assert str(Took(request_id="7")) == "no text, request 7"
 
 
 @pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b"", b"pl_half", "pl_\u00fc".encode()])
