@@ -174,6 +174,7 @@ def default(parameter: Any) -> str:
 
 def manifest() -> Iterator[str]:
     from pilotlight.cli.manifest import EndpointManifest, Prices
+    from pilotlight.cli.tables import written
 
     yield "## Manifest of an endpoint\n"
     yield "TOML, for `pilotlight apply -f`; its JSON Schema is [endpoint.schema.json](endpoint.schema.json).\n"
@@ -181,7 +182,7 @@ def manifest() -> Iterator[str]:
     for prefix, model in (("", EndpointManifest), ("prices.", Prices)):
         for name, field in model.model_fields.items():
             if name != "prices":
-                value = "required" if field.is_required() else "" if field.default in (None, {}) else f"`{field.default}`"
+                value = "required" if field.is_required() else "" if field.default in (None, {}, ()) else f"`{written(field.default)}`"
                 rows.append((f"`{prefix}{name}`", value, field.description or ""))
     yield from table(("field", "default", "meaning"), rows)
 
@@ -199,6 +200,7 @@ def fields(model: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, str, s
     from pydantic import BaseModel
 
     from pilotlight.cli.explain import variable_of
+    from pilotlight.cli.tables import written
 
     for name, field in model.model_fields.items():
         here = (*path, name)
@@ -207,7 +209,7 @@ def fields(model: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, str, s
             yield from fields(kind, here)
         else:
             value = "/var/lib/pilotlight for root, else ~/.local/share/pilotlight" if name == "state_dir" else field.default
-            shown = "" if value == "" else f"`{value}`"
+            shown = "" if value in ("", ()) else f"`{written(value)}`"
             yield f"`{'.'.join(here)}`", f"`{variable_of(here)}`", shown, field.description or ""
 
 

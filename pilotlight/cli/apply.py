@@ -16,7 +16,7 @@ from pilotlight.cli.model_names import folder_named, is_on_hub
 from pilotlight.cli.options import USAGE, say, stop
 from pilotlight.cli.packing import find_snapshot, known_of_hub, pack_model, refusals
 from pilotlight.cli.rollouts import Outcome, end, follow, who
-from pilotlight.cli.tables import Table, show
+from pilotlight.cli.tables import Table, show, written
 from pilotlight.settings import Settings
 from snapshots.embedding import is_embedding
 from snapshots.manifest import Manifest
@@ -187,7 +187,7 @@ def _show(api: Api, plan: Plan, *, dry_run: bool) -> None:
     if plan.changes:
         table = Table("field", "now", "after")
         for field, (now, after) in plan.changes.items():
-            table.add_row(field, "–" if now is None else str(now), str(after))
+            table.add_row(field, written(now), written(after))
         show(table)
     if not dry_run:
         say(f"{api.url}/e/{plan.name}/v1")

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from pilotlight import settings_file
 from pilotlight.cli.options import print_json, say
-from pilotlight.cli.tables import Table, show
+from pilotlight.cli.tables import Table, show, written
 from pilotlight.database.address import without_password
 from pilotlight.settings import Settings
 
@@ -37,7 +37,7 @@ def explain_settings(settings: Settings, flags: set[str], *, as_json: bool) -> N
         return
     rows = Table("setting", "value", "from", prose="meaning")
     for setting in found:
-        rows.add_row(setting.name, str(setting.value), setting.origin, setting.description)
+        rows.add_row(setting.name, written(setting.value), setting.origin, setting.description)
     show(rows)
     say("Flag > environment > file > default. A setting's variable is PILOTLIGHT_ and its name, __ for the dot: PILOTLIGHT_ROUTER__PORT.")
 

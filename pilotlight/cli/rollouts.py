@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.drawn import line, standing
 from pilotlight.cli.options import print_json, say, stop
-from pilotlight.cli.tables import Table, joined, show
+from pilotlight.cli.tables import Table, joined, show, written
 from pilotlight.settings import Settings
 
 POLL_SECONDS = 0.5  # the admin API does not push
@@ -173,7 +173,7 @@ def show_revisions(settings: Settings, name: str, limit: int, *, as_json: bool) 
 
 
 def _short(value: Any) -> str:
-    return "–" if value is None else value[:19] + "…" if isinstance(value, str) and value.startswith("sha256:") else str(value)
+    return value[:19] + "…" if isinstance(value, str) and value.startswith("sha256:") else written(value)
 
 
 def rollback(settings: Settings, name: str, to: int | None, *, wait: bool, at_once: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ stdout is no terminal a row is always one line, for `grep` and `awk`; COLUMNS sa
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -122,6 +123,19 @@ def in_colour() -> bool:
 def printable(text: str) -> str:
     """One line without control characters: what a stranger has written moves no cursor and paints nothing."""
     return "".join(each if each.isprintable() else " " if each in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
+def written(value: object) -> str:
+    """A field's value as one writes it in a TOML file, text without its quotes; – for none."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple | set | frozenset):
+        return json.dumps([str(each) for each in value], ensure_ascii=False)
+    if isinstance(value, dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def cells(text: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pilotlight.cli import keys, rollouts, show
-from pilotlight.cli.tables import BOLD, RED, Table, cells, printable, width_of_stdout
+from pilotlight.cli.tables import BOLD, RED, Table, cells, printable, width_of_stdout, written
 from pilotlight.settings import load
 
 KEY_ID, DIGEST, REQUEST = "key_528b9a7513254aca0dbe", "sha256:" + "7db31571" * 8, "01a1fc1d72bd76379792f5d24e066cc7"
@@ -168,3 +168,11 @@ def test_a_digest_in_a_list_is_whole() -> None:
     table = Table("digest", "architecture", "dtype", "tensors", "size", "baked", "pinned")
     table.add_row(DIGEST, "LlamaForCausalLM", "bfloat16", "272", "269 MB", "0 B", "pinned")
     assert table.lines(80)[1] == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (True, "true"), (0.5, "0.5"), ((), "[]"), (["a b", "c"], '["a b", "c"]'), ({"x": True}, '{"x": true}'), ("text", "text")],
+)
+def test_a_value_is_shown_as_one_writes_it(value: object, text: str) -> None:
+    assert written(value) == text
