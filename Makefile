@@ -6,10 +6,13 @@ PYTEST := $(BIN)/python -m pytest -q
 # Compiled modules are kept, whatever the shell says: compiling them at every start is seconds, and 3 MB a process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup lock demo up test unit check bench loadtest clients wheel fmt
+.PHONY: setup help lock demo up test unit check bench loadtest clients wheel fmt
 
 setup:            ## install what is missing into .venv
 	@$(PYTHON) infra/setup.py
+
+help:             ## list these verbs
+	@sed -n 's/^\([a-z]*\): *[a-z]* *## /make \1\t/p' Makefile | expand -t 16
 
 lock:             ## write requirements/*.txt anew
 	@$(PYTHON) infra/setup.py lock
@@ -38,7 +41,7 @@ check: setup      ## what CI asks of the text: ruff, mypy --strict, import-linte
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-fmt: setup
+fmt: setup        ## put the text into its form
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 bench: setup      ## measure, beside stock vLLM, and rewrite loadtests/bench/RESULTS.md

@@ -53,7 +53,7 @@ def main() -> int:
         make_uv()
         install(extra)
         stamp.write_text(digest)
-        say("done")
+        say("done; next: make demo, or `. .venv/bin/activate` and `pilotlight up`")
     return system_libraries(extra)
 
 
