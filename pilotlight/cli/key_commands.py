@@ -45,7 +45,11 @@ def create(
         duration_option("How long until it expires: 12h, 30d, or seconds; never, unless given."),
     ] = None,
     env: Annotated[
-        bool, typer.Option("--env", help="Print what a shell needs for OpenAI's clients: OPENAI_BASE_URL, OPENAI_API_KEY, SSL_CERT_FILE.")
+        bool,
+        typer.Option(
+            "--env",
+            help="Print what a shell needs for OpenAI's clients: OPENAI_BASE_URL, OPENAI_API_KEY, SSL_CERT_FILE, NODE_EXTRA_CA_CERTS.",
+        ),
     ] = False,
     state: State = None,
     as_json: Json = False,

@@ -1,6 +1,6 @@
 """What a program of a user needs to trust us: one file with the machine's authorities and ours, and the lines that say so to it.
 
-Clients of every language take such a file by SSL_CERT_FILE, and then trust nothing else: with our authority alone in it a program could
+Clients of nearly every language take such a file by SSL_CERT_FILE (Node's by NODE_EXTRA_CA_CERTS), and then trust nothing else: with our authority alone in it a program could
 reach no other server any more. What must survive is a shell that has that variable set to this very file when `up` starts again:
 nothing in it is ever doubled.
 """
@@ -53,5 +53,10 @@ def lines(url: str, name: str, key: str, bundle_file: str) -> list[str]:
     """What a shell needs to know so that OpenAI's clients, and those built on them, ask the endpoint. Pure."""
     from shlex import quote
 
-    values = {"OPENAI_BASE_URL": f"{url}/e/{name}/v1", "OPENAI_API_KEY": key, "SSL_CERT_FILE": bundle_file}
+    values = {
+        "OPENAI_BASE_URL": f"{url}/e/{name}/v1",
+        "OPENAI_API_KEY": key,
+        "SSL_CERT_FILE": bundle_file,
+        "NODE_EXTRA_CA_CERTS": bundle_file,
+    }
     return [f"export {variable}={quote(value)}" for variable, value in values.items()]

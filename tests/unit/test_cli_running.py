@@ -179,12 +179,12 @@ def test_a_new_authority_of_ours_is_in_the_next_bundle(settings: Settings) -> No
 def test_the_lines_are_a_shells_whatever_the_folder_is_called() -> None:
     said = "\n".join(trust.lines("https://h:1", "demo", "pl_x", "/a folder/$(reboot)/ca-bundle.pem"))
     done = subprocess.run(
-        ["sh", "-c", f'{said}\nprintf "%s\\n" "$OPENAI_BASE_URL" "$OPENAI_API_KEY" "$SSL_CERT_FILE"'],
+        ["sh", "-c", f'{said}\nprintf "%s\\n" "$OPENAI_BASE_URL" "$OPENAI_API_KEY" "$SSL_CERT_FILE" "$NODE_EXTRA_CA_CERTS"'],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.splitlines() == ["https://h:1/e/demo/v1", "pl_x", "/a folder/$(reboot)/ca-bundle.pem"]
+    assert done.stdout.splitlines() == ["https://h:1/e/demo/v1", "pl_x", *["/a folder/$(reboot)/ca-bundle.pem"] * 2]
 
 
 # When wakes are fast
