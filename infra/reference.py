@@ -1,4 +1,4 @@
-"""Writes docs/reference.md and docs/endpoint.schema.json: every command, setting, metric, header, error and admin path.
+"""Writes docs/reference.md and docs/endpoint.schema.json: every command, setting, metric, route, header, error and admin path.
 
     python infra/reference.py [--check]
 
@@ -71,7 +71,7 @@ ERRORS = {
     "NotFound": "There is no such path, endpoint, key or settled request.",
     "ModelNotFound": "`model` names no endpoint.",
     "WrongMethod": "The path is there, the method is not.",
-    "TooSlow": "The request did not arrive whole within `router.header_seconds`.",
+    "TooSlow": "Head, or the next part of the body, did not come within `router.header_seconds`, or all of it within `router.upload_seconds`.",
     "BodyTooLarge": "The body has more than `router.max_body_bytes`.",
     "UrlTooLong": "The URL is too long.",
     "UnsupportedEncoding": "The body's `Content-Encoding` is none of gzip, deflate and zstd, or there are several.",
@@ -81,7 +81,7 @@ ERRORS = {
     "Draining": "This router is stopping.",
     "SpoolFull": "This router cannot write usage records: its disk fails.",
     "DiskFull": "The disk is full, or the spool or the journals have all they may; the message says how much is free and needed.",
-    "QueueFull": "`max_held` requests of the endpoint wait already.",
+    "QueueFull": "`max_held` requests of the endpoint wait already; or bodies that wait, or come in, have `router.max_held_bytes`, and this key's most of them.",
     "HoldTimeout": "No slot became free within `hold_seconds`; where there was no room for a replica, the message says what it waited for.",
     "EndpointPaused": "The endpoint's operator has paused it (`pilotlight pause`).",
     "StartFailed": "A replica could not be started, or is larger than any node; `pilotlight ps` has the reason.",
@@ -119,7 +119,7 @@ Made from the code by `python infra/reference.py`; a test holds it complete. Wha
 
 
 def render() -> str:
-    parts = (INTRODUCTION, *commands(), *manifest(), *settings(), *metrics(), *headers(), *errors(), *admin())
+    parts = (INTRODUCTION, *commands(), *manifest(), *settings(), *metrics(), *routes(), *headers(), *errors(), *admin())
     return "\n".join(parts)
 
 
@@ -298,6 +298,24 @@ def error_tree() -> list[Any]:
 
 def meaning(kind: Any) -> str:
     return ERRORS.get(kind.__name__, "")
+
+
+def routes() -> Iterator[str]:
+    from router.routes import ROUTES
+
+    yield "## Inference routes\n"
+    yield "Below `/e/ENDPOINT`, where `model` may be left out, or with the endpoint's name as `model`. `/openapi.json` has every field with its bounds.\n"
+    rows = (
+        (
+            f"`POST /v1/{route.name}`",
+            route.task,
+            ", ".join(f"`{field}`" for field in (route.needs, route.also) if field),
+            "yes" if route.streams else "no",
+            route.says,
+        )
+        for route in ROUTES.values()
+    )
+    yield from table(("route", "task", "needed", "streams", "what it does"), rows)
 
 
 def admin() -> Iterator[str]:

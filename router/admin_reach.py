@@ -7,6 +7,7 @@ a proxy on this machine, all of whose callers come from loopback: whatever came 
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Literal
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from router.errors import Forbidden, NotFound
 
 Reach = Literal["public", "loopback", "off"]
+RELAYED = ("/api", "/console", "/v1/organization")  # paths of the admin process's, and what is below them
 OF_PROXIES = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded", b"via"}
 )
@@ -33,6 +35,12 @@ class Guarded:
                 "The admin API is served to this machine alone (router.admin is loopback), over HTTPS and without a proxy. Use the command line there."
             )
         await self._admin(scope, receive, send)
+
+
+def is_relayed(path: str) -> bool:
+    """Whether this is the admin process's to answer: it alone of our pages reads bodies, and it is for no web page of others."""
+    plain = re.sub("/+", "/", path)
+    return any(plain == prefix or plain.startswith(f"{prefix}/") for prefix in RELAYED)
 
 
 def from_here(scope: Scope) -> bool:

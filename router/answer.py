@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from router import errors
 from router.ledger.spool import Spool
+from runtime.forms import Form
 
 LAST_CHUNK = b"0\r\n\r\n"
 EVENTS = b"text/event-stream; charset=utf-8"
@@ -58,7 +59,7 @@ class Answer:
         "streaming",
     )
 
-    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, *, form: errors.Form = "openai") -> None:
+    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, *, form: Form = "openai") -> None:
         self._form = form
         self.sink, self._spool, self._hold_back = sink, spool, hold_back or _nobody
         self.status = 0

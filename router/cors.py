@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotlight.origins import ANY
 from router import errors
-from router.errors import Forbidden
+from router.admin_reach import is_relayed
+from router.errors import Forbidden, quoted
 
 SERVED = ("/v1/", "/e/")  # paths that web pages may call
 KEPT_SECONDS = 600  # how long a browser need not ask again
@@ -39,9 +40,8 @@ class Cors:
         """The answer's headers, where a page may send a call with the headers that it `asked` for. Raises Forbidden where it may not."""
         allowed = self._allowed(origin, endpoint)
         if not allowed:
-            said = origin[:100].decode("latin-1")
             raise Forbidden(
-                f"Web pages of {said} may not call this. Name that origin in 'cors_origins' of the endpoint, or in router.cors_origins."
+                f"Web pages of {quoted(origin.decode('latin-1'))} may not call this. Name that origin in 'cors_origins' of the endpoint, or in router.cors_origins."
             )
         names = asked if len(asked) <= 2000 and _NAMES.fullmatch(asked) else _USUAL
         return [
@@ -68,7 +68,7 @@ def with_cors(app: ASGIApp, cors: Cors, *, refused: Callable[[int], None]) -> AS
     async def called(scope: Scope, receive: Receive, send: Send) -> None:
         fields = dict(scope.get("headers", ()))
         origin, path = fields.get(b"origin"), scope.get("path", "")
-        if scope["type"] != "http" or origin is None or not path.startswith(SERVED):
+        if scope["type"] != "http" or origin is None or not path.startswith(SERVED) or is_relayed(path):
             await app(scope, receive, send)
             return
         endpoint = path.split("/", 3)[2] if path.startswith("/e/") else None

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from router.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
+from router.errors import BadRequest, BodyTooLarge, UnsupportedEncoding, quoted
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -46,7 +46,7 @@ def named(value: bytes | None) -> str:
     name = names[0].removeprefix("x-")
     if len(names) > 1 or name not in ENCODINGS:
         raise UnsupportedEncoding(
-            f"A body encoded as '{', '.join(names)[:100]}' is not taken. Send it plain, or with one Content-Encoding of {', '.join(ENCODINGS)}."
+            f"A body encoded as '{quoted(', '.join(names))}' is not taken. Send it plain, or with one Content-Encoding of {', '.join(ENCODINGS)}."
         )
     return name
 
@@ -54,8 +54,9 @@ def named(value: bytes | None) -> str:
 def framed(value: bytes | None) -> None:
     """Raises UnsupportedEncoding where `Transfer-Encoding` names more than chunks: what is packed hop by hop we would take for plain."""
     if value is not None and value.strip().lower() != b"chunked":
-        said = value[:100].decode("latin-1")
-        raise UnsupportedEncoding(f"A body sent with Transfer-Encoding '{said}' is not taken. Compress it with Content-Encoding instead.")
+        raise UnsupportedEncoding(
+            f"A body sent with Transfer-Encoding '{quoted(value.decode('latin-1'))}' is not taken. Compress it with Content-Encoding instead."
+        )
 
 
 def unpack(body: bytes, encoding: str, *, most: int) -> bytes:
@@ -80,7 +81,7 @@ def unpack(body: bytes, encoding: str, *, most: int) -> bytes:
             rest = unpacker.unused_data
     except (zlib.error, zstd.ZstdError) as error:
         raise BadRequest(
-            f"The body is not the {encoding} that its Content-Encoding says ({str(error)[:100]}). Encode it so, or leave the header out."
+            f"The body is not the {encoding} that its Content-Encoding says ({quoted(str(error))}). Encode it so, or leave the header out."
         ) from error
     return out[0] if len(out) == 1 else b"".join(out)
 

@@ -19,18 +19,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Literal
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from router.ledger.record import Finish
+from runtime import forms
+from runtime.forms import Form
 
 LEAST_RETRY_SECONDS = 1.0
 LONGEST_QUOTE = 100  # characters of what a caller, an operator or an engine said
-
-Form = Literal["openai", "responses", "messages"]  # whose shape errors and events of a route have
-_ANTHROPIC = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
-              429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
 
 
 class RouterError(Exception):
@@ -43,8 +41,12 @@ class RouterError(Exception):
         super().__init__(message)
         self.message, self.param, self.retry_after = message, param, retry_after
 
+    def told(self) -> dict[str, Any]:
+        """The fields that OpenAI's errors have."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
     def body(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        return {"error": self.told()}
 
 
 class Refused(RouterError):
@@ -175,18 +177,19 @@ class EngineFailed(UpstreamError):
     """An error of the engine's own, told before anything of the answer was."""
 
 
+def cut(text: str) -> str:
+    """What somebody else said, as part of a message: not at length."""
+    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+
+
 def quoted(text: str) -> str:
-    """What somebody else said, as part of a message: cut, and in one line."""
+    """The same, in one line."""
     line = " ".join(text[: LONGEST_QUOTE + 1].split())
     return line if len(text) <= LONGEST_QUOTE else line[: LONGEST_QUOTE - 1] + "…"
 
 
 def payload(error: RouterError, form: Form = "openai") -> bytes:
-    body = error.body()
-    if form == "messages":
-        kind = _ANTHROPIC.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-        body = {"type": "error", "error": {**body["error"], "type": kind}}
-    return json.dumps(body).encode()
+    return json.dumps(forms.body(error.told(), form, status=error.status)).encode()
 
 
 def headers(error: RouterError) -> list[tuple[bytes, bytes]]:
@@ -213,13 +216,5 @@ def answer(error: RouterError, *, request_id: bytes = b"", keep_alive: bool, for
 
 
 def event(error: RouterError, form: Form = "openai") -> bytes:
-    """The error as an event of a stream whose status has been sent: the SDKs raise from it.
-
-    Of the Responses API it has that one's fields and an `error`, by which OpenAI's SDKs know one.
-    """
-    if form == "openai":
-        return b"data: %s\n\n" % payload(error)
-    if form == "messages":
-        return b"event: error\ndata: %s\n\n" % payload(error, form)
-    told = {"type": "error", "code": error.code, "message": error.message, "param": error.param, "sequence_number": 0, **error.body()}
-    return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()
+    """The error as an event of a stream whose status has been sent: the SDKs raise from it."""
+    return forms.event(error.told(), form, status=error.status)

@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from router.errors import BadRequest
+from router.errors import BadRequest, cut
 
-LONGEST_QUOTE = 100  # characters of a caller's own words in an error
 INTEGER = 1 << 31
 SEED = 1 << 63
 
@@ -71,9 +70,8 @@ def unknown(name: str) -> BadRequest:
 
 
 def short(value: object) -> str:
-    """A caller's own words, cut."""
-    text = value if isinstance(value, str) else json.dumps(value, default=repr)
-    return text if len(text) <= LONGEST_QUOTE else text[: LONGEST_QUOTE - 1] + "…"
+    """A caller's own words, or another value of the body's, as part of a message. Blanks stay: they may be what is wrong."""
+    return cut(value if isinstance(value, str) else json.dumps(value, default=repr))
 
 
 def refuse(name: str, what: str) -> BadRequest:

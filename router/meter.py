@@ -19,21 +19,16 @@ import structlog
 from pilotlight.sealed import seal
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
-from router.errors import Form
 from router.ledger.record import CountSource, Finish
 from router.ledger.spool import Spool
 from router.metrics import Metrics
 from router.pool import Upstream
+from runtime.forms import TOKEN
 from runtime.wire import Phase
 
 _COUNTS = rb"(?:none|(\d{1,18});(\d{1,18});(\d{1,18}))"
 _COMMENT = re.compile(rb"(?:^|\n): pilotlight-usage " + _COUNTS + rb"(?: (broken)\n\n?|\n\n|\n\n?data: \[DONE\]\n\n)$")
 DONE = b"data: [DONE]\n\n"
-TOKEN: dict[Form, bytes] = {  # what an event of a token has
-    "openai": b"data: {",
-    "responses": b".delta\ndata: {",
-    "messages": b"event: content_block_delta\n",
-}
 _HEADER = re.compile(_COUNTS)
 
 log = structlog.get_logger()

@@ -1,6 +1,6 @@
 """Step 3: reads from an OpenAI body what routing, limits and billing need, and refuses what is malformed or not served.
 
-Each route takes a closed set of fields (`field_tables.py`). The body goes on byte for byte, but for what is put in front of it:
+Each route (`routes.py`) takes a closed set of fields. The body goes on byte for byte, but for what is put in front of it:
 a missing `model`, and the caller's own secret `cache_salt`, without which one caller could find out by its prompts' cached tokens
 what another has sent. The failures to survive: bodies built to hurt (nesting, millions of tiny values that would hold up everyone
 while they are read, `n` and prompt batches that make one request many), and fields that are the platform's, not the caller's.
@@ -10,57 +10,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
-from router import field_tables, fields
-from router.errors import BadRequest, Form, ModelNotFound
-from router.fields import Table, Wants, short
-from runtime.wire import Task
+from router import fields
+from router.errors import BadRequest, ModelNotFound
+from router.fields import Wants, short
+from router.routes import MOST_SEQUENCES, Route
 
-MOST_SEQUENCES = 128  # prompts times choices of one body: each is a sequence of the engine's, and takes a slot
-MOST_INPUTS = 2048  # in one embeddings body, as at OpenAI
 INPUTS_A_SLOT = 32  # an input is read in a moment, where an answer is made token by token
 LARGE_BODY = 128 << 10  # bytes; a smaller one is read within milliseconds, whatever is in it
 MOST_COST = 1 << 19  # of reading a body: 1 a value, HEAVY more a list, an object or a field
 HEAVY = 8
 MOST_QUOTES = 1 << 17  # of a large body
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One route we serve: its path at the replica, the task it needs, the field it cannot do without, and all that it takes.
-
-    `also`: a field that is as much needed; `form`: whose API it is; `texts`: how many texts that field may hold, each a sequence of the engine's; 0: it is one conversation, whatever is in it.
-    """
-
-    path: str
-    task: Task
-    needs: str
-    fields: Table
-    texts: int
-    head: bytes  # of the request to the replica, up to the value of x-request-id
-    also: str
-    form: Form
-
-
-def _route(path: str, task: Task, needs: str, table: Table, *, texts: int = 0, also: str = "", form: Form = "openai") -> Route:
-    head = f"POST {path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: "
-    return Route(path, task, needs, table, texts, head.encode(), also, form)
-
-
-ROUTES = {
-    "chat/completions": _route("/v1/chat/completions", "generate", "messages", field_tables.CHAT),
-    "completions": _route("/v1/completions", "generate", "prompt", field_tables.COMPLETIONS, texts=MOST_SEQUENCES),
-    "embeddings": _route("/v1/embeddings", "embed", "input", field_tables.EMBEDDINGS, texts=MOST_INPUTS),
-    "rerank": _route("/rerank", "embed", "documents", field_tables.RERANK, texts=MOST_INPUTS, also="query"),
-    "score": _route("/score", "embed", "text_2", field_tables.SCORE, texts=MOST_INPUTS, also="text_1"),
-    "responses": _route("/v1/responses", "generate", "input", field_tables.RESPONSES, form="responses"),
-    "messages": _route("/v1/messages", "generate", "messages", field_tables.MESSAGES, also="max_tokens", form="messages"),
-    "messages/count_tokens": _route("/v1/messages/count_tokens", "generate", "messages", field_tables.COUNT_TOKENS, form="messages"),
-}
 
 
 class Asked(NamedTuple):

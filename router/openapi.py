@@ -12,7 +12,7 @@ from typing import Any
 from router import errors
 from router.errors import RouterError
 from router.fields import Table
-from router.openai import ROUTES, Route
+from router.routes import ROUTES, Route
 
 VERSION = "3.1.0"
 WHERE = {
@@ -20,17 +20,6 @@ WHERE = {
     "/e/{endpoint}/v1": "The URL names the endpoint, and `model` may be left out.",
 }
 JSON, EVENTS = "application/json", "text/event-stream"
-SAYS = {
-    "chat/completions": ("Answer a conversation.", ("id", "object", "choices", "usage")),
-    "completions": ("Go on from a text.", ("id", "object", "choices", "usage")),
-    "embeddings": ("Turn texts into vectors.", ("object", "data", "usage")),
-    "rerank": ("Order documents by what they say about a query.", ("id", "results", "usage")),
-    "score": ("Say how near texts are to each other.", ("id", "data", "usage")),
-    "responses": ("Answer, as OpenAI's Responses API does; nothing is stored.", ("id", "object", "output", "status")),
-    "messages": ("Answer a conversation, as Anthropic's Messages API does.", ("id", "type", "role", "content")),
-    "messages/count_tokens": ("Count the tokens of a conversation; nothing is billed.", ("input_tokens",)),
-}
-UNSTREAMED = frozenset({"embeddings", "rerank", "score", "messages/count_tokens"})
 Schema = dict[str, Any]
 
 
@@ -38,8 +27,8 @@ def document() -> Schema:
     """All of it."""
     paths: dict[str, Schema] = {}
     for prefix, where in WHERE.items():
-        for name, route in ROUTES.items():
-            paths[f"{prefix}/{name}"] = {"post": _inference(name, route, prefix, where)}
+        for route in ROUTES.values():
+            paths[f"{prefix}/{route.name}"] = {"post": _inference(route, prefix, where)}
         given = _endpoint(prefix)
         paths[f"{prefix}/models"] = {"get": _page("List what this key may use.", "Models", given, (401, 403, 404, 503))}
         model = [*given, _in_path("model", "The name of an endpoint.")]
@@ -76,16 +65,15 @@ def body_of(table: Table, *needed: str) -> Schema:
     return {"type": "object", "properties": kinds, "required": list(needed), "additionalProperties": False}
 
 
-def _inference(name: str, route: Route, prefix: str, where: str) -> Schema:
-    says, has = SAYS[name]
-    body: Schema = {"$ref": f"#/components/schemas/{_title(name)}"}
-    answer: Schema = {JSON: {"schema": {"type": "object", "required": list(has)}}}
-    if name not in UNSTREAMED:
+def _inference(route: Route, prefix: str, where: str) -> Schema:
+    body: Schema = {"$ref": f"#/components/schemas/{_title(route.name)}"}
+    answer: Schema = {JSON: {"schema": {"type": "object", "required": list(route.answers)}}}
+    if route.streams:
         answer[EVENTS] = {}  # with `stream`: events, one a token
     return {
-        "summary": says,
+        "summary": route.says,
         "description": where,
-        "operationId": f"{'at_' if prefix != '/v1' else ''}{name.replace('/', '_')}",
+        "operationId": f"{'at_' if prefix != '/v1' else ''}{route.name.replace('/', '_')}",
         "parameters": _endpoint(prefix),
         "requestBody": {
             "required": True,

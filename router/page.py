@@ -16,6 +16,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from router.admin_reach import is_relayed
 from router.app import Router
 from router.auth import authorization
 from router.errors import QueueFull, RouterError
@@ -23,8 +24,6 @@ from router.exchange import MOST_DISCARDED, ClientLimits, too_large
 from router.farewell import LOST
 from router.request import expects_continue
 from router.visitors import Standing, stranger
-
-RELAYED = ("/api", "/console", "/v1/organization")  # the admin process's, which reads bodies
 
 
 class Connection(Protocol):
@@ -94,7 +93,7 @@ class Page:
         self._size, self._begun = 0, False
         self._user = stranger(connection.client)
         self._stranger: RouterError | None = None  # what whoever has no valid key is told
-        self._wanted = any(scope["path"].lstrip("/").startswith(prefix[1:]) for prefix in RELAYED)
+        self._wanted = is_relayed(scope["path"])
         self._most = self._most_of(headers) if self._wanted else MOST_DISCARDED
         expects = expects_continue(headers)
         sized = dict(headers).get(b"content-length")

@@ -24,10 +24,10 @@ from router.door import Visit
 from router.errors import BadRequest, HeadTooLarge, RouterError, TooSlow, UrlTooLong, WrongMethod
 from router.exchange import ClientLimits, Exchange
 from router.farewell import LOST, Farewell
-from router.openai import ROUTES, Route
 from router.page import Head, Page
 from router.patience import LINGER_SECONDS, Patience
 from router.request import KEPT, Request, hot, named_by_host
+from router.routes import ROUTES, Route
 from router.target import check_fields, origin_form, without_offer
 from router.visitors import Standing, standing_of, stranger
 

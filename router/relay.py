@@ -13,10 +13,11 @@ import asyncio
 from typing import Literal, Protocol
 
 from router.answer import EVENTS, UNBUFFERED, Answer
-from router.errors import Form, RouterError, UpstreamError
+from router.errors import RouterError, UpstreamError
 from router.hold import Mark
-from router.meter import TOKEN, Tokens, told, whole
+from router.meter import Tokens, told, whole
 from router.pool import Pool, Upstream
+from runtime.forms import TOKEN, Form
 
 MOST_CARRIED = 256 << 10  # bytes of one unfinished chunk; a longer one is passed on in parts
 MOST_COLLECTED = 64 << 10  # bytes of an error's body

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
-from router.openai import ROUTES, Route
+from router.routes import ROUTES, Route
 from runtime.wire import SEQUENCES_HEADER
 
 KEPT = frozenset(

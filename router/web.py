@@ -20,20 +20,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router import errors, openapi
-from router.admin_reach import Guarded, Reach
+from router.admin_reach import RELAYED, Guarded, Reach
 from router.admin_relay import AdminRelay
 from router.app import Router
 from router.auth import Tenant, authorization
 from router.balance import Endpoint
 from router.cors import with_cors
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
-from router.openai import ROUTES
-from router.page import RELAYED
 from router.proxies import with_callers
-from router.request import named_by_host, new_event_id
+from router.request import hot, named_by_host, new_event_id
+from router.routes import ROUTES
 
 ANY = ["GET", "POST", "DELETE"]
-SERVED = "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/rerank, /v1/score, /v1/responses, /v1/messages and /v1/models"
+SERVED = ", ".join(f"/v1/{name}" for name in ROUTES) + " and /v1/models"
 
 
 def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
@@ -185,10 +184,9 @@ async def _not_kept(request: Request) -> Response:
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, RouterError)
-    form: errors.Form = "messages" if request.url.path.endswith(("/v1/messages", "/v1/messages/count_tokens")) else "openai"
-    return Response(
-        errors.payload(error, form), status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)}
-    )
+    called = hot(request.scope["path"].encode())
+    told = errors.payload(error, called[0].form) if called else errors.payload(error)
+    return Response(told, status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)})
 
 
 async def _untaught(request: Request, error: Exception) -> Response:

@@ -16,8 +16,9 @@ from typing import Any
 
 import structlog
 
+from runtime.forms import FORMS, FREE
 from runtime.line import Line
-from runtime.streams import MESSAGES, OPENAI, RESPONSES
+from runtime.streams import STREAMS
 from runtime.usage import Counts, Journal
 from runtime.wire import ROUTER_HEADER, SEQUENCES_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
 
@@ -26,17 +27,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-INFERENCE = {
-    "/v1/chat/completions": OPENAI,
-    "/v1/completions": OPENAI,
-    "/v1/embeddings": OPENAI,
-    "/rerank": OPENAI,
-    "/score": OPENAI,
-    "/v1/responses": RESPONSES,
-    "/v1/messages": MESSAGES,
-    "/v1/messages/count_tokens": MESSAGES,
-}
-FREE = frozenset({"/v1/messages/count_tokens"})  # no model works for them: nothing is counted, and that is no mistake
 OPEN = frozenset({"/metrics", "/health"})
 DISK_FULL = (
     b'{"error":{"message":"This node\'s disk is full, and nothing more can be written down for it. Make room there, and try again.",'
@@ -76,7 +66,7 @@ class Gate:
             await self._app(scope, receive, send)
         elif path == TURN_PATH:
             await self._turn(scope, receive, send)
-        elif path not in INFERENCE:
+        elif path not in FORMS:
             await _answer(send, 404, b'{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":null}}')
         elif self.draining:
             await _refuse(send, b"draining")
@@ -158,7 +148,7 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
     4. A stream that ends without one, and without an error: as 2.
     """
     streaming = broken = over = False
-    stream = INFERENCE[path]
+    stream = STREAMS[FORMS[path]]
 
     def whole() -> bytes:
         counted = Counts() if path in FREE else journal.settle(request_id)

@@ -9,8 +9,11 @@ middle of one, whose words are for operators: a caller is told in ours, in the f
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from runtime import forms
+from runtime.forms import Form
 
 DONE = b"data: [DONE]\n\n"
 COUNTS = b": pilotlight-usage %s\n"
@@ -26,6 +29,7 @@ REFUSED = (
 class Stream:
     """One API's. An event is one piece of the body, as vLLM sends it."""
 
+    form: Form
     last: tuple[bytes, ...] = ()  # what the event begins with that ends a whole answer; (): it ends in DONE
     error: tuple[bytes, ...] = (b'data: {"error":',)  # what one begins with that breaks it; what a model says stands behind other names
 
@@ -38,26 +42,13 @@ class Stream:
     def retold(self, event: bytes) -> bytes:
         """An event that breaks an answer, in our words; what the engine said stays in its log."""
         refused = 400 <= _status(event) < 500
-        error: dict[str, Any] = {
+        error = {
             "message": REFUSED if refused else FAILED,
             "type": "invalid_request_error" if refused else "server_error",
             "param": None,
             "code": "invalid_value" if refused else "upstream_error",
         }
-        if self is RESPONSES:
-            told = {
-                "type": "error",
-                "code": error["code"],
-                "message": error["message"],
-                "param": None,
-                "sequence_number": 0,
-                "error": error,
-            }
-            return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()
-        if self is MESSAGES:
-            told = {"type": "error", "error": {**error, "type": error["type"] if refused else "api_error"}}
-            return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()
-        return b"data: %s\n\n" % json.dumps({"error": error}).encode()
+        return forms.event(error, self.form, status=400 if refused else 500)
 
     def counted(self, event: bytes, counts: bytes) -> bytes:
         """The last event with its counts: before `[DONE]`, which readers of lines leave at, else in the frame's last line,
@@ -72,12 +63,14 @@ class Stream:
         return before + BROKEN % counts
 
 
-OPENAI = Stream()
+OPENAI = Stream("openai")
 RESPONSES = Stream(
+    "responses",
     last=(b"event: response.completed\n", b"event: response.incomplete\n"),
     error=(b"event: response.failed\n", b"event: error\n", b'data: {"error":'),
 )
-MESSAGES = Stream(last=(b"event: message_stop\n",), error=(b"event: error\n",))
+MESSAGES = Stream("messages", last=(b"event: message_stop\n",), error=(b"event: error\n",))
+STREAMS: Mapping[Form, Stream] = {stream.form: stream for stream in (OPENAI, RESPONSES, MESSAGES)}
 
 
 def _status(event: bytes) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from router.errors import RouterError
-from router.openai import MOST_SEQUENCES, ROUTES, body_for, read
+from router.openai import body_for, read
+from router.routes import MOST_SEQUENCES, ROUTES
 
 SALT = "s" * 64
 SEEDS = (

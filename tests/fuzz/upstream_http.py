@@ -11,10 +11,11 @@ from typing import Any, cast
 import httptools
 
 from router.answer import Answer
-from router.errors import Form, RouterError
+from router.errors import RouterError
 from router.meter import Tokens
 from router.pool import Pool, Upstream
 from router.relay import Relay
+from runtime.forms import Form
 from tests.fuzz.wires import Wire, segments, turn
 
 HEAD = b"HTTP/1.1 200 OK\r\n"

@@ -124,7 +124,7 @@ async def test_one_connection_serves_pages_of_several_origins() -> None:
 
 async def test_the_admin_api_is_for_no_page() -> None:
     async with world(cors_origins=("*",)) as w:
-        for path in ("/api/v1/endpoints", "/console", "/v1x"):
+        for path in ("/api/v1/endpoints", "/console", "/v1x", "/v1/organization/usage", "/v1//organization"):
             assert allowed(await preflight(w, path, APP)) is None
         assert allowed(await w.ask(url="/api/v1/endpoints", key=ADMIN_KEY, headers=(f"origin: {APP}",))) is None
 

@@ -13,10 +13,11 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 
 from router import fields, openai
-from router.errors import BadRequest
+from router.errors import LONGEST_QUOTE, BadRequest
 from router.field_tables import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
-from router.fields import LONGEST_QUOTE, Table, Wants
-from router.openai import ROUTES, Asked
+from router.fields import Table, Wants
+from router.openai import Asked
+from router.routes import ROUTES
 
 TABLES = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS, "responses": RESPONSES, "messages": MESSAGES}
 HELLO = [{"role": "user", "content": "hi"}]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.errors import Form
-from router.meter import TOKEN, Tokens, relayed
+from router.meter import Tokens, relayed
+from runtime.forms import TOKEN, Form
 
 
 @pytest.mark.parametrize(("choices", "events", "tokens"), [(1, 5, 4), (3, 9, 6), (8, 3, 0)])

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import BadRequest, ModelNotFound
-from router.openai import ROUTES, body_for, read
+from router.openai import body_for, read
 from router.request import hot
+from router.routes import ROUTES
 
 CHAT, TEXT, VECTORS = ROUTES["chat/completions"], ROUTES["completions"], ROUTES["embeddings"]
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -12,7 +12,8 @@ import pytest
 from router import openapi
 from router.errors import BadRequest
 from router.fields import Wants
-from router.openai import ROUTES, Route, read
+from router.openai import read
+from router.routes import ROUTES, Route
 from tests.unit.router_world import world
 
 DOCUMENT = openapi.document()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from router.errors import BadRequest
-from router.openai import ROUTES, body_for, read
+from router.openai import body_for, read
+from router.routes import ROUTES
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, json_answer
 from tests.unit.router_world import KEY, endpoint_row, world
 

@@ -11,7 +11,8 @@ import pytest
 
 from router import errors
 from router.errors import LONGEST_QUOTE, BadRequest
-from router.openai import ROUTES, Route, read
+from router.openai import read
+from router.routes import ROUTES, Route
 from tests.fakes import FakeRequest, json_answer
 from tests.unit.router_world import ADMIN_KEY, KEY, world
 

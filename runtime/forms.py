@@ -1,0 +1,60 @@
+"""The APIs whose routes we serve: which path is whose, and how an answer that fails looks in each. Steps 3 and 11. Pure.
+
+Told once, for the router and for the gate of a replica: a route that one of them knows and the other does not would be served to nobody, or
+counted by nobody. The failure to survive is an error in the middle of a stream, which is told by whoever sees it, and must look the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+Form = Literal["openai", "responses", "messages"]  # whose shape errors and events of a route have
+
+FORMS: Mapping[str, Form] = {
+    "/v1/chat/completions": "openai",
+    "/v1/completions": "openai",
+    "/v1/embeddings": "openai",
+    "/rerank": "openai",
+    "/score": "openai",
+    "/v1/responses": "responses",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "messages",
+}
+"""The inference routes of a replica. Its gate lets nobody call any other."""
+
+FREE = frozenset({"/v1/messages/count_tokens"})
+"""No model works for them: nothing is counted, and that is no mistake."""
+
+TOKEN: Mapping[Form, bytes] = {
+    "openai": b"data: {",
+    "responses": b".delta\ndata: {",
+    "messages": b"event: content_block_delta\n",
+}
+"""What an event of a token has in it, and no other."""
+
+_ANTHROPIC = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+              429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
+
+
+def body(error: Mapping[str, Any], form: Form, *, status: int) -> dict[str, Any]:
+    """An answer that is an error. `error` has OpenAI's fields: message, type, param, code."""
+    if form != "messages":
+        return {"error": dict(error)}
+    kind = _ANTHROPIC.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {**error, "type": kind}}
+
+
+def event(error: Mapping[str, Any], form: Form, *, status: int) -> bytes:
+    """The error as an event of a stream whose status has been sent: the SDKs raise from it.
+
+    Of the Responses API it has that one's fields and an `error`, by which OpenAI's SDKs know one.
+    """
+    told = body(error, form, status=status)
+    if form == "openai":
+        return b"data: %s\n\n" % json.dumps(told).encode()
+    if form == "responses":
+        said = {field: error[field] for field in ("code", "message", "param")}
+        told = {"type": "error", **said, "sequence_number": 0, **told}
+    return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()
