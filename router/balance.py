@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow
 from router.pool import Pool
-from router.waiters import Waiters
+from router.waiters import Timer, Waiters
 
 if TYPE_CHECKING:
-    from router.hold import Timer, Waiter
+    from router.hold import Waiter
 
 LEAST_REMAINING_SECONDS = 0.1
 OVERDUE = 0.1  # of the time it has taken: what a start that takes longer than expected is taken to need still

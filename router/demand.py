@@ -17,8 +17,9 @@ from activator.wire import Demand, Depths, RouterHello, Table
 from pilotlight.frames import Frame, FrameError
 from router import reconnect
 from router.balance import Revision
-from router.hold import Clock, Timer
+from router.hold import Clock
 from router.table import RouteTable
+from router.waiters import Timer
 
 GATHER_SECONDS = 0.1
 HEARTBEAT_SECONDS = 1.0

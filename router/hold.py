@@ -17,23 +17,20 @@ from typing import Any, Literal, Protocol
 
 import structlog
 
-from router.balance import Endpoint, Replica, Revision, pick
+from router.balance import Replica, Revision, pick
 from router.budget import Budget
-from router.errors import EndpointPaused, HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
+from router.errors import RouterError
 from router.machine import Alone, Machine
+from router.refusals import bytes_full, endpoint_gone, hold_timeout, queue_full, start_failed
+from router.waiters import Timer
 
 FULL_RETRY_SECONDS = 0.05  # the named fallback, where a full replica's gate has no line, or would not let us in
 DEAD_RETRY_SECONDS = 1.0  # and one we could not reach may just have been busy
-PAUSED_SECONDS = 30.0  # until who called a paused endpoint asks again: nobody knows when it is resumed
 BROKEN_SECONDS = 0.25  # one that broke a connection off may be dying: by then the activator knows
 
 log = structlog.get_logger()
 
 Mark = Literal["full", "draining", "dead"]
-
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
 
 
 class Clock(Protocol):
@@ -363,44 +360,3 @@ class Hold:
                 self._give_way(waiter)
         self._changed(revision, False)
         self.refresh(target)
-
-
-def start_failed(revision: Revision, now: float) -> EndpointPaused | StartFailed:
-    """The reason is for its operator: it has paths, versions and amounts of memory."""
-    name = revision.endpoint.row.name
-    if revision.endpoint.row.paused:
-        return EndpointPaused(f"'{name}' is paused by its operator. Calls are served again once it is resumed.", retry_after=PAUSED_SECONDS)
-    told = f"'{name}' cannot start. Its operator finds the reason with `pilotlight ps` (revision {revision.revision_id}). Try again later."
-    return StartFailed(told, retry_after=revision.retry_after(now))
-
-
-def queue_full(revision: Revision, now: float) -> QueueFull:
-    row = revision.endpoint.row
-    return QueueFull(
-        f"'{row.name}' already has {row.max_held} requests waiting, its limit. Try again later, or raise max_held or max_replicas.",
-        retry_after=revision.retry_after(now),
-    )
-
-
-def bytes_full(revision: Revision, now: float) -> QueueFull:
-    return QueueFull(
-        "This router holds as many bytes of waiting requests as it may, and this key has most of them. Try again later.",
-        retry_after=revision.retry_after(now),
-    )
-
-
-def hold_timeout(revision: Revision, now: float) -> HoldTimeout:
-    name = revision.endpoint.row.name
-    if revision.waits_for:
-        what = f"no replica of it could be started yet ({revision.waits_for})"
-    elif revision.row.starting:
-        what = "its replica is still starting"
-    elif any(replica.dead for replica in revision.replicas.values()):
-        what = "its replica could not be reached"
-    else:
-        what = "none of its replicas has a free slot"
-    return HoldTimeout(f"'{name}' had no free slot in time: {what}. Try again, or wait longer.", retry_after=revision.retry_after(now))
-
-
-def endpoint_gone(endpoint: Endpoint) -> ModelNotFound:
-    return ModelNotFound(f"The model '{endpoint.row.name}' does not exist any more.", param="model")

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from router.answer import Answer
-from router.hold import Clock, Timer
+from router.hold import Clock
+from router.waiters import Timer
 
 WAITING_SECONDS = 5.0
 
