@@ -9,12 +9,12 @@ events: nothing here is the only copy of anything, endpoints are in Postgres and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import structlog
 
 from activator import events, scaler
-from activator.catalogue import Catalogue, Endpoint
+from activator.catalogue import Catalogue
 from activator.checks import Checks
 from activator.clearing import Ask
 from activator.demand import NOBODY, DemandBook
@@ -29,17 +29,16 @@ from activator.lifecycle import Patience
 from activator.nodes import Fence, Nodes
 from activator.progress import Progress
 from activator.replies import Replies
-from activator.rows import row_of
 from activator.scaler import Bounds, Load
 from activator.scales import Scale, Scales
 from activator.spares import Spares
 from activator.status import status
 from activator.table import TableBook
 from activator.takeover import Takeovers
+from activator.telling import Telling
 from activator.trouble import Backoff
 from activator.turns import Terms
-from activator.whole import WholeTable
-from activator.wire import Alive, Done, EndpointRow
+from activator.wire import Alive, Done
 from activator.woken import Woken
 from pilotlight.attention import Attention
 from pilotlight.settings import ActivatorSettings
@@ -90,8 +89,7 @@ class Reconciler:
         self._takeovers = Takeovers(effects=effects, fleet=self.fleet, book=self.book)
         self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, self._takeovers, terms, self._whole)
         self._awake: set[str] = set()  # revisions that time alone may change
-        self._subscribers: dict[int, bool] = {}  # routers' connections → do they take a whole table in parts?
-        self._whole_table = WholeTable(self.table, self.fleet.expected, lambda endpoint, now: self._row(endpoint, now)[0])
+        self.telling = Telling(effects=effects, table=self.table, catalogue=self.catalogue, fleet=self.fleet, progress=self.progress)
         self._replies = Replies()
         self._checks = Checks(effects, self.fleet.nodes)
         self._awaits_nodes = True  # those whose replicas Postgres knew
@@ -152,7 +150,7 @@ class Reconciler:
             case events.RouterJoined():
                 self._router_joined(event, now)
             case events.RouterLeft():
-                self._subscribers.pop(event.connection, None)
+                self.telling.leave(event.connection)
                 self.depths.leave(event.connection)
                 self.book.leave(event.router_id, event.connection)
             case events.NodeJoined():
@@ -173,8 +171,7 @@ class Reconciler:
                 return self._wake(event, now)
             case events.EpochTaken():
                 self._fence.epoch = event.epoch
-                self.table.begin(event.epoch)
-                self._send_whole(self._subscribers, now)
+                self.telling.begin(event.epoch, now)
             case events.Tick():
                 return self._tick(now)
             case events.ShutDown():
@@ -186,20 +183,11 @@ class Reconciler:
     def _router_joined(self, event: events.RouterJoined, now: float) -> None:
         replaced = self.book.join(event.router_id, event.connection, now)
         if replaced is not None:
-            self._subscribers.pop(replaced, None)
+            self.telling.leave(replaced)
             self._effects.hang_up(replaced)
         self._publish(now)  # to the others, before this one gets everything
-        self._send_whole({event.connection: event.takes_parts}, now)
-        self._subscribers[event.connection] = event.takes_parts
+        self.telling.join(event.connection, takes_parts=event.takes_parts, now=now)
         self.depths.join(event.connection, {replica.revision_id for replica in self.fleet.replicas.values()})
-
-    def _send_whole(self, connections: Mapping[int, bool], now: float) -> None:
-        for connection, takes_parts in connections.items():
-            if takes_parts:
-                self._effects.send(connection, *self._whole_table.parts(self.catalogue, now))
-            else:
-                rows = [self._row(endpoint, now)[0] for endpoint in self.catalogue if not endpoint.removed]
-                self._effects.send(connection, self.table.whole(rows))
 
     # Nodes
 
@@ -244,7 +232,7 @@ class Reconciler:
         for revision_id, _weight in endpoint.route:
             if before and before.next == revision_id:
                 self._scales.forget(revision_id)  # what it has now is what was wanted until now: it goes by its idle timeout
-        self._tell(endpoint, now, altered=True)
+        self.telling.put(endpoint, now, altered=True)
         revisions = {revision.revision_id for revision in endpoint.revisions}
         for revision_id in revisions:
             self._decide(revision_id, now, now)
@@ -278,7 +266,7 @@ class Reconciler:
         changed, silent = self.book.expire(now)
         for connection in silent:
             log.warning("a router has gone silent; hanging up", action="router_silent", connection=connection)
-            self._subscribers.pop(connection, None)
+            self.telling.leave(connection)
             self._effects.hang_up(connection)
         if self._awaits_nodes and now - self._begun > STRANGER_SECONDS:
             self._awaits_nodes = False
@@ -292,8 +280,7 @@ class Reconciler:
             keep_standbys(self.fleet, none=self.catalogue.all_staged and not self.fleet.any_live and not any(self.book.wanted()))
         if now - self._alive_at >= ALIVE_SECONDS:
             self._alive_at = now
-            for connection in self._subscribers:
-                self._effects.send(connection, Alive())
+            self.telling.everybody(Alive())
             for node in self.fleet.nodes.known.values():
                 if node.connection is not None:
                     self._effects.send(node.connection, AgentAlive())
@@ -359,7 +346,7 @@ class Reconciler:
             self.fleet.troubles.pop(revision_id, None)  # nobody waits for it any more
         if revision_id in self.fleet.changed or revision_id in self.fleet.troubles or not routed:
             self.fleet.forget_trouble(revision_id, now)
-            self._tell(endpoint, now)
+            self.telling.put(endpoint, now)
             self.fleet.changed.discard(revision_id)
         self._rest(revision_id, wanted, bounds, scale, now)
 
@@ -389,28 +376,13 @@ class Reconciler:
 
     # Telling
 
-    def _row(self, endpoint: Endpoint, now: float) -> tuple[EndpointRow, bool]:
-        return row_of(endpoint, fleet=self.fleet, progress=self.progress, now=now)
-
-    def _tell(self, endpoint: Endpoint, now: float, altered: bool = False) -> None:
-        if endpoint.removed:
-            if altered:
-                self.table.remove(endpoint.name)
-            return
-        row, at_rest = self._row(endpoint, now)
-        self.table.put(row, at_rest=at_rest, altered=altered)
-
     def _publish(self, now: float) -> None:
         for revision_id in list(self.fleet.changed):
             self.fleet.changed.discard(revision_id)
             if found := self.catalogue.find(revision_id):
                 self._awake.add(revision_id)
-                self._tell(found[0], now)
-        delta = self.table.delta()
-        if delta is not None:
-            for connection in self._subscribers:
-                self._effects.send(connection, delta)
-        self.fleet.tabled(self.table.sequence)
+                self.telling.put(found[0], now)
+        self.telling.publish()
 
     def _advance(self, now: float) -> None:
         acknowledged = self.book.acknowledged()

@@ -219,7 +219,7 @@ class Machine(RuleBasedStateMachine):
                 continue
             if not found[0].routes_to(revision_id):
                 continue  # what waits for it goes where the route leads, see the router's hold
-            row, _ = reconciler._row(found[0], now)
+            row, _ = reconciler.telling.row(found[0], now)
             failures = [each.failure for each in row.revisions if each.revision_id == revision_id]
             trouble = reconciler.fleet.troubles.get(revision_id)
             pausing = trouble is not None and trouble.deaths > 0 and now < trouble.retry_at
@@ -232,7 +232,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         reconciler = self.world.reconciler
-        truth = {e.name: reconciler._row(e, self.world.now)[0] for e in reconciler.catalogue if not e.removed}
+        truth = {e.name: reconciler.telling.row(e, self.world.now)[0] for e in reconciler.catalogue if not e.removed}
         for router_id in self.up:
             router = self.world.routers[router_id]
             if router.connection not in self.world.effects.peers:
