@@ -94,6 +94,7 @@ class Catalogue:
 
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     on_put: Callable[[Endpoint], None] = lambda endpoint: None  # hears of each endpoint as it is from now on
+    on_gone: Callable[[str], None] = lambda endpoint_id: None  # and of each that is forgotten
     _of_revision: dict[str, str] = field(default_factory=dict)
     _routed: dict[str, bool] = field(default_factory=dict)  # endpoints with a route → do all its revisions rest on `staged`?
     _not_staged: int = 0  # of those, how many do not
@@ -142,13 +143,20 @@ class Catalogue:
         return found[0].finish_seconds if found else 0.0
 
     def forget(self, revision_id: str) -> None:
-        """Let go of a revision that is neither routed nor next nor newest and has nothing running."""
+        """Let go of a revision that has nothing running and is neither routed nor next nor newest; of a removed endpoint of any, and with
+        the last of them of the endpoint, which is in Postgres, should it come back."""
         found = self.find(revision_id)
-        if found is None or found[0].routes_to(revision_id) or found[0].next == revision_id or found[0].newest is found[1]:
+        if found is None:
             return
         endpoint, gone = found
-        self.endpoints[endpoint.endpoint_id] = replace(endpoint, revisions=tuple(r for r in endpoint.revisions if r is not gone))
+        if endpoint.routes_to(revision_id) or endpoint.next == revision_id or (endpoint.newest is gone and not endpoint.removed):
+            return
+        left = tuple(revision for revision in endpoint.revisions if revision is not gone)
         del self._of_revision[revision_id]
+        self.endpoints[endpoint.endpoint_id] = replace(endpoint, revisions=left)
+        if not left:
+            del self.endpoints[endpoint.endpoint_id]
+            self.on_gone(endpoint.endpoint_id)
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self.endpoints.values())

@@ -57,6 +57,12 @@ class Expected:
         self._last[start.revision_id] = start.rung
         self._scales.clear()
 
+    def forget(self, revision_id: str) -> None:
+        """It is started no more; what others learn from its past starts stays."""
+        self._last.pop(revision_id, None)
+        for rung in PRIOR:
+            self._of.pop((revision_id, rung), None)
+
     def rung(self, revision_id: str) -> Rung:
         """Where its next start will begin, as far as anything is known: where its last one did."""
         return self._last.get(revision_id, "standby")

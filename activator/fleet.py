@@ -336,6 +336,12 @@ class Fleet:
         if trouble and trouble.is_over(now, self._backoff):
             del self.troubles[revision_id]
 
+    def forget(self, revision_id: str) -> None:
+        """It is served no more, and has no replicas."""
+        self.rungs.forget(revision_id)
+        self.expected.forget(revision_id)
+        self.memory.forget(revision_id)
+
     def moved(self, replica: Replica) -> None:
         """Its state changed: keep the indexes, the routers' table and Postgres with it."""
         self._count(replica.revision_id)

@@ -28,7 +28,7 @@ _endpoints: TypeAdapter[list[Endpoint]] = TypeAdapter(list[Endpoint])
 
 
 class Kept:
-    """The file, and who keeps it: `put` each endpoint as it changes, `run` writes."""
+    """The file, and who keeps it: `put` each endpoint as it changes, `drop` what is forgotten, `run` writes."""
 
     def __init__(self, file: Path, endpoints: Iterable[Endpoint]) -> None:
         self._file = file
@@ -39,6 +39,11 @@ class Kept:
     def put(self, endpoint: Endpoint) -> None:
         self._endpoints[endpoint.endpoint_id] = endpoint
         self._changed.set()
+
+    def drop(self, endpoint_id: str) -> None:
+        """It is removed, and nothing of it runs any more."""
+        if self._endpoints.pop(endpoint_id, None) is not None:
+            self._changed.set()
 
     async def run(self) -> NoReturn:
         """Write what has changed, for ever."""

@@ -92,7 +92,7 @@ async def _serve(
     found = Found(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await recall(pool)
     reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=found, clock=time.monotonic)
     keeping = Kept(settings.paths.catalogue, found.endpoints)
-    reconciler.catalogue.on_put = keeping.put
+    reconciler.catalogue.on_put, reconciler.catalogue.on_gone = keeping.put, keeping.drop
 
     async def renewed(epoch: int) -> None:
         nonlocal behind

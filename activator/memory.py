@@ -17,6 +17,7 @@ from activator.placement import Needs, NodeView, Room, needs_of
 from runtime.wire import NodeReport, ReplicaReport
 
 Find = Callable[[str], Revision | None]
+MOST_LIKE = 1000  # engines whose measure is kept for revisions to come
 
 
 class Memory:
@@ -43,7 +44,18 @@ class Memory:
         if report.state in ("ready", "draining", "parking"):
             self.measured[replica.revision_id] = replica.memory_bytes
             if revision:
-                self._like[revision.engine] = replica.memory_bytes
+                self._remember(revision, replica.memory_bytes)
+
+    def _remember(self, revision: Revision, nbytes: int) -> None:
+        """For others that run just so; the engine that was measured longest ago gives way."""
+        self._like.pop(revision.engine, None)
+        self._like[revision.engine] = nbytes
+        if len(self._like) > MOST_LIKE:
+            del self._like[next(iter(self._like))]
+
+    def forget(self, revision_id: str) -> None:
+        """Nothing of it will run; what it was measured to need goes on counting for others that run just so."""
+        self.measured.pop(revision_id, None)
 
     def take(self, replica: Replica, nbytes: int) -> None:
         """It needs so much from now on."""

@@ -366,7 +366,7 @@ class Reconciler:
             if not self.fleet.has(revision_id) and self._settled(now):  # before, its node may still report one
                 self.catalogue.forget(revision_id)
                 if self.catalogue.find(revision_id) is None:
-                    self.fleet.rungs.forget(revision_id)
+                    self.fleet.forget(revision_id)
 
     def _waits(self, revision_id: str) -> bool:
         """For a pause to end, a verdict to be stored, or its turn to serve."""

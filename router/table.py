@@ -151,7 +151,10 @@ class RouteTable:
         row = endpoint.row
         if self.by_id.get(row.endpoint_id) is endpoint:
             del self.by_id[row.endpoint_id]
-        self.by_org[row.org_id].pop(row.name, None)
+        of_org = self.by_org[row.org_id]
+        of_org.pop(row.name, None)
+        if not of_org:
+            del self.by_org[row.org_id]
 
     def _follow(self, before: Iterable[str], revision: Revision) -> None:
         for replica_id in before:

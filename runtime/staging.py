@@ -283,6 +283,8 @@ class Staging:
         gone = self._going[item.digest] = asyncio.Event()
         try:
             log.info("evicting", action="evict", kind=item.kind, digest=item.digest, bytes=item.size)
+            if item.kind == "snapshot":
+                self._unmappable.discard(item.digest)  # it is found out anew, should it come back
             return await asyncio.to_thread(self._disk.remove, item)
         finally:
             del self._going[item.digest]

@@ -178,3 +178,17 @@ async def test_a_lease_is_taken_without_postgres_where_the_machine_is_enough(tmp
     for task in waiting:
         task.cancel()
     await other.give_up()
+
+
+async def test_what_is_forgotten_leaves_the_file(tmp_path: Path) -> None:
+    file, catalogue = tmp_path / "catalogue.json", Catalogue()
+    keeping = Kept(file, ())
+    catalogue.on_put, catalogue.on_gone = keeping.put, keeping.drop
+    running = asyncio.create_task(keeping.run())
+    catalogue.put(endpoint("a"))
+    catalogue.put(endpoint("b", removed=True))
+    await written(file, ["a", "b"])
+    catalogue.forget("rev_b1")
+    catalogue.forget("rev_a1")
+    await written(file, ["a"])
+    running.cancel()
