@@ -15,7 +15,7 @@ from tests.integration.test_router_process import Site, site, stopped
 from tests.unit.test_router_certificate import write_pair
 from tests.unit.test_router_web import Admin
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 
 async def serial_shown(s: Site, name: str | None) -> int:

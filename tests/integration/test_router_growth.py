@@ -20,7 +20,7 @@ from tests.fakes_gate import GatedReplica
 from tests.integration.test_router_process import Site, site, stopped
 from tests.unit.router_world import endpoint_row, until
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
 

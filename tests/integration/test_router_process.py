@@ -26,7 +26,7 @@ from router.ledger.wire import KeyRow, Policy
 from tests.fakes import SSE_HEAD, Die, FakeActivator, FakeLedger, FakeReplica, FakeRequest, chunk, event
 from tests.unit.router_world import endpoint_row
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.timeout(60)
 
 
 class Site:

@@ -6,7 +6,7 @@ import pytest
 
 from loadtests.bench.strangers import MEMORY_FRACTION, soak
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.timeout(90)
 
 SHORT = {
     "PILOTLIGHT_ROUTER__HEADER_SECONDS": "1",

@@ -104,7 +104,6 @@ def test_a_key_expires_by_the_clock_of_postgres() -> None:
         made.caller(b"Bearer " + OLD_KEY.encode())
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("options", "status", "code"),
     [
@@ -132,7 +131,6 @@ async def test_refusals_over_the_wire_leave_no_record(options: Any, status: int,
         assert len(await w.ends()) == 1
 
 
-@pytest.mark.asyncio
 async def test_a_route_that_does_not_fit_the_task_wakes_nothing() -> None:
     from tests.unit.router_world import endpoint_row
 

@@ -75,7 +75,6 @@ def test_workers_together_never_pass_the_bound_and_each_has_its_own_part(seed: i
             assert sum(sums.values()) + size > 200, "within its own part nobody gives way"
 
 
-@pytest.mark.asyncio
 async def test_one_keys_uploads_do_not_refuse_anothers() -> None:
     async with world(max_uploading=100_000) as w:
         w.show(endpoint_row(w.row()), endpoint_row(w.row(), name="other", endpoint_id="e2", revision_id="r2"))
@@ -91,7 +90,6 @@ async def test_one_keys_uploads_do_not_refuse_anothers() -> None:
         await until(lambda: sum(w.router.uploads._sums.values()) == 95_000)
 
 
-@pytest.mark.asyncio
 async def test_one_keys_held_bytes_do_not_refuse_anothers() -> None:
     async with world(max_held_bytes=1 << 20) as w:
         w.show(endpoint_row(max_held=100), endpoint_row(name="other", endpoint_id="e2", revision_id="r2"))
@@ -107,7 +105,6 @@ async def test_one_keys_held_bytes_do_not_refuse_anothers() -> None:
         assert w.table.endpoints["tiny"].held == 4
 
 
-@pytest.mark.asyncio
 async def test_what_a_stranger_sends_counts_for_nobody() -> None:
     async with world(max_uploading=1000) as w:
         strangers = [await w.client() for _ in range(20)]
@@ -118,7 +115,6 @@ async def test_what_a_stranger_sends_counts_for_nobody() -> None:
         assert w.router.uploads.used == 0
 
 
-@pytest.mark.asyncio
 async def test_a_byte_in_tiny_chunks_is_a_byte() -> None:
     async with world() as w:
         client = await w.client()
@@ -128,7 +124,6 @@ async def test_a_byte_in_tiny_chunks_is_a_byte() -> None:
         assert isinstance(exchange._body, bytearray)  # type: ignore[attr-defined]
 
 
-@pytest.mark.asyncio
 async def test_a_body_that_waits_for_its_turn_counts() -> None:
     async with world() as w:
         w.show(endpoint_row())
@@ -140,7 +135,6 @@ async def test_a_body_that_waits_for_its_turn_counts() -> None:
         await until(lambda: w.router.uploads.used == 0)
 
 
-@pytest.mark.asyncio
 async def test_who_reads_least_is_cut_when_too_much_waits() -> None:
     import socket
 
@@ -162,7 +156,6 @@ async def test_who_reads_least_is_cut_when_too_much_waits() -> None:
             client.close()
 
 
-@pytest.mark.asyncio
 async def test_a_key_revoked_while_its_call_is_held_is_not_served() -> None:
     async with world() as w:
         w.show(endpoint_row())
@@ -179,7 +172,6 @@ async def test_a_key_revoked_while_its_call_is_held_is_not_served() -> None:
         assert w.table.revisions["r1"].demand == 0
 
 
-@pytest.mark.asyncio
 async def test_a_key_revoked_while_its_body_comes_is_not_served() -> None:
     async with world() as w:
         client = await w.client()

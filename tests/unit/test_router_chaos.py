@@ -11,8 +11,6 @@ import pytest
 from tests.fakes import Die, FakeReplica, FakeRequest
 from tests.unit.router_world import World, endpoint_row, until, world
 
-pytestmark = pytest.mark.asyncio
-
 
 async def caller(w: World, dice: random.Random, outcomes: list[str]) -> None:
     client = await w.client()

@@ -11,8 +11,6 @@ from pilotlight.exposition import text
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, event, json_answer
 from tests.unit.router_world import World, endpoint_row, world
 
-pytestmark = pytest.mark.asyncio
-
 LAST = b"0\r\n\r\n"
 
 

@@ -21,8 +21,6 @@ from router.door import Door, Visit
 from router.visitors import Standing, Visitors
 from tests.unit.router_world import until
 
-pytestmark = pytest.mark.asyncio
-
 
 @cache
 def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -11,8 +11,6 @@ import pytest
 from runtime.wire import Phase
 from tests.unit.router_world import endpoint_row, world
 
-pytestmark = pytest.mark.asyncio
-
 OF_STREAMS = {"x-accel-buffering"}
 OURS = {"x-request-id", "x-pilotlight-start", "x-pilotlight-hold-ms", "openai-processing-ms"}
 

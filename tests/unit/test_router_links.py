@@ -26,8 +26,6 @@ from tests.fakes import FakeActivator, FakeLedger
 from tests.unit.router_world import KEY, PEPPER, POLICY, endpoint_row, until
 from tests.unit.test_router_hold import Caller, replica
 
-pytestmark = pytest.mark.asyncio
-
 
 class Side:
     """The router's side of both links."""

@@ -94,7 +94,6 @@ def test_all_that_operators_need_is_there() -> None:
     }
 
 
-@pytest.mark.asyncio
 async def test_what_is_counted() -> None:
     async with world() as w:
         w.show(endpoint_row())

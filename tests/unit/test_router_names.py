@@ -48,7 +48,6 @@ def two(w: World) -> None:
     w.show(endpoint_row(w.row()), endpoint_row(w.row(replica_id="p2"), name="other", endpoint_id="e2", revision_id="r2"))
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("options", "status"),
     [
@@ -71,7 +70,6 @@ async def test_which_endpoint_is_meant(options: dict[str, Any], status: int) -> 
         assert len(w.replica.requests) == (status == 200)
 
 
-@pytest.mark.asyncio
 async def test_models_of_a_host() -> None:
     async with world(domain="llm.test") as w:
         two(w)
@@ -81,7 +79,6 @@ async def test_models_of_a_host() -> None:
         assert (await get(w, "/v1/models", host="other.llm.test")).status == 403
 
 
-@pytest.mark.asyncio
 async def test_embeddings_are_relayed_and_metered() -> None:
     async with world() as w:
         w.show(endpoint_row(w.row(), task="embed"))
@@ -94,7 +91,6 @@ async def test_embeddings_are_relayed_and_metered() -> None:
             assert (end["input_tokens"], end["output_tokens"], end["count_source"], end["finish"]) == (5, 0, "engine", "complete")
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("task", "url"), [("generate", "/e/tiny/v1/embeddings"), ("embed", "/e/tiny/v1/chat/completions"), ("embed", "/e/tiny/v1/completions")]
 )

@@ -29,7 +29,6 @@ LASTS = {
     MESSAGES: b'event: message_stop\ndata: {"type":"message_stop"}\n: pilotlight-usage 5;2;3\n\n',
 }
 BEGINNINGS = {RESPONSES: b'event: response.created\ndata: {"a":1}\n\n', MESSAGES: b'event: message_start\ndata: {"a":1}\n\n'}
-pytestmark = pytest.mark.asyncio
 BOTH = pytest.mark.parametrize("url", [RESPONSES, MESSAGES])
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from tests.unit.router_world import KEY, endpoint_row, request, until, world
 
-pytestmark = pytest.mark.asyncio
-
 AUTH = b"authorization: Bearer " + KEY.encode() + b"\r\n"
 HEAD = b"POST /e/tiny/v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + AUTH
 BODY = b'{"messages":[{"role":"user"}]}'

@@ -14,8 +14,6 @@ from router.pool import Pool
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, event, json_answer
 from tests.unit.router_world import KEY, endpoint_row, request, until, world
 
-pytestmark = pytest.mark.asyncio
-
 
 async def test_json_answer_with_our_headers_and_a_closed_record() -> None:
     async with world() as w:

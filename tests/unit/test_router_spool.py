@@ -79,7 +79,6 @@ def lines(folder: Path) -> list[bytes]:
     return [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_bytes().splitlines(keepends=True)]
 
 
-@pytest.mark.asyncio
 async def test_a_line_is_told_durable_only_once_it_is(folder: Path) -> None:
     disk = Disk()
     disk.may_sync.clear()
@@ -95,7 +94,6 @@ async def test_a_line_is_told_durable_only_once_it_is(folder: Path) -> None:
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_opens_that_come_together_are_synced_together(folder: Path) -> None:
     disk = Disk()
     disk.may_sync.clear()
@@ -107,7 +105,6 @@ async def test_opens_that_come_together_are_synced_together(folder: Path) -> Non
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_ends_are_synced_within_their_time(folder: Path) -> None:
     disk = Disk()
     spool = made(folder, disk)
@@ -116,7 +113,6 @@ async def test_ends_are_synced_within_their_time(folder: Path) -> None:
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_syncs_keep_their_pace_and_take_along_what_was_written_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "REST_SECONDS", 0.06)
     monkeypatch.setattr(spool_module, "BUSY_LINES", 1)
@@ -135,7 +131,6 @@ async def test_syncs_keep_their_pace_and_take_along_what_was_written_meanwhile(f
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_an_end_that_comes_while_it_rests_is_synced_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "BUSY_LINES", 1)
     spool = made(folder, Disk())
@@ -147,7 +142,6 @@ async def test_an_end_that_comes_while_it_rests_is_synced_too(folder: Path, monk
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_ends_go_with_the_next_open_in_one_write(folder: Path) -> None:
     writes: list[bytes] = []
 
@@ -166,7 +160,6 @@ async def test_ends_go_with_the_next_open_in_one_write(folder: Path) -> None:
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_where_there_is_room_for_the_ends_alone_they_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, disk = os.ftruncate, Disk(room=9)
     spool = made(folder, disk)
@@ -184,7 +177,6 @@ async def test_where_there_is_room_for_the_ends_alone_they_are_written(folder: P
     spool.close()
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("stream", [False, True])
 async def test_the_end_record_is_written_before_the_last_byte(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world() as w:
@@ -204,7 +196,6 @@ async def test_the_end_record_is_written_before_the_last_byte(stream: bool, monk
             assert "open" in seen[0][1][before:]
 
 
-@pytest.mark.asyncio
 async def test_a_full_disk_tears_no_line_and_loses_no_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "RETRY_SECONDS", 0.01)
     disk = Disk(room=10)
@@ -223,7 +214,6 @@ async def test_a_full_disk_tears_no_line_and_loses_no_end(folder: Path, monkeypa
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_a_disk_that_will_not_sync(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs goes on, new requests are refused for a moment, and then a new file is tried."""
     monkeypatch.setattr(spool_module, "RETRY_SECONDS", 0.05)
@@ -243,7 +233,6 @@ async def test_a_disk_that_will_not_sync(folder: Path, monkeypatch: pytest.Monke
     spool.close()
 
 
-@pytest.mark.asyncio
 async def test_files_are_rotated_and_the_ledger_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "ROTATE_BYTES", 100)
     monkeypatch.setattr(spool_module, "TELL_SECONDS", 0.01)
@@ -258,14 +247,12 @@ async def test_files_are_rotated_and_the_ledger_is_told(folder: Path, monkeypatc
     assert [(file.worker, file.number) for file in sorted(tail.scan(), key=lambda f: f.number)] == [("w", 0), ("w", 1), ("w", 2)]
 
 
-@pytest.mark.asyncio
 async def test_nothing_is_written_before_the_first_request(folder: Path) -> None:
     spool = made(folder, Disk())
     spool.close()
     assert not list(folder.iterdir())
 
 
-@pytest.mark.asyncio
 async def test_a_full_disk_refuses_requests_and_lets_the_running_finish() -> None:
     disk = Disk()
 
@@ -288,7 +275,6 @@ async def test_a_full_disk_refuses_requests_and_lets_the_running_finish() -> Non
         assert end["finish"] == "complete"
 
 
-@pytest.mark.asyncio
 async def test_nothing_is_answered_while_the_disk_is_slow() -> None:
     disk = Disk()
     disk.may_sync.clear()
@@ -302,7 +288,6 @@ async def test_nothing_is_answered_while_the_disk_is_slow() -> None:
         assert (await client.answer()).status == 200
 
 
-@pytest.mark.asyncio
 async def test_a_disk_that_hangs_bounds_what_is_kept_of_an_answer() -> None:
     disk, sent, whole = Disk(), 0, 400
     disk.may_sync.clear()
@@ -436,7 +421,6 @@ def is_locked(file: Path) -> bool:
     return False
 
 
-@pytest.mark.asyncio
 async def test_one_file_is_locked_from_its_name_on_and_until_the_next_one_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At whatever moment somebody looks, after the first line: one of the names in the folder is locked."""
     monkeypatch.setattr(spool_module, "ROTATE_BYTES", 4)
@@ -465,7 +449,6 @@ async def test_one_file_is_locked_from_its_name_on_and_until_the_next_one_is(fol
     assert held[-1] == [] and len(list(folder.iterdir())) == 4
 
 
-@pytest.mark.asyncio
 async def test_a_worker_whose_disk_does_not_sync_keeps_its_lock(folder: Path) -> None:
     disk = Disk()
     spool = made(folder, disk)
@@ -484,7 +467,6 @@ async def test_a_worker_whose_disk_does_not_sync_keeps_its_lock(folder: Path) ->
     assert not any(is_locked(file) for file in folder.glob("*.jsonl"))
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_cannot_be_closed_costs_one_refusal_and_not_the_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "ROTATE_BYTES", 4)
     monkeypatch.setattr(spool_module, "RETRY_SECONDS", 0.01)

@@ -20,8 +20,6 @@ from router.patience import BODY_STEP, LINGER_SECONDS, Patience
 from router.protocol import MOST_STRANGE, RouterProtocol
 from tests.unit.router_world import KEY, World, endpoint_row, request, until, world
 
-pytestmark = pytest.mark.asyncio
-
 AUTH = b"authorization: Bearer " + KEY.encode() + b"\r\n"
 CALL = b"POST /e/tiny/v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
 COLD = CALL.replace(b"tiny", b"cold")

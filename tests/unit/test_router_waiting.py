@@ -14,8 +14,6 @@ from runtime.wire import Phase
 from tests.fakes import FakeRequest, json_answer
 from tests.unit.router_world import endpoint_row, until, world
 
-pytestmark = pytest.mark.asyncio
-
 
 def phases_since(seconds: float) -> tuple[Phase, ...]:
     """A replica's start, begun so long ago, that fills a millisecond of place and one of load."""

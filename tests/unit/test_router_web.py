@@ -11,8 +11,6 @@ from pilotlight.exposition import text
 from tests.fakes import FakeReplica, FakeRequest
 from tests.unit.router_world import ADMIN_KEY, KEY, OTHER_KEY, Client, Reply, World, endpoint_row, world
 
-pytestmark = pytest.mark.asyncio
-
 
 async def get(
     w: World, path: str, *, key: str | None = KEY, method: str = "GET", client: Client | None = None, host: str = "x", headers: str = ""
