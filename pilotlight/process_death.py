@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+def end_with_parent(death_signal: int = signal.SIGKILL) -> None:
+    """From now on this process ends with the thread that forked it; of one that has ended before, the caller must hear otherwise."""
+    _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
 
 
 def die_with_parent(death_signal: int) -> Callable[[], None]:
@@ -19,7 +25,7 @@ def die_with_parent(death_signal: int) -> Callable[[], None]:
     parent = os.getpid()
 
     def in_child() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+        end_with_parent(death_signal)
         if os.getppid() != parent:
             os._exit(1)
 

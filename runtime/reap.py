@@ -16,6 +16,8 @@ import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pilotlight.processes import ZOMBIE, Seen, everybody, start_time
+
 SHARED_MEMORY = Path("/dev/shm")
 IDENTITY_FILE = "identity.json"
 
@@ -35,29 +37,9 @@ class Identity:
         return start_time(self.pid) == self.start_time
 
 
-def start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat; None for no such process or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return None if fields[0] == "Z" else int(fields[19])
-
-
 def session_members(session: int) -> list[int]:
     """Living processes of a session, its leader or not."""
-    members = []
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                stat = Path(entry.path, "stat").read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            fields = stat[stat.rindex(")") + 2 :].split()
-            if int(fields[3]) == session and fields[0] != "Z":
-                members.append(int(entry.name))
-    return members
+    return [pid for pid, seen in everybody() if seen.session == session and seen.state != ZOMBIE]
 
 
 def shared_memory_prefix(replica_id: str) -> str:
@@ -106,17 +88,12 @@ def reap_leftovers(replicas: Path) -> list[str]:
 
 def bury_orphans() -> None:
     """SIGCHLD in an agent: collect what it inherited (an engine core whose API process died, a replica whose standby did)."""
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and _is_orphan_of_ours(int(entry)):
+    for pid, seen in everybody():
+        if _is_orphan_of_ours(pid, seen):
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(int(entry), os.WNOHANG)
+                os.waitpid(pid, os.WNOHANG)
 
 
-def _is_orphan_of_ours(pid: int) -> bool:
+def _is_orphan_of_ours(pid: int, seen: Seen) -> bool:
     """A dead child of this process. Standbys are children too, but their own watcher waits for them."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    state, parent, _group, session = stat[stat.rindex(")") + 2 :].split()[:4]
-    return state == "Z" and int(parent) == os.getpid() and int(session) != pid
+    return seen.state == ZOMBIE and seen.parent == os.getpid() and seen.session != pid

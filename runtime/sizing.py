@@ -8,12 +8,12 @@ pages of the cache that are not touched yet, and mapped weights, which are packe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from pilotlight import cgroups
+from pilotlight.processes import everybody
 
 NEWS_BYTES = 1 << 20  # what a process takes is told anew when it differs by more than this, and by a hundredth
 
@@ -38,15 +38,10 @@ def held_bytes(sessions: Collection[int]) -> dict[int, int]:
     Reads /proc; some milliseconds a process: in a thread.
     """
     found = dict.fromkeys(sessions, 0)
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            try:
-                stat = Path(entry.path, "stat").read_text()
-                session = int(stat[stat.rindex(")") + 2 :].split()[3])
-                if session in found:
-                    found[session] += held_in(Path(entry.path, "smaps_rollup").read_text())
-            except (OSError, ValueError):  # it ended meanwhile
-                continue
+    for pid, seen in everybody():
+        if seen.session in found:
+            with suppress(OSError, ValueError):  # it ended meanwhile
+                found[seen.session] += held_in(Path(f"/proc/{pid}/smaps_rollup").read_text())
     return found
 
 

@@ -10,7 +10,6 @@ agent, as their subreaper, inherits them).
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import select
@@ -21,17 +20,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilotlight.process_death import end_with_parent
 from runtime import memory, replica
 from runtime.control import Ask, Beat, Check, Control, Exited, Failed, Fork, Rehearsed, ToReplica, ToStandby
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal
 
-PR_SET_PDEATHSIG = 1
-
 
 def main(control_fd: int, model: Path) -> int:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     control = Control(socket.socket(fileno=control_fd), ToStandby)
     begin = time.monotonic()

@@ -10,7 +10,6 @@ forks at a time), and descriptors, which a fork would keep open for others (it c
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import os
 import resource
@@ -20,7 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from pilotlight.process_death import end_with_parent
+
 AT_ONCE, OF_ONE = 3, 2  # trials of all callers, and of one
 MOST_REMEMBERED = 1024  # outcomes
 LONGEST_REASON = 300  # bytes
@@ -105,7 +105,7 @@ def _in_the_fork(work: Callable[[], None], writing: int, limits: Limits) -> None
     """Never returns. Its word is "=" and a reason, which is empty where all went well."""
     reason = FAILS
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         gc.disable()
         os.dup2(writing, 3)
         os.closerange(4, 1 << 20)

@@ -26,6 +26,7 @@ import structlog
 from pilotlight import children
 from pilotlight.files import write_atomic
 from pilotlight.frames import FrameError, FrameStream, split
+from pilotlight.processes import start_time
 from pilotlight.settings import Settings
 from runtime.client import connect_agent
 from runtime.wire import NodeReport
@@ -46,8 +47,8 @@ class Process:
 
     def __init__(self, pid: int) -> None:
         """Raises ProcessLookupError."""
-        self.pid, self.start_time = pid, start_time(pid)
-        self._fd = os.pidfd_open(pid)
+        self.pid, self._fd = pid, os.pidfd_open(pid)
+        self.start_time = start_time(pid)  # then: whoever has the pid from here on is not whom the descriptor means, and is not signalled
 
     def alive(self) -> bool:
         return self.start_time is not None and start_time(self.pid) == self.start_time
@@ -175,8 +176,11 @@ class ProcessLauncher:
         if self._agent is None:
             with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
                 pid, started = map(int, self._identity_file.read_text().split())
-                if start_time(pid) == started:
-                    self._agent = Process(pid)
+                found = Process(pid)
+                if found.start_time == started:
+                    self._agent = found
+                else:
+                    found.close()
         return self._agent is not None and self._agent.alive()
 
     async def _identify(self) -> None:
@@ -203,13 +207,3 @@ async def peer_pid(address: str) -> int:
         await asyncio.get_running_loop().sock_connect(probe, path)
         pid, _uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         return int(pid)
-
-
-def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (field 22 of /proc/PID/stat); None when there is none, or only its zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = stat[stat.rindex(")") + 2 :].split()
-    return None if fields[0] == "Z" else int(fields[19])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import ctypes
 import functools
 import itertools
 import multiprocessing
@@ -33,6 +32,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+from pilotlight.process_death import end_with_parent
 from runtime import whose_line
 from runtime.control import (
     CANARY_ANSWER_TOKENS,
@@ -64,7 +64,6 @@ from runtime.phases import Phases
 from runtime.pulse import Beats, Pulse
 from runtime.usage import Journal
 
-PR_SET_PDEATHSIG = 1
 STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
 
@@ -267,7 +266,7 @@ def _run_the_model_in_the_engine_core(device: str, threads: int, control: Contro
         return staticmethod(functools.partial(run, original))
 
     def run(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with_parent()
         own.take_process(replica)
         whose_line.say(replica.replica_id, "engine core")
         if device == "cpu":

@@ -30,7 +30,7 @@ from activator.client import ActivatorError, command, subscribe
 from activator.commands import Commands
 from activator.errors import LeadershipLost
 from activator.events import ArgumentsAsked, EndpointStored
-from activator.launchers.process import ProcessLauncher, start_time
+from activator.launchers.process import ProcessLauncher
 from activator.lease import Lease
 from activator.store import cold_starts
 from activator.store.cold_starts import ColdStart
@@ -39,6 +39,7 @@ from pilotlight import epoch_file, frames
 from pilotlight.database import embedded
 from pilotlight.database.migrate import migrate
 from pilotlight.frames import FrameStream
+from pilotlight.processes import start_time
 from pilotlight.settings import Paths
 from router import admin, ledger
 from router.ledger.postgres import read_sql

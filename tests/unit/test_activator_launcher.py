@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from activator.launchers import process
-from activator.launchers.process import ProcessLauncher, start_time
+from activator.launchers.process import ProcessLauncher
+from pilotlight.processes import start_time
 
 AGENT = """
 import asyncio, sys
