@@ -1,8 +1,8 @@
 """The lives of this node's replicas, from the order to the last trace. Step 8.
 
 A replica's death is seen by its pidfd within milliseconds; its whole session is then ended, and its folder and shared memory removed.
-Before it is born there is nothing to signal: its control socket goes, and with it whatever was about to be forked. A standby that dies
-with the order in hand is no fault of the replica's: another is asked.
+How it begins is told in `births.py`, how it rests in `resting.py`. The failures to survive: a replica that hangs, one that ends by itself
+at any moment, and one that not even SIGKILL ends.
 """
 
 from __future__ import annotations
@@ -18,19 +18,17 @@ import structlog
 
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
-from runtime import logprobs
+from runtime.births import Births
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
-from runtime.kv_cache import Sizing, cache_bytes, size
 from runtime.listening import Listening
-from runtime.orders import baked, distrust
-from runtime.orders import order as order_of
+from runtime.orders import baked
 from runtime.reap import Identity, clean, kill_session, remember
 from runtime.resting import Resting
 from runtime.running import Running
 from runtime.shipping import Shipping
 from runtime.silence import Limits
 from runtime.sizing import packed_bytes
-from runtime.staging import Staged, Staging
+from runtime.staging import Staging
 from runtime.standbys import Standbys
 from runtime.weighing import Weighing
 from runtime.wire import HUNG, Drain, EngineEnvironment, Park, Phase, Start, Stop, Unpark
@@ -38,8 +36,6 @@ from runtime.word import Word
 
 log = structlog.get_logger()
 
-FORK_TRIES = 3  # standbys that may die with the same order in hand
-COPY_ARGUMENTS = ("dtype", "hf-overrides", "runner", "convert")  # of the engine: another value, another baked copy
 OF_THE_START = tuple(f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy"))  # notes silent on the snapshot
 LAST_WORDS_SECONDS = 1.0  # for a replica that is ended to write down what runs
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
@@ -57,12 +53,13 @@ class Lives:
     def __init__(
         self, *, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging, tell: Callable[[Frame], None]
     ) -> None:
-        self._environment, self._paths, self._settings, self._staging, self._tell = environment, paths, settings, staging, tell
+        self._paths, self._staging, self._tell = paths, staging, tell
         self._replicas: dict[str, Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._births = Births(self, environment=environment, paths=paths, settings=settings, staging=staging)
         self._weighing = Weighing(self._changed)
         self._listening = Listening(Limits(silent=settings.silent_seconds, hang=settings.hang_seconds))
-        self._resting = Resting(changed=self._changed, end=self._end, give_up=self._give_up, weigh=self.weigh)
+        self._resting = Resting(changed=self._changed, end=self._end, give_up=self.give_up, weigh=self.weigh)
 
     def all(self) -> list[Running]:
         return list(self._replicas.values())
@@ -94,18 +91,18 @@ class Lives:
         if running.reason.startswith(HUNG):
             return
         log.error("replica hung; killing it", action="replica_hung", replica_id=running.start.replica_id, reason=why)
-        self._give_up(running, why)
+        self.give_up(running, why)
         running.reason = why
-        asyncio.get_running_loop().call_later(KILL_SECONDS, self._gone, running, why)
+        asyncio.get_running_loop().call_later(KILL_SECONDS, self.gone, running, why)
 
     def weigh(self) -> None:
         """Look at what they take of the node's memory."""
-        self._spawn(self._weighing.look(self.all()))
+        self.spawn(self._weighing.look(self.all()))
 
     def weigh_with_standbys(self) -> None:
         """And at what those hold that they are forked from."""
         self.weigh()
-        self._spawn(self.standbys.weigh())
+        self.spawn(self.standbys.weigh())
 
     def _start(self, start: Start) -> None:
         if start.replica_id in self._replicas:
@@ -114,83 +111,11 @@ class Lives:
         running.rung = "standby" if self.standbys.report().ready and not start.plain else "staged"
         self._replicas[start.replica_id] = running
         loop = asyncio.get_running_loop()
-        running.timer = loop.call_later(start.deadline_seconds, self._give_up, running, f"not ready after {start.deadline_seconds:g} s")
-        self._spawn(self._bring_up(running))
+        running.timer = loop.call_later(start.deadline_seconds, self.give_up, running, f"not ready after {start.deadline_seconds:g} s")
+        self.spawn(self._births.bring_up(running))
 
-    async def _bring_up(self, running: Running) -> None:
-        start = running.start
-        try:
-            if start.plain:
-                await asyncio.to_thread(distrust, self._paths, start.digest)
-            staged = await self._staged(running)
-            if running.state == "stopped":
-                return  # told to, or given up, meanwhile
-            sizing = size(staged.folder, slots=start.slots, settings=self._settings, task=start.task, engine_args=start.engine_args)
-            running.kv_cache_bytes = cache_bytes(start.engine_args, sizing) if self._environment.device == "cpu" else 0
-            if self._environment.device == "cpu":
-                running.logprob_bytes = logprobs.step_bytes(staged.folder, start.allow, start.engine_args, slots=start.slots)
-            running.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.shipping.opened(start.replica_id)
-        except Exception as error:
-            self._gone(running, f"{type(error).__name__}: {error}")
-            return
-        if staged.whole.done():
-            self._fetched(running)
-        else:  # it begins while the last bytes are on their way
-            staged.whole.add_done_callback(lambda _: self._fetched(running))
-        await self._fork(running, staged, sizing)
-
-    async def _staged(self, running: Running) -> Staged:
-        """Its snapshot, here or so far here that it can begin. Raises SnapshotError, OSError."""
-        start = running.start
-        # With these vLLM's own loaders read, which write no copy and know nothing of bytes on their way.
-        own = start.plain or self._environment.device != "cpu" or {"load-format", "load_format"} & start.engine_args.keys()
-        staged = running.staged = await self._staging.bring(start.digest, "" if own else self._copy(start))
-        if staged.fetched:
-            running.rung = "stored"
-        if staged.arriving is not None and own:
-            await asyncio.shield(staged.whole)
-        return staged
-
-    def _copy(self, start: Start) -> str:
-        """All that decides which baked copy a replica on this node looks for."""
-        args = {name.replace("_", "-"): value for name, value in start.engine_args.items()}
-        return " ".join([self._environment.version, start.task, *(f"{args.get(name, '')}" for name in COPY_ARGUMENTS)])
-
-    def _fetched(self, running: Running) -> None:
-        """Every byte of its snapshot is verified, or will never be."""
-        assert running.staged is not None
-        if (error := running.staged.whole.exception()) is not None:
-            running.reason = f"{type(error).__name__}: {error}"  # the engine only saw that its bytes did not come
-            self._give_up(running, running.reason)
-        elif running.state != "stopped":
-            self._phase(running, Phase(name="fetch", at=running.begun, seconds=time.monotonic() - running.begun))
-
-    async def _fork(self, running: Running, staged: Staged, sizing: Sizing) -> None:
-        """Have it forked. What fails here, for want of a descriptor or by a full disk, ends it with the reason."""
-        if running.state == "stopped":
-            return  # told to, or given up, meanwhile
-        running.tries += 1
-        try:
-            order = order_of(
-                running,
-                staged=staged,
-                sizing=sizing,
-                journal=self.shipping.path_of(running.start.replica_id),
-                environment=self._environment,
-                paths=self._paths,
-                settings=self._settings,
-            )
-            ours, theirs = Control.pair()
-            with theirs:
-                self._listen(running, ours, lambda: self._spawn(self._fork(running, staged, sizing)))
-                await self.standbys.fork(order, theirs, fresh=running.start.plain)
-        except Exception as error:
-            self._gone(running, f"{type(error).__name__}: {error}")
-        else:
-            log.info("fork ordered", action="fork_ordered", replica_id=running.start.replica_id, tries=running.tries)
-
-    def _listen(self, running: Running, ours: socket.socket, again: Callable[[], None]) -> None:
+    def hear(self, running: Running, ours: socket.socket, again: Callable[[], None]) -> None:
+        """Listen to what is forked, or about to be; `again`: have it forked once more."""
         ours.setblocking(False)
         control = running.control = Control(ours, FromReplica)
         asyncio.get_running_loop().add_reader(ours, lambda: self._heard(running, control, again))
@@ -205,7 +130,7 @@ class Lives:
             if running.identity is None and running.state == "starting":
                 control.close()
                 running.control = None
-                self._unborn(running, again)
+                self._births.unborn(running, again)
             return
         frame = got[0]
         if isinstance(frame, Beat):
@@ -215,7 +140,7 @@ class Lives:
             self.standbys.done_with(running.start.replica_id)
             self._born(running, Identity(frame.pid, frame.start_time))
         elif isinstance(frame, PhaseDone):
-            self._phase(running, frame.phase)
+            self.measured(running, frame.phase)
         elif isinstance(frame, Serving):
             self._serving(running, frame.address)
         elif isinstance(frame, Depth):
@@ -230,14 +155,6 @@ class Lives:
 
     def _failed(self, running: Running, frame: Failed) -> None:
         running.reason, running.mismatch = running.reason or frame.reason, running.mismatch or frame.mismatch
-
-    def _unborn(self, running: Running, again: Callable[[], None]) -> None:
-        """The standby died with the order in hand."""
-        if running.told or running.tries >= FORK_TRIES:
-            self._gone(running, running.reason or f"{running.tries} standbys died while they forked this replica")
-        else:
-            log.warning("a standby died during a fork; asking another", action="fork_again", replica_id=running.start.replica_id)
-            again()
 
     def _born(self, running: Running, identity: Identity) -> None:
         """From now on its death is seen: before anything that may fail."""
@@ -305,21 +222,22 @@ class Lives:
         elif running.control is not None and running.control.sock.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(running.control.sock)
             running.control.close()
-            self._gone(running, "stopped before it was forked")
+            self.gone(running, "stopped before it was forked")
         elif running.control is None:
-            self._gone(running, "stopped before its snapshot was here")
+            self.gone(running, "stopped before its snapshot was here")
 
     def _kill(self, running: Running) -> None:
         running.told = True
         if running.state != "stopped" and running.identity is not None:
             kill_session(running.identity)
 
-    def _give_up(self, running: Running, reason: str) -> None:
+    def give_up(self, running: Running, reason: str) -> None:
+        """It has failed: end it."""
         running.reason = running.reason or reason
         if running.identity is not None:
             kill_session(running.identity)
         else:  # its control socket goes, and with it whatever was about to be forked
-            self._gone(running, running.reason)
+            self.gone(running, running.reason)
 
     def _dead(self, running: Running) -> None:
         """Its first process is gone: end the rest of its session, remove what it leaves."""
@@ -328,9 +246,10 @@ class Lives:
             if isinstance(frame, Failed):
                 self._failed(running, frame)
         kill_session(running.identity)
-        self._gone(running, running.reason or "its process ended unexpectedly (killed, or out of memory); see its log")
+        self.gone(running, running.reason or "its process ended unexpectedly (killed, or out of memory); see its log")
 
-    def _gone(self, running: Running, reason: str) -> None:
+    def gone(self, running: Running, reason: str) -> None:
+        """Nothing of it is left."""
         loop = asyncio.get_running_loop()
         if running.state == "stopped":
             return
@@ -366,18 +285,19 @@ class Lives:
         while any(running.identity and running.identity.alive() for running in self._replicas.values()):
             await asyncio.sleep(0.01)
         for running in list(self._replicas.values()):
-            self._gone(running, "stopped")
+            self.gone(running, "stopped")
 
     def _changed(self, running: Running) -> None:
         self._tell(running.describe())
 
-    def _phase(self, running: Running, phase: Phase) -> None:
+    def measured(self, running: Running, phase: Phase) -> None:
+        """A phase of its start has ended."""
         if phase.note.startswith("plain: ") and not phase.note.startswith(OF_THE_START):
             self._staging.unmappable(running.start.digest)
         if phase.name == "load" and phase.note in ("mapped", "baked"):
             running.to_pack_bytes = packed_bytes(baked(self._paths, running.start.digest))
         if phase.name == "load":
-            self._staging.loaded(running.start.digest, self._copy(running.start), phase.note)
+            self._staging.loaded(running.start.digest, self._births.copy(running.start), phase.note)
         running.add(phase)
         if running.state == "starting":
             self._changed(running)
@@ -390,7 +310,7 @@ class Lives:
         if running.depth_timer is None:
             running.depth_timer = asyncio.get_running_loop().call_later(DEPTH_SECONDS, send)
 
-    def _spawn(self, coroutine: Awaitable[None]) -> None:
+    def spawn(self, coroutine: Awaitable[None]) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

@@ -19,7 +19,7 @@ def test_a_process_is_seen_until_it_is_buried() -> None:
     dead = look(child.pid)
     assert dead is not None and dead.state == ZOMBIE and start_time(child.pid) is None
     child.wait()
-    assert look(child.pid) is start_time(child.pid) is None
+    assert look(child.pid) is None and start_time(child.pid) is None
 
 
 def test_a_name_with_brackets_and_blanks_is_a_name(tmp_path: Path) -> None:

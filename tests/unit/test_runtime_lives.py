@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pilotlight.frames import Frame
 from pilotlight.settings import load
+from runtime.births import FORK_TRIES
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Fork, Parked, ParkNow, PhaseDone, Serving, ToReplica
 from runtime.counts import Counts
-from runtime.lives import FORK_TRIES, Lives
+from runtime.lives import Lives
 from runtime.reap import Identity
 from runtime.running import Running
 from runtime.shipping import Shipping
@@ -155,6 +157,21 @@ async def test_an_order_that_cannot_be_given_ends_the_replica_with_the_reason_at
     report = await scene.ended()
     assert report.failed and report.reason == "OSError: [Errno 24] Too many open files"
     assert len(scene.standbys.orders) == 1, "no standby has died, and no other is asked"
+
+
+async def ours_to_mend(end: socket.socket) -> None:
+    raise KeyError("a mistake of ours")
+
+
+@pytest.mark.parametrize(("does", "crashes"), [(no_descriptor, []), (ours_to_mend, ["start_crash"])])
+async def test_a_start_that_fails_by_a_mistake_of_ours_leaves_a_traceback_in_the_log(
+    tmp_path: Path, does: Forking, crashes: list[str]
+) -> None:
+    scene = Scene(tmp_path, does)
+    with capture_logs() as logs:
+        scene.start()
+        assert (await scene.ended()).failed
+    assert [line["action"] for line in logs if "exc_info" in line] == crashes
 
 
 async def test_no_pair_of_sockets_ends_the_replica_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
