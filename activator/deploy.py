@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from activator.catalogue import Endpoint, EngineArgs, Outcome, Revision
 from activator.errors import CommandRefused
 from activator.wire import Configuration, Deploy, Remove, Rollback
+from pilotlight import endpoint_names
 from runtime.argument_names import one_spelling, plain_name
 
-NAME = re.compile(r"[a-z0-9-]{1,63}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 OF_THE_ENDPOINT = ("max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused")  # the rest of a configuration is its revision's
 
@@ -43,7 +43,7 @@ def check(frame: Deploy, base: Endpoint | None) -> None:
     """Raises CommandRefused with the field, what was given, and what is allowed."""
     new = base is None or base.removed
     rules: tuple[tuple[bool, str], ...] = (
-        (bool(NAME.fullmatch(frame.name)), f"the name {frame.name!r} is not allowed: use 1 to 63 of a-z, 0-9 and -"),
+        (endpoint_names.is_name(frame.name), f"the name {frame.name!r} is not allowed: use {endpoint_names.SAID}"),
         (
             bool(DIGEST.fullmatch(frame.digest)) or not frame.digest,
             f"digest {frame.digest!r} is none: give sha256: and 64 hexadecimal digits (`pilotlight snapshot ls`)",

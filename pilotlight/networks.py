@@ -12,6 +12,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+from pilotlight.lists import words
+
 UNIX = "unix"
 LONGEST_PATH = 107  # bytes of a socket's path that the kernel holds
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -64,9 +66,7 @@ def listening(text: str) -> Listening | None:
 
 
 def _trusted(value: object) -> object:
-    parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("it is a list of addresses and networks, such as 10.0.0.0/8")
+    parts = words(value, what="addresses and networks, such as 10.0.0.0/8")
     return tuple(dict.fromkeys(UNIX if part.strip().lower().rstrip(":") == UNIX else str(network(part)) for part in parts))
 
 

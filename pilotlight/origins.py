@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from pilotlight.lists import words
+
 ANY = "*"
 MOST_ORIGINS = 100
 _FORM = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#@\s\x00-\x20\x7f]+?)(?::(\d{1,5}))?")
@@ -36,10 +38,7 @@ def normal(text: str) -> str:
 
 
 def _listed(value: object) -> object:
-    """A list, or text with commas, which is what an environment variable can hold. Raises ValueError."""
-    parts = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("it is a list of origins, such as https://app.example.org")
+    parts = words(value, what="origins, such as https://app.example.org")
     if len(parts) > MOST_ORIGINS:
         raise ValueError(f"it has {len(parts)} origins, at most {MOST_ORIGINS} are taken: give * for every web page")
     return tuple(dict.fromkeys(map(normal, parts)))

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from pilotlight import settings_file
 from pilotlight.database.address import whole
+from pilotlight.lists import words
 from pilotlight.networks import Networks, Plain
 from pilotlight.origins import Origins
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
@@ -29,18 +30,13 @@ PREFIX = "PILOTLIGHT_"
 NAME = re.compile(r"[a-z0-9-]{1,100}", re.ASCII)  # of an engine argument
 
 
-def _split(value: object) -> object:
-    """A list, or text with commas, which is what an environment variable can hold."""
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-
 def _file(value: str) -> str:
     """The whole path, for processes that begin elsewhere."""
     return str(absolute(Path(value))) if value else ""
 
 
 File = Annotated[str, AfterValidator(_file)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value, what="names and addresses"))]
 
 
 class Section(BaseModel):
@@ -312,10 +308,11 @@ class Settings(Section):
 
 
 def _names(value: object) -> object:
-    """A list, or text with commas, as an environment variable has it. Raises ValueError."""
-    parts = [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) and NAME.fullmatch(part) for part in parts):
-        raise ValueError("it is a list of names such as chat-template, without leading dashes")
+    """Raises ValueError."""
+    what = "names such as chat-template, without leading dashes"
+    parts = words(value, what=what)
+    if not all(map(NAME.fullmatch, parts)):
+        raise ValueError(f"it is a list of {what}")
     return tuple(dict.fromkeys(parts))
 
 

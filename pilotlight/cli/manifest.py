@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from activator.wire import Configuration
+from pilotlight import endpoint_names
 
 SCHEMA_ID = "https://pilotlight.dev/endpoint.schema.json"
 ONE_OF = "give one of model (a folder, or hf://ORG/NAME) and digest (of a packed snapshot)"
@@ -68,9 +69,7 @@ class Prices(Strict):
 
 
 class Named(Strict):
-    name: str = Field(
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", description="Public name: 1 to 63 of a-z, 0-9 and inner hyphens; part of its URL."
-    )
+    name: str = Field(pattern=f"^{endpoint_names.PATTERN}$", description=f"Public name: {endpoint_names.SAID}; part of its URL.")
     model: str | None = Field(
         None,
         description="Folder of a Hugging Face model, relative to this file, hf://ORG/NAME[@REVISION], or pilotlight://demo; it is packed. Else give digest.",

@@ -86,10 +86,10 @@ def _maybe_name(name: str | None) -> str | None:
 
 def endpoint_name(name: str) -> str:
     """A name goes into URLs and paths, so what cannot be one ends here."""
-    import re
+    from pilotlight.endpoint_names import SAID, is_name
 
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name):
-        stop(f"{name!r} is no endpoint's name: it has 1 to 63 of a-z, 0-9 and inner hyphens", USAGE)
+    if not is_name(name):
+        stop(f"{name!r} is no endpoint's name: it has {SAID}", USAGE)
     return name
 
 

@@ -16,7 +16,6 @@ from router.errors import BadRequest, BodyTooLarge, quoted
 
 MAX_BODY_BYTES = 1 << 20
 MOST_WRONG = 10  # fields that one refusal names
-ENDPOINT_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"  # a DNS label: the endpoint is also https://NAME.DOMAIN
 SUMS_BY = ("month", "day", "endpoint", "key")
 TEN_YEARS = 10 * 365 * 86400
 CLOCKS_DIFFER_SECONDS = 60.0

@@ -8,7 +8,6 @@ finds nothing, and the activator finds out by itself what became of a command wh
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 from starlette.requests import Request
@@ -17,8 +16,9 @@ from starlette.routing import Route
 
 from activator.client import ActivatorAway, ActivatorError, command
 from activator.wire import Deploy, Done, Remove, Rollback, Status, Wake
+from pilotlight import endpoint_names
 from pilotlight.frames import FrameError
-from router.admin.bodies import ENDPOINT_NAME, EndpointBody, EventQuery, read_body, read_query
+from router.admin.bodies import EndpointBody, EventQuery, read_body, read_query
 from router.admin.revisions import Revisions, deployed
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row
@@ -58,8 +58,8 @@ class Endpoints:
         """Make a revision that gets the whole route once it serves; what the body does not name stays as it is. Answers the endpoint as it
         is then, and in `deploy` what is on its way."""
         name = request.path_params["name"]
-        if not re.fullmatch(ENDPOINT_NAME, name):
-            raise BadRequest("an endpoint's name has 1 to 63 of a-z, 0-9 and inner hyphens", param="name")
+        if not endpoint_names.is_name(name):
+            raise BadRequest(f"an endpoint's name has {endpoint_names.SAID}", param="name")
         body = await read_body(request, EndpointBody)
         if body.digest and (refusal := await self._snapshots.refusal(body.digest)):
             raise BadRequest(refusal, param="digest")
@@ -111,7 +111,7 @@ class Endpoints:
 
 async def find_endpoint(store: AdminStore, name: str) -> Row:
     """Raises NotFound, Unavailable."""
-    row = await store.endpoint(name) if re.fullmatch(ENDPOINT_NAME, name) else None
+    row = await store.endpoint(name) if endpoint_names.is_name(name) else None
     if row is None:
         raise NotFound(f"there is no endpoint {quoted(name)!r}: GET /api/v1/endpoints lists them", param="name")
     return row
