@@ -44,13 +44,13 @@ class Gate:
         self._app, self._slots, self._journal, self._on_depth, self._on_left = app, slots, journal, on_depth, on_left
         self.in_flight = 0  # sequences: a request with several choices or prompts takes as many slots, at most all of them
         self.draining = False
-        self._line = Line(lambda: slots - self.in_flight)
+        self.line = Line(lambda: slots - self.in_flight)
         self._on_empty: Callable[[], None] = lambda: None
 
     def drain(self, on_empty: Callable[[], None]) -> None:
         """Admit nothing more; `on_empty` is called once nothing runs any more."""
         self.draining, self._on_empty = True, on_empty
-        self._line.end()
+        self.line.end()
         if self.in_flight == 0:
             on_empty()
 
@@ -72,7 +72,7 @@ class Gate:
             await _refuse(send, b"draining")
         elif self._journal.full:
             await _answer(send, 503, DISK_FULL)
-        elif not self._line.redeem(scope["headers"], TURN_HEADER.encode()) and self.in_flight + self._line.promised >= self._slots:
+        elif not self.line.redeem(scope["headers"], TURN_HEADER.encode()) and self.in_flight + self.line.promised >= self._slots:
             await _refuse(send, b"full")
         else:
             await self._admit(scope, receive, send)
@@ -88,7 +88,7 @@ class Gate:
             await self._app(scope, receive, _metered(send, self._journal, request_id, scope["path"]))
         finally:
             self.in_flight -= sequences  # first: whatever happens behind it, the slot is given back
-            self._line.give()
+            self.line.give()
             self._on_depth(self.in_flight)
             if left := self._journal.ended(request_id):
                 self._on_left(left)
@@ -97,7 +97,7 @@ class Gate:
 
     async def _turn(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer when it is this router's turn, or nobody's any more; one that leaves gives its place up."""
-        place = None if self.draining else self._line.join(_seconds(scope), _said(scope, ROUTER_HEADER))
+        place = None if self.draining else self.line.join(_seconds(scope), _said(scope, ROUTER_HEADER))
         if place is None:
             await _refuse(send, b"draining" if self.draining else b"full")
             return
@@ -105,13 +105,13 @@ class Gate:
         try:
             await asyncio.wait([place, leaving], return_when=asyncio.FIRST_COMPLETED)
             if leaving.done() or not place.done():
-                self._line.leave(place)
+                self.line.leave(place)
             elif turn := place.result():
                 await _answer(send, 200, b"{}", (TURN_HEADER.encode(), turn.encode()))
             else:
                 await _refuse(send, b"draining")
         except asyncio.CancelledError:
-            self._line.leave(place)
+            self.line.leave(place)
             raise
         finally:
             leaving.cancel()

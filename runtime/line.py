@@ -49,14 +49,18 @@ class Late:
 
 
 class Line:
-    """`free` gives the number of slots that nothing runs in."""
+    """`free` gives the number of slots that nothing runs in; one is kept for `promise_seconds` for who has its turn."""
 
-    def __init__(self, free: Callable[[], int]) -> None:
-        self._free = free
+    def __init__(self, free: Callable[[], int], *, promise_seconds: float = PROMISE_SECONDS) -> None:
+        self._free, self._promise_seconds = free, promise_seconds
         self._places: list[Stands] = []  # oldest first
         self._numbers = itertools.count()
         self._promised: dict[str, Promise] = {}
         self._late: dict[str, Late] = {}  # by router
+
+    def __len__(self) -> int:
+        """Who stands here."""
+        return len(self._places)
 
     @property
     def promised(self) -> int:
@@ -98,7 +102,7 @@ class Line:
             self._places.remove(stands)
             if first:
                 late = self._late.get(first.router)
-                seconds = late.seconds if late else PROMISE_SECONDS
+                seconds = late.seconds if late else self._promise_seconds
                 self._promised[turn] = Promise(first.router, now, seconds, loop.call_later(seconds, self._lapse, turn))
             stands.place.set_result(turn)
 
@@ -138,7 +142,7 @@ class Line:
     def _remember(self, router: str, idle: float) -> None:
         """How long a slot stood idle for this router, where that was long; of at most as many routers as have a place."""
         self._late.pop(router, None)
-        if idle >= PROMISE_SECONDS and router:
+        if idle >= self._promise_seconds and router:
             first = asyncio.get_running_loop().time() + OTHERS_FIRST * idle
             self._late[router] = Late(min(2 * idle, MOST_PROMISE_SECONDS), first)
             if len(self._late) > MOST_IN_LINE:

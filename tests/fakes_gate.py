@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,36 @@ import uvicorn
 
 from pilotlight.frames import split
 from runtime.gate import Gate
+from runtime.line import PROMISE_SECONDS, Line, Place
 from runtime.usage import Counts, Journal
 from tests.fakes import Changes
 
 
-class GatedReplica(Changes):
-    """Each request runs until `finish`, or for `seconds` where they are given. `order` has the request ids as they began."""
+class WatchedLine(Line):
+    joined: Callable[[], None] = staticmethod(lambda: None)
 
-    def __init__(self, address: str, *, slots: int, seconds: float | None = None) -> None:
+    def join(self, waited: float, router: str = "") -> Place | None:
+        place = super().join(waited, router)
+        self.joined()
+        return place
+
+
+class GatedReplica(Changes):
+    """Each request runs until `finish`, or for `seconds` where they are given. `order` has the request ids as they began, `traces` what
+    their callers called them (`traceparent`). Who joins the line is waited for as all that happens; a turn is kept for `promise_seconds`."""
+
+    def __init__(self, address: str, *, slots: int, seconds: float | None = None, promise_seconds: float = PROMISE_SECONDS) -> None:
         super().__init__()
         self.address, self.slots, self.seconds = address, slots, seconds
         self.order: list[str] = []
+        self.traces: list[str] = []
         self.running: dict[str, asyncio.Event] = {}
         self.most_running = 0
         self._folder = tempfile.TemporaryDirectory(prefix="pl")
         self._journal = Journal(str(Path(self._folder.name) / "journal"), "p", grown=lambda: None, later=lambda seconds, callback: None)
         self.gate = Gate(self._engine, slots=slots, journal=self._journal, on_depth=lambda _: self._change(), on_left=lambda _: None)
+        self.gate.line = WatchedLine(lambda: slots - self.gate.in_flight, promise_seconds=promise_seconds)
+        self.gate.line.joined = self._change
         config = uvicorn.Config(self.gate, lifespan="off", log_config=None, access_log=False, ws="none")
         config.load()
         self._config = config
@@ -53,8 +67,10 @@ class GatedReplica(Changes):
         next(iter(self.running.values())).set()
 
     async def _engine(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        request_id = next(value for name, value in scope["headers"] if name == b"x-request-id").decode()
+        headers = dict(scope["headers"])
+        request_id = headers[b"x-request-id"].decode()
         self.order.append(request_id)
+        self.traces.append(headers.get(b"traceparent", b"").decode())
         self.running[request_id] = run = asyncio.Event()
         self.most_running = max(self.most_running, len(self.running))
         self._change()

@@ -162,7 +162,7 @@ async def test_the_gate_keeps_a_slot_for_whose_turn_it_is(tmp_path: Path) -> Non
     running = asyncio.ensure_future(call(gate))
     await asyncio.sleep(0)
     turn = asyncio.ensure_future(_turn(gate))
-    await until(lambda: gate._line._places)
+    await until(lambda: len(gate.line))
     engine.go.set()
     assert (await running)[0] == 200
     status, headers = await turn
@@ -180,13 +180,13 @@ async def test_a_caller_of_the_line_that_disconnects_gives_its_place_up(tmp_path
     await asyncio.sleep(0)
     left = asyncio.Event()
     turn = asyncio.ensure_future(_turn(gate, left))
-    await until(lambda: gate._line._places)
+    await until(lambda: len(gate.line))
     left.set()
     await turn
-    assert not gate._line._places
+    assert not len(gate.line)
     engine.go.set()
     await running
-    assert gate._line.promised == 0
+    assert gate.line.promised == 0
 
 
 async def _turn(gate: Any, left: asyncio.Event | None = None) -> tuple[int, dict[bytes, bytes]]:
@@ -219,8 +219,8 @@ async def test_a_router_that_was_refused_waits_in_the_line_and_its_hold_is_told(
         await gated.until(lambda: len(gated.running) == 1)
         second.post()
         await w.wait_held(1)
-        await until(lambda: gated.gate._line._places)
-        assert gated.gate._line._places[0].router, "by its name it is known to be late"
+        await until(lambda: len(gated.gate.line))
+        assert gated.gate.line._places[0].router, "by its name it is known to be late"
         gated.finish()
         assert (await first.answer()).status == 200
         await gated.until(lambda: len(gated.order) == 2)
@@ -241,9 +241,9 @@ async def test_who_leaves_the_hold_leaves_the_line() -> None:
         first.post()
         await gated.until(lambda: len(gated.running) == 1)
         second.post()
-        await until(lambda: gated.gate._line._places)
+        await until(lambda: len(gated.gate.line))
         second.leave()
-        await until(lambda: not gated.gate._line._places)
+        await until(lambda: not len(gated.gate.line))
         gated.finish()
         assert (await first.answer()).status == 200
         [_ended, left] = sorted(await w.ends(), key=lambda end: end["status"] == 0)
@@ -259,7 +259,7 @@ async def test_a_drain_sends_what_waits_in_the_line_elsewhere() -> None:
         first.post()
         await gated.until(lambda: len(gated.running) == 1)
         second.post()
-        await until(lambda: gated.gate._line._places)
+        await until(lambda: len(gated.gate.line))
         gated.gate.drain(lambda: None)
         await until(lambda: w.table.revisions["r1"].replicas["g"].draining)
         w.show(endpoint_row(w.row(replica_id="g", address=gated.address, slots=8, draining=True), w.row()))
