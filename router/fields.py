@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from activator.wire import Allowance
 from router.errors import BadRequest, cut
 
 INTEGER = 1 << 31
 SEED = 1 << 63
-
-Allowance = Literal["prompt_logprobs", "echo_logprobs", "media", "chat_template"]
 
 
 @dataclass(slots=True)

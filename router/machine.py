@@ -70,7 +70,7 @@ class Together:
     """One of several workers."""
 
     def __init__(self, memory: Memory, worker: int) -> None:
-        self._memory, self._cells, self._worker = memory, memory.cells, worker
+        self._memory, self._cells = memory, memory.cells
         self.workers = memory.workers
         self._first = worker * _ROW // 8
         self._rows = [row * _ROW // 8 for row in range(memory.workers)]

@@ -23,12 +23,11 @@ from router.ledger.record import CountSource, Finish
 from router.ledger.spool import Spool
 from router.metrics import Metrics
 from router.pool import Upstream
-from runtime.forms import TOKEN
+from runtime.forms import DONE, TOKEN
 from runtime.wire import Phase
 
 _COUNTS = rb"(?:none|(\d{1,18});(\d{1,18});(\d{1,18}))"
 _COMMENT = re.compile(rb"(?:^|\n): pilotlight-usage " + _COUNTS + rb"(?: (broken)\n\n?|\n\n|\n\n?data: \[DONE\]\n\n)$")
-DONE = b"data: [DONE]\n\n"
 _HEADER = re.compile(_COUNTS)
 
 log = structlog.get_logger()

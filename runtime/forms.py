@@ -34,6 +34,9 @@ TOKEN: Mapping[Form, bytes] = {
 }
 """What an event of a token has in it, and no other."""
 
+DONE = b"data: [DONE]\n\n"
+"""The last word of a stream of OpenAI's form."""
+
 _ANTHROPIC = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
               429: "rate_limit_error", 503: "overloaded_error"}  # fmt: skip
 

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runtime import forms
-from runtime.forms import Form
+from runtime.forms import DONE, Form
 
-DONE = b"data: [DONE]\n\n"
 COUNTS = b": pilotlight-usage %s\n"
 BROKEN = b": pilotlight-usage %s broken\n"
 FAILED = "The engine broke this answer off. Send the request again; if it stays so, tell your operator this answer's x-request-id."

@@ -48,10 +48,6 @@ class Fetched:
     offline: bool = False  # the hub was not asked
 
 
-def is_reference(text: str) -> bool:
-    return text.startswith(PREFIX)
-
-
 def parse(text: str) -> Reference:
     """Raises HubError where it names no model, or a part of one."""
     from huggingface_hub import parse_hf_uri

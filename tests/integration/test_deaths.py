@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -13,9 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from pilotlight.sealed import is_whole
+from runtime.counts import Snapshot
 from tests.integration.system import QUESTION, System, running, wait_until
 
-LONG = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
+LONG: dict[str, Any] = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
 
 
 @pytest.fixture(scope="module")
@@ -70,32 +73,44 @@ async def test_the_replicas_api_process_mid_stream(system: System, demo: str) ->
     assert row["finish"] == "upstream_error"
 
 
-async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_last_durable_count(system: System, demo: str) -> None:
-    """Eight at once, so that they last longer than a beat and a half; each pays for some of what it got, and its row says how that is known."""
-    await asyncio.to_thread(works, system, demo)
-    replica = await asyncio.to_thread(system.until_ready, "demo")
-    ids, begun = list[str](), asyncio.Event()
+def kept_counts(system: System) -> list[dict[str, int]]:
+    """What the agent's last two lines say that each request in work has, in tokens of its answer."""
+    lines = (system.paths.journal / "counts.log").read_bytes().splitlines()[-2:]
+    told = [Snapshot.model_validate_json(line, extra="ignore") for line in lines if is_whole(line)]
+    return [{count.request_id: count.output_tokens for replica in said.replicas for count in replica.counts} for said in told]
 
-    async def call(client: httpx.AsyncClient) -> int:
-        async with client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
-            ids.append(answer.headers["x-request-id"])
-            chunks = 0
+
+async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_last_durable_count(system: System, demo: str) -> None:
+    """The engine is stopped while it answers eight: what was delivered by then is what was counted, and once that is on disk the replica
+    is killed. Each pays for exactly what it got, and its row says how that is known."""
+    with system.client(demo) as asking:
+        short = await asyncio.to_thread(asking.post, "/e/demo/v1/completions", json=LONG | {"stream": False, "max_tokens": 1})
+    replica = await asyncio.to_thread(system.until_ready, "demo")
+    core = next(pid for pid in _session(replica["pid"]) if pid != replica["pid"])
+    delivered, all_answered = dict[str, int](), asyncio.Event()
+
+    async def call(client: httpx.AsyncClient) -> None:
+        async with client.stream("POST", "/e/demo/v1/completions", json=LONG | {"return_token_ids": True}) as answer:
+            request_id = answer.headers["x-request-id"]
             async for line in answer.aiter_lines():
-                chunks += line.startswith("data: {")
-                begun.set()
-            return chunks
+                if line.startswith('data: {"id"') and (choices := json.loads(line[6:])["choices"]):
+                    delivered[request_id] = delivered.get(request_id, 0) + len(choices[0]["token_ids"] or ())
+                    if len(delivered) == 8:
+                        all_answered.set()
 
     async with system.async_client(demo) as client, asyncio.TaskGroup() as calls:
-        running = [calls.create_task(call(client)) for _ in range(8)]
-        await begun.wait()
-        await asyncio.sleep(2.5)  # at least one beat that tells of them
-        os.kill(replica["pid"], signal.SIGKILL)
-    rows = [await asyncio.to_thread(system.request, request_id) for request_id in ids]
-    broken = [row for row in rows if row["finish"] == "upstream_error"]
-    assert broken and len(rows) == 8, [task.result() for task in running]
-    assert {row["count_source"] for row in broken} == {"last_count"}, broken
-    for row in broken:
-        assert row["input_tokens"] > 0 and 0 < row["output_tokens"] <= LONG["max_tokens"] and not row["corrections"]
+        for _ in range(8):
+            calls.create_task(call(client))
+        await all_answered.wait()
+        os.kill(core, signal.SIGSTOP)
+        await asyncio.to_thread(wait_until, lambda: kept_counts(system) == [delivered] * 2, 30, "what was delivered is on disk")
+        with contextlib.suppress(ProcessLookupError):  # its agent kills what is stopped, too, after a while
+            os.kill(replica["pid"], signal.SIGKILL)
+    rows = [await asyncio.to_thread(system.request, request_id) for request_id in delivered]
+    assert [(row["finish"], row["count_source"], row["corrections"]) for row in rows] == [("upstream_error", "last_count", [])] * 8
+    assert {row["event_id"]: row["output_tokens"] for row in rows} == delivered
+    assert {row["input_tokens"] for row in rows} == {short.json()["usage"]["prompt_tokens"]}
+    assert all(0 < tokens < LONG["max_tokens"] for tokens in delivered.values())
 
 
 async def test_the_replicas_api_process_under_load(system: System, demo: str) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
-from router import errors
+from router import errors, meter
 from router.errors import BadRequest, UpstreamError
+from router.meter import NOTHING, Tokens
 from router.routes import ROUTES, Route
 from router.web import SERVED
-from runtime.forms import FORMS, FREE, TOKEN, Form
+from runtime.forms import DONE, FORMS, FREE, TOKEN, Form
+from runtime.gate import told
 from runtime.streams import STREAMS
+from runtime.usage import Counts
 
 
 def test_a_gate_lets_through_what_a_router_sends_and_nothing_else() -> None:
@@ -46,3 +49,31 @@ def _but_the_words(event: bytes) -> object:
     for part in (told, told["error"]):
         part.pop("message", None)
     return head, told
+
+
+class Heard:
+    """An upstream that has heard a whole stream of this form."""
+
+    usage = b""
+
+    def __init__(self, form: Form, tail: bytes) -> None:
+        self.token, self.tail = TOKEN[form], tail
+
+
+LAST: dict[Form, bytes] = {
+    "openai": DONE,
+    "responses": b"event: response.completed\ndata: {}\n\n",
+    "messages": b"event: message_stop\ndata: {}\n\n",
+}
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+def test_what_a_gate_writes_a_meter_reads(form: Form) -> None:
+    stream, event = STREAMS[form], LAST[form]
+    assert stream.ends(event)
+    counted: Any = Heard(form, stream.counted(event, told(Counts(7, 2, 5))))
+    assert (meter.told(counted), meter.whole(counted)) == (Tokens(7, 2, 5, "engine"), True)
+    nobody: Any = Heard(form, stream.counted(event, told(None)))
+    assert (meter.told(nobody), meter.whole(nobody)) == (NOTHING, True)
+    cut: Any = Heard(form, stream.broken(stream.retold(b""), told(Counts(7, 2, 5))))
+    assert (meter.told(cut), meter.whole(cut)) == (Tokens(7, 2, 5, "engine", broken=True), False)
