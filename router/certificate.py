@@ -108,7 +108,7 @@ class _Shown:
         self.names_address = _names_address(pair.certificate)
 
     def look(self) -> None:
-        stamp: tuple[object, ...] | None = None
+        stamp: tuple[object, ...] = ()  # of files that are not there
         try:
             stamp = _stamp(self._pair)
             if stamp == self._stamp:
@@ -117,7 +117,7 @@ class _Shown:
         except CertificateRefused as error:
             if stamp != self._stamp:  # once for each state of the files
                 log.error("a certificate is not taken; the last one is shown on", action="certificate", reason=str(error))
-            self._stamp = stamp or ()
+            self._stamp = stamp
             return
         self.context, self.names_address, self._stamp = context, names_address, stamp
         log.info("a new certificate is shown from now on", action="certificate", file=str(self._pair.certificate))

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from snapshots.errors import PackError
+from snapshots.texts import ANEW
 
 NONE = (
     "it has no chat template: /v1/completions serves it, /v1/chat/completions answers 400. Put chat_template.jinja into the folder, or give "
     "one with --engine-arg chat-template='…', if it is a model for chats"
 )
-ANEW = "get it anew from where it came from, or mend it"
+MEND = f"{ANEW}, or mend it"
 
 
 def check_chat_templates(folder: Path, paths: list[str], documents: dict[str, dict[str, Any]]) -> bool:
@@ -39,7 +40,7 @@ def check_chat_templates(folder: Path, paths: list[str], documents: dict[str, di
                 reader.parse(template)
             except (TemplateSyntaxError, RecursionError) as error:
                 at = f" in line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
-                raise PackError(f"the chat template in {path} cannot be read ({str(error)[:200]}{at}): {ANEW}") from None
+                raise PackError(f"the chat template in {path} cannot be read ({str(error)[:200]}{at}): {MEND}") from None
     return bool(found) or "tekken.json" in paths
 
 
@@ -51,7 +52,7 @@ def _templates(folder: Path, paths: list[str], documents: dict[str, dict[str, An
             try:
                 found[path] = (folder / path).read_text(encoding="utf-8")
             except UnicodeDecodeError:
-                raise PackError(f"{path} is no text in UTF-8: {ANEW}") from None
+                raise PackError(f"{path} is no text in UTF-8: {MEND}") from None
     for path in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
         given = documents.get(path, {}).get("chat_template")
         if isinstance(given, str):

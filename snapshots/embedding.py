@@ -6,12 +6,12 @@ one: that is refused here. What a client must do for the same vectors (a prompt 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection
 from typing import Any
 
 from snapshots.errors import PackError
 from snapshots.selection import MODULES
+from snapshots.texts import ANEW, read_json
 
 _ST = "sentence_transformers."
 POOLING = {f"{_ST}models.Pooling", f"{_ST}sentence_transformer.modules.pooling.Pooling"}  # as vLLM knows them
@@ -35,9 +35,9 @@ def check_modules(paths: Collection[str], read: Callable[[str], bytes]) -> tuple
     """`read` gives the content of one of `paths`. Returns what whoever packs should hear. Raises PackError."""
     if not is_embedding(paths):
         return ()
-    modules = _json(read(MODULES), MODULES)
+    modules = read_json(read(MODULES), MODULES)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise PackError(f"{MODULES} is no list of modules: get it anew from where it came from")
+        raise PackError(f"{MODULES} is no list of modules: {ANEW}")
     kinds = [kind for module in modules if (kind := _kind(module))]
     if kinds.count("pooling") != 1:
         raise PackError(f"{MODULES} names {kinds.count('pooling')} poolings, and the engine knows models with one: {REMEDY}")
@@ -68,7 +68,7 @@ def _path(module: dict[str, Any]) -> str:
 def _check_pooling(path: str, paths: Collection[str], read: Callable[[str], bytes]) -> None:
     if path not in paths:
         raise PackError(f"{path[:100]} is not there, and {MODULES} names it: the download is not complete, run it again")
-    config = _json(read(path), path)
+    config = read_json(read(path), path)
     config = config if isinstance(config, dict) else {}
     named = config.get("pooling_mode")
     modes = [named] if isinstance(named, str) else [
@@ -83,7 +83,7 @@ def _check_pooling(path: str, paths: Collection[str], read: Callable[[str], byte
 
 
 def _prompts(paths: Collection[str], read: Callable[[str], bytes]) -> tuple[str, ...]:
-    found = _json(read(SETTINGS), SETTINGS) if SETTINGS in paths else {}
+    found = read_json(read(SETTINGS), SETTINGS) if SETTINGS in paths else {}
     prompts = found.get("prompts") if isinstance(found, dict) else None
     if not isinstance(prompts, dict):
         return ()
@@ -91,10 +91,3 @@ def _prompts(paths: Collection[str], read: Callable[[str], bytes]) -> tuple[str,
     usual = found.get("default_prompt_name")
     told = "; ".join(f"{name}: {text!r}" + (" (by default)" if name == usual else "") for name, text in list(given.items())[:4])
     return (f"its authors put a prompt before each text, which a client of the API must do itself: {told}",) if told else ()
-
-
-def _json(content: bytes, path: str) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise PackError(f"{path[:100]} is no JSON ({str(error)[:200]}): get it anew from where it came from") from None

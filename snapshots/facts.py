@@ -7,7 +7,6 @@ refused here, in a line, and not by an engine at the first call.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from snapshots.errors import Incomplete, PackError
 from snapshots.known import check_alone, check_quantization, check_without_code
 from snapshots.safetensors_header import Header, Tensor, read_header
 from snapshots.selection import INDEX, check_numbering, spoken, weight_map
+from snapshots.texts import read_json
 from snapshots.tokenizer_files import check_tokenizer
 
 VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}  # a token may be spelt "auto_map"
@@ -102,10 +102,7 @@ def _document(file: Path, path: str, asking: dict[str, str]) -> dict[str, Any]:
                 asking[path] = key
         return dict(pairs)
 
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=dict if path == "added_tokens.json" else note_code)
-    except (ValueError, RecursionError) as error:
-        raise PackError(f"{path} is no JSON ({str(error)[:200]}): get it anew from where it came from") from None
+    document = read_json(file.read_bytes(), path, pairs=dict if path == "added_tokens.json" else note_code)
     return document if isinstance(document, dict) else {}
 
 

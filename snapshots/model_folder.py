@@ -18,7 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from snapshots.errors import CodeRefused, Incomplete, PackError
+from snapshots.other_formats import other_kind
 from snapshots.selection import INDEX, MODULES, PICKLES, WEIGHTS, select
+from snapshots.texts import ANEW
 
 LARGEST_TEXT = 256 << 20  # bytes of a JSON file; the largest tokenizers have some 40 MB
 DOWNLOAD = "`hf download MODEL --local-dir FOLDER --exclude '*.bin' '*.pt' '*.pth' '*.py' 'original/*'` makes a folder that fits"
@@ -106,7 +108,7 @@ def _source(root: Path, path: str) -> Source:
                 f"{path} is a pointer of Git LFS and not the file: run `git lfs pull` in the folder, or download the model anew"
             )
     if path.endswith(".json") and source.size > LARGEST_TEXT:
-        raise PackError(f"{path} has {source.size} bytes, more than any text of a model: get it anew from where it came from, or remove it")
+        raise PackError(f"{path} has {source.size} bytes, more than any text of a model: {ANEW}, or remove it")
     return source
 
 
@@ -130,10 +132,8 @@ def _refuse_incomplete(root: Path, paths: set[str], taken: set[str]) -> None:
 def _instead(root: Path, paths: set[str]) -> str:
     inner = sorted({path.rpartition("/")[0] for path in paths if path.endswith("/config.json")})
     inner = [folder for folder in inner if any(path.startswith(f"{folder}/") and path.endswith(WEIGHTS) for path in paths)]
-    if "adapter_config.json" in paths:
-        return "it is a LoRA adapter: merge it into its base model first (peft: `model.merge_and_unload().save_pretrained(FOLDER)`)"
-    if any(path.endswith(".gguf") for path in paths):
-        return "it holds a GGUF file, which this engine does not read: take the same model published as safetensors"
+    if kind := other_kind(paths, root):
+        return kind
     if "params.json" in paths:
         return "it is in Mistral's own format (params.json): take a revision that has config.json and model-*.safetensors"
     if inner and MODULES not in paths:

@@ -7,7 +7,6 @@ the names do. It must survive names, an index and a `modules.json` made to decei
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from snapshots.errors import CodeRefused, Incomplete, PackError
+from snapshots.texts import ANEW, read_json
 
 INDEX = "model.safetensors.index.json"
 MODULES = "modules.json"  # sentence-transformers' list of what follows the transformer
@@ -106,7 +106,8 @@ def _weights(paths: Collection[str], read: Callable[[str], bytes]) -> set[str]:
     """The weights in the folder itself: 1. those the index names, 2. model.safetensors alone, 3. one numbered set, 4. all but known others."""
     found = {path for path in paths if path.endswith(WEIGHTS) and "/" not in path}
     if INDEX in paths:  # 1
-        return set(weight_map(_document(read(INDEX), INDEX), INDEX).values())
+        index = read_json(read(INDEX), INDEX)
+        return set(weight_map(index if isinstance(index, dict) else {}, INDEX).values())
     if "model.safetensors" in found:  # 2
         return {"model.safetensors"}
     numbered = {path for path in found if path.startswith("model-") and _SHARD.fullmatch(path)}
@@ -120,7 +121,7 @@ def weight_map(index: dict[str, Any], path: str) -> dict[str, str]:
     """Tensor → file. Raises PackError."""
     found = index.get("weight_map")
     if not isinstance(found, dict) or not found or not all(isinstance(shard, str) for shard in found.values()):
-        raise PackError(f"{path} has no weight_map: get it anew from where it came from")
+        raise PackError(f"{path} has no weight_map: {ANEW}")
     return found
 
 
@@ -140,7 +141,8 @@ def _modules(paths: Collection[str], read: Callable[[str], bytes]) -> set[str]:
     found = {path.split("/")[0] for path in paths if "/" in path}
     named = set[str]()
     if MODULES in paths:
-        for module in _list(read(MODULES), MODULES):
+        listed = read_json(read(MODULES), MODULES)
+        for module in listed if isinstance(listed, list) else ():
             if isinstance(module, dict) and isinstance(module.get("path"), str):
                 named.add(module["path"].split("/")[0])
     return {folder for folder in found if folder in named or _MODULE.fullmatch(folder)}
@@ -154,22 +156,6 @@ def _refuse_pickled_modules(paths: Collection[str], modules: set[str]) -> None:
                 f"{module}/pytorch_model.bin is a pickle, which runs code when it is loaded, and {module} has no model.safetensors: "
                 "load the model with sentence-transformers and save it anew (`model.save_pretrained(FOLDER)`)"
             )
-
-
-def _document(content: bytes, path: str) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise PackError(f"{path} is no JSON ({str(error)[:200]}): get it anew from where it came from") from None
-    return found if isinstance(found, dict) else {}
-
-
-def _list(content: bytes, path: str) -> list[Any]:
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise PackError(f"{path} is no JSON ({str(error)[:200]}): get it anew from where it came from") from None
-    return found if isinstance(found, list) else []
 
 
 def spoken(path: str) -> str:

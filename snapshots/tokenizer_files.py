@@ -6,18 +6,17 @@ survive files that are no tokenizers: they are refused by name.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from snapshots.errors import Incomplete, PackError
+from snapshots.texts import ANEW, read_json
 
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 OF_BYTES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}  # these have no vocabulary
 # Published text-only models whose tokenizer has a marker of their family's larger ones, without a row: nobody means to send it, and the
 # router refuses ids without a row.
 MARKERS = {"<image_soft_token>"}
-ANEW = "get it anew from where it came from"
 
 
 def check_tokenizer(folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], rows: int | None, placeholders: set[int]) -> None:
@@ -65,10 +64,7 @@ def _ids(folder: Path, there: set[str], documents: dict[str, dict[str, Any]]) ->
 
 
 def _json(file: Path, path: str) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise PackError(f"{path} is no JSON ({str(error)[:200]}): {ANEW}") from None
+    found = read_json(file.read_bytes(), path)
     if not isinstance(found, dict):
         raise PackError(f"{path} is no tokenizer: {ANEW}")
     return found

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from snapshots.errors import CodeRefused, Incomplete, PackError, SnapshotError, UnknownModel
 from snapshots.known import known
 from snapshots.model_folder import look
+from snapshots.other_formats import refuse_other_formats
 from snapshots.pack import pack
 from snapshots.selection import may_be_in_a_snapshot, select
 from tests.unit.test_snapshots import TOKENIZER, Damage, safetensors, write
@@ -340,3 +341,23 @@ def test_the_lists_are_of_the_engine_we_pin() -> None:
     version = re.search(r"vLLM ([\d.]+) and", (root / "snapshots" / "known_to_engine.txt").read_text())
     assert version is not None and f'"vllm=={version[1]}"' in (root / "pyproject.toml").read_text()
     assert known("model_type") > {"llama", "qwen3"} and known("tokenizer") > {"LlamaTokenizer"} and known("quantization") > {"awq", "fp8"}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"adapter_config.json": b'{"base_model_name_or_path": "org/base"}', "adapter_model.safetensors": b"x"}, {"m.Q4.gguf": b"GGUF"}],
+)
+def test_another_kind_of_model_is_told_in_the_same_words_of_a_folder_and_of_a_hub(tmp_path: Path, files: Files) -> None:
+    model = write(tmp_path / "model", files)
+    with pytest.raises(Incomplete) as of_a_hub:
+        refuse_other_formats(list(files), model)
+    with pytest.raises(Incomplete, match=re.escape(str(of_a_hub.value))):
+        look(model)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("path", [INDEX, "modules.json", "tokenizer.json", "config.json", "generation_config.json"])
+def test_a_text_in_another_encoding_is_refused_by_whoever_reads_it_first(model: Path, tmp_path: Path, path: str, encoding: str) -> None:
+    (model / path).write_bytes('{"é": 1}'.encode(encoding))
+    with pytest.raises(PackError, match=rf"{re.escape(path)} is no JSON"):
+        pack(model, tmp_path / "store")

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
 
 from pilotlight import tls
 from pilotlight.cli.state_checks import own_certificate
@@ -143,9 +144,11 @@ def test_what_is_amid_being_written_does_not_end_the_last_good_one(ours: Pair, t
         pair.certificate.unlink()
     else:
         pair.key.write_bytes(b"")
-    for _ in range(2):
-        certificates.look()
-        assert shown(certificates, "llm.example.org") == 1
+    with capture_logs() as logs:
+        for _ in range(3):
+            certificates.look()
+            assert shown(certificates, "llm.example.org") == 1
+    assert [line["log_level"] for line in logs] == ["error"], "told once, not every few seconds"
     shutil.copy(new.certificate, pair.certificate)
     shutil.copy(new.key, pair.key)
     certificates.look()
