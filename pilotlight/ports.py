@@ -19,12 +19,13 @@ TRIES = 1000
 _claims: list[socket.socket] = []  # open until this process ends
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on, that the kernel gives to no connection, and that no other process gets from here.
+def free_port(count: int = 1) -> int:
+    """The first of so many TCP ports in a row: nobody listens on them, the kernel gives them to no connection, and no other process
+    gets them from here. A router's workers serve /metrics on as many in a row as they are.
 
     Raises OSError when none was found.
     """
-    return claim(random.Random().sample(candidates(KERNELS.read_text()), TRIES))
+    return claim(random.Random().sample(candidates(KERNELS.read_text()), TRIES), count)
 
 
 def candidates(kernels: str, *, least: int = 2 * TRIES) -> list[int]:
@@ -34,18 +35,27 @@ def candidates(kernels: str, *, least: int = 2 * TRIES) -> list[int]:
     return outside if len(outside) >= least else list(range(FIRST, LAST + 1))
 
 
-def claim(ports: list[int]) -> int:
-    """The first of these ports that could be claimed and bound."""
+def claim(ports: list[int], count: int = 1) -> int:
+    """The first of these ports that could be claimed and bound, with those that follow it. Raises OSError where none could."""
     for port in ports:
-        name = socket.socket(socket.AF_UNIX)
-        try:
-            name.bind(f"\0pilotlight port {port}")
+        if (names := _claimed(range(port, port + count))) is not None:
+            _claims.extend(names)
+            return port
+    raise OSError(f"no free port among {len(ports)} from {FIRST} to {LAST}: too many programs listen here")
+
+
+def _claimed(ports: range) -> list[socket.socket] | None:
+    """The names of all these ports; None, and none of them kept, where another process has one."""
+    names: list[socket.socket] = []
+    try:
+        for port in ports:
+            names.append(socket.socket(socket.AF_UNIX))
+            names[-1].bind(f"\0pilotlight port {port}")
             with socket.socket() as listener:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(("127.0.0.1", port))
-        except OSError:  # another process has it: the next one
+    except (OSError, OverflowError):  # taken, or past the last port there is
+        for name in names:
             name.close()
-            continue
-        _claims.append(name)
-        return port
-    raise OSError(f"no free port among {len(ports)} from {FIRST} to {LAST}: too many programs listen here")
+        return None
+    return names

@@ -77,7 +77,7 @@ async def running(**sections: dict[str, Any]) -> AsyncIterator[Bench]:
     """Start, wait for a rehearsed standby, stop, remove. `sections`: settings, by section, beside those a measurement needs."""
     state = Path(tempfile.mkdtemp(prefix="pl-bench-", dir="/tmp"))
     state.chmod(0o711)
-    settings = load(state_dir=state, **{"router": {"port": free_port(), "metrics_port": free_port()}, **sections})
+    settings = load(state_dir=state, **{"router": {"port": free_port(), "metrics_port": free_port(8)}, **sections})
     installation = Installation(settings, lambda text: None)
     try:
         await installation.start()

@@ -93,7 +93,7 @@ def _up() -> Iterator[tuple[Paths, subprocess.Popen[bytes]]]:
     ours = {
         "PILOTLIGHT_STATE_DIR": str(state),
         "PILOTLIGHT_ROUTER__PORT": str(free_port()),
-        "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port()),
+        "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port(8)),
     }
     environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | ours
     with (state / "up.out").open("wb") as output:

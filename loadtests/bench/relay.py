@@ -112,7 +112,7 @@ async def router(folder: Path, *, tls: bool) -> AsyncIterator[tuple[Target, str]
     await activator.start()
     await ledger.start()
     port = free_port()
-    environment = {"PILOTLIGHT_STATE_DIR": str(paths.state), "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port())}
+    environment = {"PILOTLIGHT_STATE_DIR": str(paths.state), "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port(8))}
     async with running([sys.executable, "-c", LAUNCH, str(port), "tls" if tls else "plain"], **environment) as process:
         await listening(port)
         await activator.until(lambda: activator.acknowledged > 0, seconds=20)

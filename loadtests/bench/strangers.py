@@ -81,7 +81,7 @@ async def site(folder: Path, **settings: str) -> AsyncIterator[tuple[int, Site, 
     await activator.start()
     await ledger.start()
     port = free_port()
-    environment = {"PILOTLIGHT_STATE_DIR": str(paths.state), "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port()), **settings}
+    environment = {"PILOTLIGHT_STATE_DIR": str(paths.state), "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port(8)), **settings}
     try:
         async with running([sys.executable, "-c", LAUNCH, str(port), "tls"], **environment) as process:
             await listening(port)

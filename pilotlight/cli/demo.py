@@ -41,7 +41,7 @@ def run_demo() -> int:
 
 
 async def _demo(state: Path) -> int:
-    settings = load(state_dir=state, router={"port": free_port(), "metrics_port": free_port()})
+    settings = load(state_dir=state, router={"port": free_port(), "metrics_port": free_port(8)})
     installation = Installation(settings, lambda text: console.print(f"[dim]{text}[/dim]"))
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -299,7 +299,7 @@ def small_disk() -> Iterator[Path]:
 
 def another() -> dict[str, str]:
     """An installation beside the tourist's needs ports of its own, where they are chosen."""
-    return {"PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port())}
+    return {"PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port(8))}
 
 
 def test_a_full_disk(tourist: Tourist, small_disk: Path) -> None:

@@ -51,7 +51,7 @@ class System:
         ours = {
             "PILOTLIGHT_STATE_DIR": str(self.state),
             "PILOTLIGHT_ROUTER__PORT": str(self.port),
-            "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port()),
+            "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port(8)),
         }
         self.environ = os.environ | ours | settings
         self.environ.pop("DATABASE_URL", None)

@@ -35,7 +35,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.paths = Paths(folder)
         self.paths.make()
-        self.port, self.metrics_port = free_port(), free_port()
+        self.port, self.metrics_port = free_port(), free_port(8)
         self.key = mint()
         digest = hash_key(ensure_pepper(self.paths), self.key).hex()
         policy = Policy(version=1, keys=(KeyRow(hash=digest, key_id="k", org_id="default", endpoint_id="e1", scope="inference"),))

@@ -25,7 +25,7 @@ from pilotlight.watchdog import Watchdog
 def settings() -> Iterator[Settings]:
     folder = Path(tempfile.mkdtemp(prefix="pl-watched-", dir="/tmp"))
     folder.chmod(0o711)
-    port = {"port": free_port(), "metrics_port": free_port(), "workers": 2, "drain_seconds": 1}
+    port = {"port": free_port(), "metrics_port": free_port(8), "workers": 2, "drain_seconds": 1}
     made = load(state_dir=folder, router=port, watch={"silent_seconds": 3.0}, database_url="postgresql:///away?host=/nowhere")
     made.paths.make()
     keys.ensure_pepper(made.paths)

@@ -8,15 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from pilotlight.cli.ports import STEP, PortTaken, with_metrics_port
+from pilotlight.ports import free_port
 from pilotlight.settings import RouterSettings, Settings
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
+    """A port that is listened on; the one before it is free."""
+    port = free_port(2) + 1
+    with socket.create_server(("127.0.0.1", port)):
+        yield port
 
 
 def settings(router: RouterSettings) -> Settings:

@@ -31,6 +31,18 @@ def test_a_port_is_given_out_once_and_not_where_somebody_listens() -> None:
         claim([other.getsockname()[1]])
 
 
+def test_ports_in_a_row_are_all_claimed_or_none() -> None:
+    first = free_port(3)
+    for port in range(first, first + 3):
+        with pytest.raises(OSError, match="no free port"):
+            claim([port])
+    with pytest.raises(OSError, match="no free port"):
+        claim([first - 1], 2)  # its second is taken
+    assert claim([first - 1]) == first - 1, "nothing of a row that could not be had is kept"
+    with pytest.raises(OSError, match="no free port"):
+        claim([65_535], 2)
+
+
 def test_a_claim_holds_between_processes_and_goes_with_its_own() -> None:
     script = "import sys; from pilotlight.ports import free_port; print(free_port(), flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
