@@ -177,8 +177,9 @@ async def test_a_death_in_each_phase_of_a_climb_from_parked(system: System, rest
     await asyncio.to_thread(works, system, rest)
     parked = await asyncio.to_thread(until_parked, system)
     answer = await killed_after(system, rest, phase, "rest", climb=parked["climb"] + 1)
-    if phase != "canary":  # after that it may have the request already
-        assert answer.status_code == 200, "from a standby, with the same caller held"
+    if answer.status_code != 200:  # on a busy machine it may be ready, and have the request, before the signal reaches it
+        row = await asyncio.to_thread(system.request, answer.headers["x-request-id"])
+        assert row["replica_id"] == parked["replica_id"], f"whoever it did not have is held, and served from a standby: {answer.text}"
     await asyncio.to_thread(served_or_told, system, rest, "rest", answer)
     wait_until(lambda: not session_members(parked["pid"]), 5, "nothing of it is left")
 
