@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -368,5 +368,27 @@ def _over(above: Any, below: Any) -> Any:
 def _explain(error: Any) -> str:
     """One line for one of pydantic's errors; what may hold a password is not repeated."""
     name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"{name}: {_unknown(name)}"
     got = "" if "url" in name else f" (got {error['input']!r})"
     return f"{name}: {error['msg']}{got}"
+
+
+def _unknown(name: str) -> str:
+    """What is said of a setting that there is not: those that may be meant, or the sections there are."""
+    from difflib import get_close_matches
+
+    known = list(_dotted(Settings))
+    near = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]] or get_close_matches(name, known, n=1, cutoff=0.8)
+    sections = ", ".join(field for field in Settings.model_fields if field not in known)
+    return (
+        f"there is no such setting; {' or '.join(near)} may be meant" if near else f"there is no such setting; the sections are {sections}"
+    )
+
+
+def _dotted(model: type[BaseModel], section: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _dotted(field.annotation, f"{name}.")
+        else:
+            yield f"{section}{name}"

@@ -15,7 +15,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteR
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from pilotlight.cli.exits import ApiError, Unreachable
+from pilotlight.cli.exits import ApiError, Unreachable, explain_os_error
 from pilotlight.cli.reaching import AdminConnection, LocalConnection
 from pilotlight.keys import well_formed
 from pilotlight.settings import Paths
@@ -75,6 +75,8 @@ class Api:
             if error.filename in (None, str(paths.ca_cert)) and paths.client.exists():
                 raise Unreachable(f"{paths.ca_cert} is missing: `pilotlight up` makes it anew") from None
             raise Unreachable(f"no installation has run in {paths.state}: start one with `pilotlight up`, or give --state") from None
+        except PermissionError as error:
+            raise Unreachable(f"cannot read how to reach the installation: {explain_os_error(error)} with --state") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise Unreachable(

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from pilotlight.cli.exits import ApiError, say
-from pilotlight.cli.tables import printable
+from pilotlight.cli.tables import cells, printable
 
 LOOK_SECONDS = 0.5  # between two looks at a wake: the admin API does not push
 QUIET_SECONDS = 2.0  # a shorter wait is no news where stderr is no terminal
-REHEARSES = "the engine is being rehearsed, once after `up`: later wakes do not wait for that"
+REHEARSES = "first rehearsal of the engine"
 
 
 class Drawn(Protocol):
@@ -52,9 +52,17 @@ def can_draw() -> bool:
 
 
 def _draw(text: str) -> None:
-    width = shutil.get_terminal_size().columns - 1
-    sys.stderr.write(f"\r\033[K{printable(text)[:width]}")
+    sys.stderr.write(f"\r\033[K{fitting(printable(text), shutil.get_terminal_size().columns - 1)}")
     sys.stderr.flush()
+
+
+def fitting(text: str, width: int) -> str:
+    """As much of a line as a terminal shows, in whole words, with … where it goes on. Pure."""
+    if cells(text) <= width:
+        return text
+    while text and cells(text) >= width - 1:
+        text = text.rpartition(" ")[0] if " " in text else text[:-1]
+    return f"{text} …"
 
 
 @contextmanager
@@ -108,9 +116,10 @@ def standing(revision: dict[str, Any] | None, nodes: Any = (), *, beside: bool =
     starting = [replica for replica in revision["replicas"] if replica["state"] == "starting"]
     unrehearsed = bool(nodes) and not any(node.get("standbys_ready") for node in nodes)
     if not starting:
-        return f"is on its way; {REHEARSES}" if unrehearsed else "is on its way"
+        return f"is on its way: {REHEARSES}" if unrehearsed else "is on its way"
     phases = sorted(starting[0]["phases"], key=lambda phase: phase["at"])
     done = f", {phases[-1]['name']} done" if phases else ""
     about = f" of about {revision['expected_seconds']:.0f} s" if revision.get("expected_seconds", 0) >= 1 else ""
-    rest = f"; {REHEARSES}" if unrehearsed and (not phases or phases[-1]["name"] in ("place", "fetch")) else ""
-    return f"starts, for {starting[0]['age_seconds']:.0f} s{about}{done}{rest}"
+    if unrehearsed and (not phases or phases[-1]["name"] in ("place", "fetch")):
+        return f"starts, for {starting[0]['age_seconds']:.0f} s{about}: {REHEARSES}"
+    return f"starts, for {starting[0]['age_seconds']:.0f} s{about}{done}"

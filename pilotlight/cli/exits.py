@@ -70,6 +70,7 @@ def explain_os_error(error: OSError) -> str:
         errno.EPERM: "run as the user who owns it, or choose another folder",
         errno.EROFS: "the file system is read-only: choose another folder with --state",
         errno.ENOTDIR: "something on this path is a file where a folder must be: choose another folder with --state",
+        errno.EEXIST: "something of that name is there already, and is no folder: choose another one",
         errno.ENOENT: "it is missing: correct the path, or restore it from a backup",
     }
     what = error.strerror or str(error)

@@ -56,7 +56,12 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     for endpoint in status["endpoints"]:
         for revision in of_interest(endpoint):
             for replica in revision["replicas"] or [{}]:
-                rows.add_row(endpoint["name"], _revision(revision, endpoint), str(revision["demand"]), *_replica(replica, revision))
+                rows.add_row(
+                    endpoint["name"],
+                    _revision(revision, endpoint),
+                    str(revision["demand"]),
+                    *_replica(replica, revision, paused=bool(endpoint.get("paused"))),
+                )
     show(rows, nothing=NO_ENDPOINT)
     for node in status["nodes"]:
         show_text(_node(node))
@@ -100,10 +105,10 @@ def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> 
     show(rows, nothing=f"nothing has happened to {name} yet that is told here")
 
 
-def _replica(replica: dict[str, Any], revision: dict[str, Any]) -> tuple[str, ...]:
+def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool = False) -> tuple[str, ...]:
     if not replica:
         failure = revision.get("failure", "")
-        waits = "waits for room" if revision.get("waits_for_room") else "at zero"
+        waits = "waits for room" if revision.get("waits_for_room") else "paused" if paused else "at zero"
         return ("–", "cannot start" if failure else waits, "", "", failure or revision.get("waits_for", ""))
     phases = sorted(replica["phases"], key=lambda phase: phase["at"])
     depth = f"{replica['in_flight']} of {replica['slots']}"

@@ -82,7 +82,7 @@ def _asked(settings: Settings, *, force: bool) -> Needs:
         if force:
             say(f"nobody was asked who needs it: {error}")
             return Needs()
-        stop(f"nobody can say what endpoints need: {error}", UNREACHABLE)
+        stop(f"nobody can say what endpoints need: {error}; or remove one with `pilotlight snapshot rm --force DIGEST`", UNREACHABLE)
     except ApiError as error:
         stop(f"nobody can say what endpoints need: {error}")
 

@@ -113,7 +113,7 @@ async def find_endpoint(store: AdminStore, name: str) -> Row:
     """Raises NotFound, Unavailable."""
     row = await store.endpoint(name) if endpoint_names.is_name(name) else None
     if row is None:
-        raise NotFound(f"there is no endpoint {quoted(name)!r}: GET /api/v1/endpoints lists them", param="name")
+        raise NotFound(f"there is no endpoint {quoted(name)!r}: `pilotlight ls`, or GET /api/v1/endpoints, lists them", param="name")
     return row
 
 

@@ -67,14 +67,16 @@ class Keys:
         if "\0" not in key_id:
             row = await self._store.rotate_key(key_id, org_id=ORG, grace=body.grace_seconds, expires_in=body.expires_in_seconds, **new)
         if row is None:
-            raise NotFound(f"there is no live key {quoted(key_id)!r}: GET /api/v1/endpoints/NAME/keys lists them", param="key_id")
+            raise NotFound(
+                f"there is no live key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them", param="key_id"
+            )
         return await self._shown_once({"object": "key", **row}, key)
 
     async def revoke(self, request: Request) -> JSONResponse:
         key_id = request.path_params["key_id"]
         row = await self._store.revoke_key(key_id, org_id=ORG) if "\0" not in key_id else None
         if row is None:
-            raise NotFound(f"there is no key {quoted(key_id)!r}: GET /api/v1/endpoints/NAME/keys lists them", param="key_id")
+            raise NotFound(f"there is no key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them", param="key_id")
         everywhere = await key_told(self._ledger, key_id, live=False, seconds=TOLD_SECONDS)
         return JSONResponse({"object": "key", **row, "revoked": True, "everywhere": everywhere})
 

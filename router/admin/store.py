@@ -169,7 +169,7 @@ async def find_endpoint_id(store: AdminStore, name: str | None, *, org_id: str) 
         return None
     endpoint_id = await store.endpoint_id(name, org_id=org_id) if "\0" not in name else None
     if endpoint_id is None:
-        raise NotFound(f"there is no endpoint {quoted(name)!r}: GET /api/v1/endpoints lists them", param="endpoint")
+        raise NotFound(f"there is no endpoint {quoted(name)!r}: `pilotlight ls`, or GET /api/v1/endpoints, lists them", param="endpoint")
     return endpoint_id
 
 

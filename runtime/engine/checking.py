@@ -22,6 +22,7 @@ from runtime.argument_names import too_wide
 from runtime.control import Check, Checked, Control, Fork
 from runtime.engine import arguments as engine_arguments
 from runtime.engine.rehearsed import REFUSED, Rehearsal
+from runtime.reason import told
 
 CHECK_SECONDS = 10  # a child that takes longer is ended, and its deploy is told that nothing was checked
 KV_CACHE_BYTES = 1 << 30  # as good as any: how much there is, the node decides at a start
@@ -89,5 +90,5 @@ def _of_the_configuration(found: Any) -> str:
 
 
 def _line(text: Any) -> str:
-    """The first words of an error that may have pages."""
-    return " ".join(str(text).split())[:LONGEST_REASON]
+    """The first sentences of an error that may have pages."""
+    return told(str(text), LONGEST_REASON)

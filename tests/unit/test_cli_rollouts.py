@@ -265,7 +265,7 @@ def test_pause_and_resume_change_that_alone(
 def test_what_a_held_call_waits_for_is_said() -> None:
     assert held_by(status(routed="rev2", replicas=[{"state": "ready"}]), "chat") == "" == held_by({"endpoints": []}, "chat")
     unrehearsed = status(routed="rev2") | {"nodes": [{"standbys_ready": 0}]}
-    assert held_by(unrehearsed, "chat").startswith("chat is on its way; the engine is being rehearsed")
+    assert held_by(unrehearsed, "chat").startswith("chat is on its way: first rehearsal of the engine")
     starting = {"state": "starting", "age_seconds": 2.0, "phases": [{"name": "load", "at": 1.0}]}
     assert (
         held_by(status(routed="rev2", replicas=[starting], expected_seconds=7.4), "chat") == "chat starts, for 2 s of about 7 s, load done"
@@ -304,3 +304,18 @@ def test_a_wait_is_told_once_where_nobody_looks_at_a_terminal(monkeypatch: pytes
             assert looked.acquire(timeout=10)
         answers()
     assert capfd.readouterr().err == "chat waits for room: memory\n"
+
+
+@pytest.mark.parametrize("width", [1, 2, 10, 40, 79, 200])
+def test_what_is_drawn_fits_the_terminal_in_whole_words(width: int) -> None:
+    text = "revision 1 starts, for 64 s of about 15 s; " + drawn.REHEARSES
+    shown = drawn.fitting(text, width)
+    assert len(shown) <= max(width, 2)
+    assert shown == text or (shown.endswith(" …") and (text.startswith(shown[:-2] + " ") or width < 11))
+
+
+def test_what_the_first_deploy_waits_for_fits_80_columns() -> None:
+    starting = {"state": "starting", "age_seconds": 164.0, "phases": [{"name": "fetch", "at": 1.0}]}
+    there = status(routed="rev2", replicas=[starting], expected_seconds=64.0) | {"nodes": [{"standbys_ready": 0}]}
+    told = f"revision 12 {drawn.standing(there['endpoints'][0]['revisions'][1], there['nodes'])}"
+    assert told.endswith(drawn.REHEARSES) and drawn.fitting(told, 79) == told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +100,17 @@ def test_folders_that_were_there_keep_their_mode(tmp_path: Path) -> None:
     before = {folder: folder.stat().st_mode for folder in (tmp_path, state)}
     Paths(state).make()
     assert {folder: folder.stat().st_mode for folder in before} == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"router": {"prot": 1}}, "router.prot: there is no such setting; router.port may be meant"),
+        ({"port": 9443}, "port: there is no such setting; router.port may be meant"),
+        ({"colours": {"url": "postgresql://u:secret@h/d"}}, "the sections are router, activator, "),
+    ],
+)
+def test_a_setting_there_is_not_is_told_with_the_one_that_may_be_meant(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(SettingsError) as told:
+        load(**given)
+    assert said in str(told.value) and "secret" not in str(told.value)
