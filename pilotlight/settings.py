@@ -94,6 +94,18 @@ class RouterSettings(Section):
         ge=1,
         description="Client connections of one worker from one address, or from one IPv6 network of 64 bits; beyond it its own idle ones give way.",
     )
+    connections_per_second_per_address: float = Field(
+        default=50.0,
+        ge=0,
+        description="Connections that bring no good key, a second and worker, whose TLS handshake is done for one address (an IPv6 network of 64 bits "
+        "counts as one), ten seconds' worth at once; others wait, and are closed after router.handshake_seconds. 0: no limit.",
+    )
+    refusals_per_second_per_address: float = Field(
+        default=20.0,
+        ge=0,
+        description="Refused requests without a good key that one address (a caller's, where a proxy is trusted) may send a second and worker, ten "
+        "seconds' worth at once; beyond them it is answered 429, and cut. Requests with a good key are never counted or limited. 0: no limit.",
+    )
     handshake_seconds: float = Field(default=10.0, gt=0, description="Longest time a client may take for TLS' handshake, in seconds.")
     header_seconds: float = Field(
         default=10.0,

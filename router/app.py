@@ -30,6 +30,7 @@ from router.metrics import Metrics
 from router.proxies import Proxies
 from router.relay import Relay
 from router.request import Request, new_event_id
+from router.strangers import Strangers
 from router.table import RouteTable
 from router.waiting import WAITING_SECONDS, Waiting, comment
 from runtime.wire import TURN_HEADER, Phase
@@ -39,7 +40,6 @@ CUT_OFF = (
     "This answer was cut off: its replica is not wanted any more (its endpoint was removed or deployed anew, needs fewer, or Pilotlight "
     "shuts down), and the time it had to end what it was working on is over. Send the request again."
 )
-
 
 log = structlog.get_logger()
 
@@ -70,11 +70,13 @@ class Router:
         max_uploading: int = 256 << 20,
         max_unread: int = 256 << 20,
         trusted_proxies: tuple[str, ...] = (),
+        refusals_per_second: float = 0.0,
     ) -> None:
         self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
         self.waiting_seconds = waiting_seconds
         self.domain = domain.lower().strip(".")  # `ENDPOINT.DOMAIN` is an endpoint's own host
         self.proxies = Proxies(trusted_proxies)
+        self.strangers = Strangers(refusals_per_second, self.proxies, clock)
         self.cors = Cors(cors_origins, at=self._origins_of)
         self.draining = False
         self._machine: Machine = machine or Alone()
@@ -293,8 +295,7 @@ class Call:
             raise NotReady(f"'{name}' has no revision to serve it yet. Deploy one, or try again in a moment.")
         if revision.row.task != route.task:
             raise BadRequest(f"'{name}' does the task '{revision.row.task}'; {route.path} needs '{route.task}'. Use a route of its task.")
-        seconds = endpoint.row.hold_seconds
-        wait = self._request.wait_seconds
+        seconds, wait = endpoint.row.hold_seconds, self._request.wait_seconds
         self.deadline = self.entered_at + (seconds if wait is None else min(wait, seconds))
         return revision
 
@@ -326,8 +327,7 @@ class Call:
         if self._waiting is not None:
             self._waiting.start()
         elif self._meter.streamed and self._request.wait_seconds is None:  # `Prefer: wait` never commits early
-            router = self._router
-            fields = ((b"x-request-id", self._event_id.encode()),)
+            router, fields = self._router, ((b"x-request-id", self._event_id.encode()),)
             self._waiting = Waiting(
                 clock=router.clock, seconds=router.waiting_seconds, answer=self._answer, fields=fields, describe=self._describe
             )

@@ -1,8 +1,9 @@
 """Before step 1: accepts connections, counts them before a byte of theirs is read, and has TLS' handshake done within its time.
 
-uvicorn's own server begins to count after the handshake, and gives that a minute. The failures to survive: connections that say nothing,
-more of them than there is room or descriptors for, clients that speak HTTP where TLS is spoken (they are told), and a process that
-has no descriptor left (it accepts again a moment later).
+uvicorn's own server begins to count after the handshake, and gives that a minute. One handshake is begun a turn of the loop, whoever comes:
+those inside are served between them. The failures to survive: connections that say nothing, more of them than there is room or
+descriptors for, floods of handshakes, clients that speak HTTP where TLS is spoken (they are told), and a process that has no descriptor
+left (it accepts again a moment later).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Protocol, cast
 import structlog
 
 from router import errors
+from router.doorstep import Doorstep
 from router.errors import BadRequest
-from router.visitors import LOCAL, Standing, Visitors
+from router.rates import Rates
+from router.visitors import LOCAL, Standing, Visitors, household
 
 AT_ONCE = 8  # connections accepted before the loop goes on with others' work
 AGAIN_SECONDS = 1.0  # after accepting failed for lack of descriptors or memory
@@ -42,10 +45,11 @@ class Guest(Protocol):
 class Visit:
     """One connection, from its acceptance to its end."""
 
-    __slots__ = ("_connection", "greeting", "guest", "visitors")
+    __slots__ = ("_connection", "_proven", "address", "greeting", "guest", "porter", "visitors")
 
-    def __init__(self, visitors: Visitors, connection: socket.socket) -> None:
-        self.visitors, self._connection = visitors, connection
+    def __init__(self, visitors: Visitors, porter: Porter, connection: socket.socket, address: str) -> None:
+        self.visitors, self.porter, self._connection, self.address = visitors, porter, connection, address
+        self._proven = False
         self.guest: Guest | None = None
         self.greeting: asyncio.Task[None] | None = None
 
@@ -61,10 +65,61 @@ class Visit:
         else:
             self._connection.close()
 
+    def proven(self) -> None:
+        """A key that came by it was accepted. Later calls do nothing."""
+        if not self._proven:
+            self._proven = True
+            self.porter.earned(self.address)
+
     def over(self) -> None:
         """The connection is lost."""
         self.guest = None
         self.visitors.leave(self)
+
+
+class Porter:
+    """All doors' of a worker: says when a connection may begin its handshake. `rates`: of connections that bring no key, by address."""
+
+    def __init__(self, rates: Rates | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.step: Doorstep[asyncio.Future[None]] = Doorstep(Rates(0.0) if rates is None else rates)
+        self._next: asyncio.Handle | None = None
+        self._due = 0.0  # when `_next` is called; 0.0: in the loop's next turn
+
+    async def wait(self, address: str) -> None:
+        """Its turn has come."""
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self.step.come(address, ready)
+        self._go_on()
+        try:
+            await ready
+        finally:
+            self.step.leave(ready)
+
+    def earned(self, address: str) -> None:
+        self.step.earned(address, self._loop.time())
+        self._go_on()
+
+    def close(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+
+    def _go_on(self) -> None:
+        """Whoever waits for a rate may be there when another comes."""
+        if self._next is not None and self._due:
+            self._next.cancel()
+            self._next = None
+        if self._next is None and len(self.step):
+            self._due, self._next = 0.0, self._loop.call_soon(self._call)
+
+    def _call(self) -> None:
+        self._next = None
+        ready = self.step.next(self._loop.time())
+        if ready is not None:
+            _set(ready)
+            self._go_on()
+        elif (due := self.step.due()) is not None:
+            self._due, self._next = due, self._loop.call_at(due, self._call)
 
 
 class Door:
@@ -80,9 +135,11 @@ class Door:
         handshake_seconds: float,
         context: Callable[[], ssl.SSLContext | None],
         is_proxy: Callable[[str], bool] = lambda address: False,
+        porter: Porter | None = None,
     ) -> None:
         self._listener, self._make, self._visitors = listener, make, visitors
         self._handshake_seconds, self._context, self._is_proxy = handshake_seconds, context, is_proxy
+        self._porter = porter or Porter()
         self._loop = asyncio.get_running_loop()
         self._greetings: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
@@ -117,11 +174,11 @@ class Door:
                 self._again = self._loop.call_later(AGAIN_SECONDS, self.open)
                 return
             told = address[0] if isinstance(address, tuple) else LOCAL
-            self._enter(connection, LOCAL if self._is_proxy(told) else told)
+            self._enter(connection, LOCAL if self._is_proxy(told) else household(told))
 
     def _enter(self, connection: socket.socket, address: str) -> None:
         connection.setblocking(False)
-        visit = Visit(self._visitors, connection)
+        visit = Visit(self._visitors, self._porter, connection, address)
         if not self._visitors.enter(address, visit):
             connection.close()
             return
@@ -147,9 +204,11 @@ class Door:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         context = self._context()
         if context is not None and (first := await self._first_byte(connection)) != HANDSHAKE:
-            if first is not None:
+            if first is not None and self._porter.step.spend(visit.address, self._loop.time()):
                 await self._tell(connection)
             return
+        if context is not None:
+            await self._porter.wait(visit.address)
 
         def made() -> asyncio.Protocol:  # called before the handshake; it is `visit.guest` from its `connection_made` on
             guest = self._make()

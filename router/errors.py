@@ -4,7 +4,7 @@
     ├── Refused: the caller must change something            4xx
     │   ├── BadRequest 400 (TooLong, EngineRefused) · Unauthorized 401 · Forbidden 403 · NotFound 404 (ModelNotFound)
     │   ├── WrongMethod 405
-    │   └── TooSlow 408 · BodyTooLarge 413 · UrlTooLong 414 · UnsupportedEncoding 415 · HeadTooLarge 431
+    │   └── TooSlow 408 · BodyTooLarge 413 · UrlTooLong 414 · UnsupportedEncoding 415 · TooMany 429 · HeadTooLarge 431
     └── Unavailable: our capacity or fault; try again        503, with Retry-After
         ├── NotReady · Draining · SpoolFull (DiskFull)       this router cannot take it
         ├── QueueFull · HoldTimeout · EndpointPaused · StartFailed            the hold (step 5) gave up
@@ -114,6 +114,14 @@ class UrlTooLong(Refused):
 class UnsupportedEncoding(Refused):
     status = 415
     code = "unsupported_encoding"
+
+
+class TooMany(Refused):
+    """Of those who showed no good key; with a Retry-After."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class HeadTooLarge(Refused):

@@ -38,6 +38,11 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     flow: FlowControl
+    patient: bool  # whether it is kept although its requests bring no good key
+
+    def proven(self) -> None: ...
+
+    def strange(self, error: RouterError) -> RouterError: ...
 
     def turn_over(self) -> None: ...
 
@@ -89,11 +94,13 @@ class Exchange:
         try:
             self._tenant = self._router.admit(self._request)
         except RouterError as error:  # 1
-            if 0 <= length <= MOST_DISCARDED and not self._expects_continue:
-                self._refusal = error.with_traceback(None)  # whose frames refer to us
+            told = self._connection.strange(error.with_traceback(None))  # whose frames refer to us
+            if told is error and 0 <= length <= MOST_DISCARDED and not self._expects_continue:
+                self._refusal, self.keep_alive = told, self.keep_alive and self._connection.patient
                 return True
-            self.refuse(error)
+            self.refuse(told)
             return False
+        self._connection.proven()
         try:
             encoding.framed(self._request.headers.get(b"transfer-encoding"))
             self._encoding = encoding.named(self._request.headers.get(b"content-encoding"))

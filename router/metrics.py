@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pilotlight.exposition import Family, Histogram, Sample
+from router.doorstep import Doorstep
+from router.rates import Rates
 from router.visitors import Visitors
 from runtime.wire import Phase
 
@@ -41,6 +43,7 @@ class Metrics:
         self._phases: dict[tuple[str, str], Histogram] = {}  # by phase and rung
         self.held: Callable[[], dict[str, int]] = dict
         self.connections = Visitors(most=1, most_each=1)
+        self.step: Doorstep[Any] = Doorstep(Rates(0.0))
         self.known: Callable[[str], bool] = lambda _: True
 
     def ended(
@@ -124,9 +127,17 @@ class Metrics:
         yield Family(
             "pilotlight_router_connections_turned_away",
             "counter",
-            "Client connections closed for others' sake: newcomers refused, or idle ones that gave way to newcomers.",
+            "Client connections closed for others' sake: newcomers refused, idle ones that gave way to newcomers, and those that waited for their "
+            "handshake until their time was over because their address brought more without a good key than its rate.",
             ("outcome",),
-            [(("refused",), here.refused), (("gave_way",), here.gave_way)],
+            [(("refused",), here.refused), (("gave_way",), here.gave_way), (("over_rate",), self.step.over_rate)],
+        )
+        yield Family(
+            "pilotlight_router_waiting_connections",
+            "gauge",
+            "Client connections whose TLS handshake has not begun.",
+            (),
+            [((), len(self.step))],
         )
         for field, name, documentation in (
             ("hold", "pilotlight_router_hold_seconds", "Time requests waited for a slot, where they did."),

@@ -30,11 +30,11 @@ def document() -> Schema:
         for route in ROUTES.values():
             paths[f"{prefix}/{route.name}"] = {"post": _inference(route, prefix, where)}
         given = _endpoint(prefix)
-        paths[f"{prefix}/models"] = {"get": _page("List what this key may use.", "Models", given, (401, 403, 404, 503))}
+        paths[f"{prefix}/models"] = {"get": _page("List what this key may use.", "Models", given, (401, 403, 404, 429, 503))}
         model = [*given, _in_path("model", "The name of an endpoint.")]
-        paths[f"{prefix}/models/{{model}}"] = {"get": _page("One of them.", "Model", model, (401, 403, 404, 503))}
+        paths[f"{prefix}/models/{{model}}"] = {"get": _page("One of them.", "Model", model, (401, 403, 404, 429, 503))}
     given = _endpoint("/e/{endpoint}")
-    paths["/e/{endpoint}/health"] = {"get": _page("Whether it is there; it is not woken.", "Status", given, (401, 403, 404, 503))}
+    paths["/e/{endpoint}/health"] = {"get": _page("Whether it is there; it is not woken.", "Status", given, (401, 403, 404, 429, 503))}
     paths["/healthz"] = {"get": _page("Whether this router lives.", "Status", [], (), key=False)}
     paths["/readyz"] = {"get": _page("Whether this router knows keys and endpoints.", "Status", [], (), key=False, unready=True)}
     paths["/openapi.json"] = {"get": _page("This document.", "Any", [], (), key=False)}

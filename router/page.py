@@ -8,10 +8,11 @@ body is whole, one that never sends the rest, and a stranger who sends a large o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol, cast
 from urllib.parse import unquote
 
-from uvicorn._types import ASGI3Application, ASGIReceiveEvent, HTTPScope
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
@@ -19,10 +20,11 @@ from uvicorn.server import ServerState
 from router.admin_reach import is_relayed
 from router.app import Router
 from router.auth import authorization
-from router.errors import QueueFull, RouterError
+from router.errors import QueueFull, Refused, RouterError
 from router.exchange import MOST_DISCARDED, ClientLimits, too_large
 from router.farewell import LOST
 from router.request import expects_continue
+from router.strangers import OPEN
 from router.visitors import Standing, stranger
 
 
@@ -39,6 +41,12 @@ class Connection(Protocol):
     server: tuple[str, int | None] | None
     client: tuple[str, int] | None
     scheme: Any
+    peer: str  # its address, or LOCAL
+    patient: bool  # whether it is kept although its requests bring no good key
+
+    def proven(self) -> None: ...
+
+    def strange(self, error: RouterError) -> RouterError: ...
 
     def turn_over(self) -> None: ...
 
@@ -77,7 +85,7 @@ def scope_of(head: Head, connection: Connection) -> HTTPScope:
 class Page:
     """One such request. Its head is whole."""
 
-    __slots__ = ("_begun", "_connection", "_limits", "_most", "_router", "_size", "_stranger", "_user", "_wanted", "cycle")
+    __slots__ = ("_begun", "_connection", "_known", "_limits", "_most", "_router", "_size", "_stranger", "_user", "_wanted", "cycle")
 
     def __init__(
         self,
@@ -94,7 +102,8 @@ class Page:
         self._user = stranger(connection.client)
         self._stranger: RouterError | None = None  # what whoever has no valid key is told
         self._wanted = is_relayed(scope["path"])
-        self._most = self._most_of(headers) if self._wanted else MOST_DISCARDED
+        self._known: bool | None = None
+        self._most = limits.max_body if self._wanted and self._knows(headers) else MOST_DISCARDED  # a stranger may send a form, no more
         expects = expects_continue(headers)
         sized = dict(headers).get(b"content-length")
         endless = any(name == b"transfer-encoding" for name, _ in headers)
@@ -131,11 +140,28 @@ class Page:
     def answered(self) -> bool:
         return self.cycle.response_complete
 
+    @property
+    def known(self) -> bool:
+        """Whether it has a good key."""
+        return self._knows(self.cycle.scope["headers"]) if self._known is None else self._known
+
     def check(self) -> None:
-        """Raises where the body that the head tells of will be too long."""
-        sized = dict(self.cycle.scope["headers"]).get(b"content-length")
+        """Raises where the body that the head tells of will be too long, or too many such requests came from there."""
+        scope = self.cycle.scope
+        limited = self._router.strangers.turned_away(self._connection.peer, scope["headers"])
+        if limited is not None and scope["path"] not in OPEN and not self.known:
+            raise limited
+        sized = dict(scope["headers"]).get(b"content-length")
         if self._wanted and sized is not None and int(sized) > self._most:
             raise self._too_much()
+
+    def told(self, status: int) -> None:
+        """It is about to be answered so."""
+        if status < 400 and self.known:
+            self._connection.proven()
+        elif 400 <= status < 500 and not self.known:
+            self._connection.strange(Refused(""))
+            self.keep_alive = self.keep_alive and self._connection.patient
 
     def begin(self) -> None:
         """Its turn has come."""
@@ -199,14 +225,12 @@ class Page:
         self.cycle.body = bytearray()
         self._connection.turn_over()
 
-    def _most_of(self, headers: list[tuple[bytes, bytes]]) -> int:
-        """How long its body may be: whoever has no valid key may send a form, no more."""
+    def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         try:
-            self._user = self._router.keys.tenant(authorization(dict(headers))).user
+            self._user, self._known = self._router.keys.tenant(authorization(dict(headers))).user, True
         except RouterError as error:
-            self._stranger = error.with_traceback(None)  # whose frames refer to us
-            return MOST_DISCARDED
-        return self._limits.max_body
+            self._stranger, self._known = error.with_traceback(None), False  # whose frames refer to us
+        return self._known
 
     def _too_much(self) -> RouterError:
         return self._stranger or too_large(self._limits)
@@ -217,7 +241,7 @@ def _nothing() -> None:
 
 
 class Cycle(RequestResponseCycle):
-    """uvicorn's, which tells how much of the body was taken."""
+    """uvicorn's, which tells how much of the body was taken, and what is answered."""
 
     page: Page | None
 
@@ -226,6 +250,11 @@ class Cycle(RequestResponseCycle):
         if message["type"] == "http.request" and self.page is not None:
             self.page.taken(len(message["body"]))
         return message
+
+    async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start" and self.page is not None:
+            self.page.told(message["status"])
+        await super().send(message)
 
 
 class Way:

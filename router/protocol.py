@@ -17,36 +17,35 @@ from typing import Any
 import httptools
 import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.app import Router
 from router.door import Visit
-from router.errors import BadRequest, HeadTooLarge, RouterError, TooSlow, UrlTooLong, WrongMethod
+from router.errors import BadRequest, RouterError, TooSlow, WrongMethod
 from router.exchange import ClientLimits, Exchange
 from router.farewell import LOST, Farewell
+from router.intake import Enough, Intake
 from router.page import Head, Page
 from router.patience import LINGER_SECONDS, Patience
 from router.request import KEPT, Request, hot, named_by_host
 from router.routes import ROUTES, Route
+from router.strangers import MOST_STRANGE
 from router.target import check_fields, origin_form, without_offer
-from router.visitors import Standing, standing_of, stranger
+from router.visitors import LOCAL, Standing, standing_of, stranger
 
-MOST_HEADERS = 100
-LONGEST_HEAD = 64 << 10  # bytes
-LONGEST_URL = 8 << 10  # bytes
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
 MOST_AT_ONCE = 4  # requests of one connection begun in one go; then others have their turn
-MOST_STRANGE = 8  # requests of one connection without a valid key; then it ends: the next cost a handshake
 MOST_STASHED = 16 << 10  # bytes of pipelined requests not looked at yet; then the connection ends after the answers that are due
 MOST_UNSENT = 64 << 10  # bytes that wait for a client to read; then nothing more is made for it
 
 log = structlog.get_logger()
 
 
-class RouterProtocol(HttpToolsProtocol):
+class RouterProtocol(Intake):
+    """`_deaf`: refused, or the last request of this connection is here."""
+
     __slots__ = (
-        "_at_once", "_deaf", "_due", "_farewell", "_head_bytes", "_ignored", "_in_head", "_in_message", "_leaving", "_limits", "_patience", "_period",
-        "_receiving", "_router", "_stalled", "_stash", "_strange", "_turns", "_upgrading", "_watch", "visit",
+        "_at_once", "_due", "_farewell", "_ignored", "_leaving", "_limits", "_patience", "_period", "_receiving", "_router", "_stalled", "_stash",
+        "_strange", "_turns", "_watch", "patient", "peer", "visit",
     )  # fmt: skip
 
     def __init__(self, *uvicorns: Any, router: Router, limits: ClientLimits) -> None:
@@ -54,12 +53,12 @@ class RouterProtocol(HttpToolsProtocol):
         self._router, self._limits = router, limits
         self._turns: deque[Exchange | Page] = deque()  # the first is being answered
         self._receiving: Exchange | Page | None = None  # whose body is coming
-        self._in_message = self._in_head = self._upgrading = False
-        self._deaf = False  # nothing more is read: refused, or the last request of this connection is here
+        self._take_in()
         self._leaving = False  # the server is: close after the answers that are due
         self._due = False  # the first turn has come, and waits for the client to read what it was answered before
-        self._head_bytes = self._ignored = self._at_once = self._strange = 0
+        self._ignored = self._at_once = self._strange = 0
         self._stash = bytearray()
+        self.patient, self.peer = True, LOCAL
         self._patience = Patience(limits, self.loop.time())
         self.visit: Visit | None = None  # set by whoever accepted it
         self._watch: asyncio.TimerHandle | None = None
@@ -77,6 +76,7 @@ class RouterProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.peer = self.client[0] if self.client else LOCAL
         transport.set_write_buffer_limits(high=MOST_UNSENT)
         self._farewell = Farewell(transport, self.loop, unread_seconds=self._limits.unread_seconds)
         if self.visit is not None:
@@ -194,26 +194,8 @@ class RouterProtocol(HttpToolsProtocol):
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
-        if self._deaf:
-            return
-        self._in_message = self._in_head = True
-        self._head_bytes = 0
+        super().on_message_begin()
         self._patience.begun()
-        self.url, self.headers = b"", []
-
-    def on_url(self, url: bytes) -> None:
-        if not self._deaf:
-            self.url += url
-            if len(self.url) > LONGEST_URL:
-                self._refuse(UrlTooLong(f"The URL is longer than {LONGEST_URL} bytes. Send parameters in the body."))
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._deaf or not self._in_head:  # a trailer
-            return
-        if len(self.headers) >= MOST_HEADERS:
-            self._refuse(HeadTooLarge(f"The request has more than {MOST_HEADERS} headers. Send fewer."))
-            return
-        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -245,21 +227,10 @@ class RouterProtocol(HttpToolsProtocol):
         request = Request(route, name, kept)
         self._receiving = exchange = Exchange(self, self._router, request, self._limits, chunked=modern, keep_alive=keep)
         self._deaf = not exchange.admit()
-        if exchange.standing == "idle":
-            self._strange += 1
-            exchange.keep_alive = exchange.keep_alive and self._strange < MOST_STRANGE
         self._take_turn(exchange)
 
-    def on_body(self, body: bytes) -> None:
-        if self._deaf or self._upgrading:
-            return
-        self._patience.body(len(body))
-        try:
-            self._deaf = self._receiving is not None and not self._receiving.add(body)
-        except RouterError as error:
-            self._refuse(error)
-
     def on_message_complete(self) -> None:
+        self._take_body()
         if self._deaf or self._upgrading:
             return
         self._in_message = False
@@ -267,6 +238,17 @@ class RouterProtocol(HttpToolsProtocol):
         if receiving is not None:
             self._deaf = not receiving.keep_alive
             receiving.received()
+
+    def _take_body(self) -> None:
+        """What has come of it in this segment."""
+        if not self._pieces:
+            return
+        body = self._body()
+        self._patience.body(len(body))
+        try:
+            self._deaf = self._deaf or (self._receiving is not None and not self._receiving.add(body))
+        except RouterError as error:
+            self._refuse(error)
 
     # Reading
 
@@ -278,8 +260,9 @@ class RouterProtocol(HttpToolsProtocol):
             if not self._deaf:
                 self._without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
-            log.error("a request could not be taken in", action="protocol", exc_info=error.__context__)
-            self.transport.abort()
+            if not isinstance(error.__context__, Enough):
+                log.error("a request could not be taken in", action="protocol", exc_info=error.__context__)
+                self.transport.abort()
         except httptools.HttpParserError as error:
             if not self._deaf:
                 self._refuse(BadRequest(f"This is not HTTP/1.1 as we know it: {error}."))
@@ -288,13 +271,14 @@ class RouterProtocol(HttpToolsProtocol):
                 self._await_rest(len(data))
 
     def _await_rest(self, size: int) -> None:
+        self._take_body()
+        if self._deaf:
+            return
         self._patience.rest(self.loop.time())
         if isinstance(self._receiving, Exchange):
             self._deaf = not self._receiving.count()
         if self._in_head:
-            self._head_bytes += size
-            if self._head_bytes > LONGEST_HEAD:
-                self._refuse(HeadTooLarge(f"The request's head is longer than {LONGEST_HEAD} bytes. Send less."))
+            self._count_head(size)
 
     def _unstash(self) -> None:
         """What came while others had their turn."""
@@ -320,7 +304,7 @@ class RouterProtocol(HttpToolsProtocol):
             page.check()
         except RouterError as error:
             page.gone()
-            self._refuse(error)
+            self._refuse(error, known=page.known)
             return
         self._receiving = page
         self._take_turn(page)
@@ -335,8 +319,8 @@ class RouterProtocol(HttpToolsProtocol):
             else:
                 self._go_on()
 
-    def _refuse(self, error: RouterError) -> None:
-        """What is coming in is not taken. Its answer comes in its turn, then the connection closes.
+    def _refuse(self, error: RouterError, *, known: bool = False) -> None:
+        """What is coming in is not taken. Its answer comes in its turn, then the connection closes. `known`: it has a good key.
 
         1. A call: it is answered so.
         2. A page that has its answer, whole or in part: its body will never be whole, so the connection ends.
@@ -344,6 +328,7 @@ class RouterProtocol(HttpToolsProtocol):
         """
         self._deaf = True
         receiving, self._receiving = self._receiving, None
+        self._pieces.clear()
         if isinstance(receiving, Exchange):  # 1
             receiving.refuse(error)
             return
@@ -354,9 +339,23 @@ class RouterProtocol(HttpToolsProtocol):
                 return
             self._turns.remove(receiving)  # 3
             receiving.gone()
+            known = receiving.known
         exchange = Exchange(self, self._router, Request(ROUTES["completions"], None), self._limits, chunked=True, keep_alive=False)
-        exchange.refuse(error)
+        exchange.refuse(error if known else self.strange(error))
         self._take_turn(exchange)
+
+    # Strangers
+
+    def proven(self) -> None:
+        """A good key has come by it."""
+        if self.visit is not None:
+            self.visit.proven()
+
+    def strange(self, error: RouterError) -> RouterError:
+        """What a request is told that came without a good key, and is refused with `error`. Whether the connection is kept: `patient`."""
+        self._strange += 1
+        self.patient = self._strange < MOST_STRANGE
+        return self._router.strangers.refusal(error, self.peer, self.headers or ())
 
     # Ends
 

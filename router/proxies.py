@@ -52,7 +52,7 @@ class Proxies:
     def trusts(self, peer: str) -> bool:
         if not peer:
             return self._unix
-        address = _address(peer)
+        address = _address(peer) if self._networks else None
         return address is not None and self._is_proxy(address)
 
     def _is_proxy(self, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -32,11 +32,11 @@ from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier
-from router import certificate
+from router import certificate, freed
 from router.app import Router
 from router.auth import Keys
 from router.demand import ActivatorLink, DemandBook
-from router.door import Door
+from router.door import Door, Porter
 from router.exchange import ClientLimits
 from router.hold import Hold
 from router.ledger.spool import Spool
@@ -46,6 +46,7 @@ from router.machine import Alone, Machine, Memory, Together
 from router.metrics import Metrics
 from router.policy import LedgerLink
 from router.protocol import RouterProtocol
+from router.rates import Rates
 from router.table import RouteTable
 from router.turns import stand_in_line
 from router.visitors import Visitors
@@ -98,10 +99,12 @@ class Worker:
             max_uploading=config.router.max_held_bytes,
             max_unread=config.router.max_unread_bytes,
             trusted_proxies=config.router.trusted_proxies,
+            refusals_per_second=config.router.refusals_per_second_per_address,
         )
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.visitors = visitors(config.router.max_connections, config.router.max_connections_per_address, descriptors=descriptors)
-        self.metrics.connections = self.visitors
+        self.porter = Porter(Rates(config.router.connections_per_second_per_address))
+        self.metrics.connections, self.metrics.step = self.visitors, self.porter.step
         self.metrics.held, self.metrics.known = self.hold.held, self.table.endpoints.__contains__
         self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
         hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid(), takes_changes=True)
@@ -124,10 +127,18 @@ class Server(uvicorn.Server):
     """uvicorn's, which ends with 0 after a signal, and tells those that are not done when their time is over."""
 
     def __init__(
-        self, config: uvicorn.Config, router: Router, visitors: Visitors, *, plain: socket.socket | None, handshake_seconds: float
+        self,
+        config: uvicorn.Config,
+        router: Router,
+        visitors: Visitors,
+        porter: Porter,
+        *,
+        plain: socket.socket | None,
+        handshake_seconds: float,
     ) -> None:
         super().__init__(config)
-        self._router, self._visitors, self._plain, self._handshake_seconds = router, visitors, plain, handshake_seconds
+        self._router, self._visitors, self._porter = router, visitors, porter
+        self._plain, self._handshake_seconds = plain, handshake_seconds
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -148,6 +159,7 @@ class Server(uvicorn.Server):
                 handshake_seconds=self._handshake_seconds,
                 context=partial(_same, context),
                 is_proxy=self._router.proxies.trusts,
+                porter=self._porter,
             )
             for listener, context in listeners
         ]
@@ -203,6 +215,7 @@ async def serve(
         ),
         worker.router,
         worker.visitors,
+        worker.porter,
         plain=listeners.plain,
         handshake_seconds=config.router.handshake_seconds,
     )
@@ -230,6 +243,7 @@ def run(
     plain: bool = False,
 ) -> None:
     """A worker's whole life."""
+    freed.give_back()
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(*COLLECTED)

@@ -17,6 +17,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
+import uvloop
+
 PAUSE_SECONDS = 0.5  # before one comes again
 STAY_SECONDS = 20.0  # the longest that one stays
 CALL = b"POST /e/%s/v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n"
@@ -172,4 +174,4 @@ async def main(port: int, key: str, ca: str, each: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))

@@ -28,6 +28,7 @@ TITLES = {
     "room": "Room for fewer endpoints than are called: a simulation of turns",
     "memory": "Ten endpoints at zero: proportional memory (PSS) of every process",
     "growth": "What grows with endpoints and keys: CPU time at 10, 1,000 and 10,000 endpoints",
+    "strangers": "Every bad client at once at the public port, beside good callers",
     "newcomer": "A fresh clone on a machine with an empty package cache",
 }
 SHOWN_APART = ("hardware", "took_s", "failed")

@@ -279,6 +279,7 @@ async def world(
             max_uploading=limits.pop("max_uploading", 8 << 20),
             max_unread=limits.pop("max_unread", 8 << 20),
             trusted_proxies=trusted_proxies,
+            refusals_per_second=limits.pop("refusals_per_second", 0.0),
         )
         replica = await FakeReplica(f"unix:{folder}/r.sock").start()
         sizes = {"max_body": 1 << 20}

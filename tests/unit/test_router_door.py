@@ -17,7 +17,8 @@ import pytest
 
 from pilotlight import tls
 from pilotlight.settings import Paths
-from router.door import Door, Visit
+from router.door import Door, Porter, Visit
+from router.rates import Rates
 from router.visitors import Standing, Visitors
 from tests.unit.router_world import until
 
@@ -58,8 +59,8 @@ class Greeter(asyncio.Protocol):
 
 
 class Entrance:
-    def __init__(self, port: int, door: Door, visitors: Visitors, guests: list[Greeter]) -> None:
-        self.port, self.door, self.visitors, self.guests = port, door, visitors, guests
+    def __init__(self, port: int, door: Door, visitors: Visitors, guests: list[Greeter], porter: Porter) -> None:
+        self.port, self.door, self.visitors, self.guests, self.porter = port, door, visitors, guests, porter
 
     async def hello(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=contexts()[1], server_hostname="localhost")
@@ -73,15 +74,19 @@ class Entrance:
 
 
 @contextlib.asynccontextmanager
-async def entrance(*, most: int = 10, most_each: int = 10, seconds: float = 5.0, secure: bool = True) -> AsyncIterator[Entrance]:
+async def entrance(
+    *, most: int = 10, most_each: int = 10, seconds: float = 5.0, secure: bool = True, rate: float = 0.0
+) -> AsyncIterator[Entrance]:
     guests: list[Greeter] = []
     visitors, listener = Visitors(most=most, most_each=most_each), socket.create_server(("127.0.0.1", 0))
     context = contexts()[0] if secure else None
     make = partial(Greeter, guests)
-    door = Door(listener, make=make, visitors=visitors, handshake_seconds=seconds, context=lambda: context).open()
+    porter = Porter(Rates(rate))
+    door = Door(listener, make=make, visitors=visitors, handshake_seconds=seconds, context=lambda: context, porter=porter).open()
     try:
-        yield Entrance(listener.getsockname()[1], door, visitors, guests)
+        yield Entrance(listener.getsockname()[1], door, visitors, guests, porter)
     finally:
+        porter.close()
         door.close()
         await door.wait_closed()
         for guest in guests:
@@ -104,6 +109,16 @@ async def test_who_speaks_http_to_it_is_told() -> None:
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 400 ") and b"https://" in answer
         writer.close()
+        await until(lambda: not len(e.visitors))
+
+
+async def test_who_speaks_http_to_it_too_often_is_not_told_again() -> None:
+    async with entrance(rate=0.1) as e:
+        for expected in (True, False):
+            reader, writer = await e.stranger(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert bool(await reader.read()) == expected
+            writer.close()
         await until(lambda: not len(e.visitors))
 
 
@@ -138,6 +153,59 @@ async def test_those_who_have_not_come_in_yet_give_way_first() -> None:
         await until(lambda: e.visitors.gave_way == 4)
         await e.hello()
         assert not reader.at_eof() and len(e.visitors) <= 3
+        for _, writer in them:
+            writer.transport.abort()
+
+
+async def test_who_brings_no_key_waits_for_the_rate_of_its_address_and_is_closed_when_its_time_is_over() -> None:
+    async with entrance(rate=0.1, seconds=0.2) as e:
+        _, writer = await e.hello()
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await e.hello()
+        assert (len(e.guests), e.porter.step.over_rate, len(e.porter.step)) == (1, 1, 0)
+        await until(lambda: len(e.visitors) == 1)
+        writer.close()
+
+
+async def test_a_good_key_lets_those_who_wait_behind_it_in() -> None:
+    async with entrance(rate=0.1) as e:
+        await e.hello()
+        waiting = [asyncio.create_task(e.hello()) for _ in range(2)]
+        await until(lambda: len(e.porter.step) == 2)
+        assert e.guests[0].visit is not None
+        for _ in range(3):  # a connection earns once, however many requests come by it
+            e.guests[0].visit.proven()
+        await asyncio.gather(*waiting)
+        late = asyncio.create_task(e.hello())
+        await until(lambda: len(e.porter.step) == 1)
+        assert e.guests[1].visit is not None
+        e.guests[1].visit.proven()
+        await late
+
+
+async def test_handshakes_take_turns_with_what_else_is_to_be_done() -> None:
+    async with entrance(most=50, most_each=50) as e:
+        turns = [0]
+
+        def turn() -> None:
+            turns[0] += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        begun: list[int] = []
+        made = e.door._make
+
+        def make() -> Greeter:
+            begun.append(turns[0])
+            return cast(Greeter, made())
+
+        e.door._make = make
+        them = [await e.stranger() for _ in range(20)]
+        await until(lambda: len(e.visitors) == 20)
+        turn()
+        for _, writer in them:
+            writer.write(b"\x16\x03\x01\x02\x00")
+        await until(lambda: len(begun) == 20)
+        assert len(set(begun)) == 20, "one is begun in a turn of the loop"
         for _, writer in them:
             writer.transport.abort()
 

@@ -91,6 +91,7 @@ def test_all_that_operators_need_is_there() -> None:
         "cold_start_phase_seconds",
         "connections",
         "connections_turned_away",
+        "waiting_connections",
     }
 
 

@@ -17,7 +17,8 @@ import pytest
 from router.exchange import ClientLimits, Exchange
 from router.page import Page
 from router.patience import BODY_STEP, LINGER_SECONDS, Patience
-from router.protocol import MOST_STRANGE, RouterProtocol
+from router.protocol import RouterProtocol
+from router.strangers import MOST_STRANGE
 from tests.unit.router_world import KEY, World, endpoint_row, request, until, world
 
 AUTH = b"authorization: Bearer " + KEY.encode() + b"\r\n"
