@@ -75,7 +75,8 @@ async def test_the_replicas_api_process_mid_stream(system: System, demo: str) ->
 
 def kept_counts(system: System) -> list[dict[str, int]]:
     """What the agent's last two lines say that each request in work has, in tokens of its answer."""
-    lines = (system.paths.journal / "counts.log").read_bytes().splitlines()[-2:]
+    file = system.paths.journal / "counts.log"
+    lines = file.read_bytes().splitlines()[-2:] if file.exists() else []
     told = [Snapshot.model_validate_json(line, extra="ignore") for line in lines if is_whole(line)]
     return [{count.request_id: count.output_tokens for replica in said.replicas for count in replica.counts} for said in told]
 
