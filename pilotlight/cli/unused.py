@@ -25,10 +25,12 @@ MOST_REVISIONS = 1000
 
 @dataclass
 class Needs:
-    """Who needs which snapshot. `now`: digest → endpoints that lead there, or are about to; `earlier`: digest → revisions, as people name them."""
+    """Who needs which snapshot. `now`: digest → endpoints that lead there, or are about to; `earlier`: digest → revisions, as people name
+    them; `unread`: endpoints with more revisions than are told."""
 
     now: dict[str, list[str]] = field(default_factory=dict)
     earlier: dict[str, list[str]] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
 
 
 def needs(api: Api) -> Needs:
@@ -38,7 +40,10 @@ def needs(api: Api) -> Needs:
         name = row["name"]
         for digest in {row.get("digest"), (row.get("next") or {}).get("digest")} - {None, ""}:
             found.now.setdefault(str(digest), []).append(name)
-        for revision in api.call("GET", f"/endpoints/{name}/revisions", params={"limit": MOST_REVISIONS})["data"]:
+        revisions = api.call("GET", f"/endpoints/{name}/revisions", params={"limit": MOST_REVISIONS})["data"]
+        if len(revisions) == MOST_REVISIONS and revisions[-1]["number"] > 1:
+            found.unread.append(name)
+        for revision in revisions:
             found.earlier.setdefault(revision["digest"], []).append(f"revision {revision['number']} of {name}")
     return found
 
@@ -51,6 +56,11 @@ def why_not(digest: str, known: Needs, stay: Collection[str], *, force: bool) ->
         return f"{digest[:19]}… is pinned: `pilotlight snapshot unpin {digest[:19]}` first"
     if (revisions := known.earlier.get(digest)) and not force:
         return f"{digest[:19]}… is what {', '.join(revisions[:3])} was: a rollback to that would need it; --force removes it all the same"
+    if known.unread and not force:
+        return (
+            f"{digest[:19]}… may be what an old revision of {known.unread[0]} was, which has more than {MOST_REVISIONS}: --force removes it "
+            "all the same"
+        )
     return ""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from activator import kept, lease
 from activator.alone import Alone
@@ -72,8 +73,12 @@ async def test_a_full_disk_keeps_what_was_and_takes_the_rest_when_there_is_room(
         running = asyncio.create_task(keeping.run())
         await written(file, ["a"])
         filler = fill(folder)
-        keeping.put(endpoint("b"))
-        await asyncio.sleep(0.1)
+        with capture_logs() as logs:
+            keeping.put(endpoint("b"))
+            async with asyncio.timeout(5):
+                while not logs:
+                    await asyncio.sleep(0.001)
+        assert [line["action"] for line in logs] == ["catalogue_unkept"]
         assert [found.name for found in kept.read(file) or ()] == ["a"] and not running.done()
         filler.unlink()
         await written(file, ["a", "b"])

@@ -11,6 +11,7 @@ import typer
 
 from pilotlight.cli import unused
 from pilotlight.cli.api import Unreachable
+from pilotlight.cli.unused import MOST_REVISIONS, needs, why_not
 from pilotlight.settings import Settings, load
 from snapshots.manifest import folder_name
 from snapshots.pins import pin
@@ -107,3 +108,21 @@ def test_while_nobody_can_be_asked_only_force_removes(
     assert ended.value.exit_code == 3 and left(settings) == but()
     unused.remove(settings, [FREE], force=True, as_json=False)
     assert left(settings) == but(FREE)
+
+
+class Told:
+    """An API with one endpoint, whose newest revisions have these numbers."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.revisions = [{"digest": SERVES, "number": number} for number in numbers]
+
+    def call(self, method: str, path: str, **_: Any) -> dict[str, Any]:
+        return {"data": self.revisions if path.endswith("/revisions") else [{"name": "a", "digest": SERVES, "next": None}]}
+
+
+@pytest.mark.parametrize(("newest", "known"), [(MOST_REVISIONS - 1, True), (MOST_REVISIONS, True), (MOST_REVISIONS + 1, False)])
+def test_what_old_revisions_need_that_are_not_told_is_not_guessed(newest: int, known: bool) -> None:
+    api: Any = Told(*range(newest, max(0, newest - MOST_REVISIONS), -1))
+    found = needs(api)
+    assert (why_not(FREE, found, (), force=False) == "") == known
+    assert why_not(FREE, found, (), force=True) == ""

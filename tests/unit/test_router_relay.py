@@ -240,7 +240,8 @@ async def test_a_draining_replica_is_not_asked_again() -> None:
         client = await w.client()
         client.post()
         await w.wait_held(1)
-        await asyncio.sleep(0.06)  # longer than the fallback for a full one
+        replica = w.table.revisions["r1"].replicas["p1"]
+        assert replica.draining and replica.place is None and replica.retry is None, "nothing will ask it again"
         assert len(w.replica.requests) == 1
         w.show(endpoint_row(w.row(replica_id="p2")))
         assert (await client.answer()).status == 200

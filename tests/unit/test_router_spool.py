@@ -55,6 +55,7 @@ class Disk:
         self.syncs = 0
         self.may_sync = threading.Event()
         self.may_sync.set()
+        self.asked = threading.Event()  # to sync, for the first time
 
     def write(self, descriptor: int, data: bytes) -> int:
         if self.room <= 0:
@@ -64,6 +65,7 @@ class Disk:
         return written
 
     def sync(self, descriptor: int) -> None:
+        self.asked.set()
         self.may_sync.wait(5)
         self.syncs += 1
         if self.broken:
@@ -86,7 +88,7 @@ async def test_a_line_is_told_durable_only_once_it_is(folder: Path) -> None:
     heard: list[str] = []
     spool.when_synced(spool.open(b"1\n"), lambda: heard.append("first"))
     spool.when_synced(spool.open(b"2\n"), lambda: heard.append("second"))
-    await asyncio.sleep(0.01)
+    await until(disk.asked.is_set)
     assert (heard, spool.synced) == ([], 0)
     disk.may_sync.set()
     await until(lambda: heard == ["first", "second"])

@@ -211,7 +211,7 @@ async def test_one_that_is_stopped_while_its_order_is_given_is_not_forked_again(
     scene.standbys._does[:] = [lose_and_stop]
     scene.start()
     report = await scene.ended()
-    await asyncio.sleep(0.01)
+    await scene.until(lambda: not scene.lives._tasks)  # nothing of it is still to be done
     assert not report.failed and len(scene.standbys.orders) == 1
 
 
