@@ -83,7 +83,7 @@ class Struck:
     ca: Path
 
     def bad_clients(self, each: int) -> contextlib.AbstractAsyncContextManager[int]:
-        return child("loadtests.bench.bad_clients", str(self.them.port), self.bad, str(self.ca), str(each))
+        return child("loadtests.bench.bad_clients", str(self.them.port), self.bad, str(self.ca), str(each), quiet=True)
 
 
 def endpoint(name: str, endpoint_id: str, *replicas: ReplicaRow) -> EndpointRow:
