@@ -108,7 +108,8 @@ async def _serve(
         tasks.spawn(commands.keep_sure(), name="unsure")
         tasks.spawn(keeping.run(), name="catalogue file")
         tasks.spawn(lease.keep(renewed), name="lease")
-        house = keep_house(pool, keep_days=settings.activator.keep_days, most_bytes=settings.disk.postgres_bytes)
+        days = {"keep_days": settings.activator.keep_days, "audit_days": settings.activator.audit_days}
+        house = keep_house(pool, **days, most_bytes=settings.disk.postgres_bytes)
         tasks.spawn(house, name="housekeeping")
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
         node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")

@@ -58,6 +58,7 @@ OF_REQUESTS = {
     "x-forwarded-port",
     "x-forwarded-proto",
     "x-real-ip",
+    "x-pilotlight-by",
 }  # relayed to the admin process, or dropped
 # What is ours to describe: HTTP's own (content-length, connection) are not.
 NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow|access-control-allow-origin|accept-encoding"
@@ -111,6 +112,7 @@ ADMIN = {
     "GET /usage/sums": "Sums `by` endpoint, key, day and month (with commas between them; in UTC), by `endpoint`, `since` and `until`.",
     "GET /usage/export": "All rows as `format` csv or jsonl, by `endpoint`, `since` and `until`, streamed.",
     "GET /requests/{event_id}": "The row of one request, with its phases; the beginning of its id will do, where that names one.",
+    "GET /audit": "Who changed what, newest first, by `since` and `until`: every act that changes something, with its outcome. No row is ever changed; each is kept `activator.audit_days`. Who asks may say his name in `x-pilotlight-by`: it stands beside the key, which alone is proved.",
     "GET /cold-starts": "Past cold starts, failed ones too, with rung and phases, by `endpoint`, `since` and `until`.",
 }
 INTRODUCTION = """# Reference
@@ -328,10 +330,19 @@ def admin() -> Iterator[str]:
 def admin_routes() -> list[tuple[str, str, str]]:
     """(method, path, meaning) of every one."""
     from router.admin.app import make_app
+    from router.admin.audit import Audit
 
     nothing: Any = None
     routes = (
-        make_app(store=nothing, activator="unix:/nowhere", ledger="unix:/nowhere", admin_key="", pepper=b"", snapshots=nothing)
+        make_app(
+            store=nothing,
+            activator="unix:/nowhere",
+            ledger="unix:/nowhere",
+            admin_key="",
+            pepper=b"",
+            snapshots=nothing,
+            audit=Audit(nothing, ROOT),
+        )
         .routes[0]
         .routes
         or []

@@ -104,6 +104,7 @@ class Paths:
         self.baked = state / "baked"  # engine-ready copies of snapshots, mapped by replicas
         self.canaries = state / "canaries"  # what a revision's engine answered at its first boot
         self.journal = state / "journal"  # what engines produced, until Postgres has it
+        self.audit = state / "audit"  # notes of what operators did, until Postgres has them
         self.logs = state / "logs"  # of our processes, by name
         self.endpoint_logs = state / "logs" / "endpoints"  # of replicas, by endpoint: which may be called as a process is
         self.postgres = state / "postgres"
@@ -148,6 +149,7 @@ class Paths:
             self.baked,
             self.canaries,
             self.journal,
+            self.audit,
             self.logs,
             self.endpoint_logs,
         ):

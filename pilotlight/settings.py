@@ -177,6 +177,12 @@ class ActivatorSettings(Section):
         description="How long Postgres keeps events, ended replicas, and what engines journalled for settled requests, in days. Revisions "
         "are kept for ever, and a node lets their snapshots go only where the origin has them: any can be rolled back to.",
     )
+    audit_days: float = Field(
+        default=730.0,
+        ge=90,
+        le=36500,
+        description="How long Postgres keeps what operators did (`pilotlight audit`), in days; each act takes up to 10 KB, mostly less than 1.",
+    )
     memory_fraction: float = Field(
         default=0.8,
         gt=0,

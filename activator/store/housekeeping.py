@@ -1,4 +1,5 @@
-"""Deletes what Postgres need not keep: settled journal rows, events and ended replicas past their days. Step 12.
+"""Deletes what Postgres need not keep: settled journal rows, events and ended replicas past their days, and what operators did
+past days of its own, however large the database is. Step 12.
 
 Where the database is larger than it may be, what need not be kept goes sooner: each time in half the days, down to one, and later
 again once it is not. What is settled is never deleted, so it may stay too large: that is told. An hour apart, in batches, so that no statement holds anything for long. The failure to survive is a Postgres that is
@@ -25,13 +26,13 @@ BATCH = 5000  # rows
 log = structlog.get_logger()
 
 
-async def keep_house(pool: Pool, *, keep_days: float, most_bytes: int) -> NoReturn:
+async def keep_house(pool: Pool, *, keep_days: float, audit_days: float, most_bytes: int) -> NoReturn:
     days = keep_days
     await asyncio.sleep(FIRST_SECONDS)
     while True:
         try:
             async with pool.acquire() as connection:
-                deleted = await tidy(connection, keep_days=days)
+                deleted = await tidy(connection, keep_days=days, audit_days=audit_days)
                 size = int(await connection.fetchval(SIZE["bytes"]))
             if any(deleted.values()):
                 log.info("old rows deleted", action="tidy", days=days, **deleted)
@@ -48,11 +49,12 @@ def next_days(days: float, keep_days: float, *, too_large: bool) -> float:
     return min(keep_days, max(1.0, days / 2) if too_large else days * 2)
 
 
-async def tidy(connection: Connection, *, keep_days: float, batch: int = BATCH) -> dict[str, int]:
+async def tidy(connection: Connection, *, keep_days: float, audit_days: float, batch: int = BATCH) -> dict[str, int]:
     """How many rows were deleted, by statement. Raises asyncpg.PostgresError."""
     deleted = dict.fromkeys(SQL, 0)
     for name, statement in SQL.items():
-        while count := int((await connection.execute(statement, keep_days, batch)).rpartition(" ")[2]):
+        days = audit_days if name == "audit" else keep_days
+        while count := int((await connection.execute(statement, days, batch)).rpartition(" ")[2]):
             deleted[name] += count
             if count < batch:
                 break

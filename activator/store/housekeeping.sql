@@ -22,6 +22,12 @@ DELETE FROM events WHERE event_id IN (
     SELECT event_id FROM events WHERE at < now() - make_interval(secs => $1::float8 * 86400) ORDER BY at LIMIT $2
 )
 
+-- name: audit
+-- What operators did more than $1 days ago, at most $2. Postgres itself lets none go that is younger than 90 days.
+DELETE FROM audit WHERE act_id IN (
+    SELECT act_id FROM audit WHERE recorded_at < now() - make_interval(secs => $1::float8 * 86400) ORDER BY recorded_at LIMIT $2
+)
+
 -- name: replicas
 -- Replicas that ended more than $1 days ago, at most $2. Their cold starts and their requests' rows stay.
 DELETE FROM replicas WHERE replica_id IN (

@@ -15,6 +15,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteR
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from pilotlight.cli.acts import user
 from pilotlight.cli.exits import ApiError, Unreachable, explain_os_error
 from pilotlight.cli.reaching import AdminConnection, LocalConnection
 from pilotlight.keys import well_formed
@@ -84,7 +85,7 @@ class Api:
             ) from None
         if not well_formed(key):
             raise Unreachable(f"{paths.admin_key} holds no key (damaged or edited): remove it, the next `pilotlight up` makes a new one")
-        self._headers = {"authorization": f"Bearer {key}", "connection": "close", "accept": "*/*"}
+        self._headers = {"authorization": f"Bearer {key}", "connection": "close", "accept": "*/*", "x-pilotlight-by": user()}
         self._timeout = timeout
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:

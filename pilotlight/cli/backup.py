@@ -2,7 +2,7 @@
 
     manifest.json      what this is, of which release, whether the database and the models are in it
     secrets/…, ca.pem  without the key pepper no API key ever works again; without the authority clients have to be told anew
-    spool/…, journal/… usage on its way to Postgres; taken before the database, for what is settled twice is one row
+    spool/…, journal/…, audit/… usage, and notes of acts, on their way to Postgres; taken before the database, for what is settled twice is one row
     database.dump      by pg_dump: endpoints, revisions, keys' hashes, prices, usage
     staged/*.pin       which snapshots are kept
     snapshots/…        only with --models: they can be packed or pulled again
@@ -40,7 +40,7 @@ from pilotlight.settings import Paths, Settings
 FORMAT = 1
 MANIFEST, DUMP = "manifest.json", "database.dump"
 KEPT = ("secrets/admin.key", "secrets/key.pepper", "secrets/ca.key", "ca.pem")
-ON_THEIR_WAY = ("spool", "journal")
+ON_THEIR_WAY = ("spool", "journal", "audit")
 
 
 def back_up(settings: Settings, target: Path, *, models: bool, as_json: bool) -> None:

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
     app.command()(backup)
     app.command("restore")(restore_backup)
+    app.command()(audit)
     app.command("help")(show_help)
     app.command()(demo)
 
@@ -58,9 +59,12 @@ def down(state: State = None, no_wait: NoWait = False, as_json: Json = False) ->
 
     Example: pilotlight down
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.running import take_down
 
-    take_down(settings_of(state), wait=not no_wait, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "installation.down", str(settings.paths.state)):
+        take_down(settings, wait=not no_wait, as_json=as_json)
 
 
 def status(state: State = None, as_json: Json = False) -> None:
@@ -87,9 +91,12 @@ def backup(
 
     Example: pilotlight backup /backups/pilotlight.tar
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.backup import back_up
 
-    back_up(settings_of(state), file, models=models, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "installation.backup", str(file.absolute()), models=models):
+        back_up(settings, file, models=models, as_json=as_json)
 
 
 def restore_backup(
@@ -101,9 +108,29 @@ def restore_backup(
 
     Example: pilotlight restore /backups/pilotlight.tar --state /srv/pilotlight
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.restore import restore
 
-    restore(settings_of(state), file, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "installation.restore", str(file.absolute())):  # kept in what is there afterwards
+        restore(settings, file, as_json=as_json)
+
+
+def audit(
+    since: Annotated[str | None, typer.Option(help="Only what was done since: 10m, 2h, 7d ago, or an ISO 8601 time.")] = None,
+    until: Annotated[str | None, typer.Option(help="Only what was done before: 10m, 2h, 7d ago, or an ISO 8601 time.")] = None,
+    limit: Annotated[int, typer.Option(help="Most rows, 1 to 1000, the newest.")] = 100,
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Who changed what, newest first: every change by the admin API and by commands, also those that were refused.
+
+    Example: pilotlight audit --since 7d
+    """
+    from pilotlight.cli.audit import show_audit
+    from pilotlight.cli.moments import span
+
+    show_audit(settings_of(state), *span(since, until), limit, as_json=as_json)
 
 
 def doctor(state: State = None, as_json: Json = False) -> None:

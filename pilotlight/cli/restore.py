@@ -24,7 +24,7 @@ from pilotlight.settings import Paths, Settings
 from snapshots.store.disk import remove_folder
 
 ALLOWED = re.compile(
-    r"secrets/(admin\.key|key\.pepper|ca\.key)|ca\.pem|database\.dump|(spool|journal)/[A-Za-z0-9_:][A-Za-z0-9_.:-]*|staged/sha256-[0-9a-f]{64}\.pin"
+    r"secrets/(admin\.key|key\.pepper|ca\.key)|ca\.pem|database\.dump|(spool|journal|audit)/[A-Za-z0-9_:][A-Za-z0-9_.:-]*|staged/sha256-[0-9a-f]{64}\.pin"
     r"|snapshots/lineage/sha256-[0-9a-f]{64}\.json|snapshots/sha256-[0-9a-f]{64}(/[A-Za-z0-9_][A-Za-z0-9_. +-]*){1,4}"
 )
 LARGEST_MANIFEST = 1 << 16

@@ -41,9 +41,12 @@ def pack(
 
     Example: pilotlight snapshot pack hf://Qwen/Qwen3-0.6B
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.snapshots import pack_to_store
 
-    pack_to_store(settings_of(state), model, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "snapshot.pack", model):
+        pack_to_store(settings, model, as_json=as_json)
 
 
 @app.command()
@@ -85,9 +88,12 @@ def pin(digests: Digests, state: State = None, as_json: Json = False) -> None:
 
     Example: pilotlight snapshot pin sha256:7db3
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.snapshots import pin_snapshots
 
-    pin_snapshots(settings_of(state), digests, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "snapshot.pin", ", ".join(digests)):
+        pin_snapshots(settings, digests, as_json=as_json)
 
 
 @app.command()
@@ -96,9 +102,12 @@ def unpin(digests: Digests, state: State = None, as_json: Json = False) -> None:
 
     Example: pilotlight snapshot unpin sha256:7db3
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.snapshots import unpin_snapshots
 
-    unpin_snapshots(settings_of(state), digests, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "snapshot.unpin", ", ".join(digests)):
+        unpin_snapshots(settings, digests, as_json=as_json)
 
 
 @app.command()
@@ -114,9 +123,12 @@ def rm(
 
     Example: pilotlight snapshot rm sha256:7db3
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.unused import remove
 
-    remove(settings_of(state), digests, force=force, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "snapshot.rm", ", ".join(digests), force=force):
+        remove(settings, digests, force=force, as_json=as_json)
 
 
 @app.command()
@@ -132,9 +144,14 @@ def prune(
 
     Example: pilotlight snapshot prune --dry-run
     """
+    from contextlib import nullcontext
+
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.unused import prune
 
-    prune(settings_of(state), history=history, dry_run=dry_run, as_json=as_json)
+    settings = settings_of(state)
+    with nullcontext() if dry_run else noting(settings.paths, "snapshot.prune", "unused", history=history):
+        prune(settings, history=history, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -143,9 +160,12 @@ def push(digest: Digest, url: Url, state: State = None, as_json: Json = False) -
 
     Example: pilotlight snapshot push sha256:7db3 s3://models/pilotlight
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.snapshots import push_snapshot
 
-    push_snapshot(settings_of(state), digest, url, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "snapshot.push", digest, to=url):
+        push_snapshot(settings, digest, url, as_json=as_json)
 
 
 @app.command()
@@ -159,9 +179,12 @@ def pull(
 
     Example: pilotlight snapshot pull s3://models/pilotlight sha256:7db315718f606073bf5fec9e6a94b0d11a1e6e8855e11a0e191ab00001ade571
     """
+    from pilotlight.cli.acts import noting
     from pilotlight.cli.snapshots import pull_snapshot
 
-    pull_snapshot(settings_of(state), url, digest, as_json=as_json)
+    settings = settings_of(state)
+    with noting(settings.paths, "snapshot.pull", digest, origin=url):
+        pull_snapshot(settings, url, digest, as_json=as_json)
 
 
 @app.command()

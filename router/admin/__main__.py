@@ -14,8 +14,10 @@ import uvicorn
 
 from pilotlight import keys, logs, settings
 from pilotlight.frames import split
+from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier
 from router.admin.app import make_app
+from router.admin.audit import Audit
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore
 from router.ledger.postgres import Database
@@ -34,7 +36,16 @@ def listen(path: str) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, which says that it turns."""
+    """uvicorn's, which says that it turns, and takes in notes of acts meanwhile."""
+
+    def __init__(self, config: uvicorn.Config, audit: Audit) -> None:
+        super().__init__(config)
+        self._audit = audit
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with Tasks() as tasks:
+            tasks.spawn(self._audit.run(), name="audit")
+            await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -46,16 +57,19 @@ def main() -> None:
     given = settings.load()
     paths = given.paths
     paths.make()
+    store = AdminStore(Database(given, application="admin"))
+    audit = Audit(store, paths.audit)
     app = make_app(
-        store=AdminStore(Database(given, application="admin")),
+        store=store,
         activator=paths.address("activator"),
         ledger=paths.address("ledger"),
         admin_key=keys.ensure_admin_key(paths),
         pepper=keys.ensure_pepper(paths),
         snapshots=Snapshots(paths.snapshots, given.snapshots.origin),
+        audit=audit,
     )
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, server_header=False)
-    Server(config).run(sockets=[listen(split(paths.address("admin"))[1])])
+    Server(config, audit).run(sockets=[listen(split(paths.address("admin"))[1])])
 
 
 if __name__ == "__main__":

@@ -131,6 +131,12 @@ class ColdStartQuery(UsageQuery):
     """The query of GET /api/v1/cold-starts"""
 
 
+class AuditQuery(Times):
+    """The query of GET /api/v1/audit"""
+
+    limit: int = Field(100, ge=1, le=1000)
+
+
 class ExportQuery(Times):
     """The query of GET /api/v1/usage/export"""
 
@@ -171,13 +177,22 @@ class PriceBody(Body):
 Given = TypeVar("Given", bound=BaseModel)
 
 
+async def whole_body(request: Request) -> bytes:
+    """May be asked for again. Raises BodyTooLarge."""
+    if not hasattr(request.state, "body"):
+        data = bytearray()
+        async for piece in request.stream():
+            data += piece
+            if len(data) > MAX_BODY_BYTES:
+                raise BodyTooLarge(f"the body has more than {MAX_BODY_BYTES} bytes")
+        request.state.body = bytes(data)
+    body: bytes = request.state.body
+    return body
+
+
 async def read_body(request: Request, model: type[Given], *, exact: bool = False) -> Given:
     """The request's body as `model`; `exact`: its numbers as Decimal, to the last digit sent. Raises BadRequest, BodyTooLarge."""
-    data = b""
-    async for piece in request.stream():
-        data += piece
-        if len(data) > MAX_BODY_BYTES:
-            raise BodyTooLarge(f"the body has more than {MAX_BODY_BYTES} bytes")
+    data = await whole_body(request)
     try:
         return model.model_validate(_decimals(data)) if exact else model.model_validate_json(data or b"{}")
     except ValidationError as error:

@@ -18,8 +18,9 @@ from activator.client import ActivatorAway, ActivatorError, command
 from activator.wire import Deploy, Done, Remove, Rollback, Status, Wake
 from pilotlight import endpoint_names
 from pilotlight.frames import FrameError
+from router.admin.acts import changed, differing
 from router.admin.bodies import EndpointBody, EventQuery, read_body, read_query
-from router.admin.revisions import Revisions, deployed
+from router.admin.revisions import CONFIGURED, Revisions, deployed
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row
 from router.errors import BadRequest, NotFound, Unavailable, quoted
@@ -61,19 +62,21 @@ class Endpoints:
         if not endpoint_names.is_name(name):
             raise BadRequest(f"an endpoint's name has {endpoint_names.SAID}", param="name")
         body = await read_body(request, EndpointBody)
+        before = await self._now(name)
         if body.digest and (refusal := await self._snapshots.refusal(body.digest)):
             raise BadRequest(refusal, param="digest")
-        done = await self._command(Deploy(org_id=ORG, name=name, **body.model_dump(exclude_unset=True) | {"by": body.by}))
-        try:
-            row = await self._store.endpoint(name)
-        except Unavailable:
-            row = None  # deployed all the same: the activator may go on without Postgres
+        given = body.model_dump(exclude_unset=True)
+        done = await self._command(Deploy(org_id=ORG, name=name, **given | {"by": body.by}))
+        wanted = {field: value for field, value in given.items() if field in CONFIGURED or field in (before or {})}
+        changed(request, {"revision": done.result.get("number"), **differing(before, wanted)})
+        row = await self._now(name)
         return JSONResponse((shown(row) if row else {"object": "endpoint", "name": name, **done.result}) | {"deploy": deployed(done)})
 
     async def delete(self, request: Request) -> JSONResponse:
         """Its keys are revoked and its prices end with it, in one transaction; the answer waits until this machine's routers know."""
         row = await find_endpoint(self._store, request.path_params["name"])
         done = (await self._command(Remove(org_id=ORG, name=row["name"]))).result
+        changed(request, {"digest": row.get("digest"), **{name: done.get(name) for name in ("revoked_keys", "prices_ended")}})
         revoked = done.get("revoked_key")
         everywhere = not revoked or await key_told(self._ledger, revoked, live=False, seconds=TOLD_SECONDS)
         told = {"revoked_keys": done.get("revoked_keys", 0), "prices_ended": done.get("prices_ended", False), "everywhere": everywhere}
@@ -96,6 +99,13 @@ class Endpoints:
     async def status(self, request: Request) -> JSONResponse:
         """Every endpoint, revision, replica and node, as the activator sees them now."""
         return JSONResponse((await self._command(Status())).result)
+
+    async def _now(self, name: str) -> Row | None:
+        """None: there is none, or Postgres is away: the activator may go on without it."""
+        try:
+            return await self._store.endpoint(name)
+        except Unavailable:
+            return None
 
     async def _command(self, frame: Deploy | Rollback | Remove | Status | Wake) -> Done:
         try:

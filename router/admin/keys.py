@@ -16,11 +16,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pilotlight.keys import SHOWN_LAST, SHOWN_PREFIX, hash_key, mint
+from router.admin.acts import changed
 from router.admin.bodies import KeyBody, RotateBody, read_body
 from router.admin.endpoints import ORG, find_endpoint
 from router.admin.store import AdminStore, Row
 from router.errors import NotFound, quoted
 from router.ledger.client import TOLD_SECONDS, key_told
+
+MADE = ("key_id", "endpoint", "name", "prefix", "last_four", "expires_at")  # of a new key, as its note tells it
 
 
 class Keys:
@@ -46,6 +49,7 @@ class Keys:
         row = await self._store.create_key(
             org_id=endpoint["org_id"], endpoint_id=endpoint["endpoint_id"], name=body.name, expires_in=body.expires_in_seconds, **new
         )
+        changed(request, {field: row.get(field) for field in MADE})
         return await self._shown_once(shown(row, endpoint["name"]), key)
 
     async def list(self, request: Request) -> JSONResponse:
@@ -70,6 +74,7 @@ class Keys:
             raise NotFound(
                 f"there is no live key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them", param="key_id"
             )
+        changed(request, {field: row.get(field) for field in (*MADE, "replaced_expires_at", "replaced_revoked_at")})
         return await self._shown_once({"object": "key", **row}, key)
 
     async def revoke(self, request: Request) -> JSONResponse:
@@ -77,6 +82,7 @@ class Keys:
         row = await self._store.revoke_key(key_id, org_id=ORG) if "\0" not in key_id else None
         if row is None:
             raise NotFound(f"there is no key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them", param="key_id")
+        changed(request, {"revoked_at": row.get("revoked_at")})
         everywhere = await key_told(self._ledger, key_id, live=False, seconds=TOLD_SECONDS)
         return JSONResponse({"object": "key", **row, "revoked": True, "everywhere": everywhere})
 

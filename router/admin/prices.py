@@ -13,9 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from router.admin.acts import changed, differing
 from router.admin.bodies import PriceBody, read_body
 from router.admin.endpoints import find_endpoint
 from router.admin.store import AdminStore, Row
+
+TOLD = ("input_per_million", "cached_per_million", "output_per_million", "valid_from")
 
 
 class Prices:
@@ -41,6 +44,7 @@ class Prices:
         """201: there is one more version. Of two with the same `valid_from` the later one counts."""
         body = await read_body(request, PriceBody, exact=True)
         endpoint = await find_endpoint(self._store, request.path_params["name"])
+        before = await self._store.price_now(endpoint["endpoint_id"], org_id=endpoint["org_id"])
         row = await self._store.create_price(
             price_id=f"price_{secrets.token_hex(10)}",
             org_id=endpoint["org_id"],
@@ -50,6 +54,7 @@ class Prices:
             output=body.output_per_million,
             valid_from=body.valid_from,
         )
+        changed(request, differing(before, {field: row.get(field) for field in TOLD}))
         return JSONResponse(shown(row, endpoint["name"]), status_code=201)
 
 

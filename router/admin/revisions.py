@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from activator.wire import Configuration, Done, Rollback
+from router.admin.acts import changed
 from router.admin.bodies import EventQuery, RollbackBody, read_body, read_query
 from router.admin.store import AdminStore, Row
 from runtime.argument_names import plain_name
@@ -45,6 +46,7 @@ class Revisions:
         body = await read_body(request, RollbackBody)
         row = await self._find(request.path_params["name"])
         done = await self._command(Rollback(org_id=self._org_id, name=row["name"], **body.model_dump()))
+        changed(request, {field: done.result.get(field) for field in ("revision_id", "number")})
         return JSONResponse({"object": "endpoint", "name": row["name"], "deploy": deployed(done)})
 
 

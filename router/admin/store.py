@@ -1,4 +1,4 @@
-"""What the admin API asks of Postgres, one method a statement of `sql/`. Only keys and prices are written here.
+"""What the admin API asks of Postgres, one method a statement of `sql/`. Only keys, prices and acts are written here.
 
 The failure to survive: Postgres away. Each method then raises `Unavailable` at once (503 with Retry-After), and the next
 request finds a fresh connection. Endpoints and revisions are the activator's to write; this only reads them.
@@ -16,11 +16,12 @@ from typing import Any
 
 from asyncpg.pool import PoolConnectionProxy
 
+from pilotlight.audit import Note
 from router.errors import NotFound, Unavailable, quoted
 from router.ledger.postgres import AWAY, POISON, STATEMENT_SECONDS, Database, read_sql
 
 _SQL = {path.stem: read_sql(path.parent, path.stem) for path in (Path(__file__).parent / "sql").glob("*.sql")}
-JSON_COLUMNS = ("route", "engine_args", "phases", "next", "last_failed")
+JSON_COLUMNS = ("route", "engine_args", "phases", "next", "last_failed", "asked", "changed")
 PAGE_ROWS = 500
 SUMMED = ("requests", "corrections", "input_tokens", "cached_tokens", "output_tokens", "cost")
 SLOW_SECONDS = 60.0  # an export whose client reads nothing for so long is ended by Postgres
@@ -126,6 +127,15 @@ class AdminStore:
 
     async def cold_starts(self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None, limit: int) -> list[Row]:
         return await self._fetch("list_cold_starts", org_id, endpoint_id, since, until, limit)
+
+    async def create_audit(self, note: Note, *, org_id: str) -> None:
+        """Raises one of POISON, Unavailable."""
+        at, told = datetime.fromtimestamp(note.at, UTC), (json.dumps(note.asked), json.dumps(note.changed))
+        what = (note.act_id, org_id, at, note.act, note.object, note.who, note.said_by, note.origin, *told, note.outcome, note.reason)
+        await self._fetch("create_audit", *what)
+
+    async def audit(self, *, org_id: str, since: float | None, until: float | None, limit: int) -> list[Row]:
+        return await self._fetch("list_audit", org_id, since, until, limit)
 
     async def request(self, event_id: str, *, org_id: str) -> Row | None:
         return await self._fetch_one("find_request", event_id, org_id)

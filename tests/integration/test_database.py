@@ -387,11 +387,15 @@ async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: Embed
         FROM unnest(ARRAY['stopped', 'ready']) state, generate_series(28, 31) day;
         INSERT INTO journals (replica_id, org_id, complete_at)
         SELECT 'stopped' || day, 'default', now() - make_interval(days => day) FROM generate_series(28, 31) day;
+        INSERT INTO audit (act_id, org_id, at, act, object, who, origin, outcome, recorded_at)
+        SELECT 'act' || day, 'default', now() - make_interval(days => day), 'a', 'o', 'w', 'h', 'done', now() - make_interval(days => day)
+        FROM unnest(ARRAY[80, 95, 100, 105]) day;
     """)
-    assert await housekeeping.tidy(connection, keep_days=29.5, batch=2) == {
+    assert await housekeeping.tidy(connection, keep_days=29.5, audit_days=99.5, batch=2) == {
         "journal": 5,
         "journals": 2,
         "events": 5,
+        "audit": 2,
         "replicas": 2,
     }
     left = await connection.fetchval("SELECT array_agg(request_id ORDER BY request_id) FROM engine_journal")
@@ -401,7 +405,23 @@ async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: Embed
     assert left == ["ready28", "ready29", "ready30", "ready31", "stopped28", "stopped29"]
     assert await connection.fetchval("SELECT array_agg(replica_id ORDER BY replica_id) FROM journals") == ["stopped28", "stopped29"]
     assert await connection.fetchval("SELECT count(*) FROM usage") == 10
-    assert not any((await housekeeping.tidy(connection, keep_days=29.5)).values())
+    assert await connection.fetchval("SELECT array_agg(act_id ORDER BY act_id) FROM audit") == ["act80", "act95"]
+    assert not any((await housekeeping.tidy(connection, keep_days=29.5, audit_days=99.5)).values())
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE audit SET outcome = 'done'", "DELETE FROM audit", "TRUNCATE audit", "UPDATE audit SET recorded_at = '2000-01-01'"]
+)
+async def test_what_operators_did_is_not_changed_afterwards(server: EmbeddedPostgres, statement: str) -> None:
+    await migrate(server.dsn)
+    connection = await asyncpg.connect(server.dsn)
+    insert = "INSERT INTO audit (act_id, org_id, at, act, object, who, origin, outcome) VALUES ($1, 'default', now(), 'a', 'o', 'w', 'h', 'refused')"
+    act_id = f"act{statement}"
+    await connection.execute(insert, act_id)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError, match="never changed"):
+        await connection.execute(statement)
+    assert await connection.fetchval("SELECT outcome FROM audit WHERE act_id = $1", act_id) == "refused"
     await connection.close()
 
 

@@ -33,7 +33,7 @@ class FakePool:
         return 100
 
     async def execute(self, statement: str, days: float, batch: int) -> str:
-        assert days == 30.0
+        assert days == (730.0 if statement == housekeeping.SQL["audit"] else 30.0)
         deleted = min(batch, self.left[statement])
         self.left[statement] -= deleted
         return f"DELETE {deleted}"
@@ -43,7 +43,7 @@ async def test_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.0)
     pool = FakePool([ConnectionRefusedError(), asyncpg.InterfaceError("closed"), asyncpg.AdminShutdownError("bye")], 2 * housekeeping.BATCH)
-    task = asyncio.create_task(housekeeping.keep_house(cast(Pool, pool), keep_days=30.0, most_bytes=100))
+    task = asyncio.create_task(housekeeping.keep_house(cast(Pool, pool), keep_days=30.0, audit_days=730.0, most_bytes=100))
     async with asyncio.timeout(5):
         await pool.done.wait()
     task.cancel()

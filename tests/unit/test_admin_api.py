@@ -19,9 +19,11 @@ import httpx
 import pytest
 
 from activator.wire import Deploy, Done, Remove, Rollback, Status, ToActivator, Wake
+from pilotlight.audit import Note
 from pilotlight.frames import FrameStream, serve
 from pilotlight.keys import hash_key, mint, well_formed
 from router.admin.app import make_app
+from router.admin.audit import Audit
 from router.admin.export import COLUMNS, csv_lines, json_lines
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row, plain
@@ -49,6 +51,8 @@ class FakeStore(AdminStore):
         self.away = False
         self.had: list[Row] = []  # revisions, newest first
         self.route: Row = {}
+        self.acts: list[Note] = []
+        self.never: set[str] = set()  # acts that Postgres will not take
 
     def _row(self, name: str) -> Row:
         return {"name": name, "endpoint_id": f"ep_{name}", "org_id": "default", **self.route}
@@ -108,6 +112,16 @@ class FakeStore(AdminStore):
 
     async def events(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
         return [{"event_id": n, "kind": "canary_mismatch", "text": endpoint_id} for n in range(min(3, limit))]
+
+    async def create_audit(self, note: Note, *, org_id: str) -> None:
+        await self.endpoints()  # away, if it is
+        if note.act in self.never:
+            raise asyncpg.DataError("no")
+        self.acts += [] if note.act_id in {each.act_id for each in self.acts} else [note]
+
+    async def audit(self, **asked: Any) -> list[Row]:
+        self.asked = asked
+        return [plain({"act": note.act}) for note in reversed(self.acts)][: asked["limit"]]
 
     async def revisions(self, endpoint_id: str, *, org_id: str, limit: int) -> list[Row]:
         return self.had[:limit]
@@ -180,9 +194,11 @@ class Bench:
         self.ledger = FakeLedger()
         self.snapshots = FakeSnapshots()
         self.told = f"unix:{folder}/l.sock"
-        self.app = make_app(
-            store=self.store, activator=self.address, ledger=self.told, admin_key=ADMIN_KEY, pepper=PEPPER, snapshots=self.snapshots
-        )
+        self.notes = folder / "audit"
+        self.notes.mkdir()
+        self.audit = Audit(self.store, self.notes)
+        given: dict[str, Any] = {"activator": self.address, "ledger": self.told, "admin_key": ADMIN_KEY, "pepper": PEPPER}
+        self.app = make_app(store=self.store, snapshots=self.snapshots, audit=self.audit, **given)
 
     async def ask(self, method: str, path: str, *, key: str | None = ADMIN_KEY, **given: Any) -> httpx.Response:
         headers = {"authorization": f"Bearer {key}"} if key is not None else {}
