@@ -138,9 +138,15 @@ class Hold:
             raise start_failed(revision, self._clock.time())
         row = revision.endpoint.row
         endpoint_id, held = row.endpoint_id, revision.endpoint.held
-        if self._machine.held(endpoint_id, held + 1) > row.max_held and not self._makes_way(revision, waiter):  # 3
-            self._machine.held(endpoint_id, held)
-            raise queue_full(revision, self._clock.time())
+        goes = None
+        if self._machine.held(endpoint_id, held + 1) > row.max_held:  # 3
+            goes = self._who_makes_way(revision, waiter)
+            if goes is None:
+                self._machine.held(endpoint_id, held)
+                raise queue_full(revision, self._clock.time())
+        if goes is not None and self._bytes.stays(waiter.user, waiter, waiter.held_bytes, without=goes):
+            self._take(revision, goes)
+            goes.refused(queue_full(revision, self._clock.time()))
         if not self._bytes.add(waiter.user, waiter, waiter.held_bytes):
             self._say(revision)
             raise bytes_full(revision, self._clock.time())
@@ -295,16 +301,12 @@ class Hold:
         replica.dead = False
         self.wake(revision)
 
-    def _makes_way(self, revision: Revision, waiter: Waiter) -> bool:
-        """At the bound of an endpoint's queue: the youngest of the key that has most of it goes, where that has two more than the new one."""
+    def _who_makes_way(self, revision: Revision, waiter: Waiter) -> Waiter | None:
+        """At the bound of an endpoint's queue: the youngest of the key that has most of it, where that has two more than the new one."""
         if not revision.waiting:
-            return False
+            return None
         youngest = revision.waiting.youngest_of_the_most()
-        if revision.waiting.of(youngest.user) < revision.waiting.of(waiter.user) + 2:
-            return False
-        self._take(revision, youngest)
-        youngest.refused(queue_full(revision, self._clock.time()))
-        return True
+        return youngest if revision.waiting.of(youngest.user) >= revision.waiting.of(waiter.user) + 2 else None
 
     def _enter(self, revision: Revision, waiter: Waiter, *, back: bool = False) -> None:
         """`back`: to the head of the queue."""

@@ -6,6 +6,8 @@ import asyncio
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.budget import Budget
 from router.ledger.wire import Policy
@@ -71,8 +73,43 @@ def test_workers_together_never_pass_the_bound_and_each_has_its_own_part(seed: i
         taken = books.budget.add(user, user + holder, size)
         assert sum(each.budget.used for each in workers) <= 1200, step
         if not taken:
-            assert sums.get(user, 0) + size >= max(books.budget._sums.values(), default=0), "by then it was of those with most"
+            assert sums.get(user, 0) + size > 200 / 4, "of four users, one with a fourth of the worker's own part is never refused"
             assert sum(sums.values()) + size > 200, "within its own part nobody gives way"
+
+
+class Told(Books):
+    """What is told of the future is held to what happens."""
+
+    def add(self, user: str, holder: str, size: int) -> bool:
+        before, stays = list(self.budget._user), self.budget.stays(user, holder, size)
+        taken = self.budget.add(user, holder, size)
+        assert taken == stays
+        if not taken:
+            assert set(before) - {holder} == set(self.budget._user), "one that is refused has sent nobody away"
+        return taken
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 120)), max_size=40), st.integers(0, 300))
+def test_nobody_gives_way_for_one_that_is_refused_itself(steps: list[tuple[str, int, int]], most: int) -> None:
+    books = Told(most)
+    for user, number, size in steps:
+        books.add(user, f"{user}{number}", size)
+        assert books.budget.used == sum(books.budget._sums.values()) <= most
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 120)), min_size=1, max_size=20), st.integers(0, 250), st.data())
+def test_it_is_known_who_stays_once_another_has_gone(steps: list[tuple[str, int]], size: int, data: st.DataObject) -> None:
+    books, number = Told(200), 0
+    for number, (user, taken) in enumerate(steps):
+        books.add(user, f"{user}{number}", taken)
+    kept = list(books.budget._user)
+    if kept:
+        goes = data.draw(st.sampled_from(kept))
+        new = data.draw(st.sampled_from([user for user in "abc" if user != goes[0]]))
+        told = books.budget.stays(new, "new", size, without=goes)
+        assert list(books.budget._user) == kept
+        books.budget.drop(goes)
+        assert books.budget.add(new, "new", size) == told
 
 
 async def test_one_keys_uploads_do_not_refuse_anothers() -> None:

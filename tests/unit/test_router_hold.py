@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
@@ -204,6 +204,34 @@ def test_a_key_that_fills_the_queue_makes_way_for_another() -> None:
     with pytest.raises(QueueFull):
         rig.ask(user="b")
     assert len(rig.revision.waiting) == 4
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 60)), min_size=1, max_size=12),
+    st.tuples(st.sampled_from("abcd"), st.integers(0, 120)),
+    st.integers(1, 8),
+)
+def test_who_is_refused_has_sent_nobody_away(waits: list[tuple[str, int]], new: tuple[str, int], max_held: int) -> None:
+    """Whether the bound of the queue, of bytes, or of both is what refuses."""
+    rig = Rig(max_bytes=100)
+    rig.show(row(max_held=max_held))
+    held: list[Caller] = []
+    for user, size in [*waits, new]:
+        before = [each for each in held if not each.errors]
+        try:
+            held.append(rig.ask(user=user, size=size))
+        except QueueFull:
+            assert [each for each in held if not each.errors] == before
+        assert len(rig.revision.waiting) <= max_held and rig.hold.held_bytes <= 100
+
+
+def test_one_that_finds_no_bytes_leaves_the_youngest_in_its_place() -> None:
+    rig = Rig(max_bytes=100)
+    rig.show(row(max_held=4))
+    flood = [rig.ask(user="a", size=1) for _ in range(4)]
+    with pytest.raises(QueueFull, match="bytes"):
+        rig.ask(user="b", size=101)
+    assert not any(each.errors for each in flood)
 
 
 def test_the_least_busy_replica_is_taken() -> None:
