@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +59,7 @@ def noted(**given: Any) -> Note:
     note = Note(**given)
     act_id = note.act_id or f"act_{int(note.at * 1000):012x}_{secrets.token_hex(6)}"
     texts = {name: plain(str(getattr(note, name))) for name in ("act", "object", "who", "said_by", "origin", "reason")}
-    return replace(note, act_id=act_id, asked=bounded(note.asked), changed=bounded(note.changed), **texts)
+    return Note(**{**vars(note), **texts, "act_id": act_id, "asked": bounded(note.asked), "changed": bounded(note.changed)})
 
 
 def bounded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from router.machine import Alone, Machine
 from router.meter import NOTHING, Meter, Tokens, relayed, told, whole
 from router.metrics import Metrics
 from router.proxies import Proxies
+from router.reader import InPlace, Reads
 from router.relay import Relay
 from router.request import Request, new_event_id
 from router.strangers import Strangers
@@ -71,12 +72,14 @@ class Router:
         max_unread: int = 256 << 20,
         trusted_proxies: tuple[str, ...] = (),
         refusals_per_second: float = 0.0,
+        reader: Reads | None = None,
     ) -> None:
         self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
         self.waiting_seconds = waiting_seconds
         self.domain = domain.lower().strip(".")  # `ENDPOINT.DOMAIN` is an endpoint's own host
         self.proxies = Proxies(trusted_proxies)
         self.strangers = Strangers(refusals_per_second, self.proxies, clock)
+        self.reader: Reads = reader or InPlace()
         self.cors = Cors(cors_origins, at=self._origins_of)
         self.draining = False
         self._machine: Machine = machine or Alone()
@@ -137,12 +140,12 @@ class Call:
         self.sequences = 1
         self._body = b""
 
-    def run(self) -> None:
-        """Steps 3 to 12, once the body is here. May be over when it returns."""
+    def run(self, asked: openai.Asked | None = None) -> None:
+        """Steps 3 to 12, once the body is here. `asked`: what is in it, where that has been read. May be over when it returns."""
         router, request = self._router, self._request
         try:
             router.keys.check(self._tenant)  # 2, again: uploading takes a while
-            asked = openai.read(request.body, request.route)  # 3: before the endpoint is looked for: `model` may name it
+            asked = asked or openai.read(request.body, request.route)  # 3: before the endpoint is looked for: `model` may name it
             self._choices, self.sequences = asked.choices, asked.sequences
             name = request.endpoint or asked.model
             if name is None:

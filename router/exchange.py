@@ -16,9 +16,12 @@ from router import encoding, errors
 from router.app import Call, Router
 from router.auth import Tenant
 from router.errors import BodyTooLarge, QueueFull, RouterError
+from router.openai import Asked
+from router.reader import LARGE, Job
 from router.request import Request, expects_continue, new_event_id
 from router.visitors import Standing
 
+PIECE = 256 << 10  # bytes; one that grew to megabytes would be copied again and again
 MOST_DISCARDED = 64 << 10  # bytes of a refused request's body that are read so that the connection can be kept
 
 
@@ -51,7 +54,7 @@ class Exchange:
     """One inference call."""
 
     __slots__ = (
-        "_begun", "_body", "_connection", "_counted", "_encoding", "_expects_continue", "_for_pages", "_limits", "_received", "_refusal", "_request", "_router",
+        "_begun", "_connection", "_counted", "_encoding", "_expects_continue", "_for_pages", "_limits", "_pieces", "_reading", "_received", "_refusal", "_request", "_router",
         "_size", "_tenant", "call", "chunked", "complete", "keep_alive",
     )  # fmt: skip
 
@@ -71,11 +74,14 @@ class Exchange:
         origin = request.headers.get(b"origin")
         self._for_pages = b"" if origin is None else router.cors.lines(origin, request.endpoint)  # of the head of its answer
         self._encoding = ""  # of its body
-        self._body: bytes | bytearray = b""  # one piece as it came, several in one place: a byte in tiny chunks is a byte
+        self._pieces: list[
+            bytes | bytearray
+        ] = []  # of its body: the first as it came, others in few places: a byte in tiny chunks is a byte
         self._size = self._counted = 0
         self._begun = self._received = self.complete = False
         self._tenant: Tenant | None = None
         self._refusal: RouterError | None = None
+        self._reading: Job | None = None  # its body, in the process beside us
         self.call: Call | None = None
 
     @property
@@ -114,6 +120,7 @@ class Exchange:
     def refuse(self, error: RouterError) -> None:
         """Answer with this when its turn comes, and close: the rest of the request is not read."""
         self._refusal, self.keep_alive, self._received = error.with_traceback(None), False, True
+        self._read_no_more()
         self._drop_body()
         if self._begun:
             self._go_on()
@@ -129,12 +136,11 @@ class Exchange:
             self.refuse(too_large(self._limits))
             return False
         self._size += len(body)
-        if not self._body:
-            self._body = body
-        elif isinstance(self._body, bytearray):
-            self._body += body
+        last = self._pieces[-1] if self._pieces else b""
+        if isinstance(last, bytearray) and len(last) < PIECE:
+            last += body
         else:
-            self._body = bytearray(self._body) + body
+            self._pieces.append(bytearray(body) if self._pieces else body)
         return True
 
     def count(self) -> bool:
@@ -168,6 +174,7 @@ class Exchange:
     def gone(self) -> None:
         """The client has left."""
         self.complete = True
+        self._read_no_more()
         self._drop_body()
         call, self.call = self.call, None
         if call is not None:
@@ -198,38 +205,74 @@ class Exchange:
                 self._expects_continue = False
                 self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             return
-        body = b"" if self._refusal is not None else self._whole()
+        body = self._small() if self._refusal is None else b""
+        if body is None:
+            self._hand_over()
+        else:
+            self._answer(body)
+
+    def _small(self) -> bytes | None:
+        """The body, unpacked; None where it is large. One that is not what it says it is refuses the request."""
+        if self._size > LARGE:
+            return None
+        body = b"".join(self._pieces)
+        most = min(LARGE, self._limits.max_body)
+        try:
+            return encoding.unpack(body, self._encoding, most=most) if self._encoding else body
+        except BodyTooLarge as error:
+            if most < self._limits.max_body:
+                return None
+            self._refusal = error.with_traceback(None)
+        except RouterError as error:
+            self._refusal = error.with_traceback(None)
+        return b""
+
+    def _hand_over(self) -> None:
+        """A large body is read elsewhere, and counts as coming in meanwhile."""
+        if not self.count():
+            return
+        assert self._tenant is not None
+        body, self._pieces = b"".join(self._pieces), []
+        self._reading = Job(self._request.route, self._encoding, self._limits.max_body, body, self._read)
+        self._router.reader.read(self._tenant.user, self._reading)
+
+    def _read(self, asked: Asked | RouterError, body: bytes) -> None:
+        self._reading = None
+        if isinstance(asked, RouterError):
+            self._refusal = asked
+            self._answer(b"")
+        else:
+            self._answer(body, asked)
+
+    def _read_no_more(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _answer(self, body: bytes, asked: Asked | None = None) -> None:
+        """`asked`: what is in the body, where that has been read."""
         self._drop_body()
         if self._refusal is None:
-            self._serve(body)
+            self._serve(body, asked)
             return
         self._router.metrics.refused(self._refusal.status)
         form = self._request.route.form
         self.write(errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive, form=form))
         self.finish()
 
-    def _whole(self) -> bytes:
-        """The body, unpacked. One that is not what it says it is refuses the request."""
-        body = bytes(self._body)
-        try:
-            return encoding.unpack(body, self._encoding, most=self._limits.max_body) if self._encoding else body
-        except RouterError as error:
-            self._refusal = error.with_traceback(None)
-            return b""
-
-    def _serve(self, body: bytes) -> None:
+    def _serve(self, body: bytes, asked: Asked | None) -> None:
         assert self._tenant is not None
         self._request.body = body
         self.call = call = Call(self._router, self._request, self._tenant, self)
         if self._connection.flow.write_paused:
             call.pause()
-        call.run()
+        call.run(asked)
 
     def _drop_body(self) -> None:
         if self._counted:
             self._router.uploads.drop(self)
         self._size = self._counted = 0
-        self._body = b""
+        self._pieces = []
 
 
 def too_large(limits: ClientLimits) -> BodyTooLarge:

@@ -79,8 +79,8 @@ def read(body: bytes, route: Route) -> Asked:
     return Asked(model, bool(given.get("stream")), given, wants, _sequences(given, needed, route))
 
 
-def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, str] | None = None) -> bytes:
-    """The body as the replica of endpoint `name` is to have it. Raises ModelNotFound when it names another model.
+def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, str] | None = None) -> tuple[bytes | memoryview, ...]:
+    """The body as the replica of endpoint `name` is to have it, in parts, for it may be large. Raises ModelNotFound when it names another model.
 
     `own`: fields of the platform's, which no caller may send; ids and names, that need no escapes. `cache_salt` is one: what is cached of
     a prompt is found by those with the same salt only.
@@ -94,11 +94,11 @@ def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, str] | None
             param="model",
         )
     if not front:
-        return body
+        return (body,)
     if asked.model is None and "model" in asked.fields:  # null: in front it would be overruled
-        return json.dumps({**asked.fields, **front}).encode()
+        return (json.dumps({**asked.fields, **front}).encode(),)
     said = "".join([f'"{field}":"{value}",' for field, value in front.items()]).encode()
-    return b"".join((b"{", said, memoryview(body)[body.index(b"{") + 1 :]))
+    return (b"{", said, memoryview(body)[body.index(b"{") + 1 :])
 
 
 def _sequences(given: dict[str, Any], needed: Any, route: Route) -> int:

@@ -6,7 +6,7 @@ import functools
 import random
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -50,14 +50,15 @@ class Request:
         match = _WAIT.search(prefer) if prefer else None
         return float(match[1]) if match else None
 
-    def upstream(self, event_id: str, body: bytes, sequences: int = 1) -> bytes:
-        """The request as the replica is to have it: nothing of the client's head but what is allow-listed."""
+    def upstream(self, event_id: str, body: Sequence[bytes | memoryview], sequences: int = 1) -> bytes:
+        """The request as the replica is to have it: nothing of the client's head but what is allow-listed. `body`: its parts, which are copied once."""
         headers, traced = self.headers, b""
         if not _TRACED.isdisjoint(headers):
             traced = b"".join([b"%s: %s\r\n" % (name, value) for name, value in headers.items() if name in _TRACED])
         if sequences > 1:
             traced += b"%s: %d\r\n" % (SEQUENCES_HEADER.encode(), sequences)
-        return b"%s%s\r\ncontent-length: %d\r\n%s\r\n%s" % (self.route.head, event_id.encode(), len(body), traced, body)
+        head = b"%s%s\r\ncontent-length: %d\r\n%s\r\n" % (self.route.head, event_id.encode(), sum(map(len, body)), traced)
+        return b"".join((head, *body))
 
 
 def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -32,7 +32,7 @@ from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier
-from router import certificate, freed
+from router import certificate, freed, reader
 from router.app import Router
 from router.auth import Keys
 from router.demand import ActivatorLink, DemandBook
@@ -47,6 +47,7 @@ from router.metrics import Metrics
 from router.policy import LedgerLink
 from router.protocol import RouterProtocol
 from router.rates import Rates
+from router.reader import Reader
 from router.table import RouteTable
 from router.turns import stand_in_line
 from router.visitors import Visitors
@@ -86,6 +87,7 @@ class Worker:
             clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed, line_up=stand_in_line, machine=machine
         )
         self.table = RouteTable(clock=loop, hold=self.hold, gone=self.metrics.forget)
+        self.reader = Reader(reader.start)
         self.router = Router(
             keys=self.keys,
             table=self.table,
@@ -100,6 +102,7 @@ class Worker:
             max_unread=config.router.max_unread_bytes,
             trusted_proxies=config.router.trusted_proxies,
             refusals_per_second=config.router.refusals_per_second_per_address,
+            reader=self.reader,
         )
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.visitors = visitors(config.router.max_connections, config.router.max_connections_per_address, descriptors=descriptors)
@@ -230,6 +233,7 @@ async def serve(
             await server.serve(sockets=[listeners.public])
         finally:
             exposition.close()
+            worker.reader.close()
             worker.spool.close()
             worker.demand.tell()  # none: else the last told would count until the activator calls us silent
 

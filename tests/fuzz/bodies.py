@@ -29,7 +29,7 @@ def target(data: bytes) -> None:
     body = data[1:]
     try:
         asked = read(body, routes[data[0] % len(routes)])
-        sent = body_for("tiny", asked, body, {"cache_salt": SALT})
+        sent = b"".join(body_for("tiny", asked, body, {"cache_salt": SALT}))
     except RouterError as error:
         assert error.status in (400, 404)
         assert len(error.message) < 500

@@ -30,6 +30,7 @@ from router.ledger.wire import KeyRow, Policy
 from router.ledger.workers import Workers
 from router.metrics import Metrics
 from router.protocol import RouterProtocol
+from router.reader import Reads
 from router.table import RouteTable
 from router.turns import stand_in_line
 from router.web import pages
@@ -251,6 +252,7 @@ async def world(
     cors_origins: tuple[str, ...] = (),
     trusted_proxies: tuple[str, ...] = (),
     reach: Reach = "public",
+    reader: Reads | None = None,
     **limits: Any,
 ) -> AsyncIterator[World]:
     loop = asyncio.get_running_loop()
@@ -280,6 +282,7 @@ async def world(
             max_unread=limits.pop("max_unread", 8 << 20),
             trusted_proxies=trusted_proxies,
             refusals_per_second=limits.pop("refusals_per_second", 0.0),
+            reader=reader,
         )
         replica = await FakeReplica(f"unix:{folder}/r.sock").start()
         sizes = {"max_body": 1 << 20}

@@ -157,7 +157,7 @@ def test_what_is_refused_is_named(path: str, fields: dict[str, Any], param: str,
 )
 def test_a_response_goes_out_under_the_routers_id_whatever_else_is_there(body: bytes) -> None:
     route = ROUTES["responses"]
-    sent = json.loads(body_for("tiny", read(body, route), body, {"request_id": "resp_" + "1" * 32}))
+    sent = json.loads(b"".join(body_for("tiny", read(body, route), body, {"request_id": "resp_" + "1" * 32})))
     assert sent == {**json.loads(body), "model": "tiny", "request_id": "resp_" + "1" * 32}
 
 
