@@ -41,6 +41,7 @@ HARMLESS = {
     "require_auth": {"scram-sha-256"},  # what we do, where the server asks for a password by it
 }
 ABOUT_SECURITY = re.compile(r"ssl|tls|gss|channel|require|auth|krb|scram|oauth", re.I)
+LONGEST_PATH = 300  # characters of one in an error
 WEAK = ("", "allow", "prefer", "require")  # sslmode: whoever answers is believed
 
 
@@ -53,6 +54,7 @@ class Address:
     dsn: str  # for the driver, with nothing in it that it would send on as a setting of the session
     place: str  # for people: host and database
     arguments: dict[str, Any] = field(default_factory=dict)  # for the driver besides: timeout, ssl
+    password: bool = False  # whether one is in it, or in the variables of libpq that count
 
 
 def understood(url: str) -> Address:
@@ -74,7 +76,10 @@ def understood(url: str) -> Address:
         hosts = ",".join(f"{host}:5432" if host and not re.search(r":\d+$", host) else host for host in hosts.split(","))
     _settle(kept, arguments, hosts=hosts, path=path, user=kept.get("user") or unquote(userinfo.partition(":")[0]))
     tail = f"?{urlencode(kept)}" if kept else ""
-    return Address(f"{scheme}://{user}{hosts}{path}{tail}", f"{shown or kept.get('host', '?')}{path}", arguments)
+    password = any(
+        (":" in userinfo, kept.get("password"), kept.get("passfile"), os.environ.get("PGPASSWORD"), os.environ.get("PGPASSFILE"))
+    )
+    return Address(f"{scheme}://{user}{hosts}{path}{tail}", f"{shown or kept.get('host', '?')}{path}", arguments, password)
 
 
 def _settle(kept: dict[str, str], arguments: dict[str, Any], *, hosts: str, path: str, user: str) -> None:
@@ -168,10 +173,12 @@ def _encrypt(given: Mapping[str, str], kept: dict[str, str], arguments: dict[str
     if authority == "system" or (bound and mode in WEAK):
         mode = "verify-full"
     verified = mode in ("verify-ca", "verify-full")
+    if given.get("sslcert") and mode != "disable":
+        _certified(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), given)  # here, where a key without its password is an error and not a question
     if authority not in ("", "system"):
         file = absolute(Path(authority))
         if not file.is_file():
-            raise BadAddress(f"sslrootcert={_short(authority)} is no file: name the authority's certificate, or `system`")
+            raise BadAddress(f"sslrootcert={_short(authority, LONGEST_PATH)} is no file: name the authority's certificate, or `system`")
         kept |= {"sslmode": mode} if mode else {}
     elif verified:
         arguments["ssl"] = _system(mode, given)
@@ -183,12 +190,38 @@ def _system(mode: str, given: Mapping[str, str]) -> ssl.SSLContext:
     """Verified by the system's authorities. Raises BadAddress."""
     context = ssl.create_default_context()
     context.check_hostname = mode == "verify-full"
-    if certificate := given.get("sslcert"):
-        try:
-            context.load_cert_chain(certificate, given.get("sslkey") or None, given.get("sslpassword") or None)
-        except (OSError, ssl.SSLError) as error:
-            raise BadAddress(f"sslcert={_short(certificate)} and its key cannot be read: {error}") from None
+    if given.get("sslcert"):
+        _certified(context, given)
     return context
+
+
+def _certified(context: ssl.SSLContext, given: Mapping[str, str]) -> None:
+    """Who we are, where the server asks for a certificate. Raises BadAddress."""
+    names = {name: given.get(name, "") for name in ("sslcert", "sslkey")}
+    for name, file in names.items():
+        if file and not os.access(absolute(Path(file)), os.R_OK):
+            raise BadAddress(
+                f"{name}={_short(file, LONGEST_PATH)} is no file that we can read: name the PEM file, and let {_reader()} read it"
+            )
+    try:
+        context.load_cert_chain(names["sslcert"], names["sslkey"] or None, lambda: given.get("sslpassword", ""))
+    except (OSError, ssl.SSLError) as error:  # an encrypted key opened with no password, or a wrong one, is one too
+        raise BadAddress(
+            f"sslcert={_short(names['sslcert'], LONGEST_PATH)} and sslkey={_short(names['sslkey'] or '(none)', LONGEST_PATH)} cannot be used{_why(error)}: both are PEM "
+            "files, and a key with a password needs sslpassword"
+        ) from None
+
+
+def _reader() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"the user {os.geteuid()}"
+
+
+def _why(error: Exception) -> str:
+    """OpenSSL has words for one case alone."""
+    return ", for they do not belong together" if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH" else ""
 
 
 def _own_name() -> str:
@@ -199,5 +232,5 @@ def _own_name() -> str:
         raise BadAddress("it names no user, and ours has no name: postgresql://USER:PASSWORD@HOST:PORT/DATABASE") from None
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}…"
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -16,6 +16,7 @@ import asyncpg
 
 from pilotlight.database.address import BadAddress, understood, without_password
 from pilotlight.database.errors import Unfit, Unreachable
+from pilotlight.database.remedies import remedy
 
 SCHEMA = "pilotlight"
 CONNECT_SECONDS = 10.0
@@ -69,17 +70,18 @@ def settle(limits: Mapping[str, str]) -> Callable[[Any], Any]:
 
 def unreachable(url: str, error: Exception) -> Unreachable:
     """The error to raise; it names the place, never the password."""
-    place = "DATABASE_URL"
+    place, password = "DATABASE_URL", True
     with contextlib.suppress(BadAddress):
-        place = understood(url).place
-    remedy = "is it running (`pilotlight up`), is DATABASE_URL right?"
-    return Unreachable(f"no Postgres to work with at {place} ({type(error).__name__}: {without_password(str(error))}): {remedy}")
+        address = understood(url)
+        place, password = address.place, address.password
+    told = f"{type(error).__name__}: {without_password(str(error))}"
+    return Unreachable(f"no Postgres to work with at {place} ({told}): {remedy(error, password=password)}")
 
 
 async def check(url: str, connection: Session) -> None:
     """Can we work with the Postgres at the other end? Raises Unfit, and what REFUSALS lists.
 
-    1. Old enough, and not a copy that takes no rows.
+    1. Old enough, neither a copy that takes no rows nor one that takes none for now.
     2. A session keeps its connection.
     """
     # By the simple protocol: a pooler may give each message of the other one to another server.
@@ -96,6 +98,8 @@ async def check(url: str, connection: Session) -> None:
             theirs.append(await _backend(other))
         if await connection.fetchval("SELECT pg_is_in_recovery()"):
             raise Unfit("this Postgres is a copy that takes no rows: name the primary in DATABASE_URL")
+        if await connection.fetchval("SHOW transaction_read_only") == "on":
+            raise Unfit(READ_ONLY)
     except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError, asyncpg.ProtocolViolationError) as error:
         raise Unfit(POOLED) from error
     finally:
@@ -108,6 +112,11 @@ async def check(url: str, connection: Session) -> None:
 POOLED = (
     "a pooler in transaction mode is in between (PgBouncer with pool_mode = transaction, or a provider's `pooler` address): leases, LISTEN and "
     "settings need sessions that keep their connection. Use session mode, or the provider's direct address"
+)
+
+READ_ONLY = (
+    "this Postgres takes no rows now (default_transaction_read_only is on, for this user, database or server): turn it off; providers turn it on "
+    "where a database has used up its room"
 )
 
 

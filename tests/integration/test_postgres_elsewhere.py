@@ -98,6 +98,13 @@ async def test_a_user_who_may_make_no_schema_is_told_what_to_grant(database: str
     await migrate(weak)
 
 
+async def test_one_that_takes_no_rows_is_told_so(database: str) -> None:
+    await migrate(database)
+    await run(database, f"ALTER DATABASE {database.partition('?')[0].rpartition('/')[2]} SET default_transaction_read_only = on")
+    with pytest.raises(Unfit, match=r"default_transaction_read_only.*used up its room"):
+        await migrate(database)
+
+
 async def test_a_session_finds_its_schema_again_after_each_use(database: str) -> None:
     await migrate(database)
     pool = await connect_pool(database, application="test", largest=1)
