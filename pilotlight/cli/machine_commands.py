@@ -123,7 +123,9 @@ def audit(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Who changed what, newest first: every change by the admin API and by commands, also those that were refused.
+    """Who changed what, when, and from where, newest first.
+
+    Every change by the admin API and by commands is there, also those that were refused.
 
     Example: pilotlight audit --since 7d
     """
