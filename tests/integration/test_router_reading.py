@@ -6,8 +6,6 @@ import asyncio
 import os
 from pathlib import Path
 
-import pytest
-
 from router.openai import ROUTES, Asked
 from router.reader import Job, Reader, start
 
@@ -16,7 +14,6 @@ def children() -> set[int]:
     return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
 
 
-@pytest.mark.asyncio
 async def test_the_process_reads_and_ends_with_its_connection() -> None:
     before, heard = children(), asyncio.Queue[object]()
     reader = Reader(start)

@@ -97,7 +97,6 @@ def test_what_is_too_large_once_it_is_unpacked_is_413() -> None:
     assert isinstance(reading.understood(told), BodyTooLarge)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("packed", [False, True])
 async def test_a_large_body_is_served(packed: bool) -> None:
     async with beside() as (there, reader), world(reader=reader) as w:
@@ -111,7 +110,6 @@ async def test_a_large_body_is_served(packed: bool) -> None:
         assert (await w.ask()).status == 200 and there.started == 1
 
 
-@pytest.mark.asyncio
 async def test_while_one_is_read_others_are_served_and_it_counts_as_coming_in() -> None:
     async with beside() as (there, reader), world(reader=reader) as w:
         there.may_go.clear()
@@ -124,7 +122,6 @@ async def test_while_one_is_read_others_are_served_and_it_counts_as_coming_in() 
         assert (await client.answer()).status == 200
 
 
-@pytest.mark.asyncio
 async def test_who_leaves_or_must_give_way_meanwhile_is_not_served() -> None:
     async with beside() as (there, reader), world(reader=reader, max_uploading=3 * len(NOISE) // 2) as w:
         there.may_go.clear()
@@ -142,7 +139,6 @@ async def test_who_leaves_or_must_give_way_meanwhile_is_not_served() -> None:
         assert len(w.replica.requests) == 1
 
 
-@pytest.mark.asyncio
 async def test_a_reader_that_dies_costs_one_call_a_503() -> None:
     async with beside() as (there, reader), world(reader=reader) as w:
         there.dies_before = 1
@@ -151,7 +147,6 @@ async def test_a_reader_that_dies_costs_one_call_a_503() -> None:
         assert (await w.ask(body=NOISE)).status == 200 and there.started == 2
 
 
-@pytest.mark.asyncio
 async def test_one_that_cannot_be_started_is_503() -> None:
     async def connect() -> Connection:
         raise OSError("no more processes")
@@ -163,7 +158,6 @@ async def test_one_that_cannot_be_started_is_503() -> None:
     assert isinstance(heard[0], Unavailable)
 
 
-@pytest.mark.asyncio
 async def test_keys_take_turns_and_who_is_gone_is_passed_over() -> None:
     order: list[str] = []
 
