@@ -21,7 +21,8 @@ import structlog
 from pilotlight import children
 from router import reading
 from router.errors import RouterError, Unavailable
-from router.openai import LARGE_BODY, Asked, Route
+from router.openai import LARGE_BODY, Asked
+from router.routes import Route
 
 LARGE = LARGE_BODY  # bytes; what is smaller is read in place
 SECONDS = 30.0  # for one body, once it is its turn

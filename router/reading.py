@@ -18,7 +18,8 @@ from typing import Any
 from router import encoding, openai
 from router.errors import BadRequest, BodyTooLarge, RouterError
 from router.fields import Wants
-from router.openai import ROUTES, Asked, Route
+from router.openai import Asked
+from router.routes import ROUTES, Route
 
 SIZES = struct.Struct("!II")  # bytes of the head, which is JSON, and of the body behind it
 BY_PATH = {route.path: route for route in ROUTES.values()}

@@ -6,8 +6,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from router.openai import ROUTES, Asked
+from router.openai import Asked
 from router.reader import Job, Reader, start
+from router.routes import ROUTES
 
 
 def children() -> set[int]:

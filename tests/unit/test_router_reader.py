@@ -16,8 +16,9 @@ import pytest
 
 from router import openai, reading
 from router.errors import BodyTooLarge, RouterError, Unavailable
-from router.openai import ROUTES, Asked
+from router.openai import Asked
 from router.reader import LARGE, Connection, InPlace, Job, Reader
+from router.routes import ROUTES
 from tests.unit.router_world import KEY, request, until, world
 
 LONG = "x" * (LARGE + 1)
