@@ -74,9 +74,7 @@ class Exchange:
         origin = request.headers.get(b"origin")
         self._for_pages = b"" if origin is None else router.cors.lines(origin, request.endpoint)  # of the head of its answer
         self._encoding = ""  # of its body
-        self._pieces: list[
-            bytes | bytearray
-        ] = []  # of its body: the first as it came, others in few places: a byte in tiny chunks is a byte
+        self._pieces: list[bytes | bytearray] = []  # of its body, in few places: a byte in tiny chunks is a byte
         self._size = self._counted = 0
         self._begun = self._received = self.complete = False
         self._tenant: Tenant | None = None
