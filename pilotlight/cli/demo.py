@@ -28,6 +28,7 @@ MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
 ENDPOINT = "demo"
 QUESTIONS = ("What is Pilotlight?", "What is a cold start?", "Why is it called Pilotlight?")
 IDLE_SECONDS = 2.0
+REHEARSAL_SECONDS = 300.0  # as long as a standby may take (runtime.rehearsal_seconds)
 
 
 def run_demo() -> int:
@@ -111,7 +112,7 @@ async def _ask(api: Api, key: str, question: str, expected: str) -> dict[str, An
 
 async def _rehearsed(api: Api) -> None:
     console.print("[dim]rehearsing the engine (once; every cold start then forks from it)[/dim]")
-    await _until(lambda: _standby_ready(api), 120, "the standby was not ready in 120 s")
+    await _until(lambda: _standby_ready(api), REHEARSAL_SECONDS, f"the standby was not ready in {REHEARSAL_SECONDS:g} s")
 
 
 async def _standby_ready(api: Api) -> bool:

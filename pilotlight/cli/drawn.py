@@ -19,6 +19,7 @@ from pilotlight.cli.tables import cells, printable
 
 LOOK_SECONDS = 0.5  # between two looks at a wake: the admin API does not push
 QUIET_SECONDS = 2.0  # a shorter wait is no news where stderr is no terminal
+NO_NODE = "no node is connected"  # as the activator says it
 REHEARSES = "first rehearsal of the engine"
 
 
@@ -33,7 +34,7 @@ def line() -> Iterator[Drawn]:
         said: set[str] = set()
 
         def once(text: str) -> None:
-            kind = text.split(", for ")[0] if " starts, for " in text else text
+            kind = text.partition(", for ")[0]  # how long it has lasted is no news
             if kind not in said:
                 said.add(kind)
                 say(text)
@@ -112,6 +113,8 @@ def standing(revision: dict[str, Any] | None, nodes: Any = (), *, beside: bool =
     if revision is None:
         return "is on its way"
     if waits_for := revision.get("waits_for"):
+        if waits_for.startswith(NO_NODE):
+            return f"waits: {waits_for}"
         return f"waits, for there is no room for both: {waits_for}" if beside else f"waits for room: {waits_for}"
     starting = [replica for replica in revision["replicas"] if replica["state"] == "starting"]
     unrehearsed = bool(nodes) and not any(node.get("standbys_ready") for node in nodes)

@@ -45,6 +45,9 @@ def up(
 
     Example: pilotlight up --port 8443
     """
+    from pilotlight.cli.checks import need_engine, vllm
+
+    need_engine(vllm())
     if detach:
         from pilotlight.cli.running import detach as start_apart
 
@@ -179,6 +182,9 @@ def demo() -> None:
 
     Example: pilotlight demo
     """
+    from pilotlight.cli.checks import need_engine, vllm
     from pilotlight.cli.demo import run_demo
+
+    need_engine(vllm())
 
     raise typer.Exit(run_demo())

