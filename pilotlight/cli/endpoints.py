@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -100,8 +101,10 @@ def fields_given(pairs: list[str]) -> dict[str, Any]:
         if not equals:
             stop(f"{pair!r} is not FIELD=VALUE, such as idle_timeout_seconds=7", USAGE)
         if field not in known:
+            near = get_close_matches(field, known, n=1)
+            meant = f"; {near[0]} may be meant" if near else ""
             stop(
-                f"there is no field {name!r} to set: there are {', '.join(sorted(known))}; engine arguments are set with --engine-arg",
+                f"there is no field {name!r} to set{meant}: there are {', '.join(sorted(known))}; engine arguments are set with --engine-arg",
                 USAGE,
             )
         given[field] = value

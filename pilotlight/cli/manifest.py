@@ -10,6 +10,7 @@ import json
 import tomllib
 from datetime import UTC, datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -124,7 +125,8 @@ def _explain(error: Any) -> str:
     field = ".".join(map(str, error["loc"]))
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        message = "there is no such field"
+        near = get_close_matches(field, EndpointManifest.model_fields, n=1)
+        message = "there is no such field" + (f"; {near[0]} may be meant" if near else "")
     elif field and error["type"] != "missing":
         message += f" (got {error['input']!r})"
     return f"{field}: {message}" if field else message

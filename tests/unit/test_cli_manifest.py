@@ -63,7 +63,7 @@ def test_a_whole_manifest() -> None:
         ('name = "chat"', "give one of model"),
         ('name = "chat"\nmodel = "a"\ndigest = "sha256:' + "a" * 64 + '"', "give one of model"),
         ('name = "Chat"\nmodel = "a"', "name: "),
-        ('name = "chat"\nmodel = "a"\nslot = 3', "slot: there is no such field"),
+        ('name = "chat"\nmodel = "a"\nslot = 3', "slot: there is no such field; slots may be meant"),
         ('name = "chat"\nmodel = "a"\nslots = 0', "slots: Input should be greater than or equal to 1 (got 0)"),
         ('name = "chat"\nmodel = "a"\nslots = "many"', "slots: "),
         ('name = "chat"\nmodel = "a"\nmin_replicas = 3', "max_replicas (1) must not be less than min_replicas (3)"),

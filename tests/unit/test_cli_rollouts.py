@@ -78,7 +78,7 @@ def test_fields_are_set_with_the_types_they_have() -> None:
 
 @pytest.mark.parametrize(
     ("pair", "said"),
-    [("idle_timeout_seconds", "is not FIELD=VALUE"), ("colour=red", "there is no field 'colour'"), ("slots=many", "slots: "), ("slots=0", "slots: "),
+    [("idle_timeout_seconds", "is not FIELD=VALUE"), ("colour=red", "there is no field 'colour'"), ("idle-timeout=5", "to set; idle_timeout_seconds may be meant: "), ("slots=many", "slots: "), ("slots=0", "slots: "),
      ("engine_args=x", "--engine-arg")],
 )  # fmt: skip
 def test_what_cannot_be_set_is_named(pair: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
