@@ -133,7 +133,7 @@ class Call:
         self._revision: Revision | None = None  # it came for
         self._closed = self._paused = self._disk_slow = False
         self.held_in: Revision | None = None
-        self.held_bytes = len(request.body)
+        self.held_bytes = 0
         self.entered_at = router.clock.time()
         self.user = tenant.user
         self.deadline = 0.0
@@ -155,7 +155,7 @@ class Call:
             asked.check_allowed(revision.row.allow, revision.row.media_hosts)
             body = openai.body_for(name, asked, request.body, self._own(revision))
             self._body = request.upstream(self._event_id, body, asked.sequences)
-            request.body = b""  # what is held is held once
+            request.body, self.held_bytes = b"", len(self._body)  # what is held is held once
             self._meter = self._open(endpoint, streamed=asked.stream)  # 12: before anything is dispatched, or waits
             slot = router.hold.ask(revision, self)  # 5
         except RouterError as error:

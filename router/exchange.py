@@ -19,7 +19,7 @@ from router.errors import BodyTooLarge, QueueFull, RouterError
 from router.openai import Asked
 from router.reader import LARGE, Job
 from router.request import Request, expects_continue, new_event_id
-from router.visitors import Standing
+from router.visitors import STRANGERS, Standing
 
 PIECE = 256 << 10  # bytes; one that grew to megabytes would be copied again and again
 MOST_DISCARDED = 64 << 10  # bytes of a refused request's body that are read so that the connection can be kept
@@ -81,6 +81,11 @@ class Exchange:
         self._refusal: RouterError | None = None
         self._reading: Job | None = None  # its body, in the process beside us
         self.call: Call | None = None
+
+    @property
+    def user(self) -> str:
+        """As who it shares what all have."""
+        return STRANGERS if self._tenant is None else self._tenant.user
 
     @property
     def standing(self) -> Standing:

@@ -2,7 +2,7 @@
 
 A body in tiny chunks comes as many thousand pieces a segment; they are put together before anything else is done with them. What comes after
 the last message that is taken is not even parsed: a flood would keep the loop from everybody for as long as it takes to read. The failures
-to survive: a head without an end, such a body, and such a flood.
+to survive: a head without an end, or a trailer, which the parser keeps until it is whole; such a body, and such a flood.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from router.errors import HeadTooLarge, RouterError, UrlTooLong
 
 MOST_HEADERS = 100
-LONGEST_HEAD = 64 << 10  # bytes
+LONGEST_HEAD = 64 << 10  # bytes of a request that are no body: its head, and what stands between and behind its chunks
 LONGEST_URL = 8 << 10  # bytes
 
 
@@ -23,14 +23,14 @@ class Enough(Exception):
 class Intake(HttpToolsProtocol):
     """Of one connection. `_deaf`: nothing more is taken in."""
 
-    __slots__ = ("_deaf", "_head_bytes", "_in_head", "_in_message", "_pieces", "_upgrading")
+    __slots__ = ("_bodiless", "_deaf", "_in_head", "_in_message", "_pieces", "_upgrading")
 
     _deaf: bool
 
     def _take_in(self) -> None:
         """Begin."""
         self._deaf = self._in_message = self._in_head = self._upgrading = False
-        self._head_bytes = 0
+        self._bodiless = 0
         self._pieces: list[bytes] = []  # of the body, of this segment
 
     def _refuse(self, error: RouterError, *, known: bool = False) -> None:
@@ -40,7 +40,7 @@ class Intake(HttpToolsProtocol):
         if self._deaf:
             raise Enough
         self._in_message = self._in_head = True
-        self._head_bytes = 0
+        self._bodiless = 0
         self.url, self.headers = b"", []
 
     def on_url(self, url: bytes) -> None:
@@ -73,8 +73,8 @@ class Intake(HttpToolsProtocol):
         pieces.clear()
         return body
 
-    def _count_head(self, size: int) -> None:
-        """A segment has ended, and the head is not whole."""
-        self._head_bytes += size
-        if self._head_bytes > LONGEST_HEAD:
-            self._refuse(HeadTooLarge(f"The request's head is longer than {LONGEST_HEAD} bytes. Send less."))
+    def _count(self, size: int, *, body: bool) -> None:
+        """A segment has ended, and the message is not whole. `body`: there was some in it, and it counts as that."""
+        self._bodiless = 0 if body else self._bodiless + size
+        if self._bodiless > LONGEST_HEAD:
+            self._refuse(HeadTooLarge(f"The request's head, or what follows its last chunk, is longer than {LONGEST_HEAD} bytes. Send less."))

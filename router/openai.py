@@ -96,7 +96,7 @@ def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, str] | None
     if not front:
         return (body,)
     if asked.model is None and "model" in asked.fields:  # null: in front it would be overruled
-        return (json.dumps({**asked.fields, **front}).encode(),)
+        return (json.dumps({**asked.fields, **front}, ensure_ascii=False).encode(),)
     said = "".join([f'"{field}":"{value}",' for field, value in front.items()]).encode()
     return (b"{", said, memoryview(body)[body.index(b"{") + 1 :])
 

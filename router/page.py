@@ -25,7 +25,7 @@ from router.exchange import MOST_DISCARDED, ClientLimits, too_large
 from router.farewell import LOST
 from router.request import expects_continue
 from router.strangers import OPEN
-from router.visitors import Standing, stranger
+from router.visitors import STRANGERS, Standing
 
 
 class Connection(Protocol):
@@ -85,7 +85,7 @@ def scope_of(head: Head, connection: Connection) -> HTTPScope:
 class Page:
     """One such request. Its head is whole."""
 
-    __slots__ = ("_begun", "_connection", "_known", "_limits", "_most", "_router", "_size", "_stranger", "_user", "_wanted", "cycle")
+    __slots__ = ("_begun", "_connection", "_known", "_limits", "_most", "_router", "_size", "_stranger", "_wanted", "cycle", "user")
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Page:
         self._connection, self._router, self._limits = connection, router, limits
         scope, headers = scope_of(head, connection), head.headers
         self._size, self._begun = 0, False
-        self._user = stranger(connection.client)
+        self.user = STRANGERS  # as who it shares what all have
         self._stranger: RouterError | None = None  # what whoever has no valid key is told
         self._wanted = is_relayed(scope["path"])
         self._known: bool | None = None
@@ -191,7 +191,7 @@ class Page:
             return False
         if self._size > self._most:
             raise self._too_much()
-        if not self._router.uploads.add(self._user, self, len(body)):
+        if not self._router.uploads.add(self.user, self, len(body)):
             raise QueueFull("This router is receiving as many bytes as it may hold. Try again in a moment.")
         self.cycle.body += body
         self.cycle.message_event.set()
@@ -227,7 +227,7 @@ class Page:
 
     def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
         try:
-            self._user, self._known = self._router.keys.tenant(authorization(dict(headers))).user, True
+            self.user, self._known = self._router.keys.tenant(authorization(dict(headers))).user, True
         except RouterError as error:
             self._stranger, self._known = error.with_traceback(None), False  # whose frames refer to us
         return self._known

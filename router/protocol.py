@@ -26,11 +26,11 @@ from router.farewell import LOST, Farewell
 from router.intake import Enough, Intake
 from router.page import Head, Page
 from router.patience import LINGER_SECONDS, Patience
-from router.request import KEPT, Request, hot, named_by_host
+from router.request import Request, hot, kept, named_by_host
 from router.routes import ROUTES, Route
 from router.strangers import MOST_STRANGE
 from router.target import check_fields, origin_form, without_offer
-from router.visitors import LOCAL, Standing, standing_of, stranger
+from router.visitors import LOCAL, STRANGERS, Standing, standing_of
 
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
 MOST_AT_ONCE = 4  # requests of one connection begun in one go; then others have their turn
@@ -121,8 +121,7 @@ class RouterProtocol(Intake):
             self._stalled = self.loop.call_later(self._limits.unread_seconds, self.transport.abort)
         if (call := self._call()) is not None:
             call.pause()
-        user = stranger(self.client) if call is None else call.user
-        if not self._router.unread.add(user, self, self.transport.get_write_buffer_size()):
+        if not self._router.unread.add(self._turns[0].user if self._turns else STRANGERS, self, self.transport.get_write_buffer_size()):
             self.transport.abort()
 
     def resume_writing(self) -> None:
@@ -220,11 +219,11 @@ class RouterProtocol(Intake):
             self._receive_page(method.decode("ascii"), version)
 
     def _receive_call(self, route: Route, name: str | None, *, modern: bool) -> None:
-        kept = {field: value for field, value in self.headers if field in KEPT}
+        fields = kept(self.headers)
         if name is None and self._router.domain:
-            name = named_by_host(kept.get(b"host", b""), self._router.domain)
+            name = named_by_host(fields.get(b"host", b""), self._router.domain)
         keep = modern and self.parser.should_keep_alive() and not self._leaving
-        request = Request(route, name, kept)
+        request = Request(route, name, fields)
         self._receiving = exchange = Exchange(self, self._router, request, self._limits, chunked=modern, keep_alive=keep)
         self._deaf = not exchange.admit()
         self._take_turn(exchange)
@@ -271,14 +270,14 @@ class RouterProtocol(Intake):
                 self._await_rest(len(data))
 
     def _await_rest(self, size: int) -> None:
+        body = bool(self._pieces)
         self._take_body()
         if self._deaf:
             return
         self._patience.rest(self.loop.time())
         if isinstance(self._receiving, Exchange):
             self._deaf = not self._receiving.count()
-        if self._in_head:
-            self._count_head(size)
+        self._count(size, body=body)
 
     def _unstash(self) -> None:
         """What came while others had their turn."""

@@ -61,6 +61,15 @@ class Request:
         return b"".join((head, *body))
 
 
+def kept(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Those in KEPT. One that stands there several times is as if its values stood in one, between commas: none is passed over."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in KEPT:
+            found[name] = found[name] + b", " + value if name in found else value
+    return found
+
+
 def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the client waits for a word from us before it sends the body."""
     return any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)

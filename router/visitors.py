@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 
 Standing = Literal["idle", "sending", "served"]
 LOOKED_AT = 32  # of an address' connections, oldest first, each time one must give way; those passed over are looked at again last
+STRANGERS = "strangers"  # as who all without a key share what all have: they may have any number of addresses, and a key has one share
 LOCAL = ""  # the address of who comes by a Unix socket, or is a trusted proxy: many callers, whom it counts itself
 
 
@@ -109,11 +110,6 @@ def standing_of(turns: Iterable[Standing]) -> Standing:
     """Of a connection with these requests on it."""
     found = set(turns)
     return "served" if "served" in found else "sending" if "sending" in found else "idle"
-
-
-def stranger(client: tuple[str, int] | None) -> str:
-    """As who somebody without a key shares what all have."""
-    return "address " + household(client[0] if client else LOCAL)
 
 
 def household(address: str) -> str:

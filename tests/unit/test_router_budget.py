@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.app import Call
 from router.budget import Budget
 from router.ledger.wire import Policy
 from router.machine import Memory, Together
@@ -172,6 +174,20 @@ async def test_a_body_that_waits_for_its_turn_counts() -> None:
         await until(lambda: w.router.uploads.used == 0)
 
 
+@pytest.mark.parametrize("model", [None, "tiny", ""])
+async def test_what_is_held_counts_as_long_as_it_is(model: str | None) -> None:
+    """Written anew, a text may be longer than it came."""
+    async with world(max_held_bytes=1 << 20) as w:
+        w.show(endpoint_row())
+        client = await w.client()
+        named = b"" if model == "" else b'"model":%s,' % json.dumps(model).encode()
+        client.send(request(body=b'{%s"messages":[{"role":"user","content":"%s"}]}' % (named, "ä€".encode() * 10_000)))
+        await w.wait_held(1)
+        [call] = w.table.revisions["r1"].waiting
+        assert isinstance(call, Call)
+        assert w.hold.held_bytes == len(call._body) < 52_000
+
+
 async def test_who_reads_least_is_cut_when_too_much_waits() -> None:
     import socket
 
@@ -189,6 +205,31 @@ async def test_who_reads_least_is_cut_when_too_much_waits() -> None:
         await asyncio.gather(*(tell(client, request()) for client in clients))
         await until(lambda: len(w.connections) < 6)
         assert w.router.unread.used <= 200_000
+        for client in clients:
+            client.close()
+
+
+async def test_strangers_of_many_addresses_take_nothing_from_a_key() -> None:
+    """Whoever has a network has more addresses than there are keys: all strangers are one user."""
+    import socket
+
+    async def long(_: object) -> object:
+        from tests.fakes import json_answer
+
+        yield json_answer(200, b"x" * 150_000)
+
+    async with world(max_unread=400_000) as w:
+        w.replica.answer = long  # type: ignore[assignment]
+        clients = [raw(w, buffer=4096, source=f"127.0.0.{number}") for number in range(2, 12)]
+        await until(lambda: len(w.connections) == 10)
+        for connection in w.connections:
+            connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await tell(clients[0], request())
+        await until(lambda: w.router.unread.used)
+        for client in clients[1:]:
+            await tell(client, b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n")
+        await until(lambda: len(w.connections) < 10)
+        assert [user for user in w.router.unread._user.values() if user.startswith("key ")], "the caller is not the one that was cut"
         for client in clients:
             client.close()
 

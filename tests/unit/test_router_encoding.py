@@ -80,6 +80,18 @@ async def test_other_encodings_are_415_and_name_those_taken(way: str) -> None:
         assert w.router.uploads.used == 0
 
 
+async def test_in_several_lines_is_as_in_one() -> None:
+    async with world() as w:
+        for lines in (
+            ("content-encoding: gzip", "content-encoding: identity, gzip"),
+            ("content-encoding: br", "content-encoding: identity"),
+        ):
+            assert (await w.ask(body=BODY, headers=lines)).status == 415
+        client = await w.client()
+        client.send(request(body=b"").replace(b"content-length: 0", b"transfer-encoding: gzip\r\ntransfer-encoding: chunked"))
+        assert (await client.answer()).status == 415
+
+
 async def test_packing_hop_by_hop_is_refused_and_not_taken_for_plain() -> None:
     async with world() as w:
         client = await w.client()

@@ -82,7 +82,7 @@ def test_a_head_has_bounds(head: bytes, error: type[RouterError]) -> None:
 def test_a_head_in_many_segments_has_a_bound() -> None:
     taken = Taken()
     for _ in range(LONGEST_HEAD >> 10):
-        taken._count_head(1 << 10)
+        taken._count(1 << 10, body=False)
     assert not taken.refused
-    taken._count_head(1)
+    taken._count(1, body=False)
     assert len(taken.refused) == 1

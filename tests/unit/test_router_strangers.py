@@ -60,9 +60,10 @@ HELD = {  # these wait for a replica, which takes no deadline of the client's
 }  # fmt: skip
 
 
-def raw(w: World, *, buffer: int = 0) -> socket.socket:
+def raw(w: World, *, buffer: int = 0, source: str = "127.0.0.1") -> socket.socket:
     """A client that does nothing by itself. `buffer`: bytes its kernel takes for it."""
     client = socket.socket()
+    client.bind((source, 0))
     if buffer:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
     client.connect(("127.0.0.1", w.port))
