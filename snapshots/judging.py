@@ -13,6 +13,7 @@ from snapshots.facts import find_facts
 from snapshots.manifest import Manifest
 from snapshots.safetensors_header import LENGTH_BYTES, header_length
 from snapshots.selection import INDEX, WEIGHTS, may_be_in_a_snapshot
+from snapshots.texts import check_size
 
 PACK_ANEW = "pack the model anew from its folder"
 
@@ -23,6 +24,9 @@ def judge_names(manifest: Manifest, *, code: bool = False) -> None:
     if wrong := next((path for path in paths if not may_be_in_a_snapshot(path, code=code)), None):
         allow = ", or let code of models run on this machine (snapshots.model_code)" if may_be_in_a_snapshot(wrong, code=True) else ""
         raise CodeRefused(f"it holds {wrong[:200]!r}, which packing never takes: nothing of it is fetched or served; {PACK_ANEW}{allow}")
+    for file in manifest.files:
+        if not file.path.endswith(WEIGHTS):
+            check_size(file.path, file.size)
     if "config.json" not in paths or not any(path.endswith(WEIGHTS) for path in paths):
         raise Incomplete(f"it holds no config.json or no {WEIGHTS} file: it is no snapshot of a model; {PACK_ANEW}")
     doubled = [path for path in paths if path.startswith("consolidated") and path.endswith(WEIGHTS)]

@@ -20,9 +20,8 @@ from typing import BinaryIO, cast
 from snapshots.errors import CodeRefused, Incomplete, PackError
 from snapshots.other_formats import other_kind
 from snapshots.selection import INDEX, MODULES, PICKLES, WEIGHTS, select
-from snapshots.texts import ANEW
+from snapshots.texts import LARGEST_TEXT, check_size
 
-LARGEST_TEXT = 256 << 20  # bytes of a JSON file; the largest tokenizers have some 40 MB
 DOWNLOAD = "`hf download MODEL --local-dir FOLDER --exclude '*.bin' '*.pt' '*.pth' '*.py' 'original/*'` makes a folder that fits"
 POINTER = b"version https://git-lfs"
 LONGEST_POINTER = 1024  # bytes
@@ -107,8 +106,8 @@ def _source(root: Path, path: str) -> Source:
             raise Incomplete(
                 f"{path} is a pointer of Git LFS and not the file: run `git lfs pull` in the folder, or download the model anew"
             )
-    if path.endswith(".json") and source.size > LARGEST_TEXT:
-        raise PackError(f"{path} has {source.size} bytes, more than any text of a model: {ANEW}, or remove it")
+    if not path.endswith(WEIGHTS):
+        check_size(path, source.size)
     return source
 
 
