@@ -25,7 +25,7 @@ from snapshots.store.disk import FULL, free
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 PREFIX = "hf://"
-MOST_FILES = 20_000  # of a repository; a listing without an end is none
+MOST_FILES = 20_000  # of a repository, and folders; a listing without an end is none
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 AT_ONCE = 8  # files fetched side by side
 
@@ -121,12 +121,12 @@ def _listed(reference: Reference, endpoint: str | None, cache: Path) -> Listed:
         raise HubError(f"{api.endpoint} says that {reference} is commit {commit[:100]!r}, which is none: check HF_ENDPOINT")
     info = api.model_info(reference.repo, revision=commit)
     sizes, sha256, blobs = dict[str, int](), dict[str, str](), dict[str, str]()
-    for entry in api.list_repo_tree(reference.repo, recursive=True, revision=commit):
+    for number, entry in enumerate(api.list_repo_tree(reference.repo, recursive=True, revision=commit)):
+        if number >= MOST_FILES:
+            raise HubError(f"{reference} lists more than {MOST_FILES} files and folders: that is no model")
         size = getattr(entry, "size", None)
         if not isinstance(size, int):
             continue  # a folder
-        if len(sizes) >= MOST_FILES:
-            raise HubError(f"{reference} lists more than {MOST_FILES} files: that is no model")
         lfs = getattr(entry, "lfs", None)
         sizes[entry.path] = lfs.size if lfs else size
         if lfs:

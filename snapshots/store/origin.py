@@ -6,7 +6,9 @@ Nothing an origin says is believed: who reads from it checks every byte against 
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+import stat
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -90,14 +92,23 @@ class Folder:
             raise NoBucket(f"{self.name} is no folder: give the folder of a store, or s3://BUCKET/PREFIX")
 
 
+def _open(file: Path) -> io.FileIO:
+    """A plain file, and nothing that would keep a reader waiting for ever: a pipe, a device. Raises TamperedError, OSError."""
+    stream = io.FileIO(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), closefd=True)
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    raise TamperedError(f"{file} is no plain file: {PUSH}")
+
+
 def _read(file: Path) -> bytes:
-    with file.open("rb") as stream:
+    with _open(file) as stream:
         return stream.read(LARGEST_MANIFEST + 1)
 
 
 def _fill(file: Path, begin: int, into: memoryview) -> int:
     try:
-        with file.open("rb", buffering=0) as stream:
+        with _open(file) as stream:
             length = 0
             while length < len(into) and (more := os.preadv(stream.fileno(), [into[length:]], begin + length)):
                 length += more

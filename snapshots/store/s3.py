@@ -178,13 +178,13 @@ class Bucket:
                     raise
                 try:
                     async with response["Body"] as body:
-                        if response.get("ContentLength", 0) > length:
-                            return b""  # it did not hear how much was asked for: nothing to hold in memory
                         content, part.length = bytearray(), 0
-                        while piece := await body.read(SLICE):
+                        more = response.get("ContentLength", 0) <= length
+                        while more and (piece := await body.read(SLICE)):
                             content += piece
                             part.length = len(content)
-                        return bytes(content)
+                            more = len(content) <= length
+                        return bytes(content) if more else b""  # it did not hear how much was asked for: nothing to hold in memory
                 except _CUT:
                     if not left:
                         raise

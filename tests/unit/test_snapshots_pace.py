@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -93,29 +94,52 @@ class Body:
 class Client:
     """Of a store none of whose signed links leads anywhere, so that the general way is taken."""
 
-    def __init__(self, *, trickles: bool) -> None:
-        self.trickles, self.asked = trickles, 0
+    def __init__(self, *, trickles: bool, body: Any = None) -> None:
+        self.trickles, self.body, self.asked = trickles, body, 0
 
     async def generate_presigned_url(self, *_: object, **__: object) -> str:
         return "http://127.0.0.1:1/x"
 
     async def get_object(self, **_: object) -> dict[str, object]:
         self.asked += 1
-        return {"Body": Body(trickles=self.trickles)}
+        return {"Body": self.body or Body(trickles=self.trickles)}
 
 
 @pytest.mark.parametrize("trickles", [True, False])
 async def test_the_general_way_is_as_impatient_and_names_the_chunk(trickles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(trickles=trickles)
-    bucket, into = Bucket(client, "models", ""), memoryview(bytearray(4))
+    bucket, into = Bucket(client, "models", ""), memoryview(bytearray(4000))
     try:
         if trickles:
-            says = f"s3://models/sha256-a+/model.safetensors comes too slowly from {CHUNK} to {CHUNK + 4}"
+            says = f"s3://models/sha256-a+/model.safetensors comes too slowly from {CHUNK} to {CHUNK + 4000}"
             with pytest.raises(Unreachable, match=says):
                 await bucket.fill("sha256:" + "a" * 64, "model.safetensors", CHUNK, into)
         else:
             assert await bucket.fill("sha256:" + "a" * 64, "model.safetensors", CHUNK, into) == 4
-            assert bytes(into) == b"good"
+            assert bytes(into[:4]) == b"good"
     finally:
         bucket.close()
     assert client.asked == 1
+
+
+class Endless(Body):
+    """An answer without a length, of a store that knows no ranges and sends for ever."""
+
+    sent = 0
+
+    async def read(self, size: int) -> bytes:
+        self.sent += size
+        assert self.sent < 1 << 30, "nobody stops"
+        return bytes(size)
+
+
+async def test_an_answer_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "PATIENCE", LONG)
+    body = Endless(trickles=False)
+    bucket, into = Bucket(Client(trickles=False, body=body), "models", ""), memoryview(bytearray(1 << 20))
+    try:
+        assert await bucket.fill("sha256:" + "a" * 64, "model.safetensors", 0, into) == 0, "as good as nothing"
+        assert body.sent < 1 << 22
+        assert await bucket.manifest("sha256:" + "a" * 64) == b""
+    finally:
+        bucket.close()

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -188,6 +188,23 @@ async def test_packing_what_an_older_version_packed_writes_nothing(origin: Path,
     await push(origin, old, str(tmp_path / "old"))
     assert pack(packed.parent / "model", tmp_path / "old").digest == old
     assert digests(tmp_path / "old") == [old]
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "config.json", WEIGHTS])
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+async def test_what_is_no_file_at_an_origin_keeps_nobody_waiting(kind: str, name: str, origin: Path, digest: str, tmp_path: Path) -> None:
+    file = path_of(origin, digest) / name
+    file.parent.chmod(0o755)
+    file.unlink()
+    make: dict[str, Callable[[], None]] = {
+        "a pipe": lambda: os.mkfifo(file),
+        "a device": lambda: file.symlink_to("/dev/zero"),
+        "a folder": file.mkdir,
+    }
+    make[kind]()
+    async with asyncio.timeout(10):
+        with pytest.raises((TamperedError, IsADirectoryError)):
+            await pull(str(origin), digest, tmp_path / "store")
 
 
 async def test_what_is_not_there_is_said(origin: Path, digest: str, tmp_path: Path) -> None:
