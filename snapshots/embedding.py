@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from snapshots.errors import PackError
+from snapshots.manifest import is_path
 from snapshots.selection import MODULES
 from snapshots.texts import ANEW, read_json
 
@@ -38,6 +39,9 @@ def check_modules(paths: Collection[str], read: Callable[[str], bytes]) -> tuple
     modules = read_json(read(MODULES), MODULES)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise PackError(f"{MODULES} is no list of modules: {ANEW}")
+    for path in (module.get("path", "") for module in modules):
+        if path != "" and not (isinstance(path, str) and is_path(path.rstrip("/"))):
+            raise PackError(f"{MODULES} names {str(path)[:100]!r}, which is no folder of the model: {ANEW}")
     kinds = [kind for module in modules if (kind := _kind(module))]
     if kinds.count("pooling") != 1:
         raise PackError(f"{MODULES} names {kinds.count('pooling')} poolings, and the engine knows models with one: {REMEDY}")

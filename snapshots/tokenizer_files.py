@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from snapshots.errors import Incomplete, PackError
+from snapshots.errors import CodeRefused, Incomplete, PackError
 from snapshots.texts import ANEW, read_json
 
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -17,10 +17,14 @@ OF_BYTES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}  # these h
 # Published text-only models whose tokenizer has a marker of their family's larger ones, without a row: nobody means to send it, and the
 # router refuses ids without a row.
 MARKERS = {"<image_soft_token>"}
+# Entries of tokenizer_config.json that transformers takes as what a vocabulary holds, or, where they are text, as the path of a file anywhere
+# on the machine: its lines would be tokens, which whoever calls the model reads. (What it takes as paths otherwise it replaces by the model's own.)
+PATHS = ("vocab", "merges", "entity_vocab", "tokenizer_path")
 
 
 def check_tokenizer(folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], rows: int | None, placeholders: set[int]) -> None:
-    """`rows`: of the model's vocabulary, where known. `placeholders`: numbers that need none. Raises Incomplete, PackError."""
+    """`rows`: of the model's vocabulary, where known. `placeholders`: numbers that need none. Raises CodeRefused, Incomplete, PackError."""
+    check_paths(documents.get("tokenizer_config.json", {}))
     there = {path for path in paths if "/" not in path}
     ids = _ids(folder, there, documents)
     for path in ("tokenizer_config.json", "added_tokens.json"):
@@ -32,6 +36,15 @@ def check_tokenizer(folder: Path, paths: list[str], documents: dict[str, dict[st
             f"the tokenizer has the token {token[:40]!r} with the number {most}, but the model has {rows} rows (0 to {rows - 1}; vocab_size in "
             "config.json): a call with it would end the engine. Take tokenizer and weights from the same revision, or resize the model "
             "(transformers: `model.resize_token_embeddings(len(tokenizer))`) and save it anew"
+        )
+
+
+def check_paths(config: dict[str, Any]) -> None:
+    """Of tokenizer_config.json: a model reads its own files, and no others. Raises CodeRefused."""
+    if named := next((name for name in PATHS if isinstance(config.get(name), str)), None):
+        raise CodeRefused(
+            f"tokenizer_config.json has {config[named][:100]!r} as its '{named}', which is read as a file of this machine: remove that entry, and "
+            "put the tokenizer's own files into the folder"
         )
 
 

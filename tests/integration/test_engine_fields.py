@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import transformers
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest, AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
@@ -20,6 +26,8 @@ from router.fields import Table, Wants, platform
 from router.media import EMBEDDINGS as TENSORS
 from router.media import MEDIA, TEXTS, messages
 from router.schemas import structured_outputs
+from snapshots.errors import CodeRefused
+from snapshots.tokenizer_files import PATHS, check_paths
 
 MODELS: list[tuple[Any, Table]] = [
     (ChatCompletionRequest, CHAT),
@@ -72,3 +80,35 @@ def test_no_part_that_the_engine_opens_passes_as_text(kind: str) -> None:
 def test_every_way_to_shape_an_answer_is_bounded() -> None:
     for name in {field for field in StructuredOutputsParams.__dataclass_fields__ if not field.startswith("_")}:
         structured_outputs({name: None}, "structured_outputs", Wants())
+
+
+def makers_of_tokenizers() -> Iterator[tuple[str, str, str]]:
+    """(class, what its maker takes, as what) of every tokenizer the engine may make of a folder."""
+    names = {name for value in TOKENIZER_MAPPING_NAMES.values() for name in (value if isinstance(value, tuple | list) else [value]) if name}
+    for name in sorted(names):
+        found = getattr(transformers, name)
+        replaced = set(getattr(found, "vocab_files_names", None) or {})  # by the model's own files, whatever its configuration says
+        for kind in found.__mro__[:-1]:
+            for entry, given in inspect.signature(kind.__init__).parameters.items():
+                if entry not in replaced:
+                    yield name, entry, str(given.annotation)
+
+
+def test_no_entry_of_a_tokenizers_configuration_is_a_path_that_packing_takes() -> None:
+    taken = {entry for _, entry, kind in makers_of_tokenizers() if "str" in kind and ("dict" in kind or "list" in kind)}
+    paths = {entry for _, entry, kind in makers_of_tokenizers() if "Path" in kind}
+    harmless = {"extra_special_tokens", "additional_special_tokens", "model_input_names", "model_specific_special_tokens"}
+    harmless |= {"sp_model_kwargs"}  # what it may open must be a SentencePiece model, whose lines nobody sees
+    assert (taken | paths) - harmless <= set(PATHS), "each of these may be opened as a file of the machine: refuse it when packing"
+
+
+def test_why_packing_refuses_them(tmp_path: Path) -> None:
+    """A configuration's `vocab` is opened wherever it leads."""
+    (tmp_path / "secret").write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\nthe secret\n")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "vocab.txt").write_text("[UNK]\n[PAD]\n[CLS]\n[SEP]\n[MASK]\nharmless\n")
+    said = {"tokenizer_class": "BertTokenizer", "vocab": str(tmp_path / "secret")}
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(said))
+    assert "the secret" in transformers.AutoTokenizer.from_pretrained(tmp_path / "model").get_vocab()
+    with pytest.raises(CodeRefused, match="read as a file of this machine"):
+        check_paths(said)

@@ -55,6 +55,9 @@ BY_CONTENT: list[tuple[str, Files, dict[str, Any], str]] = [
     ("an unknown architecture", PLAIN | {"config.json": LLAMA | {"architectures": ["Evil"]}}, {}, "does not know"),
     ("no tokenizer", WITHOUT_TOKENIZER, {}, "no tokenizer"),
     ("tokens without rows", PLAIN | {"config.json": LLAMA | {"vocab_size": 1}}, {}, "has 1 rows"),
+    ("a vocabulary elsewhere", PLAIN | {"tokenizer_config.json": {"vocab": "root/.ssh/id"}}, {}, "'root/.ssh/id' as its 'vocab'"),
+    ("merges elsewhere", PLAIN | {"tokenizer_config.json": {"merges": "/etc/shadow"}}, {}, "read as a file of this machine"),
+    ("a module elsewhere", PLAIN | {"modules.json": b'[{"type": "x", "path": "../other"}]'}, {}, "'../other', which is no folder"),
     ("a broken template", PLAIN | {"chat_template.jinja": b"{{"}, {}, "cannot be read"),
     ("an unknown quantization", PLAIN | {"config.json": LLAMA | {"quantization_config": {"quant_method": "exl2"}}}, {}, "'exl2'"),
     ("a lying size", PLAIN, {"tensor_bytes": 1}, "its manifest says.*2 tensors of 1 bytes.*2 of 16"),
@@ -73,7 +76,7 @@ async def test_what_could_not_have_been_packed_is_refused_wherever_it_comes_from
     with pytest.raises(SnapshotError, match=says):  # fetched
         await pull_from(fake, digest, store, steps=Steps(usable=begun.append))
     assert {entry.name for entry in store.iterdir()} == set(), "nothing is left of it"
-    late = ("no tokenizer", "has 1 rows", "cannot be read")
+    late = ("no tokenizer", "has 1 rows", "cannot be read", "'root/.ssh/id' as its 'vocab'", "read as a file of this machine")
     assert not begun or says in late, "no engine has seen it; what only a call would show is found before any is let through"
     if (files, claims, says) in [case[1:] for case in BY_NAME]:
         assert not fake.reads
