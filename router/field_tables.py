@@ -29,6 +29,7 @@ from router.fields import (
     one_of,
     only,
     platform,
+    refuse,
     takes,
     text,
     texts,
@@ -70,7 +71,7 @@ SAMPLING: Table = {
     "truncation_side": one_of("left", "right"),
     "logit_bias": map_of(number(-100, 100), 1024),
     "allowed_token_ids": list_of(whole(0, INTEGER), MOST_TOKEN_IDS),
-    "logprob_token_ids": list_of(whole(0, INTEGER), 128),
+    "logprob_token_ids": never("the engine would then give all who are answered beside you these tokens in place of theirs; ask for 'top_logprobs'"),
     "bad_words": list_of(text(256), 128),
     "thinking_token_budget": whole(-1, INTEGER),
     "repetition_detection": object_of(
@@ -95,11 +96,29 @@ COMMON: Table = {
     "return_token_ids": flag,
     "add_special_tokens": flag,
 }
+ARGUMENTS = frozenset(
+    (
+        "chat_template", "conversation", "conversations", "max_length", "messages", "model_config", "padding", "return_assistant_tokens_mask", "return_dict",
+        "return_tensors", "self", "tokenize", "tokenizer", "tokenizer_kwargs", "tools", "truncation",
+    )
+)  # fmt: skip
+"""What the functions on the way to a chat template take besides: no variable of a template's, and how the engine calls them is not the caller's."""
+
+
+@takes({"type": "object", "propertyNames": {"not": {"enum": sorted(ARGUMENTS)}}})
+def template_variables(value: Any, name: str, wants: Wants) -> None:
+    if not isinstance(value, dict):
+        raise refuse(name, "must be an object")
+    bounded(256, 1 << 14, 8)(value, name, wants)
+    if named := next((key for key in value if key in ARGUMENTS), None):
+        raise refuse(f"{name}.{named}", "is no variable of a chat template. Remove it")
+
+
 TEMPLATE: Table = {
     "add_generation_prompt": flag,
     "continue_final_message": flag,
     "chat_template": allowed("chat_template", text(1 << 16)),
-    "chat_template_kwargs": bounded(256, 1 << 14, 8),
+    "chat_template_kwargs": template_variables,
     "media_io_kwargs": allowed("media", bounded(64, 4096, 4)),
     "mm_processor_kwargs": allowed("media", bounded(64, 4096, 4)),
 }

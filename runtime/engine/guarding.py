@@ -13,6 +13,7 @@ import functools
 import hashlib
 import random
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from vllm.exceptions import VLLMValidationError
@@ -37,6 +38,8 @@ class Guarded(AsyncLLM):  # type: ignore[misc]
         self._trials = Trials(Limits())
         self._making = asyncio.Lock()
         self._backend: XgrammarBackend | None = None
+        fields = self.input_processor.generation_config_fields
+        fields |= ends_within(fields, self._rows)
 
     async def add_request(self, request_id: str, prompt: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
         check_tokens(prompt, self._rows)
@@ -64,6 +67,14 @@ class Guarded(AsyncLLM):  # type: ignore[misc]
     def _make(self) -> XgrammarBackend:
         """Knows the vocabulary, so that no fork has to learn it."""
         return XgrammarBackend(self.vllm_config, tokenizer=self.tokenizer, vocab_size=self._rows)
+
+
+def ends_within(fields: Mapping[str, Any], rows: int) -> dict[str, list[int]]:
+    """A model's `eos_token_id`, as its generation_config.json has it, without tokens it has no row for: it never makes those, and to keep an
+    answer from ending (`min_tokens`) the engine core would write beyond its rows, and end. Nothing where there is nothing to change."""
+    said = fields.get("eos_token_id")
+    ends = said if isinstance(said, list) else [said]
+    return {"eos_token_id": [end for end in ends if type(end) is int and end < rows]} if any(type(end) is int and end >= rows for end in ends) else {}
 
 
 def check_tokens(prompt: Any, rows: int) -> None:

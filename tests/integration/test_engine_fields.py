@@ -11,6 +11,8 @@ from typing import Any, get_args
 import pytest
 import transformers
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+from transformers.tokenization_python import PythonBackend
+from transformers.utils.chat_template_utils import render_jinja_template
 from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest, AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
@@ -18,14 +20,16 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, EmbeddingCompletionRequest
 from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreRequest
 from vllm.renderers.chat_utils import MM_PARSER_MAP
+from vllm.renderers.hf import safe_apply_chat_template
 from vllm.sampling_params import StructuredOutputsParams
 
 from router.errors import BadRequest
-from router.field_tables import CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, IGNORED, MESSAGES, RERANK, RESPONSES, SCORE
+from router.field_tables import ARGUMENTS, CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, IGNORED, MESSAGES, RERANK, RESPONSES, SCORE
 from router.fields import Table, Wants, platform
 from router.media import EMBEDDINGS as TENSORS
 from router.media import MEDIA, TEXTS, messages
 from router.schemas import structured_outputs
+from runtime.engine.guarding import ends_within
 from snapshots.errors import CodeRefused
 from snapshots.tokenizer_files import PATHS, check_paths
 
@@ -112,3 +116,21 @@ def test_why_packing_refuses_them(tmp_path: Path) -> None:
     assert "the secret" in transformers.AutoTokenizer.from_pretrained(tmp_path / "model").get_vocab()
     with pytest.raises(CodeRefused, match="read as a file of this machine"):
         check_paths(said)
+
+
+def test_no_variable_of_a_template_is_an_argument_of_what_renders_it() -> None:
+    given = {
+        name
+        for function in (PythonBackend.apply_chat_template, safe_apply_chat_template, render_jinja_template)
+        for name in inspect.signature(function).parameters
+    }
+    assert given - ARGUMENTS == {"add_generation_prompt", "continue_final_message", "documents", "kwargs"}, "fields of a request, too"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [(0, None), ([0, 7], None), (None, None), ("a", None), ([], None), (8, []), ([0, 8, 7], [0, 7]), ([True, 99], [])],
+)
+def test_what_ends_an_answer_has_a_row(said: Any, kept: Any) -> None:
+    assert ends_within({"eos_token_id": said}, 8) == ({} if kept is None else {"eos_token_id": kept})
+    assert ends_within({}, 8) == {}

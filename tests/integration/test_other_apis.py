@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import anthropic
+import httpx
 import httpx2
 import openai
 import pytest
@@ -76,6 +79,42 @@ def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: s
     assert tools.value.param == "tools" and "--" not in tools.value.message
     with pytest.raises(anthropic.BadRequestError):
         theirs.messages.create(model="demo", max_tokens=8, extra_body={"temperature": 9.0}, messages=[{"role": "user", "content": "x"}])
+
+
+ASKED = {"prompt": "What is", "max_tokens": 12, "temperature": 0, "logprobs": 3}
+OTHERS: list[dict[str, Any]] = [  # each a field that takes part in how a whole batch's tokens are chosen or told
+    {"logprobs": 20},
+    {"bad_words": ["a", "the"]},
+    {"allowed_token_ids": [5, 6, 7]},
+    {"logit_bias": {"5": 100}},
+    {"repetition_penalty": 9, "frequency_penalty": 2, "presence_penalty": -2},
+    {"temperature": 2, "min_p": 1, "top_k": 1, "top_p": 0.1, "seed": -5},
+    {"min_tokens": 40, "stop_token_ids": [5, 6]},
+    {"response_format": {"type": "json_object"}},
+    {"repetition_detection": {"max_pattern_size": 3, "min_pattern_size": 1, "min_count": 2}},
+    {"n": 3, "temperature": 1},
+    {"watermarking": True, "length_penalty": -5},
+]
+
+
+def test_what_others_ask_for_changes_no_answer_beside_them(system: System, key: str) -> None:
+    """All in one batch of the engine's, of several keys for all it knows."""
+
+    def said(client: httpx.Client) -> tuple[str, list[list[str]]]:
+        [choice] = client.post("/e/demo/v1/completions", json=ASKED).json()["choices"]
+        return choice["text"], [sorted(each) for each in choice["logprobs"]["top_logprobs"]]
+
+    with system.client(key) as client, ThreadPoolExecutor(len(OTHERS)) as threads:
+        alone = said(client)
+        beside = [
+            threads.submit(client.post, "/e/demo/v1/completions", json={"prompt": "A", "max_tokens": 60, "ignore_eos": True} | other)
+            for other in OTHERS
+        ]
+        together = [said(client) for _ in range(4)]
+        assert [answer.result().status_code for answer in beside] == [200] * len(OTHERS)
+        refused = client.post("/e/demo/v1/chat/completions", json={"logprob_token_ids": [5]})
+    assert together == [alone] * 4
+    assert refused.json()["error"]["param"] == "logprob_token_ids", "it is the one that did"
 
 
 LEFT = {
