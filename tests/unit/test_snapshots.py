@@ -275,8 +275,16 @@ def test_a_full_disk_leaves_nothing(model: Path, store: Path) -> None:
 
 
 def test_a_model_larger_than_the_disk_is_refused_before_writing(model: Path, store: Path) -> None:
-    write(model, {"vocab.txt": b""})
-    os.truncate(model / "vocab.txt", 1 << 43)  # 8 TB, sparse
+    size = 1 << 43  # 8 TB, sparse
+    tensors = {
+        f"layer.1.{part}": {"dtype": "U8", "shape": [size // 2], "data_offsets": [at, at + size // 2]}
+        for part, at in (("a", 0), ("b", size // 2))
+    }
+    header = json.dumps(tensors).encode()
+    shard = (
+        write(model, {"model-00001-of-00002.safetensors": len(header).to_bytes(8, "little") + header}) / "model-00001-of-00002.safetensors"
+    )
+    os.truncate(shard, 8 + len(header) + size)
     with pytest.raises(StoreFull, match="needs 8796"):
         pack(model, store)
 
