@@ -71,7 +71,9 @@ SAMPLING: Table = {
     "truncation_side": one_of("left", "right"),
     "logit_bias": map_of(number(-100, 100), 1024),
     "allowed_token_ids": list_of(whole(0, INTEGER), MOST_TOKEN_IDS),
-    "logprob_token_ids": never("the engine would then give all who are answered beside you these tokens in place of theirs; ask for 'top_logprobs'"),
+    "logprob_token_ids": never(
+        "the engine would then give all who are answered beside you these tokens in place of theirs; ask for 'top_logprobs'"
+    ),
     "bad_words": list_of(text(256), 128),
     "thinking_token_budget": whole(-1, INTEGER),
     "repetition_detection": object_of(

@@ -77,4 +77,6 @@ class Intake(HttpToolsProtocol):
         """A segment has ended, and the message is not whole. `body`: there was some in it, and it counts as that."""
         self._bodiless = 0 if body else self._bodiless + size
         if self._bodiless > LONGEST_HEAD:
-            self._refuse(HeadTooLarge(f"The request's head, or what follows its last chunk, is longer than {LONGEST_HEAD} bytes. Send less."))
+            self._refuse(
+                HeadTooLarge(f"The request's head, or what follows its last chunk, is longer than {LONGEST_HEAD} bytes. Send less.")
+            )

@@ -74,7 +74,11 @@ def ends_within(fields: Mapping[str, Any], rows: int) -> dict[str, list[int]]:
     answer from ending (`min_tokens`) the engine core would write beyond its rows, and end. Nothing where there is nothing to change."""
     said = fields.get("eos_token_id")
     ends = said if isinstance(said, list) else [said]
-    return {"eos_token_id": [end for end in ends if type(end) is int and end < rows]} if any(type(end) is int and end >= rows for end in ends) else {}
+    return (
+        {"eos_token_id": [end for end in ends if type(end) is int and end < rows]}
+        if any(type(end) is int and end >= rows for end in ends)
+        else {}
+    )
 
 
 def check_tokens(prompt: Any, rows: int) -> None:
