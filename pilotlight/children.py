@@ -10,9 +10,7 @@ An operator who needs another one in the engines, as `LD_PRELOAD` or `NCCL_DEBUG
 
 from __future__ import annotations
 
-import ctypes
 import os
-import resource
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -23,7 +21,6 @@ def names(text: str) -> frozenset[str]:
     return frozenset(text.replace(",", " ").split())
 
 
-NO_NEW_PRIVILEGES = 38  # of prctl(2)
 FOLDER = "/"  # of every child: no folder of anybody's is kept busy, and nothing lies there that only its owner may have put there
 
 # What says how this machine is: places of programs and libraries, time, and which devices are ours.
@@ -40,13 +37,6 @@ PREFIXES = ("PILOTLIGHT_", "AWS_")
 ENGINES_SETTINGS = frozenset({"PILOTLIGHT_STATE_DIR", "PILOTLIGHT_RUNTIME__UNTESTED_ENGINE"})
 # Python's own text is UTF-8 whatever the locale says; what it starts itself has no working folder in its import path either.
 ALWAYS = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
-
-
-def confine() -> None:
-    """In the child, between fork and exec, for engines: no program gives it more rights than we have, and no core dump holds a prompt."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def python(module: str, *arguments: str) -> list[str]:

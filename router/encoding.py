@@ -11,14 +11,9 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from router.errors import BadRequest, BodyTooLarge, UnsupportedEncoding, quoted
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 GZIP, ZLIB, RAW = 31, 15, -15  # zlib's window bits: of gzip members only; of zlib's own format; without any head
 MOST_MEMBERS = 64  # gzip members or zstd frames in one body; each costs a decompressor
@@ -79,7 +74,7 @@ def unpack(body: bytes, encoding: str, *, most: int) -> bytes:
                 raise BadRequest(f"The {encoding} body ends in its middle. Send all of it.")
             out.append(piece)
             rest = unpacker.unused_data
-    except (zlib.error, zstd.ZstdError) as error:
+    except _errors(encoding) as error:
         raise BadRequest(
             f"The body is not the {encoding} that its Content-Encoding says ({quoted(str(error))}). Encode it so, or leave the header out."
         ) from error
@@ -88,9 +83,24 @@ def unpack(body: bytes, encoding: str, *, most: int) -> bytes:
 
 def _starts(encoding: str, body: bytes) -> Callable[[], _Unpacker]:
     if encoding == "zstd":
+        zstd = _zstd()
         limit: dict[int, int] = {zstd.DecompressionParameter.window_log_max: LARGEST_WINDOW}
         return lambda: zstd.ZstdDecompressor(options=limit)
     if encoding == "gzip":
         return lambda: zlib.decompressobj(GZIP)
     window = ZLIB if len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0 else RAW  # "deflate" is both in the wild
     return lambda: zlib.decompressobj(window)
+
+
+def _errors(encoding: str) -> tuple[type[Exception], ...]:
+    """What is raised for a body that is not of this encoding."""
+    return (_zstd().ZstdError,) if encoding == "zstd" else (zlib.error,)
+
+
+def _zstd() -> Any:
+    """Loaded by the first body that comes so: few do, and it takes half a megabyte of every worker."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd

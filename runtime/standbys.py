@@ -22,6 +22,7 @@ from pathlib import Path
 import structlog
 
 from pilotlight import children
+from runtime.confinement import confine
 from runtime.control import Ask, Beat, Check, Checked, Control, Exited, Failed, Fork, FromStandby, Rehearsed
 from runtime.sizing import is_news, own_bytes
 from runtime.wire import StandbyReport
@@ -312,7 +313,7 @@ class Standbys:
                 pass_fds=[theirs.fileno()],
                 env=self._environ,
                 cwd=children.FOLDER,
-                preexec_fn=children.confine,
+                preexec_fn=confine,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

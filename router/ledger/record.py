@@ -13,6 +13,7 @@ from pydantic import Field
 from pilotlight.frames import Frame
 from runtime.wire import Phase
 
+UNNAMED = ".new"  # behind the name of a spool file that its worker has not locked yet
 Finish = Literal["complete", "client_disconnect", "upstream_error", "refused", "timeout", "router_lost"]
 ToldBy = Literal["engine", "journal", "relayed", "none"]
 CountSource = Literal[

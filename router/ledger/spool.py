@@ -27,12 +27,12 @@ import structlog
 
 from pilotlight.files import sync_folder
 from router.errors import DiskFull, SpoolFull
+from router.ledger.record import UNNAMED
 
 ROTATE_BYTES = 16 << 20
 END_SYNC_SECONDS = 0.003
 REST_SECONDS = 0.001  # after a sync of BUSY_LINES or more: it costs the CPU more than a request does, so the next is to be for many
 BUSY_LINES = 8  # four requests
-UNNAMED = ".new"  # behind the name of a file that is not locked yet
 TELL_SECONDS = 0.1  # news for the ledger is gathered so long
 RETRY_SECONDS = 1.0
 DISK_FULL_SECONDS = 5.0  # after which a refused caller is told to try again

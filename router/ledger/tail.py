@@ -19,8 +19,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from pilotlight.sealed import is_sealed, is_whole, pieces
-from router.ledger.record import EndRecord, OpenRecord, SpoolLine
-from router.ledger.spool import UNNAMED
+from router.ledger.record import UNNAMED, EndRecord, OpenRecord, SpoolLine
 
 CHUNK_BYTES = 256 << 10  # read at once: about 3 ms of parsing; also the longest line there may be
 START = b'{"kind":'
