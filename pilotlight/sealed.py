@@ -21,7 +21,11 @@ class Damaged(ValueError):
 
 def seal(line: bytes) -> bytes:
     """A JSON object, with at least one field and no newline, sealed and with its newline."""
-    body = line[:-1]
+    return sealed(line[:-1])
+
+
+def sealed(body: bytes) -> bytes:
+    """The same of one that has no closing brace yet."""
     return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
@@ -32,7 +36,7 @@ def is_sealed(line: bytes) -> bool:
 
 def is_whole(line: bytes) -> bool:
     """Has it a seal that fits? `line` without its newline."""
-    return line[-LENGTH:-10] == MARK and line[-10:] == b'%08x"}' % crc32(line[:-LENGTH])
+    return line[-LENGTH:] == b',"crc":"%08x"}' % crc32(line[:-LENGTH])
 
 
 def pieces(line: bytes, start: bytes) -> Iterator[tuple[int, bytes]]:

@@ -46,6 +46,7 @@ class PriceList:
         """`ahead_seconds`: Postgres' clock, of this machine's, by which requests are stamped."""
         self.ahead_seconds = ahead_seconds
         self._prices: dict[tuple[str, str], tuple[list[float], list[Price]]] = defaultdict(lambda: ([], []))
+        self._of: dict[tuple[str, str], list[tuple[list[float], list[Price]]]] = {}  # those of them that may count for an endpoint
         self.newest = 0  # the highest version in the list
         self.versions: dict[int, Price] = {}
         listed_all = sorted(prices, key=lambda price: (price.valid_from, price.version))
@@ -71,15 +72,18 @@ class PriceList:
 
         1. the endpoint's own; 2. its organisation's default; 3. the installation's default.
         """
-        for key in (("", endpoint_id), (org_id, ""), ("default", "")):
-            found = self._prices.get(key)
-            if found and (count := bisect_right(found[0], admitted_at)) and not found[1][count - 1].ends:
-                return found[1][count - 1]
+        of_endpoint = self._of.get((org_id, endpoint_id))
+        if of_endpoint is None:
+            keys = (("", endpoint_id), (org_id, ""), ("default", ""))
+            of_endpoint = self._of[org_id, endpoint_id] = [self._prices[key] for key in keys if key in self._prices]
+        for times, listed in of_endpoint:
+            if (count := bisect_right(times, admitted_at)) and not listed[count - 1].ends:
+                return listed[count - 1]
         raise Unpriced(f"no price of endpoint {endpoint_id} is valid at {admitted_at}: insert a default into `prices` (endpoint_id null)")
 
 
 def cost(
-    price: Price, *, finish: Finish, streamed: bool, input_tokens: int, cached_tokens: int, output_tokens: int, delivered: int | None = None
+    price: Price, finish: Finish, streamed: bool, input_tokens: int, cached_tokens: int, output_tokens: int, delivered: int | None = None
 ) -> int:
     """1e-10 dollars, rounded half up. `cached_tokens` are part of `input_tokens`; `delivered` is output, None where nobody counted it.
 

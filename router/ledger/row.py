@@ -55,38 +55,30 @@ def usage_row(case: Case, prices: PriceList) -> UsageRow:
     input_tokens, cached_tokens, output_tokens, source = figures(end, case.engine)
     admitted_at, delivered = prices.moment(opened.admitted_at), passed(case.end)
     price = prices.at(org_id=opened.org_id, endpoint_id=opened.endpoint_id, admitted_at=admitted_at)
-    return UsageRow(
-        event_id=opened.event_id,
-        org_id=opened.org_id,
-        endpoint_id=opened.endpoint_id,
-        revision_id=end.revision_id,
-        replica_id=end.replica_id or (case.engine.replica_id if case.engine else ""),
-        key_id=opened.key_id,
-        path=opened.path.replace("\0", ""),  # Postgres has no text with a zero in it; a client may well send one
-        streamed=opened.streamed,
-        status=end.status,
-        finish=end.finish,
-        start=end.start,
-        admitted_at=admitted_at,
-        hold_ms=end.hold_ms,
-        first_byte_ms=end.first_byte_ms,
-        total_ms=end.total_ms,
-        phases=_phases.dump_json(end.phases, exclude_defaults=True).decode() if end.phases else "[]",
-        input_tokens=input_tokens,
-        cached_tokens=cached_tokens,
-        output_tokens=output_tokens,
-        count_source=source,
-        price_version=price.version,
-        cost=cost(
-            price,
-            finish=end.finish,
-            streamed=opened.streamed,
-            input_tokens=input_tokens,
-            cached_tokens=cached_tokens,
-            output_tokens=output_tokens,
-            delivered=delivered,
-        ),
-        delivered_tokens=delivered,
+    return UsageRow(  # by place: by name it would cost half as much again
+        opened.event_id,
+        opened.org_id,
+        opened.endpoint_id,
+        end.revision_id,
+        end.replica_id or (case.engine.replica_id if case.engine else ""),
+        opened.key_id,
+        opened.path.replace("\0", ""),  # Postgres has no text with a zero in it; a client may well send one
+        opened.streamed,
+        end.status,
+        end.finish,
+        end.start,
+        admitted_at,
+        end.hold_ms,
+        end.first_byte_ms,
+        end.total_ms,
+        _phases.dump_json(end.phases, exclude_defaults=True).decode() if end.phases else "[]",
+        input_tokens,
+        cached_tokens,
+        output_tokens,
+        source,
+        price.version,
+        cost(price, end.finish, opened.streamed, input_tokens, cached_tokens, output_tokens, delivered),
+        delivered,
     )
 
 
