@@ -80,7 +80,7 @@ def fetch(
         try:
             listed = _listed(reference, endpoint, cache)  # 1
         except _away() as error:
-            return _from_cache(reference, cache, error)
+            return _from_cache(reference, cache, error, endpoint)
         folder = _download(reference, listed.commit, first_files(listed), cache, endpoint, None)  # 2
         selection = chosen(folder, listed, code=code)
         small, weights = small_files(selection), weight_files(selection)
@@ -163,9 +163,9 @@ def _download(reference: Reference, commit: str, names: list[str], cache: Path, 
     )
 
 
-def _from_cache(reference: Reference, cache: Path, why: Exception) -> Fetched:
+def _from_cache(reference: Reference, cache: Path, why: Exception, endpoint: str | None) -> Fetched:
     """What an earlier download has left; whether it is whole, packing finds out. Raises HubAway."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -173,10 +173,10 @@ def _from_cache(reference: Reference, cache: Path, why: Exception) -> Fetched:
             reference.repo, revision=reference.revision, cache_dir=cache, local_files_only=True, allow_patterns=["config.json"]
         )
     except LocalEntryNotFoundError:
-        raise HubAway(
-            f"{reference} is not in {cache}, and the hub cannot be asked ({_line(why)}): check the network, HF_ENDPOINT and HF_HUB_OFFLINE, "
-            "or give the folder of the model"
-        ) from None
+        asked = "HF_HUB_OFFLINE says not to ask the hub: unset it"
+        if not constants.HF_HUB_OFFLINE:
+            asked = f"{endpoint or constants.ENDPOINT} does not answer ({_line(_first(why))}): check the network and HF_ENDPOINT"
+        raise HubAway(f"{reference} is not in {cache}, and {asked}, or give the folder of the model") from None
     return Fetched(Path(folder), Path(folder).name, offline=True)
 
 
@@ -238,6 +238,13 @@ def _as_ours(reference: Reference, endpoint: str | None, cache: Path) -> Iterato
         raise HubError(f"{hub} does not answer as a hub does ({type(error).__name__}: {_line(error)}): check HF_ENDPOINT") from None
     finally:
         talker.setLevel(before)
+
+
+def _first(error: BaseException) -> BaseException:
+    """What an error began with: a library's own words about it may have a paragraph."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
 
 
 def _line(error: BaseException) -> str:

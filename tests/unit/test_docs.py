@@ -33,7 +33,8 @@ def named(page: Path) -> Iterator[str]:
 def said_in_code() -> Iterator[tuple[str, str]]:
     """(place, command line): what messages tell people to type. A value that is filled in is a word."""
     for file in [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]:
-        for node in ast.walk(ast.parse(file.read_text())):
+        source = file.read_text()
+        for node in ast.walk(ast.parse(source)) if "`pilotlight " in source else ():
             if isinstance(node, ast.JoinedStr):
                 text = "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
