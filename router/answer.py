@@ -18,8 +18,9 @@ from router.ledger.spool import Spool
 from runtime.forms import Form
 
 LAST_CHUNK = b"0\r\n\r\n"
-EVENTS = b"text/event-stream; charset=utf-8"
-UNBUFFERED = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))  # for what stands between us and the client of a stream
+JSON = b"content-type: application/json\r\n"
+EVENTS = b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+# The last two are for what stands between us and the client of a stream.
 MOST_KEPT = 256 << 10  # bytes of one answer that wait for its open record; then no more is read from the replica
 
 
@@ -59,7 +60,7 @@ class Answer:
         "streaming",
     )
 
-    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, *, form: Form = "openai") -> None:
+    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, form: Form = "openai") -> None:
         self._form = form
         self.sink, self._spool, self._hold_back = sink, spool, hold_back or _nobody
         self.status = 0
@@ -73,16 +74,15 @@ class Answer:
         """The open record has this number in the spool: from now on every byte waits for it."""
         self._number, self._durable = number, False
 
-    def head(self, status: int, ours: bytes, fields: Iterable[tuple[bytes, bytes]], *, streaming: bool) -> bytes:
-        """The bytes of the head, `ours` being lines of it. They count as given: write them with what follows."""
+    def head(self, status: int, *lines: bytes, streaming: bool) -> bytes:
+        """The bytes of the head with these lines. They count as given: write them with what follows."""
         self.status, self.streaming = status, streaming
-        lines = b"".join([b"%s: %s\r\n" % field for field in fields])
-        return b"%s%s%s%s\r\n" % (STATUS_LINE[status], ours, lines, b"" if self.sink.keep_alive else b"connection: close\r\n")
+        return b"".join((STATUS_LINE[status], *lines, b"\r\n" if self.sink.keep_alive else b"connection: close\r\n\r\n"))
 
     def commit(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Give our own head of a stream."""
-        framing = ((b"transfer-encoding", b"chunked"),) if self.sink.chunked else ()
-        self.write(self.head(200, b"", (*fields, (b"content-type", EVENTS), *UNBUFFERED, *framing), streaming=True))
+        framing = b"transfer-encoding: chunked\r\n" if self.sink.chunked else b""
+        self.write(self.head(200, lines_of(fields), EVENTS, framing, streaming=True))
         self.committed = True
 
     def framed(self, body: bytes, *, last: bool = False) -> bytes:
@@ -143,6 +143,11 @@ class Answer:
         self._kept_bytes = 0
         if self._ended:
             self.sink.finish()
+
+
+def lines_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as lines of a head."""
+    return b"".join([b"%s: %s\r\n" % field for field in fields])
 
 
 def _nobody(full: bool) -> None:

@@ -16,7 +16,7 @@ import structlog
 from activator.wire import SHARED_CACHE
 from router import engine_words, openai
 from router.answer import Answer, Sink
-from router.auth import Keys, Tenant, authorization
+from router.auth import Keys, Tenant
 from router.balance import Endpoint, Revision
 from router.budget import Budget
 from router.cors import Cors
@@ -37,6 +37,7 @@ from router.waiting import WAITING_SECONDS, Waiting, comment
 from runtime.wire import TURN_HEADER, Phase
 
 OURS = b"x-request-id: %s\r\nx-pilotlight-start: %s\r\nx-pilotlight-hold-ms: %.1f\r\nopenai-processing-ms: %d\r\n%s"  # of a head
+WARM = b"x-request-id: %s\r\nx-pilotlight-start: warm\r\nx-pilotlight-hold-ms: 0.0\r\nopenai-processing-ms: %d\r\n"  # where it never waited
 CUT_OFF = (
     "This answer was cut off: its replica is not wanted any more (its endpoint was removed or deployed anew, needs fewer, or Pilotlight "
     "shuts down), and the time it had to end what it was working on is over. Send the request again."
@@ -97,10 +98,6 @@ class Router:
         endpoint = self.table.endpoints.get(name)
         return endpoint.row.cors_origins if endpoint else ()
 
-    def admit(self, request: Request) -> Tenant:
-        """Step 2, as soon as the head is here: nobody uploads a body, or learns anything, without a key."""
-        return self.keys.caller(authorization(request.headers))
-
     def endpoint(self, tenant: Tenant, name: str) -> Endpoint:
         """The endpoint the tenant means, if it may. Another org's is as if there were none."""
         if not self.table.whole:
@@ -123,7 +120,7 @@ class Call:
 
     def __init__(self, router: Router, request: Request, tenant: Tenant, sink: Sink) -> None:
         self._router, self._request, self._tenant, self._choices = router, request, tenant, 1
-        self._answer = Answer(sink, router.spool, self._hold_back, form=request.route.form)
+        self._answer = Answer(sink, router.spool, self._hold_back, request.route.form)
         self._event_id = new_event_id()
         self._meter: Meter | None = None
         self._slot: Slot | None = None
@@ -156,7 +153,7 @@ class Call:
             body = openai.body_for(name, asked, request.body, self._own(revision))
             self._body = request.upstream(self._event_id, body, asked.sequences)
             request.body, self.held_bytes = b"", len(self._body)  # what is held is held once
-            self._meter = self._open(endpoint, streamed=asked.stream)  # 12: before anything is dispatched, or waits
+            self._meter = self._open(endpoint, asked.stream)  # 12: before anything is dispatched, or waits
             slot = router.hold.ask(revision, self)  # 5
         except RouterError as error:
             self._fail(error)
@@ -170,22 +167,23 @@ class Call:
 
     def granted(self, slot: Slot) -> None:
         """A slot is ours: send the request."""
-        # The clock counts milliseconds: what waited for a replica may have come in the one in which that was first seen.
-        cold = self._held_at is not None and slot.replica.seen_at >= self.entered_at
-        self._end_waiting()
-        self._slot = slot
+        self._slot, cold = slot, False
         assert self._meter is not None
-        try:
-            self._router.keys.check(self._tenant)  # 2, once more: its key may have been revoked while it was held
-        except RouterError as error:
-            self._fail(error)
-            return
-        self._meter.dispatched(slot.revision.revision_id, slot.replica, cold=cold)
+        if self._held_at is not None:
+            # The clock counts milliseconds: what waited for a replica may have come in the one in which that was first seen.
+            cold = slot.replica.seen_at >= self.entered_at
+            self._end_waiting()
+            try:
+                self._router.keys.check(self._tenant)  # 2, once more: its key may have been revoked while it was held
+            except RouterError as error:
+                self._fail(error)
+                return
+        self._meter.dispatched(slot.revision.revision_id, slot.replica, cold)
         request = in_turn(self._body, slot.turn) if slot.turn else self._body
-        self._relay = Relay(request=request, pool=slot.replica.pool, answer=self._answer, handler=self, form=self._request.route.form)
-        self._relay.start()
+        relay = self._relay = Relay(request, slot.replica.pool, self._answer, self, self._request.route.form)
+        relay.start()
         if self._paused or self._disk_slow:
-            self._relay.pause()
+            relay.pause()
 
     def refused(self, error: RouterError) -> None:
         self._end_waiting()
@@ -196,6 +194,8 @@ class Call:
     def answering(self) -> bytes:
         meter, self._body = self._meter, b""
         assert meter is not None
+        if not meter.held_seconds:
+            return WARM % (self._event_id.encode(), meter.age * 1000)
         timing = b"server-timing: %s\r\n" % timings(meter.phases) if meter.cold else b""
         return OURS % (self._event_id.encode(), b"cold" if meter.cold else b"warm", meter.held_seconds * 1000, meter.age * 1000, timing)
 
@@ -302,25 +302,17 @@ class Call:
         self.deadline = self.entered_at + (seconds if wait is None else min(wait, seconds))
         return revision
 
-    def _own(self, revision: Revision) -> dict[str, str]:
+    def _own(self, revision: Revision) -> bytes:
         """Fields of ours in front of the caller's.
 
         What one key's prompts leave in the engine's cache, no other key's find. And the engine counts a response under the id in its body.
         """
-        salt = {} if SHARED_CACHE in revision.row.allow else {"cache_salt": self._router.keys.salt(self._tenant)}
-        return {**salt, "request_id": f"resp_{self._event_id}"} if self._request.route.form == "responses" else salt
+        salt = b"" if SHARED_CACHE in revision.row.allow else self._router.keys.salt(self._tenant)
+        return salt + openai.own_field("request_id", f"resp_{self._event_id}") if self._request.route.form == "responses" else salt
 
-    def _open(self, endpoint: Endpoint, *, streamed: bool) -> Meter:
-        router = self._router
-        meter = Meter(
-            spool=router.spool,
-            metrics=router.metrics,
-            tenant=self._tenant,
-            endpoint=endpoint,
-            event_id=self._event_id,
-            path=self._request.route.path,
-            streamed=streamed,
-        )
+    def _open(self, endpoint: Endpoint, streamed: bool) -> Meter:
+        router, path = self._router, self._request.route.path
+        meter = Meter(router.spool, router.metrics, self._tenant, endpoint, self._event_id, path, streamed)
         self._answer.open(meter.number)
         return meter
 

@@ -32,7 +32,7 @@ class Tenant:
         self.hash = bytes.fromhex(row.hash)
         self.key_id, self.org_id, self.endpoint_id = row.key_id, row.org_id, row.endpoint_id
         self.scope, self.ends = row.scope, ends
-        self.salt = ""  # made when it is asked for
+        self.salt = b""  # made when it is asked for
         self.user = "key " + row.key_id  # as which it shares what all have
         self.spooled = f'"org_id":{json.dumps(row.org_id)},"key_id":{json.dumps(row.key_id)}'
 
@@ -96,6 +96,11 @@ class Keys:
         if tenant.hash not in self._tenants or (tenant.ends and tenant.ends <= self._clock()):
             raise Unauthorized(REVOKED)
 
+    def knows(self, tenant: Tenant) -> bool:
+        """Whether this very tenant is what its key stands for now."""
+        known = self._tenants is not None and self._tenants.get(tenant.hash) is tenant
+        return known and not (tenant.ends and tenant.ends <= self._clock())
+
     def tenant(self, authorization: bytes | None) -> Tenant:
         """The tenant of an Authorization header. Raises Unauthorized, NotReady."""
         if self._tenants is None:
@@ -118,11 +123,31 @@ class Keys:
             raise Forbidden("This is an admin key: it manages endpoints and cannot call them. Use a key of the endpoint.")
         return tenant
 
-    def salt(self, tenant: Tenant) -> str:
-        """What the engine's prefix cache is salted with for this key: nobody else can have it, or find out by guessing."""
+    def salt(self, tenant: Tenant) -> bytes:
+        """What the engine's prefix cache is salted with for this key, as a field of a body: nobody else can have it, or find out by guessing."""
         if not tenant.salt:
-            tenant.salt = self._hash(b"prefix cache of " + tenant.key_id.encode()).hex()
+            tenant.salt = b'"cache_salt":"%b",' % self._hash(b"prefix cache of " + tenant.key_id.encode()).hex().encode()
         return tenant.salt
+
+
+class Caller:
+    """Who calls on one connection. What is said there again is not hashed again, while it still stands for the same."""
+
+    __slots__ = ("_keys", "_said", "_tenant", "proven")
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys, self._said = keys, b""
+        self.proven = False  # a good key has come by it, and whom that concerns has heard of it
+        self._tenant: Tenant | None = None
+
+    def tenant(self, headers: Mapping[bytes, bytes]) -> Tenant:
+        """As `Keys.caller`, as soon as a head is here: nobody uploads a body, or learns anything, without a key."""
+        said, tenant = authorization(headers), self._tenant
+        if tenant is not None and said is not None and hmac.compare_digest(said, self._said) and self._keys.knows(tenant):
+            return tenant
+        self._tenant = None
+        self._tenant, self._said = self._keys.caller(said), said or b""
+        return self._tenant
 
 
 def _tenants(rows: Iterable[KeyRow], begin: float) -> Iterator[Tenant]:

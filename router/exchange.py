@@ -14,7 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 from router import encoding, errors
 from router.app import Call, Router
-from router.auth import Tenant
+from router.auth import Caller, Tenant
 from router.errors import BodyTooLarge, QueueFull, RouterError
 from router.openai import Asked
 from router.reader import LARGE, Job
@@ -41,6 +41,7 @@ class Connection(Protocol):
 
     transport: asyncio.Transport
     flow: FlowControl
+    caller: Caller
     patient: bool  # whether it is kept although its requests bring no good key
 
     def proven(self) -> None: ...
@@ -59,14 +60,7 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(
-        self,
-        connection: Connection,
-        router: Router,
-        request: Request,
-        limits: ClientLimits,
-        *,
-        chunked: bool,
-        keep_alive: bool,
+        self, connection: Connection, router: Router, request: Request, limits: ClientLimits, chunked: bool, keep_alive: bool
     ) -> None:
         self._connection, self._router, self._request, self._limits = connection, router, request, limits
         self.chunked, self.keep_alive = chunked, keep_alive
@@ -99,9 +93,10 @@ class Exchange:
            A short body that is coming anyway is read, and the connection kept.
         2. The body will be too long, or comes encoded as nothing we know: refused, unread.
         """
-        length = int(self._request.headers.get(b"content-length", b"-1"))
+        headers = self._request.headers
+        length = int(headers.get(b"content-length", b"-1"))
         try:
-            self._tenant = self._router.admit(self._request)
+            self._tenant = self._connection.caller.tenant(headers)
         except RouterError as error:  # 1
             told = self._connection.strange(error.with_traceback(None))  # whose frames refer to us
             if told is error and 0 <= length <= MOST_DISCARDED and not self._expects_continue:
@@ -109,10 +104,13 @@ class Exchange:
                 return True
             self.refuse(told)
             return False
-        self._connection.proven()
+        if not self._connection.caller.proven:
+            self._connection.proven()
         try:
-            encoding.framed(self._request.headers.get(b"transfer-encoding"))
-            self._encoding = encoding.named(self._request.headers.get(b"content-encoding"))
+            if b"transfer-encoding" in headers:
+                encoding.framed(headers[b"transfer-encoding"])
+            if b"content-encoding" in headers:
+                self._encoding = encoding.named(headers[b"content-encoding"])
             if length > self._limits.max_body:
                 raise too_large(self._limits)
         except RouterError as error:  # 2

@@ -59,7 +59,7 @@ def check(fields: Mapping[str, Any], table: Table, wants: Wants) -> None:
         if rule is None:
             raise unknown(name)
         if value is not None or rule is platform:
-            rule(value, name, wants)
+            rule.check(value, name, wants)
 
 
 def unknown(name: str) -> BadRequest:

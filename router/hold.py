@@ -132,7 +132,7 @@ class Hold:
         """
         if revision.endpoint.row.paused:  # 0
             raise start_failed(revision, self._clock.time())
-        if not revision.waiting and (replica := pick(revision.replicas.values())):  # 1
+        if not revision.waiting.sequences and (replica := pick(revision.replicas.values())):  # 1
             return self._grant(revision, replica, waiter)
         if revision.failed:  # 2
             raise start_failed(revision, self._clock.time())
@@ -210,7 +210,8 @@ class Hold:
 
     def _grant(self, revision: Revision, replica: Replica, waiter: Waiter, turn: bytes = b"") -> Slot:
         """One free slot is enough, however many it takes: the rest of it waits in the engine, behind its own, and nobody else with it."""
-        slots, user = min(revision.slots_for(waiter.sequences), replica.row.slots), waiter.user
+        sequences, user = waiter.sequences, waiter.user
+        slots = sequences if sequences == 1 else min(revision.slots_for(sequences), replica.row.slots)
         replica.in_flight += slots
         revision.take(user, slots)
         self.busy.add(revision)
@@ -260,10 +261,12 @@ class Hold:
         slot.replica.in_flight -= slot.slots
         if slot.replica.full and slot.replica.place is None:  # else it goes to who is first in its line: maybe others'
             slot.replica.leave_line()
-        slot.revision.take(slot.user, -slot.slots)
-        self._look_whether_busy(slot.revision)
-        self.wake(slot.revision)
-        self._changed(slot.revision, False)
+        revision = slot.revision
+        revision.take(slot.user, -slot.slots)
+        self._look_whether_busy(revision)
+        if revision.waiting.sequences or revision.crowded:
+            self.wake(revision)
+        self._changed(revision, False)
 
     def _back(self, slot: Slot, waiter: Waiter, mark: Mark) -> None:
         revision, replica = slot.revision, slot.replica

@@ -10,6 +10,7 @@ from __future__ import annotations
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from router.errors import HeadTooLarge, RouterError, UrlTooLong
+from router.request import KEPT
 
 MOST_HEADERS = 100
 LONGEST_HEAD = 64 << 10  # bytes of a request that are no body: its head, and what stands between and behind its chunks
@@ -23,14 +24,15 @@ class Enough(Exception):
 class Intake(HttpToolsProtocol):
     """Of one connection. `_deaf`: nothing more is taken in."""
 
-    __slots__ = ("_bodiless", "_deaf", "_in_head", "_in_message", "_pieces", "_upgrading")
+    __slots__ = ("_bodiless", "_body_bytes", "_deaf", "_in_head", "_in_message", "_kept", "_messages", "_pieces", "_upgrading")
 
     _deaf: bool
 
     def _take_in(self) -> None:
         """Begin."""
         self._deaf = self._in_message = self._in_head = self._upgrading = False
-        self._bodiless = 0
+        self._messages = self._bodiless = self._body_bytes = 0
+        self._kept: list[tuple[bytes, bytes]] = []  # the fields of the head that are read
         self._pieces: list[bytes] = []  # of the body, of this segment
 
     def _refuse(self, error: RouterError, *, known: bool = False) -> None:
@@ -40,8 +42,9 @@ class Intake(HttpToolsProtocol):
         if self._deaf:
             raise Enough
         self._in_message = self._in_head = True
-        self._bodiless = 0
-        self.url, self.headers = b"", []
+        self._messages += 1
+        self._bodiless = self._body_bytes = 0
+        self.url, self.headers, self._kept = b"", [], []
 
     def on_url(self, url: bytes) -> None:
         if self._deaf:
@@ -58,7 +61,9 @@ class Intake(HttpToolsProtocol):
         if len(self.headers) >= MOST_HEADERS:
             self._refuse(HeadTooLarge(f"The request has more than {MOST_HEADERS} headers. Send fewer."))
             return
-        self.headers.append((name.lower(), value))
+        self.headers.append(field := (name.lower(), value))
+        if field[0] in KEPT:
+            self._kept.append(field)
 
     def on_body(self, body: bytes) -> None:
         if self._deaf:
@@ -71,6 +76,7 @@ class Intake(HttpToolsProtocol):
         pieces = self._pieces
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
+        self._body_bytes += len(body)
         return body
 
     def _count(self, size: int, *, body: bool) -> None:

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 
 import structlog
 
-from pilotlight.sealed import seal
+from pilotlight.sealed import sealed
 from router.auth import Tenant
 from router.balance import Endpoint, Replica
 from router.ledger.record import CountSource, Finish
@@ -63,7 +63,8 @@ def told(upstream: Upstream) -> Tokens | None:
         return None
     if match[1] is None:
         return NOTHING
-    return Tokens(int(match[1]), int(match[2]), int(match[3]), "engine", broken=match.re is _COMMENT and match[4] is not None)
+    prompt, cached, output, *broken = match.groups()
+    return Tokens(int(prompt), int(cached), int(output), "engine", bool(broken and broken[0]))
 
 
 def whole(upstream: Upstream) -> bool:
@@ -92,7 +93,6 @@ class Meter:
 
     def __init__(
         self,
-        *,
         spool: Spool,
         metrics: Metrics,
         tenant: Tenant,
@@ -100,6 +100,7 @@ class Meter:
         event_id: str,
         path: str,
         streamed: bool,
+        *,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -115,13 +116,13 @@ class Meter:
         self._dispatched = 0.0
         self._opened = monotonic()
         self.number = spool.open(
-            seal(
+            sealed(
                 f'{{"kind":"open","event_id":"{event_id}",{tenant.spooled},"endpoint_id":{quoted(endpoint.row.endpoint_id)},'
-                f'"path":"{path}","streamed":{"true" if streamed else "false"},"admitted_at":{wall():.6f}}}'.encode()
+                f'"path":"{path}","streamed":{"true" if streamed else "false"},"admitted_at":{wall():.6f}'.encode()
             )
         )
 
-    def dispatched(self, revision_id: str, replica: Replica, *, cold: bool) -> None:
+    def dispatched(self, revision_id: str, replica: Replica, cold: bool) -> None:
         """It goes to this replica; `cold`: the request waited for its start."""
         self.revision_id, self.replica_id, self.cold = revision_id, replica.row.replica_id, cold
         self._dispatched = self._monotonic()
@@ -161,14 +162,17 @@ class Meter:
             log.error("an answer that nobody counted", action="usage_uncounted", event_id=self.event_id, replica_id=self.replica_id)
         total = self._monotonic() - self._opened
         start: Literal["warm", "cold"] = "cold" if self.cold else "warm"
-        first = "null" if self._first_byte is None else f"{self._first_byte * 1000:.3f}"
+        first = "null" if self._first_byte is None else "%.3f" % (self._first_byte * 1000)
+        held = "%.3f" % (self.held_seconds * 1000) if self.held_seconds else "0.0"
         phases = ",".join([phase.model_dump_json() for phase in self.phases]) if self.phases else ""
         self._spool.end(
-            seal(
-                f'{{"kind":"end","event_id":"{self.event_id}","revision_id":{quoted(self.revision_id)},"replica_id":{quoted(self.replica_id)},'
-                f'"status":{status},"finish":"{finish}","start":"{start}","hold_ms":{self.held_seconds * 1000:.3f},"first_byte_ms":{first},'
-                f'"total_ms":{total * 1000:.3f},"phases":[{phases}],"input_tokens":{tokens.input},"cached_tokens":{tokens.cached},'
-                f'"output_tokens":{tokens.output},"count_source":"{tokens.source}"}}'.encode()
+            sealed(
+                (
+                    f'{{"kind":"end","event_id":"{self.event_id}","revision_id":{quoted(self.revision_id)},'
+                    f'"replica_id":{quoted(self.replica_id)},"status":{status},"finish":"{finish}","start":"{start}","hold_ms":{held},'
+                    f'"first_byte_ms":{first},"total_ms":{"%.3f" % (total * 1000)},"phases":[{phases}],"input_tokens":{tokens.input},'
+                    f'"cached_tokens":{tokens.cached},"output_tokens":{tokens.output},"count_source":"{tokens.source}"'
+                ).encode()
             )
         )
         self._metrics.ended(

@@ -9,8 +9,9 @@ while they are read, `n` and prompt batches that make one request many), and fie
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic_core import from_json
 
@@ -26,20 +27,16 @@ HEAVY = 8
 MOST_QUOTES = 1 << 17  # of a large body
 
 
-class Asked(NamedTuple):
+@dataclass(slots=True)
+class Asked:
     """What the caller wants, as far as the router has to know."""
 
     model: str | None
     stream: bool
     fields: dict[str, Any]  # the body, read
     wants: Wants
+    choices: int  # of each prompt: `n`
     sequences: int  # that it is for the engine: prompts times choices; as many slots as it takes
-
-    @property
-    def choices(self) -> int:
-        """Of each prompt: `n`, checked when it was read."""
-        wanted = self.fields.get("n")
-        return wanted if isinstance(wanted, int) and wanted > 0 else 1
 
     def check_allowed(self, allow: Collection[str], hosts: Collection[str]) -> None:
         """Raises BadRequest for what the revision that is to serve it does not allow."""
@@ -69,51 +66,60 @@ def read(body: bytes, route: Route) -> Asked:
         raise BadRequest("The body must be a JSON object.")
     wants = Wants()
     fields.check(given, route.fields, wants)
-    for name in filter(None, (route.needs, route.also)):
-        if given.get(name) is None:
-            raise BadRequest(f"'{name}' is missing. It is required on this route.", param=name)
-    needed = given[route.needs]
+    needed = given.get(route.needs)
+    if needed is None:
+        raise missing(route.needs)
+    if route.also and given.get(route.also) is None:
+        raise missing(route.also)
     if route.needs == "prompt" and given.get("echo") and given.get("logprobs") is not None:
         wants.allowances.setdefault("echo_logprobs", "logprobs")
-    model = given.get("model")
-    return Asked(model, bool(given.get("stream")), given, wants, _sequences(given, needed, route))
+    choices = given.get("n") or 1
+    prompts = _texts(needed, route.needs, most=route.texts) if route.texts else 1
+    return Asked(given.get("model"), bool(given.get("stream")), given, wants, choices, _sequences(prompts, choices, route))
 
 
-def body_for(name: str, asked: Asked, body: bytes, own: Mapping[str, str] | None = None) -> tuple[bytes | memoryview, ...]:
+def missing(name: str) -> BadRequest:
+    return BadRequest(f"'{name}' is missing. It is required on this route.", param=name)
+
+
+def own_field(name: str, value: str) -> bytes:
+    """A field of the platform's, which no caller may send, as `body_for` puts it in front. The value needs no escapes: an id or a name."""
+    return f'"{name}":"{value}",'.encode()
+
+
+def body_for(name: str, asked: Asked, body: bytes, own: bytes = b"") -> tuple[bytes | memoryview, ...]:
     """The body as the replica of endpoint `name` is to have it, in parts, for it may be large. Raises ModelNotFound when it names another model.
 
-    `own`: fields of the platform's, which no caller may send; ids and names, that need no escapes. `cache_salt` is one: what is cached of
-    a prompt is found by those with the same salt only.
+    `own`: fields of ours, as `own_field` makes them. `cache_salt` is one: what is cached of a prompt is found by those with the same
+    salt only.
     """
-    front = own or {}
     if asked.model is None:
-        front = {**front, "model": name}
+        if "model" in asked.fields:  # null: in front it would be overruled
+            body = json.dumps({**asked.fields, "model": name}, ensure_ascii=False).encode()
+        else:
+            own += own_field("model", name)
     elif asked.model != name:
         raise ModelNotFound(
             f"The model '{short(asked.model)}' does not exist here. This URL serves '{name}': send that as 'model', or leave it out.",
             param="model",
         )
-    if not front:
+    if not own:
         return (body,)
-    if asked.model is None and "model" in asked.fields:  # null: in front it would be overruled
-        return (json.dumps({**asked.fields, **front}, ensure_ascii=False).encode(),)
-    said = "".join([f'"{field}":"{value}",' for field, value in front.items()]).encode()
-    return (b"{", said, memoryview(body)[body.index(b"{") + 1 :])
+    first = body.index(b"{") + 1
+    return (b"{", own, body[first:] if len(body) < LARGE_BODY else memoryview(body)[first:])
 
 
-def _sequences(given: dict[str, Any], needed: Any, route: Route) -> int:
+def _sequences(prompts: int, choices: int, route: Route) -> int:
     """As many slots as it takes. Raises BadRequest where that is more than one request may."""
-    prompts = _texts(needed, route.needs, most=route.texts) if route.texts else 1
     if route.task == "embed":
         return -(-prompts // INPUTS_A_SLOT)
-    choices = given.get("n") or 1
     if prompts * choices > MOST_SEQUENCES:
         raise BadRequest(
             f"{prompts} prompts with {choices} choices each are {prompts * choices} sequences; at most {MOST_SEQUENCES} go into one request. "
             "Send several.",
             param="n",
         )
-    return int(prompts * choices)
+    return prompts * choices
 
 
 def _texts(value: Any, name: str, *, most: int) -> int:

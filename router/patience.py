@@ -15,35 +15,26 @@ LINGER_SECONDS = 1.0  # after a refusal the client did not wait for: else its an
 class Patience:
     """Of one connection. `until`: the deadline that counts while something is due from the client."""
 
-    __slots__ = ("_body", "_limits", "_mark", "_renewed", "_whole_by", "until")
+    __slots__ = ("_headed", "_limits", "_mark", "_message", "_whole_by", "until")
 
     def __init__(self, limits: ClientLimits, now: float) -> None:
         self._limits = limits
         self.until = now + limits.header_seconds
-        self._whole_by = 0.0
-        self._body, self._mark = 0, BODY_STEP
-        self._renewed = False
+        self._message, self._headed, self._mark, self._whole_by = 0, False, BODY_STEP, 0.0
 
-    def begun(self) -> None:
-        """The first byte of a request is here."""
-        self._renewed, self._whole_by = True, 0.0
-        self._body, self._mark = 0, BODY_STEP
+    def rest(self, now: float, message: int, headed: bool, body: int) -> None:
+        """A segment has ended, and the connection's so-many-eth request is not whole: `headed`: its head is; `body`: so many bytes of it are here.
 
-    def head(self) -> None:
-        """Its head is whole."""
-        self._renewed = True
-
-    def body(self, size: int) -> None:
-        self._body += size
-        if self._body > self._mark:
-            self._mark = self._body + BODY_STEP
-            self._renewed = True
-
-    def rest(self, now: float) -> None:
-        """A segment has ended, and the request is not whole."""
-        if self._renewed:
-            self._renewed = False
-            self._whole_by = self._whole_by or now + self._limits.upload_seconds
+        It has `header_seconds` again where this is its first segment, the one its head was whole in, or one that made the next step of its body.
+        """
+        renewed = message != self._message
+        if renewed:
+            self._message, self._headed, self._mark, self._whole_by = message, False, BODY_STEP, now + self._limits.upload_seconds
+        if headed and not self._headed:
+            renewed = self._headed = True
+        if body > self._mark:
+            renewed, self._mark = True, body + BODY_STEP
+        if renewed:
             self.until = min(now + self._limits.header_seconds, self._whole_by)
 
     def answered(self, now: float, *, whole: bool) -> None:

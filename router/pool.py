@@ -169,7 +169,8 @@ class Upstream(asyncio.Protocol):
             self._receiver = None
             if self._keep:
                 self.reused = True
-                self.resume()
+                if self._paused:
+                    self.resume()
                 self._pool.put(self)  # before the receiver is told: what it wakes may use it
             else:
                 self.transport.close()

@@ -19,6 +19,7 @@ import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from router.app import Router
+from router.auth import Caller
 from router.door import Visit
 from router.errors import BadRequest, RouterError, TooSlow, WrongMethod
 from router.exchange import ClientLimits, Exchange
@@ -26,10 +27,10 @@ from router.farewell import LOST, Farewell
 from router.intake import Enough, Intake
 from router.page import Head, Page
 from router.patience import LINGER_SECONDS, Patience
-from router.request import Request, hot, kept, named_by_host
+from router.request import Request, aimed, named_by_host
 from router.routes import ROUTES, Route
 from router.strangers import MOST_STRANGE
-from router.target import check_fields, origin_form, without_offer
+from router.target import fields_of, without_offer
 from router.visitors import LOCAL, STRANGERS, Standing, standing_of
 
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
@@ -45,12 +46,13 @@ class RouterProtocol(Intake):
 
     __slots__ = (
         "_at_once", "_due", "_farewell", "_ignored", "_leaving", "_limits", "_patience", "_period", "_receiving", "_router", "_stalled", "_stash",
-        "_strange", "_turns", "_watch", "patient", "peer", "visit",
+        "_strange", "_turns", "_watch", "caller", "patient", "peer", "visit",
     )  # fmt: skip
 
     def __init__(self, *uvicorns: Any, router: Router, limits: ClientLimits) -> None:
         super().__init__(*uvicorns)
         self._router, self._limits = router, limits
+        self.caller = Caller(router.keys)
         self._turns: deque[Exchange | Page] = deque()  # the first is being answered
         self._receiving: Exchange | Page | None = None  # whose body is coming
         self._take_in()
@@ -149,7 +151,8 @@ class RouterProtocol(Intake):
             self._due = True
         else:  # of a page the body may still be coming
             self._patience.answered(self.loop.time(), whole=not self._in_message)
-        self._go_on()
+        if self._due or self._stash:
+            self._go_on()
 
     def broken_off(self) -> None:
         """The answer of the first turn ends amid."""
@@ -192,10 +195,6 @@ class RouterProtocol(Intake):
 
     # httptools' callbacks
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._patience.begun()
-
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self._deaf:
@@ -204,32 +203,29 @@ class RouterProtocol(Intake):
         self._deaf = len(self._turns) >= MOST_TURNS
         if self._upgrading or self._deaf:
             return
-        self._patience.head()
         method, version = self.parser.get_method(), self.parser.get_http_version()
         try:
-            self.url = origin_form(self.url, method)
-            check_fields(self.headers, version)
+            self.url, called = aimed(self.url, method)
+            fields = fields_of(self._kept, version)
         except BadRequest as error:
             self._refuse(error)
             return
-        called = hot(self.url)
-        if called is not None and method == b"POST":
-            self._receive_call(*called, modern=version == "1.1")
+        if called is not None:
+            self._receive_call(called[0], called[1], fields, version == "1.1")
         else:
             self._receive_page(method.decode("ascii"), version)
 
-    def _receive_call(self, route: Route, name: str | None, *, modern: bool) -> None:
-        fields = kept(self.headers)
+    def _receive_call(self, route: Route, name: str | None, fields: dict[bytes, bytes], modern: bool) -> None:
         if name is None and self._router.domain:
             name = named_by_host(fields.get(b"host", b""), self._router.domain)
         keep = modern and self.parser.should_keep_alive() and not self._leaving
-        request = Request(route, name, fields)
-        self._receiving = exchange = Exchange(self, self._router, request, self._limits, chunked=modern, keep_alive=keep)
+        self._receiving = exchange = Exchange(self, self._router, Request(route, name, fields), self._limits, modern, keep)
         self._deaf = not exchange.admit()
         self._take_turn(exchange)
 
     def on_message_complete(self) -> None:
-        self._take_body()
+        if self._pieces:
+            self._take_body()
         if self._deaf or self._upgrading:
             return
         self._in_message = False
@@ -240,10 +236,7 @@ class RouterProtocol(Intake):
 
     def _take_body(self) -> None:
         """What has come of it in this segment."""
-        if not self._pieces:
-            return
         body = self._body()
-        self._patience.body(len(body))
         try:
             self._deaf = self._deaf or (self._receiving is not None and not self._receiving.add(body))
         except RouterError as error:
@@ -271,10 +264,11 @@ class RouterProtocol(Intake):
 
     def _await_rest(self, size: int) -> None:
         body = bool(self._pieces)
-        self._take_body()
+        if body:
+            self._take_body()
         if self._deaf:
             return
-        self._patience.rest(self.loop.time())
+        self._patience.rest(self.loop.time(), self._messages, not self._in_head, self._body_bytes)
         if isinstance(self._receiving, Exchange):
             self._deaf = not self._receiving.count()
         self._count(size, body=body)
@@ -346,7 +340,8 @@ class RouterProtocol(Intake):
     # Strangers
 
     def proven(self) -> None:
-        """A good key has come by it."""
+        """A good key has come by it, the first."""
+        self.caller.proven = True
         if self.visit is not None:
             self.visit.proven()
 

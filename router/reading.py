@@ -61,7 +61,7 @@ def understood(told: dict[str, Any]) -> Asked | RouterError:
     """What `answer` told."""
     if "error" in told:
         return ERRORS[told["error"]](told["message"], param=told["param"])
-    return Asked(told["model"], told["stream"], {"n": told["n"]}, Wants(**told["wants"]), told["sequences"])
+    return Asked(told["model"], told["stream"], {}, Wants(**told["wants"]), told["n"], told["sequences"])
 
 
 def serve(connection: socket.socket) -> None:

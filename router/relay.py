@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import Literal, Protocol
 
-from router.answer import EVENTS, UNBUFFERED, Answer
+from router.answer import EVENTS, JSON, Answer, lines_of
 from router.errors import RouterError, UpstreamError
 from router.hold import Mark
 from router.meter import Tokens, told, whole
@@ -22,6 +22,7 @@ from runtime.forms import TOKEN, Form
 MOST_CARRIED = 256 << 10  # bytes of one unfinished chunk; a longer one is passed on in parts
 MOST_COLLECTED = 64 << 10  # bytes of an error's body
 _PASSED = frozenset({b"content-length", b"transfer-encoding", b"date"})  # of a replica's head
+_REFRAMED = _PASSED - {b"transfer-encoding"}  # where its body is framed anew
 KINDS = (b"application/json", b"text/event-stream")  # of a replica's body
 
 
@@ -59,7 +60,7 @@ class Relay:
         "broken", "upstream",
     )  # fmt: skip
 
-    def __init__(self, *, request: bytes, pool: Pool, answer: Answer, handler: Handler, form: Form = "openai") -> None:
+    def __init__(self, request: bytes, pool: Pool, answer: Answer, handler: Handler, form: Form = "openai") -> None:
         self._form = form
         self._request, self._pool, self._answer, self._handler = request, pool, answer, handler
         self.upstream: Upstream | None = None
@@ -194,12 +195,10 @@ class Relay:
             self._mode = "framed" if streaming else "collect"
             return self._answer.framed(self._handler.timing()) if streaming else b""
         self._mode = "raw" if self._answer.sink.chunked or not upstream.chunked else "framed"  # 5
-        passed = [field for field in upstream.headers if field[0] in _PASSED]
-        if self._mode == "framed":
-            passed = [(name, value) for name, value in passed if name != b"transfer-encoding"]
-        known = (b"content-type", EVENTS if streaming else KINDS[0])
+        wanted = _PASSED if self._mode == "raw" else _REFRAMED
+        passed = lines_of([field for field in upstream.headers if field[0] in wanted])
         endless = streaming and upstream.chunked  # one with a length has no room for an event of ours
-        return self._answer.head(status, ours, [known, *passed, *(UNBUFFERED if streaming else ())], streaming=endless)
+        return self._answer.head(status, ours, EVENTS if streaming else JSON, passed, streaming=endless)
 
     def _taken(self, upstream: Upstream) -> bytes:
         partial = not self._answer.streaming or not upstream.chunked or sum(map(len, upstream.pieces)) > MOST_CARRIED

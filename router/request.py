@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from router.routes import ROUTES, Route
+from router.target import origin_form
 from runtime.wire import SEQUENCES_HEADER
 
 KEPT = frozenset(
@@ -61,21 +62,18 @@ class Request:
         return b"".join((head, *body))
 
 
-def kept(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Those in KEPT. One that stands there several times is as if its values stood in one, between commas: none is passed over."""
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in KEPT:
-            found[name] = found[name] + b", " + value if name in found else value
-    return found
-
-
 def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Whether the client waits for a word from us before it sends the body."""
     return any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
 
 
 @functools.lru_cache(maxsize=256)
+def aimed(url: bytes, method: bytes) -> tuple[bytes, tuple[Route, str | None] | None]:
+    """The path that a request's first line means, and what `hot` says of it where this may be a call. Raises BadRequest."""
+    path = origin_form(url, method)
+    return path, hot(path) if method == b"POST" else None
+
+
 def hot(url: bytes) -> tuple[Route, str | None] | None:
     """The route and the endpoint named in the URL, if this is an inference route; `//` counts as `/`."""
     path = url.partition(b"?")[0]

@@ -17,7 +17,6 @@ _AUTHORITY = re.compile(rb"(?:[A-Za-z0-9._~%!$&'()*+,;=-]*|\[[0-9A-Fa-f:.]+\])(?
 _MOST_PORT = 65535
 
 
-@functools.lru_cache(maxsize=256)
 def origin_form(url: bytes, method: bytes) -> bytes:
     """The path and query that are meant, beginning with a slash. Raises BadRequest.
 
@@ -38,18 +37,26 @@ def origin_form(url: bytes, method: bytes) -> bytes:
     raise BadRequest("The request is for no path. Begin it with a slash: GET /v1/models HTTP/1.1.")
 
 
-def check_fields(headers: list[tuple[bytes, bytes]], version: str) -> None:
-    """Raises BadRequest where a field is missing or there twice, or a host is none."""
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in ONCE:
-            if name in found:
-                raise BadRequest(f"The request has several {name.decode().title()} headers. Send one.", param=name.decode())
-            found[name] = value
+def fields_of(headers: list[tuple[bytes, bytes]], version: str) -> dict[bytes, bytes]:
+    """The fields by name, ONCE's among them. Raises BadRequest where one is missing or there twice, or a host is none."""
+    found = dict(headers)
+    if len(found) < len(headers):
+        found = _joined(headers)
     if (host := found.get(b"host")) is not None:
         _check_authority(host, "The Host header")
     elif version == "1.1":
         raise BadRequest("The request has no Host header, which HTTP/1.1 asks for. Send one.", param="host")
+    return found
+
+
+def _joined(headers: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """One that stands there several times is as if its values stood in one, between commas: none is passed over."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in found and name in ONCE:
+            raise BadRequest(f"The request has several {name.decode().title()} headers. Send one.", param=name.decode())
+        found[name] = found[name] + b", " + value if name in found else value
+    return found
 
 
 @functools.lru_cache(maxsize=256)

@@ -34,7 +34,7 @@ class Waiters(Generic[W]):
         self._all: OrderedDict[W, Timer] = OrderedDict()
         self._of: dict[str, OrderedDict[W, tuple[int, int]]] = {}  # each with its number in `_all`'s order, and its sequences
         self._last, self._first = count(1), count(0, -1)
-        self.sequences = 0
+        self.sequences = 0  # of all; as each has at least one, this says whether anyone waits
 
     def __len__(self) -> int:
         return len(self._all)

@@ -119,7 +119,8 @@ class Spool:
     def end(self, line: bytes) -> None:
         """Take an end record; it is in the file after the next `open` or `flush`, where the disk has no room, later."""
         self._ends.append(line)
-        self._ask_soon()
+        if not self._syncing:
+            self._ask_soon()
 
     def flush(self) -> None:
         """Write the ends. Before the last byte of the answers they are of."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from router.errors import RouterError
-from router.openai import body_for, read
+from router.openai import body_for, own_field, read
 from router.routes import MOST_SEQUENCES, ROUTES
 
 SALT = "s" * 64
@@ -29,7 +29,7 @@ def target(data: bytes) -> None:
     body = data[1:]
     try:
         asked = read(body, routes[data[0] % len(routes)])
-        sent = b"".join(body_for("tiny", asked, body, {"cache_salt": SALT}))
+        sent = b"".join(body_for("tiny", asked, body, own_field("cache_salt", SALT)))
     except RouterError as error:
         assert error.status in (400, 404)
         assert len(error.message) < 500

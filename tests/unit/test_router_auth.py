@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.keys import hash_key
-from router.auth import Keys, keyed
+from router.auth import Caller, Keys, keyed
 from router.errors import Forbidden, NotReady, Unauthorized
-from tests.unit.router_world import ADMIN_KEY, KEY, OLD_KEY, OTHER_KEY, PEPPER, POLICY, request, world
+from router.ledger.wire import Policy, PolicyChange
+from tests.unit.router_world import ADMIN_KEY, KEY, OLD_KEY, OTHER_KEY, PEPPER, POLICY, key_row, request, world
 
 
 def known() -> Keys:
@@ -67,6 +68,51 @@ def test_missing_and_wrong_do_the_same_work(monkeypatch: pytest.MonkeyPatch) -> 
 @given(st.text(st.characters(max_codepoint=255), max_size=300), st.binary(max_size=64))
 def test_a_hash_is_the_one_that_is_stored(key: str, pepper: bytes) -> None:
     assert keyed(pepper)(key.encode()) == hash_key(pepper, key)
+
+
+def says(key: str, header: bytes = b"authorization") -> dict[bytes, bytes]:
+    return {header: key.encode() if header == b"x-api-key" else b"Bearer " + key.encode()}
+
+
+def test_what_is_said_again_on_a_connection_is_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, hashed = known(), list[bytes]()
+    digest = keys._hash
+
+    def hashing(key: bytes) -> bytes:
+        hashed.append(key)
+        return digest(key)
+
+    monkeypatch.setattr(keys, "_hash", hashing)
+    caller = Caller(keys)
+    first = caller.tenant(says(KEY))
+    assert all(caller.tenant(says(KEY, header)) is first for header in (b"authorization", b"x-api-key")) and len(hashed) == 1
+    assert caller.tenant(says(OTHER_KEY)).endpoint_id == "e2" and caller.tenant(says(KEY)) is first
+    for other in ({}, says(KEY + "x"), says(KEY[:-1]), says(""), says(OLD_KEY)):
+        with pytest.raises(Unauthorized):
+            caller.tenant(other)
+    with pytest.raises(Forbidden):
+        caller.tenant(says(ADMIN_KEY))
+    assert caller.tenant(says(KEY)) is first
+
+
+def test_what_is_said_again_counts_no_longer_than_its_key() -> None:
+    clock, keys, row = [100.0], Keys(pepper=PEPPER, wall=lambda: 1000.0, clock=lambda: clock[0]), key_row(KEY, "e1", expires_at=1010.0)
+    keys.replace(Policy(version=1, keys=(row,)))
+    caller = Caller(keys)
+    assert caller.tenant(says(KEY)).endpoint_id == "e1"
+    clock[0] = 110.0
+    with pytest.raises(Unauthorized):  # it has expired
+        caller.tenant(says(KEY))
+    keys.change(PolicyChange(base=1, version=2, put=(key_row(KEY, "e2"),)))
+    assert caller.tenant(says(KEY)).endpoint_id == "e2"
+    keys.change(PolicyChange(base=2, version=3, put=(key_row(KEY, "e3", scope="admin"),)))
+    with pytest.raises(Forbidden):  # it is another's now
+        caller.tenant(says(KEY))
+    keys.change(PolicyChange(base=3, version=4, put=(key_row(KEY, "e1"),)))
+    assert caller.tenant(says(KEY)).endpoint_id == "e1"
+    keys.change(PolicyChange(base=4, version=5, gone=(row.hash,)))
+    with pytest.raises(Unauthorized):  # it was revoked
+        caller.tenant(says(KEY))
 
 
 def test_an_admin_key_may_not_infer() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import BadRequest, ModelNotFound
-from router.openai import body_for, read
+from router.openai import body_for, own_field, read
 from router.request import hot
 from router.routes import ROUTES
 
@@ -164,10 +164,10 @@ def test_a_missing_model_is_put_in_front() -> None:
 
 def test_what_is_ours_is_put_in_front() -> None:
     body = chat(model="tiny", seed=1)
-    assert b"".join(body_for("tiny", read(body, CHAT), body, {"cache_salt": "s"})) == b'{"cache_salt":"s",' + body[1:]
+    assert b"".join(body_for("tiny", read(body, CHAT), body, own_field("cache_salt", "s"))) == b'{"cache_salt":"s",' + body[1:]
     for fields_given in ({}, {"model": None}):
         body = chat(**fields_given)
-        sent = json.loads(b"".join(body_for("tiny", read(body, CHAT), body, {"cache_salt": "s"})))
+        sent = json.loads(b"".join(body_for("tiny", read(body, CHAT), body, own_field("cache_salt", "s"))))
         assert sent == {"cache_salt": "s", "model": "tiny", "messages": MESSAGES}
 
 

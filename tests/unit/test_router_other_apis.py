@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from router.errors import BadRequest
-from router.openai import body_for, read
+from router.openai import body_for, own_field, read
 from router.routes import ROUTES
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, json_answer
 from tests.unit.router_world import KEY, endpoint_row, world
@@ -157,7 +157,7 @@ def test_what_is_refused_is_named(path: str, fields: dict[str, Any], param: str,
 )
 def test_a_response_goes_out_under_the_routers_id_whatever_else_is_there(body: bytes) -> None:
     route = ROUTES["responses"]
-    sent = json.loads(b"".join(body_for("tiny", read(body, route), body, {"request_id": "resp_" + "1" * 32})))
+    sent = json.loads(b"".join(body_for("tiny", read(body, route), body, own_field("request_id", "resp_" + "1" * 32))))
     assert sent == {**json.loads(body), "model": "tiny", "request_id": "resp_" + "1" * 32}
 
 

@@ -89,8 +89,8 @@ def test_beside_the_loop_a_body_is_what_it_is_on_it(content: bytes, packed: str)
         return
     assert isinstance(found, Asked) and found.wants == asked.wants
     assert (found.model, found.stream, found.sequences, found.choices) == (asked.model, asked.stream, asked.sequences, asked.choices)
-    onward = b"".join(openai.body_for("tiny", found, plain or content, {"cache_salt": "s"}))
-    assert json.loads(onward) == json.loads(b"".join(openai.body_for("tiny", asked, content, {"cache_salt": "s"})))
+    onward = b"".join(openai.body_for("tiny", found, plain or content, openai.own_field("cache_salt", "s")))
+    assert json.loads(onward) == json.loads(b"".join(openai.body_for("tiny", asked, content, openai.own_field("cache_salt", "s"))))
 
 
 def test_what_is_too_large_once_it_is_unpacked_is_413() -> None:

@@ -273,20 +273,16 @@ LIMITS = ClientLimits(max_body=8 << 20, header_seconds=10.0, keep_alive_seconds=
 async def test_a_byte_now_and_then_gives_no_further_time() -> None:
     patience = Patience(LIMITS, now=0.0)
     assert patience.until == 10.0
-    patience.begun()
-    patience.rest(1.0)
+    patience.rest(1.0, 1, False, 0)
     for now in range(2, 9):
-        patience.rest(float(now))
+        patience.rest(float(now), 1, False, 0)
     assert patience.until == 11.0
-    patience.head()
-    patience.rest(8.0)
+    patience.rest(8.0, 1, True, 0)
     assert patience.until == 18.0
-    patience.body(BODY_STEP)
-    patience.rest(9.0)
+    patience.rest(9.0, 1, True, BODY_STEP)
     assert patience.until == 18.0, "not more than a step"
     for step in range(20):
-        patience.body(BODY_STEP + 1)
-        patience.rest(10.0 + 9 * step)
+        patience.rest(10.0 + 9 * step, 1, True, BODY_STEP + (BODY_STEP + 1) * (step + 1))
     assert patience.until == 121.0, "whatever comes, all of it has its time"
     patience.answered(200.0, whole=True)
     assert patience.until == 275.0
@@ -294,8 +290,7 @@ async def test_a_byte_now_and_then_gives_no_further_time() -> None:
     assert patience.until == 210.0
     patience.linger(300.0)
     assert patience.until == 300.0 + LINGER_SECONDS
-    patience.begun()
-    patience.rest(400.0)
+    patience.rest(400.0, 2, False, 0)
     assert patience.until == 410.0, "the next request has its own"
 
 
