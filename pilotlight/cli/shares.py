@@ -32,7 +32,7 @@ def shares(settings: Settings) -> list[Share]:
         Share("spool", taken(paths.spool), disk.spool_bytes, "disk.spool_bytes"),
         Share("journal", taken(paths.journal), disk.journal_bytes, "disk.journal_bytes"),
         Share("logs", taken(paths.logs), settings.logs.total_bytes, "logs.total_bytes"),
-        Share("all of these", 0, 0, "disk.reserve_bytes", blocks(paths.reserve), disk.reserve_bytes),
+        Share("these three", 0, 0, "disk.reserve_bytes", blocks(paths.reserve), disk.reserve_bytes),
     ]
     if not settings.database_url:
         kept = blocks(paths.postgres_reserve)

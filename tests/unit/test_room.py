@@ -139,7 +139,7 @@ def test_doctor_and_ps_show_who_has_what(paths: Paths) -> None:
     (paths.spool / "w.0.jsonl").write_bytes(b"x" * 8192)
     found = {share.name: share for share in shares.shares(settings)}
     assert found["spool"].used == 8192 == taken(paths.spool) and found["spool"].bound == MB
-    assert found["Postgres"].kept == MB // 2 and found["all of these"].kept == MB
+    assert found["Postgres"].kept == MB // 2 and found["these three"].kept == MB
     assert shares.bounds(settings).ok and "spool 8 kB of 1 MB" in shares.bounds(settings).text
     (paths.spool / "w.1.jsonl").write_bytes(b"x" * MB)
     full = shares.bounds(settings)
