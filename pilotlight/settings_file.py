@@ -33,10 +33,11 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
         raise SettingsError(f"{file} cannot be read ({error.strerror}): mend that, or name another in PILOTLIGHT_CONFIG") from error
 
 
-def config_file(environ: Mapping[str, str]) -> Path | None:
+def config_file(environ: Mapping[str, str], *, tell: bool = True) -> Path | None:
     """The file of settings: the one that is named, else `./pilotlight.toml` where it is ours; None: there is none. Raises SettingsError.
 
-    Whoever may write the file decides what runs, and as whom: one that lies in a folder of somebody else's is passed over, and that is said.
+    Whoever may write the file decides what runs, and as whom: one that lies in a folder of somebody else's is passed over, and that is said, but to those who were
+    told already (`tell`).
     """
     if named := environ.get("PILOTLIGHT_CONFIG", ""):
         if named == NO_FILE:
@@ -53,7 +54,8 @@ def config_file(environ: Mapping[str, str]) -> Path | None:
     if not stat.S_ISREG(found.st_mode):
         return None
     if stranger := _stranger(found, os.geteuid(), environ.get("SUDO_UID", "")):
-        print(f"pilotlight: ./{FILE} is not read, for {stranger}; if you trust it: PILOTLIGHT_CONFIG=./{FILE}", file=sys.stderr)
+        if tell:
+            print(f"pilotlight: ./{FILE} is not read, for {stranger}; if you trust it: PILOTLIGHT_CONFIG=./{FILE}", file=sys.stderr)
         return None
     return file
 

@@ -122,17 +122,17 @@ def _reader(root: Path) -> Callable[[str], bytes]:
 
 def _refuse_incomplete(root: Path, paths: set[str], taken: set[str]) -> None:
     """What has no weights, or no config, is no model; what it is instead is told as far as names tell."""
-    if not any(path.endswith(WEIGHTS) and "/" not in path for path in taken) and INDEX not in taken:
-        raise Incomplete(f"{root} holds no .safetensors file: {_instead(root, paths)}")
-    if "config.json" not in taken:
-        raise Incomplete(f"{root} holds no config.json: {_instead(root, paths)}")
+    has_weights = INDEX in taken or any(path.endswith(WEIGHTS) and "/" not in path for path in taken)
+    if has_weights and "config.json" in taken:
+        return
+    if kind := other_kind(paths, root):
+        raise Incomplete(f"{root}: {kind}")
+    raise Incomplete(f"{root} holds no {'config.json' if has_weights else '.safetensors file'}: {_instead(root, paths)}")
 
 
 def _instead(root: Path, paths: set[str]) -> str:
     inner = sorted({path.rpartition("/")[0] for path in paths if path.endswith("/config.json")})
     inner = [folder for folder in inner if any(path.startswith(f"{folder}/") and path.endswith(WEIGHTS) for path in paths)]
-    if kind := other_kind(paths, root):
-        return kind
     if "params.json" in paths:
         return "it is in Mistral's own format (params.json): take a revision that has config.json and model-*.safetensors"
     if inner and MODULES not in paths:

@@ -29,7 +29,7 @@ class Explained:
 
 def explain_settings(settings: Settings, flags: set[str], *, as_json: bool) -> None:
     """`flags`: names of settings given as flags."""
-    file = settings_file.config_file(os.environ)
+    file = settings_file.config_file(os.environ, tell=False)  # `settings` were read before
     in_file = settings_file.read(os.environ) if file else {}
     found = list(explained(settings, flags=flags, environ=os.environ, in_file=in_file, file=str(file)))
     if as_json:

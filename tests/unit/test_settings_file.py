@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotlight.cli.explain import explain_settings
 from pilotlight.paths import LONGEST_STATE, SHORT_STATE, Paths, folder_of, private_folder
 from pilotlight.settings import SettingsError, load
 from pilotlight.settings_file import NO_FILE, _stranger, config_file
@@ -112,3 +113,10 @@ def test_a_long_path_has_its_sockets_in_a_short_folder_of_the_same_name_for_all(
     assert len(str(paths.replicas / "r01234567" / "01234567-89ab-cdef-0123-456789abcdef")) <= 107
     assert not paths.too_long and paths.run == long / "run"
     assert Paths(Path("/var/lib/pilotlight")).sockets == Path("/var/lib/pilotlight/run")
+
+
+def test_a_file_of_others_is_told_of_once_where_each_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pilotlight.toml").write_text("[router]\nport = 1\n")
+    Path("pilotlight.toml").chmod(0o666)
+    explain_settings(load(), set(), as_json=True)
+    assert capsys.readouterr().err.count("is not read") == 1
