@@ -10,33 +10,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pilotlight import settings_file
 from pilotlight.database.address import whole
-from pilotlight.lists import words
 from pilotlight.networks import Networks, Plain
 from pilotlight.origins import Origins
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
+from pilotlight.setting_kinds import ArgumentNames, File, Names, Store
 
 __all__ = ["LONGEST_STATE", "PREFIX", "Paths", "Section", "Settings", "SettingsError", "load", "make_folder"]
 
 PREFIX = "PILOTLIGHT_"
-NAME = re.compile(r"[a-z0-9-]{1,100}", re.ASCII)  # of an engine argument
-
-
-def _file(value: str) -> str:
-    """The whole path, for processes that begin elsewhere."""
-    return str(absolute(Path(value))) if value else ""
-
-
-File = Annotated[str, AfterValidator(_file)]
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value, what="names and addresses"))]
 
 
 class Section(BaseModel):
@@ -214,7 +203,7 @@ class RuntimeSettings(Section):
         default=False,
         description="Whether an engine version this release was not tested with may be started; what it bills is then yours to check.",
     )
-    allow_engine_args: Annotated[tuple[str, ...], BeforeValidator(lambda names: _names(names))] = Field(
+    allow_engine_args: ArgumentNames = Field(
         default=(),
         description="Engine arguments that execute code or open files of the machine and that revisions may set here all the same, by name, "
         "such as chat-template or trust-remote-code; by default none. In an environment variable they stand between commas.",
@@ -239,7 +228,7 @@ class RuntimeSettings(Section):
 
 
 class SnapshotSettings(Section):
-    origin: Annotated[str, AfterValidator(lambda url: _store(url))] = Field(
+    origin: Store = Field(
         default="",
         description="Store a node fetches from what it does not have: s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), or a folder.",
     )
@@ -323,22 +312,6 @@ class Settings(Section):
     @property
     def paths(self) -> Paths:
         return Paths(self.state_dir)
-
-
-def _names(value: object) -> object:
-    """Raises ValueError."""
-    what = "names such as chat-template, without leading dashes"
-    parts = words(value, what=what)
-    if not all(map(NAME.fullmatch, parts)):
-        raise ValueError(f"it is a list of {what}")
-    return tuple(dict.fromkeys(parts))
-
-
-def _store(url: str) -> str:
-    """The address of a store; a folder is told whole, for processes with other working folders read it too."""
-    if "://" in url and not url.startswith("s3://"):
-        raise ValueError("it is s3://BUCKET/PREFIX, or the path of a folder")
-    return str(absolute(Path(url))) if url and "://" not in url else url
 
 
 def load(**overrides: Any) -> Settings:
