@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from pilotlight.cli.exits import ApiError, say
-from pilotlight.cli.tables import cells, printable
+from pilotlight.cli.exits import ApiError, printable, say
+from pilotlight.cli.tables import cells
 
 LOOK_SECONDS = 0.5  # between two looks at a wake: the admin API does not push
 QUIET_SECONDS = 2.0  # a shorter wait is no news where stderr is no terminal

@@ -41,14 +41,19 @@ class Unreachable(ApiError):
     """Nobody answers there; the text says what to do."""
 
 
+def printable(text: str) -> str:
+    """One line without control characters: what a stranger has written moves no cursor and paints nothing."""
+    return "".join(each if each.isprintable() else " " if each in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def say(text: str) -> None:
     """A line for whoever watches. Where nobody reads any more (`2>&1 | head`) it is lost: that ends nothing."""
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        print(*map(printable, text.split("\n")), sep="\n", file=sys.stderr, flush=True)
 
 
 def unread() -> None:

@@ -20,10 +20,10 @@ from typing import Any
 
 from pilotlight import children
 from pilotlight.cli.drawn import line
-from pilotlight.cli.exits import FAILED, OK, UNREACHABLE, ApiError, say
+from pilotlight.cli.exits import FAILED, OK, UNREACHABLE, ApiError, printable, say
 from pilotlight.cli.moments import duration
 from pilotlight.cli.options import print_json, stop
-from pilotlight.cli.tables import Table, printable, show
+from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Paths, Settings
 
 LOOK_SECONDS = 0.5

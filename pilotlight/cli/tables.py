@@ -14,7 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 
-from pilotlight.cli.exits import say
+from pilotlight.cli.exits import printable, say
 
 GAP, INDENT = "  ", "  "
 LEAST_PROSE = 30  # columns of a terminal that prose needs to stand beside the rest
@@ -118,11 +118,6 @@ def width_of_stdout() -> int | None:
 
 def in_colour() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-
-
-def printable(text: str) -> str:
-    """One line without control characters: what a stranger has written moves no cursor and paints nothing."""
-    return "".join(each if each.isprintable() else " " if each in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def written(value: object) -> str:

@@ -11,10 +11,10 @@ import math
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from router.errors import NotFound, RouterError, Unauthorized, WrongMethod, quoted
+from router.errors import NotFound, RouterError, Unauthorized, WrongMethod, payload, quoted
 
 
 class RequireAdminKey:
@@ -34,21 +34,21 @@ class RequireAdminKey:
         await self._app(scope, receive, send)
 
 
-def answer(error: RouterError) -> JSONResponse:
+def answer(error: RouterError) -> Response:
     headers = {}
     if error.retry_after:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
+    return Response(payload(error), status_code=error.status, headers=headers, media_type="application/json")  # half a character, too
 
 
-async def on_router_error(request: Request, error: Exception) -> JSONResponse:
+async def on_router_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RouterError)
     return answer(error)
 
 
-async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+async def on_http_exception(request: Request, error: Exception) -> Response:
     """Starlette's own: no such path, no such method."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
@@ -57,9 +57,10 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
         return response
     if error.status_code == 404:
         return answer(NotFound(f"there is no {quoted(request.url.path)} in the admin API"))
-    return JSONResponse(RouterError(error.detail).body(), status_code=error.status_code)
+    return Response(payload(RouterError(error.detail)), status_code=error.status_code, media_type="application/json")
 
 
-async def on_crash(request: Request, error: Exception) -> JSONResponse:
+async def on_crash(request: Request, error: Exception) -> Response:
     """Ours: Starlette logs the traceback, the caller learns no more than that."""
-    return JSONResponse(RouterError("an error of ours; it is in the log of the admin process").body(), status_code=500)
+    told = RouterError("an error of ours; it is in the log of the admin process")
+    return Response(payload(told), status_code=500, media_type="application/json")

@@ -621,7 +621,8 @@ def test_a_wrong_price_is_refused_by_name(tmp_path: Path, body: dict[str, Any], 
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b'{"input_per_million": NaN}', b"[" * 100_000, b'{"input_per_million": ' + b"1" * 5000 + b"}", b"\xff"]
+    "body",
+    [b"{", b'{"input_per_million": NaN}', b"[" * 100_000, b'{"input_per_million": ' + b"1" * 5000 + b"}", b"\xff", b'{"\\ud800": 1}'],
 )
 def test_a_price_that_is_no_json_is_refused(tmp_path: Path, body: bytes) -> None:
     async def scene(bench: Bench) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pilotlight.cli import keys, rollouts, show
-from pilotlight.cli.tables import BOLD, RED, Table, cells, printable, width_of_stdout, written
+from pilotlight.cli.exits import one_line, printable, say
+from pilotlight.cli.tables import BOLD, RED, Table, cells, width_of_stdout, written
 from pilotlight.settings import load
 
 KEY_ID, DIGEST, REQUEST = "key_528b9a7513254aca0dbe", "sha256:" + "7db31571" * 8, "01a1fc1d72bd76379792f5d24e066cc7"
@@ -176,3 +177,12 @@ def test_a_digest_in_a_list_is_whole() -> None:
 )
 def test_a_value_is_shown_as_one_writes_it(value: object, text: str) -> None:
     assert written(value) == text
+
+
+def test_no_line_that_is_said_moves_a_terminals_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file's name, or an engine's word, may be anything."""
+    say("left out: \x1b]0;mine\x07.md\nand more")
+    print(one_line("\x1b[2J is a symlink\r out"))
+    told = capsys.readouterr()
+    assert told.err == "left out: �]0;mine�.md\nand more\n"
+    assert told.out == "�[2J is a symlink out\n"
