@@ -39,6 +39,7 @@ from router.fields import (
 MOST_CHOICES = 128  # `n`, as at OpenAI; prompts times choices is bounded too (`openai.py`)
 MOST_LOGPROBS = 20
 MOST_TOKEN_IDS = 16_384
+MOST_STOPS = 32  # OpenAI's API has 4, the engine no bound; evaluation harnesses send half a dozen
 LONGEST_USER = 1024  # characters
 
 PLATFORM: Table = dict.fromkeys(
@@ -60,7 +61,7 @@ SAMPLING: Table = {
     "length_penalty": number(-100, 100),
     "watermarking": flag,
     "seed": whole(-SEED, SEED - 1),
-    "stop": either(str, text(1024), list_of(text(1024), 4)),
+    "stop": either(str, text(1024), list_of(text(1024), MOST_STOPS)),
     "stop_token_ids": list_of(whole(0, INTEGER), 128),
     "include_stop_str_in_output": flag,
     "ignore_eos": flag,
@@ -127,7 +128,7 @@ TEMPLATE: Table = {
 IGNORED: Table = dict.fromkeys(
     (
         "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention",
-        "verbosity", "prediction", "moderation", "best_of",
+        "verbosity", "prediction", "moderation", "best_of", "client_metadata",
     ),
     bounded(4096, 1 << 16, 8),
 )  # fmt: skip
@@ -249,7 +250,7 @@ MESSAGES: Table = {
     "messages": media.messages,
     "system": media.system,
     "max_tokens": whole(1, INTEGER),
-    "stop_sequences": list_of(text(1024), 4),
+    "stop_sequences": list_of(text(1024), MOST_STOPS),
     "stream": flag,
     "temperature": SAMPLING["temperature"],
     "top_p": SAMPLING["top_p"],

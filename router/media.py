@@ -18,8 +18,9 @@ MOST_MESSAGES = 10_000  # in one body
 MOST_PARTS = 10_000  # of one message
 MOST_MEDIA = 64  # parts of one body
 TEXTS = frozenset(
-    {"text", "input_text", "output_text", "refusal", "thinking", "redacted_thinking", "tool_reference", "tool_use", "tool_result"}
-)
+    {"text", "input_text", "output_text", "reasoning_text", "summary_text", "refusal", "thinking", "redacted_thinking", "tool_reference",
+     "tool_use", "tool_result"}
+)  # fmt: skip
 EMBEDDINGS = frozenset({"prompt_embeds", "image_embeds", "audio_embeds", "video_embeds", "image_pil"})
 MEDIA = frozenset({"image_url", "input_image", "audio_url", "input_audio", "video_url", "image", "source"})
 LONGEST_URL = 2048  # characters, of one that is fetched

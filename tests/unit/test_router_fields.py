@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import response_create_params
+from openai.types.responses import ResponseOutputItem, response_create_params
+from pydantic import BaseModel
 
 from router import fields, openai
 from router.errors import LONGEST_QUOTE, BadRequest
@@ -89,7 +90,7 @@ LONG = {"type": "object", "description": "x" * 200_000}
         ({"top_p": 1.1}, "top_p"),
         ({"top_k": 1.5}, "top_k"),
         ({"seed": 1 << 63}, "seed"),
-        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ["a"] * 33}, "stop"),
         ({"stop": "a" * 2000}, "stop"),
         ({"stop": [1]}, "stop"),
         ({"stop_token_ids": list(range(1000))}, "stop_token_ids"),
@@ -150,6 +151,7 @@ def test_beyond_its_maximum_a_field_is_refused(given: dict[str, Any], param: str
     "given",
     [
         {"temperature": 0, "top_p": 1, "top_k": -1, "seed": -1, "stop": None, "n": None, "logprobs": None},
+        {"stop": ["\nclass", "\ndef", "\n#", "\nif", "\nprint", "<end>"]},
         {"stop": ["a", "b"], "logit_bias": {"50256": -100}, "logprobs": True, "top_logprobs": 5},
         {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "tool_choice": "auto"},
         {"tool_choice": {"type": "function", "function": {"name": "f"}}},
@@ -166,6 +168,31 @@ def test_beyond_its_maximum_a_field_is_refused(given: dict[str, Any], param: str
 )
 def test_what_clients_send_is_served(given: dict[str, Any]) -> None:
     assert asked(**given).wants == Wants()
+
+
+def parts_of_answers() -> set[str]:
+    """The types of all parts that items of a response may have, as OpenAI's client knows them."""
+    found: set[str] = set()
+    for item in get_args(get_args(ResponseOutputItem)[0]):
+        for name in ("content", "summary", "output"):
+            hint = item.model_fields[name].annotation if name in item.model_fields else None
+            found |= {kind for inner in nested(hint) for kind in get_args(inner.model_fields["type"].annotation)}
+    return found
+
+
+def nested(hint: Any) -> list[Any]:
+    """The models in the lists of a type."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return [hint] if "type" in hint.model_fields else []
+    return [model for inner in get_args(hint) for model in nested(inner)]
+
+
+@pytest.mark.parametrize("kind", sorted(parts_of_answers() - {"input_file", "input_image", "computer_screenshot"}))
+def test_what_a_response_says_may_be_sent_back_to_it(kind: str) -> None:
+    """Nothing is kept between calls: each one carries the items that came before, thoughts too."""
+    assert {"output_text", "reasoning_text", "refusal"} <= parts_of_answers()
+    item = {"type": "reasoning", "id": "1", "summary": [], "content": [{"type": kind, kind: "a", "text": "a"}]}
+    assert openai.read(json.dumps({"input": [item]}).encode(), ROUTES["responses"]).wants == Wants()
 
 
 ECHO = {"prompt": "a", "echo": True, "logprobs": 1}
