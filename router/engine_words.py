@@ -74,9 +74,10 @@ def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
         return EngineRefused(_sentence(words.message), param=_of_a_caller(words.param), status=status)
     if _TOOLS.search(words.message):  # 3
         return BadRequest(TOOLS, param="tools")
-    what = f"'{words.param}' as it stands here" if words.param else "this request as it stands"
+    param = _of_a_caller(words.param)
+    what = f"'{param}' as it stands here" if param else "this request as it stands"
     told = f"This endpoint does not serve {what}. Change it, or ask your operator, with this id: {request_id}."
-    return EngineRefused(told, param=words.param, status=400 if status == 501 else status)
+    return EngineRefused(told, param=param, status=400 if status == 501 else status)
 
 
 def for_operators(body: bytes) -> str:
@@ -92,8 +93,9 @@ TOOLS = (
 
 
 def _of_a_caller(param: str | None) -> str | None:
-    """vLLM names arguments of its own there."""
-    return {"input_tokens": "messages", "max_model_len": None, "input_text": "input"}.get(param or "", param)
+    """vLLM names arguments of its own there, or where in the whole request a field is."""
+    field = (param or "").removeprefix("body.")
+    return {"input_tokens": "messages", "max_model_len": None, "input_text": "input"}.get(field, field or None)
 
 
 def _too_long(message: str) -> str:

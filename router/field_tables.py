@@ -35,11 +35,11 @@ from router.fields import (
     texts,
     whole,
 )
+from runtime.wire import MOST_STOPS
 
 MOST_CHOICES = 128  # `n`, as at OpenAI; prompts times choices is bounded too (`openai.py`)
 MOST_LOGPROBS = 20
 MOST_TOKEN_IDS = 16_384
-MOST_STOPS = 32  # OpenAI's API has 4, the engine no bound; evaluation harnesses send half a dozen
 LONGEST_USER = 1024  # characters
 
 PLATFORM: Table = dict.fromkeys(

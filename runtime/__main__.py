@@ -20,7 +20,7 @@ from runtime.agent import Agent
 from runtime.reap import bury_orphans
 from runtime.staging import Staging
 from runtime.standbys import Standbys
-from runtime.wire import EngineEnvironment, ToAgent
+from runtime.wire import MOST_STOPS, EngineEnvironment, ToAgent
 
 REHEARSAL_MODEL = Path(snapshots.__file__).parent / "demo" / "model"
 
@@ -49,6 +49,7 @@ def standby_environ(settings: Settings, device: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_MAX_STOP_STRINGS": str(MOST_STOPS),
         "DO_NOT_TRACK": "1",
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",

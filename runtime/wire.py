@@ -22,7 +22,7 @@ Task = Literal["generate", "embed", "score"]
 Rung = Literal["parked", "standby", "staged", "stored"]  # where a climb to `ready` begins
 Zero = Literal["parked", "standby", "staged"]  # where a revision rests without a call
 
-
+MOST_STOPS = 32  # texts an answer may stop at. OpenAI's API and vLLM by itself have 4; evaluation harnesses send half a dozen
 HUNG = "hung: "  # how the reason begins of a replica that was killed for its silence
 
 

@@ -7,6 +7,7 @@ import pytest
 from pilotlight.settings import load
 from runtime.__main__ import standby_environ
 from runtime.engine.versions import TESTED, UntestedEngine, check
+from runtime.wire import MOST_STOPS
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -23,3 +24,7 @@ def test_only_what_was_tested_is_started(device: str) -> None:
 def test_a_setting_allows_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PILOTLIGHT_RUNTIME__UNTESTED_ENGINE", "true")
     check("0.33.0", "cpu", standby_environ(load(), "cpu"))
+
+
+def test_the_engine_takes_as_many_stops_as_the_router() -> None:
+    assert standby_environ(load(), "cpu")["VLLM_MAX_STOP_STRINGS"] == str(MOST_STOPS)

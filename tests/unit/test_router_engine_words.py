@@ -123,6 +123,11 @@ def test_what_a_caller_can_change_is_told_with_its_field() -> None:
     assert (error.message, error.param) == ("`top_logprobs` must be a positive value or -1.", "top_logprobs")
 
 
+def test_a_field_is_named_as_its_caller_has_it() -> None:
+    assert told(400, "List should have at most 32 items", param="body.stop").param == "stop"
+    assert told(400, "--max-model-len is for you", param="body.stop").param == "stop"
+
+
 @pytest.mark.parametrize("mark", ["''", '""', "``", "{}", "[]"])
 def test_nothing_long_is_quoted(mark: str) -> None:
     error = told(400, f"Invalid value {mark[0]}{'secret ' * 900}{mark[1]}: not allowed")
