@@ -5,17 +5,23 @@ What is found goes into docs/clients.md. The exit status is 1 where a program fa
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
 
 from tests.clients.environments import NotHere, command
 from tests.clients.page import missing_row, render, row, rows_of
 from tests.clients.table import PAGE, PROGRAMS, Program
 from tests.clients.trial import Outcome, Place, attempt
-from tests.integration.system import System, running
+from tests.integration.system import MODEL, System, running
 
 # A model this small would fill its answer with blanks before it said what a schema asks for.
 TIGHT = 'structured-outputs-config={"backend":"xgrammar","disable_any_whitespace":true}'
+WIDE = 131_072  # tokens
 
 
 def main(names: list[str]) -> int:
@@ -28,8 +34,8 @@ def main(names: list[str]) -> int:
         return 2
     rows = rows_of(PAGE.read_text()) if PAGE.exists() else {}
     well = True
-    with running() as system:
-        place = place_of(system)
+    with running() as system, tempfile.TemporaryDirectory() as folder:
+        place = with_wide(place_of(system), system, Path(folder) / "wide")
         for program in chosen:  # one that takes for ever costs its own row only
             outcomes, missing = try_all([program], place)
             well = well and all(outcome.passed for outcome in outcomes)
@@ -43,7 +49,18 @@ def place_of(system: System) -> Place:
     many = ("--slots", "32", "--idle-timeout", "600")
     key = system.deploy("demo", *many, "--engine-arg", TIGHT)
     embed_key = system.deploy("embedder", "--task", "embed", *many)
-    return Place(system.api.url, system.paths.ca_cert, key, embed_key)
+    return Place(system.api.url, system.paths.ca_cert, key, embed_key, model=MODEL)
+
+
+def with_wide(place: Place, system: System, folder: Path) -> Place:
+    """A third: the demo model as if it had learnt long texts, for programs that send long instructions; what it says does not matter."""
+    shutil.copytree(MODEL, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": WIDE}))
+    arguments = (TIGHT, "enable-auto-tool-choice=true", "tool-call-parser=hermes")
+    told = [part for argument in arguments for part in ("--engine-arg", argument)]
+    key = system.deploy("wide", "--slots", "32", "--idle-timeout", "600", "--allow", "echo_logprobs", *told, model=folder)
+    return replace(place, wide_key=key)
 
 
 def try_all(programs: Iterable[Program], place: Place) -> tuple[list[Outcome], dict[str, str]]:

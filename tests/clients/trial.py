@@ -15,18 +15,20 @@ from pathlib import Path
 
 from tests.clients.table import Program
 
-SECONDS = 150
+SECONDS = 400
 PASSED_ON = ("PATH", "LANG", "TZ", "TRY_VERBOSE")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the endpoints are: `demo` generates, `embedder` embeds."""
+    """Where the endpoints are: `demo` generates, `embedder` embeds, `wide` has a long context, tools, and the log-probabilities of prompts."""
 
     origin: str
     ca_file: Path
     key: str
     embed_key: str
+    wide_key: str = ""
+    model: Path = Path()  # the folder of demo's
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,16 @@ def variables(program: Program, place: Place, home: str) -> dict[str, str]:
         "HOME": home,
         "OPENAI_BASE_URL": f"{place.origin}/e/demo/v1",
         "OPENAI_API_KEY": place.key,
-        program.ca: str(place.ca_file),
+        **dict.fromkeys(program.ca, str(place.ca_file)),
         "TRY_ORIGIN": place.origin,
         "TRY_KEY": place.key,
         "TRY_EMBED_KEY": place.embed_key,
+        "TRY_WIDE_KEY": place.wide_key,
+        "TRY_MODEL": str(place.model),
         "PYTHONUTF8": "1",
         "DO_NOT_TRACK": "1",
         "LITELLM_LOCAL_MODEL_COST_MAP": "true",
+        "HF_HUB_OFFLINE": "1",
     }
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | ours
 

@@ -1,26 +1,14 @@
-"""Programs of the command line: curl, HTTPie, llm, k6. Which of them is tried says the first argument."""
+"""Programs of the command line: curl, wget, HTTPie, llm, k6. Which of them is tried says the first argument."""
 
 import gzip
 import json
 import os
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-from trying import CHAT, KEY, SAY, URL, run
+from trying import BIN, CHAT, FOLDER, KEY, SAY, URL, out, run
 
-FOLDER = Path(tempfile.mkdtemp(prefix="try-"))
 BODY = json.dumps({"model": CHAT, "messages": SAY, "max_tokens": 8})
 AUTH = f"Authorization: Bearer {KEY}"
-BIN = Path(sys.executable).parent
-
-
-def out(*command, given=None, **environ):
-    """What it prints. Raises CalledProcessError."""
-    done = subprocess.run(list(map(str, command)), input=given, capture_output=True, check=False, timeout=100, env=os.environ | environ)
-    assert done.returncode == 0, f"{command[0]} ended with {done.returncode}: {done.stderr[-200:]!r} {done.stdout[-200:]!r}"
-    return done.stdout.decode()
 
 
 def curl(*arguments, given=None):
@@ -85,6 +73,14 @@ def llm_prompt():
     assert "yes" in out(BIN / "llm", "-m", "tried", "--schema", "yes bool", "Is it?", *few, **ours)
 
 
+def wget_chat():
+    """chat, event stream"""
+    head = ("wget", "-q", "-O", "-", "--ca-certificate", os.environ["SSL_CERT_FILE"], "--header", AUTH)
+    head = (*head, "--header", "content-type: application/json")
+    assert json.loads(out(*head, "--post-data", BODY, f"{URL}/chat/completions"))["choices"]
+    assert "data: [DONE]" in out(*head, "--post-data", BODY[:-1] + ',"stream":true}', f"{URL}/chat/completions")
+
+
 def k6_users():
     """three users"""
     script = FOLDER / "k6.js"
@@ -103,5 +99,6 @@ TRIES = {
     "httpie": (httpie_chat, httpie_stream),
     "llm": (llm_prompt,),
     "k6": (k6_users,),
+    "wget": (wget_chat,),
 }
 run(*TRIES[sys.argv[1]])

@@ -1,7 +1,7 @@
 // What the scripts for Node share: run each try, and print how it went, a JSON object a line. See trying.py.
-export const CHAT = 'demo', EMBED = 'embedder'
-export const ORIGIN = process.env.TRY_ORIGIN, KEY = process.env.TRY_KEY, EMBED_KEY = process.env.TRY_EMBED_KEY
-export const URL_ = `${ORIGIN}/e/${CHAT}/v1`, EMBED_URL = `${ORIGIN}/e/${EMBED}/v1`
+export const CHAT = 'demo', EMBED = 'embedder', WIDE = 'wide'
+export const ORIGIN = process.env.TRY_ORIGIN, KEY = process.env.TRY_KEY, EMBED_KEY = process.env.TRY_EMBED_KEY, WIDE_KEY = process.env.TRY_WIDE_KEY
+export const URL_ = `${ORIGIN}/e/${CHAT}/v1`, EMBED_URL = `${ORIGIN}/e/${EMBED}/v1`, WIDE_URL = `${ORIGIN}/e/${WIDE}/v1`
 export const SAY = [{ role: 'user', content: 'What is Pilotlight?' }]
 export const LONG = [{ role: 'user', content: 'word '.repeat(3000) }]
 
