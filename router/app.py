@@ -149,7 +149,8 @@ class Call:
                 raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")
             endpoint = router.endpoint(self._tenant, name)
             revision = self._revision = self._route(endpoint)  # before the hold: what does not fit the task wakes nothing
-            asked.check_allowed(revision.row.allow, revision.row.media_hosts)
+            if asked.wants.allowances or asked.wants.hosts:
+                asked.check_allowed(revision.row.allow, revision.row.media_hosts)
             body = openai.body_for(name, asked, request.body, self._own(revision))
             self._body = request.upstream(self._event_id, body, asked.sequences)
             request.body, self.held_bytes = b"", len(self._body)  # what is held is held once
@@ -298,7 +299,7 @@ class Call:
             raise NotReady(f"'{name}' has no revision to serve it yet. Deploy one, or try again in a moment.")
         if revision.row.task != route.task:
             raise BadRequest(f"'{name}' does the task '{revision.row.task}'; {route.path} needs '{route.task}'. Use a route of its task.")
-        seconds, wait = endpoint.row.hold_seconds, self._request.wait_seconds
+        seconds, wait = endpoint.row.hold_seconds, self._request.wait_seconds if b"prefer" in self._request.headers else None
         self.deadline = self.entered_at + (seconds if wait is None else min(wait, seconds))
         return revision
 
@@ -307,7 +308,7 @@ class Call:
 
         What one key's prompts leave in the engine's cache, no other key's find. And the engine counts a response under the id in its body.
         """
-        salt = b"" if SHARED_CACHE in revision.row.allow else self._router.keys.salt(self._tenant)
+        salt = b"" if SHARED_CACHE in revision.row.allow else self._tenant.salt or self._router.keys.salt(self._tenant)
         return salt + openai.own_field("request_id", f"resp_{self._event_id}") if self._request.route.form == "responses" else salt
 
     def _open(self, endpoint: Endpoint, streamed: bool) -> Meter:

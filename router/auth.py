@@ -142,7 +142,7 @@ class Caller:
 
     def tenant(self, headers: Mapping[bytes, bytes]) -> Tenant:
         """As `Keys.caller`, as soon as a head is here: nobody uploads a body, or learns anything, without a key."""
-        said, tenant = authorization(headers), self._tenant
+        said, tenant = headers.get(b"authorization") or authorization(headers), self._tenant
         if tenant is not None and said is not None and hmac.compare_digest(said, self._said) and self._keys.knows(tenant):
             return tenant
         self._tenant = None

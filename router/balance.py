@@ -195,7 +195,7 @@ def pick(replicas: Iterable[Replica]) -> Replica | None:
     """
     best, least, ties = None, 0.0, 1
     for replica in replicas:
-        if not replica.free:
+        if replica.in_flight >= replica.row.slots or replica.draining or replica.full or replica.dead:  # it is not `free`
             continue
         depth = replica.in_flight + replica.others
         if best is None or depth < least:

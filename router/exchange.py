@@ -217,9 +217,11 @@ class Exchange:
         if self._size > LARGE:
             return None
         body = b"".join(self._pieces)
+        if not self._encoding:
+            return body
         most = min(LARGE, self._limits.max_body)
         try:
-            return encoding.unpack(body, self._encoding, most=most) if self._encoding else body
+            return encoding.unpack(body, self._encoding, most=most)
         except BodyTooLarge as error:
             if most < self._limits.max_body:
                 return None

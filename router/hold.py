@@ -336,7 +336,7 @@ class Hold:
         return self._machine.held(revision.endpoint.row.endpoint_id, revision.endpoint.held)
 
     def _look_whether_busy(self, revision: Revision) -> None:
-        if not revision.demand:
+        if not revision.granted and not revision.waiting.sequences:
             self.busy.discard(revision)
 
     def _expire(self, revision: Revision, waiter: Waiter) -> None:

@@ -74,8 +74,8 @@ def read(body: bytes, route: Route) -> Asked:
     if route.needs == "prompt" and given.get("echo") and given.get("logprobs") is not None:
         wants.allowances.setdefault("echo_logprobs", "logprobs")
     choices = given.get("n") or 1
-    prompts = _texts(needed, route.needs, most=route.texts) if route.texts else 1
-    return Asked(given.get("model"), bool(given.get("stream")), given, wants, choices, _sequences(prompts, choices, route))
+    sequences = _sequences(_texts(needed, route.needs, most=route.texts), choices, route) if route.texts else choices
+    return Asked(given.get("model"), bool(given.get("stream")), given, wants, choices, sequences)
 
 
 def missing(name: str) -> BadRequest:
