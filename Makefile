@@ -23,13 +23,13 @@ demo: setup       ## wake an endpoint at zero, ask it, bill it, put it back to z
 up: setup         ## start everything on this machine, in the foreground
 	@$(BIN)/pilotlight up
 
-# The unit tests fork over the cores by themselves; installations wait more than they work, so two run at once; what is
-# timed, or counts what the whole machine has left, comes last and alone.
+# The unit tests fork over the cores by themselves; what starts real processes runs in two workers, as tests/conftest.py spreads
+# it; what is timed comes last and alone.
 test: setup       ## every test this machine can run
 	@failed=0; \
 	$(PYTEST) --hypothesis-profile=default tests/unit || failed=1; \
-	$(PYTEST) -p xdist.plugin -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/sim || failed=1; \
-	$(PYTEST) tests/acceptance tests/gpu || failed=1; \
+	$(PYTEST) -p xdist.plugin -n 2 --dist loadscope --no-loadscope-reorder tests/integration tests/acceptance tests/sim || failed=1; \
+	$(PYTEST) tests/timed tests/gpu || failed=1; \
 	exit $$failed
 
 unit: setup       ## the tests that take milliseconds

@@ -53,7 +53,7 @@ class Changes:
 
         self._notifying = asyncio.ensure_future(notify())
 
-    async def until(self, true: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    async def until(self, true: Callable[[], bool], *, seconds: float = 60.0) -> None:
         async with asyncio.timeout(seconds), self._changed:
             await self._changed.wait_for(true)
 

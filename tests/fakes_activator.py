@@ -451,7 +451,7 @@ class FakeAgent:
         for peer in self.peers:
             peer.send(frame)
 
-    async def expect(self, kind: type[Any], seconds: float = 10.0) -> Any:
+    async def expect(self, kind: type[Any], seconds: float = 60.0) -> Any:
         """The next command of this kind, and nothing lost: others before it are an error, but for heartbeats."""
         async with asyncio.timeout(seconds):
             while True:

@@ -1,4 +1,4 @@
-"""SIGSTOP of each process, and what callers see: the table that `tests/integration/test_stopped.py` makes of its own cases."""
+"""SIGSTOP of each process, and what callers see: the table that `tests/integration/killed/test_stopped.py` makes of its own cases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TEST = "tests/integration/test_stopped.py"
+TEST = "tests/integration/killed/test_stopped.py"
 LONGEST_SECONDS = 600.0
 
 

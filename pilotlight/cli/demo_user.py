@@ -67,7 +67,7 @@ def ask_and_stream(api: Api, endpoint: str, key: str, question: str) -> dict[str
         headers = answer.headers
         return {
             "id": headers["x-request-id"],
-            "start": headers["x-pilotlight-start"],
+            "start": headers.get("x-pilotlight-start", "cold"),  # a head that goes out while the call is still held does not say it
             "first": first,
             "whole": time.monotonic() - begin,
             "text": text,

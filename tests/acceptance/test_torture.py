@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from loadtests.torture.run import SHORT, torture
 
 
-@pytest.mark.timeout(400)
 async def test_nothing_is_lost_nothing_double_and_every_row_is_what_was_made() -> None:
     verdict = await torture(SHORT)
     figures = verdict.figures

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_demo import folders_now, leftovers
+from tests.acceptance.test_demo import Begun
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots")
@@ -54,14 +54,14 @@ def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
 
 def test_the_demo_shows_zero_cold_warm_billed_zero_and_cold_again(program: Path, tmp_path: Path) -> None:
     """From an empty folder: whatever runs is the wheel's."""
-    before = folders_now()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     where = [str(program.with_name("python")), "-P", "-c", "import pilotlight; print(pilotlight.__file__)"]
     ours = subprocess.run(where, capture_output=True, text=True, check=True, cwd=tmp_path, env=clean).stdout
     assert ours.startswith(str(program.parents[1]))
-    done = subprocess.run([str(program), "demo"], capture_output=True, text=True, timeout=170, check=False, cwd=tmp_path, env=clean)
-    assert done.returncode == 0, done.stdout + done.stderr
+    demo = Begun([str(program), "demo"], environ=clean, folder=tmp_path)
+    output, _ = demo.process.communicate(timeout=300)
+    assert demo.process.returncode == 0, output
     for shown in ("What is Pilotlight?", "first_token", "the endpoint is at zero", "cold again", "engine", "0.0000"):
-        assert shown in done.stdout
-    assert not any(leftovers(before).values()), leftovers(before)
+        assert shown in output
+    demo.leaves_nothing()
     assert not list(tmp_path.iterdir())

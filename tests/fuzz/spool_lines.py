@@ -21,7 +21,8 @@ SEEDS = (
     b'{"kind":"end","event_id":"e1","input_tokens":-1}\n{"kind":"later"}\n\n',
 )
 
-_folder = Path(tempfile.mkdtemp(prefix="pl-fuzz-spool-", dir="/dev/shm"))
+_kept = tempfile.TemporaryDirectory(prefix="fuzz-spool-", dir="/dev/shm")  # to the end of the process
+_folder = Path(_kept.name)
 _name = "0123456789abcdef.1.jsonl"
 
 

@@ -1,24 +1,16 @@
-"""Prints greedy token ids of a model, loaded as vLLM does ("auto") or mapped ("pilotlight": before and after packing, and after
-vLLM's reload), and what a load says of snapshots that are not whole.
-
-python -m tests.integration.mapped_probe MODEL FORMAT BAKED_FOLDER
+"""Greedy token ids of a model, loaded as vLLM does ("auto") or mapped ("pilotlight": before and after packing, and after vLLM's
+reload), and what a load says of snapshots that are not whole. For forks: a load changes the process.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-os.environ |= {"TORCH_COMPILE_DISABLE": "1", "OMP_WAIT_POLICY": "passive"}
 
-
-def main(model: str, load_format: str, baked: str) -> None:
+def loaded(model: str, load_format: str, baked: str) -> dict[str, Any]:
     from vllm import LLM, SamplingParams, TokensPrompt
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
@@ -43,7 +35,7 @@ def main(model: str, load_format: str, baked: str) -> None:
         said |= {"left": len(unpacked.layers), "reloaded": answers(), "whole": whole(llm.llm_engine.vllm_config)}
     while unpacked.pack_one():
         continue
-    print(json.dumps(said | {"packed": answers()}))
+    return said | {"packed": answers()}
 
 
 def whole(vllm_config: Any) -> dict[str, Any]:
@@ -100,5 +92,28 @@ def whole(vllm_config: Any) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def made(architecture: str, folder: str) -> None:
+    """A small model of it with random weights."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    torch.manual_seed(1)
+    shape: dict[str, Any] = {
+        "vocab_size": 1024,
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+    }
+    if architecture == "Qwen3":
+        model: Any = Qwen3ForCausalLM(Qwen3Config(**shape))
+    else:
+        model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=128))
+    for _, parameter in model.named_parameters():
+        if parameter.ndim >= 2:
+            torch.nn.init.normal_(parameter, std=0.15)  # far from ties, so that greedy means something
+    model.to(torch.bfloat16).save_pretrained(folder)

@@ -1,11 +1,10 @@
-"""Prints what our counts say beside an oracle's, with vLLM's own output processor and no engine: `python -m …`.
+"""What our counts say beside an oracle's, with vLLM's own output processor and no engine. For a fork: it takes seams.
 
 Random lives of requests: choices that get tokens, end, are stopped by their parent's id, by their own, by the caller's, once or more often.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import tempfile
@@ -18,7 +17,7 @@ LIVES = 300
 PROMPT, CACHED = 11, 4
 
 
-def main() -> None:
+def counted() -> dict[str, Any]:
     from vllm import SamplingParams
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
     from vllm.exceptions import VLLMValidationError
@@ -173,7 +172,7 @@ def main() -> None:
         try:
             world.queue.get_nowait()
         except VLLMValidationError:
-            return [world.journal.so_far(request_id), world.nothing_is_left() or list(world.journal._tallies) == [request_id]]
+            return [list(world.journal.so_far(request_id)), world.nothing_is_left() or list(world.journal._tallies) == [request_id]]
         return "no error"
 
     def grammar() -> list[int]:
@@ -202,24 +201,15 @@ def main() -> None:
 
     metering.meter(World().journal)
     lives = [life() for _ in range(LIVES)]
-    print(
-        json.dumps(
-            {
-                "lives": {name: sum(told[name] for told in lives) for name in lives[0] if name != "n"},
-                "choices": sorted({told["n"] for told in lives}),
-                "unseen": unseen(),
-                "left while it was read": left_while_it_was_read(),
-                "uncompiled": uncompiled(),
-                "must step": grammar(),
-                "canary": canary(metering.Metered, 2),
-                "canary, a dead hook": canary(OutputProcessor, 2),
-                "canary, a wrong count": canary(metering.Metered, 3),
-                "canary, never closed": canary(metering.Metered, 2, closes=False),
-            }
-        )
-    )
-
-
-if __name__ == "__main__":
-    os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}  # not of who imports this
-    main()
+    return {
+        "lives": {name: sum(told[name] for told in lives) for name in lives[0] if name != "n"},
+        "choices": sorted({told["n"] for told in lives}),
+        "unseen": unseen(),
+        "left while it was read": left_while_it_was_read(),
+        "uncompiled": uncompiled(),
+        "must step": grammar(),
+        "canary": canary(metering.Metered, 2),
+        "canary, a dead hook": canary(OutputProcessor, 2),
+        "canary, a wrong count": canary(metering.Metered, 3),
+        "canary, never closed": canary(metering.Metered, 2, closes=False),
+    }

@@ -1,21 +1,18 @@
-"""Prints whether vLLM's weights through the ring are those of its own loader, and what each loader of the benchmark makes of one file.
-
-python -m tests.integration.ring_probe FOLDER
-"""
+"""Whether vLLM's weights through the ring are those of its own loader, and what each loader of the benchmark makes of one file. For a fork."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import snapshots.synth
 
 LOADERS = ("safetensors, mapped", "safetensors, copied", "vLLM's default loader", "baked copy, mapped", "ring, to memory")
 
 
-def main(folder: str) -> None:
+def compared(folder: str) -> dict[str, Any]:
     import torch
     from vllm.config import LoadConfig
     from vllm.model_executor.model_loader import get_model_loader
@@ -43,18 +40,14 @@ def main(folder: str) -> None:
         refused = str(error)
     loaded = {name: _loaded(name, max(model.glob("*.safetensors")), folder) for name in LOADERS}
     same = stock.keys() == ours.keys() and all(torch.equal(stock[name], ours[name]) for name in stock)
-    print(
-        json.dumps(
-            {
-                "same": same,
-                "tensors": len(ours),
-                "files": len(list(model.glob("*.safetensors"))),
-                "refused": refused,
-                "unnamed": unnamed,
-                "loaded": loaded,
-            }
-        )
-    )
+    return {
+        "same": same,
+        "tensors": len(ours),
+        "files": len(list(model.glob("*.safetensors"))),
+        "refused": refused,
+        "unnamed": unnamed,
+        "loaded": loaded,
+    }
 
 
 def _loaded(name: str, file: Path, folder: str) -> tuple[int, int]:
@@ -66,7 +59,3 @@ def _loaded(name: str, file: Path, folder: str) -> tuple[int, int]:
     if prepare:
         prepare(str(file), own_file)
     return probe.touch(make(own_file if prepare else str(file))())
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import statistics
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -26,7 +25,7 @@ from router.ledger.wire import KeyRow, Policy
 from tests.integration.test_router_process import Site, stopped
 from tests.unit.router_world import endpoint_row
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LARGEST = 64 << 10  # bytes of a body
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -208,6 +207,9 @@ async def test_bad_input(bad: Bad, case: Case) -> None:
         assert f"r-{case.at_zero}" not in await bad.demanded(heard)
     if waiting is not None:
         waiting.cancel()
+        async with asyncio.timeout(60):
+            while sum((await bad.counted()).values()) == sum(after.values()):
+                await asyncio.sleep(0.02)  # until it is counted, too: the next case counts anew
 
 
 async def test_the_same_connection_goes_on(bad: Bad) -> None:
@@ -226,5 +228,5 @@ async def test_a_missing_and_a_wrong_key_take_the_same_time(bad: Bad) -> None:
             began = time.perf_counter()
             assert (await bad.http_client.send(asked)).status_code == 401
             taken.append(time.perf_counter() - began)
-    medians = [statistics.median(taken) for taken in seconds]
-    assert max(medians) < 2 * min(medians)
+    shortest = [min(taken) for taken in seconds]  # whatever else the machine does makes some longer, and none shorter
+    assert max(shortest) < 2 * min(shortest)

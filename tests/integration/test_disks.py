@@ -72,7 +72,7 @@ class Billed:
 
         wait_until(ask, seconds, what)
 
-    def refused(self, seconds: float = 30) -> httpx.Response:
+    def refused(self, seconds: float = 90) -> httpx.Response:
         """Ask until the disk is the reason for a refusal."""
 
         def ask() -> httpx.Response | None:
@@ -117,7 +117,7 @@ def kill(system: System, module: str) -> None:
 
 def test_a_full_disk(system: System, demo: str) -> None:
     billed = Billed(system, demo)
-    billed.served(60, "the first call")
+    billed.served(120, "the first call")
     with system.client(demo) as client, client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
         lines, request_id = answer.iter_lines(), answer.headers["x-request-id"]
         assert answer.status_code == 200 and next(lines)
@@ -128,11 +128,11 @@ def test_a_full_disk(system: System, demo: str) -> None:
     fill(system.state)  # what the reserve has given up, too
     for module in ("activator", "router.ledger", "router.admin", "router", "runtime"):
         kill(system, module)
-    billed.refused(60)
+    billed.refused()
     assert "new calls are refused" in system.cli("doctor", code=1)
     system.stop()
     system.begin()
-    billed.refused(90)
+    billed.refused()
     assert "disk full" in system.cli("ps")
     filler.unlink()
     billed.served(120, "a call is served again once there is room")
@@ -140,27 +140,27 @@ def test_a_full_disk(system: System, demo: str) -> None:
         assert share in system.cli("ps")
     billed.rows()
     billed.nobody_else()
-    wait_until(lambda: "of the reserve" not in system.cli("doctor"), 30, "the reserve is kept again")
+    wait_until(lambda: "of the reserve" not in system.cli("doctor"), 90, "the reserve is kept again")
 
 
 def test_postgres_away(system: System, demo: str) -> None:
     billed = Billed(system, demo)
-    billed.served(60, "a call")
+    billed.served(120, "a call")
     version = system.paths.postgres / "data" / "PG_VERSION"
     postmaster = int((version.parent / "postmaster.pid").read_text().split()[0])
     version.rename(version.with_suffix(".away"))  # it cannot start
     os.kill(postmaster, signal.SIGKILL)
-    billed.served(10, "a warm call needs no Postgres")
-    wait_until(lambda: "It is tried again for ever" in system.printed.read_text(), 30, "it is told")
+    billed.served(120, "a warm call needs no Postgres")
+    wait_until(lambda: "It is tried again for ever" in system.printed.read_text(), 90, "it is told")
     kill(system, "activator")
-    billed.served(60, "a call goes on")
+    billed.served(120, "a call goes on")
     system.stop()  # and every replica with it
     system.begin()
-    wait_until(lambda: "Starting without Postgres" in system.printed.read_text(), 60, "up starts without Postgres")
+    wait_until(lambda: "Starting without Postgres" in system.printed.read_text(), 90, "up starts without Postgres")
     billed.served(120, "a wake without Postgres")
     kill(system, "activator")
     kill(system, "router")
-    billed.served(60, "a call after both were restarted")
+    billed.served(120, "a call after both were restarted")
     assert "does not answer" in system.cli("ps") and system.up.poll() is None
     with system.client(demo) as client:
         assert client.get("/v1/models").status_code == 200

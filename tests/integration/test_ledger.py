@@ -59,7 +59,7 @@ class Process:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def said(self, text: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
@@ -186,7 +186,7 @@ class Bench:
         rows = self.sql("SELECT * FROM usage WHERE event_id = $1", event_id)
         return rows[0] if rows else None
 
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
         """The first true value of `condition`: for what gives nothing to wait on."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):
@@ -284,7 +284,7 @@ def test_the_journal_wins_over_what_the_router_counted_and_who_failed_pays_nothi
     bench.sql(journal, left)
     bench.sql(journal, engine)
     bench.sql("NOTIFY journal")
-    row = bench.until(lambda: bench.row(left), "the journal has come", seconds=2)
+    row = bench.until(lambda: bench.row(left), "the journal has come")
     assert (row["count_source"], row["output_tokens"], row["cost"]) == ("journal", 1_000_000, Decimal("0.48"))
     row = bench.row(engine)
     assert row is not None and (row["count_source"], row["output_tokens"]) == ("engine", 3)
@@ -431,7 +431,7 @@ def test_postgres_away_loses_nothing_and_is_told_once(bench: Bench) -> None:
     worker.rotate()
     for _ in range(300):
         worker.request(dice)
-    bench.until(lambda: len(ledger.said("Postgres is away")) == 2, "the listener and the settler have noticed")
+    bench.until(lambda: len(ledger.said("Postgres is away")) >= 2, "the listener and the settler have noticed")
     ledger.kill()
     ledger = bench.ledger()  # and a start without Postgres
     bench.until(lambda: ledger.said("Postgres is away"), "it has noticed, too")
@@ -480,7 +480,7 @@ def admin_client(bench: Bench) -> httpx.AsyncClient:
 
 
 async def answering(client: httpx.AsyncClient) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await client.get("/endpoints")
@@ -513,7 +513,7 @@ def test_a_key_reaches_a_worker_within_a_second_and_its_revocation_likewise(benc
         stream.send(WorkerHello(worker_id="w", pid=os.getpid()), Spooled(file="w.0.jsonl", bytes=0))
         policies: asyncio.Queue[Policy] = asyncio.Queue()
         obeying = asyncio.create_task(obey(stream, policies))
-        before = await asyncio.wait_for(policies.get(), 10)
+        before = await asyncio.wait_for(policies.get(), 60)
         async with admin_client(bench) as client:
             await answering(client)
             made = await client.post("/endpoints/test/keys", json={"name": "laptop"})
@@ -560,7 +560,7 @@ def test_the_policy_is_served_without_postgres(bench: Bench) -> None:
         stream = await connect(bench.paths.address("ledger"), FromLedger)
         stream.send(WorkerHello(worker_id="w", pid=os.getpid()))
         try:
-            return await next_policy(stream, 10)
+            return await next_policy(stream, 60)
         finally:
             stream.close()
 
@@ -761,7 +761,7 @@ def test_postgres_gone_in_the_middle_of_statements_is_survived_by_ledger_and_adm
                 for _ in range(10):
                     worker.request(dice)
                 asked = [asyncio.ensure_future(client.get(path)) for path in ("/usage", "/usage/export", "/requests/e1")]
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while len(cut := await watcher.fetch("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'")) < 4:
                         await asyncio.sleep(0.02)  # until the ledger and these three are in the middle
                 if how == "killed":  # one is enough: the postmaster then ends all others at once

@@ -4,53 +4,28 @@ reload: Llama and Qwen3; a mixture of experts, which is loaded as vLLM does and 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.integration import mapped_probe
+from tests.integration.forks import Fork, call
 from tests.integration.system import MODEL
-
-QWEN = """
-import sys, torch
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
-torch.manual_seed(1)
-shape = dict(vocab_size=1024, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=4,
-             num_key_value_heads=2, head_dim=64, max_position_embeddings=512, tie_word_embeddings=False)
-if sys.argv[2] == "Qwen3":
-    model = Qwen3ForCausalLM(Qwen3Config(**shape))
-else:
-    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=128))
-for name, parameter in model.named_parameters():
-    if parameter.ndim >= 2:
-        torch.nn.init.normal_(parameter, std=0.15)  # far from ties, so that greedy means something
-model.to(torch.bfloat16).save_pretrained(sys.argv[1])
-"""
-
-
-def probe(model: Path, load_format: str, baked: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.integration.mapped_probe", str(model), load_format, str(baked)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
 
 
 def both(model: Path, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Stock and ours, each in a process of its own, at once: most of it is imports."""
-    with ThreadPoolExecutor() as threads:
-        stock, ours = threads.submit(probe, model, "auto", folder), threads.submit(probe, model, "pilotlight", folder / "baked")
-        return stock.result(), ours.result()
+    """Stock and ours, each in a process of its own, at once."""
+    stock = Fork(mapped_probe.loaded, str(model), "auto", str(folder))
+    ours = Fork(mapped_probe.loaded, str(model), "pilotlight", str(folder / "baked"))
+    return stock.answer(), ours.answer()
 
 
 def made(architecture: str, folder: Path) -> Path:
     """A small model with random weights; the demo model for Llama."""
     if architecture == "Llama":
         return MODEL
-    subprocess.run([sys.executable, "-c", QWEN, str(folder), architecture], check=True, capture_output=True, timeout=120)
+    call(mapped_probe.made, architecture, str(folder))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((MODEL / name).read_bytes())
     return folder
@@ -60,7 +35,7 @@ def made(architecture: str, folder: Path) -> Path:
 def test_greedy_answers_are_the_stock_loaders(architecture: str, tmp_path: Path) -> None:
     model = made(architecture, tmp_path / "model")
     stock, baking = both(model, tmp_path)
-    mapping = probe(model, "pilotlight", tmp_path / "baked")
+    mapping = call(mapped_probe.loaded, str(model), "pilotlight", str(tmp_path / "baked"))
     (copy,) = (tmp_path / "baked").glob("*.safetensors")
     assert copy.stat().st_size > 0
     assert (stock["postponed"], baking["note"], mapping["note"]) == (0, "baked", "mapped")

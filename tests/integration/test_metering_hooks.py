@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
-from tests.integration.metering_probe import LIVES, PROMPT
+from tests.integration.forks import call
+from tests.integration.metering_probe import LIVES, PROMPT, counted
 
 
 def test_whatever_way_a_sequence_ends_it_is_counted_once_and_nothing_is_left() -> None:
-    probe = [sys.executable, "-m", "tests.integration.metering_probe"]
-    said = json.loads(subprocess.run(probe, check=True, capture_output=True, text=True, timeout=180).stdout.splitlines()[-1])
+    said = call(counted)
     assert said["lives"] == {"right": LIVES, "told while it ran": LIVES, "vllm generation": LIVES, "nothing left": LIVES}
     assert said["choices"] == [1, 2, 8]
     lines, in_the_answer, in_vllms_counters, marked_without_need = said["unseen"]

@@ -19,6 +19,8 @@ from router.routes import ROUTES
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, json_answer
 from tests.unit.router_world import KEY, OTHER_KEY, endpoint_row, world
 
+pytestmark = pytest.mark.timeout(900)  # the first time here its environment is installed
+
 SCHEMATHESIS = "schemathesis==4.32.5"
 EXAMPLES = 5  # an operation
 CHECKS = (

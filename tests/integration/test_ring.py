@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.integration.forks import call
+from tests.integration.ring_probe import compared
 
 
 def test_every_loader_gives_the_same_weights(tmp_path: Path) -> None:
-    quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    command = [sys.executable, "-m", "tests.integration.ring_probe", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=170, check=False, env=os.environ | quiet)
-    assert done.returncode == 0, done.stderr[-3000:]
-    answer = json.loads(done.stdout.splitlines()[-1])
+    answer = call(compared, str(tmp_path))
     assert answer["same"]
     assert answer["tensors"] > 60
     assert answer["files"] == 3

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
-import snapshots
+from tests.integration.forks import call
+from tests.integration.system import MODEL
+from tests.integration.tokenizer_probe import told
 
 
 def test_a_tokenizer_says_the_same_with_and_without_the_shortcuts() -> None:
-    model = Path(snapshots.__file__).parent / "demo" / "model"
-    probe = [sys.executable, "-m", "tests.integration.tokenizer_probe", str(model)]
-    said = json.loads(subprocess.run(probe, check=True, capture_output=True, text=True, timeout=180).stdout.splitlines()[-1])
+    said = call(told, str(MODEL))
     assert said["before"]["encoded"][0], "the tokenizer encodes nothing at all"
-    assert said.pop("file") == [said["before"]["largest"], said["before"]["longest"]]
+    assert said.pop("file") == (said["before"]["largest"], said["before"]["longest"])
     assert len(said) == 7
-    for when, told in said.items():
-        assert told == said["before"], when
+    for when, words in said.items():
+        assert words == said["before"], when

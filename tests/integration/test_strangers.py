@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
 from loadtests.bench.strangers import MEMORY_FRACTION, soak
-
-pytestmark = pytest.mark.timeout(90)
 
 SHORT = {
     "PILOTLIGHT_ROUTER__HEADER_SECONDS": "2",

@@ -1,22 +1,17 @@
-"""Prints what vLLM's tokenizer pool says of some text, before and after the shortcuts were taken and its vocabulary kept: `python -m … MODEL`."""
+"""What vLLM's tokenizer pool says of some text, before and after the shortcuts were taken and its vocabulary kept. For a fork: it takes seams."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
-
 TEXTS = ["hello there", "What is 2 + 2?\n\n", "Größe, 尺寸, 📏", "", "a" * 3000]
 CHAT = [{"role": "user", "content": "hello"}]
 
 
-def main(model: str) -> None:
+def told(model: str) -> dict[str, Any]:
     import vllm.platforms
     from vllm.renderers import hf as renderer
     from vllm.tokenizers.hf import CachedHfTokenizer
@@ -52,8 +47,4 @@ def main(model: str) -> None:
         found |= {"not yet kept": said(), "file": vocabulary.read(file), "kept": said(), "kept still": said()}
         file.write_text("[")
         found["torn"] = said()
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    return found

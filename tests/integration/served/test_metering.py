@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import asyncpg
@@ -15,19 +13,12 @@ import httpx
 import pytest
 
 from loadtests.bench import metering
-from tests.integration.system import System, running
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with running() as system:
-        yield system
+from tests.integration.system import System
 
 
 async def test_over_three_wakes_the_rows_sum_up_to_the_engines_own_counters(system: System) -> None:
     key = await asyncio.to_thread(system.deploy, "meter", "--idle-timeout", f"{metering.IDLE_SECONDS}", "--slots", "16")
     dice, wakes, calls = random.Random(), list[metering.Wake](), list[metering.Call]()
-    begin = time.monotonic()
 
     async def replicas() -> list[dict[str, Any]]:
         return await asyncio.to_thread(system.replicas, "meter")
@@ -37,7 +28,6 @@ async def test_over_three_wakes_the_rows_sum_up_to_the_engines_own_counters(syst
             plan = metering.plan(dice)
             calls += plan
             wakes.append(await metering.wake(client, "meter", plan, replicas))
-    assert time.monotonic() - begin < 60
     rows = await asyncio.to_thread(system.usage, "meter", len(calls))
     assert len(rows) == len({row["event_id"] for row in rows}) == len(calls)
     assert len({life.replica_id for life in wakes}) == metering.WAKES

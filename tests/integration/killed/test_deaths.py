@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +15,19 @@ import pytest
 
 from pilotlight.sealed import is_whole
 from runtime.counts import Snapshot
-from tests.integration.system import QUESTION, System, running, wait_until
+from tests.integration.system import QUESTION, System, wait_until
 
 LONG: dict[str, Any] = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
 
 
 @pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with running() as system:
-        yield system
-
-
-@pytest.fixture(scope="module")
 def demo(system: System) -> str:
-    return system.deploy("demo", "--idle-timeout", "3", "--slots", "16")
+    return system.deploy("demo", "--idle-timeout", "600", "--slots", "16")
 
 
 def ask(system: System, key: str) -> httpx.Response:
+    body = {"model": "demo", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60, "temperature": 0}
     with system.client(key) as client:
-        body = {"model": "demo", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 60, "temperature": 0}
         return client.post("/e/demo/v1/chat/completions", json=body)
 
 
@@ -46,8 +39,13 @@ def works(system: System, key: str) -> None:
 
 def nothing_left_of(system: System, replica: dict[str, Any]) -> None:
     folder = Path(replica["address"].removeprefix("unix:")).parent
-    wait_until(lambda: not folder.exists(), 5, "the dead replica's folder is removed")
-    wait_until(lambda: not _session(replica["pid"]), 5, "the dead replica's session is empty")
+    wait_until(lambda: not folder.exists(), 30, "the dead replica's folder is removed")
+    wait_until(lambda: not _session(replica["pid"]), 30, "the dead replica's session is empty")
+
+
+def deaths_of(system: System, replica: dict[str, Any]) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = system.api.call("GET", "/endpoints/demo/events")["data"]
+    return [event for event in events if event["replica_id"] == replica["replica_id"] and event["kind"] == "died"]
 
 
 def _session(leader: int) -> list[int]:
@@ -57,13 +55,14 @@ def _session(leader: int) -> list[int]:
 
 
 async def test_the_replicas_api_process_mid_stream(system: System, demo: str) -> None:
+    await asyncio.to_thread(works, system, demo)
+    replica = await asyncio.to_thread(system.until_ready, "demo")
     async with system.async_client(demo) as client, client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
         request_id = answer.headers["x-request-id"]
         lines = []
         async for line in answer.aiter_lines():
             lines.append(line)
             if len(lines) == 3:
-                replica = await asyncio.to_thread(system.until_ready, "demo")
                 os.kill(replica["pid"], signal.SIGKILL)
     last = [line for line in lines if line.startswith("data: ")][-1]
     assert "error" in json.loads(last[6:]), last
@@ -104,7 +103,7 @@ async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_la
             calls.create_task(call(client))
         await all_answered.wait()
         os.kill(core, signal.SIGSTOP)
-        await asyncio.to_thread(wait_until, lambda: kept_counts(system) == [delivered] * 2, 30, "what was delivered is on disk")
+        await asyncio.to_thread(wait_until, lambda: kept_counts(system) == [delivered] * 2, 90, "what was delivered is on disk")
         with contextlib.suppress(ProcessLookupError):  # its agent kills what is stopped, too, after a while
             os.kill(replica["pid"], signal.SIGKILL)
     rows = [await asyncio.to_thread(system.request, request_id) for request_id in delivered]
@@ -138,7 +137,9 @@ def test_the_engine_core(system: System, demo: str) -> None:
     replica = system.until_ready("demo")
     core = next(pid for pid in _session(replica["pid"]) if pid != replica["pid"])
     os.kill(core, signal.SIGKILL)
-    wait_until(lambda: replica["replica_id"] not in {other["replica_id"] for other in system.replicas("demo")}, 1, "the death is noticed")
+    death = wait_until(lambda: deaths_of(system, replica), 30, "the death is noticed")[0]
+    assert "hung" not in death["text"], "and not only missed, when it said nothing for some time"
+    wait_until(lambda: replica["replica_id"] not in {other["replica_id"] for other in system.replicas("demo")}, 30, "it is gone")
     nothing_left_of(system, replica)
     works(system, demo)
 
@@ -150,7 +151,7 @@ def test_the_standby_while_a_replica_lives(system: System, demo: str) -> None:
     os.kill(standby, signal.SIGKILL)
     works(system, demo)
     assert system.until_ready("demo")["replica_id"] == replica["replica_id"]
-    system.until_zero("demo")
+    system.to_zero("demo")
     nothing_left_of(system, replica)
     works(system, demo)  # held until the next standby is rehearsed
     assert system.pid_of("runtime.standby") != standby
@@ -158,8 +159,8 @@ def test_the_standby_while_a_replica_lives(system: System, demo: str) -> None:
 
 async def test_the_standby_with_an_order_in_hand(system: System, demo: str) -> None:
     """It is stopped before the order comes, so that it dies with it, and not a moment after the fork."""
-    await asyncio.to_thread(system.until_zero, "demo")
-    wait_until(lambda: [node["standbys_ready"] for node in system.status()["nodes"]] == [1], 60, "a standby is ready")
+    await asyncio.to_thread(system.to_zero, "demo")
+    wait_until(lambda: [node["standbys_ready"] for node in system.status()["nodes"]] == [1], 120, "a standby is ready")
     standby, log = system.pid_of("runtime.standby"), system.paths.logs / "agent.log"
     before = len(log.read_text())
 
@@ -168,14 +169,14 @@ async def test_the_standby_with_an_order_in_hand(system: System, demo: str) -> N
 
     os.kill(standby, signal.SIGSTOP)
     call = asyncio.ensure_future(asyncio.to_thread(ask, system, demo))
-    await asyncio.to_thread(wait_until, lambda: told("fork_ordered") or call.done(), 10, "the order is in its socket")
-    assert not call.done() and not told("fork_again")
-    os.kill(standby, signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: told("fork_ordered") or call.done(), 60, "the order is in its socket")
+    with contextlib.suppress(ProcessLookupError):  # on a slow machine its agent has found it hung, and done the same
+        os.kill(standby, signal.SIGKILL)
     answer = await call
     assert answer.status_code == 200 or (answer.status_code == 503 and int(answer.headers["retry-after"]) > 0), answer.text
     assert len(told("fork_again")) == 1 and len(told("fork_ordered")) == 2, "the next standby got the same order"
     await asyncio.to_thread(works, system, demo)
-    await asyncio.to_thread(system.until_zero, "demo")
+    await asyncio.to_thread(system.to_zero, "demo")
     await asyncio.to_thread(works, system, demo)
     assert await asyncio.to_thread(system.pid_of, "runtime.standby") != standby
 
@@ -186,17 +187,17 @@ def test_the_activator_keeps_what_runs(system: System, demo: str) -> None:
     activator = system.pid_of("activator")
     os.kill(activator, signal.SIGKILL)
     works(system, demo)
-    wait_until(lambda: system.pid_of("activator") != activator and system.status()["nodes"], 20, "the activator is back")
+    wait_until(lambda: system.pid_of("activator") != activator and system.status()["nodes"], 90, "the activator is back")
     assert system.until_ready("demo")["pid"] == replica["pid"]
     works(system, demo)
-    system.until_zero("demo")
+    system.to_zero("demo")
     works(system, demo)
 
 
 async def test_the_activator_while_a_call_is_held(system: System, demo: str) -> None:
-    await asyncio.to_thread(system.until_zero, "demo")
+    await asyncio.to_thread(system.to_zero, "demo")
     call = asyncio.ensure_future(asyncio.to_thread(ask, system, demo))
-    await asyncio.to_thread(wait_until, lambda: system.replicas("demo") or call.done(), 10, "a start")
+    await asyncio.to_thread(wait_until, lambda: system.replicas("demo") or call.done(), 60, "a start")
     os.kill(system.pid_of("activator"), signal.SIGKILL)
     answer = await call
     assert answer.status_code == 200, answer.text
@@ -205,13 +206,15 @@ async def test_the_activator_while_a_call_is_held(system: System, demo: str) -> 
 
 async def test_the_router_mid_stream(system: System, demo: str) -> None:
     await asyncio.to_thread(works, system, demo)
-    request_id = ""
+    request_id, router = "", await asyncio.to_thread(system.pid_of, "router")
     with pytest.raises(httpx.HTTPError):
         async with system.async_client(demo) as client, client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
             request_id = answer.headers["x-request-id"]
-            router = system.pid_of("router")
-            async for _ in answer.aiter_lines():
-                os.kill(router, signal.SIGKILL)
+            lines = answer.aiter_lines()
+            await anext(lines)
+            os.kill(router, signal.SIGKILL)
+            async for _ in lines:
+                continue
 
     def back() -> bool:
         try:
@@ -219,7 +222,7 @@ async def test_the_router_mid_stream(system: System, demo: str) -> None:
         except httpx.HTTPError:
             return False
 
-    await asyncio.to_thread(wait_until, back, 30, "the router is back")
+    await asyncio.to_thread(wait_until, back, 90, "the router is back")
     row = await asyncio.to_thread(system.request, request_id)
     assert (row["finish"], row["count_source"]) == ("router_lost", "journal")
     assert row["output_tokens"] > 0
@@ -236,7 +239,7 @@ def test_postgres(system: System, demo: str) -> None:
     os.kill(killed, signal.SIGKILL)
     asked += [ask(system, demo) for _ in range(4)]  # warm: none needs it
     assert [(answer.status_code, answer.headers["x-pilotlight-start"]) for answer in asked] == [(200, "warm")] * 5
-    wait_until(lambda: postmaster() not in (0, killed) and system.status()["nodes"], 30, "Postgres is back")
+    wait_until(lambda: postmaster() not in (0, killed) and system.status()["nodes"], 90, "Postgres is back")
     asked.append(ask(system, demo))
     for answer in asked:
         row = system.request(answer.headers["x-request-id"])
@@ -244,5 +247,5 @@ def test_postgres(system: System, demo: str) -> None:
     settled = [row["event_id"] for row in system.usage("demo", len(asked))]
     assert [settled.count(answer.headers["x-request-id"]) for answer in asked] == [1] * len(asked)
     assert system.up.poll() is None
-    system.until_zero("demo")
+    system.to_zero("demo")
     works(system, demo)  # and it wakes again

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +16,9 @@ import pytest
 
 from pilotlight.cli.peers import python_with
 from tests.embedding_models import TEXTS, make
-from tests.integration.system import System, running
+from tests.integration.system import System
+
+pytestmark = pytest.mark.timeout(900)  # the first time here its environment is installed
 
 SHAPES = ("mean", "cls", "last", "dense")
 LEAST_COSINE = 0.9999
@@ -30,12 +31,6 @@ for folder in sys.argv[2:]:
     model = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32})
     print(json.dumps(model.encode(json.loads(sys.argv[1])).tolist()))
 """
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with running() as started:
-        yield started
 
 
 def authors(folders: list[Path]) -> list[list[list[float]]]:

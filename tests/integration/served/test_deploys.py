@@ -10,19 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import pytest
+from tests.integration.system import System, wait_until
 
-from tests.integration.system import System, running, wait_until
-
-LONG = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
-SHORT = {"model": "demo", "prompt": "x", "max_tokens": 1}
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    """Far too short a drain for a stream: what is not wanted any more must not go by it."""
-    with running(PILOTLIGHT_ACTIVATOR__DRAIN_SECONDS="0.05") as system:
-        yield system
+LONG = {"model": "deployed", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
+SHORT = {"model": "deployed", "prompt": "x", "max_tokens": 1}
 
 
 @dataclass
@@ -39,9 +30,9 @@ def traffic(system: System, key: str) -> Iterator[Traffic]:
     told, ending = Traffic(), threading.Event()
 
     def streams() -> None:
-        with system.client(key, timeout=120) as client:
+        with system.client(key) as client:
             while not ending.is_set():
-                with client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
+                with client.stream("POST", "/e/deployed/v1/completions", json=LONG) as answer:
                     text = "".join(answer.iter_text())
                 if answer.status_code == 200 and text.rstrip().endswith("data: [DONE]") and '"error"' not in text:
                     told.whole += 1
@@ -49,9 +40,9 @@ def traffic(system: System, key: str) -> Iterator[Traffic]:
                     told.wrong.append(text[-300:])
 
     def calls() -> None:
-        with system.client(key, timeout=120) as client:
+        with system.client(key) as client:
             while not ending.is_set():
-                answer = client.post("/e/demo/v1/completions", json=SHORT)
+                answer = client.post("/e/deployed/v1/completions", json=SHORT)
                 told.answered += 1
                 if answer.status_code != 200:
                     told.wrong.append(answer.text[:300])
@@ -76,46 +67,46 @@ def refused(system: System, *arguments: str) -> str:
 
 
 def numbers(system: System) -> dict[int, str]:
-    return {row["number"]: row["state"] for row in json.loads(system.cli("revisions", "demo", "--json"))}
+    return {row["number"]: row["state"] for row in json.loads(system.cli("revisions", "deployed", "--json"))}
 
 
 def test_good_bad_good_and_back_without_one_failed_call(system: System) -> None:
-    key = system.deploy("demo", "--idle-timeout", "600", "--min-replicas", "1", "--slots", "8")
+    key = system.deploy("deployed", "--idle-timeout", "600", "--min-replicas", "1", "--slots", "8")
     assert numbers(system) == {1: "serves"}, "the command has waited until it serves"
     with traffic(system, key) as told:
         wait_until(lambda: told.whole, 60, "a stream is whole")
         # nobody has it
-        said = refused(system, "deploy", "demo", "--digest", "sha256:" + "0" * 64)
+        said = refused(system, "deploy", "deployed", "--digest", "sha256:" + "0" * 64)
         assert "is not in" in said and numbers(system) == {1: "serves"}
         # what cannot be is refused before anything moves
-        said = refused(system, "deploy", "demo", "--engine-arg", "max-model-len=999999999")
+        said = refused(system, "deploy", "deployed", "--engine-arg", "max-model-len=999999999")
         assert "vLLM refuses its arguments" in said and "1024" in said, said
-        said = refused(system, "set", "demo", "--engine-arg", "no-such-argument=1")
+        said = refused(system, "set", "deployed", "--engine-arg", "no-such-argument=1")
         assert "no-such-argument" in said, said
-        said = refused(system, "set", "demo", "--engine-arg", "port=1")
+        said = refused(system, "set", "deployed", "--engine-arg", "port=1")
         assert "engine argument port" in said, said
         assert numbers(system) == {1: "serves"}, "what is refused is no revision"
         # bad at its start
-        said = refused(system, "deploy", "demo", "--engine-arg", "kv-cache-memory-bytes=4096")
+        said = refused(system, "deploy", "deployed", "--engine-arg", "kv-cache-memory-bytes=4096")
         assert "revision 2 failed" in said and "revision 1 goes on serving" in said
         assert numbers(system) == {2: "failed", 1: "serves"}
-        events = json.loads(system.cli("events", "demo", "--json"))
+        events = json.loads(system.cli("events", "deployed", "--json"))
         assert events[0]["kind"] == "deploy_failed" and "revision 1 goes on serving" in events[0]["text"]
         # an argument there is not
-        said = refused(system, "set", "demo", "--engine-arg", "no-such-argument=1", "--unset-engine-arg", "kv-cache-memory-bytes")
+        said = refused(system, "set", "deployed", "--engine-arg", "no-such-argument=1", "--unset-engine-arg", "kv-cache-memory-bytes")
         assert "has no 'kv-cache-memory-bytes' to unset" in said, "what failed is not what it has"
         # one field
-        system.cli("set", "demo", "slots=16")
+        system.cli("set", "deployed", "slots=16")
         assert numbers(system) == {3: "serves", 2: "failed", 1: "served"}
-        row = next(row for row in json.loads(system.cli("ls", "--json")) if row["name"] == "demo")
+        row = next(row for row in json.loads(system.cli("ls", "--json")) if row["name"] == "deployed")
         assert (row["slots"], row["idle_timeout_seconds"], row["engine_args"], row["last_failed"]) == (16, 600.0, {}, None)
         # and back
-        system.cli("rollback", "demo", "--to", "1")
+        system.cli("rollback", "deployed", "--to", "1")
         assert numbers(system)[4] == "serves"
         before = told.whole
         wait_until(lambda: told.whole > before + 2, 60, "streams at the last one are whole, too")
     assert not told.wrong, told.wrong
     print(f"{told.whole} streams and {told.answered} calls over three deploys, none failed")
-    wait_until(lambda: len(system.replicas("demo")) == 1, 60, "the old ones have ended")
-    (replica,) = system.replicas("demo")
+    wait_until(lambda: len(system.replicas("deployed")) == 1, 60, "the old ones have ended")
+    (replica,) = system.replicas("deployed")
     assert replica["state"] == "ready"

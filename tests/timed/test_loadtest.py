@@ -7,21 +7,12 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from tests.integration.system import System, running, wait_until
+from tests.integration.system import System, wait_until
 
 ROOT = Path(__file__).parents[2]
 LOADTEST = [sys.executable, "-m", "loadtests"]
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with running() as system:
-        yield system
 
 
 def test_the_driver_never_loads_gevent() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,53 +12,47 @@ import httpx2
 import openai
 import pytest
 
-from tests.integration.system import System, running
+from tests.integration.system import System
 
 QUESTION = "What is Pilotlight?"
 
 
 @pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with running() as system:
-        yield system
-
-
-@pytest.fixture(scope="module")
 def key(system: System) -> str:
-    return system.deploy("demo")
+    return system.deploy("apis")
 
 
 def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: str) -> None:
     """One test: they share one wake."""
     context = ssl.create_default_context(cafile=str(system.paths.ca_cert))
-    url = f"{system.api.url}/e/demo"
+    url = f"{system.api.url}/e/apis"
     ours = openai.OpenAI(base_url=f"{url}/v1", api_key=key, http_client=httpx2.Client(verify=context), max_retries=0)
     theirs = anthropic.Anthropic(base_url=url, api_key=key, http_client=httpx2.Client(verify=context), max_retries=0)
     told: dict[str, tuple[int, int]] = {}
 
-    answer = ours.responses.create(model="demo", input=QUESTION, max_output_tokens=8)
+    answer = ours.responses.create(model="apis", input=QUESTION, max_output_tokens=8)
     assert answer.usage is not None and answer.usage.output_tokens > 0 and answer.output_text
     told[answer.id.removeprefix("resp_")] = (answer.usage.input_tokens, answer.usage.output_tokens)
 
-    with ours.responses.stream(model="demo", input=[{"role": "user", "content": QUESTION}], max_output_tokens=8) as stream:
+    with ours.responses.stream(model="apis", input=[{"role": "user", "content": QUESTION}], max_output_tokens=8) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert kinds[0] == "response.created" and kinds[-1] == "response.completed" and "response.output_text.delta" in kinds
     assert final.usage is not None
     told[final.id.removeprefix("resp_")] = (final.usage.input_tokens, final.usage.output_tokens)
 
-    raw = theirs.messages.with_raw_response.create(model="demo", max_tokens=8, messages=[{"role": "user", "content": QUESTION}])
+    raw = theirs.messages.with_raw_response.create(model="apis", max_tokens=8, messages=[{"role": "user", "content": QUESTION}])
     message = raw.parse()
     read = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
     told[raw.headers["x-request-id"]] = (read, message.usage.output_tokens)
 
-    with theirs.messages.stream(model="demo", max_tokens=8, messages=[{"role": "user", "content": QUESTION}]) as streamed:
+    with theirs.messages.stream(model="apis", max_tokens=8, messages=[{"role": "user", "content": QUESTION}]) as streamed:
         assert "".join(streamed.text_stream)
         last = streamed.get_final_message()
         identity = streamed.response.headers["x-request-id"]
     told[identity] = (last.usage.input_tokens + (last.usage.cache_read_input_tokens or 0), last.usage.output_tokens)
 
-    counted = theirs.messages.count_tokens(model="demo", messages=[{"role": "user", "content": QUESTION}])
+    counted = theirs.messages.count_tokens(model="apis", messages=[{"role": "user", "content": QUESTION}])
     assert counted.input_tokens == read
 
     for request_id, tokens in told.items():
@@ -68,17 +61,17 @@ def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: s
         assert (row["finish"], row["count_source"]) == ("complete", "engine")
 
     with pytest.raises(openai.BadRequestError) as long:
-        ours.chat.completions.create(model="demo", messages=[{"role": "user", "content": "word " * 9000}])
+        ours.chat.completions.create(model="apis", messages=[{"role": "user", "content": "word " * 9000}])
     assert (long.value.code, long.value.type) == ("context_length_exceeded", "invalid_request_error")
     with pytest.raises(openai.BadRequestError) as tools:
         ours.chat.completions.create(
-            model="demo",
+            model="apis",
             messages=[{"role": "user", "content": "x"}],
             tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
         )
     assert tools.value.param == "tools" and "--" not in tools.value.message
     with pytest.raises(anthropic.BadRequestError):
-        theirs.messages.create(model="demo", max_tokens=8, extra_body={"temperature": 9.0}, messages=[{"role": "user", "content": "x"}])
+        theirs.messages.create(model="apis", max_tokens=8, extra_body={"temperature": 9.0}, messages=[{"role": "user", "content": "x"}])
 
 
 ASKED = {"prompt": "What is", "max_tokens": 12, "temperature": 0, "logprobs": 3}
@@ -101,26 +94,26 @@ def test_what_others_ask_for_changes_no_answer_beside_them(system: System, key: 
     """All in one batch of the engine's, of several keys for all it knows."""
 
     def said(client: httpx.Client) -> tuple[str, list[list[str]]]:
-        [choice] = client.post("/e/demo/v1/completions", json=ASKED).json()["choices"]
+        [choice] = client.post("/e/apis/v1/completions", json=ASKED).json()["choices"]
         return choice["text"], [sorted(each) for each in choice["logprobs"]["top_logprobs"]]
 
     with system.client(key) as client, ThreadPoolExecutor(len(OTHERS)) as threads:
         alone = said(client)
         beside = [
-            threads.submit(client.post, "/e/demo/v1/completions", json={"prompt": "A", "max_tokens": 60, "ignore_eos": True} | other)
+            threads.submit(client.post, "/e/apis/v1/completions", json={"prompt": "A", "max_tokens": 60, "ignore_eos": True} | other)
             for other in OTHERS
         ]
         together = [said(client) for _ in range(4)]
         assert [answer.result().status_code for answer in beside] == [200] * len(OTHERS)
-        refused = client.post("/e/demo/v1/chat/completions", json={"logprob_token_ids": [5]})
+        refused = client.post("/e/apis/v1/chat/completions", json={"logprob_token_ids": [5]})
     assert together == [alone] * 4
     assert refused.json()["error"]["param"] == "logprob_token_ids", "it is the one that did"
 
 
 LEFT = {
-    "/e/demo/v1/responses": {"input": QUESTION, "max_output_tokens": 900, "ignore_eos": True, "stream": True},
-    "/e/demo/v1/messages": {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 900, "stream": True},
-    "/e/demo/v1/chat/completions": {
+    "/e/apis/v1/responses": {"input": QUESTION, "max_output_tokens": 900, "ignore_eos": True, "stream": True},
+    "/e/apis/v1/messages": {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 900, "stream": True},
+    "/e/apis/v1/chat/completions": {
         "messages": [{"role": "user", "content": QUESTION}],
         "max_tokens": 900,
         "ignore_eos": True,
@@ -151,12 +144,12 @@ def test_cached_tokens_are_told_as_they_are_billed(system: System, key: str) -> 
     told: dict[str, int] = {}
     with system.client(key) as client:
         for _ in range(2):
-            answer = client.post("/e/demo/v1/chat/completions", json={"messages": [{"role": "user", "content": LONG}], "max_tokens": 1})
+            answer = client.post("/e/apis/v1/chat/completions", json={"messages": [{"role": "user", "content": LONG}], "max_tokens": 1})
             told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
-            answer = client.post("/e/demo/v1/responses", json={"input": LONG, "max_output_tokens": 1})
+            answer = client.post("/e/apis/v1/responses", json={"input": LONG, "max_output_tokens": 1})
             told[answer.headers["x-request-id"]] = answer.json()["usage"]["input_tokens_details"]["cached_tokens"]
             body = {"messages": [{"role": "user", "content": LONG}], "max_tokens": 1}
-            answer = client.post("/e/demo/v1/messages", json=body)
+            answer = client.post("/e/apis/v1/messages", json=body)
             told[answer.headers["x-request-id"]] = answer.json()["usage"].get("cache_read_input_tokens") or 0
     assert max(told.values()) > 0, "nothing was cached: this test would show nothing"
     for request_id, cached in told.items():
@@ -164,15 +157,15 @@ def test_cached_tokens_are_told_as_they_are_billed(system: System, key: str) -> 
 
 
 def test_reranking_is_told_as_it_is_billed(system: System) -> None:
-    key = system.deploy("vectors", "--task", "embed")
+    key = system.deploy("apis-vectors", "--task", "embed")
     texts = ["Pilotlight serves models.", "A cat sleeps.", "What serves models?"]
     told: dict[str, int] = {}
-    with system.client(key, timeout=120) as client:
-        answer = client.post("/e/vectors/v1/rerank", json={"query": "Who serves models?", "documents": texts, "top_n": 2})
+    with system.client(key) as client:
+        answer = client.post("/e/apis-vectors/v1/rerank", json={"query": "Who serves models?", "documents": texts, "top_n": 2})
         assert answer.status_code == 200, answer.text
         assert len(answer.json()["results"]) == 2
         told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens"]
-        answer = client.post("/e/vectors/v1/score", json={"text_1": texts[0], "text_2": texts})
+        answer = client.post("/e/apis-vectors/v1/score", json={"text_1": texts[0], "text_2": texts})
         assert answer.json()["data"][0]["score"] > 0.99, "a text is nearest to itself"
         told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens"]
     for request_id, tokens in told.items():

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import inspect
 import json
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
-import transformers
-import vllm.config
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from vllm.entrypoints.launchers.cli_args import make_arg_parser
-from vllm.model_executor.kernels import linear as kernels
-from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
-from vllm.model_executor.models import registry
-from vllm.platforms.interface import PlatformEnum
-from vllm.transformers_utils import config as vllm_configs
-from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from pilotlight import frames
-from runtime.argument_names import KNOWN_BEGINNINGS, REFUSED, _inner
 from runtime.engine.seams import SEAMS
 from runtime.wire import ArgumentsChecked, CheckArguments, FromAgent
-from snapshots.known import known
-from tests.integration.system import System, running, wait_until
+from tests.integration.system import System, wait_until
 
 # Written at `ready`, when nobody has called or parked it yet; `test_metering*` and `test_rungs` show what these do.
 UNUSED_BEFORE_READY = {"give back", "tokenizer of grammars, when asked for", "sampling parameters"}
 CREATIVE = {"prompt": "Once upon a time", "max_tokens": 24, "temperature": 1.0, "ignore_eos": True}
-
-
-@pytest.fixture(scope="module")
-def system() -> Iterator[System]:
-    with running() as system:
-        yield system
 
 
 def told(system: System, name: str, key: str, **more: Any) -> str:
@@ -52,7 +30,7 @@ def told(system: System, name: str, key: str, **more: Any) -> str:
 
 def ask_the_replica(replica: dict[str, Any], name: str) -> str:
     transport = httpx.HTTPTransport(uds=replica["address"].removeprefix("unix:"))
-    with httpx.Client(transport=transport, timeout=60) as client:
+    with httpx.Client(transport=transport, timeout=300) as client:
         answer = client.post("http://replica/v1/completions", json={"model": name} | CREATIVE)
     assert answer.status_code == 200, answer.text
     text: str = answer.json()["choices"][0]["text"]
@@ -130,53 +108,6 @@ def test_the_engines_own_parser_says_what_is_wrong_with_an_argument(system: Syst
     assert answer.checked
     assert told in answer.reason if told else answer.reason == ""
     assert any(node["standbys_ready"] for node in system.status()["nodes"]), "the standby goes on"
-
-
-def test_refused_names_are_the_engines_and_no_beginning_of_one_is_an_argument_that_may_be_set() -> None:
-    options = {name[2:] for name in make_arg_parser(FlexibleArgumentParser())._option_string_actions if name.startswith("--")}
-    assert REFUSED.keys() <= options
-    beginnings = {name for name in options - REFUSED.keys() for refused in REFUSED if refused.startswith(name)}
-    assert beginnings == KNOWN_BEGINNINGS
-
-
-# Fields of the engine's configuration that are named like something that opens or executes, and do neither.
-HARMLESS = {"LoRAConfig.target_modules"}
-# Refused by the name of their own argument, or of the whole configuration they are in.
-OF_REFUSED = {
-    "ProfilerConfig",
-    "KVTransferConfig",
-    "ECTransferConfig",
-    "EncoderCacheManagerConfig",
-    "LoggingConfig",
-    "WeightTransferConfig",
-}
-
-
-def test_what_the_engines_configuration_opens_or_executes_is_refused_as_a_key_too() -> None:
-    """A field that a release adds, and that is named as such fields are, is in our patterns or in a list above."""
-    named = re.compile(r".*(path|dir|file|uri|url|cls|plugin|module|qualname|hook|passes|trust_remote).*")
-    free = []
-    for name, kind in vars(vllm.config).items():
-        if not inspect.isclass(kind) or not dataclasses.is_dataclass(kind) or name in OF_REFUSED:
-            continue
-        for field in dataclasses.fields(kind):
-            where = f"{name}.{field.name}"
-            is_text = any(word in str(field.type) for word in ("str", "Path", "Callable"))
-            if named.fullmatch(field.name) and is_text and where not in HARMLESS and field.name.replace("_", "-") not in REFUSED:
-                free += [where] if not _inner("x", field.name, "x") else []
-    assert free == []
-
-
-def test_what_packing_knows_of_the_engine_is_what_the_engine_knows() -> None:
-    types = {*CONFIG_MAPPING_NAMES, *vllm_configs._CONFIG_REGISTRY, *vllm_configs._ARCHITECTURE_TO_MODEL_TYPE.values()}
-    assert known("model_type") == types
-    assert known("quantization") == {*QUANTIZATION_METHODS}
-    for nowhere in (kernels._POSSIBLE_NVFP4_KERNELS, kernels._POSSIBLE_MXFP8_KERNELS, kernels._POSSIBLE_MXFP6_KERNELS):
-        assert PlatformEnum.CPU not in nowhere, "then these may be deployed on CPUs: snapshots/known.py"
-    makes_text = {*registry._TEXT_GENERATION_MODELS, *registry._MULTIMODAL_MODELS}
-    assert known("draft") | known("pooling") <= registry.ModelRegistry.get_supported_archs()
-    assert not (known("draft") | known("pooling")) & makes_text
-    assert {name for name in known("tokenizer") if not hasattr(transformers, name)} == set()
 
 
 def test_every_seam_is_there_as_written_down_and_is_gone_through_by_one_start(system: System) -> None:

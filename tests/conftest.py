@@ -1,0 +1,57 @@
+"""How `make test` spreads what starts real processes over the workers of pytest-xdist.
+
+Files that share something dear go to one worker, one after the other: a folder with an installation (`shared` in
+`tests/integration/system.py`), and the files that fork one imported vLLM (`tests/integration/forks.py`). Every other file is a unit of its own.
+What takes longest begins first, so that no worker is left with it at the end.
+
+And no example of Hypothesis has a time to keep, nor the making of it: a busy machine would fail tests by luck.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+HERE = "tests/integration"
+SHARED = (f"{HERE}/killed", f"{HERE}/served", f"{HERE}/crowded")
+FORKS = [f"{HERE}/test_{name}.py" for name in ("engine_known", "mapped", "metering_hooks", "ring", "shortcuts")]
+LAST = f"{HERE}/killed/test_rungs.py"
+LONGEST_FIRST = (
+    *(f"{HERE}/killed", f"{HERE}/served", f"{HERE}/test_disks.py", "tests/acceptance/test_demo.py", "tests/acceptance/test_tour.py"),
+    *(FORKS[0], f"{HERE}/test_stored.py", f"{HERE}/crowded", f"{HERE}/test_ledger.py"),
+)
+
+
+def unit_of(file: str) -> str:
+    """The folder or file whose tests stay together with those of this one."""
+    folder = file.rpartition("/")[0]
+    if folder in SHARED:
+        return folder
+    return FORKS[0] if file in FORKS else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`LAST` of its folder is what leaves no standby: the next file would wait for one."""
+    place = {unit: number for number, unit in enumerate(LONGEST_FIRST)}
+
+    def key(item: pytest.Item) -> tuple[int, bool]:
+        file = item.nodeid.partition("::")[0]
+        return place.get(unit_of(file), len(place)), file == LAST
+
+    items.sort(key=key)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class ByUnit(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return unit_of(nodeid.partition("::")[0])
+
+    return ByUnit(config, log)
