@@ -369,6 +369,7 @@ def test_it_is_woken_paused_and_looked_at(tourist: Tourist) -> None:
     assert event_id in tourist.out("request", event_id[:20])
     assert json.loads(tourist.out("usage", "sum", "tour", "--by", "day", "--json"))[0]["requests"] > 0
     assert tourist.out("help", "usage", "sum") == tourist.out("usage", "sum", "-h")
+    assert "tour" in tourist.out("audit", "--since", "1h") and json.loads(tourist.out("audit", "--limit", "1", "--json"))
 
 
 def test_what_nobody_needs_is_removed_and_the_rest_backed_up(tourist: Tourist, short_folder: Path, tmp_path: Path) -> None:
