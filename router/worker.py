@@ -225,6 +225,7 @@ async def serve(
     async with Tasks() as tasks:
         tasks.spawn(worker.activator.run(), name="activator link")
         tasks.spawn(worker.ledger.run(), name="ledger link")
+        tasks.spawn(freed.keep(lambda: len(worker.visitors)), name="freed memory")
         if certificates is not None:
             tasks.spawn(certificates.keep(), name="certificates")
             if index == 0:

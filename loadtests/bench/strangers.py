@@ -35,6 +35,7 @@ from loadtests.bench.traffic import cpu_seconds
 from pilotlight.keys import ensure_pepper, hash_key, mint
 from pilotlight.ports import free_port
 from pilotlight.settings import Paths
+from router.freed import LOOK_SECONDS
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import FakeActivator, FakeLedger
 
@@ -158,7 +159,9 @@ class Soak:
                     await self._share(seen.elsewhere, seconds * ELSEWHERE / rounds)
             async with router.bad_clients(self._each):
                 await self._share(seen.beside, seconds / rounds)
-        last = await settled(router.pid, most=first[0])
+        await settled(router.pid, most=first[0])
+        await asyncio.sleep(3 * LOOK_SECONDS)  # it is given back a moment after they have gone
+        last = measure_process(router.pid)
         seen.descriptors, seen.memory = ([found[index] for found in (first, self._highest, last)] for index in (0, 1))
 
     async def _share(self, share: Share, seconds: float) -> None:

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from router.freed import FLOOD, Ebb
+
 AS_A_FLOOD = """
 import ctypes, sys
 from pathlib import Path
@@ -40,3 +42,40 @@ def test_blocks_of_closed_connections_go_back_to_the_machine() -> None:
     )
     assert given_back < 2 << 20
     assert kept > 20 << 20, "glibc does so by itself now: router/freed.py has nothing left to do"
+
+
+HOLES = """
+import ctypes
+from pathlib import Path
+from router import freed
+
+def private():
+    return sum(int(line.split()[1]) << 10 for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "Private_Dirty" in line)
+
+freed.give_back()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+before, blocks = private(), []
+for _ in range(500):
+    blocks.append(libc.malloc(40 << 10))
+    ctypes.memset(blocks[-1], 1, 40 << 10)
+    libc.malloc(3000)  # which outlives them
+for block in blocks:
+    libc.free(block)
+kept = private() - before
+assert freed.give_back_holes()
+print(kept, private() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_holes_go_back_too() -> None:
+    run = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, check=True)
+    kept, given_back = map(int, run.stdout.split())
+    assert kept > 10 << 20 and given_back < kept // 2
+
+
+def test_holes_are_looked_for_once_when_most_have_left() -> None:
+    ebb = Ebb()
+    found = [ebb.has_come(connections) for connections in (5, 4 * FLOOD, 3 * FLOOD, 2 * FLOOD, 2 * FLOOD, FLOOD, FLOOD, 0, 0, FLOOD - 1, 0)]
+    assert found == [False, False, False, False, True, False, True, False, True, False, False]
