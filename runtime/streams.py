@@ -3,12 +3,14 @@
 The counts are a comment, and a comment never stands alone between blank lines: several SDKs take such a frame for an event without
 data and end there. So it is a line of the frame that has the stream's last word, and tells what was made before it. The failure
 to survive is a stream that ends without its last word: what was delivered of it is told in a line behind all else. And an engine's error in the
-middle of one, whose words are for operators: a caller is told in ours, in the form of the API.
+middle of one, whose words are for operators: a caller is told in ours, in the form of the API. And a `usage` of a shape that strict
+clients refuse: vLLM adds lists by turn to the Responses API's details, where OpenAI has numbers only.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +19,8 @@ from runtime.forms import DONE, Form
 
 COUNTS = b": pilotlight-usage %s\n"
 BROKEN = b": pilotlight-usage %s broken\n"
+BY_TURN = re.compile(rb',\s*"\w+_per_turn":\s*\[[\d,\s]*\]|"\w+_per_turn":\s*\[[\d,\s]*\],?\s*')
+"""Fields of `usage` that only vLLM has. In a text of the model quotes stand behind backslashes, so no text is taken for one."""
 FAILED = "The engine broke this answer off. Send the request again; if it stays so, tell your operator this answer's x-request-id."
 REFUSED = (
     "The engine does not serve this request, most likely for a grammar or schema that cannot be compiled. Change 'response_format', "
@@ -54,7 +58,7 @@ class Stream:
         for such an event may be as long as the whole answer, and the router looks at the end."""
         if not self.last:
             return event[: -len(DONE)] + COUNTS % counts + DONE
-        return event[:-1] + COUNTS % counts + b"\n"
+        return BY_TURN.sub(b"", event[:-1]) + COUNTS % counts + b"\n"
 
     def broken(self, event: bytes, counts: bytes) -> bytes:
         """Of an answer that is not whole: without the last word, by which it would be taken for one."""
