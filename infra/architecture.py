@@ -43,7 +43,8 @@ The module docstrings carry these numbers.
     say; what comes later still is a row more, a correction. Of a replica that is lost, `runtime/counts.py` has the last count.
 
 Imports run one way: `pilotlight.cli → router → activator → runtime → snapshots → pilotlight.{database, tls, keys, …}`. A caller
-imports only `wire.py` and `client.py` of the package it calls; torch and vllm are reachable from `runtime/engine/` alone.
+imports only `wire.py` and `client.py` of the package it calls, and router and gate share `runtime/forms.py`; torch and vllm are imported
+by `runtime/engine/` and `runtime/loader/` alone, once a standby asks for them.
 import-linter holds this in `make check`.
 
 ## Processes
@@ -58,6 +59,7 @@ import-linter holds this in `make check`.
 | a replica: API process and engine core | a fork of the standby | its running requests; the agent ends and removes the rest within milliseconds | the agent, which hears it beat (`runtime/pulse.py`) |
 | `python -m router` | `up` | its running requests; their records are in the spool | `up`; a worker, the router's parent |
 | `python -m router.ledger` | `up` | nothing: it reads the spool again | `up` |
+| `python -m router.reading` | a router worker, at its first large body | the call whose body it read: 503 | the worker, after 30 s a body |
 | `python -m router.admin` | `up` | nothing | `up` |
 
 ## Modules
