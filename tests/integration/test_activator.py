@@ -689,11 +689,20 @@ async def test_the_lease_is_one_at_a_time(state: tuple[Path, str]) -> None:
         await asyncio.sleep(0.01)
     assert first.epoch == epoch + 11 and not waiting.done()
     assert first._connection
+    await someone_waits(dsn)  # else the first, which comes again at once, may be before it
     await asyncpg_end(dsn, first._connection.get_server_pid())
     assert await waiting == epoch + 12
     with pytest.raises(LeadershipLost):
         await keeping
     await second.give_up()
+
+
+async def someone_waits(dsn: str) -> None:
+    """Until a session stands in line for the lease."""
+    connection = await asyncpg.connect(dsn)
+    while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+        await asyncio.sleep(0.01)
+    await connection.close()
 
 
 async def asyncpg_end(dsn: str, pid: int) -> None:
