@@ -223,7 +223,8 @@ async def test_who_is_turned_away_from_the_warm_path_is_told_as_who_has_waited_a
                 w.show(endpoint_row(w.row(replica_id="p2")))
         assert seen >= 2 and body.endswith(b"data: [DONE]\n\n")
         [end] = await w.ends()
-        assert (end["finish"], end["replica_id"], end["hold_ms"] >= 40) == ("complete", "p2", True)
+        assert (end["finish"], end["hold_ms"] >= 40) == ("complete", True)
+        assert end["replica_id"] in ({"p1", "p2"} if why == "full" else {"p2"}), "a full one has room again by then, and may be first"
 
 
 async def test_who_leaves_after_it_was_turned_away_was_at_no_replica() -> None:
