@@ -33,6 +33,7 @@ log = structlog.get_logger()
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Done = Callable[[Asked | RouterError, bytes], None]
 """Hears what a body asks for, or why it is refused; and the body as it goes on."""
+_ending: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
 
 class Job:
@@ -137,8 +138,9 @@ async def start() -> Connection:
             *children.python("router.reading"), stdin=theirs.fileno(), env=children.environment(environ), cwd=children.FOLDER
         )
     stream, writer = await asyncio.open_unix_connection(sock=ours, limit=1 << 20)
-    ended = asyncio.get_running_loop().create_task(_end(process, writer))
-    ended.add_done_callback(lambda _: None)
+    ending = asyncio.get_running_loop().create_task(_end(process, writer))
+    _ending.add(ending)
+    ending.add_done_callback(_ending.discard)
     return stream, writer
 
 
