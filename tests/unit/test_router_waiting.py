@@ -11,7 +11,7 @@ import pytest
 
 from router.waiting import comment
 from runtime.wire import Phase
-from tests.fakes import FakeRequest, json_answer
+from tests.fakes import FakeReplica, FakeRequest, json_answer
 from tests.unit.router_world import endpoint_row, until, world
 
 
@@ -203,6 +203,11 @@ async def test_comments_go_on_for_who_is_turned_away() -> None:
         await until(lambda: w.table.revisions["r1"].demand == 0)
 
 
+async def asks_twice(replica: FakeReplica) -> None:
+    most = len(replica.requests) + 2
+    await replica.until(lambda: len(replica.requests) >= most)
+
+
 @pytest.mark.parametrize("why", ["draining", "full", "dead"])
 async def test_who_is_turned_away_from_the_warm_path_is_told_as_who_has_waited_all_along(why: str) -> None:
     async with world(waiting_seconds=0.02) as w:
@@ -222,7 +227,7 @@ async def test_who_is_turned_away_from_the_warm_path_is_told_as_who_has_waited_a
                 if why == "full":  # a full one is asked again and again: first none of that is on its way to p1 any more
                     w.show(endpoint_row(w.row(replica_id="p2")))
                     await until(lambda: list(w.table.revisions["r1"].replicas) == ["p2"])
-                    await w.replica.until(lambda most=len(w.replica.requests) + 2: len(w.replica.requests) >= most)
+                    await asks_twice(w.replica)
                 w.replica.refusals = []
                 w.show(endpoint_row(w.row(replica_id="p2")))
         assert seen >= 2 and body.endswith(b"data: [DONE]\n\n")
