@@ -33,14 +33,14 @@ The module docstrings carry these numbers.
 4. Limits and budgets: not built yet.
 5. `router/hold.py` waits, bounded, for a slot; the first waiter pushes demand at once.
 6. `activator/reconciler.py` hears it and asks pure functions (`scaler.py`, `placement.py`, `lifecycle.py`) what to do.
-7. `activator/launchers/` and `agents.py` keep a node's agent, `runtime/agent.py`, which keeps the standbys.
-8. `runtime/standby.py` forks; `runtime/engine/serving.py` builds the engine in the child and streams its phases back.
+7. `activator/launchers/` and `agents.py` keep a node's agent, `runtime/node/agent.py`, which keeps the standbys.
+8. `runtime/fork/standby.py` forks; `runtime/engine/serving.py` builds the engine in the child and streams its phases back.
 9. `snapshots/stage.py` gave it verified bytes.
 10. `ready` is pushed through the activator to every router's `table.py`; the hold wakes as many waiters as there are slots.
-11. `router/relay.py` sends the request once and streams the answer back; `runtime/gate.py` has the last word on slots.
-12. `runtime/engine/metering.py` counts what the engine produced and `runtime/usage.py` journals it; `router/meter.py` closes the record exactly once; `router/ledger/`
-    joins the two and settles one row in Postgres, once it is known by word (`runtime/word.py`) that the journal has no more to
-    say; what comes later still is a row more, a correction. Of a replica that is lost, `runtime/counts.py` has the last count.
+11. `router/relay.py` sends the request once and streams the answer back; `runtime/serving/gate.py` has the last word on slots.
+12. `runtime/engine/metering.py` counts what the engine produced and `runtime/serving/usage.py` journals it; `router/meter.py` closes the record exactly once; `router/ledger/`
+    joins the two and settles one row in Postgres, once it is known by word (`runtime/node/watermark.py`) that the journal has no more to
+    say; what comes later still is a row more, a correction. Of a replica that is lost, `runtime/node/last_counts.py` has the last count.
 
 Imports run one way: `pilotlight.cli → router → activator → runtime → snapshots → pilotlight.{database, tls, keys, …}`. A caller
 imports only `wire.py` and `client.py` of the package it calls, and router and gate share `runtime/forms.py`; torch and vllm are imported
@@ -55,8 +55,8 @@ import-linter holds this in `make check`.
 | Postgres | `up` | nothing; it is started again by the next `up` | `up`, which asks it for a connection |
 | `python -m activator` | `up` | nothing: routers keep their table, the agent keeps the replicas, the next one adopts them | `up` (`pilotlight/watchdog.py`) |
 | `python -m runtime` (agent) | the activator, in a session of its own | its standbys and replicas: their control sockets end | the activator, within a minute |
-| `python -m runtime.standby` | the agent | nothing: its replicas are sessions of their own | the agent, which asks it once a second |
-| a replica: API process and engine core | a fork of the standby | its running requests; the agent ends and removes the rest within milliseconds | the agent, which hears it beat (`runtime/pulse.py`) |
+| `python -m runtime.fork.standby` | the agent | nothing: its replicas are sessions of their own | the agent, which asks it once a second |
+| a replica: API process and engine core | a fork of the standby | its running requests; the agent ends and removes the rest within milliseconds | the agent, which hears it beat (`runtime/serving/pulse.py`) |
 | `python -m router` | `up` | its running requests; their records are in the spool | `up`; a worker, the router's parent |
 | `python -m router.ledger` | `up` | nothing: it reads the spool again | `up` |
 | `python -m router.reading` | a router worker, at its first large body | the call whose body it read: 503 | the worker, after 30 s a body |

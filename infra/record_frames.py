@@ -29,7 +29,7 @@ CONTRACTS = (
     "router.ledger.wire:FromLedger",  # and `policy.json`
     "router.ledger.record:SpoolLine",
     "router.ledger.shelf:Kept",  # a line of `unpriced.jsonl`
-    "runtime.counts:Snapshot",  # a line of `counts.log`
+    "runtime.node.last_counts:Snapshot",  # a line of `counts.log`
     "activator.catalogue:Endpoint",  # of `catalogue.json`
 )
 

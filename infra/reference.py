@@ -221,7 +221,7 @@ def families() -> Iterator[Family]:
     from activator import metrics as of_activator
     from router.ledger import metrics as of_ledger
     from router.metrics import Metrics
-    from runtime import metrics as of_agent
+    from runtime.node import metrics as of_agent
 
     yield from Metrics().collect()
     yield from of_activator.collect(None, {}, 0)

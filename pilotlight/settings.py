@@ -224,7 +224,7 @@ class RuntimeSettings(Section):
         description="Names of further environment variables that our processes and engines get, as LD_PRELOAD or NCCL_DEBUG, separated by "
         "blanks; all others but a short list are kept from them.",
     )
-    standby_module: str = Field(default="runtime.standby", description="The program that is a standby. Only tests name another.")
+    standby_module: str = Field(default="runtime.fork.standby", description="The program that is a standby. Only tests name another.")
 
 
 class SnapshotSettings(Section):

@@ -1,7 +1,7 @@
 """Step 3: how large a grammar, a schema or a set of tools may be before the engine sees it. Pure.
 
 Such a thing is compiled against the model's whole vocabulary, which takes time and memory that grow faster than its length.
-Size is bounded here, time in the replica (`runtime/trial.py`), where a compilation is tried by a process that may be ended.
+Size is bounded here, time in the replica (`runtime/serving/trial.py`), where a compilation is tried by a process that may be ended.
 The failure to survive is a constraint that hides in another field: tools carry schemas too, and a text may hold JSON.
 """
 

@@ -1,4 +1,4 @@
-"""Step 5: a place in the line at a full replica's gate (`runtime/line.py`), for the oldest request that waits here for one.
+"""Step 5: a place in the line at a full replica's gate (`runtime/serving/line.py`), for the oldest request that waits here for one.
 
 The request stays in the hold meanwhile, with its deadline and its comments; the gate knows only how long it has waited.
 Failures to survive: a kept connection that had gone stale (once more, on a new one), a gate that drains or dies while we

@@ -15,11 +15,11 @@ from pilotlight import children, frames, logs
 from pilotlight.exposition import Exposition
 from pilotlight.installed import remedy
 from pilotlight.settings import Settings, load
-from runtime import metrics
-from runtime.agent import Agent
+from runtime.node import metrics
+from runtime.node.agent import Agent
+from runtime.node.staging import Staging
+from runtime.node.standby_pool import Standbys
 from runtime.reap import bury_orphans
-from runtime.staging import Staging
-from runtime.standbys import Standbys
 from runtime.wire import MOST_STOPS, EngineEnvironment, ToAgent
 
 REHEARSAL_MODEL = Path(snapshots.__file__).parent / "demo" / "model"

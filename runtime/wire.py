@@ -1,4 +1,4 @@
-"""What the node agent (`runtime/agent.py`) says and hears: the contract between activator and runtime.
+"""What the node agent (`runtime/node/agent.py`) says and hears: the contract between activator and runtime.
 
 The agent serves it on an address of its own and outlives its caller: an activator that comes back after kill -9 reads
 `NodeReport` and adopts what runs. Commands are fenced: each carries (epoch, sequence), the agent persists the highest it

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from pilotlight.files import write_atomic
 from snapshots.errors import LineageError
-from snapshots.flight import alone
 from snapshots.manifest import folder_name
+from snapshots.singleflight import alone
 from snapshots.store.disk import digests
 
 FOLDER = "lineage"

@@ -18,9 +18,9 @@ import structlog
 
 from pilotlight.files import write_atomic
 from snapshots.errors import TamperedError
-from snapshots.flight import alone
 from snapshots.judging import judge_contents, judge_names
 from snapshots.manifest import digest_of_folder, folder_name, read_manifest
+from snapshots.singleflight import alone
 from snapshots.store.disk import path_of
 from snapshots.verify import REMEDY, listing, verify
 

@@ -11,9 +11,9 @@ from typing import Any
 import uvicorn
 
 from pilotlight.frames import split
-from runtime.gate import Gate
-from runtime.line import PROMISE_SECONDS, Line, Place
-from runtime.usage import Counts, Journal
+from runtime.serving.gate import Gate
+from runtime.serving.line import PROMISE_SECONDS, Line, Place
+from runtime.serving.usage import Counts, Journal
 from tests.fakes import Changes
 
 

@@ -12,7 +12,7 @@ from loadtests.bench.installation import running
 from pilotlight.cli import bench as measured
 from pilotlight.cli import stock
 from runtime.context import describe
-from runtime.kv_cache import Sizing, decide
+from runtime.node.kv_cache import Sizing, decide
 
 IDLE_SECONDS = 0.5
 SLOTS = 16

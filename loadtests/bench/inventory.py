@@ -21,7 +21,7 @@ from typing import NamedTuple
 from runtime.reap import Identity
 
 ROLES = (  # the first that is in the command line
-    ("runtime.standby", "standby"),
+    ("runtime.fork.standby", "standby"),
     ("-m runtime", "agent"),
     ("-m activator", "activator"),
     ("-m router.ledger", "ledger"),

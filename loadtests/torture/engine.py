@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from loadtests.torture.oracle import Log
-from runtime.gate import Message, Receive, Send
-from runtime.usage import Counts
+from runtime.serving.gate import Message, Receive, Send
+from runtime.serving.usage import Counts
 
 STEP_SECONDS = 0.004
 

@@ -19,11 +19,11 @@ import uvicorn
 from loadtests.torture.engine import App, Engine
 from loadtests.torture.oracle import Log
 from runtime.control import Ask, Beat, Born, Control, Depth, DrainNow, Fork, Journaled, Rehearsed, Serving, ToReplica, ToStandby
-from runtime.gate import Gate
-from runtime.phases import Phases
-from runtime.pulse import Beats, Pulse
 from runtime.reap import Identity
-from runtime.usage import Journal
+from runtime.serving.gate import Gate
+from runtime.serving.phases import Phases
+from runtime.serving.pulse import Beats, Pulse
+from runtime.serving.usage import Journal
 
 
 def main(control_fd: int) -> int:

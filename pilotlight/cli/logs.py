@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from pilotlight.cli.options import stop
 from pilotlight.settings import Paths, Settings
-from runtime.whose_line import of_replica, replicas_in
+from runtime.serving.log_marks import of_replica, replicas_in
 
 FOLLOW_SECONDS = 0.2
 MOST_NAMED = 10  # replicas, where the one asked for is not there

@@ -11,7 +11,7 @@ from pilotlight.cli.api import Api
 from pilotlight.cli.tables import Table, show, show_text
 from pilotlight.cli.talk import Talker, Took
 from pilotlight.settings import Settings
-from runtime.kv_cache import size
+from runtime.node.kv_cache import size
 from snapshots.store.disk import path_of
 
 WIDTH = 40  # characters of the waterfall's longest line

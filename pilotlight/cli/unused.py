@@ -16,7 +16,7 @@ from pilotlight.cli.packing import refusals
 from pilotlight.cli.show import size
 from pilotlight.cli.snapshots import find_digest
 from pilotlight.settings import Settings
-from runtime.disk import Disk
+from runtime.node.disk import Disk
 from snapshots.pins import pinned
 from snapshots.store.disk import digests
 

@@ -15,7 +15,7 @@ from runtime import logprobs
 from runtime.argument_names import plain_name
 from runtime.context import VECTORS
 from runtime.control import Fork
-from runtime.loader.ways import MAPPED, RING
+from runtime.loader.formats import MAPPED, RING
 
 LOAD_FORMAT, ITS_SETTINGS = "load-format", "model-loader-extra-config"
 MEDIA_HOSTS = "allowed-media-domains"

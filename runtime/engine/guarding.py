@@ -2,7 +2,7 @@
 
 Token ids beyond the model's rows end the engine core, with everybody's answers; a tokenizer may have more than the model. Grammars and
 schemas are compiled in the engine core, uninterruptibly; vLLM checks them before that on the event loop which moves everyone's tokens.
-Here each new one is first tried in a fork (`runtime/trial.py`): checked, compiled, and used for some tokens. The failure to
+Here each new one is first tried in a fork (`runtime/serving/trial.py`): checked, compiled, and used for some tokens. The failure to
 survive is one that is small, valid, and takes minutes or gigabytes to compile, or a moment too long for every token.
 """
 
@@ -22,7 +22,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 from vllm.v1.structured_output.request import get_structured_output_key
 
-from runtime.trial import Limits, Trials
+from runtime.serving.trial import Limits, Trials
 
 STEPS = 16  # of an answer that a grammar is tried with
 MOST_STEP_SECONDS = 0.1  # of CPU: every token of every answer waits for it

@@ -24,9 +24,9 @@ from vllm.v1.engine.output_processor import OutputProcessor, RequestState
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
 from runtime.engine import seams
-from runtime.engine.reading import Reading, note_what_is_read
+from runtime.engine.prefill_progress import Reading, note_what_is_read
 from runtime.errors import MeteringBroken
-from runtime.usage import CANARY, Counts, Journal
+from runtime.serving.usage import CANARY, Counts, Journal
 
 ABANDONED_SECONDS = 1.0  # vLLM stops what nobody waits for by itself; what it has forgotten is stopped for it
 UNSEEN = "pilotlight_unseen"  # in a request's extra arguments: the one token vLLM makes for it is not asked for

@@ -24,9 +24,9 @@ from runtime.control import Control, Failed, Parked, Serving
 from runtime.engine import seams
 from runtime.engine.pages import kv_pages
 from runtime.errors import CanaryMismatch
-from runtime.gate import Gate
 from runtime.loader.mapped import unpacked
-from runtime.phases import Phases
+from runtime.serving.gate import Gate
+from runtime.serving.phases import Phases
 
 GIVE_BACK = "pilotlight_give_back"  # what the engine core is asked for, by name
 

@@ -34,8 +34,9 @@ from vllm.tokenizers.registry import cached_get_tokenizer, cached_tokenizer_from
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from runtime.engine import seams, shortcuts
-from runtime.forkable import MAY_LIVE, Unforkable, check_threads
+from runtime.engine import patches as shortcuts
+from runtime.engine import seams
+from runtime.engine.threads import MAY_LIVE, Unforkable, check_threads
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
 

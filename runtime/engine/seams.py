@@ -74,11 +74,11 @@ SEAMS: dict[str, Seam] = {
     ),
     "engine core's logging": Seam(
         "vllm.v1.engine.core", "configure_logging", "config",
-        False, "", "shortcuts", "0.12 s of a start",
+        False, "", "patches", "0.12 s of a start",
     ),
     "freezing the heap": Seam(
         "vllm.v1.engine.core", "freeze_gc_heap", "",
-        False, "", "shortcuts", "0.5 s of a start",
+        False, "", "patches", "0.5 s of a start",
     ),
     "executor": Seam(
         "vllm.v1.executor.abstract", "Executor.get_class", "vllm_config",
@@ -102,7 +102,7 @@ SEAMS: dict[str, Seam] = {
     ),
     "KV cache": Seam(
         "vllm.v1.worker.gpu_model_runner", "allocate_kv_cache", "kv_cache_config, device, layout, kernel_block_sizes=",
-        True, "cpu", "shortcuts", "0.5 s a GiB of a start; a parked replica keeps its cache",
+        True, "cpu", "patches", "0.5 s a GiB of a start; a parked replica keeps its cache",
     ),
     "output processor": Seam(
         "vllm.v1.engine.async_llm", "OutputProcessor", "tokenizer, *, log_stats, stream_interval=, tracing_enabled=, admission_stats=",
@@ -114,19 +114,19 @@ SEAMS: dict[str, Seam] = {
     ),
     "schedule": Seam(
         "vllm.v1.core.sched.scheduler", "Scheduler.schedule", "self, throttle_prefills=",
-        True, "", "reading", "a prompt that was read in part is not billed",
+        True, "", "prefill_progress", "a prompt that was read in part is not billed",
     ),
     "renderer": Seam(
         "vllm.v1.engine.async_llm", "renderer_from_config", "config, **kwargs",
-        True, "", "beside", "the tokenizer is loaded before the engine core is forked",
+        True, "", "parallel_tokenizer", "the tokenizer is loaded before the engine core is forked",
     ),
     "client of the engine core": Seam(
         "vllm.v1.engine.core_client", "EngineCoreClient.make_async_mp_client", "vllm_config, executor_class, log_stats, client_addresses=, client_count=, client_index=, renderer=",
-        True, "", "beside", "two engine cores",
+        True, "", "parallel_tokenizer", "two engine cores",
     ),
     "wait for the engine core": Seam(
         "vllm.v1.engine.utils", "wait_for_engine_startup", "handshake_socket, core_engines, parallel_config, coordinated_dp, cache_config, launch",
-        True, "", "beside", "the tokenizer is never loaded",
+        True, "", "parallel_tokenizer", "the tokenizer is never loaded",
     ),
     "inspection of model classes": Seam(
         "vllm.model_executor.models.registry", "_LazyRegisteredModel.inspect_model_cls", "self",
@@ -134,47 +134,47 @@ SEAMS: dict[str, Seam] = {
     ),
     "kernels of Triton": Seam(
         "vllm.platforms.cpu", "CpuPlatform.register_triton_kernel_overrides", "",
-        False, "cpu", "shortcuts", "0.4 s of a start",
+        False, "cpu", "patches", "0.4 s of a start",
     ),
     "list of CPUs": Seam(
         "vllm.utils.cpu_resource_utils", "_get_cpu_list", "",
-        False, "cpu", "shortcuts", "13 ms of a start",
+        False, "cpu", "patches", "13 ms of a start",
     ),
     "seed of CUDA": Seam(
         "torch.cuda", "manual_seed_all", "seed",
-        False, "cpu", "shortcuts", "8 ms of a start",
+        False, "cpu", "patches", "8 ms of a start",
     ),
     "process groups": Seam(
         "torch.distributed", "new_group", "ranks=, timeout=, backend=, pg_options=, use_local_synchronization=, group_desc=, device_id=, sort_ranks=",
-        False, "cpu", "shortcuts", "22 ms of a start",
+        False, "cpu", "patches", "22 ms of a start",
     ),
     "plug-ins": Seam(
         "importlib.metadata", "entry_points", "**params",
-        False, "", "shortcuts", "85 ms of a start",
+        False, "", "patches", "85 ms of a start",
     ),
     "generation config": Seam(
         "vllm.config", "ModelConfig.try_get_generation_config", "self",
-        False, "", "shortcuts", "16 ms of a start",
+        False, "", "patches", "16 ms of a start",
     ),
     "routes of Anthropic": Seam(
         "vllm.entrypoints.anthropic.serving", "AnthropicServingMessages._should_merge_inline_system", "online_renderer",
-        False, "", "shortcuts", "24 ms of a start",
+        False, "", "patches", "24 ms of a start",
     ),
     "tokenizer of grammars": Seam(
         "vllm.v1.structured_output", "cached_tokenizer_from_config", "model_config, **kwargs",
-        False, "", "shortcuts", "0.35 s of a start",
+        False, "", "patches", "0.35 s of a start",
     ),
     "tokenizer of grammars, when asked for": Seam(
         "vllm.v1.structured_output", "StructuredOutputManager.tokenizer", NEW,
-        False, "", "shortcuts", "0.35 s of a start",
+        False, "", "patches", "0.35 s of a start",
     ),
     "template of a processor": Seam(
         "vllm.renderers.hf", "_try_get_processor_chat_template", "tokenizer, *, revision, code_revision, trust_remote_code",
-        False, "", "shortcuts", "0.4 s of a start",
+        False, "", "patches", "0.4 s of a start",
     ),
     "pool of tokenizers": Seam(
         "vllm.renderers.hf", "maybe_make_thread_pool", "tokenizer, copies=",
-        False, "", "shortcuts", "0.8 s of a start",
+        False, "", "patches", "0.8 s of a start",
     ),
     "cached tokenizer": Seam(
         "vllm.tokenizers.hf", "get_cached_tokenizer", "tokenizer",
@@ -182,7 +182,7 @@ SEAMS: dict[str, Seam] = {
     ),
     "tokenizer's constructor": Seam(
         "transformers.tokenization_utils_tokenizers", "TokenizersBackend.__init__", "self, *args, **kwargs",
-        False, "", "shortcuts", "0.12 s of a start",
+        False, "", "patches", "0.12 s of a start",
     ),
     "how processes are made": Seam(
         "multiprocessing", "get_context", "method=",
@@ -190,11 +190,11 @@ SEAMS: dict[str, Seam] = {
     ),
     "folder of temporary files": Seam(
         "tempfile", "tempdir", VALUE,
-        True, "", "own", "what a dead replica left is not found",
+        True, "", "fork_state", "what a dead replica left is not found",
     ),
     "prefix of shared memory": Seam(
         "multiprocessing.shared_memory", "_SHM_NAME_PREFIX", VALUE,
-        True, "", "own", "what a dead replica left is not found",
+        True, "", "fork_state", "what a dead replica left is not found",
     ),
     "monitor of tqdm": Seam(
         "tqdm", "tqdm.monitor_interval", VALUE,

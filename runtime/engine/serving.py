@@ -33,7 +33,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from pilotlight.process_death import end_with_parent
-from runtime import whose_line
 from runtime.control import (
     CANARY_ANSWER_TOKENS,
     CANARY_PROMPT_TOKENS,
@@ -48,21 +47,23 @@ from runtime.control import (
     UnparkNow,
 )
 from runtime.engine import arguments as engine_arguments
-from runtime.engine import caches, canary_embed, own, seams, vocabulary
-from runtime.engine.beside import load_the_tokenizer_beside_the_engine_core
+from runtime.engine import caches, canary_embed, seams, vocabulary
+from runtime.engine import fork_state as own
 from runtime.engine.canary import sing
 from runtime.engine.graphs import capture_when_idle
 from runtime.engine.guarding import Guarded
 from runtime.engine.metering import Abandoned, meter, of_the_canary
+from runtime.engine.parallel_tokenizer import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.parking import Parking, teach_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
-from runtime.gate import Gate
 from runtime.loader import streamed  # noqa: F401  (its load format is known to the forks)
+from runtime.loader.formats import outcome
 from runtime.loader.mapped import unpacked
-from runtime.loader.ways import outcome
-from runtime.phases import Phases
-from runtime.pulse import Beats, Pulse
-from runtime.usage import Journal
+from runtime.serving import log_marks as whose_line
+from runtime.serving.gate import Gate
+from runtime.serving.phases import Phases
+from runtime.serving.pulse import Beats, Pulse
+from runtime.serving.usage import Journal
 
 STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 

@@ -30,12 +30,12 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.model_loader.utils import process_weights_after_loading
 
-from runtime import bake
+from runtime.loader import bake
 from runtime.loader.arriving import ArrivingLoader
-from runtime.loader.first_steps import linear, populate
-from runtime.loader.ways import MAPPED, outcome
-from runtime.loader.whole import Watch
-from snapshots.flight import alone
+from runtime.loader.completeness import Watch
+from runtime.loader.first_token import linear, populate
+from runtime.loader.formats import MAPPED, outcome
+from snapshots.singleflight import alone
 
 SMALL_BYTES = 1 << 20  # parameters up to this size keep what their constructor put there, until the snapshot says otherwise
 SEAL_SECONDS = 5.0  # after loading: the first answer is out, and the disk is free for a copy's bytes

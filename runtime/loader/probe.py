@@ -110,7 +110,7 @@ def baked_mapped(own_file: str) -> Load:
     """Ours on CPU: the baked copy, mapped, as `mapped.py` maps it."""
     import torch
 
-    from runtime.bake import read_layout
+    from runtime.loader.bake import read_layout
 
     def load() -> dict[str, Any]:
         layout = read_layout(Path(own_file))
@@ -124,7 +124,7 @@ def baked_mapped(own_file: str) -> Load:
 
 def bake_copy(file: str, own_file: str) -> None:
     """The same tensors, laid out as baked copies are."""
-    from runtime import bake
+    from runtime.loader import bake
     from snapshots.safetensors_header import read_header
 
     tensors = read_header(Path(file)).tensors

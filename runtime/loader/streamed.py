@@ -23,9 +23,9 @@ from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.platforms import current_platform
 
 from runtime.loader.device import device_of, unpin
+from runtime.loader.formats import RING, outcome
 from runtime.loader.plan import Plan
 from runtime.loader.ring import plan_files, stream
-from runtime.loader.ways import RING, outcome
 
 
 @register_model_loader(RING)

@@ -38,7 +38,7 @@ from snapshots.errors import Denied, NoBucket, NotStored, OriginError, TamperedE
 from snapshots.manifest import CHUNK, LARGEST_MANIFEST, MANIFEST, digest_of_folder, folder_name
 from snapshots.store.direct import SLICE, Direct, Reading
 from snapshots.store.origin import PUSH
-from snapshots.store.pace import Pace
+from snapshots.store.stall import Pace
 
 CONNECTIONS = 32
 READERS = 16  # threads that read bodies

@@ -29,7 +29,7 @@ def test_a_standby_is_rehearsed_without_cuda_and_without_threads_nobody_knows(tm
     log = tmp_path / "log"
     with theirs, log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "runtime.standby", str(theirs.fileno()), str(MODEL)],
+            [sys.executable, "-m", "runtime.fork.standby", str(theirs.fileno()), str(MODEL)],
             pass_fds=[theirs.fileno()],
             env=standby_environ(load(state_dir=tmp_path), "cuda"),
             stdout=output,

@@ -13,7 +13,7 @@ import vllm.v1.engine.llm_engine
 import vllm.v1.worker.cpu_worker
 
 from runtime.engine import rehearsed
-from runtime.forkable import check_threads
+from runtime.engine.threads import check_threads
 
 rehearsed._import_architectures()  # else vLLM asks a new process about each class, which imports everything again
 check_threads(())

@@ -15,8 +15,8 @@ def loaded(model: str, load_format: str, baked: str) -> dict[str, Any]:
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
+    from runtime.loader.formats import MAPPED, outcome
     from runtime.loader.mapped import unpacked
-    from runtime.loader.ways import MAPPED, outcome
 
     Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
     extra = {"model_loader_extra_config": {"baked": baked, "arriving": ""}} if load_format == MAPPED else {}

@@ -28,10 +28,10 @@ def counted() -> dict[str, Any]:
     from vllm.v1.metrics.stats import IterationStats, PrefillStats
 
     from runtime.engine import metering
-    from runtime.engine.reading import Reading
+    from runtime.engine.prefill_progress import Reading
     from runtime.errors import MeteringBroken
     from runtime.journal_line import decode
-    from runtime.usage import Journal
+    from runtime.serving.usage import Journal
 
     folder = tempfile.TemporaryDirectory()
     reading = Reading()

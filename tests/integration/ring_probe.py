@@ -18,8 +18,8 @@ def compared(folder: str) -> dict[str, Any]:
     from vllm.model_executor.model_loader import get_model_loader
 
     from runtime.loader import streamed  # noqa: F401  (registers its load format)
+    from runtime.loader.formats import RING
     from runtime.loader.plan import PlanError
-    from runtime.loader.ways import RING
 
     snapshots.synth.SHARD = 20_000_000  # bytes: several files
     model = snapshots.synth.synth("tiny", Path(folder) / "tiny")

@@ -17,7 +17,7 @@ import pytest
 from snapshots.errors import Unreachable
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, folder_name
 from snapshots.pack import pack
-from snapshots.store import pace
+from snapshots.store import stall as pace
 from snapshots.store.disk import remove_folder
 from snapshots.synth import synth
 from snapshots.transfer import pull

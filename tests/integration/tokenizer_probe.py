@@ -16,7 +16,8 @@ def told(model: str) -> dict[str, Any]:
     from vllm.renderers import hf as renderer
     from vllm.tokenizers.hf import CachedHfTokenizer
 
-    from runtime.engine import shortcuts, vocabulary
+    from runtime.engine import patches as shortcuts
+    from runtime.engine import vocabulary
 
     def said() -> dict[str, Any]:
         own = CachedHfTokenizer.from_pretrained(model)

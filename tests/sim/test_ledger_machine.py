@@ -31,11 +31,11 @@ from router.ledger.tail import Tail
 from router.ledger.word import Unfinished
 from router.ledger.word import Word as LedgerWord
 from router.ledger.workers import Workers
-from runtime.counts import Counts
 from runtime.journal_line import encode
-from runtime.shipping import Shipping
+from runtime.node.last_counts import Counts
+from runtime.node.usage_shipper import Shipping
+from runtime.node.watermark import BEATS, Word
 from runtime.wire import RequestCount, Shipped, UsageBatch, UsageEntry
-from runtime.word import BEATS, Word
 
 PRICE = Price(version=1, org_id="default", endpoint_id="", valid_from=0.0, input=10**9, cached=0, output=10**9)
 INPUT = 10  # tokens of every prompt

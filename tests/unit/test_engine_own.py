@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.engine import own
+from runtime.engine import fork_state as own
 
 Shown = dict[str, Any]
 NAMES = [entry.what for entry in own.OWN] + [what for what, _ in own.BY_THEMSELVES]

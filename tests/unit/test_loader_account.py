@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.loader.account import in_the_snapshot, some, unwritten
+from runtime.loader.coverage import in_the_snapshot, some, unwritten
 
 PACKED = {"qkv_proj": ["q_proj", "k_proj", "v_proj"]}
 QKV = "model.layers.0.self_attn.qkv_proj.weight"

@@ -13,7 +13,7 @@ from activator import metrics as of_activator
 from pilotlight.exposition import Family, Histogram, text
 from router.ledger import metrics as of_ledger
 from router.metrics import Metrics
-from runtime import metrics as of_agent
+from runtime.node import metrics as of_agent
 from runtime.wire import Phase
 from tests.unit.router_world import KEY, endpoint_row, world
 from tests.unit.test_router_web import get

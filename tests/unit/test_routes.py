@@ -13,9 +13,9 @@ from router.meter import NOTHING, Tokens
 from router.routes import ROUTES, Route
 from router.web import SERVED
 from runtime.forms import DONE, FORMS, FREE, TOKEN, Form
-from runtime.gate import told
-from runtime.streams import STREAMS
-from runtime.usage import Counts
+from runtime.serving.gate import told
+from runtime.serving.streams import STREAMS
+from runtime.serving.usage import Counts
 
 
 def test_a_gate_lets_through_what_a_router_sends_and_nothing_else() -> None:

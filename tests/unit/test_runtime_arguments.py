@@ -11,7 +11,7 @@ import pytest
 from runtime import logprobs
 from runtime.control import Fork
 from runtime.engine.arguments import arguments, fingerprint, graphs_when_idle, plainly, words
-from runtime.loader.ways import MAPPED, RING
+from runtime.loader.formats import MAPPED, RING
 
 
 def fork(**other: Any) -> Fork:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import bake
+from runtime.loader import bake
 from snapshots.safetensors_header import read_header
 from tests.unit.test_snapshots import no_file_larger_than
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from pilotlight.sealed import Damaged
 from runtime.control import Control, FromReplica
-from runtime.counts import MOST_BYTES, Counts
 from runtime.journal_line import encode, recover
-from runtime.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
-from runtime.shipping import Shipping
+from runtime.node.last_counts import MOST_BYTES, Counts
+from runtime.node.usage_shipper import Shipping
+from runtime.node.watermark import BEATS, LEAST_SECONDS, MOST_SECONDS, Word
+from runtime.serving.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
 from runtime.wire import RequestCount, Shipped, UsageBatch, UsageEntry
-from runtime.word import BEATS, LEAST_SECONDS, MOST_SECONDS, Word
 from tests.small_disks import BLOCK, fill, small_disk
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.epoch_file import HALF, keep
-from runtime.fence import Fence
+from runtime.node.fence import Fence
 from tests.small_disks import fill, small_disk
 
 

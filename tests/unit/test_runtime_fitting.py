@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.settings import RuntimeSettings
-from runtime.looked import Looked
+from runtime.node.deploy_checks import Looked
 from runtime.wire import CheckArguments, Task
 from snapshots.known import unfit_here
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from runtime.forkable import MAY_LIVE, Unforkable, check_threads, strangers
+from runtime.engine.threads import MAY_LIVE, Unforkable, check_threads, strangers
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from runtime.gate import Gate
-from runtime.streams import MESSAGES, OPENAI, RESPONSES, Stream
-from runtime.usage import MOST_KEPT, Counts, Journal
+from runtime.serving.gate import Gate
+from runtime.serving.streams import MESSAGES, OPENAI, RESPONSES, Stream
+from runtime.serving.usage import MOST_KEPT, Counts, Journal
 from runtime.wire import SEQUENCES_HEADER
 
 ID = "0123456789abcdef0123456789abcdef"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.context import LONGEST_CONTEXT, Described, amount, describe, longest_of
-from runtime.kv_cache import BLOCK, Sizing, cache_bytes, cuts, decide, never_fits, token_bytes
+from runtime.node.kv_cache import BLOCK, Sizing, cache_bytes, cuts, decide, never_fits, token_bytes
 
 QWEN = {"num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024}
 GIB = 1 << 30

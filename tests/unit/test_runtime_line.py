@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.line import MOST_IN_LINE, Line
+from runtime.serving.line import MOST_IN_LINE, Line
 from runtime.wire import TURN_HEADER
 from tests.fakes_gate import GatedReplica
 from tests.unit.router_world import endpoint_row, until, world

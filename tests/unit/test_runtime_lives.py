@@ -18,16 +18,16 @@ from structlog.testing import capture_logs
 
 from pilotlight.frames import Frame
 from pilotlight.settings import load
-from runtime.births import FORK_TRIES
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Fork, Parked, ParkNow, PhaseDone, Serving, ToReplica
-from runtime.counts import Counts
-from runtime.lives import Lives
+from runtime.node.births import FORK_TRIES
+from runtime.node.last_counts import Counts
+from runtime.node.replica_record import Running
+from runtime.node.replicas import Lives
+from runtime.node.staging import Staged
+from runtime.node.usage_shipper import Shipping
+from runtime.node.watermark import Word
 from runtime.reap import Identity
-from runtime.running import Running
-from runtime.shipping import Shipping
-from runtime.staging import Staged
 from runtime.wire import Drain, EngineEnvironment, Park, Phase, ReplicaReport, StandbyReport, Start, Stop
-from runtime.word import Word
 
 DIGEST = "sha256:" + "0" * 64
 Forking = Callable[[socket.socket], Awaitable[None]]
@@ -324,8 +324,8 @@ async def test_one_that_not_even_sigkill_ends_is_given_up(tmp_path: Path, replic
     """It waits for a device, in the kernel."""
     scene = Scene(tmp_path, replica.forked)
     await serving(scene, replica)
-    monkeypatch.setattr("runtime.lives.kill_session", lambda identity: None)
-    monkeypatch.setattr("runtime.lives.KILL_SECONDS", 0.0)
+    monkeypatch.setattr("runtime.node.replicas.kill_session", lambda identity: None)
+    monkeypatch.setattr("runtime.node.replicas.KILL_SECONDS", 0.0)
     scene.lives.listen(6.0)
     report = await scene.ended()
     assert report.failed and report.reason.startswith("hung: ")

@@ -9,7 +9,7 @@ import pytest
 
 from pilotlight.settings import RuntimeSettings
 from runtime.control import Checked
-from runtime.looked import MOST_NOTES, Looked
+from runtime.node.deploy_checks import MOST_NOTES, Looked
 from runtime.wire import CheckArguments
 
 CONFIG = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 128, "max_position_embeddings": 131072}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from runtime.memory import clean_file_ranges
+from runtime.fork.give_back import clean_file_ranges
 
 SMAPS = """\
 7f0000000000-7f0000002000 r--p 00000000 fe:00 10                         /usr/lib/a.so
@@ -25,7 +25,7 @@ Anonymous:             0 kB
 
 PROBE = """
 import sys, json, decimal, ssl, hashlib
-from runtime.memory import give_back
+from runtime.fork.give_back import give_back
 import ctypes
 before = int(next(l for l in open("/proc/self/status") if l.startswith("RssFile")).split()[1])
 assert give_back() > 0

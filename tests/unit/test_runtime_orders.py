@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from pilotlight.settings import Paths, RuntimeSettings
-from runtime.bake import Baking, lock_of, plan, usable
 from runtime.control import Fork
 from runtime.errors import NotAllowed
-from runtime.kv_cache import Sizing
-from runtime.orders import baked, distrust, order
-from runtime.running import Running
-from runtime.staging import Staged
+from runtime.loader.bake import Baking, lock_of, plan, usable
+from runtime.node.fork_request import baked, distrust, order
+from runtime.node.kv_cache import Sizing
+from runtime.node.replica_record import Running
+from runtime.node.staging import Staged
 from runtime.wire import EngineEnvironment, Start
-from snapshots.flight import alone
+from snapshots.singleflight import alone
 
 DIGEST = "sha256:" + "a" * 64
 LAYOUT = plan([("w", "BF16", (32,), 64)])

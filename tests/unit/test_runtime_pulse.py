@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from runtime.control import Beat, Control, FromReplica, ToReplica
-from runtime.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
+from runtime.serving.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
 from runtime.wire import RequestCount
 
 

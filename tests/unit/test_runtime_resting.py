@@ -7,8 +7,8 @@ from pathlib import Path
 
 from runtime.control import Control, FromReplica, ParkNow, ToReplica, UnparkNow
 from runtime.engine.pages import Pages
-from runtime.resting import Resting
-from runtime.running import Running
+from runtime.node.parking import Resting
+from runtime.node.replica_record import Running
 from runtime.wire import Park, Phase, Start, Unpark
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.journal_line import encode
-from runtime.shipping import LARGEST_BATCH, MOST_UNSTORED, Shipping
+from runtime.node.usage_shipper import LARGEST_BATCH, MOST_UNSTORED, Shipping
 from runtime.wire import UsageBatch, UsageEntry
 
 

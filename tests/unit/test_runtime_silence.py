@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pilotlight.attention import LONGEST_LOOK, Attention
-from runtime.silence import Heard, Limits, anew, heard, hung
+from runtime.node.silence import Heard, Limits, anew, heard, hung
 
 LIMITS = Limits(silent=5.0, hang=60.0)
 ALIVE: dict[str, Any] = {"core_beats": 1, "steps": 1, "in_work": 1, "loop_seconds": 0.0}

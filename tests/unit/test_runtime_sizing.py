@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime.sizing import held_bytes, held_in, needed, node_memory, own_bytes, packed_bytes
+from runtime.node.sizing import held_bytes, held_in, needed, node_memory, own_bytes, packed_bytes
 
 
 def test_what_counts_is_what_the_kernel_cannot_take() -> None:

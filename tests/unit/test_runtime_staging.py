@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pilotlight.settings import load
-from runtime import disk
 from runtime.__main__ import standby_environ
-from runtime.disk import Disk, Item, choose, room
-from runtime.running import adding_up
-from runtime.staging import Staging
+from runtime.node import disk
+from runtime.node.disk import Disk, Item, choose, room
+from runtime.node.replica_record import adding_up
+from runtime.node.staging import Staging
 from runtime.wire import Phase
 from snapshots.errors import NotStored, StoreFull, TamperedError
 from snapshots.manifest import CHUNK, folder_name
@@ -103,7 +103,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("runtime.staging.CALM_SECONDS", 0.0)
+    monkeypatch.setattr("runtime.node.staging.CALM_SECONDS", 0.0)
     yield
 
 
@@ -321,7 +321,7 @@ async def test_a_pin_set_while_room_is_made_counts(node: Node, monkeypatch: pyte
 async def test_a_full_disk_leaves_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = node.model("a", node.origin)
     staging = node.staging()
-    monkeypatch.setattr("runtime.staging.free", lambda folder: disk.RESERVE_BYTES + 1000)
+    monkeypatch.setattr("runtime.node.staging.free", lambda folder: disk.RESERVE_BYTES + 1000)
     with pytest.raises(StoreFull, match=r"do not fit the node's disk.*use another disk"):
         await staging.bring(digest)
     assert node.stored() == set()

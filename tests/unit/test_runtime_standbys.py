@@ -14,7 +14,7 @@ import pytest
 from pilotlight.settings import load
 from runtime.__main__ import standby_environ
 from runtime.control import Ask, Beat, Check, Checked, Control, Fork, Rehearsed, ToStandby
-from runtime.standbys import Standby, Standbys
+from runtime.node.standby_pool import Standby, Standbys
 from runtime.wire import StandbyReport
 
 MANY = 300  # orders; a socket holds about ninety

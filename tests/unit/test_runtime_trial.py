@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.trial import FAILS, TAKES_LONG, TAKES_MEMORY, Limits, Trials, tried
+from runtime.serving.trial import FAILS, TAKES_LONG, TAKES_MEMORY, Limits, Trials, tried
 
 QUICK = Limits(cpu_seconds=1, wall_seconds=20.0, memory_bytes=64 << 20)
 

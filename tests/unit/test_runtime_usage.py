@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.journal_line import decode
-from runtime.usage import CANARY, MOST_KEPT, NOBODY, Counts, Journal, request_of
+from runtime.serving.usage import CANARY, MOST_KEPT, NOBODY, Counts, Journal, request_of
 from runtime.wire import UsageEntry
 
 ID = "0123456789abcdef0123456789abcdef"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.node.memory_watch import Weighing
+from runtime.node.replica_record import Running
 from runtime.reap import Identity
-from runtime.running import Running
-from runtime.weighing import Weighing
 from runtime.wire import Start
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from snapshots.errors import Unreachable
 from snapshots.manifest import CHUNK
-from snapshots.store import pace
-from snapshots.store.pace import Pace
+from snapshots.store import stall as pace
 from snapshots.store.s3 import Bucket
+from snapshots.store.stall import Pace
 
 SECONDS = 0.02
 LONG = 5.0  # s, after which it would wait for ever

@@ -24,10 +24,10 @@ from pydantic import ValidationError
 from snapshots import partial, transfer
 from snapshots import stage as staging
 from snapshots.errors import NoBucket, NotStored, OriginError, StoreFull, TamperedError, Unreachable
-from snapshots.flight import alone
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name
 from snapshots.pack import pack
 from snapshots.partial import Partial, chunks_of
+from snapshots.singleflight import alone
 from snapshots.stage import stage
 from snapshots.store.disk import building, digests, path_of, publish
 from snapshots.store.origin import Folder

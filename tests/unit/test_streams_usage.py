@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runtime.streams import STREAMS
+from runtime.serving.streams import STREAMS
 
 WRITTEN = 'a text with "input_tokens_per_turn":[1, 2], in it'
 

@@ -12,7 +12,7 @@ import typer
 
 from pilotlight.cli import logs
 from pilotlight.settings import Settings, load
-from runtime.whose_line import EVENT, of_replica, replicas_in, say
+from runtime.serving.log_marks import EVENT, of_replica, replicas_in, say
 
 
 def first(replica_id: str, pid: int) -> bytes:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from pilotlight.sealed import is_whole
-from runtime.counts import Snapshot
+from runtime.node.last_counts import Snapshot
 from tests.integration.system import QUESTION, System, wait_until
 
 LONG: dict[str, Any] = {"model": "demo", "prompt": "x", "max_tokens": 900, "ignore_eos": True, "stream": True}
@@ -147,21 +147,21 @@ def test_the_engine_core(system: System, demo: str) -> None:
 def test_the_standby_while_a_replica_lives(system: System, demo: str) -> None:
     works(system, demo)
     replica = system.until_ready("demo")
-    standby = system.pid_of("runtime.standby")
+    standby = system.pid_of("runtime.fork.standby")
     os.kill(standby, signal.SIGKILL)
     works(system, demo)
     assert system.until_ready("demo")["replica_id"] == replica["replica_id"]
     system.to_zero("demo")
     nothing_left_of(system, replica)
     works(system, demo)  # held until the next standby is rehearsed
-    assert system.pid_of("runtime.standby") != standby
+    assert system.pid_of("runtime.fork.standby") != standby
 
 
 async def test_the_standby_with_an_order_in_hand(system: System, demo: str) -> None:
     """It is stopped before the order comes, so that it dies with it, and not a moment after the fork."""
     await asyncio.to_thread(system.to_zero, "demo")
     wait_until(lambda: [node["standbys_ready"] for node in system.status()["nodes"]] == [1], 120, "a standby is ready")
-    standby, log = system.pid_of("runtime.standby"), system.paths.logs / "agent.log"
+    standby, log = system.pid_of("runtime.fork.standby"), system.paths.logs / "agent.log"
     before = len(log.read_text())
 
     def told(action: str) -> list[str]:
@@ -178,7 +178,7 @@ async def test_the_standby_with_an_order_in_hand(system: System, demo: str) -> N
     await asyncio.to_thread(works, system, demo)
     await asyncio.to_thread(system.to_zero, "demo")
     await asyncio.to_thread(works, system, demo)
-    assert await asyncio.to_thread(system.pid_of, "runtime.standby") != standby
+    assert await asyncio.to_thread(system.pid_of, "runtime.fork.standby") != standby
 
 
 def test_the_activator_keeps_what_runs(system: System, demo: str) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from runtime import bake
 from runtime.client import connect_agent
+from runtime.loader import bake
 from runtime.reap import session_members
 from runtime.wire import ReplicaReport
 from snapshots.manifest import folder_name
@@ -236,6 +236,6 @@ def test_where_everything_rests_on_staged_no_standby_is_kept(system: System, res
     system.cli("rm", "fall")
     key = system.deploy("cold", "--idle-timeout", "0.2", "--zero", "staged", "--slots", "8")
     wait_until(lambda: [node["standbys_ready"] for node in system.status()["nodes"]] == [0], 60, "no standby")
-    wait_until(lambda: not [line for line in system.processes().values() if "-m runtime.standby " in line], 60, "its process is gone")
+    wait_until(lambda: not [line for line in system.processes().values() if "-m runtime.fork.standby " in line], 60, "its process is gone")
     request_id = works(system, key, "cold")
     assert system.request(request_id)["start"] == "cold"

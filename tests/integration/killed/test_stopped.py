@@ -87,10 +87,10 @@ def test_a_replica_in_the_middle_of_a_stream(system: System, key: str, table: li
 def test_an_idle_standby(system: System, key: str, table: list[Row]) -> None:
     works(system, key)
     wait_until(lambda: serves_with_a_standby(system), 120, "a standby is ready")
-    standby = system.pid_of("runtime.standby")
+    standby = system.pid_of("runtime.fork.standby")
     began = stop(standby)
     works(system, key)
-    replaced(system, lambda: system.pid_of("runtime.standby"), standby, 90)
+    replaced(system, lambda: system.pid_of("runtime.fork.standby"), standby, 90)
     wait_until(lambda: serves_with_a_standby(system), 120, "another standby is ready")
     table.append(("standby, idle", "nothing", time.monotonic() - began))
 
@@ -98,7 +98,7 @@ def test_an_idle_standby(system: System, key: str, table: list[Row]) -> None:
 def test_a_standby_with_an_order_in_hand(system: System, key: str, table: list[Row]) -> None:
     system.to_zero("hangs")
     wait_until(lambda: serves_with_a_standby(system), 120, "a standby is ready")
-    began = stop(system.pid_of("runtime.standby"))
+    began = stop(system.pid_of("runtime.fork.standby"))
     works(system, key)
     table.append(("standby, with an order", "held, then 200", time.monotonic() - began))
 

@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from runtime import bake
+from runtime.loader import bake
 from snapshots.manifest import folder_name
 from tests.integration.system import QUESTION, System, wait_until
 

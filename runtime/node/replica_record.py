@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.control import Control
+from runtime.node.sizing import needed
+from runtime.node.staging import Staged
 from runtime.reap import Identity
-from runtime.sizing import needed
-from runtime.staging import Staged
 from runtime.wire import Phase, ReplicaReport, Rung, Start
 from snapshots.arrival import arrived
 

@@ -5,7 +5,7 @@ here would be a lock held for ever in a replica. It reads forks from its agent, 
 and reports the deaths of its children; when the agent is gone it goes too. Its own death leaves its replicas running (they are sessions of their own, and the
 agent, as their subreaper, inherits them).
 
-    python -m runtime.standby CONTROL_FD REHEARSAL_MODEL
+    python -m runtime.fork.standby CONTROL_FD REHEARSAL_MODEL
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pilotlight.process_death import end_with_parent
-from runtime import memory, replica
 from runtime.control import Ask, Beat, Check, Control, Exited, Failed, Fork, Rehearsed, ToReplica, ToStandby
+from runtime.fork import give_back as memory
+from runtime.fork import replica
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal
@@ -66,7 +67,7 @@ def main(control_fd: int, model: Path) -> int:
 def attend(rehearsal: Rehearsal, control: Control) -> None:
     """Fork when told, report who died, until the agent is gone. Raises Unforkable rather than fork with a thread alive."""
     from runtime.engine.rehearsed import check_forkable
-    from runtime.forkable import Unforkable
+    from runtime.engine.threads import Unforkable
 
     woken, wake = os.pipe()
     os.set_blocking(wake, False)

@@ -17,9 +17,9 @@ from typing import Any
 import structlog
 
 from runtime.forms import FORMS, FREE
-from runtime.line import Line
-from runtime.streams import STREAMS
-from runtime.usage import Counts, Journal
+from runtime.serving.line import Line
+from runtime.serving.streams import STREAMS
+from runtime.serving.usage import Counts, Journal
 from runtime.wire import ROUTER_HEADER, SEQUENCES_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
 
 Message = MutableMapping[str, Any]

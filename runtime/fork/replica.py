@@ -13,11 +13,11 @@ import time
 import traceback
 from typing import TYPE_CHECKING, NoReturn
 
-from runtime import whose_line
 from runtime.control import Born, Control, Failed, Fork
 from runtime.errors import CanaryMismatch
-from runtime.phases import Phases
 from runtime.reap import Identity
+from runtime.serving import log_marks as whose_line
+from runtime.serving.phases import Phases
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal

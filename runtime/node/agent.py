@@ -20,15 +20,16 @@ from pilotlight.attention import Attention
 from pilotlight.frames import Frame, FrameError, FrameStream
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.control import Check
-from runtime.counts import Counts
-from runtime.fence import Fence
-from runtime.lives import Lives
-from runtime.looked import Looked
+from runtime.node.deploy_checks import Looked
+from runtime.node.fence import Fence
+from runtime.node.last_counts import Counts
+from runtime.node.replicas import Lives
+from runtime.node.sizing import node_memory
+from runtime.node.staging import Staging
+from runtime.node.standby_pool import Standbys
+from runtime.node.usage_shipper import Shipping
+from runtime.node.watermark import Word
 from runtime.reap import reap_leftovers
-from runtime.shipping import Shipping
-from runtime.sizing import node_memory
-from runtime.staging import Staging
-from runtime.standbys import Standbys
 from runtime.wire import (
     Alive,
     CheckArguments,
@@ -47,7 +48,6 @@ from runtime.wire import (
     UsageBatch,
     UsageStored,
 )
-from runtime.word import Word
 from snapshots.manifest import folder_name, is_digest
 
 log = structlog.get_logger()

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight.files import populate, sync_folder, write_atomic
-from snapshots.flight import alone
+from snapshots.singleflight import alone
 
 PAGE = 4096  # bytes
 ALIGNMENT = 64  # bytes
@@ -110,7 +110,7 @@ class Baking:
 
 
 def lock_of(file: Path) -> Path:
-    """Of all who want this copy and do not find it, one bakes and the others wait (`snapshots/flight.py`)."""
+    """Of all who want this copy and do not find it, one bakes and the others wait (`snapshots/singleflight.py`)."""
     return file.with_suffix(".lock")
 
 

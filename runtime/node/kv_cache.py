@@ -15,7 +15,7 @@ from typing import Any
 
 from pilotlight.settings import RuntimeSettings
 from runtime.context import VECTORS, Context, Described, EngineArgs, amount, arguments, context, describe, overrides
-from runtime.sizing import node_memory
+from runtime.node.sizing import node_memory
 
 TOKENS_A_SLOT = 256
 BLOCK = 128  # tokens, vLLM's CPU block

@@ -18,21 +18,21 @@ import structlog
 
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
-from runtime.births import Births
 from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
-from runtime.listening import Listening
-from runtime.orders import baked
+from runtime.node.births import Births
+from runtime.node.fork_request import baked
+from runtime.node.memory_watch import Weighing
+from runtime.node.parking import Resting
+from runtime.node.pulse_watch import Listening
+from runtime.node.replica_record import Running
+from runtime.node.silence import Limits
+from runtime.node.sizing import packed_bytes
+from runtime.node.staging import Staging
+from runtime.node.standby_pool import Standbys
+from runtime.node.usage_shipper import Shipping
+from runtime.node.watermark import Word
 from runtime.reap import Identity, clean, kill_session, remember
-from runtime.resting import Resting
-from runtime.running import Running
-from runtime.shipping import Shipping
-from runtime.silence import Limits
-from runtime.sizing import packed_bytes
-from runtime.staging import Staging
-from runtime.standbys import Standbys
-from runtime.weighing import Weighing
 from runtime.wire import HUNG, Drain, EngineEnvironment, Park, Phase, Start, Stop, Unpark
-from runtime.word import Word
 
 log = structlog.get_logger()
 

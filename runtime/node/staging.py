@@ -23,8 +23,8 @@ from pathlib import Path
 
 import structlog
 
-from runtime.disk import RESERVE_BYTES, Disk, Item, Kind, choose, room
-from runtime.fetcher import Fetcher
+from runtime.node.disk import RESERVE_BYTES, Disk, Item, Kind, choose, room
+from runtime.node.fetcher import Fetcher
 from snapshots.errors import SnapshotError, StoreFull
 from snapshots.manifest import Manifest, folder_name, read_manifest
 from snapshots.stage import adopt, stage

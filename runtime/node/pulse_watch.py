@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from runtime.control import Beat
-from runtime.running import Running
-from runtime.silence import Heard, Limits, anew, heard, hung
+from runtime.node.replica_record import Running
+from runtime.node.silence import Heard, Limits, anew, heard, hung
 
 
 class Listening:

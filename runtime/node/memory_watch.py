@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from runtime.running import Running
-from runtime.sizing import held_bytes, is_news
+from runtime.node.replica_record import Running
+from runtime.node.sizing import held_bytes, is_news
 
 SERVING = ("ready", "draining", "parking")
 

@@ -17,16 +17,16 @@ import structlog
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime import logprobs
 from runtime.control import Control
-from runtime.kv_cache import Sizing, cache_bytes, size
-from runtime.orders import distrust
-from runtime.orders import order as order_of
-from runtime.running import Running
-from runtime.staging import Staged, Staging
+from runtime.node.fork_request import distrust
+from runtime.node.fork_request import order as order_of
+from runtime.node.kv_cache import Sizing, cache_bytes, size
+from runtime.node.replica_record import Running
+from runtime.node.staging import Staged, Staging
 from runtime.wire import EngineEnvironment, Phase, Start
 from snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
-    from runtime.lives import Lives
+    from runtime.node.replicas import Lives
 
 log = structlog.get_logger()
 

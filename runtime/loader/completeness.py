@@ -15,8 +15,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from runtime.bake import BakeError
-from runtime.loader.account import in_the_snapshot, some, unwritten
+from runtime.loader.bake import BakeError
+from runtime.loader.coverage import in_the_snapshot, some, unwritten
 
 WRITES = {torch.ops.aten.copy_.default, torch.ops.aten.fill_.Scalar, torch.ops.aten.fill_.Tensor}
 PASSED_OVER = (

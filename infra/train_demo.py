@@ -8,7 +8,7 @@ What it must survive is the engine. The model is trained on exactly the text tha
 to bfloat16, by greedy decoding, so that what the script prints at its end is what vLLM will answer. The questions are varied on the way
 (case, punctuation, politeness, a slip of the keyboard, a system message, an earlier turn), so that near phrasings work too.
 
-    python -m runtime.train_demo [--out DIR] [--seed N] [--epochs N]
+    python -m infra.train_demo [--out DIR] [--seed N] [--epochs N]
 """
 
 import argparse
@@ -350,7 +350,7 @@ def say(line: str) -> None:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line: every flag has a default that gives the model in the repository."""
-    parser = argparse.ArgumentParser(prog="python -m runtime.train_demo", description="Train the demo model of Pilotlight.")
+    parser = argparse.ArgumentParser(prog="python -m infra.train_demo", description="Train the demo model of Pilotlight.")
     parser.add_argument("--out", type=Path, default=DEMO / "model", help="folder to write (default: snapshots/demo/model)")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of the weights and of the variations (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="times that every pair is seen (default: %(default)s)")

@@ -11,15 +11,15 @@ from pathlib import Path
 from pilotlight import cgroups
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.argument_names import executes_or_opens
-from runtime.bake import lock_of, stamp_of
 from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS, Fork
 from runtime.errors import NotAllowed
-from runtime.kv_cache import Sizing
-from runtime.running import Running
-from runtime.staging import Staged
+from runtime.loader.bake import lock_of, stamp_of
+from runtime.node.kv_cache import Sizing
+from runtime.node.replica_record import Running
+from runtime.node.staging import Staged
 from runtime.wire import EngineEnvironment, Start
-from snapshots.flight import alone
 from snapshots.manifest import folder_name
+from snapshots.singleflight import alone
 
 
 def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, environment: EngineEnvironment, paths: Paths,

@@ -22,9 +22,9 @@ from pathlib import Path
 import structlog
 
 from pilotlight import children
-from runtime.confinement import confine
 from runtime.control import Ask, Beat, Check, Checked, Control, Exited, Failed, Fork, FromStandby, Rehearsed
-from runtime.sizing import is_news, own_bytes
+from runtime.node.confinement import confine
+from runtime.node.sizing import is_news, own_bytes
 from runtime.wire import StandbyReport
 
 log = structlog.get_logger()
@@ -85,7 +85,7 @@ class Standbys:
         on_change: Callable[[StandbyReport], None],
         silent_seconds: float = 5.0,
         rehearsal_seconds: float = 300.0,
-        module: str = "runtime.standby",
+        module: str = "runtime.fork.standby",
     ) -> None:
         self._module = module
         self._silent_seconds, self._rehearsal_seconds = silent_seconds, rehearsal_seconds

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from runtime.counts import Counts
-from runtime.shipping import Shipping
+from runtime.node.last_counts import Counts
+from runtime.node.usage_shipper import Shipping
 from runtime.wire import RequestCount, Shipped
 
 BEATS = 2

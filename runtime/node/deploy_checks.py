@@ -13,8 +13,8 @@ import structlog
 
 from pilotlight.settings import RuntimeSettings
 from runtime.control import Checked
-from runtime.kv_cache import cuts, never_fits, size
-from runtime.sizing import node_memory
+from runtime.node.kv_cache import cuts, never_fits, size
+from runtime.node.sizing import node_memory
 from runtime.wire import ArgumentsChecked, CheckArguments
 from snapshots.known import unfit, unfit_here
 

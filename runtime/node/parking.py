@@ -12,7 +12,7 @@ from collections.abc import Callable
 import structlog
 
 from runtime.control import ParkNow, UnparkNow
-from runtime.running import Running
+from runtime.node.replica_record import Running
 from runtime.wire import Park, Unpark
 
 log = structlog.get_logger()
