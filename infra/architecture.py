@@ -27,18 +27,18 @@ request leaves.
 
 The module docstrings carry these numbers.
 
-1. `router/protocol.py` accepts the call; `router/app.py` is the pipeline, one line a stage.
-2. `router/auth.py` turns the API key into a tenant.
-3. `router/openai.py` reads what routing and billing need, and refuses what is malformed.
+1. `router/edge/protocol.py` accepts the call; `router/app.py` is the pipeline, one line a stage.
+2. `router/admission/auth.py` turns the API key into a tenant.
+3. `router/admission/openai.py` reads what routing and billing need, and refuses what is malformed.
 4. Limits and budgets: not built yet.
-5. `router/hold.py` waits, bounded, for a slot; the first waiter pushes demand at once.
+5. `router/hold/hold.py` waits, bounded, for a slot; the first waiter pushes demand at once.
 6. `activator/reconciler.py` hears it and asks pure functions (`scaler.py`, `placement.py`, `lifecycle.py`) what to do.
 7. `activator/launchers/` and `agents.py` keep a node's agent, `runtime/node/agent.py`, which keeps the standbys.
 8. `runtime/fork/standby.py` forks; `runtime/engine/serving.py` builds the engine in the child and streams its phases back.
 9. `snapshots/stage.py` gave it verified bytes.
 10. `ready` is pushed through the activator to every router's `table.py`; the hold wakes as many waiters as there are slots.
-11. `router/relay.py` sends the request once and streams the answer back; `runtime/serving/gate.py` has the last word on slots.
-12. `runtime/engine/metering.py` counts what the engine produced and `runtime/serving/usage.py` journals it; `router/meter.py` closes the record exactly once; `router/ledger/`
+11. `router/relay/relay.py` sends the request once and streams the answer back; `runtime/serving/gate.py` has the last word on slots.
+12. `runtime/engine/metering.py` counts what the engine produced and `runtime/serving/usage.py` journals it; `router/relay/meter.py` closes the record exactly once; `router/ledger/`
     joins the two and settles one row in Postgres, once it is known by word (`runtime/node/watermark.py`) that the journal has no more to
     say; what comes later still is a row more, a correction. Of a replica that is lost, `runtime/node/last_counts.py` has the last count.
 
@@ -59,7 +59,7 @@ import-linter holds this in `make check`.
 | a replica: API process and engine core | a fork of the standby | its running requests; the agent ends and removes the rest within milliseconds | the agent, which hears it beat (`runtime/serving/pulse.py`) |
 | `python -m router` | `up` | its running requests; their records are in the spool | `up`; a worker, the router's parent |
 | `python -m router.ledger` | `up` | nothing: it reads the spool again | `up` |
-| `python -m router.reading` | a router worker, at its first large body | the call whose body it read: 503 | the worker, after 30 s a body |
+| `python -m router.admission.reading_process` | a router worker, at its first large body | the call whose body it read: 503 | the worker, after 30 s a body |
 | `python -m router.admin` | `up` | nothing | `up` |
 
 ## Modules

@@ -256,7 +256,7 @@ def headers() -> Iterator[str]:
 
 
 def request_headers() -> list[str]:
-    from router.request import KEPT
+    from router.admission.request import KEPT
 
     return sorted(name.decode() for name in KEPT - {b"content-length", b"host"})
 
@@ -304,7 +304,7 @@ def meaning(kind: Any) -> str:
 
 
 def routes() -> Iterator[str]:
-    from router.routes import ROUTES
+    from router.admission.routes import ROUTES
 
     yield "## Inference routes\n"
     yield "Below `/e/ENDPOINT`, where `model` may be left out, or with the endpoint's name as `model`. `/openapi.json` has every field with its bounds.\n"

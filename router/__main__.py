@@ -10,9 +10,11 @@ from pilotlight import logs, settings
 from pilotlight.keys import SecretError, ensure_pepper
 from pilotlight.settings import SettingsError
 from pilotlight.tls import NameRefused
-from router import certificate, worker, workers
-from router.certificate import CertificateRefused
-from router.listeners import Listeners
+from router import parent as workers
+from router import worker
+from router.edge import certificate
+from router.edge.certificate import CertificateRefused
+from router.edge.listeners import Listeners
 
 
 def main() -> int:

@@ -14,26 +14,27 @@ from typing import Protocol
 import structlog
 
 from activator.wire import SHARED_CACHE
-from router import engine_words, openai
-from router.answer import Answer, Sink
-from router.auth import Keys, Tenant
-from router.balance import Endpoint, Revision
-from router.budget import Budget
-from router.cors import Cors
+from router.admission import openai
+from router.admission.auth import Keys, Tenant
+from router.admission.body_reader import InPlace, Reads
+from router.admission.cors import Cors
+from router.admission.proxies import Proxies
+from router.admission.request import Request, new_event_id
+from router.admission.strangers import Strangers
 from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError, quoted
-from router.hold import Clock, Hold, Mark, Slot
+from router.hold.budget import Budget
+from router.hold.hold import Clock, Hold, Mark, Slot
+from router.hold.machine import Alone, Machine
+from router.hold.replicas import Endpoint, Revision
+from router.hold.table import RouteTable
 from router.ledger.record import Finish
 from router.ledger.spool import Spool
-from router.machine import Alone, Machine
-from router.meter import NOTHING, Meter, Tokens, relayed, told, whole
 from router.metrics import Metrics
-from router.proxies import Proxies
-from router.reader import InPlace, Reads
-from router.relay import Relay
-from router.request import Request, new_event_id
-from router.strangers import Strangers
-from router.table import RouteTable
-from router.waiting import WAITING_SECONDS, Waiting, comment
+from router.relay import engine_words
+from router.relay.answer import Answer, Sink
+from router.relay.keepalive import WAITING_SECONDS, Waiting, comment
+from router.relay.meter import NOTHING, Meter, Tokens, relayed, told, whole
+from router.relay.relay import Relay
 from runtime.wire import TURN_HEADER, Phase
 
 OURS = b"x-request-id: %s\r\nx-pilotlight-start: %s\r\nx-pilotlight-hold-ms: %.1f\r\nopenai-processing-ms: %d\r\n%s"  # of a head

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pilotlight.exposition import Family, Histogram, Sample
-from router.doorstep import Doorstep
-from router.rates import Rates
-from router.visitors import Visitors
+from router.admission.doorstep import Doorstep
+from router.admission.rates import Rates
+from router.admission.visitors import Visitors
 from runtime.wire import Phase
 
 OTHER = "(other)"  # no endpoint can be called so

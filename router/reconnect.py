@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from pilotlight.frames import FrameError
-from router.table import Stale
+from router.hold.table import Stale
 
 SHORTEST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0

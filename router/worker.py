@@ -32,26 +32,27 @@ from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier
-from router import certificate, freed, reader
+from router.admission import body_reader as reader
+from router.admission.auth import Keys
+from router.admission.body_reader import Reader
+from router.admission.ledger_link import LedgerLink
+from router.admission.rates import Rates
+from router.admission.visitors import Visitors
 from router.app import Router
-from router.auth import Keys
-from router.demand import ActivatorLink, DemandBook
-from router.door import Door, Porter
-from router.exchange import ClientLimits
-from router.hold import Hold
+from router.edge import certificate, freed
+from router.edge.door import Door, Porter
+from router.edge.exchange import ClientLimits
+from router.edge.listeners import BACKLOG, Listeners
+from router.edge.protocol import RouterProtocol
+from router.edge.web import pages
+from router.hold.activator_link import ActivatorLink, DemandBook
+from router.hold.hold import Hold
+from router.hold.machine import Alone, Machine, Memory, Together
+from router.hold.table import RouteTable
+from router.hold.turns import stand_in_line
 from router.ledger.spool import Spool
 from router.ledger.wire import WorkerHello
-from router.listeners import BACKLOG, Listeners
-from router.machine import Alone, Machine, Memory, Together
 from router.metrics import Metrics
-from router.policy import LedgerLink
-from router.protocol import RouterProtocol
-from router.rates import Rates
-from router.reader import Reader
-from router.table import RouteTable
-from router.turns import stand_in_line
-from router.visitors import Visitors
-from router.web import pages
 
 COLLECTED = (50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
 SET_ASIDE = 256  # descriptors, for the spool, the admin process, idle connections to replicas, and what is ours

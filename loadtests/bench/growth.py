@@ -28,16 +28,16 @@ from activator.wire import FromActivator
 from loadtests.bench.targets import at_most
 from pilotlight.exposition import text
 from pilotlight.frames import Frame
-from router.auth import Keys, keyed
-from router.balance import Revision as Routed
-from router.demand import DemandBook
+from router.admission.auth import Keys, keyed
 from router.errors import RouterError
-from router.hold import Hold, Slot
+from router.hold.activator_link import DemandBook
+from router.hold.hold import Hold, Slot
+from router.hold.replicas import Revision as Routed
+from router.hold.table import RouteTable
 from router.ledger.policy import LiveKeys, Policies
 from router.ledger.server import PART_KEYS
 from router.ledger.wire import FromLedger, KeyRow, PolicyChange, PolicyPart
 from router.metrics import Metrics
-from router.table import RouteTable
 from router.worker import COLLECTED
 
 SIZES = (10, 1_000, 10_000)

@@ -50,7 +50,7 @@ LAUNCH = """
 import socket, sys
 from pilotlight import logs, settings
 from router import worker
-from router.listeners import Listeners
+from router.edge.listeners import Listeners
 logs.configure("router")
 worker.run(settings.load(), Listeners(socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=2048)), plain=sys.argv[2] == "plain")
 """

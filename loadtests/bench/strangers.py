@@ -35,7 +35,7 @@ from loadtests.bench.traffic import cpu_seconds
 from pilotlight.keys import ensure_pepper, hash_key, mint
 from pilotlight.ports import free_port
 from pilotlight.settings import Paths
-from router.freed import LOOK_SECONDS
+from router.edge.freed import LOOK_SECONDS
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import FakeActivator, FakeLedger
 

@@ -99,7 +99,7 @@ def own_certificate(settings: Settings) -> Finding | None:
     """The operator's, where there is one that cannot be shown, or ends soon. None: nothing to say of it."""
     from cryptography import x509
 
-    from router.certificate import CertificateRefused, Certificates, own_pair
+    from router.edge.certificate import CertificateRefused, Certificates, own_pair
 
     pair = own_pair(settings)
     if pair is None:

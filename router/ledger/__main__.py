@@ -31,7 +31,7 @@ from router.ledger.store import LedgerStore
 from router.ledger.tail import Tail
 from router.ledger.waits import Waits, asking
 from router.ledger.wire import ToLedger
-from router.ledger.workers import Workers
+from router.ledger.worker_locks import Workers
 
 
 async def run(given: settings.Settings) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from router.ledger.join import Join
 from router.ledger.tail import SpoolFile, Tail
-from router.ledger.workers import Workers
+from router.ledger.worker_locks import Workers
 
 BACKLOG = 20_000  # complete requests in memory; beyond it the spool is left on disk until Postgres has taken some
 LINGER_SECONDS = 0.02  # what workers write meanwhile is read together

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Literal
 
 from router.ledger.record import EndRecord, OpenRecord
-from router.ledger.word import Word
+from router.ledger.watermark import Word
 from runtime.wire import UsageEntry
 
 MOST_WAITING = 50_000  # about 100 MB; beyond it the oldest are settled by what is known, and corrected by what comes

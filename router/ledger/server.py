@@ -17,7 +17,7 @@ import structlog
 from pilotlight.frames import LONGEST_FRAME, FrameError, FrameStream, check_protocol
 from router.ledger.policy import Policies
 from router.ledger.wire import Alive, Applied, AwaitKey, KeyTold, PolicyPart, Spooled, ToLedger, WorkerHello
-from router.ledger.workers import Workers
+from router.ledger.worker_locks import Workers
 
 HEARTBEAT_SECONDS = 1.0
 HELLO_SECONDS = 5.0

@@ -17,8 +17,8 @@ from router.ledger.policy import SLICE, LiveKeys
 from router.ledger.postgres import Database, read_sql
 from router.ledger.prices import Price, PriceList
 from router.ledger.row import UsageRow
+from router.ledger.watermark import Unfinished
 from router.ledger.wire import KeyRow
-from router.ledger.word import Unfinished
 from runtime.wire import UsageEntry
 
 _FOLDER = Path(__file__).parent / "sql"

@@ -22,7 +22,7 @@ from pilotlight.frames import FrameError
 from router.ledger.join import Join
 from router.ledger.postgres import Outage, until_done
 from router.ledger.store import LedgerStore
-from router.ledger.word import Word
+from router.ledger.watermark import Word
 
 LOOK_AGAIN_SECONDS = 0.5  # the named fallback to the journal's notifications
 GATHER_SECONDS = 0.1  # one look-up for all notifications of this time

@@ -1,12 +1,12 @@
-"""Bodies of inference calls, read as `router/openai.py` reads them, and what would go on to the engine of those that are taken."""
+"""Bodies of inference calls, read as `router/admission/openai.py` reads them, and what would go on to the engine of those that are taken."""
 
 from __future__ import annotations
 
 import json
 
+from router.admission.openai import body_for, own_field, read
+from router.admission.routes import MOST_SEQUENCES, ROUTES
 from router.errors import RouterError
-from router.openai import body_for, own_field, read
-from router.routes import MOST_SEQUENCES, ROUTES
 
 SALT = "s" * 64
 SEEDS = (

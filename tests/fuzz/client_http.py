@@ -14,15 +14,15 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from pilotlight.keys import hash_key
+from router.admission.auth import Keys
 from router.app import Router
-from router.auth import Keys
-from router.exchange import ClientLimits
-from router.hold import Hold
+from router.edge.exchange import ClientLimits
+from router.edge.protocol import MOST_STASHED, RouterProtocol
+from router.edge.web import pages
+from router.hold.hold import Hold
+from router.hold.table import RouteTable
 from router.ledger.wire import KeyRow, Policy
 from router.metrics import Metrics
-from router.protocol import MOST_STASHED, RouterProtocol
-from router.table import RouteTable
-from router.web import pages
 from tests.fuzz.wires import Wire, segments, turn
 
 KEY = "pl_fuzz"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from router.encoding import ENCODINGS, framed, named, unpack
+from router.admission.encoding import ENCODINGS, framed, named, unpack
 from router.errors import BodyTooLarge, Refused
 
 MOST = 1 << 16

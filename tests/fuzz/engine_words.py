@@ -1,9 +1,9 @@
-"""What an engine answers where it does not serve a request, read as `router/engine_words.py` reads it for callers and for the log."""
+"""What an engine answers where it does not serve a request, read as `router/relay/engine_words.py` reads it for callers and for the log."""
 
 from __future__ import annotations
 
-from router.engine_words import LONGEST_LOGGED, LONGEST_SENTENCE, error_of, for_operators
 from router.errors import LONGEST_QUOTE, answer, event
+from router.relay.engine_words import LONGEST_LOGGED, LONGEST_SENTENCE, error_of, for_operators
 
 ID = "0" * 32
 STATUSES = (400, 404, 422, 500, 501, 503, 204, 302)

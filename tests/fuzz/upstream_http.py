@@ -10,11 +10,11 @@ from typing import Any, cast
 
 import httptools
 
-from router.answer import Answer
 from router.errors import RouterError
-from router.meter import Tokens
-from router.pool import Pool, Upstream
-from router.relay import Relay
+from router.hold.pool import Pool, Upstream
+from router.relay.answer import Answer
+from router.relay.meter import Tokens
+from router.relay.relay import Relay
 from runtime.forms import Form
 from tests.fuzz.wires import Wire, segments, turn
 

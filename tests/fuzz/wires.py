@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from router.farewell import Lost
+from router.edge.farewell import Lost
 
 
 class Wire(Lost):

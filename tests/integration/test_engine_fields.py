@@ -23,12 +23,23 @@ from vllm.renderers.chat_utils import MM_PARSER_MAP
 from vllm.renderers.hf import safe_apply_chat_template
 from vllm.sampling_params import StructuredOutputsParams
 
+from router.admission.field_tables import (
+    ARGUMENTS,
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    IGNORED,
+    MESSAGES,
+    RERANK,
+    RESPONSES,
+    SCORE,
+)
+from router.admission.fields import Table, Wants, platform
+from router.admission.media import EMBEDDINGS as TENSORS
+from router.admission.media import MEDIA, TEXTS, messages
+from router.admission.schemas import structured_outputs
 from router.errors import BadRequest
-from router.field_tables import ARGUMENTS, CHAT, COMPLETIONS, COUNT_TOKENS, EMBEDDINGS, IGNORED, MESSAGES, RERANK, RESPONSES, SCORE
-from router.fields import Table, Wants, platform
-from router.media import EMBEDDINGS as TENSORS
-from router.media import MEDIA, TEXTS, messages
-from router.schemas import structured_outputs
 from runtime.engine.guarding import ends_within
 from snapshots.errors import CodeRefused
 from snapshots.tokenizer_files import PATHS, check_paths

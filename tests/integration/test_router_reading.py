@@ -6,9 +6,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from router.openai import Asked
-from router.reader import Job, Reader, start
-from router.routes import ROUTES
+from router.admission.body_reader import Job, Reader, start
+from router.admission.openai import Asked
+from router.admission.routes import ROUTES
 
 
 def children() -> set[int]:

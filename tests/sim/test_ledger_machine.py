@@ -28,9 +28,9 @@ from router.ledger.prices import Price, PriceList
 from router.ledger.record import EndRecord, Finish, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, usage_row
 from router.ledger.tail import Tail
-from router.ledger.word import Unfinished
-from router.ledger.word import Word as LedgerWord
-from router.ledger.workers import Workers
+from router.ledger.watermark import Unfinished
+from router.ledger.watermark import Word as LedgerWord
+from router.ledger.worker_locks import Workers
 from runtime.journal_line import encode
 from runtime.node.last_counts import Counts
 from runtime.node.usage_shipper import Shipping

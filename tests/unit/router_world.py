@@ -19,21 +19,21 @@ from uvicorn.server import ServerState
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
 from pilotlight.keys import hash_key, mint
-from router.admin_reach import Reach
+from router.admission.auth import Keys
+from router.admission.body_reader import Reads
 from router.app import Router
-from router.auth import Keys
-from router.balance import Revision
-from router.exchange import ClientLimits
-from router.hold import Hold
+from router.edge.admin_reach import Reach
+from router.edge.exchange import ClientLimits
+from router.edge.protocol import RouterProtocol
+from router.edge.web import pages
+from router.hold.hold import Hold
+from router.hold.replicas import Revision
+from router.hold.table import RouteTable
+from router.hold.turns import stand_in_line
 from router.ledger.spool import Spool
 from router.ledger.wire import KeyRow, Policy
-from router.ledger.workers import Workers
+from router.ledger.worker_locks import Workers
 from router.metrics import Metrics
-from router.protocol import RouterProtocol
-from router.reader import Reads
-from router.table import RouteTable
-from router.turns import stand_in_line
-from router.web import pages
 from runtime.wire import Phase, Task
 from tests.fakes import FakeReplica
 

@@ -12,7 +12,7 @@ from activator.expected import Expected, PastStart
 from activator.table import TableBook, endpoint_row, revision_row
 from activator.whole import PART_ROWS, WholeTable, resting
 from activator.wire import EndpointRow, FromActivator, RevisionRow, Table
-from router.table import RouteTable
+from router.hold.table import RouteTable
 from tests.fakes_activator import World, endpoint, revision
 from tests.unit.test_router_hold import Rig, replica, row
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pilotlight.frames import FrameStream, connect, serve
-from router.auth import Keys as WorkersKeys
+from router.admission.auth import Keys as WorkersKeys
 from router.ledger.keeping import SHORT
 from router.ledger.policy import CHANGES_KEPT, LiveKeys, Policies
 from router.ledger.server import PART_KEYS, LedgerServer

@@ -14,7 +14,7 @@ from router.ledger.join import Join, best
 from router.ledger.prices import Price, PriceList
 from router.ledger.record import EndRecord, Finish, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, figures, usage_row
-from router.ledger.word import PARTING_SECONDS, Unfinished, Word
+from router.ledger.watermark import PARTING_SECONDS, Unfinished, Word
 from runtime.wire import Phase, UsageEntry
 
 PRICES = PriceList([Price(version=7, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)])

@@ -23,7 +23,7 @@ from router.ledger.settle import BATCH_ROWS, Settler
 from router.ledger.shelf import Kept, Shelf
 from router.ledger.store import LedgerStore, Settled
 from router.ledger.waits import Said, Waits
-from router.ledger.word import Unfinished
+from router.ledger.watermark import Unfinished
 from runtime.wire import UsageEntry
 from tests.unit.router_world import until
 from tests.unit.test_ledger_join import ended, journalled, opened

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from router.ledger.tail import Tail
-from router.ledger.workers import OLD_GRACE_SECONDS, Workers, is_alive
+from router.ledger.worker_locks import OLD_GRACE_SECONDS, Workers, is_alive
 from tests.unit.test_ledger_join import opened
 from tests.unit.test_ledger_tail import line, sealed
 

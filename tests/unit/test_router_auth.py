@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.keys import hash_key
-from router.auth import Caller, Keys, keyed
+from router.admission.auth import Caller, Keys, keyed
 from router.errors import Forbidden, NotReady, Unauthorized
 from router.ledger.wire import Policy, PolicyChange
 from tests.unit.router_world import ADMIN_KEY, KEY, OLD_KEY, OTHER_KEY, PEPPER, POLICY, key_row, request, world

@@ -6,8 +6,8 @@ from collections import Counter
 
 from activator.depths import DepthBook
 from activator.lifecycle import Replica as Known
-from router.balance import LEAST_REMAINING_SECONDS, pick
-from router.hold import FULL_RETRY_SECONDS, Slot
+from router.hold.hold import FULL_RETRY_SECONDS, Slot
+from router.hold.replicas import LEAST_REMAINING_SECONDS, pick
 from tests.unit.test_router_hold import Caller, Rig, replica, row
 
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.app import Call
-from router.budget import Budget
+from router.hold.budget import Budget
+from router.hold.machine import Memory, Together
 from router.ledger.wire import Policy
-from router.machine import Memory, Together
 from tests.unit.router_world import KEY, OTHER_KEY, POLICY, endpoint_row, key_row, request, until, world
 from tests.unit.test_router_strangers import raw, tell
 

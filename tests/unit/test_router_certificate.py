@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from pilotlight import tls
 from pilotlight.cli.state_checks import own_certificate
 from pilotlight.settings import Paths, SettingsError, load
-from router.certificate import CertificateRefused, Certificates, Pair
+from router.edge.certificate import CertificateRefused, Certificates, Pair
 
 
 def write_pair(folder: Path, *names: str, number: int = 1, password: bytes | None = None, name: str = "own", days: float = 9) -> Pair:

@@ -17,9 +17,9 @@ import pytest
 
 from pilotlight import tls
 from pilotlight.settings import Paths
-from router.door import Door, Porter, Visit
-from router.rates import Rates
-from router.visitors import Standing, Visitors
+from router.admission.rates import Rates
+from router.admission.visitors import Standing, Visitors
+from router.edge.door import Door, Porter, Visit
 from tests.unit.router_world import until
 
 
@@ -218,7 +218,7 @@ async def test_without_tls_nobody_waits_for_a_first_byte() -> None:
 
 
 async def test_a_process_without_descriptors_accepts_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.door.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("router.edge.door.AGAIN_SECONDS", 0.01)
     import resource
 
     async with entrance(secure=False) as e:

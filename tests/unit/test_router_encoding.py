@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.encoding import MOST_MEMBERS, named, unpack
+from router.admission.encoding import MOST_MEMBERS, named, unpack
 from router.errors import BadRequest, BodyTooLarge, RouterError, UnsupportedEncoding
 from tests.unit.router_world import ADMIN_KEY, request, world
 

@@ -10,8 +10,8 @@ import itertools
 
 import pytest
 
-from router.intake import LONGEST_HEAD
-from router.protocol import RouterProtocol
+from router.edge.intake import LONGEST_HEAD
+from router.edge.protocol import RouterProtocol
 from tests.unit.router_world import ADMIN_KEY, KEY, until, world
 
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"

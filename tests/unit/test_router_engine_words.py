@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from router.engine_words import LONGEST_SENTENCE, TOOLS, error_of, for_operators
 from router.errors import LONGEST_QUOTE, RouterError
+from router.relay.engine_words import LONGEST_SENTENCE, TOOLS, error_of, for_operators
 
 ID = "0" * 32
 

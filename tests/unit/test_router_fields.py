@@ -13,12 +13,12 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import ResponseOutputItem, response_create_params
 from pydantic import BaseModel
 
-from router import fields, openai
+from router.admission import fields, openai
+from router.admission.field_tables import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
+from router.admission.fields import Table, Wants
+from router.admission.openai import Asked
+from router.admission.routes import ROUTES
 from router.errors import LONGEST_QUOTE, BadRequest
-from router.field_tables import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
-from router.fields import Table, Wants
-from router.openai import Asked
-from router.routes import ROUTES
 
 TABLES = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS, "responses": RESPONSES, "messages": MESSAGES}
 HELLO = [{"role": "user", "content": "hi"}]

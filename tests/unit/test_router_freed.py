@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from router.freed import FLOOD, Ebb
+from router.edge.freed import FLOOD, Ebb
 
 AS_A_FLOOD = """
 import ctypes, sys
@@ -41,7 +41,7 @@ def test_blocks_of_closed_connections_go_back_to_the_machine() -> None:
         for how in ("as it is", "given back")
     )
     assert given_back < 2 << 20
-    assert kept > 20 << 20, "glibc does so by itself now: router/freed.py has nothing left to do"
+    assert kept > 20 << 20, "glibc does so by itself now: router/edge/freed.py has nothing left to do"
 
 
 HOLES = """

@@ -12,9 +12,9 @@ from activator.demand import DemandBook as ActivatorsBook
 from activator.depths import DepthBook
 from activator.wire import Demand
 from pilotlight.frames import Frame
-from router.demand import DemandBook
-from router.hold import Hold
-from router.table import RouteTable
+from router.hold.activator_link import DemandBook
+from router.hold.hold import Hold
+from router.hold.table import RouteTable
 from tests.unit.test_router_hold import Caller, FakeClock, Rig, replica, row
 
 NAMES = "abc"

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
-from router.balance import Revision
 from router.errors import EndpointPaused, HoldTimeout, ModelNotFound, QueueFull, RouterError, StartFailed
-from router.hold import Hold, Mark, Slot
-from router.table import RouteTable, Stale
+from router.hold.hold import Hold, Mark, Slot
+from router.hold.replicas import Revision
+from router.hold.table import RouteTable, Stale
 
 
 class FakeTimer:

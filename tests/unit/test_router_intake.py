@@ -5,8 +5,8 @@ from __future__ import annotations
 import httptools
 import pytest
 
+from router.edge.intake import LONGEST_HEAD, LONGEST_URL, MOST_HEADERS, Enough, Intake
 from router.errors import HeadTooLarge, RouterError, UrlTooLong
-from router.intake import LONGEST_HEAD, LONGEST_URL, MOST_HEADERS, Enough, Intake
 
 PAGE = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
 

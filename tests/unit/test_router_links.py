@@ -12,16 +12,16 @@ import pytest
 import pytest_asyncio
 
 from activator.wire import Demand, Depths, Table
-from router import demand as demand_module
 from router import reconnect
-from router.auth import Keys
-from router.balance import Revision
-from router.demand import ActivatorLink, DemandBook
-from router.hold import Hold
+from router.admission.auth import Keys
+from router.admission.ledger_link import LedgerLink
+from router.hold import activator_link as demand_module
+from router.hold.activator_link import ActivatorLink, DemandBook
+from router.hold.hold import Hold
+from router.hold.replicas import Revision
+from router.hold.table import RouteTable
 from router.ledger.spool import Spool
 from router.ledger.wire import Applied, Policy, Spooled, WorkerHello
-from router.policy import LedgerLink
-from router.table import RouteTable
 from tests.fakes import FakeActivator, FakeLedger
 from tests.unit.router_world import KEY, PEPPER, POLICY, endpoint_row, until
 from tests.unit.test_router_hold import Caller, replica

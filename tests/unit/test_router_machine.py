@@ -7,12 +7,12 @@ import random
 
 import pytest
 
-import router.machine
+import router.hold.machine
 from activator.wire import ReplicaRow
 from router.errors import QueueFull
-from router.hold import Hold
-from router.machine import Alone, Memory, Together
-from router.table import RouteTable
+from router.hold.hold import Hold
+from router.hold.machine import Alone, Memory, Together
+from router.hold.table import RouteTable
 from tests.unit.test_router_hold import Caller, Rig, row
 
 

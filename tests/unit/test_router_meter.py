@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.meter import Tokens, relayed
+from router.relay.meter import Tokens, relayed
 from runtime.forms import TOKEN, Form
 
 

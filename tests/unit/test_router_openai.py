@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.admission.openai import body_for, own_field, read
+from router.admission.request import hot
+from router.admission.routes import ROUTES
 from router.errors import BadRequest, ModelNotFound
-from router.openai import body_for, own_field, read
-from router.request import hot
-from router.routes import ROUTES
 
 CHAT, TEXT, VECTORS = ROUTES["chat/completions"], ROUTES["completions"], ROUTES["embeddings"]
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -140,7 +140,7 @@ FIELDS = b'{"prompt":"a",' + b",".join(b'"%x":0' % n for n in range(900_000)) + 
 
 @pytest.mark.parametrize("body", [*map(bomb, PARTS), FIELDS], ids=[*(part.decode() for part in PARTS), "fields"])
 def test_a_body_built_to_hurt_is_refused_unread(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.openai.from_json", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr("router.admission.openai.from_json", lambda _: pytest.fail("it was read"))
     with pytest.raises(BadRequest, match="too many values"):
         read(body, TEXT)
 

@@ -9,11 +9,11 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from router import openapi
+from router.admission.fields import Wants
+from router.admission.openai import read
+from router.admission.routes import ROUTES, Route
+from router.edge import openapi
 from router.errors import BadRequest
-from router.fields import Wants
-from router.openai import read
-from router.routes import ROUTES, Route
 from tests.unit.router_world import world
 
 DOCUMENT = openapi.document()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from router.admission.openai import body_for, own_field, read
+from router.admission.routes import ROUTES
 from router.errors import BadRequest
-from router.openai import body_for, own_field, read
-from router.routes import ROUTES
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, json_answer
 from tests.unit.router_world import KEY, endpoint_row, world
 

@@ -227,7 +227,7 @@ async def test_a_client_that_is_gone_leaves_the_hold() -> None:
 
 
 async def test_a_crash_in_a_callback_strands_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from router.relay import Relay
+    from router.relay.relay import Relay
 
     def crash(*_: Any) -> None:
         raise RuntimeError("a bug")

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from router import errors
+from router.admission.openai import read
+from router.admission.routes import ROUTES, Route
 from router.errors import LONGEST_QUOTE, BadRequest
-from router.openai import read
-from router.routes import ROUTES, Route
 from tests.fakes import FakeRequest, json_answer
 from tests.unit.router_world import ADMIN_KEY, KEY, world
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from router.doorstep import Doorstep
-from router.rates import EARNED, MOST_EARNED, SAVED_SECONDS, Rates
-from router.visitors import LOCAL
+from router.admission.doorstep import Doorstep
+from router.admission.rates import EARNED, MOST_EARNED, SAVED_SECONDS, Rates
+from router.admission.visitors import LOCAL
 
 
 def taken(rates: Rates, address: str, now: float, tries: int) -> int:

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from router import openai, reading
+from router.admission import openai
+from router.admission import reading_process as reading
+from router.admission.body_reader import LARGE, Connection, InPlace, Job, Reader
+from router.admission.openai import Asked
+from router.admission.routes import ROUTES
 from router.errors import BodyTooLarge, RouterError, Unavailable
-from router.openai import Asked
-from router.reader import LARGE, Connection, InPlace, Job, Reader
-from router.routes import ROUTES
 from tests.unit.router_world import KEY, request, until, world
 
 LONG = "x" * (LARGE + 1)

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from router.exchange import MOST_DISCARDED
-from router.rates import SAVED_SECONDS
-from router.strangers import MOST_STRANGE
+from router.admission.rates import SAVED_SECONDS
+from router.admission.strangers import MOST_STRANGE
+from router.edge.exchange import MOST_DISCARDED
 from tests.unit.router_world import ADMIN_KEY, KEY, World, endpoint_row, request, until, world
 
 pytestmark = pytest.mark.asyncio

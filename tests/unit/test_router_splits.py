@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from router.answer import Answer
-from router.engine_words import error_of
 from router.errors import RouterError, UpstreamError
-from router.meter import Tokens
-from router.pool import Pool, Upstream
-from router.relay import Relay
+from router.hold.pool import Pool, Upstream
+from router.relay.answer import Answer
+from router.relay.engine_words import error_of
+from router.relay.meter import Tokens
+from router.relay.relay import Relay
 from tests.fakes import SSE_HEAD, chunk, event, json_answer
 
 EVENTS = [event({"choices": [{"delta": {"content": word}}]}) for word in ("", "a", "b", "data: [DONE]")]

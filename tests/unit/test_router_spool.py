@@ -21,19 +21,19 @@ from pydantic import TypeAdapter
 
 from activator.wire import ReplicaRow
 from pilotlight.sealed import is_whole
-from router.answer import MOST_KEPT
-from router.auth import Tenant
-from router.balance import Endpoint, Replica
+from router.admission.auth import Tenant
+from router.admission.request import new_event_id
+from router.edge.exchange import Exchange
 from router.errors import SpoolFull
-from router.exchange import Exchange
+from router.hold.pool import Pool
+from router.hold.replicas import Endpoint, Replica
 from router.ledger import spool as spool_module
 from router.ledger.record import EndRecord, OpenRecord, SpoolLine
 from router.ledger.spool import Spool
 from router.ledger.tail import Tail
-from router.meter import NOTHING, Meter, Tokens, waited_for
 from router.metrics import Metrics
-from router.pool import Pool
-from router.request import new_event_id
+from router.relay.answer import MOST_KEPT
+from router.relay.meter import NOTHING, Meter, Tokens, waited_for
 from runtime.wire import Phase
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, event
 from tests.unit.router_world import endpoint_row, key_row, until, world

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from router.exchange import ClientLimits, Exchange
-from router.page import Page
-from router.patience import BODY_STEP, LINGER_SECONDS, Patience
-from router.protocol import RouterProtocol
-from router.strangers import MOST_STRANGE
+from router.admission.strangers import MOST_STRANGE
+from router.edge.exchange import ClientLimits, Exchange
+from router.edge.page import Page
+from router.edge.patience import BODY_STEP, LINGER_SECONDS, Patience
+from router.edge.protocol import RouterProtocol
 from tests.unit.router_world import KEY, World, endpoint_row, request, until, world
 
 AUTH = b"authorization: Bearer " + KEY.encode() + b"\r\n"

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from router.visitors import LOCAL, LOOKED_AT, Standing, Visitors, household
+from router.admission.visitors import LOCAL, LOOKED_AT, Standing, Visitors, household
 from router.worker import SET_ASIDE
 from router.worker import visitors as visitors_of
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.waiters import Waiters
+from router.hold.queue import Waiters
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.waiting import comment
+from router.relay.keepalive import comment
 from runtime.wire import Phase
 from tests.fakes import FakeReplica, FakeRequest, json_answer
 from tests.unit.router_world import endpoint_row, until, world

@@ -16,8 +16,8 @@ PARENT = """
 import asyncio, sys
 from pilotlight.settings import load
 from router import workers
-from router.listeners import Listeners
-from router.machine import Memory
+from router.edge.listeners import Listeners
+from router.hold.machine import Memory
 
 async def main():
     config = load(state_dir=sys.argv[1], router={"port": int(sys.argv[2])})

@@ -7,11 +7,12 @@ from typing import Any, get_args
 
 import pytest
 
-from router import errors, meter
+from router import errors
+from router.admission.routes import ROUTES, Route
+from router.edge.web import SERVED
 from router.errors import BadRequest, UpstreamError
-from router.meter import NOTHING, Tokens
-from router.routes import ROUTES, Route
-from router.web import SERVED
+from router.relay import meter
+from router.relay.meter import NOTHING, Tokens
 from runtime.forms import DONE, FORMS, FREE, TOKEN, Form
 from runtime.serving.gate import told
 from runtime.serving.streams import STREAMS
