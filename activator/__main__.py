@@ -9,7 +9,7 @@ import uvloop
 
 from activator.errors import LeadershipLost
 from activator.launchers.process import ProcessLauncher
-from activator.life import lead
+from activator.service import lead
 from pilotlight import logs
 from pilotlight.database.errors import DatabaseError
 from pilotlight.settings import SettingsError, load

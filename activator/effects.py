@@ -16,8 +16,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from activator.lifecycle import Replica
-from activator.rungs import BadRung
+from activator.policy.lifecycle import Replica
+from activator.policy.quarantine import BadRung
 from activator.store.cold_starts import ColdStart
 from activator.store.events import EventRecord
 from activator.store.replicas import ReplicaRecord

@@ -14,22 +14,23 @@ from typing import Any
 
 import structlog
 
-from activator import lifecycle, rungs
-from activator import trouble as trouble_of
 from activator.catalogue import Revision
-from activator.clearing import Clearing
-from activator.climbs import Climbs
 from activator.effects import Effects
-from activator.expected import Expected, PastStart
-from activator.lifecycle import Event, Patience, Replica, Step
-from activator.memory import Find, Memory
-from activator.nodes import Fence, Nodes
-from activator.parting import Parting
-from activator.rungs import BadRung, Rungs
+from activator.making_room import Clearing
+from activator.policy import failures as trouble_of
+from activator.policy import lifecycle
+from activator.policy import quarantine as rungs
+from activator.policy.estimates import Expected, PastStart
+from activator.policy.failures import Backoff, Trouble
+from activator.policy.lifecycle import Event, Patience, Replica, Step
+from activator.policy.quarantine import BadRung, Rungs
+from activator.policy.turns import Terms
+from activator.scale_down import Parting
+from activator.scale_up import Climbs
+from activator.state.memory import Find, Memory
+from activator.state.nodes import Fence, Nodes
+from activator.state.waits import Waits
 from activator.store.events import EventRecord, Kind
-from activator.trouble import Backoff, Trouble
-from activator.turns import Terms
-from activator.waits import Waits
 from runtime.wire import HUNG, Drain, KeepStandbys, NodeReport, Park, Refused, ReplicaReport, Start, Stop, Unpark
 
 log = structlog.get_logger()

@@ -13,33 +13,34 @@ from collections.abc import Callable
 
 import structlog
 
-from activator import events, scaler
+from activator import events
+from activator.argument_checks import Checks
 from activator.catalogue import Catalogue
-from activator.checks import Checks
-from activator.clearing import Ask
-from activator.demand import NOBODY, DemandBook
-from activator.depths import DepthBook
 from activator.effects import Effects
 from activator.events import Event
-from activator.expected import Expected
+from activator.eviction import Spares
 from activator.fleet import Fleet, new_replica_id
-from activator.found import Found
-from activator.keeping import keep_standbys
-from activator.lifecycle import Patience
-from activator.nodes import Fence, Nodes
-from activator.progress import Progress
-from activator.replies import Replies
-from activator.scaler import Bounds, Load
-from activator.scales import Scale, Scales
-from activator.spares import Spares
-from activator.status import status
-from activator.table import TableBook
+from activator.making_room import Ask
+from activator.policy import scaler
+from activator.policy.demand_history import Scale, Scales
+from activator.policy.estimates import Expected
+from activator.policy.failures import Backoff
+from activator.policy.lifecycle import Patience
+from activator.policy.progress import Progress
+from activator.policy.scaler import Bounds, Load
+from activator.policy.turns import Terms
+from activator.publishing import Telling
+from activator.standby_keeping import keep_standbys
+from activator.state.demand import NOBODY, DemandBook
+from activator.state.nodes import Fence, Nodes
+from activator.state.queue_depths import DepthBook
+from activator.state.replies import Replies
+from activator.state.status import status
+from activator.state.stored_state import Found
+from activator.state.table import TableBook
+from activator.state.wakes import Woken
 from activator.takeover import Takeovers
-from activator.telling import Telling
-from activator.trouble import Backoff
-from activator.turns import Terms
 from activator.wire import Alive, Done
-from activator.woken import Woken
 from pilotlight.attention import Attention
 from pilotlight.settings import ActivatorSettings
 from runtime.wire import Alive as AgentAlive

@@ -11,15 +11,15 @@ from dataclasses import replace
 import structlog
 
 from activator.catalogue import Endpoint, Revision
-from activator.clearing import Places
-from activator.demand import DemandBook
 from activator.effects import Effects
 from activator.fleet import Fleet
-from activator.rollout import Verdict, Verdicts, judge, least
-from activator.scaler import Bounds
-from activator.scales import bounds_of
+from activator.making_room import Places
+from activator.policy.demand_history import bounds_of
+from activator.policy.failures import Trouble
+from activator.policy.rollout import Verdict, Verdicts, judge, least
+from activator.policy.scaler import Bounds
+from activator.state.demand import DemandBook
 from activator.store.events import EventRecord, Kind
-from activator.trouble import Trouble
 
 log = structlog.get_logger()
 

@@ -218,7 +218,7 @@ def fields(model: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, str, s
 
 def families() -> Iterator[Family]:
     """Of every process."""
-    from activator import metrics as of_activator
+    from activator.edges import metrics as of_activator
     from router.ledger import metrics as of_ledger
     from router.metrics import Metrics
     from runtime.node import metrics as of_agent

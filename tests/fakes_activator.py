@@ -17,12 +17,12 @@ from pydantic import TypeAdapter
 
 from activator import events
 from activator.catalogue import Endpoint, Revision
-from activator.deploy import plan_settled
 from activator.events import Event
-from activator.found import Found
-from activator.lifecycle import Replica
+from activator.policy.deploy import plan_settled
+from activator.policy.lifecycle import Replica
+from activator.policy.quarantine import BadRung
 from activator.reconciler import Reconciler
-from activator.rungs import BadRung
+from activator.state.stored_state import Found
 from activator.store.events import EventRecord
 from activator.wire import Demand, Done, EndpointRow, FromActivator, RevisionRow, Table
 from pilotlight import frames

@@ -7,7 +7,7 @@ same wrong answer once more.
 
 from __future__ import annotations
 
-from activator.rungs import BadRung
+from activator.policy.quarantine import BadRung
 from activator.store.connection import Connection
 from activator.store.statements import statements
 

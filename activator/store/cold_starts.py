@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from activator.expected import PAST_STARTS, PastStart
-from activator.lifecycle import Replica
+from activator.policy.estimates import PAST_STARTS, PastStart
+from activator.policy.lifecycle import Replica
 from activator.store.connection import Connection
 from activator.store.statements import statements
 from runtime.wire import Phase, Rung

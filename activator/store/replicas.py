@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from activator.lifecycle import Replica
+from activator.policy.lifecycle import Replica
 from activator.store.connection import Connection
 from activator.store.statements import statements
 from runtime.wire import Phase

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from activator.rungs import BadRung
+from activator.policy.quarantine import BadRung
 from activator.store import bad_rungs, cold_starts, events, journal, replicas
 from activator.store.cold_starts import ColdStart
 from activator.store.connection import FAILED, REFUSED, Connection, Pool

@@ -21,9 +21,9 @@ import structlog
 from pydantic import TypeAdapter
 
 from activator.catalogue import Catalogue, Endpoint, Revision
-from activator.expected import Expected
-from activator.table import TableBook
-from activator.whole import WholeTable
+from activator.policy.estimates import Expected
+from activator.state.table import TableBook
+from activator.state.table_parts import WholeTable
 from activator.wire import FromActivator
 from loadtests.bench.targets import at_most
 from pilotlight.exposition import text

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from activator.turns import STARTS_STAYED
+from activator.policy.turns import STARTS_STAYED
 from loadtests.bench.targets import none
 from tests.sim.room import alternating, busy, open_loop
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import asyncpg
 
-from activator.lease import LOCK
+from activator.edges.lease import LOCK
 from loadtests.bench.installation import Bench
 from pilotlight.settings import Paths
 from runtime.reap import IDENTITY_FILE, Identity

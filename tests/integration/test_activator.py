@@ -24,14 +24,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from activator import kept
-from activator.alone import Alone
 from activator.client import ActivatorError, command, subscribe
-from activator.commands import Commands
+from activator.edges import catalogue_file as kept
+from activator.edges.alone import Alone
+from activator.edges.commands import Commands
+from activator.edges.lease import Lease
 from activator.errors import LeadershipLost
 from activator.events import ArgumentsAsked, EndpointStored
 from activator.launchers.process import ProcessLauncher
-from activator.lease import Lease
 from activator.store import cold_starts
 from activator.store.cold_starts import ColdStart
 from activator.wire import Demand, Deploy, Done, EndpointRow, Remove, Rollback, RouterHello, Status, Table

@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from activator.turns import STARTS_STAYED, bound
+from activator.policy.turns import STARTS_STAYED, bound
 from runtime.wire import Drain, Phase, Start, Stop
 from tests.fakes_activator import World, endpoint, revision
 

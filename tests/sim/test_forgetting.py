@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from activator.catalogue import Endpoint
-from activator.memory import MOST_LIKE, Memory
-from activator.nodes import Nodes
+from activator.state.memory import MOST_LIKE, Memory
+from activator.state.nodes import Nodes
 from runtime.wire import Phase
 from tests.fakes_activator import World, endpoint, report, revision
 

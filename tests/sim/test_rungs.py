@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from activator import events
-from activator.lifecycle import UNPARK_SECONDS
-from activator.rungs import BAD_SECONDS
+from activator.policy.lifecycle import UNPARK_SECONDS
+from activator.policy.quarantine import BAD_SECONDS
 from runtime.wire import Drain, KeepStandbys, Park, Start, Stop, Unpark
 from tests.fakes_activator import SimAgent, World, endpoint, report, revision
 

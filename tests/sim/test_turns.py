@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from activator import events
-from activator.turns import STARTS_STAYED
+from activator.policy.turns import STARTS_STAYED
 from runtime.wire import Drain, Start, Stop
 from tests.fakes_activator import World, endpoint, revision
 from tests.sim.room import GIB, Node, alternating, busy, open_loop

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from activator import kept, lease
-from activator.alone import Alone
 from activator.catalogue import Catalogue
-from activator.kept import Kept
-from activator.lease import Lease
+from activator.edges import catalogue_file as kept
+from activator.edges import lease
+from activator.edges.alone import Alone
+from activator.edges.catalogue_file import Kept
+from activator.edges.lease import Lease
 from pilotlight import epoch_file
 from pilotlight.settings import load
 from tests.fakes_activator import endpoint, revision

@@ -6,8 +6,8 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import Any
 
-from activator import server
-from activator.commands import UNSTORED, Commands
+from activator.edges import server
+from activator.edges.commands import UNSTORED, Commands
 from activator.effects import Links
 from activator.events import Event
 from activator.wire import Deploy, Done, FromActivator

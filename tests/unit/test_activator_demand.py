@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activator.demand import NOBODY, DemandBook
+from activator.state.demand import NOBODY, DemandBook
 from activator.wire import Demand
 
 

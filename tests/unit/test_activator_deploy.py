@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from activator.catalogue import Catalogue, Endpoint
-from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.errors import CommandRefused
+from activator.policy.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.wire import Configuration, Deploy, Remove, Rollback
 from tests.fakes_activator import DIGEST, endpoint, revision
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from activator.depths import DepthBook
-from activator.lifecycle import Replica
-from activator.progress import SLOW_SECONDS, Progress, Step, step_of
+from activator.policy.lifecycle import Replica
+from activator.policy.progress import SLOW_SECONDS, Progress, Step, step_of
+from activator.state.queue_depths import DepthBook
 from runtime.wire import Phase
 
 

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from activator.expected import Expected, PastStart, prior
+from activator.policy.estimates import Expected, PastStart, prior
 from runtime.wire import Rung
 
 GB = 1_000_000_000

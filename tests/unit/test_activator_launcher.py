@@ -110,7 +110,7 @@ async def test_a_mute_agent_has_its_time(folder: Path, mute: subprocess.Popen[by
 
 
 def test_a_minute_is_enough_to_replace_one() -> None:
-    from activator.nodes import SILENT_SECONDS
+    from activator.state.nodes import SILENT_SECONDS
 
     longest = SILENT_SECONDS + 1.0 + process.DEAF_SECONDS + process.REPORT_SECONDS
     assert longest <= 55.0, "and a start has a few seconds left"

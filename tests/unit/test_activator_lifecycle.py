@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from activator import lifecycle
-from activator import trouble as trouble_of
-from activator.lifecycle import Event, Patience, Replica, Step, next_step
-from activator.trouble import Backoff, Trouble
+from activator.policy import failures as trouble_of
+from activator.policy import lifecycle
+from activator.policy.failures import Backoff, Trouble
+from activator.policy.lifecycle import Event, Patience, Replica, Step, next_step
 from tests.fakes_activator import report
 
 PATIENCE = Patience(start_deadline=300.0, drain=30.0)

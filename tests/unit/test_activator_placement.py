@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activator.placement import GIB, Needs, NodeView, Place, Refusal, Room, choose, make_room, needs_of
+from activator.policy.placement import GIB, Needs, NodeView, Place, Refusal, Room, choose, make_room, needs_of
 from runtime.wire import EngineEnvironment
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activator.rungs import BAD_SECONDS, Rungs
+from activator.policy.quarantine import BAD_SECONDS, Rungs
 
 
 def test_the_ladder_ends_with_nothing_kept() -> None:

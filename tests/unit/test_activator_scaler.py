@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activator.scaler import Bounds, Load, Peak, decide, forget, remember, spare, target
+from activator.policy.scaler import Bounds, Load, Peak, decide, forget, remember, spare, target
 
 ONE = Bounds(min_replicas=0, max_replicas=1, idle_timeout_seconds=60.0, concurrency=4)
 MANY = Bounds(min_replicas=1, max_replicas=3, idle_timeout_seconds=60.0, concurrency=4)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from activator.placement import GIB, Needs, NodeView, Place, Room
-from activator.turns import STARTS_STAYED, Terms, bound, take
+from activator.policy.placement import GIB, Needs, NodeView, Place, Room
+from activator.policy.turns import STARTS_STAYED, Terms, bound, take
 from runtime.wire import EngineEnvironment
 
 NOW = 100.0

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from activator.expected import Expected, PastStart
-from activator.table import TableBook, endpoint_row, revision_row
-from activator.whole import PART_ROWS, WholeTable, resting
+from activator.policy.estimates import Expected, PastStart
+from activator.state.table import TableBook, endpoint_row, revision_row
+from activator.state.table_parts import PART_ROWS, WholeTable, resting
 from activator.wire import EndpointRow, FromActivator, RevisionRow, Table
 from router.hold.table import RouteTable
 from tests.fakes_activator import World, endpoint, revision

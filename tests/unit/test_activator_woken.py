@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from activator.events import WakeAsked
-from activator.trouble import Trouble
+from activator.policy.failures import Trouble
+from activator.state.wakes import Woken
 from activator.wire import Done
-from activator.woken import Woken
 from tests.fakes_activator import World, endpoint, revision
 
 

@@ -11,11 +11,11 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from activator import journals
 from activator.effects import Links, RealEffects
-from activator.journals import Journals
-from activator.lifecycle import Replica
-from activator.rungs import BadRung
+from activator.policy.lifecycle import Replica
+from activator.policy.quarantine import BadRung
+from activator.state import journals
+from activator.state.journals import Journals
 from activator.store import writer as module
 from activator.store.replicas import ReplicaRecord
 from activator.store.statements import statements

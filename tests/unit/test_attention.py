@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from activator.demand import DemandBook
-from activator.nodes import Nodes
+from activator.state.demand import DemandBook
+from activator.state.nodes import Nodes
 from activator.wire import Demand
 from pilotlight.attention import LONGEST_LOOK, Attention
 from runtime.wire import EngineEnvironment, NodeReport

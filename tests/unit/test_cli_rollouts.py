@@ -13,7 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from activator.placement import Needs, Refusal, choose
+from activator.policy.placement import Needs, Refusal, choose
 from pilotlight.cli import drawn, endpoints, rollouts
 from pilotlight.cli import main as command_line
 from pilotlight.cli.api import ApiError

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import typer
 
-from activator import status
 from activator.catalogue import Catalogue, Endpoint, Revision
-from activator.deploy import OF_THE_ENDPOINT
+from activator.policy.deploy import OF_THE_ENDPOINT
+from activator.state import status
 from activator.store.catalogue import SQL
 from activator.wire import Configuration, Deploy
 from pilotlight.cli import endpoint_commands

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from activator.depths import DepthBook
-from activator.lifecycle import Replica as Known
+from activator.policy.lifecycle import Replica as Known
+from activator.state.queue_depths import DepthBook
 from router.hold.hold import FULL_RETRY_SECONDS, Slot
 from router.hold.replicas import LEAST_REMAINING_SECONDS, pick
 from tests.unit.test_router_hold import Caller, Rig, replica, row

@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from activator.demand import DemandBook as ActivatorsBook
-from activator.depths import DepthBook
+from activator.state.demand import DemandBook as ActivatorsBook
+from activator.state.queue_depths import DepthBook
 from activator.wire import Demand
 from pilotlight.frames import Frame
 from router.hold.activator_link import DemandBook

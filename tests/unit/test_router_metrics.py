@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from activator import metrics as of_activator
+from activator.edges import metrics as of_activator
 from pilotlight.exposition import Family, Histogram, text
 from router.ledger import metrics as of_ledger
 from router.metrics import Metrics

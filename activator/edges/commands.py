@@ -21,10 +21,10 @@ import asyncpg
 import structlog
 
 from activator.catalogue import Endpoint
-from activator.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
+from activator.edges.catalogue_file import differences
 from activator.errors import CommandRefused, NotLeading
 from activator.events import ArgumentsAsked, EndpointStored, Event, Reply, StatusAsked, WakeAsked
-from activator.kept import differences
+from activator.policy.deploy import Plan, plan_deploy, plan_remove, plan_rollback, plan_settled
 from activator.store import catalogue
 from activator.store.catalogue import Ended
 from activator.store.connection import FAILED, Connection

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from activator.catalogue import Endpoint
-from activator.expected import PastStart
-from activator.lifecycle import Replica
-from activator.rungs import BadRung
+from activator.policy.estimates import PastStart
+from activator.policy.lifecycle import Replica
+from activator.policy.quarantine import BadRung
 
 
 @dataclass(slots=True)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from activator import scaler
 from activator.catalogue import Catalogue, Endpoint, Revision
-from activator.demand import DemandBook
 from activator.fleet import Fleet
-from activator.lifecycle import Replica
-from activator.placement import Place
-from activator.scaler import Load
-from activator.scales import Scales
+from activator.policy import scaler
+from activator.policy.demand_history import Scales
+from activator.policy.lifecycle import Replica
+from activator.policy.placement import Place
+from activator.policy.scaler import Load
+from activator.policy.turns import Terms
+from activator.state.demand import DemandBook
 from activator.takeover import Takeovers
-from activator.turns import Terms
 
 
 class Spares:

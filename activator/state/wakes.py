@@ -7,7 +7,7 @@ is a start that never succeeds: nobody's wish keeps it going.
 
 from __future__ import annotations
 
-from activator.trouble import Trouble
+from activator.policy.failures import Trouble
 
 
 class Woken:

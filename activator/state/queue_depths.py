@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from activator.lifecycle import Replica
+from activator.policy.lifecycle import Replica
 from activator.wire import Depths
 
 Of = Callable[[str], Iterable[Replica]]  # the replicas of a revision

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from activator import scaler
-from activator.scaler import Bounds
-from activator.trouble import Trouble
+from activator.policy import scaler
+from activator.policy.failures import Trouble
+from activator.policy.scaler import Bounds
 
 MANY_DEATHS = 3  # of replicas that were ready, before the switch: it does not stay up
 AGAIN_SECONDS = 2.0  # until a verdict that was not stored is given again

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from activator.catalogue import Catalogue, Endpoint
 from activator.effects import Effects
 from activator.fleet import Fleet
-from activator.progress import Progress
-from activator.rows import row_of
-from activator.table import TableBook
-from activator.whole import WholeTable
+from activator.policy.progress import Progress
+from activator.state.endpoint_row import row_of
+from activator.state.table import TableBook
+from activator.state.table_parts import WholeTable
 from activator.wire import EndpointRow
 from pilotlight.frames import Frame
 

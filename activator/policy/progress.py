@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from activator.lifecycle import Replica
+from activator.policy.lifecycle import Replica
 from runtime.wire import PhaseName
 
 SLOW_SECONDS = 1.0

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from activator.catalogue import Endpoint, Revision
-from activator.expected import Expected
-from activator.lifecycle import Replica
-from activator.progress import Step
-from activator.trouble import Trouble
+from activator.policy.estimates import Expected
+from activator.policy.failures import Trouble
+from activator.policy.lifecycle import Replica
+from activator.policy.progress import Step
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
 
 EPOCH_BITS = 32  # sequences per epoch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from activator.catalogue import Endpoint
 from activator.fleet import Fleet
-from activator.progress import Progress
-from activator.table import endpoint_row, revision_row
+from activator.policy.progress import Progress
+from activator.state.table import endpoint_row, revision_row
 from activator.wire import EndpointRow
 
 

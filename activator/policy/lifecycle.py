@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from activator.trouble import printable
+from activator.policy.failures import printable
 from runtime.wire import Phase, ReplicaReport, ReplicaState, Rung
 
 ANSWER_SECONDS = 10.0  # how long an agent may take beyond what it was allowed, before it is told (again) to stop a replica

@@ -25,12 +25,12 @@ from dataclasses import asdict
 from typing import Any
 
 from activator.catalogue import Catalogue, Endpoint, Revision
-from activator.demand import DemandBook
 from activator.fleet import Fleet
-from activator.lifecycle import Replica
-from activator.nodes import Node
-from activator.table import start_seconds
-from activator.trouble import Trouble
+from activator.policy.failures import Trouble
+from activator.policy.lifecycle import Replica
+from activator.state.demand import DemandBook
+from activator.state.nodes import Node
+from activator.state.table import start_seconds
 
 
 def status(catalogue: Catalogue, book: DemandBook, fleet: Fleet, *, epoch: int, now: float) -> dict[str, Any]:

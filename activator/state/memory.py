@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from activator.catalogue import Revision
-from activator.lifecycle import Replica
-from activator.nodes import Nodes
-from activator.placement import Needs, NodeView, Room, needs_of
+from activator.policy.lifecycle import Replica
+from activator.policy.placement import Needs, NodeView, Room, needs_of
+from activator.state.nodes import Nodes
 from runtime.wire import NodeReport, ReplicaReport
 
 Find = Callable[[str], Revision | None]

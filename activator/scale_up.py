@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from activator import lifecycle
 from activator.catalogue import Revision
-from activator.clearing import Ask, Clearing
-from activator.lifecycle import Replica
-from activator.memory import Memory
-from activator.placement import GIB, Needs, NodeView, Room, asked, choose
-from activator.rungs import Rungs
-from activator.trouble import Trouble, impossible
+from activator.making_room import Ask, Clearing
+from activator.policy import lifecycle
+from activator.policy.failures import Trouble, impossible
+from activator.policy.lifecycle import Replica
+from activator.policy.placement import GIB, Needs, NodeView, Room, asked, choose
+from activator.policy.quarantine import Rungs
+from activator.state.memory import Memory
 from runtime.wire import Phase, Start, Unpark
 
 if TYPE_CHECKING:

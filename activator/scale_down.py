@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from activator import lifecycle
-from activator.lifecycle import Replica
+from activator.policy import lifecycle
+from activator.policy.lifecycle import Replica
 
 if TYPE_CHECKING:
     from activator.fleet import Fleet

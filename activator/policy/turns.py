@@ -26,7 +26,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from activator.placement import Needs, NodeView, Place, Room, asked, fits
+from activator.policy.placement import Needs, NodeView, Place, Room, asked, fits
 
 MOST_DOUBLINGS = 6
 STARTS_STAYED = 4.0  # the least stay, where no setting says another, in starts of its own

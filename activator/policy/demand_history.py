@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from activator import scaler
 from activator.catalogue import Revision
-from activator.scaler import Bounds, Peak
+from activator.policy import scaler
+from activator.policy.scaler import Bounds, Peak
 
 
 @dataclass(slots=True)

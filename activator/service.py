@@ -14,19 +14,20 @@ import time
 
 import structlog
 
-from activator import kept, metrics
-from activator.agents import keep_node
-from activator.alone import Alone
-from activator.commands import Commands
+from activator.edges import catalogue_file as kept
+from activator.edges import metrics
+from activator.edges.agents import keep_node
+from activator.edges.alone import Alone
+from activator.edges.catalogue_file import Kept
+from activator.edges.commands import Commands
+from activator.edges.lease import Lease
+from activator.edges.server import Server
 from activator.effects import Links, RealEffects
 from activator.events import EpochTaken, Event, ShutDown, Tick
-from activator.found import Found
-from activator.journals import Journals
-from activator.kept import Kept
 from activator.launchers import Launcher
-from activator.lease import Lease
 from activator.reconciler import Reconciler
-from activator.server import Server
+from activator.state.journals import Journals
+from activator.state.stored_state import Found
 from activator.store import bad_rungs, catalogue, cold_starts, replicas
 from activator.store.connection import Pool
 from activator.store.housekeeping import keep_house

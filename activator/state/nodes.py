@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from activator.placement import NodeView
+from activator.policy.placement import NodeView
 from runtime.wire import EngineEnvironment, NodeReport, StandbyReport
 
 EPOCH_BITS = 32  # sequences per epoch

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import structlog
 
-from activator.alone import Alone
+from activator.edges.alone import Alone
 from activator.errors import LeadershipLost
 from activator.store.connection import FAILED
 from activator.store.statements import statements

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from activator.effects import Effects
 from activator.events import ArgumentsAsked, Reply
-from activator.nodes import Nodes
+from activator.state.nodes import Nodes
 from activator.wire import Done
 from runtime.wire import ArgumentsChecked, CheckArguments
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import structlog
 
-from activator.commands import Commands
+from activator.edges.commands import Commands
 from activator.effects import Links
 from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
-from activator.journals import Journals
+from activator.state.journals import Journals
 from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, ShipJournals, Status, ToActivator, Wake
 from pilotlight import frames
 from pilotlight.frames import FrameError, FrameStream

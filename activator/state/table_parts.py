@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring_ascii as quoted
 
 from activator.catalogue import Endpoint, Revision
-from activator.expected import Expected
-from activator.table import TableBook
+from activator.policy.estimates import Expected
+from activator.state.table import TableBook
 from activator.wire import EndpointRow
 from pilotlight.frames import Encoded
 

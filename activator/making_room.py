@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from activator import lifecycle, turns
 from activator.catalogue import Endpoint, Revision
 from activator.effects import Effects
-from activator.memory import Memory
-from activator.placement import Needs, NodeView, Place, Room, make_room
-from activator.scales import bounds_of
+from activator.policy import lifecycle, turns
+from activator.policy.demand_history import bounds_of
+from activator.policy.failures import Trouble
+from activator.policy.placement import Needs, NodeView, Place, Room, make_room
+from activator.policy.turns import Terms
+from activator.state.memory import Memory
+from activator.state.waits import Wait, Waits
 from activator.store.events import EventRecord
-from activator.trouble import Trouble
-from activator.turns import Terms
-from activator.waits import Wait, Waits
 
 if TYPE_CHECKING:
     from activator.fleet import Fleet
