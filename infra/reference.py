@@ -176,7 +176,7 @@ def default(parameter: Any) -> str:
 
 
 def manifest() -> Iterator[str]:
-    from pilotlight.cli.manifest import EndpointManifest, Prices
+    from pilotlight.cli.endpoints.manifest import EndpointManifest, Prices
     from pilotlight.cli.tables import written
 
     yield "## Manifest of an endpoint\n"
@@ -366,7 +366,7 @@ def table(heads: tuple[str, ...], rows: typing.Iterable[tuple[str, ...]]) -> Ite
 
 
 def pages() -> dict[Path, str]:
-    from pilotlight.cli.manifest import schema
+    from pilotlight.cli.endpoints.manifest import schema
 
     return {PAGE: render(), SCHEMA: schema() + "\n"}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.bench.installation import running
-from pilotlight.cli import bench as measured
-from pilotlight.cli import stock
+from pilotlight.cli.bench import coldstart as measured
+from pilotlight.cli.bench import stock
 from runtime.context import describe
 from runtime.node.kv_cache import Sizing, decide
 

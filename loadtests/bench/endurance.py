@@ -22,8 +22,8 @@ from loadtests.bench import inventory
 from loadtests.bench.coldstart import SLOTS, stock_start
 from loadtests.bench.installation import Bench, running
 from loadtests.bench.targets import at_least, at_most, none
-from pilotlight.cli import bench as measured
 from pilotlight.cli.api import ApiError
+from pilotlight.cli.bench import coldstart as measured
 
 DEMO_MODEL = Path(__file__).parents[2] / "snapshots" / "demo" / "model"
 IDLE_SECONDS = 0.2

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.bench.inventory import Inventory, take
-from pilotlight.cli import bench as measured
 from pilotlight.cli.api import Api, ApiError
-from pilotlight.cli.up import Installation
+from pilotlight.cli.bench import coldstart as measured
+from pilotlight.cli.up.installation import Installation
 from pilotlight.ports import free_port
 from pilotlight.settings import Paths, load
 from snapshots.pack import pack

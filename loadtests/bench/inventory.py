@@ -28,7 +28,7 @@ ROLES = (  # the first that is in the command line
     ("-m router.admin", "admin"),
     ("-m router.worker", "router worker"),
     ("-m router", "router"),
-    ("pilotlight.cli.up", "up"),  # what `pilotlight up` becomes
+    ("pilotlight.cli.up.installation", "up"),  # what `pilotlight up` becomes
     ("postgres", "postgres"),
 )
 POSTGRES_BACKEND, POSTGRES_WORKER = "postgres backend", "postgres worker"

@@ -15,7 +15,7 @@ import httpx
 
 from loadtests.bench.installation import Bench, running
 from pilotlight.cli.api import ApiError
-from pilotlight.cli.bench import QUESTION
+from pilotlight.cli.bench.coldstart import QUESTION
 
 CALLS = 50
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from loadtests.bench import hardware
 from loadtests.bench.targets import at_least
-from pilotlight.cli import loaders
-from pilotlight.cli.bench import say
+from pilotlight.cli.bench import loaders
+from pilotlight.cli.bench.coldstart import say
 
 BUS_SHARE = 0.8  # of the pinned copy's pace, on a GPU
 

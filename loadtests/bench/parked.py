@@ -10,7 +10,7 @@ from loadtests.bench.coldstart import SLOTS
 from loadtests.bench.installation import running
 from loadtests.bench.inventory import family, memory_of
 from loadtests.bench.targets import at_most
-from pilotlight.cli import bench as measured
+from pilotlight.cli.bench import coldstart as measured
 
 IDLE_SECONDS = 0.5
 

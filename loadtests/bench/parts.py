@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pilotlight.cli.bench import say
+from pilotlight.cli.bench.coldstart import say
 
 
 class PartsFailed(Exception):

@@ -18,8 +18,8 @@ from loadtests.bench.installation import Bench, running
 from loadtests.bench.inventory import family
 from loadtests.bench.parts import Parts
 from loadtests.bench.targets import at_least, at_most
-from pilotlight.cli import bench as measured
-from pilotlight.cli import stock
+from pilotlight.cli.bench import coldstart as measured
+from pilotlight.cli.bench import stock
 from snapshots.synth import synth
 
 TINY_MUST_SECONDS = 0.55

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from loadtests.bench.targets import line
-from pilotlight.cli.bench import ordered
+from pilotlight.cli.bench.coldstart import ordered
 
 TITLES = {
     "coldstart_demo": "Cold start: the demo model, from zero to the first token over HTTPS",

@@ -32,7 +32,7 @@ from loadtests.bench.installation import Bench, running
 from loadtests.bench.object_store import BUCKET
 from loadtests.bench.parts import Parts
 from loadtests.bench.targets import at_most
-from pilotlight.cli import bench as measured
+from pilotlight.cli.bench import coldstart as measured
 from pilotlight.ports import free_port
 from snapshots.manifest import Manifest, folder_name
 from snapshots.pack import pack

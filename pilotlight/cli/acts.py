@@ -16,7 +16,7 @@ from typing import Any
 import typer
 
 from pilotlight.audit import Begun, Outcome, noted
-from pilotlight.cli.exits import say
+from pilotlight.cli.exit_codes import say
 from pilotlight.settings import Paths
 
 BY_THE_API = frozenset(

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from pilotlight.cli.acts import user
-from pilotlight.cli.exits import ApiError, Unreachable, explain_os_error
+from pilotlight.cli.exit_codes import ApiError, Unreachable, explain_os_error
 from pilotlight.cli.reaching import AdminConnection, LocalConnection
 from pilotlight.keys import well_formed
 from pilotlight.settings import Paths

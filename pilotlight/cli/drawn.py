@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from pilotlight.cli.exits import ApiError, printable, say
+from pilotlight.cli.exit_codes import ApiError, printable, say
 from pilotlight.cli.tables import cells
 
 LOOK_SECONDS = 0.5  # between two looks at a wake: the admin API does not push

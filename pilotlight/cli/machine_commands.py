@@ -45,14 +45,14 @@ def up(
 
     Example: pilotlight up --port 8443
     """
-    from pilotlight.cli.checks import need_engine, vllm
+    from pilotlight.cli.doctor.checks import need_engine, vllm
 
     need_engine(vllm())
     if detach:
-        from pilotlight.cli.running import detach as start_apart
+        from pilotlight.cli.up.background import detach as start_apart
 
         raise typer.Exit(start_apart(settings_of(state, host=host, port=port), as_json=as_json))
-    from pilotlight.cli.up import become_up
+    from pilotlight.cli.up.installation import become_up
 
     become_up(settings_of(state, host=host, port=port), as_json=as_json)
 
@@ -63,7 +63,7 @@ def down(state: State = None, no_wait: NoWait = False, as_json: Json = False) ->
     Example: pilotlight down
     """
     from pilotlight.cli.acts import noting
-    from pilotlight.cli.running import take_down
+    from pilotlight.cli.up.background import take_down
 
     settings = settings_of(state)
     with noting(settings.paths, "installation.down", str(settings.paths.state)):
@@ -77,7 +77,7 @@ def status(state: State = None, as_json: Json = False) -> None:
 
     Example: pilotlight status
     """
-    from pilotlight.cli.running import show_standing
+    from pilotlight.cli.up.background import show_standing
 
     raise typer.Exit(show_standing(settings_of(state), as_json=as_json))
 
@@ -95,7 +95,7 @@ def backup(
     Example: pilotlight backup /backups/pilotlight.tar
     """
     from pilotlight.cli.acts import noting
-    from pilotlight.cli.backup import back_up
+    from pilotlight.cli.backup.backup import back_up
 
     settings = settings_of(state)
     with noting(settings.paths, "installation.backup", str(file.absolute()), models=models):
@@ -112,7 +112,7 @@ def restore_backup(
     Example: pilotlight restore /backups/pilotlight.tar --state /srv/pilotlight
     """
     from pilotlight.cli.acts import noting
-    from pilotlight.cli.restore import restore
+    from pilotlight.cli.backup.restore import restore
 
     settings = settings_of(state)
     with noting(settings.paths, "installation.restore", str(file.absolute())):  # kept in what is there afterwards
@@ -133,7 +133,7 @@ def audit(
     Example: pilotlight audit --since 7d
     """
     from pilotlight.cli.audit import show_audit
-    from pilotlight.cli.moments import span
+    from pilotlight.cli.times import span
 
     show_audit(settings_of(state), *span(since, until), limit, as_json=as_json)
 
@@ -143,7 +143,7 @@ def doctor(state: State = None, as_json: Json = False) -> None:
 
     Example: pilotlight doctor
     """
-    from pilotlight.cli.doctor import examine
+    from pilotlight.cli.doctor.doctor import examine
 
     raise typer.Exit(examine(settings_of(state), as_json=as_json))
 
@@ -182,8 +182,8 @@ def demo() -> None:
 
     Example: pilotlight demo
     """
-    from pilotlight.cli.checks import need_engine, vllm
-    from pilotlight.cli.demo import run_demo
+    from pilotlight.cli.demo.demo import run_demo
+    from pilotlight.cli.doctor.checks import need_engine, vllm
 
     need_engine(vllm())
 

@@ -12,17 +12,11 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli import (
-    bench_commands,
-    endpoint_commands,
-    key_commands,
-    machine_commands,
-    revision_commands,
-    snapshot_commands,
-    talk_commands,
-    usage_commands,
-)
-from pilotlight.cli.exits import (
+from pilotlight.cli import machine_commands
+from pilotlight.cli.bench import commands as bench_commands
+from pilotlight.cli.endpoints import commands as endpoint_commands
+from pilotlight.cli.endpoints import revision_commands
+from pilotlight.cli.exit_codes import (
     EXIT_CODES,
     FAILED,
     INTERRUPTED,
@@ -35,6 +29,10 @@ from pilotlight.cli.exits import (
     settle_in,
     unread,
 )
+from pilotlight.cli.keys import commands as key_commands
+from pilotlight.cli.snapshot import commands as snapshot_commands
+from pilotlight.cli.talk import commands as talk_commands
+from pilotlight.cli.usage import commands as usage_commands
 
 app = typer.Typer(
     name="pilotlight",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pilotlight.cli.exits import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line, say
+from pilotlight.cli.exit_codes import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line, say
 
 if TYPE_CHECKING:
     from pilotlight.settings import Settings
@@ -64,7 +64,7 @@ Model = Annotated[
 
 def seconds(parameter: typer.CallbackParam, text: str | None) -> float | None:
     """An option's duration, with a unit or a bare number of seconds; stops where it is none."""
-    from pilotlight.cli.moments import MomentError, duration_seconds
+    from pilotlight.cli.times import MomentError, duration_seconds
 
     try:
         return None if text is None else duration_seconds(text)

@@ -63,7 +63,7 @@ def tell_origin(settings: Settings, manifest: Manifest, step: Step) -> None:
     """Keep where a snapshot is from, who packed it and when. A disk that does not take it costs nothing else."""
     from datetime import UTC, datetime
 
-    from pilotlight.cli.rollouts import who
+    from pilotlight.cli.endpoints.rollouts import who
     from snapshots.lineage import remember
 
     told = step.model_copy(update={"by": who(), "at": datetime.now(UTC).isoformat(timespec="seconds")})
@@ -105,7 +105,7 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
 
 def _whole(settings: Settings, digest: str) -> str:
     """As much of a digest as names one in the store of this installation is as good as all of it."""
-    from pilotlight.cli.snapshots import find_digest
+    from pilotlight.cli.snapshot.store import find_digest
     from snapshots.manifest import is_digest
 
     return digest if is_digest(digest) else find_digest(settings.paths.snapshots, digest)

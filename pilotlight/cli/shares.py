@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pilotlight.cli.checks import Finding
-from pilotlight.cli.show import size
+from pilotlight.cli.doctor.checks import Finding
+from pilotlight.cli.endpoints.show import size
 from pilotlight.cli.tables import Table
 from pilotlight.room import blocks, free_bytes, look, shortage, taken
 from pilotlight.settings import Paths, Settings

@@ -14,7 +14,7 @@ import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 
-from pilotlight.cli.exits import printable, say
+from pilotlight.cli.exit_codes import printable, say
 
 GAP, INDENT = "  ", "  "
 LEAST_PROSE = 30  # columns of a terminal that prose needs to stand beside the rest

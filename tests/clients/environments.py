@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pilotlight.cli.peers import NoPeer, python_with
+from pilotlight.cli.bench.peers import NoPeer, python_with
 from pilotlight.paths import cache_dir, private_folder
 from tests.clients.table import FOLDER, Program
 

@@ -18,7 +18,7 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-from pilotlight.cli.peers import python_with
+from pilotlight.cli.bench.peers import python_with
 
 FUZZER = "atheris==3.0.0"
 HERE = Path(__file__).parent

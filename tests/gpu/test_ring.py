@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.bench.loading import BUS_SHARE
-from pilotlight.cli import loaders
+from pilotlight.cli.bench import loaders
 from snapshots.synth import synth
 from tests.integration.system import MODEL
 

@@ -19,7 +19,7 @@ import pytest
 
 from activator.store import housekeeping
 from pilotlight import keys
-from pilotlight.cli import backup, restore
+from pilotlight.cli.backup import backup, restore
 from pilotlight.database import embedded
 from pilotlight.database.account import server_account
 from pilotlight.database.binaries import PACKAGE, program_folder

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.cli.peers import python_with
+from pilotlight.cli.bench.peers import python_with
 from router.admission.routes import ROUTES
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, json_answer
 from tests.unit.router_world import KEY, OTHER_KEY, endpoint_row, world

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pilotlight import keys, tls
-from pilotlight.cli.postgres import Postgres
-from pilotlight.cli.supervise import Child
+from pilotlight.cli.up.postgres import Postgres
+from pilotlight.cli.up.supervise import Child
 from pilotlight.database.probe import answers
 from pilotlight.ports import free_port
 from pilotlight.settings import Settings, load

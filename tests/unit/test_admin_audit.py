@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from activator.wire import Done
 from pilotlight.audit import Note, noted, waiting
-from pilotlight.cli import acts, snapshot_commands
+from pilotlight.cli import acts
 from pilotlight.cli.audit import told
 from pilotlight.cli.main import app
+from pilotlight.cli.snapshot import commands as snapshot_commands
 from pilotlight.settings import Paths
 from router.admin.acts import ACTS, differing, recorded
 from tests.unit.test_admin_api import ADMIN_KEY, DIGEST, Bench, play

@@ -11,7 +11,8 @@ import pytest
 from loadtests.bench import report, targets
 from loadtests.bench.inventory import Inventory, Memory
 from loadtests.bench.parts import Parts, PartsFailed
-from pilotlight.cli import bench, loaders, peers
+from pilotlight.cli.bench import coldstart as bench
+from pilotlight.cli.bench import loaders, peers
 
 
 def status(*states: str, standbys: int = 1) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from pilotlight import keys
-from pilotlight.cli import backup, restore
+from pilotlight.cli.backup import backup, restore
 from pilotlight.database.migrate import newest
 from pilotlight.settings import Settings, load
 from snapshots.manifest import folder_name

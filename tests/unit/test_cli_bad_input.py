@@ -17,7 +17,7 @@ from pilotlight import keys, tls
 from pilotlight.cli import main as command_line
 from pilotlight.cli.api import Api, Unreachable
 from pilotlight.cli.options import explain_os_error
-from pilotlight.cli.ports import PortTaken, need_port, why_not
+from pilotlight.cli.port_checks import PortTaken, need_port, why_not
 from pilotlight.settings import Paths
 
 Run = Callable[..., tuple[int, str, str]]

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import typer
 
-from pilotlight.cli import keys, requests, show
+from pilotlight.cli.endpoints import show
+from pilotlight.cli.keys import keys
+from pilotlight.cli.usage import requests
 from pilotlight.settings import Settings, load
 from tests.fakes_cli import Call, Said, answered, never, prepared
 

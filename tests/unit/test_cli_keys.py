@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import typer
 
-from pilotlight.cli import keys, logs, show
-from pilotlight.cli.moments import MomentError, duration, duration_seconds, span
+from pilotlight.cli.endpoints import show
+from pilotlight.cli.keys import keys
+from pilotlight.cli.talk import logs
+from pilotlight.cli.times import MomentError, duration, duration_seconds, span
 from pilotlight.settings import Paths, Settings
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

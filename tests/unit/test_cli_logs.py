@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from pilotlight.cli.logs import since_moment, time_of
-from pilotlight.cli.moments import MomentError, unix_seconds
+from pilotlight.cli.talk.logs import since_moment, time_of
+from pilotlight.cli.times import MomentError, unix_seconds
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()
 

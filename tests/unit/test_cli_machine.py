@@ -15,10 +15,10 @@ import pytest
 import typer
 
 from pilotlight import keys, tls
-from pilotlight.cli import checks, clock, doctor, state_checks
+from pilotlight.cli.doctor import checks, clock, doctor, state_checks
+from pilotlight.cli.endpoints.show import size
 from pilotlight.cli.explain import explained
-from pilotlight.cli.export import _target
-from pilotlight.cli.show import size
+from pilotlight.cli.usage.export import _target
 from pilotlight.database.address import without_password
 from pilotlight.settings import Settings, load
 

@@ -10,8 +10,8 @@ import pytest
 import typer
 
 from pilotlight.cli.api import Api
-from pilotlight.cli.apply import _compared_prices, make_plan, price_changes
-from pilotlight.cli.manifest import EndpointManifest, ManifestError, read_manifest
+from pilotlight.cli.endpoints.apply import _compared_prices, make_plan, price_changes
+from pilotlight.cli.endpoints.manifest import EndpointManifest, ManifestError, read_manifest
 from router.admin.bodies import EndpointBody, PriceBody
 
 WHOLE = """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pilotlight.cli.snapshots import list_snapshots, pin_snapshots, unpin_snapshots
+from pilotlight.cli.snapshot.store import list_snapshots, pin_snapshots, unpin_snapshots
 from pilotlight.settings import Settings
 from snapshots.pack import pack
 from snapshots.pins import pinned

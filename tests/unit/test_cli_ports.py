@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pilotlight.cli.ports import STEP, PortTaken, with_metrics_port
+from pilotlight.cli.port_checks import STEP, PortTaken, with_metrics_port
 from pilotlight.ports import free_port
 from pilotlight.settings import RouterSettings, Settings
 

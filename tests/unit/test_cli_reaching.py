@@ -10,7 +10,7 @@ import pytest
 
 from pilotlight import keys, tls
 from pilotlight.cli.api import Api, Unreachable
-from pilotlight.cli.readiness import Asker
+from pilotlight.cli.up.readiness import Asker
 from pilotlight.settings import Settings, load
 from router.edge.certificate import Certificates, Pair
 from tests.unit.test_router_certificate import write_pair

@@ -14,14 +14,16 @@ import typer
 from typer.testing import CliRunner
 
 from activator.policy.placement import Needs, Refusal, choose
-from pilotlight.cli import drawn, endpoints, rollouts
+from pilotlight.cli import drawn
 from pilotlight.cli import main as command_line
 from pilotlight.cli.api import ApiError
 from pilotlight.cli.drawn import held_by
-from pilotlight.cli.endpoints import fields_given
+from pilotlight.cli.endpoints import deploy as endpoints
+from pilotlight.cli.endpoints import rollouts
+from pilotlight.cli.endpoints.deploy import fields_given
+from pilotlight.cli.endpoints.rollouts import progress, who
+from pilotlight.cli.endpoints.show import _revision, _revisions
 from pilotlight.cli.main import app
-from pilotlight.cli.rollouts import progress, who
-from pilotlight.cli.show import _revision, _revisions
 from pilotlight.settings import Settings, load
 from tests.fakes_cli import Call, Said, answered, prepared
 

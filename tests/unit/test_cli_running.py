@@ -19,8 +19,11 @@ import pytest
 
 from pilotlight import children, tls
 from pilotlight.cli import main as command_line
-from pilotlight.cli import readiness, running, trust, up
-from pilotlight.cli.readiness import Asker, tell_when_fast
+from pilotlight.cli import trust
+from pilotlight.cli.up import background as running
+from pilotlight.cli.up import installation as up
+from pilotlight.cli.up import readiness
+from pilotlight.cli.up.readiness import Asker, tell_when_fast
 from pilotlight.settings import Settings, load
 from tests.fakes_cli import prepared
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from pilotlight.cli import keys, rollouts, show
-from pilotlight.cli.exits import one_line, printable, say
+from pilotlight.cli.endpoints import rollouts, show
+from pilotlight.cli.exit_codes import one_line, printable, say
+from pilotlight.cli.keys import keys
 from pilotlight.cli.tables import BOLD, RED, Table, cells, width_of_stdout, written
 from pilotlight.settings import load
 

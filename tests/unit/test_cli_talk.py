@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from pilotlight import keys
-from pilotlight.cli import chat, talk
 from pilotlight.cli.api import ApiError
-from pilotlight.cli.talk import Message, Talker, Took, pieces
+from pilotlight.cli.talk import chat, talk
+from pilotlight.cli.talk.talk import Message, Talker, Took, pieces
 from pilotlight.settings import Settings, load
 from tests.fakes_cli import Call, Said, answered, prepared
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import typer
 
-from pilotlight.cli import unused
 from pilotlight.cli.api import Unreachable
-from pilotlight.cli.unused import MOST_REVISIONS, needs, why_not
+from pilotlight.cli.snapshot import prune as unused
+from pilotlight.cli.snapshot.prune import MOST_REVISIONS, needs, why_not
 from pilotlight.settings import Settings, load
 from snapshots.manifest import folder_name
 from snapshots.pins import pin

@@ -21,11 +21,14 @@ import pytest
 
 from pilotlight import tls
 from pilotlight.addresses import of_this_machine
-from pilotlight.cli import exits, postgres, rotation, state_checks, supervise, up
+from pilotlight.cli import exit_codes as exits
 from pilotlight.cli import main as command_line
-from pilotlight.cli.logs import parts_of
-from pilotlight.cli.ports import here
-from pilotlight.cli.postgres import Postgres
+from pilotlight.cli.doctor import state_checks
+from pilotlight.cli.port_checks import here
+from pilotlight.cli.talk.logs import parts_of
+from pilotlight.cli.up import installation as up
+from pilotlight.cli.up import postgres, rotation, supervise
+from pilotlight.cli.up.postgres import Postgres
 from pilotlight.database.embedded import EmbeddedPostgres
 from pilotlight.database.errors import EmbeddedError
 from pilotlight.settings import LONGEST_STATE, LogSettings, Paths, RouterSettings, Settings, load
@@ -70,7 +73,10 @@ def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypat
     monkeypatch.setattr(os, "execve", lambda program, arguments, environ: passed.append((arguments, environ)))
     up.become_up(given, as_json=True)
     up.become_up(given, as_json=False)
-    assert [arguments[1:] for arguments, _ in passed] == [["-P", "-m", "pilotlight.cli.up", "--json"], ["-P", "-m", "pilotlight.cli.up"]]
+    assert [arguments[1:] for arguments, _ in passed] == [
+        ["-P", "-m", "pilotlight.cli.up.installation", "--json"],
+        ["-P", "-m", "pilotlight.cli.up.installation"],
+    ]
     environ = passed[1][1]
     assert "PYTHONDONTWRITEBYTECODE" not in environ
     for name in list(os.environ):

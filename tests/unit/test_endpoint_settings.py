@@ -19,7 +19,7 @@ from activator.policy.deploy import OF_THE_ENDPOINT
 from activator.state import status
 from activator.store.catalogue import SQL
 from activator.wire import Configuration, Deploy
-from pilotlight.cli import endpoint_commands
+from pilotlight.cli.endpoints import commands as endpoint_commands
 from pilotlight.cli.main import app
 from tests.fakes_activator import World, endpoint, revision
 

@@ -16,7 +16,7 @@ import pytest
 from loadtests.bench import inventory
 from loadtests.bench.endurance import targets
 from loadtests.bench.inventory import SHARED_MEMORY, Inventory, Memory
-from pilotlight.cli import bench
+from pilotlight.cli.bench import coldstart as bench
 from runtime.reap import Identity
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.cli import rotation, shares
-from pilotlight.cli.reserve import Reserve, take
+from pilotlight.cli import shares
+from pilotlight.cli.up import rotation
+from pilotlight.cli.up.reserve import Reserve, take
 from pilotlight.database.embedded import wal
 from pilotlight.room import Room, Watched, blocks, held, look, reserve, shortage, taken
 from pilotlight.settings import DiskSettings, Paths, load

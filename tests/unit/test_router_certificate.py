@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from pilotlight import tls
-from pilotlight.cli.state_checks import own_certificate
+from pilotlight.cli.doctor.state_checks import own_certificate
 from pilotlight.settings import Paths, SettingsError, load
 from router.edge.certificate import CertificateRefused, Certificates, Pair
 

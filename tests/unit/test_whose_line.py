@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from pilotlight.cli import logs
+from pilotlight.cli.talk import logs
 from pilotlight.settings import Settings, load
 from runtime.serving.log_marks import EVENT, of_replica, replicas_in, say
 

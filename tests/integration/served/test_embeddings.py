@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.cli.peers import python_with
+from pilotlight.cli.bench.peers import python_with
 from tests.embedding_models import TEXTS, make
 from tests.integration.system import System
 

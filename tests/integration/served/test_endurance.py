@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadtests.bench import inventory
-from pilotlight.cli import bench
+from pilotlight.cli.bench import coldstart as bench
 from snapshots.pack import pack
 from tests.integration.system import MODEL, System, wait_until
 
