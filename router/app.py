@@ -21,13 +21,14 @@ from router.admission.cors import Cors
 from router.admission.proxies import Proxies
 from router.admission.request import Request, new_event_id
 from router.admission.strangers import Strangers
+from router.clock import Clock
 from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError, quoted
+from router.finish import Finish
 from router.hold.budget import Budget
-from router.hold.hold import Clock, Hold, Mark, Slot
+from router.hold.hold import Hold, Mark, Slot
 from router.hold.machine import Alone, Machine
 from router.hold.replicas import Endpoint, Revision
 from router.hold.table import RouteTable
-from router.ledger.record import Finish
 from router.ledger.spool import Spool
 from router.metrics import Metrics
 from router.relay import engine_words

@@ -23,7 +23,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from router.ledger.record import Finish
+from router.finish import Finish
 from runtime import forms
 from runtime.forms import Form
 

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from pilotlight.frames import FrameError
-from router.hold.table import Stale
 
 SHORTEST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
@@ -39,7 +38,7 @@ async def for_ever(peer: str, converse: Callable[[Callable[[], None]], Awaitable
             reason = "it closed the connection"
         except TimeoutError:
             reason = "it is silent"
-        except (OSError, FrameError, Stale) as error:
+        except (OSError, FrameError) as error:
             reason = str(error)
         if not out:
             log.warning("not connected; trying again until it answers", action="reconnect", peer=peer, reason=reason)

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pilotlight.origins import ANY
 from router import errors
-from router.edge.admin_reach import is_relayed
+from router.admission.admin_reach import is_relayed
 from router.errors import Forbidden, quoted
 
 SERVED = ("/v1/", "/e/")  # paths that web pages may call

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 from router.admission.routes import ROUTES, Route
-from router.edge.target import origin_form
+from router.admission.target import origin_form
 from runtime.wire import SEQUENCES_HEADER
 
 KEPT = frozenset(

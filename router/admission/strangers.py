@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from router.admission.proxies import Proxies
 from router.admission.rates import Rates
 from router.admission.visitors import LOCAL, household
+from router.clock import Clock
 from router.errors import RouterError, TooMany
-from router.hold.hold import Clock
 
 MOST_STRANGE = 8  # requests of one connection without a good key; then it ends: the next cost a handshake
 OPEN = frozenset({"/healthz", "/readyz", "/openapi.json"})  # pages that nobody needs a key for, and everybody gets

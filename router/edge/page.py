@@ -17,12 +17,12 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from router.admission.admin_reach import is_relayed
 from router.admission.auth import authorization
 from router.admission.request import expects_continue
 from router.admission.strangers import OPEN
 from router.admission.visitors import STRANGERS, Standing
 from router.app import Router
-from router.edge.admin_reach import is_relayed
 from router.edge.exchange import MOST_DISCARDED, ClientLimits, too_large
 from router.edge.farewell import LOST
 from router.errors import QueueFull, Refused, RouterError

@@ -22,6 +22,7 @@ from router.admission.auth import Caller
 from router.admission.request import Request, aimed, named_by_host
 from router.admission.routes import ROUTES, Route
 from router.admission.strangers import MOST_STRANGE
+from router.admission.target import fields_of, without_offer
 from router.admission.visitors import LOCAL, STRANGERS, Standing, standing_of
 from router.app import Router
 from router.edge.door import Visit
@@ -30,7 +31,6 @@ from router.edge.farewell import LOST, Farewell
 from router.edge.intake import Enough, Intake
 from router.edge.page import Head, Page
 from router.edge.patience import LINGER_SECONDS, Patience
-from router.edge.target import fields_of, without_offer
 from router.errors import BadRequest, RouterError, TooSlow, WrongMethod
 
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them

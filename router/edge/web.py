@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router import errors
+from router.admission.admin_reach import RELAYED, Guarded, Reach
 from router.admission.auth import Tenant, authorization
 from router.admission.cors import with_cors
 from router.admission.proxies import with_callers
@@ -27,7 +28,6 @@ from router.admission.request import hot, named_by_host, new_event_id
 from router.admission.routes import ROUTES
 from router.app import Router
 from router.edge import openapi
-from router.edge.admin_reach import RELAYED, Guarded, Reach
 from router.edge.admin_relay import AdminRelay
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
 from router.hold.replicas import Endpoint

@@ -16,8 +16,7 @@ from activator.client import subscribe
 from activator.wire import Demand, Depths, RouterHello, Table
 from pilotlight.frames import Frame, FrameError
 from router import reconnect
-from router.hold.hold import Clock
-from router.hold.queue import Timer
+from router.clock import Clock, Timer
 from router.hold.replicas import Revision
 from router.hold.table import RouteTable
 

@@ -13,14 +13,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import structlog
 
+from router.clock import Clock, Timer
 from router.errors import RouterError
 from router.hold.budget import Budget
 from router.hold.machine import Alone, Machine
-from router.hold.queue import Timer
 from router.hold.refusals import bytes_full, endpoint_gone, hold_timeout, queue_full, start_failed
 from router.hold.replicas import Replica, Revision, pick
 
@@ -31,14 +31,6 @@ BROKEN_SECONDS = 0.25  # one that broke a connection off may be dying: by then t
 log = structlog.get_logger()
 
 Mark = Literal["full", "draining", "dead"]
-
-
-class Clock(Protocol):
-    """What we need of an event loop."""
-
-    def time(self) -> float: ...
-
-    def call_at(self, when: float, callback: Callable[..., object], *args: Any) -> Timer: ...
 
 
 class Waiter(Protocol):

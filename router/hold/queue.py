@@ -13,9 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
-
-class Timer(Protocol):
-    def cancel(self) -> None: ...
+from router.clock import Timer
 
 
 class Waiting(Protocol):

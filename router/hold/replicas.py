@@ -13,8 +13,9 @@ from random import random
 from typing import TYPE_CHECKING
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow
+from router.clock import Timer
 from router.hold.pool import Pool
-from router.hold.queue import Timer, Waiters
+from router.hold.queue import Waiters
 
 if TYPE_CHECKING:
     from router.hold.hold import Waiter

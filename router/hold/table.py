@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from activator.wire import EndpointRow, Table
-from router.hold.hold import Clock, Hold
+from pilotlight.frames import FrameError
+from router.clock import Clock
+from router.hold.hold import Hold
 from router.hold.replicas import Endpoint, Replica, Revision
 
 
-class Stale(Exception):
+class Stale(FrameError):
     """A frame below the highest (epoch, sequence) seen, or a delta with nothing to apply it to: leave its sender."""
 
 

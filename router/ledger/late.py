@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from router.finish import Finish
 from router.ledger.prices import Price, cost
-from router.ledger.record import CountSource, Finish
+from router.ledger.record import CountSource
 
 
 class Late(NamedTuple):

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from router.ledger.record import Finish
+from router.finish import Finish
 
 INSURED: frozenset[Finish] = frozenset({"upstream_error", "refused", "timeout", "router_lost"})
 """Who got nothing pays nothing: of a request that ended so only what was delivered counts. A client that left pays for what

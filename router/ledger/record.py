@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pilotlight.frames import Frame
+from router.finish import Finish
 from runtime.wire import Phase
 
 UNNAMED = ".new"  # behind the name of a spool file that its worker has not locked yet
-Finish = Literal["complete", "client_disconnect", "upstream_error", "refused", "timeout", "router_lost"]
 ToldBy = Literal["engine", "journal", "relayed", "none"]
 CountSource = Literal[
     "engine", "journal", "last_count", "relayed", "none"

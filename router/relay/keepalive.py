@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from router.hold.hold import Clock
-from router.hold.queue import Timer
+from router.clock import Clock, Timer
 from router.relay.answer import Answer
 
 WAITING_SECONDS = 5.0

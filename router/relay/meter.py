@@ -18,9 +18,10 @@ import structlog
 
 from pilotlight.sealed import sealed
 from router.admission.auth import Tenant
+from router.finish import Finish
 from router.hold.pool import Upstream
 from router.hold.replicas import Endpoint, Replica
-from router.ledger.record import CountSource, Finish
+from router.ledger.record import CountSource
 from router.ledger.spool import Spool
 from router.metrics import Metrics
 from runtime.forms import DONE, TOKEN

@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pilotlight.sealed import seal
+from router.finish import Finish
 from router.ledger.follow import Follower
 from router.ledger.join import Case, Join
 from router.ledger.late import Late, correction
 from router.ledger.prices import Price, PriceList
-from router.ledger.record import EndRecord, Finish, OpenRecord, ToldBy
+from router.ledger.record import EndRecord, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, usage_row
 from router.ledger.tail import Tail
 from router.ledger.watermark import Unfinished

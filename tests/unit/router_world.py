@@ -19,10 +19,10 @@ from uvicorn.server import ServerState
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
 from pilotlight.keys import hash_key, mint
+from router.admission.admin_reach import Reach
 from router.admission.auth import Keys
 from router.admission.body_reader import Reads
 from router.app import Router
-from router.edge.admin_reach import Reach
 from router.edge.exchange import ClientLimits
 from router.edge.protocol import RouterProtocol
 from router.edge.web import pages

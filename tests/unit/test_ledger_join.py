@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from router.finish import Finish
 from router.ledger import join as join_module
 from router.ledger.join import Join, best
 from router.ledger.prices import Price, PriceList
-from router.ledger.record import EndRecord, Finish, OpenRecord, ToldBy
+from router.ledger.record import EndRecord, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, figures, usage_row
 from router.ledger.watermark import PARTING_SECONDS, Unfinished, Word
 from runtime.wire import Phase, UsageEntry

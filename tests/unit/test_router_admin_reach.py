@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from router.edge.admin_reach import is_relayed
+from router.admission.admin_reach import is_relayed
 
 
 @pytest.mark.parametrize(

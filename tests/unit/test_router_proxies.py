@@ -14,8 +14,8 @@ from pilotlight.addresses import of_this_machine
 from pilotlight.networks import Listening, listening
 from pilotlight.ports import free_port
 from pilotlight.settings import SettingsError, load
+from router.admission.admin_reach import OF_PROXIES, Reach, from_here
 from router.admission.proxies import Proxies
-from router.edge.admin_reach import OF_PROXIES, Reach, from_here
 from router.edge.listeners import Listeners
 from tests.unit.router_world import ADMIN_KEY, world
 from tests.unit.test_router_web import Admin, get
