@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from pilotlight.certificate_terms import ALWAYS, AUTHORITY_DAYS, RENEW_DAYS, SERVER_DAYS, NameRefused
 from pilotlight.files import write_atomic
 from pilotlight.settings import Paths
-from pilotlight.tls import ALWAYS, AUTHORITY_DAYS, RENEW_DAYS, SERVER_DAYS, NameRefused
 
 AUTHORITY = "Pilotlight local authority"  # and a number
 CLOCK_SKEW = timedelta(days=1)

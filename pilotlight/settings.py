@@ -17,10 +17,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pilotlight import settings_file
-from pilotlight.database.address import whole
 from pilotlight.networks import Networks, Plain
 from pilotlight.origins import Origins
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
+from pilotlight.postgres_address import whole
 from pilotlight.setting_kinds import ArgumentNames, File, Names, Store
 
 __all__ = ["LONGEST_STATE", "PREFIX", "Paths", "Section", "Settings", "SettingsError", "load", "make_folder"]

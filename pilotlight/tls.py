@@ -21,18 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pilotlight.addresses import of_this_machine
+from pilotlight.certificate_terms import ALWAYS, NameRefused
 from pilotlight.files import write_atomic
 from pilotlight.settings import Paths, RouterSettings, SettingsError, load
-
-AUTHORITY_DAYS = 3650
-SERVER_DAYS = 397  # the longest that browsers accept
-RENEW_DAYS = 30
-# OpenSSL refuses a wildcard right below a top-level name: `*.localhost` is for other clients, the second for all.
-ALWAYS = ("localhost", "127.0.0.1", "::1", "*.localhost", "*.pilotlight.localhost")
-
-
-class NameRefused(ValueError):
-    """A name that cannot stand in a certificate; the text says which and why."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import errno
 import sys
 
 from pilotlight import logs, settings
+from pilotlight.certificate_terms import NameRefused
 from pilotlight.keys import SecretError, ensure_pepper
 from pilotlight.settings import SettingsError
-from pilotlight.tls import NameRefused
 from router import parent as workers
 from router import worker
 from router.edge import certificate

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pilotlight import settings_file
 from pilotlight.cli.options import print_json, say
 from pilotlight.cli.tables import Table, show, written
-from pilotlight.database.address import without_password
+from pilotlight.postgres_address import without_password
 from pilotlight.settings import Settings
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import asyncpg
 
-from pilotlight.database.address import BadAddress, understood, without_password
 from pilotlight.database.errors import Unfit, Unreachable
 from pilotlight.database.remedies import remedy
+from pilotlight.postgres_address import BadAddress, understood, without_password
 
 SCHEMA = "pilotlight"
 CONNECT_SECONDS = 10.0

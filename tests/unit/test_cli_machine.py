@@ -19,7 +19,7 @@ from pilotlight.cli.doctor import checks, clock, doctor, state_checks
 from pilotlight.cli.endpoints.show import size
 from pilotlight.cli.explain import explained
 from pilotlight.cli.usage.export import _target
-from pilotlight.database.address import without_password
+from pilotlight.postgres_address import without_password
 from pilotlight.settings import Settings, load
 
 

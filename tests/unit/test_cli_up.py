@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import pytest
 
-from pilotlight import tls
+from pilotlight import certificate_terms, tls
 from pilotlight.addresses import of_this_machine
 from pilotlight.cli import exit_codes as exits
 from pilotlight.cli import main as command_line
@@ -459,4 +459,4 @@ def test_a_log_on_a_full_disk_stays_as_it_is(tmp_path: Path, monkeypatch: pytest
 
 def test_every_wildcard_spelling_the_certificate_leaves_out_is_reached_here() -> None:
     for host in ("0.0.0.0", "::", ""):
-        assert tls.names(RouterSettings(host=host)) == of_this_machine() and here(host) in tls.ALWAYS
+        assert tls.names(RouterSettings(host=host)) == of_this_machine() and here(host) in certificate_terms.ALWAYS

@@ -12,8 +12,8 @@ from asyncpg.connect_utils import _parse_connect_dsn_and_args  # type: ignore[at
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.database.address import DRIVERS, BadAddress, understood, whole, without_password
 from pilotlight.database.connect import transactions_are_pooled
+from pilotlight.postgres_address import DRIVERS, BadAddress, understood, whole, without_password
 
 HOST = "postgresql://u:p@ep-cool-1.eu.example.net"
 

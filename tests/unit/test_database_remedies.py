@@ -10,9 +10,9 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 
-from pilotlight.database.address import BadAddress, understood
 from pilotlight.database.connect import unreachable
 from pilotlight.database.remedies import AWAY, remedy
+from pilotlight.postgres_address import BadAddress, understood
 from tests.unit.test_router_certificate import write_pair
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from pilotlight import certificates, tls
+from pilotlight import certificate_terms, certificates, tls
 from pilotlight.settings import Paths
 
 
@@ -78,8 +78,8 @@ def test_modes(paths: Paths) -> None:
         ((), (), 0, True),
         (("a.example",), (), 0, True),  # a caller that names less does not take names away
         ((), ("a.example",), 0, False),
-        ((), (), tls.SERVER_DAYS - tls.RENEW_DAYS - 3, True),
-        ((), (), tls.SERVER_DAYS - tls.RENEW_DAYS, False),
+        ((), (), certificate_terms.SERVER_DAYS - certificate_terms.RENEW_DAYS - 3, True),
+        ((), (), certificate_terms.SERVER_DAYS - certificate_terms.RENEW_DAYS, False),
     ],
 )
 def test_kept_while_good(paths: Paths, before: Iterable[str], after: Iterable[str], days: int, kept: bool) -> None:
@@ -118,14 +118,14 @@ def test_a_child_makes_them_and_what_it_refuses_is_refused(paths: Paths) -> None
     program = f"""
 import sys
 from pathlib import Path
-from pilotlight import tls
+from pilotlight import certificate_terms, tls
 from pilotlight.settings import Paths
 paths = Paths(Path({str(paths.state)!r}))
 tls.ensure_apart(paths)
 assert "cryptography" not in sys.modules
 try:
     tls.ensure_apart(paths, ["a b"])
-except tls.NameRefused:
+except certificate_terms.NameRefused:
     print("refused")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
@@ -140,7 +140,7 @@ def test_a_new_authority_signs_anew(paths: Paths) -> None:
 
 
 def test_an_old_authority_is_replaced_in_time(paths: Paths) -> None:
-    tls.ensure(paths, now=datetime.now(UTC) - timedelta(days=tls.AUTHORITY_DAYS - 20))
+    tls.ensure(paths, now=datetime.now(UTC) - timedelta(days=certificate_terms.AUTHORITY_DAYS - 20))
     handshake(tls.ensure(paths), "localhost")
 
 
@@ -155,5 +155,5 @@ def test_damaged_files_are_made_anew(paths: Paths, damage: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "*", "*.*.x", "a" * 64 + ".x", "a..b", "http://x"])
 def test_bad_names_are_refused(paths: Paths, name: str) -> None:
-    with pytest.raises(tls.NameRefused, match="certificate"):
+    with pytest.raises(certificate_terms.NameRefused, match="certificate"):
         tls.ensure(paths, [name])

@@ -16,8 +16,8 @@ from pathlib import Path
 from pilotlight.cli.doctor.checks import Finding
 from pilotlight.cli.endpoints.show import size
 from pilotlight.cli.port_checks import why_not
-from pilotlight.database.address import without_password
 from pilotlight.installed import remedy
+from pilotlight.postgres_address import without_password
 from pilotlight.settings import LONGEST_STATE, Paths, Settings
 
 LEAST_SPACE = 1_000_000_000  # bytes

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pilotlight import children, keys, tls
+from pilotlight.certificate_terms import NameRefused
 from pilotlight.cli import exit_codes as exits
 from pilotlight.cli.exit_codes import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
 from pilotlight.cli.port_checks import PortTaken, here, need_port, with_metrics_port
@@ -260,7 +261,7 @@ async def _run(settings: Settings, *, as_json: bool) -> int:
     except OSError as error:
         say(explain_os_error(error))
         return FAILED
-    except (UpError, PortTaken, DatabaseError, SettingsError, keys.SecretError, tls.NameRefused) as error:
+    except (UpError, PortTaken, DatabaseError, SettingsError, keys.SecretError, NameRefused) as error:
         say(one_line(str(error)))
         return UNREACHABLE if isinstance(error, Unreachable) else FAILED
     finally:
