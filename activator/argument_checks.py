@@ -1,7 +1,8 @@
 """Engine arguments are looked at by the engine's own parser, on a node, before a deploy moves anything. Step 6.
 
-Part of the reconciler's one task. What must survive is a node that does not answer: nothing waits for it longer than a moment, the deploy
-goes on unchecked and says so, and its first start finds what the check would have found, with the old revision serving.
+Part of the reconciler's one task. What must survive is a node that does not answer: nothing waits for it longer than a
+moment, the deploy goes on unchecked and says so, and its first start finds what the check would have found, with the
+old revision serving.
 """
 
 from __future__ import annotations
@@ -38,7 +39,11 @@ class Checks:
         self._waiting[check_id] = (now + CHECK_SECONDS, event.reply)
         revision = event.revision
         frame = CheckArguments(
-            check_id=check_id, task=revision.task, engine_args=dict(revision.engine_args), digest=revision.digest, slots=revision.slots
+            check_id=check_id,
+            task=revision.task,
+            engine_args=dict(revision.engine_args),
+            digest=revision.digest,
+            slots=revision.slots,
         )
         self.effects.send(able[0].connection, frame)
 

@@ -1,7 +1,7 @@
 """What is to be served: endpoints, their routes and their revisions, as Postgres has them. Step 6.
 
-Immutable values: the reconciler swaps a whole endpoint when a command has been stored, so no half-applied deploy is ever
-seen. Postgres is the authority; after a crash the catalogue is read again from there and nothing else is needed.
+Immutable values: the reconciler swaps a whole endpoint when a command has been stored, so no half-applied deploy is
+ever seen. Postgres is the authority; after a crash the catalogue is read again from there and nothing else is needed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Revision:
 
     @property
     def engine(self) -> Hashable:
-        """All that decides what its engine is like, and so how much memory it takes: equal for revisions that differ in scaling only."""
+        """All that decides what its engine is like, and so how much memory it takes: equal for revisions that differ in
+        scaling only.
+        """
         arguments = frozenset((plain_name(name), value) for name, value in self.engine_args.items())
         return self.digest, self.task, self.slots, arguments, self.allow, self.media_hosts
 
@@ -96,13 +98,17 @@ class Catalogue:
     on_put: Callable[[Endpoint], None] = lambda endpoint: None  # hears of each endpoint as it is from now on
     on_gone: Callable[[str], None] = lambda endpoint_id: None  # and of each that is forgotten
     _of_revision: dict[str, str] = field(default_factory=dict)
-    _routed: dict[str, bool] = field(default_factory=dict)  # endpoints with a route → do all its revisions rest on `staged`?
+    _routed: dict[str, bool] = field(
+        default_factory=dict
+    )  # endpoints with a route → do all its revisions rest on `staged`?
     _not_staged: int = 0  # of those, how many do not
 
     def put(self, endpoint: Endpoint) -> None:
         """Take the endpoint as stored now; revisions known before are kept, for replicas of theirs may still run."""
         before = self.endpoints.get(endpoint.endpoint_id)
-        known = {revision.revision_id: revision for revision in (*(before.revisions if before else ()), *endpoint.revisions)}
+        known = {
+            revision.revision_id: revision for revision in (*(before.revisions if before else ()), *endpoint.revisions)
+        }
         revisions = tuple(sorted(known.values(), key=lambda revision: revision.number))
         self.endpoints[endpoint.endpoint_id] = replace(endpoint, revisions=revisions)
         for revision in revisions:
@@ -112,7 +118,9 @@ class Catalogue:
 
     @property
     def all_staged(self) -> bool:
-        """Is there an endpoint with a route, and does every such rest on `staged`? Then no standby is kept for their sake."""
+        """Is there an endpoint with a route, and does every such rest on `staged`? Then no standby is kept for their
+        sake.
+        """
         return bool(self._routed) and not self._not_staged
 
     def _count(self, endpoint: Endpoint) -> None:
@@ -125,7 +133,14 @@ class Catalogue:
 
     def named(self, name: str, org_id: str) -> Endpoint | None:
         """The endpoint that has the name now."""
-        return next((each for each in self.endpoints.values() if each.name == name and each.org_id == org_id and not each.removed), None)
+        return next(
+            (
+                each
+                for each in self.endpoints.values()
+                if each.name == name and each.org_id == org_id and not each.removed
+            ),
+            None,
+        )
 
     def find(self, revision_id: str) -> tuple[Endpoint, Revision] | None:
         """The revision and its endpoint; None for a revision never heard of."""
@@ -138,18 +153,25 @@ class Catalogue:
         return found[1] if found else None
 
     def finish_seconds(self, revision_id: str) -> float:
-        """How long running answers of a revision may take to end where it is not wanted any more; 0 for one never heard of."""
+        """How long running answers of a revision may take to end where it is not wanted any more; 0 for one never heard
+        of.
+        """
         found = self.find(revision_id)
         return found[0].finish_seconds if found else 0.0
 
     def forget(self, revision_id: str) -> None:
-        """Let go of a revision that has nothing running and is neither routed nor next nor newest; of a removed endpoint of any, and with
-        the last of them of the endpoint, which is in Postgres, should it come back."""
+        """Let go of a revision that has nothing running and is neither routed nor next nor newest; of a removed
+        endpoint of any, and with the last of them of the endpoint, which is in Postgres, should it come back.
+        """
         found = self.find(revision_id)
         if found is None:
             return
         endpoint, gone = found
-        if endpoint.routes_to(revision_id) or endpoint.next == revision_id or (endpoint.newest is gone and not endpoint.removed):
+        if (
+            endpoint.routes_to(revision_id)
+            or endpoint.next == revision_id
+            or (endpoint.newest is gone and not endpoint.removed)
+        ):
             return
         left = tuple(revision for revision in endpoint.revisions if revision is not gone)
         del self._of_revision[revision_id]

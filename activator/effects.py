@@ -50,10 +50,14 @@ class Effects(Protocol):
         """A rung has gone bad, or is good again."""
 
     def settle(self, name: str, revision_id: str, failure: str) -> None:
-        """A revision of this endpoint serves, or has failed: store what follows. The endpoint as it is then comes as an event."""
+        """A revision of this endpoint serves, or has failed: store what follows. The endpoint as it is then comes as an
+        event.
+        """
 
     def save_usage(self, connection: int, batch: UsageBatch | Shipped) -> None:
-        """What engines produced; the agent hears `UsageStored` once it is durable. `Shipped` is passed on once all before it is."""
+        """What engines produced; the agent hears `UsageStored` once it is durable. `Shipped` is passed on once all
+        before it is.
+        """
 
     def raise_epoch(self, above: int) -> None:
         """An agent obeys only epochs above this one: take such a one, or end if leadership is lost."""
@@ -92,7 +96,13 @@ class RealEffects:
         settle: Callable[[str, str, str], None],
         shipped: Callable[[int, Shipped], None] = lambda connection, word: None,
     ) -> None:
-        self._links, self._writer, self._raise_epoch, self._settle, self._shipped = links, writer, raise_epoch, settle, shipped
+        self._links, self._writer, self._raise_epoch, self._settle, self._shipped = (
+            links,
+            writer,
+            raise_epoch,
+            settle,
+            shipped,
+        )
         self._overflowed: set[int] = set()
         self.starts: Counter[tuple[str, str]] = Counter()  # that have ended, by rung and outcome
 
@@ -126,8 +136,9 @@ class RealEffects:
         self._settle(name, revision_id, failure)
 
     def save_usage(self, connection: int, batch: UsageBatch | Shipped) -> None:
-        """Too much for the queue: nothing more of this link is taken, for an acknowledgement covers all batches before it. When the
-        queue is empty the link is closed, and on the next the agent sends again what is not stored."""
+        """Too much for the queue: nothing more of this link is taken, for an acknowledgement covers all batches before
+        it. When the queue is empty the link is closed, and on the next the agent sends again what is not stored.
+        """
 
         if connection in self._overflowed:
             return
@@ -135,7 +146,9 @@ class RealEffects:
             self._writer.usage((), lambda: self._shipped(connection, batch))
             return
         number = batch.batch
-        if self._writer.usage(batch.entries, lambda: self.send(connection, UsageStored(batch=number)), complete=batch.complete):
+        if self._writer.usage(
+            batch.entries, lambda: self.send(connection, UsageStored(batch=number)), complete=batch.complete
+        ):
             return
         log.warning("too much usage waits for Postgres; the agent keeps it", action="usage_deferred", batch=batch.batch)
         self._overflowed.add(connection)

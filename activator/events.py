@@ -1,7 +1,7 @@
 """What the reconciler hears. Everything that can change its mind comes as one of these, in order, through one inbox.
 
-A connection is a number that names one link for ever: what a link that was since replaced still has to say is told apart
-by it. `at` is when the news arrived, in monotonic seconds.
+A connection is a number that names one link for ever: what a link that was since replaced still has to say is told
+apart by it. `at` is when the news arrived, in monotonic seconds.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class EndpointStored:
 
 @dataclass(frozen=True, slots=True)
 class ArgumentsAsked:
-    """Would the engine take the arguments of this revision? `reply`: ok, or not and why; `unchecked` where nobody could say."""
+    """Would the engine take the arguments of this revision? `reply`: ok, or not and why; `unchecked` where nobody could
+    say.
+    """
 
     revision: Revision
     reply: Reply
@@ -93,7 +95,9 @@ class StatusAsked:
 
 @dataclass(frozen=True, slots=True)
 class WakeAsked:
-    """Start a replica of what the endpoint's route leads to, though nobody calls. `reply`: what is there already, or why it cannot be."""
+    """Start a replica of what the endpoint's route leads to, though nobody calls. `reply`: what is there already, or
+    why it cannot be.
+    """
 
     org_id: str
     name: str

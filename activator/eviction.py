@@ -1,9 +1,10 @@
 """Whose memory others could have. Step 6. Pure.
 
-Parked replicas, all of them: they serve nobody. Those that serve where nobody asks for them, their gate has nothing, and there are
-more than the least. And, for a start whose turn it is, those of a revision that has not taken its route yet, those that are asked for, and
-those that are not wanted any more and finish long answers. A missing signal is demand.
-Found once for all the decisions of one event, by walking the replicas there are: endpoints that rest cost nothing.
+Parked replicas, all of them: they serve nobody. Those that serve where nobody asks for them, their gate has nothing,
+and there are more than the least. And, for a start whose turn it is, those of a revision that has not taken its route
+yet, those that are asked for, and those that are not wanted any more and finish long answers. A missing signal is
+demand. Found once for all the decisions of one event, by walking the replicas there are: endpoints that rest cost
+nothing.
 """
 
 from __future__ import annotations
@@ -71,8 +72,9 @@ class Spares:
         yield from self._serving(endpoint, revision, self._terms.stay(seconds), now)
 
     def _serving(self, endpoint: Endpoint, revision: Revision, stay: float, now: float) -> Iterator[Place]:
-        """Down to the least there must be, those with least to do first. One that still starts goes only where nobody asks for it. Of a
-        revision that has not taken its route yet: all, the newest first."""
+        """Down to the least there must be, those with least to do first. One that still starts goes only where nobody
+        asks for it. Of a revision that has not taken its route yet: all, the newest first.
+        """
         bounds = self._takeovers.bounds(endpoint, revision)
         live = self._fleet.live(revision.revision_id)
         if self._takeovers.is_unused(endpoint, revision):
@@ -83,7 +85,9 @@ class Spares:
         if live <= bounds.min_replicas:
             return
         spare = scaler.spare(bounds, Load(self._book.total(revision.revision_id), self._whole(now)), live)
-        serving = [replica for replica in self._fleet.of(revision.revision_id) if replica.state in _states(parked=False)]
+        serving = [
+            replica for replica in self._fleet.of(revision.revision_id) if replica.state in _states(parked=False)
+        ]
         serving.sort(key=lambda replica: (replica.in_flight > 0, _began(replica)))
         left = live
         for replica in serving:

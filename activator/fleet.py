@@ -1,8 +1,10 @@
-"""The replicas: started, observed, adopted, drained. Steps 6, 7 and 10. Part of the reconciler's one task, nobody else's.
+"""The replicas: started, observed, adopted, drained. Steps 6, 7 and 10. Part of the reconciler's one task, nobody
+else's.
 
-It acts only through `Effects` and leaves in `changed` the revisions that something happened to. What must survive: a link
-to an agent that breaks with commands on their way, an agent that dies with its replicas, and an activator that comes back
-knowing only what Postgres had. All three end in `join`: the node's own report decides what runs, whatever was believed.
+It acts only through `Effects` and leaves in `changed` the revisions that something happened to. What must survive: a
+link to an agent that breaks with commands on their way, an agent that dies with its replicas, and an activator that
+comes back knowing only what Postgres had. All three end in `join`: the node's own report decides what runs, whatever
+was believed.
 """
 
 from __future__ import annotations
@@ -134,10 +136,16 @@ class Fleet:
             if replica.state in ("draining", "parking") and replica.drain_after is None:
                 replica.drain_after = sequence
 
-    def advance(self, find: Find, finish: Callable[[str], float], *, now: float, acknowledged: float, settled: bool) -> None:
+    def advance(
+        self, find: Find, finish: Callable[[str], float], *, now: float, acknowledged: float, settled: bool
+    ) -> None:
         """Do what time and acknowledgements allow. `finish`: how long running answers of a revision may go on."""
         for replica in list(self._moving.values()):
-            seconds = self.patience.drain if replica.hurried_at is not None or replica.state != "draining" else finish(replica.revision_id)
+            seconds = (
+                self.patience.drain
+                if replica.hurried_at is not None or replica.state != "draining"
+                else finish(replica.revision_id)
+            )
             patience = Patience(self.patience.start_deadline, seconds)
             step = lifecycle.next_step(replica, now=now, acknowledged=acknowledged, settled=settled, patience=patience)
             if step is Step.GIVE_UP:
@@ -149,7 +157,9 @@ class Fleet:
                 self.order(replica.node_id, Drain, replica_id=replica.replica_id, seconds=seconds)
                 replica.drain_sent = now
                 self._effects.save_replica(replica)
-                log.info("replica draining", action="drain", replica_id=replica.replica_id, revision_id=replica.revision_id)
+                log.info(
+                    "replica draining", action="drain", replica_id=replica.replica_id, revision_id=replica.revision_id
+                )
             elif step is Step.PARK and self.reaches(replica.node_id):
                 self._park(replica, find, now)
 
@@ -193,7 +203,9 @@ class Fleet:
             if replica := self.replicas.get(said.replica_id):  # 1
                 lifecycle.rejoined(replica, said)
             self.observe(report.node_id, said, find, now)  # 1, 2
-        for replica in [r for r in self.replicas.values() if r.node_id == report.node_id and r.replica_id not in reported]:  # 3
+        for replica in [
+            r for r in self.replicas.values() if r.node_id == report.node_id and r.replica_id not in reported
+        ]:  # 3
             self._happened(replica, lifecycle.lost(replica, "its node does not have it any more", now), now)
         self.look_again_for_room()
 
@@ -205,7 +217,10 @@ class Fleet:
             revision = find(report.revision_id)
             if revision is None:
                 log.warning(
-                    "a replica of an unknown revision", action="stop_unknown", replica_id=report.replica_id, revision_id=report.revision_id
+                    "a replica of an unknown revision",
+                    action="stop_unknown",
+                    replica_id=report.replica_id,
+                    revision_id=report.revision_id,
                 )
                 self.order(node_id, Stop, replica_id=report.replica_id)
                 return
@@ -230,7 +245,13 @@ class Fleet:
         )
         self.add(replica)
         self.moved(replica)
-        log.info("replica adopted", action="adopt", replica_id=replica.replica_id, revision_id=replica.revision_id, state=report.state)
+        log.info(
+            "replica adopted",
+            action="adopt",
+            replica_id=replica.replica_id,
+            revision_id=replica.revision_id,
+            state=report.state,
+        )
         return replica
 
     def bury_strangers(self, now: float) -> None:
@@ -271,7 +292,12 @@ class Fleet:
             lived = now - (replica.ready_at if replica.ready_at is not None else now)
             trouble = self.troubles.get(revision_id, Trouble())
             self.troubles[revision_id] = trouble_of.died(
-                trouble, started_at=replica.started_at, lived=lived, now=now, backoff=self._backoff, reason=replica.reason
+                trouble,
+                started_at=replica.started_at,
+                lived=lived,
+                now=now,
+                backoff=self._backoff,
+                reason=replica.reason,
             )
         if event in (Event.DIED, Event.START_FAILED) and replica.reason.startswith(HUNG):
             self._event(replica, "hung", f"{replica.reason}; replica {replica.replica_id} was killed", now)
@@ -298,7 +324,9 @@ class Fleet:
         step: rungs.Step = "parked" if replica.rung == "parked" else "plain" if replica.plain else "standby"
         below = self.rungs.mark(replica.revision_id, replica.node_id, step, now)
         if below is None:
-            self.failed(replica.revision_id, LAST_RUNG.format(reason=replica.reason), started_at=replica.started_at, now=now)
+            self.failed(
+                replica.revision_id, LAST_RUNG.format(reason=replica.reason), started_at=replica.started_at, now=now
+            )
         else:
             self._effects.save_bad_rung(BadRung(replica.revision_id, replica.node_id, step, now + rungs.BAD_SECONDS))
         text = f"{replica.reason}; replica {replica.replica_id} from {step} was discarded, {f'{below} is next' if below else 'nothing is left to try'}"
@@ -315,7 +343,9 @@ class Fleet:
         )
 
     def _event(self, replica: Replica, kind: Kind, text: str, now: float) -> None:
-        self._effects.save_event(EventRecord(replica.org_id, replica.revision_id, replica.replica_id, replica.node_id, kind, text, now))
+        self._effects.save_event(
+            EventRecord(replica.org_id, replica.revision_id, replica.replica_id, replica.node_id, kind, text, now)
+        )
 
     def failed(self, revision_id: str, reason: str, *, started_at: float, now: float) -> None:
         trouble = self.troubles.get(revision_id, Trouble())
@@ -354,7 +384,9 @@ class Fleet:
         self._effects.save_replica(replica)
 
     def add(self, replica: Replica) -> None:
-        """Know of a replica: one just told to start, one its node reports, or one the last activator left in Postgres."""
+        """Know of a replica: one just told to start, one its node reports, or one the last activator left in
+        Postgres.
+        """
         if replica.state in MOVING:
             self._moving[replica.replica_id] = replica
         self.replicas[replica.replica_id] = self._of[replica.revision_id][replica.replica_id] = replica
@@ -378,7 +410,9 @@ class Fleet:
         self.look_again_for_room()
 
     def order(self, node_id: str, kind: type[Order], **given: Any) -> None:
-        """A command to a node's agent, under the next number. While it is away it hears nothing; its next report shows that."""
+        """A command to a node's agent, under the next number. While it is away it hears nothing; its next report shows
+        that.
+        """
         epoch, sequence = self._fence.next()
         node = self.nodes.known.get(node_id)
         if node is not None and node.connection is not None:

@@ -1,11 +1,13 @@
-"""Room for a start that fits nowhere now: who gives way for it, and what its callers hear meanwhile. Step 6. Part of the reconciler's one task.
+"""Room for a start that fits nowhere now: who gives way for it, and what its callers hear meanwhile. Step 6. Part of
+the reconciler's one task.
 
 1. Those that nobody asks for give way at once, parked ones first.
-2. Where that is not enough and it is the start's turn (`turns.py`), those that are asked for do, or their places are reserved for it.
+2. Where that is not enough and it is the start's turn (`turns.py`), those that are asked for do, or their places are
+   reserved for it.
 3. Else it waits. Its callers stay held in any case, and are told what for.
 
-What must survive is a start that came later and asks first: while others wait it makes nobody give way before they were asked,
-and what others gave way for is promised to them, so that it finds no room there.
+What must survive is a start that came later and asks first: while others wait it makes nobody give way before they were
+asked, and what others gave way for is promised to them, so that it finds no room there.
 """
 
 from __future__ import annotations
@@ -66,12 +68,15 @@ class Clearing:
         return self.waits.in_order(revision_ids)
 
     def make_room(self, ask: Ask, nodes: list[NodeView], needs: Needs, *, but: str = "") -> Room | None:
-        """Let those go that stand in the way, or see to it that they will. None: nobody can, for now. `but` stays in any case, and so does
-        what the revision has itself that starts or serves: nobody gains by that."""
+        """Let those go that stand in the way, or see to it that they will. None: nobody can, for now. `but` stays in
+        any case, and so does what the revision has itself that starts or serves: nobody gains by that.
+        """
         wait = self.waits.begin(ask.revision_id, ask.asked_at)
         if not self.in_order and self.waits.any_before(ask.revision_id):
             return None
-        own = {replica.replica_id for replica in self._fleet.of(ask.revision_id) if replica.state in ("starting", "ready")} | {but}
+        own = {
+            replica.replica_id for replica in self._fleet.of(ask.revision_id) if replica.state in ("starting", "ready")
+        } | {but}
         places = [place for place in ask.places(ask.now) if place.replica_id not in own]
         room = make_room(nodes, needs, (place for place in places if place.is_free(ask.now)))  # 1
         if room is None and self._is_due(ask, wait):
@@ -88,7 +93,9 @@ class Clearing:
         """Has it waited long enough, with nothing or too little of it there?"""
         trouble = self._fleet.troubles.get(ask.revision_id, Trouble())
         least = max(1, bounds_of(ask.revision, ask.endpoint.routes_to(ask.revision_id)).min_replicas)
-        return self._fleet.live(ask.revision_id) < least and wait.age(ask.now) >= self._terms.patience(trouble.failures + trouble.deaths)
+        return self._fleet.live(ask.revision_id) < least and wait.age(ask.now) >= self._terms.patience(
+            trouble.failures + trouble.deaths
+        )
 
     def _expect(self, wait: Wait, room: Room, places: list[Place]) -> None:
         names = sorted({place.endpoint for place in places if place.replica_id in room.evicted})
@@ -106,7 +113,9 @@ class Clearing:
         if not wait.told and wait.age(ask.now) >= LONG_SECONDS and not self._fleet.live(ask.revision_id):
             wait.told = True
             text = f"waits for a start since {wait.age(ask.now):.0f} s: {reason}"
-            self._effects.save_event(EventRecord(ask.revision.org_id, ask.revision_id, "", "", "no_room", text, ask.now))
+            self._effects.save_event(
+                EventRecord(ask.revision.org_id, ask.revision_id, "", "", "no_room", text, ask.now)
+            )
 
     def wait_for_room(self, ask: Ask, reason: str, room: Room | None) -> None:
         """The same, for want of memory; `room`: what there will be."""

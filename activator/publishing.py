@@ -1,7 +1,9 @@
-"""What the routers are told, and who they are: whole tables to those that join, what has changed to all. Step 10. Part of the reconciler's one task.
+"""What the routers are told, and who they are: whole tables to those that join, what has changed to all. Step 10. Part
+of the reconciler's one task.
 
-A delta is a whole endpoint, so nothing is lost with a link that breaks: its router begins anew with everything. The failure to survive is a
-router that joins in the middle: the others hear what is new before it hears all, so that one sequence means the same to everybody.
+A delta is a whole endpoint, so nothing is lost with a link that breaks: its router begins anew with everything. The
+failure to survive is a router that joins in the middle: the others hear what is new before it hears all, so that one
+sequence means the same to everybody.
 """
 
 from __future__ import annotations
@@ -22,8 +24,16 @@ from pilotlight.frames import Frame
 class Telling:
     """`subscribers`: routers' links, and whether each takes a whole table in parts."""
 
-    def __init__(self, *, effects: Effects, table: TableBook, catalogue: Catalogue, fleet: Fleet, progress: Progress) -> None:
-        self._effects, self._table, self._catalogue, self._fleet, self._progress = effects, table, catalogue, fleet, progress
+    def __init__(
+        self, *, effects: Effects, table: TableBook, catalogue: Catalogue, fleet: Fleet, progress: Progress
+    ) -> None:
+        self._effects, self._table, self._catalogue, self._fleet, self._progress = (
+            effects,
+            table,
+            catalogue,
+            fleet,
+            progress,
+        )
         self.subscribers: dict[int, bool] = {}
         self._whole = WholeTable(table, fleet.expected, lambda endpoint, now: self.row(endpoint, now)[0])
 

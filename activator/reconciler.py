@@ -90,7 +90,9 @@ class Reconciler:
         self._takeovers = Takeovers(effects=effects, fleet=self.fleet, book=self.book)
         self._spares = Spares(self.catalogue, self.book, self.fleet, self._scales, self._takeovers, terms, self._whole)
         self._awake: set[str] = set()  # revisions that time alone may change
-        self.telling = Telling(effects=effects, table=self.table, catalogue=self.catalogue, fleet=self.fleet, progress=self.progress)
+        self.telling = Telling(
+            effects=effects, table=self.table, catalogue=self.catalogue, fleet=self.fleet, progress=self.progress
+        )
         self._replies = Replies()
         self._checks = Checks(effects, self.fleet.nodes)
         self._awaits_nodes = True  # those whose replicas Postgres knew
@@ -100,7 +102,9 @@ class Reconciler:
     def _begin(self, found: Found) -> None:
         for endpoint in found.endpoints:
             self.catalogue.put(endpoint)
-            self._awake.update(r.revision_id for r in endpoint.revisions if r.min_replicas and endpoint.routes_to(r.revision_id))
+            self._awake.update(
+                r.revision_id for r in endpoint.revisions if r.min_replicas and endpoint.routes_to(r.revision_id)
+            )
             self._awake.update([endpoint.next] if endpoint.next else [])
         for replica in found.replicas:
             self.fleet.add(replica)
@@ -144,7 +148,9 @@ class Reconciler:
     def _take(self, event: Event, now: float) -> set[str]:
         match event:
             case events.DemandHeard():
-                self.depths.said(event.connection, event.frame.in_flight, self.fleet.revision_of, partial=event.frame.partial)
+                self.depths.said(
+                    event.connection, event.frame.in_flight, self.fleet.revision_of, partial=event.frame.partial
+                )
                 return self.book.report(event.router_id, event.connection, event.frame, now)
             case events.RouterHeard():
                 self.book.hear(event.router_id, event.connection, now)
@@ -167,7 +173,11 @@ class Reconciler:
             case events.ArgumentsAsked():
                 self._checks.ask(event, now)
             case events.StatusAsked():
-                event.reply(Done(ok=True, result=status(self.catalogue, self.book, self.fleet, epoch=self._fence.epoch, now=now)))
+                event.reply(
+                    Done(
+                        ok=True, result=status(self.catalogue, self.book, self.fleet, epoch=self._fence.epoch, now=now)
+                    )
+                )
             case events.WakeAsked():
                 return self._wake(event, now)
             case events.EpochTaken():
@@ -193,9 +203,13 @@ class Reconciler:
     # Nodes
 
     def _node_joined(self, report: NodeReport, connection: int, now: float) -> None:
-        """Adopt what it runs. One that has obeyed a higher epoch than ours obeys us only after we have taken a higher one."""
+        """Adopt what it runs. One that has obeyed a higher epoch than ours obeys us only after we have taken a higher
+        one.
+        """
         if report.highest[0] > self._fence.epoch:
-            log.warning("an agent has obeyed a higher epoch", action="epoch_low", node_id=report.node_id, highest=report.highest)
+            log.warning(
+                "an agent has obeyed a higher epoch", action="epoch_low", node_id=report.node_id, highest=report.highest
+            )
             self._effects.raise_epoch(report.highest[0])
             self._effects.hang_up(connection)
             return
@@ -203,7 +217,13 @@ class Reconciler:
         if replaced is not None:
             self._effects.hang_up(replaced)
         self.fleet.join(report, self.catalogue.revision, now)
-        log.info("node joined", action="node_joined", node_id=report.node_id, replicas=len(report.replicas), standbys=report.standbys_ready)
+        log.info(
+            "node joined",
+            action="node_joined",
+            node_id=report.node_id,
+            replicas=len(report.replicas),
+            standbys=report.standbys_ready,
+        )
 
     def _node_heard(self, event: events.NodeHeard, now: float) -> None:
         node = self.fleet.nodes.at(event.node_id, event.connection)
@@ -232,7 +252,9 @@ class Reconciler:
         self._takeovers.stored(endpoint)
         for revision_id, _weight in endpoint.route:
             if before and before.next == revision_id:
-                self._scales.forget(revision_id)  # what it has now is what was wanted until now: it goes by its idle timeout
+                self._scales.forget(
+                    revision_id
+                )  # what it has now is what was wanted until now: it goes by its idle timeout
         self.telling.put(endpoint, now, altered=True)
         revisions = {revision.revision_id for revision in endpoint.revisions}
         for revision_id in revisions:
@@ -248,12 +270,19 @@ class Reconciler:
             event.reply(Done(ok=False, message=f"{event.name!r} is paused: `pilotlight resume {event.name}` first"))
             return set()
         if endpoint is None or revision is None:
-            event.reply(Done(ok=False, message=f"there is no endpoint {event.name!r} with a route: `pilotlight ls` lists those there are"))
+            event.reply(
+                Done(
+                    ok=False,
+                    message=f"there is no endpoint {event.name!r} with a route: `pilotlight ls` lists those there are",
+                )
+            )
             return set()
         ready = self._ready(revision.revision_id)
         if not ready:
             self._woken.ask(revision.revision_id, now, endpoint.hold_seconds)
-        event.reply(Done(ok=True, result={"revision_id": revision.revision_id, "number": revision.number, "ready": ready}))
+        event.reply(
+            Done(ok=True, result={"revision_id": revision.revision_id, "number": revision.number, "ready": ready})
+        )
         return {revision.revision_id}
 
     def _ready(self, revision_id: str) -> bool:
@@ -278,7 +307,9 @@ class Reconciler:
         for connection in self.fleet.nodes.silent(now):
             self._effects.hang_up(connection)
         if self._settled(now) and self._closing_since is None:
-            keep_standbys(self.fleet, none=self.catalogue.all_staged and not self.fleet.any_live and not any(self.book.wanted()))
+            keep_standbys(
+                self.fleet, none=self.catalogue.all_staged and not self.fleet.any_live and not any(self.book.wanted())
+            )
         if now - self._alive_at >= ALIVE_SECONDS:
             self._alive_at = now
             self.telling.everybody(Alive())
@@ -304,9 +335,10 @@ class Reconciler:
     def _decide(self, revision_id: str, asked_at: float, now: float) -> None:
         """How many replicas of a revision there should be, and what to do about it.
 
-        1. Its bounds: no least number, and no waiting for more, once no route leads to it; before one does, what it needs to take it.
-        2. None at all where its endpoint is removed or paused, or all of this is ending; none anew where no route leads. What is to take
-           the route over shows that it serves all the same.
+        1. Its bounds: no least number, and no waiting for more, once no route leads to it; before one does, what it
+           needs to take it.
+        2. None at all where its endpoint is removed or paused, or all of this is ending; none anew where no route
+           leads. What is to take the route over shows that it serves all the same.
         3. Else what the scaler says.
         4. More come up or are started; fewer begin to drain, the last of them to park where that is where it rests.
         """
@@ -328,7 +360,9 @@ class Reconciler:
         paused = endpoint.paused and not coming
         rests = routed and revision.zero == "parked" and not (ends or paused)
         load = Load(requests, self._whole(now), scale.peaks)
-        wanted = 0 if ends or paused or not (routed or coming or live) else scaler.decide(bounds, load, live, now)  # 2, 3
+        wanted = (
+            0 if ends or paused or not (routed or coming or live) else scaler.decide(bounds, load, live, now)
+        )  # 2, 3
         if wanted > live:  # 4
             places = self._takeovers.places(endpoint, self._spares.places) if coming else self._spares.places
             ask = Ask(endpoint=endpoint, revision=revision, asked_at=asked_at, now=now, places=places)
@@ -336,7 +370,9 @@ class Reconciler:
         else:
             self.fleet.climbs.enough(revision_id)
             if wanted < live:
-                self.fleet.parting.shrink(revision_id, live - wanted, now=now, park=rests and not wanted, patient=routed and not ends)
+                self.fleet.parting.shrink(
+                    revision_id, live - wanted, now=now, park=rests and not wanted, patient=routed and not ends
+                )
         if wanted >= live:
             self.fleet.parting.enough(revision_id)
         self.fleet.parting.end_resting(revision_id, keep=1 if rests else 0)
@@ -373,7 +409,12 @@ class Reconciler:
         """For a pause to end, a verdict to be stored, or its turn to serve."""
         found = self.catalogue.find(revision_id)
         comes = found is not None and found[0].next == revision_id
-        return comes or revision_id in self.fleet.troubles or self._takeovers.waits(revision_id) or self._woken.waits(revision_id)
+        return (
+            comes
+            or revision_id in self.fleet.troubles
+            or self._takeovers.waits(revision_id)
+            or self._woken.waits(revision_id)
+        )
 
     # Telling
 
@@ -390,7 +431,11 @@ class Reconciler:
         if self._closing_since is not None and now - self._closing_since > PARTING_SECONDS:
             acknowledged = NOBODY
         self.fleet.advance(
-            self.catalogue.revision, self.catalogue.finish_seconds, now=now, acknowledged=acknowledged, settled=self._settled(now)
+            self.catalogue.revision,
+            self.catalogue.finish_seconds,
+            now=now,
+            acknowledged=acknowledged,
+            settled=self._settled(now),
         )
         if self.fleet.changed:
             self._publish(now)

@@ -1,8 +1,9 @@
-"""Fewer replicas: which go first, and how long those that are busy may take. Steps 6 and 10. Part of the reconciler's one task.
+"""Fewer replicas: which go first, and how long those that are busy may take. Steps 6 and 10. Part of the reconciler's
+one task.
 
-Nobody's answer is cut because fewer are wanted: empty ones go first, a busy one only when none has become empty for a moment, and it ends
-when its answers have (at most its endpoint's `finish_seconds`). Only what an operator ends himself, by a removal or a shutdown, and
-what must give way to others, has the installation's short `drain_seconds`.
+Nobody's answer is cut because fewer are wanted: empty ones go first, a busy one only when none has become empty for a
+moment, and it ends when its answers have (at most its endpoint's `finish_seconds`). Only what an operator ends himself,
+by a removal or a shutdown, and what must give way to others, has the installation's short `drain_seconds`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,13 @@ class Parting:
             else:
                 lifecycle.retire(replica)
             self._fleet.moved(replica)
-            log.info("replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id, becomes=replica.state)
+            log.info(
+                "replica not wanted",
+                action="retire",
+                replica_id=replica.replica_id,
+                revision_id=revision_id,
+                becomes=replica.state,
+            )
 
     def enough(self, revision_id: str) -> None:
         """There is no surplus of it any more."""
@@ -64,7 +71,11 @@ class Parting:
     def _may_rest(self, replica: Replica, now: float) -> bool:
         others = self._fleet.of(replica.revision_id)
         alone = all(other is replica or other.state not in ("parking", "parked") for other in others)
-        return alone and replica.state == "ready" and self._fleet.rungs.good(replica.revision_id, replica.node_id, "parked", now)
+        return (
+            alone
+            and replica.state == "ready"
+            and self._fleet.rungs.good(replica.revision_id, replica.node_id, "parked", now)
+        )
 
     def end_resting(self, revision_id: str, *, keep: int) -> None:
         """End those that are parked, or about to be, but for `keep`: the longest parked first."""
@@ -73,7 +84,9 @@ class Parting:
         for replica in resting[: max(0, len(resting) - keep)]:
             lifecycle.retire(replica)
             self._fleet.moved(replica)
-            log.info("parked replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id)
+            log.info(
+                "parked replica not wanted", action="retire", replica_id=replica.replica_id, revision_id=revision_id
+            )
 
     def hurry(self, revision_id: str, now: float) -> None:
         """Its endpoint is removed, or all of this ends: those that drain have only the short time from now on."""

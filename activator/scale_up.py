@@ -1,9 +1,10 @@
-"""More replicas: up from `parked`, or started anew, or room made for one. Steps 6 and 7. Part of the reconciler's one task.
+"""More replicas: up from `parked`, or started anew, or room made for one. Steps 6 and 7. Part of the reconciler's one
+task.
 
 1. A parked replica of the revision comes up; so does one that is on its way to `parked`.
 2. Else a node is chosen and told to start one.
-3. Where memory is short, `clearing.py` has others give way, and the start is tried again as each of them ends. Its callers stay held
-   meanwhile, as they do where no node is there. Only what no node could ever take is refused.
+3. Where memory is short, `clearing.py` has others give way, and the start is tried again as each of them ends. Its
+   callers stay held meanwhile, as they do where no node is there. Only what no node could ever take is refused.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ log = structlog.get_logger()
 
 class Climbs:
     def __init__(
-        self, fleet: Fleet, *, memory: Memory, rungs: Rungs, clearing: Clearing, clock: Callable[[], float], new_id: Callable[[], str]
+        self,
+        fleet: Fleet,
+        *,
+        memory: Memory,
+        rungs: Rungs,
+        clearing: Clearing,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
         self._fleet, self._memory, self._rungs, self._clock, self._new_id = fleet, memory, rungs, clock, new_id
         self.clearing = clearing
@@ -89,11 +97,21 @@ class Climbs:
         replica.took_place = self.clearing.took(revision.revision_id)
         self._memory.take(replica, max(replica.needs_bytes, self._memory.on(replica.node_id, revision)))
         self._fleet.order(
-            replica.node_id, Unpark, replica_id=replica.replica_id, climb=replica.climb, deadline_seconds=lifecycle.UNPARK_SECONDS
+            replica.node_id,
+            Unpark,
+            replica_id=replica.replica_id,
+            climb=replica.climb,
+            deadline_seconds=lifecycle.UNPARK_SECONDS,
         )
         self._placed(replica, asked_at)
         self._fleet.moved(replica)
-        log.info("replica un-parked", action="unpark", replica_id=replica.replica_id, revision_id=replica.revision_id, climb=replica.climb)
+        log.info(
+            "replica un-parked",
+            action="unpark",
+            replica_id=replica.replica_id,
+            revision_id=replica.revision_id,
+            climb=replica.climb,
+        )
 
     # 2
 
@@ -150,8 +168,9 @@ class Climbs:
         return not self._rungs.good(revision.revision_id, node.node_id, "standby", now)
 
     def _node_for(self, ask: Ask) -> tuple[NodeView, Needs] | None:
-        """Where it starts, and what it takes there. A plain one is forked by a standby of its own, which counts with it until it is weighed,
-        wherever there could ever be room for both. None: nowhere, for now."""
+        """Where it starts, and what it takes there. A plain one is forked by a standby of its own, which counts with it
+        until it is weighed, wherever there could ever be room for both. None: nowhere, for now.
+        """
         needs, nodes = self._memory.needs(ask.revision), self._views()
         chosen = choose(nodes, needs)
         if isinstance(chosen, NodeView) and self._is_plain(ask.revision, chosen, ask.now):

@@ -1,8 +1,9 @@
 """One activator from its first line to its last: wait to lead, take over what runs, lead, end. Steps 6, 7 and 10.
 
-The first SIGTERM (or SIGINT) ends every replica gently, then the node's agent; a second one does not wait for what runs.
-A crash, or leadership lost, ends only this process: replicas, agent and routers go on, and whoever leads next adopts them. With Postgres
-away, and one machine to lead, it begins with the catalogue as the last leader kept it (`kept.py`), and catches up later.
+The first SIGTERM (or SIGINT) ends every replica gently, then the node's agent; a second one does not wait for what
+runs. A crash, or leadership lost, ends only this process: replicas, agent and routers go on, and whoever leads next
+adopts them. With Postgres away, and one machine to lead, it begins with the catalogue as the last leader kept it
+(`kept.py`), and catches up later.
 """
 
 from __future__ import annotations
@@ -82,16 +83,25 @@ async def recall(pool: Pool) -> Found:
 
 
 async def _serve(
-    settings: Settings, lease: Lease, pool: Pool, launcher: Launcher, ending: asyncio.Future[None], signals: asyncio.Queue[None]
+    settings: Settings,
+    lease: Lease,
+    pool: Pool,
+    launcher: Launcher,
+    ending: asyncio.Future[None],
+    signals: asyncio.Queue[None],
 ) -> None:
     links, writer = Links(), Writer(pool)
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
-    journals = Journals(agents=lambda: reconciler.agents(), send=lambda connection, frame: effects.send(connection, frame))
+    journals = Journals(
+        agents=lambda: reconciler.agents(), send=lambda connection, frame: effects.send(connection, frame)
+    )
     commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch, allowed=settings.runtime.allow_engine_args)
     effects = RealEffects(links, writer, lease.raise_above, commands.settle, journals.shipped)
     behind = not lease.connected  # what is served is what was kept here, until Postgres is back
     found = Found(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await recall(pool)
-    reconciler = Reconciler(settings=settings.activator, effects=effects, epoch=lease.epoch, found=found, clock=time.monotonic)
+    reconciler = Reconciler(
+        settings=settings.activator, effects=effects, epoch=lease.epoch, found=found, clock=time.monotonic
+    )
     keeping = Kept(settings.paths.catalogue, found.endpoints)
     reconciler.catalogue.on_put, reconciler.catalogue.on_gone = keeping.put, keeping.drop
 
@@ -114,7 +124,9 @@ async def _serve(
         tasks.spawn(house, name="housekeeping")
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
         node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
-        server = await Server(inbox=inbox, links=links, commands=commands, journals=journals).serve(settings.paths.address("activator"))
+        server = await Server(inbox=inbox, links=links, commands=commands, journals=journals).serve(
+            settings.paths.address("activator")
+        )
         exposition = Exposition(lambda: metrics.collect(reconciler, effects.starts, writer.waiting))
         await exposition.on_socket(settings.paths.metrics("activator"))
         await ending

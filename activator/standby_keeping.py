@@ -1,7 +1,8 @@
 """Whether nodes keep a standby ready while nothing is asked for. Step 6. Part of the reconciler's one task.
 
-While every endpoint rests on `staged` and all are at zero, none is kept: the next start makes one. What must survive is an agent that was
-away meanwhile: it says how many it was told to keep when it is back, so what it did not hear is said again.
+While every endpoint rests on `staged` and all are at zero, none is kept: the next start makes one. What must survive is
+an agent that was away meanwhile: it says how many it was told to keep when it is back, so what it did not hear is said
+again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Watches revisions that are to take a route over, and says what became of them. Step 6. Part of the reconciler's one task.
+"""Watches revisions that are to take a route over, and says what became of them. Step 6. Part of the reconciler's one
+task.
 
-It decides nothing but by `rollout.py`, and changes no route itself: a verdict goes to `Effects.settle`, comes back as the endpoint as it is
-stored then, and only that is obeyed. So an activator that is killed between the two finds the revision still on its way, and looks again.
+It decides nothing but by `rollout.py`, and changes no route itself: a verdict goes to `Effects.settle`, comes back as
+the endpoint as it is stored then, and only that is obeyed. So an activator that is killed between the two finds the
+revision still on its way, and looks again.
 """
 
 from __future__ import annotations
@@ -44,11 +46,15 @@ class Takeovers:
         return replace(bounds_of(revision, True), min_replicas=self._needed(endpoint, revision))
 
     def places(self, endpoint: Endpoint, found: Places) -> Places:
-        """What may give way to one on its way to the route: nothing that serves the endpoint now, nothing anybody asks for, and nothing
-        that is on its way itself, for two that cannot both have all they need would take it from each other for ever."""
+        """What may give way to one on its way to the route: nothing that serves the endpoint now, nothing anybody asks
+        for, and nothing that is on its way itself, for two that cannot both have all they need would take it from each
+        other for ever.
+        """
         replicas = self._fleet.replicas
         return lambda now: [
-            place for place in found(now) if not (place.busy or place.coming or endpoint.routes_to(replicas[place.replica_id].revision_id))
+            place
+            for place in found(now)
+            if not (place.busy or place.coming or endpoint.routes_to(replicas[place.replica_id].revision_id))
         ]
 
     def waits(self, revision_id: str) -> bool:
@@ -97,7 +103,9 @@ class Takeovers:
         revision_id, first = revision.revision_id, self._verdicts.is_new(revision.revision_id)
         if not self._verdicts.give(revision_id, verdict, now):
             return
-        failure = (trouble.last or trouble.reason or "its replicas did not stay up") if verdict is Verdict.FAILED else ""
+        failure = (
+            (trouble.last or trouble.reason or "its replicas did not stay up") if verdict is Verdict.FAILED else ""
+        )
         self._effects.settle(endpoint.name, revision_id, failure)
         if not first:
             return
@@ -105,7 +113,9 @@ class Takeovers:
         if failure:
             goes_on = f"; revision {serves.number} goes on serving" if coming and serves else ""
             text = f"revision {revision.number} failed: {failure}{goes_on}"
-            log.warning("a deploy failed", action="deploy_failed", name=endpoint.name, revision_id=revision_id, reason=failure)
+            log.warning(
+                "a deploy failed", action="deploy_failed", name=endpoint.name, revision_id=revision_id, reason=failure
+            )
         elif coming:
             text = f"revision {revision.number} serves{f', in place of revision {serves.number}' if serves else ''}"
             log.info("a revision takes the route", action="deployed", name=endpoint.name, revision_id=revision_id)

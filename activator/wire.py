@@ -2,8 +2,9 @@
 
 A router connects, sends `RouterHello`, gets a whole `Table` and from then on deltas; it sends `Demand` the moment a
 request has to wait, then whenever the number changes (at most every 0.1 s), and once a second in any case. Demand is
-absolute: held + in flight now, per revision. Frames carry (epoch, sequence); a router refuses lower ones. What others have in
-a replica is no part of the table, for it changes with every request: `Depths` tells it, gathered, to those it makes a difference to.
+absolute: held + in flight now, per revision. Frames carry (epoch, sequence); a router refuses lower ones. What others
+have in a replica is no part of the table, for it changes with every request: `Depths` tells it, gathered, to those it
+makes a difference to.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class Table(Frame):
 
 
 class Depths(Frame):
-    """Requests that replicas have from others than this router, by replica id: what has changed since the connection began."""
+    """Requests that replicas have from others than this router, by replica id: what has changed since the connection
+    began.
+    """
 
     kind: Literal["depths"] = "depths"
     others: dict[str, int]
@@ -111,14 +114,18 @@ class RouterHello(Frame):
 
 
 class Demand(Frame):
-    """Held + in-flight requests per revision id, now. A revision not named has none; where it is `partial`, as many as before."""
+    """Held + in-flight requests per revision id, now. A revision not named has none; where it is `partial`, as many as
+    before.
+    """
 
     kind: Literal["demand"] = "demand"
     sequence: int
     requests: dict[str, int]
     table_sequence: int  # the highest table this router has applied: the acknowledgement a drain waits for
     partial: bool = False
-    in_flight: dict[str, int] = {}  # by replica id, where a revision has several replicas: what of their depth is this router's own
+    in_flight: dict[
+        str, int
+    ] = {}  # by replica id, where a revision has several replicas: what of their depth is this router's own
 
 
 # What an endpoint may be configured to be
@@ -129,7 +136,9 @@ def _scalar(value: object) -> object:
         raise ValueError("must be text, a number, true or false")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("must be a finite number")
-    if isinstance(value, str) and any(unicodedata.category(each) in ("Cc", "Cs") and each not in LAYOUT for each in value):
+    if isinstance(value, str) and any(
+        unicodedata.category(each) in ("Cc", "Cs") and each not in LAYOUT for each in value
+    ):
         raise ValueError("must not have control characters in it, but for tabs and line breaks")
     return value
 
@@ -153,7 +162,9 @@ def _several(value: object) -> object:
 
 def _host(name: str) -> str:
     if len(name) > 253 or not HOST.fullmatch(name):
-        raise ValueError("must be the name of a host, such as images.example.com, without scheme, port or path, and no address")
+        raise ValueError(
+            "must be the name of a host, such as images.example.com, without scheme, port or path, and no address"
+        )
     return name
 
 
@@ -163,7 +174,9 @@ HostNames = Annotated[tuple[HostName, ...], BeforeValidator(_several), Field(max
 
 
 class Configuration(BaseModel):
-    """Its defaults and bounds, for manifest, admin API, command line and activator alike: what one takes, no other refuses."""
+    """Its defaults and bounds, for manifest, admin API, command line and activator alike: what one takes, no other
+    refuses.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -173,19 +186,28 @@ class Configuration(BaseModel):
         description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048; underscores are hyphens. One is ours: "graphs-when-idle" = true, on a GPU, '
         "answers before CUDA graphs are captured.",
     )
-    min_replicas: int = Field(0, ge=0, le=1000, description="Replicas kept running without a call; 0: the endpoint goes to zero.")
+    min_replicas: int = Field(
+        0, ge=0, le=1000, description="Replicas kept running without a call; 0: the endpoint goes to zero."
+    )
     max_replicas: int = Field(1, ge=1, le=1000, description="Most replicas at once.")
-    idle_timeout_seconds: float = Field(60.0, ge=0, le=7 * 86400, description="Without a call for so many seconds, it goes to zero.")
+    idle_timeout_seconds: float = Field(
+        60.0, ge=0, le=7 * 86400, description="Without a call for so many seconds, it goes to zero."
+    )
     slots: int = Field(64, ge=1, le=4096, description="Requests a replica works on at once.")
     target_concurrency: int = Field(
-        0, ge=0, le=4096, description="Requests a replica is meant to have at once; with more, another starts. 0: as many as slots."
+        0,
+        ge=0,
+        le=4096,
+        description="Requests a replica is meant to have at once; with more, another starts. 0: as many as slots.",
     )
     zero: Zero = Field(
         "standby",
         description='Where it rests without a call: "parked" (one replica stays built, its memory given back; wakes soonest), "standby" '
         '(nothing of it runs), "staged" (where every endpoint says so, not even a standby is kept ready for its start).',
     )
-    hold_seconds: float = Field(300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds.")  # clients wait 600 s
+    hold_seconds: float = Field(
+        300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds."
+    )  # clients wait 600 s
     finish_seconds: float = Field(
         3600.0,
         ge=0,
@@ -193,7 +215,9 @@ class Configuration(BaseModel):
         description="Longest time that running answers may take to end at a replica that is not wanted any more, after a deploy or with less "
         "demand, in seconds.",
     )
-    max_held: int = Field(1000, ge=0, le=1_000_000, description="Most requests waiting at once; one more is answered 503.")
+    max_held: int = Field(
+        1000, ge=0, le=1_000_000, description="Most requests waiting at once; one more is answered 503."
+    )
     cors_origins: Origins = Field(
         (),
         description="Origins of web pages that may call it from a browser, such as https://app.example.org, or * for all; as a list, or "
@@ -207,7 +231,8 @@ class Configuration(BaseModel):
         "whose keys are one customer's).",
     )
     media_hosts: HostNames = Field(
-        (), description='Host names from which the engine may fetch media, such as "images.example.com"; none: data: URLs only.'
+        (),
+        description='Host names from which the engine may fetch media, such as "images.example.com"; none: data: URLs only.',
     )
     paused: bool = Field(
         False,
@@ -261,8 +286,9 @@ class Changes(Configuration):
 
 
 class Deploy(Frame):
-    """Make a revision that gets the whole route once it has shown that it serves. None, or no digest: as it is, or by default where the
-    endpoint is new (`Configuration`)."""
+    """Make a revision that gets the whole route once it has shown that it serves. None, or no digest: as it is, or by
+    default where the endpoint is new (`Configuration`).
+    """
 
     kind: Literal["deploy"] = "deploy"
     org_id: str
@@ -296,7 +322,9 @@ class Rollback(Frame):
     kind: Literal["rollback"] = "rollback"
     org_id: str
     name: str
-    to: int | None = None  # number of a revision; None: the one before what serves that has served, or an end to a deploy on its way
+    to: int | None = (
+        None  # number of a revision; None: the one before what serves that has served, or an end to a deploy on its way
+    )
     at_once: bool = False
     by: str = ""
 
@@ -322,7 +350,9 @@ class Wake(Frame):
 
 
 class ShipJournals(Frame):
-    """The ledger's: answer once what replicas had journalled when this was asked is in Postgres, and say what is still in work."""
+    """The ledger's: answer once what replicas had journalled when this was asked is in Postgres, and say what is still
+    in work.
+    """
 
     kind: Literal["ship_journals"] = "ship_journals"
 
@@ -336,6 +366,7 @@ class Done(Frame):
 
 
 ToActivator = Annotated[
-    RouterHello | Demand | Deploy | Rollback | Remove | Status | Wake | ShipJournals | Alive, Field(discriminator="kind")
+    RouterHello | Demand | Deploy | Rollback | Remove | Status | Wake | ShipJournals | Alive,
+    Field(discriminator="kind"),
 ]
 FromActivator = Annotated[Table | Depths | Done | Alive, Field(discriminator="kind")]

@@ -70,7 +70,9 @@ def render() -> str:
     parts = [WAY]
     for package in PACKAGES:
         parts.append(f"\n### {package}/\n\n| module | |\n|---|---|\n")
-        for file in sorted((ROOT / package).rglob("*.py"), key=lambda file: (len(file.relative_to(ROOT).parts), str(file))):
+        for file in sorted(
+            (ROOT / package).rglob("*.py"), key=lambda file: (len(file.relative_to(ROOT).parts), str(file))
+        ):
             if "migrations" in file.parts:
                 continue
             if line := first_line(file):
@@ -87,6 +89,8 @@ def first_line(file: Path) -> str:
 if __name__ == "__main__":
     if "--check" in sys.argv:
         sys.exit(
-            0 if PAGE.exists() and PAGE.read_text() == render() else "ARCHITECTURE.md is behind the code: run python infra/architecture.py"
+            0
+            if PAGE.exists() and PAGE.read_text() == render()
+            else "ARCHITECTURE.md is behind the code: run python infra/architecture.py"
         )
     PAGE.write_text(render())

@@ -1,10 +1,12 @@
-"""Records what one release says: every frame and line, as bytes and as a schema, for the releases after it to be held to.
+"""Records what one release says: every frame and line, as bytes and as a schema, for the releases after it to be held
+to.
 
     python infra/record_frames.py tests/recorded/RELEASE
 
 Two releases run side by side while one takes the other's place (`pilotlight/frames.py`). Each release keeps a folder,
 named by its date, made once and never again: `tests/unit/test_recorded.py` reads all of them with today's code. A frame
-is recorded twice, with the fields it must have and with all it can have; samples are made from the contracts' own schemas.
+is recorded twice, with the fields it must have and with all it can have; samples are made from the contracts' own
+schemas.
 """
 
 from __future__ import annotations
@@ -66,9 +68,15 @@ def sample(schema: dict[str, Any], defs: dict[str, Any], *, full: bool) -> Any:
         return [sample(item, defs, full=full) for item in schema["prefixItems"]]
     match schema.get("type"):
         case "object" if "properties" in schema:
-            always = {name for name, field in schema["properties"].items() if "const" in field or "default" not in field}
+            always = {
+                name for name, field in schema["properties"].items() if "const" in field or "default" not in field
+            }
             wanted = schema["properties"] if full else always
-            return {name: sample(schema["properties"][name], defs, full=full) for name in schema["properties"] if name in wanted}
+            return {
+                name: sample(schema["properties"][name], defs, full=full)
+                for name in schema["properties"]
+                if name in wanted
+            }
         case "object":
             inner = schema.get("additionalProperties")
             return {"name": sample(inner, defs, full=full) if isinstance(inner, dict) else 1} if full else {}

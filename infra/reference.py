@@ -1,10 +1,11 @@
-"""Writes docs/reference.md and docs/endpoint.schema.json: every command, setting, metric, route, header, error and admin path.
+"""Writes docs/reference.md and docs/endpoint.schema.json: every command, setting, metric, route, header, error and
+admin path.
 
     python infra/reference.py [--check]
 
-All of it is asked of the code: of typer's commands, of the settings' fields, of what the router's collector collects, of
-the error tree, of the admin API's routes. Only the meaning of headers and errors is written here; a test runs `--check`
-and holds that nothing the code has is without one.
+All of it is asked of the code: of typer's commands, of the settings' fields, of what the router's collector collects,
+of the error tree, of the admin API's routes. Only the meaning of headers and errors is written here; a test runs
+`--check` and holds that nothing the code has is without one.
 """
 
 from __future__ import annotations
@@ -122,7 +123,17 @@ Made from the code by `python infra/reference.py`; a test holds it complete. Wha
 
 
 def render() -> str:
-    parts = (INTRODUCTION, *commands(), *manifest(), *settings(), *metrics(), *routes(), *headers(), *errors(), *admin())
+    parts = (
+        INTRODUCTION,
+        *commands(),
+        *manifest(),
+        *settings(),
+        *metrics(),
+        *routes(),
+        *headers(),
+        *errors(),
+        *admin(),
+    )
     return "\n".join(parts)
 
 
@@ -139,14 +150,20 @@ def commands() -> Iterator[str]:
     yield from table(("exit code", "meaning"), ((str(code), meaning) for code, meaning in EXIT_CODES.items()))
     for path, command in leaves(typer.main.get_command(app), ("pilotlight",)):
         arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-        usage = " ".join((*path, *(name if item.required else f"[{name}]" for item in arguments for name in [metavar(item)])))
+        usage = " ".join(
+            (*path, *(name if item.required else f"[{name}]" for item in arguments for name in [metavar(item)]))
+        )
         yield f"### `{usage}`\n"
         said, _, example = (command.help or "").partition("Example: ")
         yield " ".join(said.split())
         if example:
             yield f"\n    {example.strip()}"
         yield ""
-        rows = [(f"`{spelled(item)}`", default(item), item.help or "") for item in command.params if item.name not in ("help",)]
+        rows = [
+            (f"`{spelled(item)}`", default(item), item.help or "")
+            for item in command.params
+            if item.name not in ("help",)
+        ]
         yield from table(("parameter", "default", "meaning"), rows)
 
 
@@ -185,7 +202,13 @@ def manifest() -> Iterator[str]:
     for prefix, model in (("", EndpointManifest), ("prices.", Prices)):
         for name, field in model.model_fields.items():
             if name != "prices":
-                value = "required" if field.is_required() else "" if field.default in (None, {}, ()) else f"`{written(field.default)}`"
+                value = (
+                    "required"
+                    if field.is_required()
+                    else ""
+                    if field.default in (None, {}, ())
+                    else f"`{written(field.default)}`"
+                )
                 rows.append((f"`{prefix}{name}`", value, field.description or ""))
     yield from table(("field", "default", "meaning"), rows)
 
@@ -211,7 +234,9 @@ def fields(model: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str, str, s
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from fields(kind, here)
         else:
-            value = "/var/lib/pilotlight for root, else ~/.local/share/pilotlight" if name == "state_dir" else field.default
+            value = (
+                "/var/lib/pilotlight for root, else ~/.local/share/pilotlight" if name == "state_dir" else field.default
+            )
             shown = "" if value in ("", ()) else f"`{written(value)}`"
             yield f"`{'.'.join(here)}`", f"`{variable_of(here)}`", shown, field.description or ""
 
@@ -250,7 +275,9 @@ def headers() -> Iterator[str]:
     rows = ((f"`{name}`", HEADERS.get(name, "")) for name in sorted(found - set(INTERNAL)))
     yield from table(("header", "meaning"), rows)
     yield "Of requests, these are read:\n"
-    yield from table(("header", "meaning"), ((f"`{name}`", REQUEST_HEADERS.get(name, "")) for name in request_headers()))
+    yield from table(
+        ("header", "meaning"), ((f"`{name}`", REQUEST_HEADERS.get(name, "")) for name in request_headers())
+    )
     yield "Between router and replica only:\n"
     yield from table(("header", "meaning"), ((f"`{name}`", INTERNAL[name]) for name in sorted(found & set(INTERNAL))))
 
@@ -283,7 +310,10 @@ def errors() -> Iterator[str]:
     yield 'comes `Retry-After`. In a stream whose head has been sent an error is an event, `data: {"error": …}`. What the engine itself'
     yield "refuses is told in one sentence, with the field; what only an operator can change goes to the router's log, under the id that the"
     yield "message has. On `/v1/messages` an error has Anthropic's shape besides, and its types.\n"
-    rows = ((str(kind.status), f"`{kind.code}`" if kind.code else "–", f"`{kind.type}`", meaning(kind)) for kind in error_tree())
+    rows = (
+        (str(kind.status), f"`{kind.code}`" if kind.code else "–", f"`{kind.type}`", meaning(kind))
+        for kind in error_tree()
+    )
     yield from table(("status", "code", "type", "meaning"), sorted(rows, key=lambda row: row[0]))
 
 
@@ -324,7 +354,10 @@ def routes() -> Iterator[str]:
 def admin() -> Iterator[str]:
     yield "## Admin API\n"
     yield "Through the router, with `Authorization: Bearer` and the key in `STATE/secrets/admin.key`.\n"
-    yield from table(("method", "path", "what it does"), ((method, f"`/api/v1{path}`", said) for method, path, said in admin_routes()))
+    yield from table(
+        ("method", "path", "what it does"),
+        ((method, f"`/api/v1{path}`", said) for method, path, said in admin_routes()),
+    )
 
 
 def admin_routes() -> list[tuple[str, str, str]]:
@@ -373,7 +406,11 @@ def pages() -> dict[Path, str]:
 
 if __name__ == "__main__":
     if "--check" in sys.argv:
-        behind = [str(file.relative_to(ROOT)) for file, text in pages().items() if not file.exists() or file.read_text() != text]
+        behind = [
+            str(file.relative_to(ROOT))
+            for file, text in pages().items()
+            if not file.exists() or file.read_text() != text
+        ]
         sys.exit(f"{' and '.join(behind)} fell behind the code: run python infra/reference.py" if behind else 0)
     PAGE.parent.mkdir(exist_ok=True)
     for file, text in pages().items():

@@ -1,4 +1,5 @@
-"""Fill `.venv` from the hash-locked requirements: `make setup`. Standard library only, it runs before anything is installed.
+"""Fill `.venv` from the hash-locked requirements: `make setup`. Standard library only, it runs before anything is
+installed.
 
     python3 infra/setup.py          install what is missing (repeating it costs a hash of a few files)
     python3 infra/setup.py lock     write requirements/*.txt anew from pyproject.toml
@@ -40,7 +41,9 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 def main() -> int:
     if f"{sys.version_info[0]}.{sys.version_info[1]}" not in PYTHONS:
-        return fail(f"Python {sys.version.split()[0]}: Pilotlight is locked for {', '.join(PYTHONS)} (make setup PYTHON=python3.12).")
+        return fail(
+            f"Python {sys.version.split()[0]}: Pilotlight is locked for {', '.join(PYTHONS)} (make setup PYTHON=python3.12)."
+        )
     if sys.argv[1:] == ["lock"]:
         make_uv()
         lock()
@@ -87,19 +90,41 @@ def pick_extra() -> str:
 
 
 def make_uv() -> None:
-    """A virtual environment holding uv, from the hash-locked uv.txt. One that is not whole is made anew. Raises CalledProcessError."""
+    """A virtual environment holding uv, from the hash-locked uv.txt. One that is not whole is made anew. Raises
+    CalledProcessError.
+    """
     if not is_whole(VENV):
         if importlib.util.find_spec("ensurepip") is None:  # Debian and Ubuntu have it apart
             version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-            sys.exit(fail(f"this Python makes no virtual environments, it has no ensurepip. Run: sudo apt-get install -y {version}-venv"))
+            sys.exit(
+                fail(
+                    f"this Python makes no virtual environments, it has no ensurepip. Run: sudo apt-get install -y {version}-venv"
+                )
+            )
         venv.create(VENV, with_pip=True, clear=VENV.exists())
     if not UV.exists():
         quiet = ["--quiet", "--disable-pip-version-check"]
-        run([PYTHON, "-P", "-m", "pip", "install", *quiet, "--only-binary", ":all:", "--require-hashes", "-r", LOCKS / "uv.txt"])
+        run(
+            [
+                PYTHON,
+                "-P",
+                "-m",
+                "pip",
+                "install",
+                *quiet,
+                "--only-binary",
+                ":all:",
+                "--require-hashes",
+                "-r",
+                LOCKS / "uv.txt",
+            ]
+        )
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a virtual environment was made to its end, here, and by this Python: a checkout that was moved takes one along that leads back."""
+    """Whether a virtual environment was made to its end, here, and by this Python: a checkout that was moved takes one
+    along that leads back.
+    """
     activate = folder / "bin" / "activate"
     asked = [folder / "bin" / "python", "-P", "-c", "import pip, sys; print(sys.version)"]
     try:
@@ -113,7 +138,20 @@ def is_whole(folder: Path) -> bool:
 def install(extra: str) -> None:
     """Everything by hash and as wheels, what builds our own package too: nothing that is not locked is executed."""
     files = [argument for name in locks_of(extra) for argument in ("-r", LOCKS / f"{name}.txt")]
-    uv(["pip", "install", "--python", PYTHON, "--only-binary", ":all:", "--require-hashes", "--no-deps", *files, *sources(extra)])
+    uv(
+        [
+            "pip",
+            "install",
+            "--python",
+            PYTHON,
+            "--only-binary",
+            ":all:",
+            "--require-hashes",
+            "--no-deps",
+            *files,
+            *sources(extra),
+        ]
+    )
     uv(["pip", "install", "--quiet", "--python", PYTHON, "--no-deps", "--no-build-isolation", "--no-index", "-e", ROOT])
     compile_modules()
 
@@ -124,9 +162,11 @@ def locks_of(extra: str) -> list[str]:
 
 
 def compile_modules() -> None:
-    """Once, for all processes: one that compiles its modules at every start, as where .venv is read-only, is 3 MB larger for life.
+    """Once, for all processes: one that compiles its modules at every start, as where .venv is read-only, is 3 MB
+    larger for life.
 
-    The engine's tens of thousands are left to the first standby, which needs a tenth of them. What is no Python 3 (templates) is passed over.
+    The engine's tens of thousands are left to the first standby, which needs a tenth of them. What is no Python 3
+    (templates) is passed over.
     """
     modules = sysconfig.get_path("purelib", "venv", vars={"base": str(VENV)})
     command = [PYTHON, "-P", "-m", "compileall", "-qq", "-j", "0", "-x", r"/(torch|vllm|transformers|triton)/", modules]
@@ -134,9 +174,25 @@ def compile_modules() -> None:
 
 
 def lock() -> None:
-    """One hash-locked file an extra, good for every Python in PYTHONS; they agree with each other, and are proved: each has its wheels."""
-    common = ["--quiet", "--universal", "--generate-hashes", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
-    common += ["--python-version", PYTHONS[0], "--custom-compile-command", "make lock", "--override", LOCKS / "overrides.txt"]
+    """One hash-locked file an extra, good for every Python in PYTHONS; they agree with each other, and are proved: each
+    has its wheels.
+    """
+    common = [
+        "--quiet",
+        "--universal",
+        "--generate-hashes",
+        "--no-annotate",
+        "--no-emit-index-url",
+        "--no-emit-find-links",
+    ]
+    common += [
+        "--python-version",
+        PYTHONS[0],
+        "--custom-compile-command",
+        "make lock",
+        "--override",
+        LOCKS / "overrides.txt",
+    ]
     project = ROOT / "pyproject.toml"
     plan: dict[str, tuple[list[str], list[object]]] = {  # constrained by, and from what; in this order
         "cpu": ([], ["--override", LOCKS / "overrides-cpu.txt", "--extra", "cpu", LOCKS / "cpu.in", project]),
@@ -154,10 +210,11 @@ def lock() -> None:
 
 
 def prove(extra: str, python: str) -> None:
-    """There is a wheel with its hash for everything in an extra's locks, for this Python on a Linux of today. Raises CalledProcessError.
+    """There is a wheel with its hash for everything in an extra's locks, for this Python on a Linux of today. Raises
+    CalledProcessError.
 
-    Nothing is installed, and nothing of this machine counts: neither its Python nor its device. PyTorch's CPU wheels are left out where its
-    index is not in reach.
+    Nothing is installed, and nothing of this machine counts: neither its Python nor its device. PyTorch's CPU wheels
+    are left out where its index is not in reach.
     """
     files = [argument for name in locks_of(extra) if name != "torch-cpu" for argument in ("-r", LOCKS / f"{name}.txt")]
     target = ["--target", VENV / "none", "--python-version", python, "--python-platform", PLATFORM]
@@ -167,11 +224,17 @@ def prove(extra: str, python: str) -> None:
 
 
 def sources(extra: str) -> list[str]:
-    """Where to look, as uv's arguments. Folders of wheels serve the CPU build alone: one of torch in them would be taken for CUDA's."""
+    """Where to look, as uv's arguments. Folders of wheels serve the CPU build alone: one of torch in them would be
+    taken for CUDA's.
+    """
     links = ["find-links"] if extra == "cpu" else []
     given = wheels.arguments(wheels.configuration(PYTHON), also=[*links, "extra-index-url"])
     if extra == "cpu" and "--find-links" not in given:
-        given += ["--extra-index-url", TORCH_CPU_INDEX, *([] if "--index-strategy" in given else ["--index-strategy", "unsafe-best-match"])]
+        given += [
+            "--extra-index-url",
+            TORCH_CPU_INDEX,
+            *([] if "--index-strategy" in given else ["--index-strategy", "unsafe-best-match"]),
+        ]
     return given
 
 
@@ -199,7 +262,9 @@ def system_libraries(extra: str) -> int:
         subprocess.run(["apt-get", "update", "-q"], stdout=subprocess.DEVNULL, check=False)
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0:
             return 0
-    return fail(f"libnuma.so.1 is missing and vLLM's CPU build needs it. Run: sudo {' '.join(command)} (or your system's numactl package)")
+    return fail(
+        f"libnuma.so.1 is missing and vLLM's CPU build needs it. Run: sudo {' '.join(command)} (or your system's numactl package)"
+    )
 
 
 def run(command: Sequence[object], *, environ: Mapping[str, str] | None = None) -> None:

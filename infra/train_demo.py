@@ -1,12 +1,14 @@
 """Trains the demo model: a real, tiny Llama that answers questions about Pilotlight.
 
-`pilotlight demo` and the integration tests need a model that the real engine loads, that gives answers a test can check, and that
-needs no download. So this script makes one, in minutes on two cores, from the question and answer pairs of `snapshots/demo/questions.jsonl`
-alone, and writes a standard Hugging Face folder of less than 8 MB. It serves no step of a request: nothing imports it, people run it.
+`pilotlight demo` and the integration tests need a model that the real engine loads, that gives answers a test can
+check, and that needs no download. So this script makes one, in minutes on two cores, from the question and answer pairs
+of `snapshots/demo/questions.jsonl` alone, and writes a standard Hugging Face folder of less than 8 MB. It serves no
+step of a request: nothing imports it, people run it.
 
-What it must survive is the engine. The model is trained on exactly the text that its chat template renders, and is judged after the cast
-to bfloat16, by greedy decoding, so that what the script prints at its end is what vLLM will answer. The questions are varied on the way
-(case, punctuation, politeness, a slip of the keyboard, a system message, an earlier turn), so that near phrasings work too.
+What it must survive is the engine. The model is trained on exactly the text that its chat template renders, and is
+judged after the cast to bfloat16, by greedy decoding, so that what the script prints at its end is what vLLM will
+answer. The questions are varied on the way (case, punctuation, politeness, a slip of the keyboard, a system message, an
+earlier turn), so that near phrasings work too.
 
     python -m infra.train_demo [--out DIR] [--seed N] [--epochs N]
 """
@@ -34,7 +36,8 @@ SPECIAL = [END, PAD, SYSTEM, USER, ASSISTANT]
 END_ID, PAD_ID = SPECIAL.index(END), SPECIAL.index(PAD)  # the trainer numbers special tokens first, in order
 IGNORED = -100  # torch's label for "no loss here"
 
-# No newline between the parts: a special token always ends a word, so prompt and answer tokenize alike whether joined or apart.
+# No newline between the parts: a special token always ends a word, so prompt and answer tokenize alike whether joined
+# or apart.
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message['role'] == 'assistant' -%}{{- '<|assistant|>' -}}
@@ -57,7 +60,17 @@ SYSTEM_PROMPTS = [
     "Answer the question of the user as well as you can.",
 ]
 GREETINGS = ["hey,", "hi,", "hi!", "hello,", "hello!"]
-OPENINGS = ["please tell me", "can you tell me", "tell me", "so,", "ok,", "I want to know:", "please:", "question:", *GREETINGS]
+OPENINGS = [
+    "please tell me",
+    "can you tell me",
+    "tell me",
+    "so,",
+    "ok,",
+    "I want to know:",
+    "please:",
+    "question:",
+    *GREETINGS,
+]
 CLOSINGS = ["please", "thanks", "exactly", "then", "in Pilotlight", "in short"]
 SWAPS = [
     ("What is", "What's"),
@@ -150,7 +163,9 @@ def _corpus(pairs: Sequence[Pair]) -> Iterator[str]:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama small enough for a repository, in a shape (head size 64, grouped heads) that every engine has kernels for."""
+    """A Llama small enough for a repository, in a shape (head size 64, grouped heads) that every engine has kernels
+    for.
+    """
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
@@ -189,7 +204,11 @@ def vary(question: str, dice: random.Random) -> str:
 def _slip(text: str, dice: random.Random) -> str:
     """One slip of the keyboard: a letter lost, doubled or swapped with its neighbour."""
     at = dice.randrange(max(1, len(text) - 1))
-    edits = [text[:at] + text[at + 1 :], text[:at] + text[at : at + 1] + text[at:], text[:at] + text[at : at + 2][::-1] + text[at + 2 :]]
+    edits = [
+        text[:at] + text[at + 1 :],
+        text[:at] + text[at : at + 1] + text[at:],
+        text[:at] + text[at : at + 2][::-1] + text[at + 2 :],
+    ]
     return dice.choice(edits)
 
 
@@ -201,9 +220,11 @@ def _recase(text: str, dice: random.Random) -> str:
 
 
 def compose(pair: Pair, *, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, dice: random.Random) -> Example:
-    """One training text for `pair`: mostly a bare chat, at times after a system message or an earlier turn, rarely plain text.
+    """One training text for `pair`: mostly a bare chat, at times after a system message or an earlier turn, rarely
+    plain text.
 
-    The plain texts are for `/v1/completions`, which uses no chat template: a prompt there is a question, or how an answer begins.
+    The plain texts are for `/v1/completions`, which uses no chat template: a prompt there is a question, or how an
+    answer begins.
     """
     chance = dice.random()
     if chance < 0.08:
@@ -259,7 +280,9 @@ def rate_at(progress: float, recipe: Recipe) -> float:
     return recipe.peak_rate * 0.5 * (1 + math.cos(math.pi * (progress - recipe.warmup) / (1 - recipe.warmup)))
 
 
-def train(model: LlamaForCausalLM, *, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+def train(
+    model: LlamaForCausalLM, *, pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerFast, recipe: Recipe
+) -> None:
     """Trains `model` in place, in float32; every epoch sees every pair once, each time varied anew."""
     dice = random.Random(recipe.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.peak_rate, betas=(0.9, 0.95), weight_decay=0.05)
@@ -283,7 +306,9 @@ def train(model: LlamaForCausalLM, *, pairs: Sequence[Pair], tokenizer: PreTrain
 
 @torch.inference_mode()
 def answer_all(model: LlamaForCausalLM, questions: Sequence[str], tokenizer: PreTrainedTokenizerFast) -> list[str]:
-    """Greedy answers to `questions`, each asked alone. An answer that did not stop by itself comes back as an empty string."""
+    """Greedy answers to `questions`, each asked alone. An answer that did not stop by itself comes back as an empty
+    string.
+    """
     model.eval()  # type: ignore[no-untyped-call, unused-ignore]
     answers: dict[int, str] = {}
     prompts = [encode_prompt([{"role": "user", "content": question}], tokenizer) for question in questions]
@@ -301,7 +326,12 @@ def decode_greedily(prompts: list[list[int]], model: LlamaForCausalLM, *, limit:
     ids = torch.tensor([[PAD_ID] * (width - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     made = model.generate(  # type: ignore[misc, unused-ignore]
-        input_ids=ids, attention_mask=mask, max_new_tokens=limit, do_sample=False, eos_token_id=END_ID, pad_token_id=PAD_ID
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=limit,
+        do_sample=False,
+        eos_token_id=END_ID,
+        pad_token_id=PAD_ID,
     )
     rows: list[list[int]] = made[:, width:].tolist()
     return [row[: row.index(END_ID)] if END_ID in row else [] for row in rows]
@@ -333,7 +363,9 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
 
 
 def _make_portable(out: Path) -> None:
-    """Undoes what only the newest transformers reads, and the private file mode that a standby under another user could not open."""
+    """Undoes what only the newest transformers reads, and the private file mode that a standby under another user could
+    not open.
+    """
     path = out / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
@@ -350,10 +382,18 @@ def say(line: str) -> None:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line: every flag has a default that gives the model in the repository."""
-    parser = argparse.ArgumentParser(prog="python -m infra.train_demo", description="Train the demo model of Pilotlight.")
-    parser.add_argument("--out", type=Path, default=DEMO / "model", help="folder to write (default: snapshots/demo/model)")
-    parser.add_argument("--seed", type=int, default=Recipe.seed, help="seed of the weights and of the variations (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="times that every pair is seen (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.train_demo", description="Train the demo model of Pilotlight."
+    )
+    parser.add_argument(
+        "--out", type=Path, default=DEMO / "model", help="folder to write (default: snapshots/demo/model)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=Recipe.seed, help="seed of the weights and of the variations (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=Recipe.epochs, help="times that every pair is seen (default: %(default)s)"
+    )
     return parser.parse_args(argv)
 
 

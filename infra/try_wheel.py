@@ -3,9 +3,10 @@
     python infra/try_wheel.py            the wheel into dist/, then by `uv tool install` and by pipx
     python infra/try_wheel.py build      the wheel into dist/, and no more
 
-Each way is the one that docs/installing.md tells, with the locked requirements of this machine's engine. What is installed is asked from an
-empty folder, by a home and a PATH that know nothing of this checkout: its version, `doctor`, and `demo`, which wakes, asks and bills.
-It must survive what strangers have: packages from wherever pip is configured to find them (`setup.py` tells uv).
+Each way is the one that docs/installing.md tells, with the locked requirements of this machine's engine. What is
+installed is asked from an empty folder, by a home and a PATH that know nothing of this checkout: its version, `doctor`,
+and `demo`, which wakes, asks and bills. It must survive what strangers have: packages from wherever pip is configured
+to find them (`setup.py` tells uv).
 """
 
 from __future__ import annotations
@@ -42,7 +43,20 @@ def build() -> Path:
     DIST.mkdir(exist_ok=True)
     for old in DIST.glob("*.whl"):
         old.unlink()
-    setup.uv(["build", "--quiet", "--wheel", "--no-build-isolation", "--offline", "--python", setup.PYTHON, "--out-dir", DIST, setup.ROOT])
+    setup.uv(
+        [
+            "build",
+            "--quiet",
+            "--wheel",
+            "--no-build-isolation",
+            "--offline",
+            "--python",
+            setup.PYTHON,
+            "--out-dir",
+            DIST,
+            setup.ROOT,
+        ]
+    )
     (wheel,) = DIST.glob("*.whl")
     return wheel
 
@@ -72,18 +86,33 @@ def by_pipx(wheel: Path, extra: str, folder: Path) -> Path:
     """pipx install"""
     pipx = [setup.UV, "tool", "run", *setup.sources(extra), "--from", PIPX, "pipx"]
     locks = [f"--preinstall=-r{file}" for file in locked(extra)]
-    clean([*pipx, "install", "--python", setup.PYTHON, *locks, f"--pip-args={' '.join(['--no-deps', *pip_sources(extra)])}", wheel], folder)
+    clean(
+        [
+            *pipx,
+            "install",
+            "--python",
+            setup.PYTHON,
+            *locks,
+            f"--pip-args={' '.join(['--no-deps', *pip_sources(extra)])}",
+            wheel,
+        ],
+        folder,
+    )
     return folder / "bin" / "pilotlight"
 
 
 def locked(extra: str) -> list[Path]:
     """All that the wheel needs with this extra: its lock has what the wheel needs without one, too."""
-    return [setup.LOCKS / f"{name}.txt" for name in {"cpu": ("cpu", "torch-cpu"), "gpu": ("gpu",), "none": ("base",)}[extra]]
+    return [
+        setup.LOCKS / f"{name}.txt" for name in {"cpu": ("cpu", "torch-cpu"), "gpu": ("gpu",), "none": ("base",)}[extra]
+    ]
 
 
 def pip_sources(extra: str) -> list[str]:
     """pip reads its own configuration; PyTorch's CPU index is added where that has no place for its wheels."""
-    needed = extra == "cpu" and "--extra-index-url" in setup.sources(extra) and "--find-links" not in setup.sources(extra)
+    needed = (
+        extra == "cpu" and "--extra-index-url" in setup.sources(extra) and "--find-links" not in setup.sources(extra)
+    )
     return ["--extra-index-url", setup.TORCH_CPU_INDEX] if needed else []
 
 
@@ -101,7 +130,9 @@ def clean(command: list[object], folder: Path, *, cwd: Path | None = None) -> No
     """Run it as somebody who has nothing but this folder, and where pip finds packages."""
     found = setup.wheels.configuration(setup.PYTHON)
     kept = {
-        name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "LC_", "LANG")) or "proxy" in name.lower()
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("PIP_", "SSL_", "LC_", "LANG")) or "proxy" in name.lower()
     }
     ours = {
         "HOME": str(folder),

@@ -1,10 +1,11 @@
-"""`make loadtest SCENARIO=wake`: users at an endpoint, measured as they see it, beside `slo.toml`; exit code 1 where that is not kept.
+"""`make loadtest SCENARIO=wake`: users at an endpoint, measured as they see it, beside `slo.toml`; exit code 1 where
+that is not kept.
 
-    python -m loadtests [SCENARIO] [--seconds N] [--ui] [--url URL [--ca FILE]]
-    python -m loadtests ledger      kills everything again and again, and holds every row against what was made (`torture/`)
+    python -m loadtests [SCENARIO] [--seconds N] [--ui] [--url URL [--ca FILE]] python -m loadtests ledger      kills
+    everything again and again, and holds every row against what was made (`torture/`)
 
-Without a URL an installation of its own is started on a temporary folder, and removed. Locust runs in a child: gevent, which
-it puts in the place of Python's sockets, never gets in here. A Ctrl-C ends everything in order.
+Without a URL an installation of its own is started on a temporary folder, and removed. Locust runs in a child: gevent,
+which it puts in the place of Python's sockets, never gets in here. A Ctrl-C ends everything in order.
 """
 
 from __future__ import annotations
@@ -88,8 +89,24 @@ async def locust(target: Target, name: str, scenario: Scenario, *, ui: bool, por
     """Run it to its end; returns its exit code, of which failed calls are no part."""
     ours = {"LOAD_URL": target.url, "LOAD_KEY": target.key, "LOAD_MODEL": target.model, "LOAD_CA": target.ca}
     ours |= {"LOAD_SCENARIO": name, "LOAD_IDLE_SECONDS": str(scenario.idle_seconds), "LOAD_SAMPLES": str(samples)}
-    command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), scenario.user, "--users", str(scenario.users)]
-    command += ["--spawn-rate", str(scenario.users), "--stop-timeout", str(int(STOP_SECONDS)), "--exit-code-on-error", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(HERE / "locustfile.py"),
+        scenario.user,
+        "--users",
+        str(scenario.users),
+    ]
+    command += [
+        "--spawn-rate",
+        str(scenario.users),
+        "--stop-timeout",
+        str(int(STOP_SECONDS)),
+        "--exit-code-on-error",
+        "0",
+    ]
     command += ["--host", target.url, "--loglevel", "WARNING"]
     if ui:
         command += ["--web-host", "127.0.0.1", "--web-port", str(port)]
@@ -97,7 +114,12 @@ async def locust(target: Target, name: str, scenario: Scenario, *, ui: bool, por
         command += ["--headless", "--only-summary", "--run-time", f"{scenario.seconds:g}s"]
     quiet = None if ui else asyncio.subprocess.DEVNULL  # its own summary mixes cold and warm
     child = await asyncio.create_subprocess_exec(
-        *command, cwd=HERE.parent, env=os.environ | ours, stdout=quiet, stderr=quiet and asyncio.subprocess.PIPE, start_new_session=True
+        *command,
+        cwd=HERE.parent,
+        env=os.environ | ours,
+        stdout=quiet,
+        stderr=quiet and asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     try:
         _, said = await child.communicate()
@@ -124,7 +146,9 @@ async def run(options: argparse.Namespace) -> int:
         else:
             target = await stack.enter_async_context(own(scenario.idle_seconds))
         port = free_port()
-        where = f"locust's page: http://127.0.0.1:{port} (Ctrl-C ends it)" if options.ui else f"for {scenario.seconds:g} s"
+        where = (
+            f"locust's page: http://127.0.0.1:{port} (Ctrl-C ends it)" if options.ui else f"for {scenario.seconds:g} s"
+        )
         say(f"{options.scenario}: {scenario.users} users at {target.url}, {where}")
         code = await locust(target, options.scenario, scenario, ui=options.ui, port=port, samples=samples)
         if options.ui or code:
@@ -173,7 +197,9 @@ def main() -> int:
     )
     parser.add_argument("--ui", action="store_true", help="open locust's page on loopback instead")
     parser.add_argument("--url", default="", help="an endpoint that is up already")
-    parser.add_argument("--key", default=os.environ.get("KEY", ""), help="its API key; better in the environment, as KEY")
+    parser.add_argument(
+        "--key", default=os.environ.get("KEY", ""), help="its API key; better in the environment, as KEY"
+    )
     parser.add_argument("--ca", default="", help="the CA file `pilotlight up` prints")
     parser.add_argument("--model", default="", help="its name, where the URL does not end in it")
     options = parser.parse_args()

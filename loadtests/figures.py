@@ -48,7 +48,9 @@ def error_rate(samples: Sequence[Sample]) -> float:
 
 
 def violations(limits: Mapping[str, Any], samples: Sequence[Sample]) -> list[str]:
-    """What is not kept, one sentence each. `limits`: a scenario's table of slo.toml. Raises ValueError for a limit nobody knows."""
+    """What is not kept, one sentence each. `limits`: a scenario's table of slo.toml. Raises ValueError for a limit
+    nobody knows.
+    """
     summary, broken = summarise(samples), list[str]()
     for name, limit in limits.items():
         if name == "error_rate":

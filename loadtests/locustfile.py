@@ -1,5 +1,5 @@
-"""The users of each scenario. Only ever loaded by locust itself, in a process of its own: locust puts gevent in the place of
-Python's sockets, and nothing else of ours may run on that.
+"""The users of each scenario. Only ever loaded by locust itself, in a process of its own: locust puts gevent in the
+place of Python's sockets, and nothing else of ours may run on that.
 
 `python -m loadtests` starts it and says by environment where to call (LOAD_URL, LOAD_KEY, LOAD_MODEL, LOAD_CA), as what
 (LOAD_SCENARIO, LOAD_IDLE_SECONDS) and where to leave what was measured (LOAD_SAMPLES, one JSON line a call).
@@ -80,7 +80,13 @@ class Client:
     def _stream(self, question: str, begin: float) -> tuple[str, float]:
         if self._connection is None:
             self._connection = _connect()
-        body = {"model": MODEL, "messages": [{"role": "user", "content": question}], "stream": True, "max_tokens": 32, "temperature": 0}
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": question}],
+            "stream": True,
+            "max_tokens": 32,
+            "temperature": 0,
+        }
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
         self._connection.request("POST", f"{URL.path}/chat/completions", json.dumps(body), headers)
         answer = self._connection.getresponse()
@@ -117,7 +123,9 @@ class Asking(User):  # type: ignore[misc]
 
 
 class Wake(Asking):
-    """Everybody calls an endpoint at zero at the same moment, twice more while it is warm, and then leaves it alone until it is at zero."""
+    """Everybody calls an endpoint at zero at the same moment, twice more while it is warm, and then leaves it alone
+    until it is at zero.
+    """
 
     began = 0.0
 

@@ -1,6 +1,8 @@
-"""Addresses at which this machine is reached: what a certificate has to name where the public port listens on all of them.
+"""Addresses at which this machine is reached: what a certificate has to name where the public port listens on all of
+them.
 
-Read from the kernel's own tables. One that cannot be read, or is not there, names nothing: then the certificate has fewer names.
+Read from the kernel's own tables. One that cannot be read, or is not there, names nothing: then the certificate has
+fewer names.
 """
 
 from __future__ import annotations
@@ -25,5 +27,7 @@ def of_this_machine(proc: Path = Path("/proc/net")) -> list[str]:
             digits, _, _, _, flags, *_ = line.split()
             if not int(flags, 16) & _TEMPORARY:
                 found.add(ipaddress.IPv6Address(int(digits, 16)))
-    stable = [address for address in found if not (address.is_loopback or address.is_link_local or address.is_unspecified)]
+    stable = [
+        address for address in found if not (address.is_loopback or address.is_link_local or address.is_unspecified)
+    ]
     return [str(address) for address in sorted(stable, key=lambda address: (address.version, address))[:MOST_ADDRESSES]]

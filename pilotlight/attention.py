@@ -1,7 +1,7 @@
 """Seconds in which somebody was there to hear: what may be held against those who were silent.
 
-Whoever waits for a word each second, and was itself stopped for an hour, or slept with its machine, has heard nothing from anybody.
-One look is therefore worth `LONGEST_LOOK` at most, however long ago the last one was.
+Whoever waits for a word each second, and was itself stopped for an hour, or slept with its machine, has heard nothing
+from anybody. One look is therefore worth `LONGEST_LOOK` at most, however long ago the last one was.
 """
 
 from __future__ import annotations

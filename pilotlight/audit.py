@@ -1,10 +1,11 @@
 """Who changed what: a note of each act of an operator, on this disk until Postgres has it. Beside the way of a request.
 
-A note is a small file in STATE/audit, made before the act begins and written anew when it has ended; the admin process takes those that
-have ended into Postgres, where no row can be changed. So an act leaves its row whether Postgres is there or not, and whether it came by
-the admin API or by a command on files. The failures to survive: kill -9 amid an act (whoever acts holds a lock on its note, so a note that
-nobody holds tells of an act whose outcome is unknown), a note written twice into Postgres (its id is the row's key), and a disk that is
-full: the act goes on, for a leaked key must be revoked all the same, and `begin` says that its note is missing.
+A note is a small file in STATE/audit, made before the act begins and written anew when it has ended; the admin process
+takes those that have ended into Postgres, where no row can be changed. So an act leaves its row whether Postgres is
+there or not, and whether it came by the admin API or by a command on files. The failures to survive: kill -9 amid an
+act (whoever acts holds a lock on its note, so a note that nobody holds tells of an act whose outcome is unknown), a
+note written twice into Postgres (its id is the row's key), and a disk that is full: the act goes on, for a leaked key
+must be revoked all the same, and `begin` says that its note is missing.
 """
 
 from __future__ import annotations
@@ -28,15 +29,21 @@ LONGEST_TEXT = 200  # characters of one value
 LARGEST = 4096  # bytes of what was asked, and of what changed, each
 DEEPEST = 4  # values within values
 MOST_PARTS = 50  # fields, or items of a list
-READABLE = 0o644  # root may act in a state folder of another user, whose admin process has to read it; nothing in it is secret
-SECRET = re.compile(r"secret|passw|token$|api.?key|credential|authorization", re.IGNORECASE)  # names of what is never noted
+READABLE = (
+    0o644  # root may act in a state folder of another user, whose admin process has to read it; nothing in it is secret
+)
+SECRET = re.compile(
+    r"secret|passw|token$|api.?key|credential|authorization", re.IGNORECASE
+)  # names of what is never noted
 USERINFO = re.compile(r"://[^/@\s]+@")
 ID = re.compile(r"act_[0-9a-f]{12}_[0-9a-f]{12}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """One act. `at` in Unix seconds; `who` is proved (a key, a user of this machine), `said_by` is what the caller says of himself."""
+    """One act. `at` in Unix seconds; `who` is proved (a key, a user of this machine), `said_by` is what the caller says
+    of himself.
+    """
 
     act: str
     object: str
@@ -59,7 +66,9 @@ def noted(**given: Any) -> Note:
     note = Note(**given)
     act_id = note.act_id or f"act_{int(note.at * 1000):012x}_{secrets.token_hex(6)}"
     texts = {name: plain(str(getattr(note, name))) for name in ("act", "object", "who", "said_by", "origin", "reason")}
-    return Note(**{**vars(note), **texts, "act_id": act_id, "asked": bounded(note.asked), "changed": bounded(note.changed)})
+    return Note(
+        **{**vars(note), **texts, "act_id": act_id, "asked": bounded(note.asked), "changed": bounded(note.changed)}
+    )
 
 
 def bounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,7 +112,9 @@ class Begun:
             self.error = f"{type(error).__name__}: {error}"
 
     def end(self, outcome: Outcome, *, reason: str = "", changed: Mapping[str, Any] | None = None) -> Note:
-        """The whole note. Whether it is on the disk is in `error`; an earlier failure is made good where there is room by now."""
+        """The whole note. Whether it is on the disk is in `error`; an earlier failure is made good where there is room
+        by now.
+        """
         told = {"outcome": outcome, "reason": reason, "changed": changed or {}}
         note = self.note = noted(**(vars(self.note) | told))
         try:
@@ -135,7 +146,9 @@ def _held(path: Path, content: bytes) -> int:
 
 
 def waiting(folder: Path, *, most: int = 1000) -> Iterator[tuple[Path, Note | None]]:
-    """Notes of acts that have ended, or whose actor is gone, oldest first; None: what is there is no note. Raises OSError."""
+    """Notes of acts that have ended, or whose actor is gone, oldest first; None: what is there is no note. Raises
+    OSError.
+    """
     names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
     for path in [folder / name for name in names[:most]]:
         with contextlib.suppress(FileNotFoundError):

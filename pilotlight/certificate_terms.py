@@ -1,4 +1,6 @@
-"""How long our certificates are good, and the names that each of them has. For `tls.py`, which looks, and `certificates.py`, which makes."""
+"""How long our certificates are good, and the names that each of them has. For `tls.py`, which looks, and
+`certificates.py`, which makes.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""The local authority and the server certificate it signs: made, or renewed, where `tls.ensure` found that they have to be.
+"""The local authority and the server certificate it signs: made, or renewed, where `tls.ensure` found that they have to
+be.
 
-Apart from `tls.py` because cryptography is 8 MB of every process that imports it, and is needed on a handful of days a year.
+Apart from `tls.py` because cryptography is 8 MB of every process that imports it, and is needed on a handful of days a
+year.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _DNS_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 def make(paths: Paths, server: Path, names: Iterable[str], now: datetime) -> datetime:
-    """Have `server` hold a certificate for all `names` that is good at `now`. Returns when something must be renewed."""
+    """Have `server` hold a certificate for all `names` that is good at `now`. Returns when something must be
+    renewed.
+    """
     wanted = [_general_name(name) for name in dict.fromkeys((*ALWAYS, *_host_name(), *names))]
     authority_key, authority = _authority(paths, now)
     if not _still_good(server, authority, wanted, now):
@@ -97,7 +101,9 @@ def _ours(issuer: x509.Name) -> bool:
 
 
 def _sign_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{AUTHORITY} {x509.random_serial_number() % 16**8:08x}")])
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"{AUTHORITY} {x509.random_serial_number() % 16**8:08x}")]
+    )
     return (
         _begin(name, name, key.public_key(), now, AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -128,7 +134,9 @@ def _sign_server(
     )
 
 
-def _begin(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, days: int) -> x509.CertificateBuilder:
+def _begin(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime, days: int
+) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -165,7 +173,9 @@ def _general_name(name: str) -> x509.GeneralName:
     except UnicodeError:
         ascii_name = ""
     if not _DNS_NAME.fullmatch(ascii_name):
-        raise NameRefused(f"{name!r} cannot stand in a certificate: give DNS names (llm.example.org, *.example.org) or IP addresses")
+        raise NameRefused(
+            f"{name!r} cannot stand in a certificate: give DNS names (llm.example.org, *.example.org) or IP addresses"
+        )
     return x509.DNSName(star + ascii_name)
 
 

@@ -1,8 +1,9 @@
 """What this process may use of its machine: the limits of its cgroups, old and new, and the cores it may run on.
 
-A container, a systemd unit or a `taskset` has less than the machine, and the kernel does not say so where one usually asks: memory
-over the limit is taken by killing, time over the quota by standing still. The failures to survive: version 1, version 2 and both at
-once, a limit that only a parent has, a container that sees its own part of the tree as the root, and files that are not there.
+A container, a systemd unit or a `taskset` has less than the machine, and the kernel does not say so where one usually
+asks: memory over the limit is taken by killing, time over the quota by standing still. The failures to survive: version
+1, version 2 and both at once, a limit that only a parent has, a container that sees its own part of the tree as the
+root, and files that are not there.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def memory_bytes() -> int:
 
 
 def cores() -> int:
-    """Threads that can compute at once: at least one. A quota of one and a half lets two threads stand still for a quarter of the time."""
+    """Threads that can compute at once: at least one. A quota of one and a half lets two threads stand still for a
+    quarter of the time.
+    """
     return whole_cores(len(os.sched_getaffinity(0)), limits().cores)
 
 
@@ -53,7 +56,7 @@ def _folders(proc: Path) -> Iterator[Path]:
     ours = _ours(proc)
     for line in _lines(proc / "mountinfo"):
         before, _, after = line.partition(" - ")
-        kind, _source, options = (after.split(" ") + ["", ""])[:3]
+        kind, _source, options = [*after.split(" "), "", ""][:3]
         if kind not in ("cgroup", "cgroup2") or len(before.split(" ")) < 5:
             continue
         root, point = (field.replace("\\040", " ") for field in before.split(" ")[3:5])
@@ -67,13 +70,15 @@ def _ours(proc: Path) -> dict[str, str]:
     """Our path by controller; of the new tree under ""."""
     found: dict[str, str] = {}
     for line in _lines(proc / "cgroup"):
-        _number, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        _number, controllers, path = [*line.split(":", 2), "", ""][:3]
         found |= dict.fromkeys(controllers.split(","), path)
     return found
 
 
 def _upwards(point: Path, path: str, root: str) -> Iterator[Path]:
-    """A mount may show a part of the tree only: then what is above cannot be seen, and the mount itself is what holds for us."""
+    """A mount may show a part of the tree only: then what is above cannot be seen, and the mount itself is what holds
+    for us.
+    """
     below = path.removeprefix(root.rstrip("/")) if path == root or path.startswith(root.rstrip("/") + "/") else ""
     parts = [part for part in below.split("/") if part and part != ".."]
     for length in range(len(parts), -1, -1):
@@ -87,7 +92,7 @@ def _memory(folder: Path) -> list[int]:
 
 
 def _cores(folder: Path) -> list[float]:
-    quota, period = ((_lines(folder / "cpu.max") or [""])[0].split() + ["", ""])[:2]
+    quota, period = [*(_lines(folder / "cpu.max") or [""])[0].split(), "", ""][:2]
     if not period:
         quota, period = (str(_number(folder / f"cpu.cfs_{name}_us") or "") for name in ("quota", "period"))
     if not (quota.isdigit() and period.isdigit() and int(period)):

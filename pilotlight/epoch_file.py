@@ -1,8 +1,8 @@
 """An epoch that is kept on disk: the highest under which this node has obeyed, or this machine has led. Steps 6 and 7.
 
 The file has its full size from the first moment and is overwritten in place, one of two halves at a time, each with its
-checksum: a disk without room takes a new epoch as well, and a write that was cut off leaves the other half. The failure left
-is a disk that takes nothing at all (EIO, EROFS, or no room for the file when it was first made): `keep` raises.
+checksum: a disk without room takes a new epoch as well, and a write that was cut off leaves the other half. The failure
+left is a disk that takes nothing at all (EIO, EROFS, or no room for the file when it was first made): `keep` raises.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def keep(file: Path, epoch: int) -> None:
 
 
 def read(file: Path) -> int:
-    """The highest epoch in it; 0 where there is none that can be read. Releases before this one wrote "EPOCH SEQUENCE"."""
+    """The highest epoch in it; 0 where there is none that can be read. Releases before this one wrote "EPOCH
+    SEQUENCE".
+    """
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -1,9 +1,11 @@
-"""Metrics as Prometheus scrapes them (its text format, version 0.0.4): families of plain numbers, written line by line and served.
+"""Metrics as Prometheus scrapes them (its text format, version 0.0.4): families of plain numbers, written line by line
+and served.
 
-A process keeps numbers, not metric objects, for a warm request has no time for them; they are read when somebody scrapes, in
-slices, so that nothing else of the process waits. Every process serves its own: the router's workers on loopback ports, the
-others on Unix sockets in the run folder, which the first worker asks and passes on. Failures to survive: a scraper that says
-nothing or never reads (cut off), a process that is away (the rest is told all the same), and a port that is taken.
+A process keeps numbers, not metric objects, for a warm request has no time for them; they are read when somebody
+scrapes, in slices, so that nothing else of the process waits. Every process serves its own: the router's workers on
+loopback ports, the others on Unix sockets in the run folder, which the first worker asks and passes on. Failures to
+survive: a scraper that says nothing or never reads (cut off), a process that is away (the rest is told all the same),
+and a port that is taken.
 """
 
 from __future__ import annotations
@@ -80,7 +82,11 @@ def _of(name: str, labels: str, histogram: Histogram) -> Iterator[str]:
 
 
 def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") if "\\" in value or '"' in value or "\n" in value else value
+    return (
+        value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        if "\\" in value or '"' in value or "\n" in value
+        else value
+    )
 
 
 def text(families: Iterable[Family]) -> str:

@@ -1,4 +1,5 @@
-"""Files that are either whole or absent: how every small file of ours (keys, certificates, addresses, stamps) is written.
+"""Files that are either whole or absent: how every small file of ours (keys, certificates, addresses, stamps) is
+written.
 
 Each write goes to a new file beside the target, is synced, and takes the target's name in one step, so that kill -9 or
 power loss at any moment leaves the old content or the new, never a part, and a secret is never readable by others.
@@ -27,7 +28,9 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> bytes:
-    """Make `path` unless it is there, and return what it holds: of two processes that race, both get the winner's. Raises OSError."""
+    """Make `path` unless it is there, and return what it holds: of two processes that race, both get the winner's.
+    Raises OSError.
+    """
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()  # nearly always: nothing is written, nothing waits for the disk
     temporary = _written_beside(path, content, mode)
@@ -42,7 +45,8 @@ def write_once(path: Path, content: bytes, *, mode: int = 0o600) -> bytes:
 
 
 def populate(mapped: mmap.mmap, begin: int, length: int) -> None:
-    """Take the pages of a mapped file now, many at once: one by one, as they are first written, they cost several times as much.
+    """Take the pages of a mapped file now, many at once: one by one, as they are first written, they cost several times
+    as much.
 
     `begin` lies on a page. A kernel that does not know how (before Linux 5.14) leaves them to the writer.
     """

@@ -43,7 +43,9 @@ class AddressError(ValueError):
 
 
 class Frame(BaseModel):
-    """Base of every frame: immutable, and closed, so that a misspelt field, or an infinite number, is an error at the sender."""
+    """Base of every frame: immutable, and closed, so that a misspelt field, or an infinite number, is an error at the
+    sender.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -61,7 +63,9 @@ _adapters: dict[Any, TypeAdapter[Any]] = {}
 def check_protocol(peer: int, who: str) -> None:
     """Raises FrameError where `who`, with a hello of this protocol, is too old or too new to be understood."""
     if not OLDEST_PROTOCOL <= peer <= PROTOCOL:
-        raise FrameError(f"{who} speaks protocol {peer}, this process {OLDEST_PROTOCOL} to {PROTOCOL}: upgrade one release at a time")
+        raise FrameError(
+            f"{who} speaks protocol {peer}, this process {OLDEST_PROTOCOL} to {PROTOCOL}: upgrade one release at a time"
+        )
 
 
 def is_unknown_kind(error: ValidationError) -> bool:
@@ -80,21 +84,27 @@ class FrameStream(Generic[Received]):
         self._adapter: TypeAdapter[Received] = _adapters[receives]
 
     def send(self, *frames: Frame | Encoded) -> None:
-        """Queue frames for sending; never waits. On a connection already lost this does nothing: the reader's end tells."""
+        """Queue frames for sending; never waits. On a connection already lost this does nothing: the reader's end
+        tells.
+        """
         if self._writer.is_closing():
             return
         if self._writer.transport.get_write_buffer_size() > MOST_UNSENT:
             log.warning("a peer that does not read is cut off", action="peer_stuck")
             self._writer.transport.abort()
             return
-        self._writer.write(b"".join(f.line if isinstance(f, Encoded) else f.model_dump_json().encode() + b"\n" for f in frames))
+        self._writer.write(
+            b"".join(f.line if isinstance(f, Encoded) else f.model_dump_json().encode() + b"\n" for f in frames)
+        )
 
     async def drain(self) -> None:
         """Wait until the peer has taken enough. Raises ConnectionError when it is gone."""
         await self._writer.drain()
 
     async def receive(self) -> Received | None:
-        """The next frame of a kind we know; None when the peer has left or is lost. Raises FrameError for what is not a frame."""
+        """The next frame of a kind we know; None when the peer has left or is lost. Raises FrameError for what is not a
+        frame.
+        """
         while True:
             try:
                 line = await self._reader.readuntil(b"\n")
@@ -128,7 +138,9 @@ def split(address: str) -> tuple[str, str, int]:
     scheme, _, rest = address.partition(":")
     if scheme == "unix" and rest.startswith("/"):
         if len(os.fsencode(rest)) > LONGEST_UNIX_PATH:
-            raise AddressError(f"socket path {rest} has more than {LONGEST_UNIX_PATH} bytes: choose a shorter state folder (--state)")
+            raise AddressError(
+                f"socket path {rest} has more than {LONGEST_UNIX_PATH} bytes: choose a shorter state folder (--state)"
+            )
         return "unix", rest, 0
     host, _, port = rest.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")  # tcp:[::1]:80
@@ -169,7 +181,9 @@ async def serve(address: str, receives: Any, on_peer: Callable[[FrameStream[Any]
 
 
 def _private_socket(path: str) -> socket.socket:
-    """Bound, not yet listening, mode 0600: nobody can connect before the mode is right, and no umask of other tasks is touched."""
+    """Bound, not yet listening, mode 0600: nobody can connect before the mode is right, and no umask of other tasks is
+    touched.
+    """
     Path(path).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -1,7 +1,8 @@
-"""How this Pilotlight came onto the machine, and so what installs what is missing of it. For messages: of `doctor`, of processes that lack a part.
+"""How this Pilotlight came onto the machine, and so what installs what is missing of it. For messages: of `doctor`, of
+processes that lack a part.
 
-A checkout is filled by `make setup`; a package by pip, uv or pipx, where there is no make. What must survive is a reader who has only the
-message: it never names a command that is not there.
+A checkout is filled by `make setup`; a package by pip, uv or pipx, where there is no make. What must survive is a
+reader who has only the message: it never names a command that is not there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """API keys: how they are made, recognised and remembered. Step 2 looks one up by `hash_key`.
 
 A key is `pl_`, 24 random base62 characters (142 bits) and 6 more that are the CRC-32 of what precedes them, so that a
-typing error, or a leaked key in a log, is recognised without a database. Only `hash_key`'s result, the first five and the
-last four characters are ever stored. A database that is stolen without the pepper, a file in `paths.secrets`, gives no
-way to test guesses; a pepper that is lost makes every key worthless, which is why it is written once and never replaced.
+typing error, or a leaked key in a log, is recognised without a database. Only `hash_key`'s result, the first five and
+the last four characters are ever stored. A database that is stolen without the pepper, a file in `paths.secrets`, gives
+no way to test guesses; a pepper that is lost makes every key worthless, which is why it is written once and never
+replaced.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ def ensure_admin_key(paths: Paths) -> str:
     """The key of this machine's own command line, made on first use, 0600. Raises SecretError, OSError."""
     key = _ensure(paths.admin_key, mint())
     if not well_formed(key):
-        raise SecretError(f"{paths.admin_key} holds no key (damaged or edited). Remove it; the next `pilotlight up` makes a new one.")
+        raise SecretError(
+            f"{paths.admin_key} holds no key (damaged or edited). Remove it; the next `pilotlight up` makes a new one."
+        )
     return key
 
 

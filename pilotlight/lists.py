@@ -1,10 +1,13 @@
-"""Lists as people write them where only text fits: words with commas between them, in an environment variable or an option. Pure."""
+"""Lists as people write them where only text fits: words with commas between them, in an environment variable or an
+option. Pure.
+"""
 
 from __future__ import annotations
 
 
 def words(value: object, *, what: str) -> list[str]:
-    """The items of a list of texts, as they are; or of one text with commas, without blanks around them and without empty ones.
+    """The items of a list of texts, as they are; or of one text with commas, without blanks around them and without
+    empty ones.
 
     Raises ValueError for anything else: it is a list of `what`.
     """

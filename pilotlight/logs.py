@@ -1,8 +1,10 @@
-"""Logs: one JSON object a line on stderr, or readable lines where stderr is a terminal. Every process calls `configure` first.
+"""Logs: one JSON object a line on stderr, or readable lines where stderr is a terminal. Every process calls `configure`
+first.
 
 Log with `structlog.get_logger()`, a short sentence, `action=` and ids; never prompts, completions or keys. Should a key
 slip in all the same, what leaves the process has its random part cut out. What libraries say through `logging`
-(uvicorn, asyncio's lost exceptions) comes out in the same form. A broken stderr must not stop a process: lines are lost.
+(uvicorn, asyncio's lost exceptions) comes out in the same form. A broken stderr must not stop a process: lines are
+lost.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ _KEY = re.compile(r"(pl_[0-9A-Za-z]{2})[0-9A-Za-z]{24}(?=[0-9A-Za-z]{4})")
 
 
 def configure(process: str, *, level: int = logging.INFO) -> None:
-    """Set up logging for this process; `process` ("router", "activator", …) stands in every line. Repeating it is harmless."""
+    """Set up logging for this process; `process` ("router", "activator", …) stands in every line. Repeating it is
+    harmless.
+    """
 
     def name_process(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         event.setdefault("process", process)
@@ -50,7 +54,12 @@ def _render(terminal: bool) -> list[Processor]:
     if terminal:
         # Plain tracebacks: the default prints local variables, and those are prompts.
         plain = structlog.dev.plain_traceback
-        return [strip, structlog.dev.ConsoleRenderer(timestamp_key="time", colors="NO_COLOR" not in os.environ, exception_formatter=plain)]
+        return [
+            strip,
+            structlog.dev.ConsoleRenderer(
+                timestamp_key="time", colors="NO_COLOR" not in os.environ, exception_formatter=plain
+            ),
+        ]
     return [strip, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
 
 

@@ -33,7 +33,9 @@ def network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text.strip().strip("[]"), strict=False)
     except ValueError:
-        raise ValueError(f"{text[:100]!r} is no address: give an IP address, a network such as 10.0.0.0/8, or unix") from None
+        raise ValueError(
+            f"{text[:100]!r} is no address: give an IP address, a network such as 10.0.0.0/8, or unix"
+        ) from None
 
 
 def listening(text: str) -> Listening | None:
@@ -46,7 +48,9 @@ def listening(text: str) -> Listening | None:
         if not path.startswith("/"):
             raise ValueError("a Unix socket is named by its whole path, as unix:/run/pilotlight/http.sock")
         if len(os.fsencode(path)) > LONGEST_PATH:
-            raise ValueError(f"the path has more than {LONGEST_PATH} bytes, the kernel's limit for a socket: choose a shorter one")
+            raise ValueError(
+                f"the path has more than {LONGEST_PATH} bytes, the kernel's limit for a socket: choose a shorter one"
+            )
         return Listening(path=path)
     host, _, port = text.rpartition(":")
     host = host.strip("[]")
@@ -67,7 +71,9 @@ def listening(text: str) -> Listening | None:
 
 def _trusted(value: object) -> object:
     parts = words(value, what="addresses and networks, such as 10.0.0.0/8")
-    return tuple(dict.fromkeys(UNIX if part.strip().lower().rstrip(":") == UNIX else str(network(part)) for part in parts))
+    return tuple(
+        dict.fromkeys(UNIX if part.strip().lower().rstrip(":") == UNIX else str(network(part)) for part in parts)
+    )
 
 
 def _place(value: str) -> str:

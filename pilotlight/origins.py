@@ -1,6 +1,8 @@
-"""Origins of web pages, as browsers name them in `Origin`: which may read our answers. For the settings and for an endpoint's configuration.
+"""Origins of web pages, as browsers name them in `Origin`: which may read our answers. For the settings and for an
+endpoint's configuration.
 
-An origin that can never match, for it has a path or a typing error, would be an open question for whoever looks for it: it is refused.
+An origin that can never match, for it has a path or a typing error, would be an open question for whoever looks for it:
+it is refused.
 """
 
 from __future__ import annotations

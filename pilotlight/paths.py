@@ -1,7 +1,8 @@
 """Where things lie: the state folder, by default and as given, and everything in it. Before step 1.
 
-The failures to survive: a user without a home or without a name (a line says what to give), a umask that would lock others out or
-let them in (modes are set, not hoped for), a folder that is there (its mode stays), and a path too long for sockets.
+The failures to survive: a user without a home or without a name (a line says what to give), a umask that would lock
+others out or let them in (modes are set, not hoped for), a folder that is there (its mode stays), and a path too long
+for sockets.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ class SettingsError(ValueError):
 
 
 def absolute(path: Path) -> Path:
-    """The path with `~` and the working folder put in. Raises SettingsError, which is a ValueError, where nobody knows that home."""
+    """The path with `~` and the working folder put in. Raises SettingsError, which is a ValueError, where nobody knows
+    that home.
+    """
     try:
         return path.expanduser().absolute()
     except RuntimeError:
         raise SettingsError(f"{path}: no such home folder is known here: give the whole path, from / on") from None
     except FileNotFoundError:
-        raise SettingsError(f"{path}: the working folder is gone: change to another, or give the whole path, from / on") from None
+        raise SettingsError(
+            f"{path}: the working folder is gone: change to another, or give the whole path, from / on"
+        ) from None
 
 
 def make_folder(folder: Path, mode: int) -> None:
@@ -39,7 +44,9 @@ def make_folder(folder: Path, mode: int) -> None:
 
 
 def default_state_dir() -> Path:
-    """/var/lib/pilotlight for root (an unprivileged Postgres can reach it), else the XDG data folder. Raises SettingsError."""
+    """/var/lib/pilotlight for root (an unprivileged Postgres can reach it), else the XDG data folder. Raises
+    SettingsError.
+    """
     return folder_of(os.environ, os.geteuid(), root=Path("/var/lib"), variable="XDG_DATA_HOME", below=".local/share")
 
 
@@ -62,18 +69,24 @@ def folder_of(environ: Mapping[str, str], uid: int, *, root: Path, variable: str
         except KeyError:
             home = ""
     if not Path(home).is_absolute():
-        raise SettingsError("no home folder is known for this user (HOME is not set, or is no whole path): name a folder with --state")
+        raise SettingsError(
+            "no home folder is known for this user (HOME is not set, or is no whole path): name a folder with --state"
+        )
     return Path(home) / below / "pilotlight"
 
 
 def short_folder(state: Path) -> Path:
-    """Where sockets lie of a state folder with a long path: the same for every process, and of nobody else. It is made by `up`."""
+    """Where sockets lie of a state folder with a long path: the same for every process, and of nobody else. It is made
+    by `up`.
+    """
     owner = state.stat().st_uid if state.exists() else os.geteuid()
     return Path(f"/tmp/pl-{owner}-{hashlib.sha256(os.fsencode(state)).hexdigest()[:10]}")
 
 
 def private_folder(folder: Path) -> Path:
-    """The folder, made where it is missing, if nobody else can have put anything into it. Raises SettingsError, OSError."""
+    """The folder, made where it is missing, if nobody else can have put anything into it. Raises SettingsError,
+    OSError.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     make_folder(folder, 0o700)
     found = folder.lstat()
@@ -85,7 +98,9 @@ def private_folder(folder: Path) -> Path:
 
 
 LONGEST_STATE = 107 - len("/postgres/.s.PGSQL.5432")  # bytes: the kernel holds 107 of a socket's path
-SHORT_STATE = 107 - len("/run/r/r01234567/") - 36  # up to here sockets lie in it, also vLLM's, which are named by a UUID
+SHORT_STATE = (
+    107 - len("/run/r/r01234567/") - 36
+)  # up to here sockets lie in it, also vLLM's, which are named by a UUID
 
 
 class Paths:
@@ -106,10 +121,14 @@ class Paths:
         self.journal = state / "journal"  # what engines produced, until Postgres has it
         self.audit = state / "audit"  # notes of what operators did, until Postgres has them
         self.logs = state / "logs"  # of our processes, by name
-        self.endpoint_logs = state / "logs" / "endpoints"  # of replicas, by endpoint: which may be called as a process is
+        self.endpoint_logs = (
+            state / "logs" / "endpoints"
+        )  # of replicas, by endpoint: which may be called as a process is
         self.postgres = state / "postgres"
         self.policy = state / "policy.json"  # keys, prices and limits, for routers that start without Postgres
-        self.catalogue = state / "catalogue.json"  # endpoints and revisions, for an activator that starts without Postgres
+        self.catalogue = (
+            state / "catalogue.json"
+        )  # endpoints and revisions, for an activator that starts without Postgres
         self.epoch = state / "epoch"  # the highest under which this machine has led
         self.ca_cert = state / "ca.pem"
         self.ca_bundle = state / "ca-bundle.pem"  # the machine's authorities and ours, for clients
@@ -129,7 +148,8 @@ class Paths:
         return self.sockets / f"{name}.metrics"
 
     def make(self) -> None:
-        """Create what is missing. Raises OSError, and SettingsError where the short folder for sockets is not ours alone.
+        """Create what is missing. Raises OSError, and SettingsError where the short folder for sockets is not ours
+        alone.
 
         Folders an unprivileged Postgres must traverse are 0711, the rest 0700, whatever the umask; no mode of a folder
         that was there is changed.

@@ -1,9 +1,10 @@
 """Ports for installations that stand beside others: the demo, benchmarks and tests. Before step 1.
 
-The failure to survive: a port that was free when we looked, and is another's when the router binds it. Such a port is taken by
-one of two: a second program of ours that looked at the same moment, or any connection to elsewhere, for which the kernel picks
-a port of its own range. So the ports given out here lie outside that range where it leaves room, and each is claimed for the
-life of this process by a name in the kernel's abstract sockets, which goes with the process however it ends.
+The failure to survive: a port that was free when we looked, and is another's when the router binds it. Such a port is
+taken by one of two: a second program of ours that looked at the same moment, or any connection to elsewhere, for which
+the kernel picks a port of its own range. So the ports given out here lie outside that range where it leaves room, and
+each is claimed for the life of this process by a name in the kernel's abstract sockets, which goes with the process
+however it ends.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _claims: list[socket.socket] = []  # open until this process ends
 
 
 def free_port(count: int = 1) -> int:
-    """The first of so many TCP ports in a row: nobody listens on them, the kernel gives them to no connection, and no other process
-    gets them from here. A router's workers serve /metrics on as many in a row as they are.
+    """The first of so many TCP ports in a row: nobody listens on them, the kernel gives them to no connection, and no
+    other process gets them from here. A router's workers serve /metrics on as many in a row as they are.
 
     Raises OSError when none was found.
     """
@@ -36,7 +37,9 @@ def candidates(kernels: str, *, least: int = 2 * TRIES) -> list[int]:
 
 
 def claim(ports: list[int], count: int = 1) -> int:
-    """The first of these ports that could be claimed and bound, with those that follow it. Raises OSError where none could."""
+    """The first of these ports that could be claimed and bound, with those that follow it. Raises OSError where none
+    could.
+    """
     for port in ports:
         if (names := _claimed(range(port, port + count))) is not None:
             _claims.extend(names)

@@ -1,8 +1,10 @@
-"""The address of a Postgres as people have it: what a provider prints, turned into what our driver understands. Standard library only.
+"""The address of a Postgres as people have it: what a provider prints, turned into what our driver understands.
+Standard library only.
 
-The failure to survive: an address that works with `psql` and not with us. Drivers' names in the scheme, parameters of libpq, of pools
-and of other drivers are understood, or passed over where they say nothing to us; what is about encryption is never passed over.
-Variables of libpq (`PGHOST`, `PGSSLMODE` …) count for nothing, but for the password's, `PGPASSWORD` and `PGPASSFILE`.
+The failure to survive: an address that works with `psql` and not with us. Drivers' names in the scheme, parameters of
+libpq, of pools and of other drivers are understood, or passed over where they say nothing to us; what is about
+encryption is never passed over. Variables of libpq (`PGHOST`, `PGSSLMODE` …) count for nothing, but for the password's,
+`PGPASSWORD` and `PGPASSFILE`.
 """
 
 from __future__ import annotations
@@ -24,8 +26,29 @@ SOCKETS = "/run/postgresql,/var/run/postgresql,/tmp,localhost"  # where a server
 HOST = re.compile(r"(?:\[[0-9a-f:.]+\]|[a-z0-9._%-]*)(?::\d{1,5})?", re.I)
 # Parameters the driver knows, as libpq means them. Everything else stays here.
 DRIVERS = frozenset(
-    {"host", "port", "dbname", "user", "password", "passfile", "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword"}
-    | {"sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs", "krbsrvname", "gsslib", "options"}
+    {
+        "host",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "passfile",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslrootcert",
+        "sslcrl",
+        "sslpassword",
+    }
+    | {
+        "sslnegotiation",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "target_session_attrs",
+        "krbsrvname",
+        "gsslib",
+        "options",
+    }
 )
 ALIASES = {"database": "dbname", "hostaddr": "host"}
 FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile")
@@ -73,17 +96,29 @@ def understood(url: str) -> Address:
         kept["user"] = _own_name()
     user = f"{userinfo}@" if userinfo else ""
     if "port" not in kept:
-        hosts = ",".join(f"{host}:5432" if host and not re.search(r":\d+$", host) else host for host in hosts.split(","))
+        hosts = ",".join(
+            f"{host}:5432" if host and not re.search(r":\d+$", host) else host for host in hosts.split(",")
+        )
     _settle(kept, arguments, hosts=hosts, path=path, user=kept.get("user") or unquote(userinfo.partition(":")[0]))
     tail = f"?{urlencode(kept)}" if kept else ""
     password = any(
-        (":" in userinfo, kept.get("password"), kept.get("passfile"), os.environ.get("PGPASSWORD"), os.environ.get("PGPASSFILE"))
+        (
+            ":" in userinfo,
+            kept.get("password"),
+            kept.get("passfile"),
+            os.environ.get("PGPASSWORD"),
+            os.environ.get("PGPASSFILE"),
+        )
     )
-    return Address(f"{scheme}://{user}{hosts}{path}{tail}", f"{shown or kept.get('host', '?')}{path}", arguments, password)
+    return Address(
+        f"{scheme}://{user}{hosts}{path}{tail}", f"{shown or kept.get('host', '?')}{path}", arguments, password
+    )
 
 
 def _settle(kept: dict[str, str], arguments: dict[str, Any], *, hosts: str, path: str, user: str) -> None:
-    """What the address leaves open is said, as libpq has it: the driver would ask variables of libpq, which somebody set for another program."""
+    """What the address leaves open is said, as libpq has it: the driver would ask variables of libpq, which somebody
+    set for another program.
+    """
     if "sslmode" not in kept:
         arguments.setdefault("ssl", "prefer")
     if "target_session_attrs" not in kept:
@@ -96,7 +131,9 @@ def _settle(kept: dict[str, str], arguments: dict[str, Any], *, hosts: str, path
 
 
 def whole(url: str) -> str:
-    """The same address with its files named whole: processes with other working folders read it too. Raises SettingsError."""
+    """The same address with its files named whole: processes with other working folders read it too. Raises
+    SettingsError.
+    """
     head, mark, query = url.partition("?")
     if not mark or not any(name in query for name in FILES):
         return url
@@ -114,7 +151,9 @@ def _whole(name: str, value: str) -> str:
 
 
 def _parts(url: str) -> tuple[str, str, str, str, str]:
-    """(scheme, user and password, hosts, path, query); a password with `@` or `%` as it is typed is taken. Raises BadAddress."""
+    """(scheme, user and password, hosts, path, query); a password with `@` or `%` as it is typed is taken. Raises
+    BadAddress.
+    """
     text = re.sub(r"^psql\s+", "", url.strip()).strip("'\"")
     found = SCHEME.match(text)
     if not found:
@@ -162,23 +201,32 @@ def _encrypt(given: Mapping[str, str], kept: dict[str, str], arguments: dict[str
     """What of encryption the driver does not do itself. Raises BadAddress.
 
     1. The system's authorities: `sslrootcert=system`, and a server to be verified where no authority is named.
-    2. `channel_binding=require` keeps others from standing in between. The driver cannot, so the server's certificate and name are verified.
+    2. `channel_binding=require` keeps others from standing in between. The driver cannot, so the server's certificate
+       and name are verified.
     """
     mode, authority = given.get("sslmode", ""), given.get("sslrootcert", "")
     if mode not in (*WEAK, "disable", "verify-ca", "verify-full"):
-        raise BadAddress(f"sslmode={_short(mode)} is not one of disable, allow, prefer, require, verify-ca, verify-full")
+        raise BadAddress(
+            f"sslmode={_short(mode)} is not one of disable, allow, prefer, require, verify-ca, verify-full"
+        )
     bound = given.get("channel_binding") == "require"
     if bound and mode == "disable":
-        raise BadAddress("channel_binding=require needs encryption, and sslmode=disable forbids it: leave one of them out")
+        raise BadAddress(
+            "channel_binding=require needs encryption, and sslmode=disable forbids it: leave one of them out"
+        )
     if authority == "system" or (bound and mode in WEAK):
         mode = "verify-full"
     verified = mode in ("verify-ca", "verify-full")
     if given.get("sslcert") and mode != "disable":
-        _certified(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), given)  # here, where a key without its password is an error and not a question
+        _certified(
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), given
+        )  # here, where a key without its password is an error and not a question
     if authority not in ("", "system"):
         file = absolute(Path(authority))
         if not file.is_file():
-            raise BadAddress(f"sslrootcert={_short(authority, LONGEST_PATH)} is no file: name the authority's certificate, or `system`")
+            raise BadAddress(
+                f"sslrootcert={_short(authority, LONGEST_PATH)} is no file: name the authority's certificate, or `system`"
+            )
         kept |= {"sslmode": mode} if mode else {}
     elif verified:
         arguments["ssl"] = _system(mode, given)
@@ -229,7 +277,9 @@ def _own_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        raise BadAddress("it names no user, and ours has no name: postgresql://USER:PASSWORD@HOST:PORT/DATABASE") from None
+        raise BadAddress(
+            "it names no user, and ours has no name: postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        ) from None
 
 
 def _short(text: str, most: int = 60) -> str:

@@ -16,7 +16,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def end_with_parent(death_signal: int = signal.SIGKILL) -> None:
-    """From now on this process ends with the thread that forked it; of one that has ended before, the caller must hear otherwise."""
+    """From now on this process ends with the thread that forked it; of one that has ended before, the caller must hear
+    otherwise.
+    """
     _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
 
 

@@ -1,10 +1,11 @@
-"""How much room an installation's disk has, what of it is spoken for, and when new calls must wait: one answer for all who ask.
+"""How much room an installation's disk has, what of it is spoken for, and when new calls must wait: one answer for all
+who ask.
 
-Spool, journals, logs and the embedded Postgres share the disk with snapshots and baked copies. Each has a bound, and what
-runs has a reserve: files that only take room (`reserve.py` keeps them), given up when the disk is full. New calls are
-refused while less than `disk.floor_bytes` are free besides the reserve, so that what runs always finds room for its records.
-The failure to survive is a disk that fills, or is filled by others, at any moment. Used by the router (steps 2 and 12), by `up`, by
-`doctor` and `ps`.
+Spool, journals, logs and the embedded Postgres share the disk with snapshots and baked copies. Each has a bound, and
+what runs has a reserve: files that only take room (`reserve.py` keeps them), given up when the disk is full. New calls
+are refused while less than `disk.floor_bytes` are free besides the reserve, so that what runs always finds room for its
+records. The failure to survive is a disk that fills, or is filled by others, at any moment. Used by the router (steps 2
+and 12), by `up`, by `doctor` and `ps`.
 """
 
 from __future__ import annotations
@@ -44,9 +45,14 @@ def shortage(room: Room, limits: DiskSettings) -> str:
     free = room.free + room.held - reserve(limits)
     if free < limits.floor_bytes:  # 1
         return f"disk full: {human(max(0, free))} free besides the reserve, {human(limits.floor_bytes)} needed (disk.floor_bytes)"
-    for name, used, most in (("spool", room.spool, limits.spool_bytes), ("journal", room.journal, limits.journal_bytes)):  # 2
+    for name, used, most in (
+        ("spool", room.spool, limits.spool_bytes),
+        ("journal", room.journal, limits.journal_bytes),
+    ):  # 2
         if used >= most:
-            return f"disk full: the {name} has {human(used)} of {human(most)} (disk.{name}_bytes) and waits for Postgres"
+            return (
+                f"disk full: the {name} has {human(used)} of {human(most)} (disk.{name}_bytes) and waits for Postgres"
+            )
     return ""
 
 

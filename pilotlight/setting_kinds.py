@@ -1,6 +1,8 @@
-"""The kinds of values that settings have besides numbers and words: files, stores, lists of names. Each is refused with what may stand there.
+"""The kinds of values that settings have besides numbers and words: files, stores, lists of names. Each is refused with
+what may stand there.
 
-Paths are told whole, for processes that begin in other folders read them too. What networks and origins are is told in their own modules.
+Paths are told whole, for processes that begin in other folders read them too. What networks and origins are is told in
+their own modules.
 """
 
 from __future__ import annotations

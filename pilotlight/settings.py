@@ -3,7 +3,8 @@
 Precedence: flag > environment (`PILOTLIGHT_SECTION__KEY`) > `pilotlight.toml` > default. A malformed value stops the
 process with the field's name and what was wrong. `DATABASE_URL`, as everywhere, names a Postgres of your own.
 
-The three sources are read here and checked by pydantic; pydantic-settings would do the same for 5 MB more in every process.
+The three sources are read here and checked by pydantic; pydantic-settings would do the same for 5 MB more in every
+process.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class RouterSettings(Section):
     host: str = Field(default="127.0.0.1", description="Address the public HTTPS port listens on.")
     port: int = Field(default=8443, ge=1, le=65535, description="Public HTTPS port.")
     domain: str = Field(
-        default="", description="Domain whose names are endpoints: https://ENDPOINT.DOMAIN/v1/…; its wildcard must resolve to this machine."
+        default="",
+        description="Domain whose names are endpoints: https://ENDPOINT.DOMAIN/v1/…; its wildcard must resolve to this machine.",
     )
     names: Names = Field(
         default=(),
@@ -49,7 +51,8 @@ class RouterSettings(Section):
         "Empty: one of our local authority. Connections to localhost get that in any case.",
     )
     certificate_key: File = Field(
-        default="", description="Its private key, a PEM file without a password. Empty: in the same file as the certificate."
+        default="",
+        description="Its private key, a PEM file without a password. Empty: in the same file as the certificate.",
     )
     plain: Plain = Field(
         default="",
@@ -66,13 +69,21 @@ class RouterSettings(Section):
         "that no proxy brings), off (nobody: the command line goes by a socket in the state folder).",
     )
     metrics_port: int = Field(
-        default=9464, ge=1, le=65535, description="Private port of /metrics, loopback only; worker n serves on it plus n."
+        default=9464,
+        ge=1,
+        le=65535,
+        description="Private port of /metrics, loopback only; worker n serves on it plus n.",
     )
     metrics_endpoints: int = Field(
-        default=1000, ge=1, le=100_000, description="Endpoints with series of their own in /metrics; the rest is told together, as (other)."
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Endpoints with series of their own in /metrics; the rest is told together, as (other).",
     )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes sharing the port.")
-    max_body_bytes: int = Field(default=8 << 20, ge=1024, description="Largest request body, in bytes; larger ones are answered 413.")
+    max_body_bytes: int = Field(
+        default=8 << 20, ge=1024, description="Largest request body, in bytes; larger ones are answered 413."
+    )
     max_connections: int = Field(
         default=8192,
         ge=1,
@@ -95,18 +106,28 @@ class RouterSettings(Section):
         description="Refused requests without a good key that one address (a caller's, where a proxy is trusted) may send a second and worker, ten "
         "seconds' worth at once; beyond them it is answered 429, and cut. Requests with a good key are never counted or limited. 0: no limit.",
     )
-    handshake_seconds: float = Field(default=10.0, gt=0, description="Longest time a client may take for TLS' handshake, in seconds.")
+    handshake_seconds: float = Field(
+        default=10.0, gt=0, description="Longest time a client may take for TLS' handshake, in seconds."
+    )
     header_seconds: float = Field(
         default=10.0,
         gt=0,
         description="Longest time a client may take for the head of a request, and for each 64 KiB of its body, in seconds.",
     )
-    upload_seconds: float = Field(default=120.0, gt=0, description="Longest time a client may take for a whole request, in seconds.")
-    unread_seconds: float = Field(
-        default=60.0, gt=0, description="How long an answer waits for a client that does not read it, before it is cut, in seconds."
+    upload_seconds: float = Field(
+        default=120.0, gt=0, description="Longest time a client may take for a whole request, in seconds."
     )
-    keep_alive_seconds: float = Field(default=75.0, gt=0, description="How long an idle client connection is kept, in seconds.")
-    drain_seconds: float = Field(default=30.0, ge=0, description="After SIGTERM, how long running answers may go on, in seconds.")
+    unread_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        description="How long an answer waits for a client that does not read it, before it is cut, in seconds.",
+    )
+    keep_alive_seconds: float = Field(
+        default=75.0, gt=0, description="How long an idle client connection is kept, in seconds."
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, description="After SIGTERM, how long running answers may go on, in seconds."
+    )
     cors_origins: Origins = Field(
         default=(),
         description="Origins of web pages that may call every endpoint from a browser, such as https://app.example.org, or *; by default none. "
@@ -131,19 +152,31 @@ class RouterSettings(Section):
 
 
 class ActivatorSettings(Section):
-    tick_seconds: float = Field(default=0.25, gt=0, description="How often time-based decisions (idle, backoff) are looked at, in seconds.")
+    tick_seconds: float = Field(
+        default=0.25, gt=0, description="How often time-based decisions (idle, backoff) are looked at, in seconds."
+    )
     silent_router_seconds: float = Field(
         default=30.0, gt=0, description="How long the last demand of a silent router still counts, in seconds."
     )
     settle_seconds: float = Field(
-        default=10.0, ge=0, description="After a start, no scale-down before this many seconds or the known routers' reports."
+        default=10.0,
+        ge=0,
+        description="After a start, no scale-down before this many seconds or the known routers' reports.",
     )
-    start_deadline_seconds: float = Field(default=300.0, gt=0, description="A replica not ready after this many seconds is given up.")
-    drain_seconds: float = Field(default=30.0, ge=0, description="How long a draining replica may finish what it runs, in seconds.")
+    start_deadline_seconds: float = Field(
+        default=300.0, gt=0, description="A replica not ready after this many seconds is given up."
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, description="How long a draining replica may finish what it runs, in seconds."
+    )
     backoff_seconds: float = Field(
-        default=0.5, gt=0, description="First pause after a failed start, in seconds; doubles up to backoff_max_seconds."
+        default=0.5,
+        gt=0,
+        description="First pause after a failed start, in seconds; doubles up to backoff_max_seconds.",
     )
-    backoff_max_seconds: float = Field(default=30.0, gt=0, description="Longest pause after repeated failed starts, in seconds.")
+    backoff_max_seconds: float = Field(
+        default=30.0, gt=0, description="Longest pause after repeated failed starts, in seconds."
+    )
     turn_seconds: float = Field(
         default=10.0,
         ge=0,
@@ -188,17 +221,25 @@ class LedgerSettings(Section):
         "comes later is a correction row.",
     )
     correction_seconds: float = Field(
-        default=10.0, gt=0, description="How often the ledger looks for journals that came after their rows, in seconds."
+        default=10.0,
+        gt=0,
+        description="How often the ledger looks for journals that came after their rows, in seconds.",
     )
 
 
 class RuntimeSettings(Section):
     standbys: int = Field(default=1, ge=0, le=16, description="Rehearsed engine processes kept ready on this node.")
     kv_cache_bytes: int = Field(
-        default=64 << 20, ge=1 << 20, description="KV cache of a replica on CPU, in bytes, unless its engine arguments say otherwise."
+        default=64 << 20,
+        ge=1 << 20,
+        description="KV cache of a replica on CPU, in bytes, unless its engine arguments say otherwise.",
     )
-    threads: int = Field(default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core that we may use.")
-    max_model_len: int = Field(default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says.")
+    threads: int = Field(
+        default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core that we may use."
+    )
+    max_model_len: int = Field(
+        default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says."
+    )
     untested_engine: bool = Field(
         default=False,
         description="Whether an engine version this release was not tested with may be started; what it bills is then yours to check.",
@@ -209,7 +250,9 @@ class RuntimeSettings(Section):
         "such as chat-template or trust-remote-code; by default none. In an environment variable they stand between commas.",
     )
     silent_seconds: float = Field(
-        default=5.0, ge=2, description="A standby, replica or engine core that says nothing for so long is hung, and replaced, in seconds."
+        default=5.0,
+        ge=2,
+        description="A standby, replica or engine core that says nothing for so long is hung, and replaced, in seconds.",
     )
     hang_seconds: float = Field(
         default=60.0,
@@ -217,14 +260,18 @@ class RuntimeSettings(Section):
         description="A replica with work and no step of its engine for so long is hung, in seconds: longer than any prefill or graph capture.",
     )
     rehearsal_seconds: float = Field(
-        default=300.0, ge=10, description="A standby that is not rehearsed after so long is hung, and replaced, in seconds."
+        default=300.0,
+        ge=10,
+        description="A standby that is not rehearsed after so long is hung, and replaced, in seconds.",
     )
     environment: str = Field(
         default="",
         description="Names of further environment variables that our processes and engines get, as LD_PRELOAD or NCCL_DEBUG, separated by "
         "blanks; all others but a short list are kept from them.",
     )
-    standby_module: str = Field(default="runtime.fork.standby", description="The program that is a standby. Only tests name another.")
+    standby_module: str = Field(
+        default="runtime.fork.standby", description="The program that is a standby. Only tests name another."
+    )
 
 
 class SnapshotSettings(Section):
@@ -245,7 +292,9 @@ class SnapshotSettings(Section):
 
 class LogSettings(Section):
     max_bytes: int = Field(
-        default=16 << 20, ge=1 << 16, description="Size at which a log file is cut, in bytes, what it held kept beside it as NAME.log.1."
+        default=16 << 20,
+        ge=1 << 16,
+        description="Size at which a log file is cut, in bytes, what it held kept beside it as NAME.log.1.",
     )
     old_files: int = Field(default=2, ge=0, le=100, description="How many older ones are kept of each log file.")
     total_bytes: int = Field(
@@ -262,10 +311,14 @@ class DiskSettings(Section):
         description="Space that must be free besides the reserve, in bytes; below it new calls are answered 503, and what runs may finish.",
     )
     reserve_bytes: int = Field(
-        default=64 << 20, ge=0, description="Space kept for what runs when the disk is full (records, journals, logs), in bytes."
+        default=64 << 20,
+        ge=0,
+        description="Space kept for what runs when the disk is full (records, journals, logs), in bytes.",
     )
     postgres_reserve_bytes: int = Field(
-        default=32 << 20, ge=0, description="Space kept for the embedded Postgres to start again on a full disk, in bytes."
+        default=32 << 20,
+        ge=0,
+        description="Space kept for the embedded Postgres to start again on a full disk, in bytes.",
     )
     spool_bytes: int = Field(
         default=4 << 30,
@@ -273,7 +326,9 @@ class DiskSettings(Section):
         description="Usage records of this machine that wait for Postgres, in bytes; at it new calls are answered 503.",
     )
     journal_bytes: int = Field(
-        default=4 << 30, ge=1 << 20, description="Engines' journals that wait for Postgres, in bytes; at it new calls are answered 503."
+        default=4 << 30,
+        ge=1 << 20,
+        description="Engines' journals that wait for Postgres, in bytes; at it new calls are answered 503.",
     )
     postgres_bytes: int = Field(
         default=16 << 30,
@@ -281,7 +336,9 @@ class DiskSettings(Section):
         description="The database, in bytes; above it what need not be kept goes sooner than activator.keep_days says. Bills are never deleted.",
     )
     wal_bytes: int = Field(
-        default=256 << 20, ge=16 << 20, description="The embedded Postgres' log of changes (its max_wal_size), in bytes."
+        default=256 << 20,
+        ge=16 << 20,
+        description="The embedded Postgres' log of changes (its max_wal_size), in bytes.",
     )
 
 
@@ -320,13 +377,17 @@ def load(**overrides: Any) -> Settings:
     if "database_url" not in given and "PILOTLIGHT_DATABASE_URL" not in os.environ and os.environ.get("DATABASE_URL"):
         given["database_url"] = os.environ["DATABASE_URL"]
     try:
-        return Settings.model_validate(_over(given, _over(from_environment(os.environ), settings_file.read(os.environ))))
+        return Settings.model_validate(
+            _over(given, _over(from_environment(os.environ), settings_file.read(os.environ)))
+        )
     except ValidationError as error:
         raise SettingsError("bad settings: " + "; ".join(map(_explain, error.errors()))) from error
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
-    """What `PILOTLIGHT_SECTION__KEY` and `PILOTLIGHT_SECTION` (as JSON) give; a key goes before its section. Raises SettingsError."""
+    """What `PILOTLIGHT_SECTION__KEY` and `PILOTLIGHT_SECTION` (as JSON) give; a key goes before its section. Raises
+    SettingsError.
+    """
     found: dict[str, Any] = {}
     for name in sorted(environ, key=lambda name: name.count("__")):
         section, *keys = name.upper().removeprefix(PREFIX).lower().split("__")
@@ -370,10 +431,14 @@ def _unknown(name: str) -> str:
     from difflib import get_close_matches
 
     known = list(_dotted(Settings))
-    near = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]] or get_close_matches(name, known, n=1, cutoff=0.8)
+    near = [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]] or get_close_matches(
+        name, known, n=1, cutoff=0.8
+    )
     sections = ", ".join(field for field in Settings.model_fields if field not in known)
     return (
-        f"there is no such setting; {' or '.join(near)} may be meant" if near else f"there is no such setting; the sections are {sections}"
+        f"there is no such setting; {' or '.join(near)} may be meant"
+        if near
+        else f"there is no such setting; the sections are {sections}"
     )
 
 

@@ -1,8 +1,9 @@
 """Background work that nobody forgets: tasks with a name, a reference, and an owner that falls when they crash.
 
 A composition root wraps its life in `async with Tasks() as tasks`. A task that crashes is logged at once, the owner's
-waiting is cancelled, and the `async with` raises the crash: the process ends and its supervisor starts it anew. An error
-that is swallowed would leave a process that answers probes and does nothing. On the way out all tasks are cancelled.
+waiting is cancelled, and the `async with` raises the crash: the process ends and its supervisor starts it anew. An
+error that is swallowed would leave a process that answers probes and does nothing. On the way out all tasks are
+cancelled.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ class Tasks:
         await self._group.__aenter__()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Cancel what runs and wait for it. Raises BaseExceptionGroup of the tasks' crashes, if any."""
         for task in self._running:
             task.cancel()
         await self._group.__aexit__(kind, error, trace)
 
     def spawn(self, work: Coroutine[Any, Any, Result], *, name: str) -> asyncio.Task[Result]:
-        """Run `work` in the background; that it returns is fine, that it raises ends the owner. Raises RuntimeError after the end."""
+        """Run `work` in the background; that it returns is fine, that it raises ends the owner. Raises RuntimeError
+        after the end.
+        """
         task = self._group.create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)

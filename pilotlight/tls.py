@@ -1,10 +1,10 @@
 """Encryption for the public port out of the box: a local authority, and the server certificate it signs. Before step 1.
 
-`ensure` is called by every start. It makes what is missing, renews what runs out or lacks a name (`certificates.py`), and
-otherwise only reads: a stamp says which files were found good, for which names and until when, and is believed as long as
-they are the same. Clients trust `paths.ca_cert`; the authority's key never leaves `paths.secrets`. Certificate and key of
-the server are one file, replaced in one step: kill -9 half-way, or a router that starts just then, never sees a pair that
-does not fit.
+`ensure` is called by every start. It makes what is missing, renews what runs out or lacks a name (`certificates.py`),
+and otherwise only reads: a stamp says which files were found good, for which names and until when, and is believed as
+long as they are the same. Clients trust `paths.ca_cert`; the authority's key never leaves `paths.secrets`. Certificate
+and key of the server are one file, replaced in one step: kill -9 half-way, or a router that starts just then, never
+sees a pair that does not fit.
 """
 
 from __future__ import annotations
@@ -36,17 +36,20 @@ class ServerTls:
 
 
 def names(router: RouterSettings) -> list[str]:
-    """What the router's certificate must be good for besides what it always is. Where it listens on all of them: this machine's addresses."""
+    """What the router's certificate must be good for besides what it always is. Where it listens on all of them: this
+    machine's addresses.
+    """
     host, domain = router.host, router.domain.strip(".")
     hosts = of_this_machine() if host in ("0.0.0.0", "::", "") else [host]
     return [*hosts, *([domain, f"*.{domain}"] if domain else []), *router.names]
 
 
 def ensure(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = None) -> ServerTls:
-    """Authority and server certificate, made or renewed where needed. `names`: further DNS names (`*.domain` too) or addresses.
+    """Authority and server certificate, made or renewed where needed. `names`: further DNS names (`*.domain` too) or
+    addresses.
 
-    A certificate that has all the names is kept, even if it has more; where the disk takes no new one, whichever is there. Raises
-    NameRefused, OSError.
+    A certificate that has all the names is kept, even if it has more; where the disk takes no new one, whichever is
+    there. Raises NameRefused, OSError.
     """
     now, names = now or datetime.now(UTC), sorted(set(names))
     server, stamp = paths.secrets / "server.pem", paths.secrets / "server.stamp"
@@ -80,14 +83,24 @@ def ensure_apart(paths: Paths, names: Iterable[str] = ()) -> None:
 
 def due(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = None) -> bool:
     """Whether something has to be made or renewed. Cheap: only read."""
-    return not _stamped(paths.secrets / "server.stamp", paths, paths.secrets / "server.pem", sorted(set(names)), now or datetime.now(UTC))
+    return not _stamped(
+        paths.secrets / "server.stamp",
+        paths,
+        paths.secrets / "server.pem",
+        sorted(set(names)),
+        now or datetime.now(UTC),
+    )
 
 
 def _stamped(stamp: Path, paths: Paths, server: Path, names: list[str], now: datetime) -> bool:
     """Whether these very files were found good for all the names, and nothing has to be renewed yet."""
     try:
         found = json.loads(stamp.read_bytes())
-        return found["digest"] == _digest(paths, server) and set(names) <= set(found["names"]) and now.timestamp() < found["until"]
+        return (
+            found["digest"] == _digest(paths, server)
+            and set(names) <= set(found["names"])
+            and now.timestamp() < found["until"]
+        )
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return False
 
@@ -95,11 +108,15 @@ def _stamped(stamp: Path, paths: Paths, server: Path, names: list[str], now: dat
 def _digest(paths: Paths, server: Path) -> str:
     """Of authority, its key and the server's file, and of the names the server's has anyway."""
     parts = [file.read_bytes() for file in (paths.ca_cert, paths.secrets / "ca.key", server)]
-    return hashlib.sha256(b"\0".join([*parts, *(name.encode() for name in (*ALWAYS, socket.gethostname()))])).hexdigest()
+    return hashlib.sha256(
+        b"\0".join([*parts, *(name.encode() for name in (*ALWAYS, socket.gethostname()))])
+    ).hexdigest()
 
 
 def main() -> int:
-    """`python -m pilotlight.tls`: what a router that lives long has done by a child, so that it need not hold what draws certificates."""
+    """`python -m pilotlight.tls`: what a router that lives long has done by a child, so that it need not hold what
+    draws certificates.
+    """
     try:
         config = load()
         ensure(config.paths, names(config.router))

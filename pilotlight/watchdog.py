@@ -1,11 +1,13 @@
-"""Which of our processes turn no more: each says once a second that its event loop does, in the words of systemd's sd_notify.
+"""Which of our processes turn no more: each says once a second that its event loop does, in the words of systemd's
+sd_notify.
 
-A process that dies is started again at once; one that is stopped or stands still kept its place and did nothing. Whoever starts
-processes listens with a `Watchdog` at a socket of its own, which its children find in `NOTIFY_SOCKET` as under systemd, and kills
-those that have fallen silent: what restarts the dead restarts them. Under systemd `up` says the same to it. The failures to
-survive: silence that is the listener's own (it was stopped, the machine slept: such time does not count), a start that takes
-long (more patience before the first word), a listener that is gone (nobody is told, and nothing breaks), and a process that died
-meanwhile, whose number is another's (it is held by a descriptor; only who lives is killed).
+A process that dies is started again at once; one that is stopped or stands still kept its place and did nothing.
+Whoever starts processes listens with a `Watchdog` at a socket of its own, which its children find in `NOTIFY_SOCKET` as
+under systemd, and kills those that have fallen silent: what restarts the dead restarts them. Under systemd `up` says
+the same to it. The failures to survive: silence that is the listener's own (it was stopped, the machine slept: such
+time does not count), a start that takes long (more patience before the first word), a listener that is gone (nobody is
+told, and nothing breaks), and a process that died meanwhile, whose number is another's (it is held by a descriptor;
+only who lives is killed).
 """
 
 from __future__ import annotations
@@ -63,13 +65,19 @@ class Said:
 
 def silent(said: Mapping[int, Said], now: float, seconds: float) -> list[int]:
     """Who has said nothing for too long. Pure."""
-    return [pid for pid, last in said.items() if now - last.at > (seconds if last.spoken else max(seconds, START_SECONDS))]
+    return [
+        pid for pid, last in said.items() if now - last.at > (seconds if last.spoken else max(seconds, START_SECONDS))
+    ]
 
 
 class Watchdog:
-    """The side that listens. `running` gives the processes it watches now; `told` is called with the pid of one it kills."""
+    """The side that listens. `running` gives the processes it watches now; `told` is called with the pid of one it
+    kills.
+    """
 
-    def __init__(self, path: Path, *, running: Callable[[], Iterable[int]], silent_seconds: float, told: Callable[[int], None]) -> None:
+    def __init__(
+        self, path: Path, *, running: Callable[[], Iterable[int]], silent_seconds: float, told: Callable[[int], None]
+    ) -> None:
         """Raises OSError."""
         self._running, self._silent_seconds, self._told = running, silent_seconds, told
         self._said: dict[int, Said] = {}
@@ -125,7 +133,9 @@ class Watchdog:
             os.close(self._held.pop(pid))
             self._said.pop(pid, None)
         for pid in running - self._held.keys():
-            with contextlib.suppress(OSError):  # it is gone already, or there is no descriptor for the moment: at the next look
+            with contextlib.suppress(
+                OSError
+            ):  # it is gone already, or there is no descriptor for the moment: at the next look
                 self._held[pid] = os.pidfd_open(pid)
         self._said = {pid: self._said.get(pid, Said(self._now)) for pid in self._held}
 

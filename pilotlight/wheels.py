@@ -1,7 +1,9 @@
-"""Where pip is configured to find packages, in words for uv, which does not read pip's configuration. Standard library only.
+"""Where pip is configured to find packages, in words for uv, which does not read pip's configuration. Standard library
+only.
 
-For whoever installs: `make setup`, before anything is installed, and the peers that `bench` compares with. The failures to survive: a
-machine behind a proxy, behind a TLS inspector with an authority of its own, or with a mirror only; each of which pip was told of long ago.
+For whoever installs: `make setup`, before anything is installed, and the peers that `bench` compares with. The failures
+to survive: a machine behind a proxy, behind a TLS inspector with an authority of its own, or with a mirror only; each
+of which pip was told of long ago.
 """
 
 from __future__ import annotations
@@ -31,14 +33,22 @@ def parsed(listed: str) -> Configured:
 def arguments(found: Mapping[str, str], *, also: Sequence[str] = ("find-links", "extra-index-url")) -> list[str]:
     """uv's arguments; `also`: places beside the index. Those that are not there are left out."""
     names = (*also, "index-url")
-    given = [part for name in names for value in found.get(name, "").split() if _present(value) for part in (f"--{name}", value)]
+    given = [
+        part
+        for name in names
+        for value in found.get(name, "").split()
+        if _present(value)
+        for part in (f"--{name}", value)
+    ]
     alone = ["--no-index"] if found.get("no-index", "").lower() in ("1", "true", "yes", "on") else []
     indexes = any(part in ("--extra-index-url", "--index-url") for part in given)
     return [*given, *alone, *(["--index-strategy", "unsafe-best-match"] if indexes else [])]
 
 
 def environment(found: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """uv's variables: the authority, the proxy and the hosts that pip trusts, where uv's own do not say otherwise. Pure."""
+    """uv's variables: the authority, the proxy and the hosts that pip trusts, where uv's own do not say otherwise.
+    Pure.
+    """
     ours: dict[str, str] = {}
     if authority := found.get("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE"):
         ours["SSL_CERT_FILE"] = authority

@@ -1,4 +1,6 @@
-"""`python -m router`: the public face of one machine. With one worker it serves itself, with more it is their parent."""
+"""`python -m router`: the public face of one machine. With one worker it serves itself, with more it is their
+parent.
+"""
 
 from __future__ import annotations
 

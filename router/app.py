@@ -1,8 +1,8 @@
 """The data path: every stage of an inference call, in order, one line a stage. Steps 2 to 5, 11 and 12.
 
-A `Call` is one request from admission to its closed record. Synchronous callbacks all the way: nothing here awaits, and a warm
-request makes no task. Whatever happens (an answer, an error, a client that leaves, a bug in a callback), it ends in
-`_close`, once: the record is closed, the slot released, the hold left.
+A `Call` is one request from admission to its closed record. Synchronous callbacks all the way: nothing here awaits, and
+a warm request makes no task. Whatever happens (an answer, an error, a client that leaves, a bug in a callback), it ends
+in `_close`, once: the record is closed, the slot released, the hold left.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ from router.relay.meter import NOTHING, Meter, Tokens, relayed, told, whole
 from router.relay.relay import Relay
 from runtime.wire import TURN_HEADER, Phase
 
-OURS = b"x-request-id: %s\r\nx-pilotlight-start: %s\r\nx-pilotlight-hold-ms: %.1f\r\nopenai-processing-ms: %d\r\n%s"  # of a head
-WARM = b"x-request-id: %s\r\nx-pilotlight-start: warm\r\nx-pilotlight-hold-ms: 0.0\r\nopenai-processing-ms: %d\r\n"  # where it never waited
+# of a head
+OURS = b"x-request-id: %s\r\nx-pilotlight-start: %s\r\nx-pilotlight-hold-ms: %.1f\r\nopenai-processing-ms: %d\r\n%s"
+# where it never waited
+WARM = b"x-request-id: %s\r\nx-pilotlight-start: warm\r\nx-pilotlight-hold-ms: 0.0\r\nopenai-processing-ms: %d\r\n"
 CUT_OFF = (
     "This answer was cut off: its replica is not wanted any more (its endpoint was removed or deployed anew, needs fewer, or Pilotlight "
     "shuts down), and the time it had to end what it was working on is over. Send the request again."
@@ -56,7 +58,9 @@ class Upload(Protocol):
 
 
 class Router:
-    """What all calls of a worker share. `max_uploading`: bytes of bodies that come in; `max_unread`: that clients do not read."""
+    """What all calls of a worker share. `max_uploading`: bytes of bodies that come in; `max_unread`: that clients do
+    not read.
+    """
 
     def __init__(
         self,
@@ -77,7 +81,14 @@ class Router:
         refusals_per_second: float = 0.0,
         reader: Reads | None = None,
     ) -> None:
-        self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = keys, table, hold, spool, metrics, clock
+        self.keys, self.table, self.hold, self.spool, self.metrics, self.clock = (
+            keys,
+            table,
+            hold,
+            spool,
+            metrics,
+            clock,
+        )
         self.waiting_seconds = waiting_seconds
         self.domain = domain.lower().strip(".")  # `ENDPOINT.DOMAIN` is an endpoint's own host
         self.proxies = Proxies(trusted_proxies)
@@ -87,7 +98,10 @@ class Router:
         self.draining = False
         self._machine: Machine = machine or Alone()
         self.uploads: Budget[Upload] = Budget(
-            max_uploading, give_way=lambda upload: upload.give_way(), workers=self._machine.workers, shared=self._machine.uploading
+            max_uploading,
+            give_way=lambda upload: upload.give_way(),
+            workers=self._machine.workers,
+            shared=self._machine.uploading,
         )
         self.unread: Budget[Upload] = Budget(max_unread, give_way=lambda connection: connection.give_way())
 
@@ -106,7 +120,10 @@ class Router:
             raise NotReady("This router has just started and does not know its endpoints yet. Try again in a moment.")
         endpoint = self.table.endpoints.get(name)
         if endpoint is None or endpoint.row.org_id != tenant.org_id:
-            raise ModelNotFound(f"The model '{quoted(name)}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
+            raise ModelNotFound(
+                f"The model '{quoted(name)}' does not exist. `GET /v1/models` lists what this key can use.",
+                param="model",
+            )
         if endpoint.row.endpoint_id != tenant.endpoint_id:
             raise Forbidden(f"This key belongs to another endpoint. Use a key of '{name}'.")
         return endpoint
@@ -140,17 +157,25 @@ class Call:
         self._body = b""
 
     def run(self, asked: openai.Asked | None = None) -> None:
-        """Steps 3 to 12, once the body is here. `asked`: what is in it, where that has been read. May be over when it returns."""
+        """Steps 3 to 12, once the body is here. `asked`: what is in it, where that has been read. May be over when it
+        returns.
+        """
         router, request = self._router, self._request
         try:
             router.keys.check(self._tenant)  # 2, again: uploading takes a while
-            asked = asked or openai.read(request.body, request.route)  # 3: before the endpoint is looked for: `model` may name it
+            asked = asked or openai.read(
+                request.body, request.route
+            )  # 3: before the endpoint is looked for: `model` may name it
             self._choices, self.sequences = asked.choices, asked.sequences
             name = request.endpoint or asked.model
             if name is None:
-                raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")
+                raise BadRequest(
+                    "'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model"
+                )
             endpoint = router.endpoint(self._tenant, name)
-            revision = self._revision = self._route(endpoint)  # before the hold: what does not fit the task wakes nothing
+            revision = self._revision = self._route(
+                endpoint
+            )  # before the hold: what does not fit the task wakes nothing
             if asked.wants.allowances or asked.wants.hosts:
                 asked.check_allowed(revision.row.allow, revision.row.media_hosts)
             body = openai.body_for(name, asked, request.body, self._own(revision))
@@ -173,7 +198,8 @@ class Call:
         self._slot, cold = slot, False
         assert self._meter is not None
         if self._held_at is not None:
-            # The clock counts milliseconds: what waited for a replica may have come in the one in which that was first seen.
+            # The clock counts milliseconds: what waited for a replica may have come in the one in which that was first
+            # seen.
             cold = slot.replica.seen_at >= self.entered_at
             self._end_waiting()
             try:
@@ -200,7 +226,13 @@ class Call:
         if not meter.held_seconds:
             return WARM % (self._event_id.encode(), meter.age * 1000)
         timing = b"server-timing: %s\r\n" % timings(meter.phases) if meter.cold else b""
-        return OURS % (self._event_id.encode(), b"cold" if meter.cold else b"warm", meter.held_seconds * 1000, meter.age * 1000, timing)
+        return OURS % (
+            self._event_id.encode(),
+            b"cold" if meter.cold else b"warm",
+            meter.held_seconds * 1000,
+            meter.age * 1000,
+            timing,
+        )
 
     def first_byte(self) -> None:
         assert self._meter is not None
@@ -222,7 +254,13 @@ class Call:
         """The engine's error: it bills nothing, its words go to the log, and the caller is told in ours."""
         error = engine_words.error_of(status, body, request_id=self._event_id)
         words = engine_words.for_operators(body)
-        log.warning("the engine did not serve a request", action="engine_refused", event_id=self._event_id, status=status, words=words)
+        log.warning(
+            "the engine did not serve a request",
+            action="engine_refused",
+            event_id=self._event_id,
+            status=status,
+            words=words,
+        )
         assert self._meter is not None
         self._meter.close(status=self._answer.status or error.status, finish=error.finish, tokens=NOTHING)
         self._fail(error)
@@ -281,7 +319,9 @@ class Call:
     # The disk's news
 
     def _hold_back(self, full: bool) -> None:
-        """So much waits for the open record to be durable that no more is read from the replica; or it is durable now."""
+        """So much waits for the open record to be durable that no more is read from the replica; or it is durable
+        now.
+        """
         self._disk_slow = full
         if full and self._relay is not None:
             self._relay.pause()
@@ -300,18 +340,28 @@ class Call:
         if revision is None:
             raise NotReady(f"'{name}' has no revision to serve it yet. Deploy one, or try again in a moment.")
         if revision.row.task != route.task:
-            raise BadRequest(f"'{name}' does the task '{revision.row.task}'; {route.path} needs '{route.task}'. Use a route of its task.")
-        seconds, wait = endpoint.row.hold_seconds, self._request.wait_seconds if b"prefer" in self._request.headers else None
+            raise BadRequest(
+                f"'{name}' does the task '{revision.row.task}'; {route.path} needs '{route.task}'. Use a route of its task."
+            )
+        seconds, wait = (
+            endpoint.row.hold_seconds,
+            self._request.wait_seconds if b"prefer" in self._request.headers else None,
+        )
         self.deadline = self.entered_at + (seconds if wait is None else min(wait, seconds))
         return revision
 
     def _own(self, revision: Revision) -> bytes:
         """Fields of ours in front of the caller's.
 
-        What one key's prompts leave in the engine's cache, no other key's find. And the engine counts a response under the id in its body.
+        What one key's prompts leave in the engine's cache, no other key's find. And the engine counts a response under
+        the id in its body.
         """
         salt = b"" if SHARED_CACHE in revision.row.allow else self._tenant.salt or self._router.keys.salt(self._tenant)
-        return salt + openai.own_field("request_id", f"resp_{self._event_id}") if self._request.route.form == "responses" else salt
+        return (
+            salt + openai.own_field("request_id", f"resp_{self._event_id}")
+            if self._request.route.form == "responses"
+            else salt
+        )
 
     def _open(self, endpoint: Endpoint, streamed: bool) -> Meter:
         router, path = self._router, self._request.route.path
@@ -327,7 +377,11 @@ class Call:
         elif self._meter.streamed and self._request.wait_seconds is None:  # `Prefer: wait` never commits early
             router, fields = self._router, ((b"x-request-id", self._event_id.encode()),)
             self._waiting = Waiting(
-                clock=router.clock, seconds=router.waiting_seconds, answer=self._answer, fields=fields, describe=self._describe
+                clock=router.clock,
+                seconds=router.waiting_seconds,
+                answer=self._answer,
+                fields=fields,
+                describe=self._describe,
             )
 
     def _end_waiting(self) -> None:
@@ -338,19 +392,25 @@ class Call:
             self._waiting.stop()
 
     def _describe(self) -> bytes:
-        """What a waiting client is told now: which phase of the start it waits for, and how long that may still take."""
+        """What a waiting client is told now: which phase of the start it waits for, and how long that may still
+        take.
+        """
         revision = self.held_in
         if revision is not None and revision.waits_for:
             return comment("place", 0, waits_for=revision.waits_for)
         if revision is None or not (revision.row.starting or revision.row.phase):
             return comment("hold", 0)
-        return comment(revision.row.phase or "place", revision.remaining(self._router.clock.time()), revision.row.fetched)
+        return comment(
+            revision.row.phase or "place", revision.remaining(self._router.clock.time()), revision.row.fetched
+        )
 
     def _say_what_it_waited_for(self) -> None:
         """It ends, and no replica has it: its start was cold where it found none that could have taken it."""
         if self._meter is not None and self._relay is None and self._revision is not None:
             found = self._revision.replicas.values()
-            warm = any(replica.seen_at < self.entered_at and not (replica.draining or replica.dead) for replica in found)
+            warm = any(
+                replica.seen_at < self.entered_at and not (replica.draining or replica.dead) for replica in found
+            )
             self._meter.undispatched(cold=not warm)
 
     # The one way out
@@ -379,7 +439,9 @@ class Call:
             slot.release()
 
     def _whole(self) -> Tokens | None:
-        """The engine's counts where a stream has been relayed up to its last word: clients leave there, before its last chunk."""
+        """The engine's counts where a stream has been relayed up to its last word: clients leave there, before its last
+        chunk.
+        """
         upstream = self._relay.upstream if self._relay is not None else None
         return told(upstream) if upstream is not None and whole(upstream) else None
 

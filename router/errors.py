@@ -10,9 +10,9 @@
         ├── QueueFull · HoldTimeout · EndpointPaused · StartFailed            the hold (step 5) gave up
         └── UpstreamError (EngineFailed)                     the replica failed it (step 11)
 
-Every step raises one of these. Each has OpenAI's shape, on every path, and a message that says what to do; on the routes of another
-API it has that one's shape besides (`Form`). `finish` is how a usage record names the outcome. The failure to survive: words of a
-caller in a message, which may be as long as a body (`quoted`).
+Every step raises one of these. Each has OpenAI's shape, on every path, and a message that says what to do; on the
+routes of another API it has that one's shape besides (`Form`). `finish` is how a usage record names the outcome. The
+failure to survive: words of a caller in a message, which may be as long as a body (`quoted`).
 """
 
 from __future__ import annotations

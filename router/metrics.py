@@ -1,9 +1,11 @@
-"""What operators scrape from this worker, on a private port of its own: `pilotlight_router_…`, no key, no request in a label.
+"""What operators scrape from this worker, on a private port of its own: `pilotlight_router_…`, no key, no request in a
+label.
 
-The counters are plain numbers; `pilotlight/exposition.py` writes them down when somebody asks. Series are bounded: endpoints have
-some of their own from their first call until they are removed, so many of them at most; what is beyond that, and what ends
-after its endpoint, counts under `(other)`. What was refused before it was any endpoint's has the empty endpoint. The first worker
-also tells what activator, agent and ledger tell; what several workers count adds up (`sum without (instance)`).
+The counters are plain numbers; `pilotlight/exposition.py` writes them down when somebody asks. Series are bounded:
+endpoints have some of their own from their first call until they are removed, so many of them at most; what is beyond
+that, and what ends after its endpoint, counts under `(other)`. What was refused before it was any endpoint's has the
+empty endpoint. The first worker also tells what activator, agent and ledger tell; what several workers count adds up
+(`sum without (instance)`).
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class Series:
 
 
 class Metrics:
-    """`held` gives the number of waiting requests by endpoint, where there are any; `known` says whether there is such an endpoint."""
+    """`held` gives the number of waiting requests by endpoint, where there are any; `known` says whether there is such
+    an endpoint.
+    """
 
     def __init__(self, *, most_endpoints: int = 1000) -> None:
         self._most = most_endpoints
@@ -105,7 +109,11 @@ class Metrics:
             "counter",
             "Tokens, by kind; cached is part of input.",
             ("endpoint", "kind"),
-            (((name, kind), n) for name, series in named for kind, n in zip(("input", "cached", "output"), series.tokens, strict=True)),
+            (
+                ((name, kind), n)
+                for name, series in named
+                for kind, n in zip(("input", "cached", "output"), series.tokens, strict=True)
+            ),
         )
         yield Family(
             "pilotlight_router_cold_starts",
@@ -121,9 +129,13 @@ class Metrics:
             ("endpoint",),
             (((name,), series.uncounted) for name, series in named),
         )
-        yield Family("pilotlight_router_held_requests", "gauge", "Requests waiting for a slot.", ("endpoint",), self._held(named))
+        yield Family(
+            "pilotlight_router_held_requests", "gauge", "Requests waiting for a slot.", ("endpoint",), self._held(named)
+        )
         here = self.connections
-        yield Family("pilotlight_router_connections", "gauge", "Client connections that are open.", (), [((), len(here))])
+        yield Family(
+            "pilotlight_router_connections", "gauge", "Client connections that are open.", (), [((), len(here))]
+        )
         yield Family(
             "pilotlight_router_connections_turned_away",
             "counter",
@@ -141,7 +153,11 @@ class Metrics:
         )
         for field, name, documentation in (
             ("hold", "pilotlight_router_hold_seconds", "Time requests waited for a slot, where they did."),
-            ("first_token", "pilotlight_router_time_to_first_token_seconds", "Admission to the first token of a stream."),
+            (
+                "first_token",
+                "pilotlight_router_time_to_first_token_seconds",
+                "Admission to the first token of a stream.",
+            ),
             ("latency", "pilotlight_router_latency_seconds", "Admission to the last byte."),
         ):
             samples = (((endpoint,), getattr(series, field)) for endpoint, series in named)

@@ -1,8 +1,8 @@
 """The router's parent: has the listeners, bound once, and keeps as many workers on it as configured.
 
-Before step 1. The failures to survive: a worker that dies or is silent (another takes its place; the port never closes), SIGTERM
-(passed on; the parent ends when the last worker has drained), and the parent's own kill -9: the kernel kills the workers with it, also
-one that is stopped, or the port would stay taken and no successor could start.
+Before step 1. The failures to survive: a worker that dies or is silent (another takes its place; the port never
+closes), SIGTERM (passed on; the parent ends when the last worker has drained), and the parent's own kill -9: the kernel
+kills the workers with it, also one that is stopped, or the port would stay taken and no successor could start.
 """
 
 from __future__ import annotations
@@ -78,7 +78,13 @@ class _Parent:
             self._memory.clear(index)
             self._running.discard(process)
             if not self._stopping.is_set():
-                log.error("a worker died; another takes its place", action="worker_died", index=index, pid=process.pid, status=status)
+                log.error(
+                    "a worker died; another takes its place",
+                    action="worker_died",
+                    index=index,
+                    pid=process.pid,
+                    status=status,
+                )
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stopping.wait(), RESTART_SECONDS)
         return abs(status)

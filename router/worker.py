@@ -1,7 +1,8 @@
 """One worker of the router: everything put together, served until told to stop, and drained. Steps 1 to 12.
 
-The failures to survive: SIGTERM amid answers (accept no more, finish what runs and what is held within `drain_seconds`, then
-end the rest with an error and a record), and the parent's death (the kernel ends it too, see `workers.py`; the port must not stay taken).
+The failures to survive: SIGTERM amid answers (accept no more, finish what runs and what is held within `drain_seconds`,
+then end the rest with an error and a record), and the parent's death (the kernel ends it too, see `workers.py`; the
+port must not stay taken).
 """
 
 from __future__ import annotations
@@ -54,14 +55,22 @@ from router.ledger.spool import Spool
 from router.ledger.wire import WorkerHello
 from router.metrics import Metrics
 
-COLLECTED = (50_000, 20, 50)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
+COLLECTED = (
+    50_000,
+    20,
+    50,
+)  # a request makes some hundred objects and no cycle: looking for cycles costs more than they do
 SET_ASIDE = 256  # descriptors, for the spool, the admin process, idle connections to replicas, and what is ours
 MEASURED = ("activator", "agent", "ledger")  # processes whose metrics are told with ours
-SWITCH_SECONDS = 0.0001  # Python's 5 ms would be what an answer waits for the spool's thread to say that its record is durable
+SWITCH_SECONDS = (
+    0.0001  # Python's 5 ms would be what an answer waits for the spool's thread to say that its record is durable
+)
 
 
 def visitors(most: int, most_each: int, *, descriptors: int) -> Visitors:
-    """As many as are allowed, and as there are descriptors for: one for the client, one for its replica, and some set aside."""
+    """As many as are allowed, and as there are descriptors for: one for the client, one for its replica, and some set
+    aside.
+    """
     most = max(1, min(most, (descriptors - SET_ASIDE) // 2))
     return Visitors(most=most, most_each=min(most, most_each))
 
@@ -85,7 +94,11 @@ class Worker:
             of=lambda revisions: self.table.of(revisions),
         )
         self.hold = Hold(
-            clock=loop, max_bytes=config.router.max_held_bytes, changed=self.demand.changed, line_up=stand_in_line, machine=machine
+            clock=loop,
+            max_bytes=config.router.max_held_bytes,
+            changed=self.demand.changed,
+            line_up=stand_in_line,
+            machine=machine,
         )
         self.table = RouteTable(clock=loop, hold=self.hold, gone=self.metrics.forget)
         self.reader = Reader(reader.start)
@@ -106,13 +119,19 @@ class Worker:
             reader=self.reader,
         )
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.visitors = visitors(config.router.max_connections, config.router.max_connections_per_address, descriptors=descriptors)
+        self.visitors = visitors(
+            config.router.max_connections, config.router.max_connections_per_address, descriptors=descriptors
+        )
         self.porter = Porter(Rates(config.router.connections_per_second_per_address))
         self.metrics.connections, self.metrics.step = self.visitors, self.porter.step
         self.metrics.held, self.metrics.known = self.hold.held, self.table.endpoints.__contains__
-        self.activator = ActivatorLink(address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand)
+        self.activator = ActivatorLink(
+            address=paths.address("activator"), router_id=self.worker_id, table=self.table, demand=self.demand
+        )
         hello = WorkerHello(worker_id=self.worker_id, pid=os.getpid(), takes_changes=True)
-        self.ledger = LedgerLink(address=paths.address("ledger"), file=paths.policy, hello=hello, keys=self.keys, spool=self.spool)
+        self.ledger = LedgerLink(
+            address=paths.address("ledger"), file=paths.policy, hello=hello, keys=self.keys, spool=self.spool
+        )
 
     def protocol(self) -> Any:
         """What makes the protocol of a connection."""
@@ -152,9 +171,13 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; where the operator has a proxy on this machine, for plain HTTP too. uvicorn would count connections only after their handshake."""
+        """Listen; where the operator has a proxy on this machine, for plain HTTP too. uvicorn would count connections
+        only after their handshake.
+        """
         make = partial(cast(Any, self.config.http_protocol_class), self.config, self.server_state, {})
-        listeners = [(listener, self.config.ssl) for listener in sockets or []] + ([(self._plain, None)] if self._plain else [])
+        listeners = [(listener, self.config.ssl) for listener in sockets or []] + (
+            [(self._plain, None)] if self._plain else []
+        )
         doors = [
             Door(
                 listener,
@@ -199,7 +222,9 @@ async def serve(
     Notifier.take().keep()
     certificates = None if plain else certificate.of_settings(config)
     worker = Worker(config, machine or Alone())
-    others = [config.paths.metrics(name) for name in MEASURED] if index == 0 else []  # one worker tells of them, or they would count twice
+    others = (
+        [config.paths.metrics(name) for name in MEASURED] if index == 0 else []
+    )  # one worker tells of them, or they would count twice
     exposition = Exposition(worker.metrics.collect, others=others)
     await exposition.on_port(config.router.metrics_port + index)
     application = pages(worker.router, admin=config.paths.address("admin"), reach=config.router.admin)
@@ -230,7 +255,10 @@ async def serve(
         if certificates is not None:
             tasks.spawn(certificates.keep(), name="certificates")
             if index == 0:
-                tasks.spawn(certificate.renew(lambda: tls.due(config.paths, tls.names(config.router))), name="certificate of ours")
+                tasks.spawn(
+                    certificate.renew(lambda: tls.due(config.paths, tls.names(config.router))),
+                    name="certificate of ours",
+                )
         try:
             await server.serve(sockets=[listeners.public])
         finally:

@@ -38,10 +38,10 @@ def environment() -> EngineEnvironment:
 def standby_environ(settings: Settings, device: str) -> dict[str, str]:
     """One compute thread (a fork must inherit no OpenMP pool), no network, caches in the state folder.
 
-    OpenMP's threads sleep while they wait: spinning ones cost nothing on an idle machine, but beside two busy processes on
-    two cores a first token took 1.9 s with them and 0.8 s without. On CPU nothing is compiled while vLLM's samplers are
-    imported: the first answer with log-probabilities, or sampled at all, would wait 2 to 18 s for a compiler. On a GPU
-    compiled graphs are what makes it fast.
+    OpenMP's threads sleep while they wait: spinning ones cost nothing on an idle machine, but beside two busy processes
+    on two cores a first token took 1.9 s with them and 0.8 s without. On CPU nothing is compiled while vLLM's samplers
+    are imported: the first answer with log-probabilities, or sampled at all, would wait 2 to 18 s for a compiler. On a
+    GPU compiled graphs are what makes it fast.
     """
     cache = settings.paths.state / "cache"
     kept = children.engine_environment(os.environ, cache=cache, also=children.names(settings.runtime.environment))
@@ -74,7 +74,9 @@ async def run(settings: Settings) -> None:
         code=stored.model_code,
     )
     engine = environment()
-    agent = Agent(node_id=socket.gethostname(), environment=engine, paths=paths, settings=settings.runtime, staging=staging)
+    agent = Agent(
+        node_id=socket.gethostname(), environment=engine, paths=paths, settings=settings.runtime, staging=staging
+    )
     standbys = Standbys(
         count=settings.runtime.standbys,
         model=REHEARSAL_MODEL,

@@ -1,10 +1,12 @@
-"""Engine arguments that no revision may set, by name, with what to do instead. Asked at a deploy, before anything moves, and by a node. Pure.
+"""Engine arguments that no revision may set, by name, with what to do instead. Asked at a deploy, before anything
+moves, and by a node. Pure.
 
-An engine argument of a revision reaches vLLM's own serve command. Some of those belong to Pilotlight, which sets them for every
-replica; some would have the replica listen, execute or read where nobody expects it; some break what is measured and billed. They
-are refused here without an engine; whether the rest is spelt right, the engine's own parser says (`runtime/engine/checking.py`). What
-must survive: vLLM's parser takes any unambiguous beginning of a name, and names in either spelling, so both are refused with them; and
-what is refused by name must not come in as a key of another argument's value. What executes or opens may be allowed, on a machine, by name.
+An engine argument of a revision reaches vLLM's own serve command. Some of those belong to Pilotlight, which sets them
+for every replica; some would have the replica listen, execute or read where nobody expects it; some break what is
+measured and billed. They are refused here without an engine; whether the rest is spelt right, the engine's own parser
+says (`runtime/engine/checking.py`). What must survive: vLLM's parser takes any unambiguous beginning of a name, and
+names in either spelling, so both are refused with them; and what is refused by name must not come in as a key of
+another argument's value. What executes or opens may be allowed, on a machine, by name.
 """
 
 from __future__ import annotations
@@ -105,7 +107,10 @@ REFUSED: Mapping[str, tuple[str, str, Judge]] = {
 # Keys inside an argument's value, whose argument is otherwise a revision's own: by their ends, and by name.
 OPENING = re.compile(r".*_(path|dir|file|files|uri|url)|tensorizer_.*|pylogging_config_file", re.ASCII)
 EXECUTING = re.compile(r".*_(cls|plugin|module|class|qualname|hook)|inductor_passes|trust_remote_code", re.ASCII)
-ONLY_IN = {("speculative-config", "model"): OPENS, ("compilation-config", "backend"): EXECUTES}  # these mean something else elsewhere
+ONLY_IN = {
+    ("speculative-config", "model"): OPENS,
+    ("compilation-config", "backend"): EXECUTES,
+}  # these mean something else elsewhere
 SPREADING = ("tensor-parallel-size", "pipeline-parallel-size", "prefill-context-parallel-size")
 BACKENDS = ("", "eager", "inductor")
 
@@ -135,17 +140,29 @@ def refusal(engine_args: Mapping[str, Value], allowed: Collection[str] = ()) -> 
 
 def executes_or_opens(engine_args: Mapping[str, Value], allowed: Collection[str] = ()) -> str:
     """Of what `refusal` says only this: a node asks it of what it is told to start, whoever let that pass."""
-    risky = {name: value for name, value in engine_args.items() if any(why in refusal({name: value}) for why in (EXECUTES, OPENS))}
+    risky = {
+        name: value
+        for name, value in engine_args.items()
+        if any(why in refusal({name: value}) for why in (EXECUTES, OPENS))
+    }
     return refusal(risky, allowed)
 
 
 def too_wide(engine_args: Mapping[str, Value], *, cpus: int) -> str:
-    """Why a replica would wait for ever for more CPUs than there are; "" where it would not. Of GPUs vLLM itself knows how many."""
-    shares = {given: int(value) for given, value in engine_args.items() if spelt(given) in SPREADING and str(value).isdecimal()}
+    """Why a replica would wait for ever for more CPUs than there are; "" where it would not. Of GPUs vLLM itself knows
+    how many.
+    """
+    shares = {
+        given: int(value)
+        for given, value in engine_args.items()
+        if spelt(given) in SPREADING and str(value).isdecimal()
+    }
     wide = math.prod(shares.values())
     asked = ", ".join(f"{given}={share}" for given, share in shares.items() if share > 1)
     return (
-        f"engine argument {asked}: a replica would spread over {wide} CPUs, and the node has {cpus}; ask for fewer" if wide > cpus else ""
+        f"engine argument {asked}: a replica would spread over {wide} CPUs, and the node has {cpus}; ask for fewer"
+        if wide > cpus
+        else ""
     )
 
 
@@ -161,7 +178,9 @@ def _inner(name: str, key: str, value: Any) -> str:
 
 
 def _keys(given: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The keys an argument sets within its value: those behind dots in its name, and those of a JSON value, however deep."""
+    """The keys an argument sets within its value: those behind dots in its name, and those of a JSON value, however
+    deep.
+    """
     for key in given.split(".")[1:]:
         yield key.removesuffix("+").replace("-", "_"), value
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
@@ -174,25 +193,33 @@ def _keys(given: str, value: Any) -> Iterator[tuple[str, Any]]:
         part = pending.pop()
         for key, inner in part.items() if isinstance(part, dict) else ():
             yield str(key).replace("-", "_"), inner
-        pending += [inner for inner in (part.values() if isinstance(part, dict) else part) if isinstance(inner, dict | list)]
+        pending += [
+            inner for inner in (part.values() if isinstance(part, dict) else part) if isinstance(inner, dict | list)
+        ]
 
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*(\.[A-Za-z0-9_-]+)*\+?")
 
 
 def plain_name(name: str) -> str:
-    """With hyphens, as vLLM's parser takes it too. What is behind a dot is a key of the argument's value, which has one spelling only."""
+    """With hyphens, as vLLM's parser takes it too. What is behind a dot is a key of the argument's value, which has one
+    spelling only.
+    """
     argument, dot, key = name.partition(".")
     return argument.replace("_", "-") + dot + key
 
 
 def one_spelling(engine_args: Mapping[str, Value]) -> dict[str, Value]:
-    """The arguments of one request with names spelt as `plain_name` has them. Raises ValueError where a name is none, or comes twice."""
+    """The arguments of one request with names spelt as `plain_name` has them. Raises ValueError where a name is none,
+    or comes twice.
+    """
     found: dict[str, str] = {}
     for given in engine_args:
         name = plain_name(given)
         if not NAME.fullmatch(name):
-            raise ValueError(f"{given!r} is no name of an argument: use a-z, 0-9, - and _, without leading dashes, such as max-model-len")
+            raise ValueError(
+                f"{given!r} is no name of an argument: use a-z, 0-9, - and _, without leading dashes, such as max-model-len"
+            )
         if name in found:
             raise ValueError(f"{found[name]} and {given} are the same argument: give one of them")
         found[name] = given

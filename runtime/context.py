@@ -1,10 +1,11 @@
 """How long a context a model has, by its own files, and what of it a replica serves. Step 8. Pure.
 
-The model's say is what vLLM would make of it: the least of the names that configurations have for it, times what rotary scaling
-adds; of an embedding model what its authors say in sentence-transformers' files, for longer texts are not what it was made for. An
-engine argument has the last word, then the node's setting, then, on CPU, a bound, so that the cache of a long context nobody asked
-for does not take the node's memory; what that cuts is told at the deploy. What must survive are configurations of any shape: what
-cannot be read is as if it were not there, and the engine says what is wrong with it.
+The model's say is what vLLM would make of it: the least of the names that configurations have for it, times what rotary
+scaling adds; of an embedding model what its authors say in sentence-transformers' files, for longer texts are not what
+it was made for. An engine argument has the last word, then the node's setting, then, on CPU, a bound, so that the cache
+of a long context nobody asked for does not take the node's memory; what that cuts is told at the deploy. What must
+survive are configurations of any shape: what cannot be read is as if it were not there, and the engine says what is
+wrong with it.
 """
 
 from __future__ import annotations
@@ -21,19 +22,30 @@ from runtime.argument_names import plain_name
 EngineArgs = Mapping[str, str | int | float | bool]
 
 LONGEST_CONTEXT = 4096  # tokens, on CPU
-VECTORS = (
-    "float32"  # type of an embedding model on CPU: with two bytes its vectors are not its authors' (a cosine of 0.9998), nor sooner there
-)
+# type of an embedding model on CPU: with two bytes its vectors are not its authors' (a cosine of 0.9998), nor sooner
+# there
+VECTORS = "float32"
 NAMES = (
     "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions",
     "max_sequence_length", "max_seq_length", "seq_len",
 )  # fmt: skip
 SCALED_ALREADY = {"default", "su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "dynamic"}
 SENTENCE = tuple(
-    f"sentence_{kind}_config.json" for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 LARGEST_FILE = 16 << 20  # bytes of a configuration
-UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+UNITS = {
+    "": 1,
+    "k": 1000,
+    "m": 1000**2,
+    "g": 1000**3,
+    "t": 1000**4,
+    "K": 1024,
+    "M": 1024**2,
+    "G": 1024**3,
+    "T": 1024**4,
+}
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)", re.ASCII)
 
 
@@ -114,7 +126,9 @@ def overrides(engine_args: EngineArgs) -> dict[str, Any]:
 
 
 def amount(value: object) -> int:
-    """A number of tokens as vLLM reads it: 4096, "32k" (thousands), "32K" (of 1024). 0 for what is none, and for -1 and auto."""
+    """A number of tokens as vLLM reads it: 4096, "32k" (thousands), "32K" (of 1024). 0 for what is none, and for -1 and
+    auto.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return 0
     found = _AMOUNT.fullmatch(str(value).strip().removesuffix(".0"))

@@ -1,9 +1,9 @@
 """The words between agent, standby and replica: frames over SOCK_SEQPACKET pairs, file descriptors along with them.
 
 A packet is one frame, whole or not at all, so two processes of a replica (API and engine core) may write to the same
-socket. The standby reads it blocking; the agent reads it from its event loop. End of file on it is a death notice, never
-the only one: a replica's engine core holds the socket too, so the agent also watches a pidfd. Beats are for those who neither
-speak nor die (`silence.py`); they never take the place of what must be said.
+socket. The standby reads it blocking; the agent reads it from its event loop. End of file on it is a death notice,
+never the only one: a replica's engine core holds the socket too, so the agent also watches a pidfd. Beats are for those
+who neither speak nor die (`silence.py`); they never take the place of what must be said.
 """
 
 from __future__ import annotations
@@ -69,7 +69,9 @@ class Ask(Frame):
 
 
 class Check(Frame):
-    """Would the engine take these arguments? Answered by a child, with `Checked`; not at all where that ends otherwise."""
+    """Would the engine take these arguments? Answered by a child, with `Checked`; not at all where that ends
+    otherwise.
+    """
 
     kind: Literal["check"] = "check"
     check_id: str
@@ -166,7 +168,9 @@ class DrainNow(Frame):
     """Admit nothing more, finish what runs, exit."""
 
     kind: Literal["drain"] = "drain"
-    seconds: float | None = None  # so long it may take; what runs then is written down as far as it came. None: as long as it takes
+    seconds: float | None = (
+        None  # so long it may take; what runs then is written down as far as it came. None: as long as it takes
+    )
 
 
 class ParkNow(Frame):
@@ -184,7 +188,9 @@ class UnparkNow(Frame):
 
 ToStandby = Annotated[Fork | Ask | Check, Field(discriminator="kind")]
 FromStandby = Annotated[Rehearsed | Exited | Failed | Beat | Checked, Field(discriminator="kind")]
-FromReplica = Annotated[Born | PhaseDone | Serving | Depth | Journaled | Failed | Parked | Beat, Field(discriminator="kind")]
+FromReplica = Annotated[
+    Born | PhaseDone | Serving | Depth | Journaled | Failed | Parked | Beat, Field(discriminator="kind")
+]
 ToReplica = Annotated[DrainNow | ParkNow | UnparkNow, Field(discriminator="kind")]
 
 _adapters: dict[Any, TypeAdapter[Any]] = {}
@@ -218,7 +224,9 @@ class Control:
         return True
 
     def offer(self, frame: Frame) -> bool:
-        """Send what may be lost, from any thread, without waiting: it is lost while much is unread. False when the other end is gone."""
+        """Send what may be lost, from any thread, without waiting: it is lost while much is unread. False when the
+        other end is gone.
+        """
         buffer = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
         try:
             (unread,) = struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, bytes(4)))
@@ -233,7 +241,9 @@ class Control:
         return True
 
     def receive(self) -> tuple[Any, list[int]] | None:
-        """The next frame and the descriptors with it; None at the end. Raises BlockingIOError when there is none yet."""
+        """The next frame and the descriptors with it; None at the end. Raises BlockingIOError when there is none
+        yet.
+        """
         try:
             data, fds, _flags, _address = socket.recv_fds(self.sock, LARGEST_PACKET, 4)
         except ConnectionResetError:

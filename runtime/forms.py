@@ -1,7 +1,9 @@
-"""The APIs whose routes we serve: which path is whose, and how an answer that fails looks in each. Steps 3 and 11. Pure.
+"""The APIs whose routes we serve: which path is whose, and how an answer that fails looks in each. Steps 3 and 11.
+Pure.
 
-Told once, for the router and for the gate of a replica: a route that one of them knows and the other does not would be served to nobody, or
-counted by nobody. The failure to survive is an error in the middle of a stream, which is told by whoever sees it, and must look the same.
+Told once, for the router and for the gate of a replica: a route that one of them knows and the other does not would be
+served to nobody, or counted by nobody. The failure to survive is an error in the middle of a stream, which is told by
+whoever sees it, and must look the same.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""One line of a replica's usage journal: written by the replica, and by its agent for the requests of a killed one. Step 12.
+"""One line of a replica's usage journal: written by the replica, and by its agent for the requests of a killed one.
+Step 12.
 
-Lines are sealed (`pilotlight/sealed.py`). The failures to survive: a torn or flipped line (it is named, never believed), the
-line behind a torn one (it is still read), and the release before, whose lines have no checksum.
+Lines are sealed (`pilotlight/sealed.py`). The failures to survive: a torn or flipped line (it is named, never
+believed), the line behind a torn one (it is still read), and the release before, whose lines have no checksum.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def decode(line: bytes) -> UsageEntry:
         return UsageEntry.model_validate_json(line, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise Damaged(f"it is no entry of a usage journal: {'.'.join(map(str, first['loc']))} {first['msg']}".rstrip()) from None
+        raise Damaged(
+            f"it is no entry of a usage journal: {'.'.join(map(str, first['loc']))} {first['msg']}".rstrip()
+        ) from None
 
 
 def recover(line: bytes) -> Iterator[tuple[int, UsageEntry | Damaged]]:

@@ -1,8 +1,10 @@
-"""What log-probabilities of prompts take, where an endpoint allows them. Step 8. Pure, but for reading the model's config.
+"""What log-probabilities of prompts take, where an endpoint allows them. Step 8. Pure, but for reading the model's
+config.
 
 The engine makes them for all prompt tokens of a step at once: logits, log-probabilities and ranks, each over the whole
-vocabulary. So fewer tokens go into one step, and what those may take is counted as the replica's need. The failure to survive
-is a prompt of thousands of tokens at a model with a large vocabulary: gigabytes that nobody had counted, and the kernel ends a neighbour.
+vocabulary. So fewer tokens go into one step, and what those may take is counted as the replica's need. The failure to
+survive is a prompt of thousands of tokens at a model with a large vocabulary: gigabytes that nobody had counted, and
+the kernel ends a neighbour.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ def served(allow: Collection[str]) -> bool:
     return not {"prompt_logprobs", "echo_logprobs"}.isdisjoint(allow)
 
 
-def step_bytes(snapshot: Path, allow: Collection[str], engine_args: Mapping[str, str | int | float | bool], *, slots: int) -> int:
+def step_bytes(
+    snapshot: Path, allow: Collection[str], engine_args: Mapping[str, str | int | float | bool], *, slots: int
+) -> int:
     """What one step may take for them; 0 where they are not allowed. Raises OSError, ValueError."""
     if not served(allow):
         return 0

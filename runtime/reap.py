@@ -1,9 +1,9 @@
 """Leave nothing behind: the processes, shared memory and folder of one replica, however it ended.
 
 Each replica is a session of its own (killpg reaches its engine core, even when its leader is gone), has a shared-memory
-prefix and a run folder of its own. A pid alone is no identity, the kernel reuses it: `Identity` adds the start time, and
-nothing is signalled that does not match. The identity lies in the run folder, so that an agent that comes back after
-kill -9 finds and ends what its predecessor left.
+prefix and a run folder of its own. A pid alone is no identity, the kernel reuses it: `Identity` adds the start time,
+and nothing is signalled that does not match. The identity lies in the run folder, so that an agent that comes back
+after kill -9 finds and ends what its predecessor left.
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def remember(folder: Path, identity: Identity) -> None:
 
 
 def kill_session(identity: Identity) -> None:
-    """End every process of the session that `identity` leads or led. A session id is not reused while a member lives."""
+    """End every process of the session that `identity` leads or led. A session id is not reused while a member
+    lives.
+    """
     leader = start_time(identity.pid)
     if leader is not None and leader != identity.start_time:
         return  # the pid is somebody else's now; its session is too
@@ -74,20 +76,26 @@ def clean(folder: Path, replica_id: str) -> None:
 
 
 def reap_leftovers(replicas: Path) -> list[str]:
-    """End and remove everything in the folder of run folders: what an agent killed by -9 left. Returns the replica ids."""
+    """End and remove everything in the folder of run folders: what an agent killed by -9 left. Returns the replica
+    ids.
+    """
     found = []
     for folder in sorted(replicas.iterdir()) if replicas.is_dir() else []:
         try:
             kill_session(Identity(**json.loads((folder / IDENTITY_FILE).read_text())))
         except (OSError, ValueError, TypeError):
-            pass  # no (whole) identity: nothing was forked, the disk had no room for it, or the fork ended with its control socket
+            # no (whole) identity: nothing was forked, the disk had no room for it, or the fork ended with its control
+            # socket
+            pass
         clean(folder, folder.name)
         found.append(folder.name)
     return found
 
 
 def bury_orphans() -> None:
-    """SIGCHLD in an agent: collect what it inherited (an engine core whose API process died, a replica whose standby did)."""
+    """SIGCHLD in an agent: collect what it inherited (an engine core whose API process died, a replica whose standby
+    did).
+    """
     for pid, seen in everybody():
         if _is_orphan_of_ours(pid, seen):
             with contextlib.suppress(ChildProcessError):

@@ -1,7 +1,8 @@
 """Why an engine refuses what it is given, in its own words, as far as they help whoever deploys. Pure.
 
-An engine's error may have pages. What must survive is its sense: it is told in whole sentences, from the first on, and ends before advice that
-nobody can follow here, which is to set variables: an engine is started with an allow-list of them.
+An engine's error may have pages. What must survive is its sense: it is told in whole sentences, from the first on, and
+ends before advice that nobody can follow here, which is to set variables: an engine is started with an allow-list of
+them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z'\"`(])")
 
 
 def told(text: str, longest: int) -> str:
-    """The first sentences, of no more than `longest` characters together; of a first one that is longer, its first words."""
+    """The first sentences, of no more than `longest` characters together; of a first one that is longer, its first
+    words.
+    """
     first, *rest = _END.split(" ".join(text.split()))
     said = first if len(first) <= longest else f"{first[: longest - 2].rpartition(' ')[0] or first[: longest - 2]} …"
     for sentence in rest:

@@ -1,11 +1,11 @@
 """What the node agent (`runtime/node/agent.py`) says and hears: the contract between activator and runtime.
 
 The agent serves it on an address of its own and outlives its caller: an activator that comes back after kill -9 reads
-`NodeReport` and adopts what runs. Commands are fenced: each carries (epoch, sequence), the agent persists the highest it
-has seen and answers a lower one with `Refused`.
+`NodeReport` and adopts what runs. Commands are fenced: each carries (epoch, sequence), the agent persists the highest
+it has seen and answers a lower one with `Refused`.
 
-Times: `at` is seconds on the host's monotonic clock (CLOCK_MONOTONIC, one clock for all processes of a host); everything
-else is a duration in seconds.
+Times: `at` is seconds on the host's monotonic clock (CLOCK_MONOTONIC, one clock for all processes of a host);
+everything else is a duration in seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Task = Literal["generate", "embed", "score"]
 Rung = Literal["parked", "standby", "staged", "stored"]  # where a climb to `ready` begins
 Zero = Literal["parked", "standby", "staged"]  # where a revision rests without a call
 
-MOST_STOPS = 32  # texts an answer may stop at. OpenAI's API and vLLM by itself have 4; evaluation harnesses send half a dozen
+MOST_STOPS = (
+    32  # texts an answer may stop at. OpenAI's API and vLLM by itself have 4; evaluation harnesses send half a dozen
+)
 HUNG = "hung: "  # how the reason begins of a replica that was killed for its silence
 
 
@@ -69,7 +71,9 @@ class ReplicaReport(Frame):
 
 
 class UsageEntry(Frame):
-    """What the engine really produced for one request: written at finish and at abort, before the last byte goes out."""
+    """What the engine really produced for one request: written at finish and at abort, before the last byte goes
+    out.
+    """
 
     request_id: str  # the router's x-request-id
     replica_id: str
@@ -220,7 +224,9 @@ class UsageBatch(Frame):
 
 
 class Shipped(Frame):
-    """The answer to `Ship`, behind the batches it speaks of: whatever these replicas had been given when it was asked is in those, or in work."""
+    """The answer to `Ship`, behind the batches it speaks of: whatever these replicas had been given when it was asked
+    is in those, or in work.
+    """
 
     kind: Literal["shipped"] = "shipped"
     token: int
@@ -249,13 +255,16 @@ class Alive(Frame):
 
 
 ToAgent = Annotated[
-    Start | Drain | Stop | Park | Unpark | KeepStandbys | CheckArguments | UsageStored | Ship | Alive, Field(discriminator="kind")
+    Start | Drain | Stop | Park | Unpark | KeepStandbys | CheckArguments | UsageStored | Ship | Alive,
+    Field(discriminator="kind"),
 ]
 FromAgent = Annotated[
-    NodeReport | ReplicaReport | StandbyReport | UsageBatch | Shipped | ArgumentsChecked | Refused | Alive, Field(discriminator="kind")
+    NodeReport | ReplicaReport | StandbyReport | UsageBatch | Shipped | ArgumentsChecked | Refused | Alive,
+    Field(discriminator="kind"),
 ]
 
-# Router → the gate of a replica, over HTTP: a turn, and the request that comes in it. The gate answers when a slot is free.
+# Router → the gate of a replica, over HTTP: a turn, and the request that comes in it. The gate answers when a slot is
+# free.
 
 TURN_PATH = "/turn"
 TURN_HEADER = "x-pilotlight-turn"  # of the answer, and of the request

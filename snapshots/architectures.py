@@ -1,4 +1,5 @@
-"""Which architectures the engine knows, without the engine: `architectures.txt` has vLLM's own list. Used while packing.
+"""Which architectures the engine knows, without the engine: `architectures.txt` has vLLM's own list. Used while
+packing.
 
 A model of an architecture it does not know would be found out at the first call, by a crash; here it is one line.
 """
@@ -11,7 +12,8 @@ from importlib.resources import files
 
 from snapshots.errors import UnknownModel
 
-# vLLM makes an embedding model or classifier of any generating one: a name is known if it is with another of these ends.
+# vLLM makes an embedding model or classifier of any generating one: a name is known if it is with another of these
+# ends.
 ENDS = (
     "ForCausalLM", "ForConditionalGeneration", "ChatModel", "LMHeadModel", "ForTextEncoding", "EmbeddingModel", "ForSequenceClassification",
     "ForTokenClassification", "ForAudioClassification", "ForImageClassification", "ForVideoClassification", "ClassificationModel",

@@ -1,4 +1,6 @@
-"""Has a model a chat template, and is it one? A template that cannot be read would fail every chat at its first call."""
+"""Has a model a chat template, and is it one? A template that cannot be read would fail every chat at its first
+call.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def check_chat_templates(folder: Path, paths: list[str], documents: dict[str, di
                 reader.parse(template)
             except (TemplateSyntaxError, RecursionError) as error:
                 at = f" in line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
-                raise PackError(f"the chat template in {path} cannot be read ({str(error)[:200]}{at}): {MEND}") from None
+                raise PackError(
+                    f"the chat template in {path} cannot be read ({str(error)[:200]}{at}): {MEND}"
+                ) from None
     return bool(found) or "tekken.json" in paths
 
 
@@ -59,7 +63,11 @@ def _templates(folder: Path, paths: list[str], documents: dict[str, dict[str, An
             found[path] = given
         elif isinstance(given, dict | list):
             several = (
-                [each.get("template") for each in given if isinstance(each, dict)] if isinstance(given, list) else list(given.values())
+                [each.get("template") for each in given if isinstance(each, dict)]
+                if isinstance(given, list)
+                else list(given.values())
             )
-            found |= {f"{path} (number {number})": each for number, each in enumerate(several, 1) if isinstance(each, str)}
+            found |= {
+                f"{path} (number {number})": each for number, each in enumerate(several, 1) if isinstance(each, str)
+            }
     return found

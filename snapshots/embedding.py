@@ -1,7 +1,8 @@
-"""Whether an engine makes of an embedding model the vectors its authors meant: `modules.json` and what it names. While packing. Pure.
+"""Whether an engine makes of an embedding model the vectors its authors meant: `modules.json` and what it names. While
+packing. Pure.
 
-An engine that does not know a kind of pooling, or a module after it, passes over it without a word, and every vector is another
-one: that is refused here. What a client must do for the same vectors (a prompt before each text) is told.
+An engine that does not know a kind of pooling, or a module after it, passes over it without a word, and every vector is
+another one: that is refused here. What a client must do for the same vectors (a prompt before each text) is told.
 """
 
 from __future__ import annotations
@@ -44,9 +45,13 @@ def check_modules(paths: Collection[str], read: Callable[[str], bytes]) -> tuple
             raise PackError(f"{MODULES} names {str(path)[:100]!r}, which is no folder of the model: {ANEW}")
     kinds = [kind for module in modules if (kind := _kind(module))]
     if kinds.count("pooling") != 1:
-        raise PackError(f"{MODULES} names {kinds.count('pooling')} poolings, and the engine knows models with one: {REMEDY}")
+        raise PackError(
+            f"{MODULES} names {kinds.count('pooling')} poolings, and the engine knows models with one: {REMEDY}"
+        )
     if sorted(kinds, key=ORDER.index) != kinds:
-        raise PackError(f"{MODULES} has {' before '.join(kinds)}, and the engine knows them in the order {', '.join(ORDER)} only: {REMEDY}")
+        raise PackError(
+            f"{MODULES} has {' before '.join(kinds)}, and the engine knows them in the order {', '.join(ORDER)} only: {REMEDY}"
+        )
     pooling = next(module for module in modules if _kind(module) == "pooling")
     _check_pooling(_path(pooling), paths, read)
     return _prompts(paths, read)
@@ -71,7 +76,9 @@ def _path(module: dict[str, Any]) -> str:
 
 def _check_pooling(path: str, paths: Collection[str], read: Callable[[str], bytes]) -> None:
     if path not in paths:
-        raise PackError(f"{path[:100]} is not there, and {MODULES} names it: the download is not complete, run it again")
+        raise PackError(
+            f"{path[:100]} is not there, and {MODULES} names it: the download is not complete, run it again"
+        )
     config = read_json(read(path), path)
     config = config if isinstance(config, dict) else {}
     named = config.get("pooling_mode")
@@ -93,5 +100,11 @@ def _prompts(paths: Collection[str], read: Callable[[str], bytes]) -> tuple[str,
         return ()
     given = {str(name)[:40]: text[:100] for name, text in prompts.items() if isinstance(text, str) and text}
     usual = found.get("default_prompt_name")
-    told = "; ".join(f"{name}: {text!r}" + (" (by default)" if name == usual else "") for name, text in list(given.items())[:4])
-    return (f"its authors put a prompt before each text, which a client of the API must do itself: {told}",) if told else ()
+    told = "; ".join(
+        f"{name}: {text!r}" + (" (by default)" if name == usual else "") for name, text in list(given.items())[:4]
+    )
+    return (
+        (f"its authors put a prompt before each text, which a client of the API must do itself: {told}",)
+        if told
+        else ()
+    )

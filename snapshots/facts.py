@@ -1,7 +1,8 @@
-"""What the files of a snapshot say about themselves: nothing asks for code, all shards, a tokenizer, which architecture.
+"""What the files of a snapshot say about themselves: nothing asks for code, all shards, a tokenizer, which
+architecture.
 
-Runs on the copies that will be kept, not on the folder they came from: that may change between a look and a read. What cannot work is
-refused here, in a line, and not by an engine at the first call.
+Runs on the copies that will be kept, not on the folder they came from: that may change between a look and a read. What
+cannot work is refused here, in a line, and not by an engine at the first call.
 """
 
 from __future__ import annotations
@@ -25,7 +26,14 @@ from snapshots.tokenizer_files import check_tokenizer
 
 VOCABULARIES = {"tokenizer.json", "vocab.json", "added_tokens.json"}  # a token may be spelt "auto_map"
 ASKS_FOR_CODE = ("auto_map", "custom_pipelines")
-DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+DTYPES = {
+    "BF16": "bfloat16",
+    "F16": "float16",
+    "F32": "float32",
+    "F64": "float64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}
 PLACEHOLDER = re.compile(r".*(image|audio|video|vision).*_(token_id|token_index)", re.ASCII)
 GENERATES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ChatModel")
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "tok_embeddings.weight")
@@ -41,8 +49,9 @@ class Facts:
 
 
 def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: bool = False, twice: bool = True) -> Facts:
-    """Check the files named by `paths` below `folder`. `code`: the model's own may run. `begun`: of the weights only the tables are
-    there, and what takes long is left for later. `twice`: tensors in several files are compared. Raises HeaderError, PackError, OSError.
+    """Check the files named by `paths` below `folder`. `code`: the model's own may run. `begun`: of the weights only
+    the tables are there, and what takes long is left for later. `twice`: tensors in several files are compared. Raises
+    HeaderError, PackError, OSError.
     """
     documents = read_documents(folder, paths, code=code)
     headers = {path: read_header(folder / path) for path in paths if path.endswith(".safetensors")}
@@ -64,10 +73,14 @@ def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: boo
 
 
 def read_documents(folder: Path, paths: list[str], *, code: bool = False) -> dict[str, dict[str, Any]]:
-    """Those of its texts that are no vocabularies, which must not ask for code unless that may run. Raises PackError, OSError."""
+    """Those of its texts that are no vocabularies, which must not ask for code unless that may run. Raises PackError,
+    OSError.
+    """
     asking: dict[str, str] = {}
     texts = [
-        path for path in paths if path.endswith(".json") and (PurePosixPath(path).name not in VOCABULARIES or path == "added_tokens.json")
+        path
+        for path in paths
+        if path.endswith(".json") and (PurePosixPath(path).name not in VOCABULARIES or path == "added_tokens.json")
     ]
     documents = {path: _document(folder / path, path, asking) for path in texts}
     if not code:
@@ -76,10 +89,16 @@ def read_documents(folder: Path, paths: list[str], *, code: bool = False) -> dic
 
 
 def check_documents(
-    folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], tensors: list[Tensor], *, code: bool = False, begun: bool = False
+    folder: Path,
+    paths: list[str],
+    documents: dict[str, dict[str, Any]],
+    tensors: list[Tensor],
+    *,
+    code: bool = False,
+    begun: bool = False,
 ) -> tuple[str, str, tuple[str, ...]]:
-    """Architecture, dtype as config.json has it, and what whoever packs should hear. `tensors`: none where its weights are not here yet;
-    `begun`: as for `find_facts`. Raises PackError, OSError.
+    """Architecture, dtype as config.json has it, and what whoever packs should hear. `tensors`: none where its weights
+    are not here yet; `begun`: as for `find_facts`. Raises PackError, OSError.
     """
     config = documents["config.json"]
     architecture, dtype = _config(config)
@@ -94,7 +113,9 @@ def check_documents(
 
 
 def _document(file: Path, path: str, asking: dict[str, str]) -> dict[str, Any]:
-    """A JSON file; that it names code is noted in `asking`. Also of names given twice every one is looked at. Raises PackError."""
+    """A JSON file; that it names code is noted in `asking`. Also of names given twice every one is looked at. Raises
+    PackError.
+    """
 
     def note_code(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         for key, value in pairs:
@@ -109,7 +130,9 @@ def _document(file: Path, path: str, asking: dict[str, str]) -> dict[str, Any]:
 def _config(config: dict[str, Any]) -> tuple[str, str]:
     architectures = config.get("architectures")
     if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
-        raise Incomplete('config.json names no architecture: it needs "architectures": ["…"], as in the model\'s repository')
+        raise Incomplete(
+            'config.json names no architecture: it needs "architectures": ["…"], as in the model\'s repository'
+        )
     check_known(architectures[0])
     check_alone(architectures[0])
     nested = config.get("text_config")
@@ -118,7 +141,9 @@ def _config(config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _rows(config: dict[str, Any], tensors: list[Tensor]) -> int | None:
-    """Of the model's vocabulary: what its config says, and its largest table of embeddings has; None where neither does."""
+    """Of the model's vocabulary: what its config says, and its largest table of embeddings has; None where neither
+    does.
+    """
     nested = config.get("text_config")
     sizes = [part.get("vocab_size") for part in (config, nested) if isinstance(part, dict)]
     said = max((size for size in sizes if isinstance(size, int) and size > 0), default=None)
@@ -127,13 +152,17 @@ def _rows(config: dict[str, Any], tensors: list[Tensor]) -> int | None:
 
 
 def _placeholders(config: Any) -> set[int]:
-    """Numbers of tokens that stand for images, sounds or films: an engine puts those in their place, and needs no rows for them."""
+    """Numbers of tokens that stand for images, sounds or films: an engine puts those in their place, and needs no rows
+    for them.
+    """
     found, pending = set[int](), [config]
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
             found |= {value for key, value in part.items() if isinstance(value, int) and PLACEHOLDER.fullmatch(key)}
-        pending += [inner for inner in (part.values() if isinstance(part, dict) else part) if isinstance(inner, dict | list)]
+        pending += [
+            inner for inner in (part.values() if isinstance(part, dict) else part) if isinstance(inner, dict | list)
+        ]
     return found
 
 
@@ -145,7 +174,9 @@ def _check_index(index: dict[str, Any], headers: dict[str, Header]) -> None:
     for shard, names in sorted(promised.items()):
         header = headers.get(shard)
         if header is None:
-            raise Incomplete(f"{INDEX} needs {spoken(shard)}, which is not there: the download is not complete, run it again")
+            raise Incomplete(
+                f"{INDEX} needs {spoken(shard)}, which is not there: the download is not complete, run it again"
+            )
         if missing := names - {tensor.name for tensor in header.tensors}:
             raise Incomplete(
                 f"{shard} lacks {len(missing)} tensors that {INDEX} says it has ({min(missing)[:100]!r}): get both from the same revision"

@@ -1,10 +1,12 @@
-"""A model of a hub, by name: `hf://org/name[@revision]` becomes a folder that `pack` takes. Before step 9, on the operator's machine.
+"""A model of a hub, by name: `hf://org/name[@revision]` becomes a folder that `pack` takes. Before step 9, on the
+operator's machine.
 
-The work is huggingface_hub's: tokens, mirrors (HF_ENDPOINT), its cache and offline mode, going on where a broken download stopped.
-Ours is what comes first and what is believed: small files are fetched before weights, so that a model which cannot be served is
-refused before its gigabytes are on their way; only files that a snapshot holds are fetched at all; and what the hub has listed
-is compared with what came. It must survive a hub that is away (what its cache has is used), one that refuses, one that lies,
-names made to leave the folder, and a full disk: each is one line that says what to do.
+The work is huggingface_hub's: tokens, mirrors (HF_ENDPOINT), its cache and offline mode, going on where a broken
+download stopped. Ours is what comes first and what is believed: small files are fetched before weights, so that a model
+which cannot be served is refused before its gigabytes are on their way; only files that a snapshot holds are fetched at
+all; and what the hub has listed is compared with what came. It must survive a hub that is away (what its cache has is
+used), one that refuses, one that lies, names made to leave the folder, and a full disk: each is one line that says what
+to do.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from snapshots.errors import HubAway, HubError, HubRefused, StoreFull
-from snapshots.hub_files import Listed, check_before_weights, check_small, chosen, escaped, first_files, small_files, weight_files
+from snapshots.hub_files import (
+    Listed,
+    check_before_weights,
+    check_small,
+    chosen,
+    escaped,
+    first_files,
+    small_files,
+    weight_files,
+)
 from snapshots.store.disk import FULL, free
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -66,11 +77,17 @@ def parse(text: str) -> Reference:
 
 
 def fetch(
-    reference: Reference, *, cache: Path, endpoint: str | None = None, progress: Progress | None = None, code: bool = False
+    reference: Reference,
+    *,
+    cache: Path,
+    endpoint: str | None = None,
+    progress: Progress | None = None,
+    code: bool = False,
 ) -> Fetched:
     """Have the files of a model that a snapshot holds, in the hub's cache. Blocks.
 
-    `endpoint`: a mirror; without it HF_ENDPOINT, or the hub itself. `code`: its own Python files, too. Raises HubError, PackError, StoreFull.
+    `endpoint`: a mirror; without it HF_ENDPOINT, or the hub itself. `code`: its own Python files, too. Raises HubError,
+    PackError, StoreFull.
 
     1. Ask which commit it is, and for its files. Where the hub is away, what the cache has is used.
     2. Small files first; what they say may end it here.
@@ -93,7 +110,9 @@ def fetch(
 
 
 def cache_folder(state: Path, shared: str = "") -> Path:
-    """The cache that all programs of this user share (HF_HOME, HF_HUB_CACHE, or `shared`); one below `state` where it cannot be written to."""
+    """The cache that all programs of this user share (HF_HOME, HF_HUB_CACHE, or `shared`); one below `state` where it
+    cannot be written to.
+    """
     from huggingface_hub import constants
 
     folder = Path(shared or constants.HF_HUB_CACHE)
@@ -118,7 +137,9 @@ def _listed(reference: Reference, endpoint: str | None, cache: Path) -> Listed:
         reference.repo, revision=reference.revision, cache_dir=cache
     ).resolved  # and kept, for when the hub is away
     if not COMMIT.fullmatch(commit):
-        raise HubError(f"{api.endpoint} says that {reference} is commit {commit[:100]!r}, which is none: check HF_ENDPOINT")
+        raise HubError(
+            f"{api.endpoint} says that {reference} is commit {commit[:100]!r}, which is none: check HF_ENDPOINT"
+        )
     info = api.model_info(reference.repo, revision=commit)
     sizes, sha256, blobs = dict[str, int](), dict[str, str](), dict[str, str]()
     for number, entry in enumerate(api.list_repo_tree(reference.repo, recursive=True, revision=commit)):
@@ -144,7 +165,9 @@ def _licence(info: Any) -> str:
     return ", ".join(map(str, named)) if isinstance(named, list) else str(named)[:100]
 
 
-def _download(reference: Reference, commit: str, names: list[str], cache: Path, endpoint: str | None, progress: Progress | None) -> Path:
+def _download(
+    reference: Reference, commit: str, names: list[str], cache: Path, endpoint: str | None, progress: Progress | None
+) -> Path:
     from huggingface_hub import snapshot_download
 
     from snapshots.hub_progress import told
@@ -170,7 +193,11 @@ def _from_cache(reference: Reference, cache: Path, why: Exception, endpoint: str
 
     try:
         folder = snapshot_download(
-            reference.repo, revision=reference.revision, cache_dir=cache, local_files_only=True, allow_patterns=["config.json"]
+            reference.repo,
+            revision=reference.revision,
+            cache_dir=cache,
+            local_files_only=True,
+            allow_patterns=["config.json"],
         )
     except LocalEntryNotFoundError:
         asked = "HF_HUB_OFFLINE says not to ask the hub: unset it"
@@ -201,7 +228,13 @@ def _away() -> tuple[type[Exception], ...]:
 def _as_ours(reference: Reference, endpoint: str | None, cache: Path) -> Iterator[None]:
     """What the library, the network and the kernel refuse, as our errors; and no words of its own beside them."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import FileMetadataError, GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        FileMetadataError,
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     hub = endpoint or constants.ENDPOINT
     talker = logging.getLogger("huggingface_hub")
@@ -214,7 +247,9 @@ def _as_ours(reference: Reference, endpoint: str | None, cache: Path) -> Iterato
             f"{reference} is gated: accept its terms at {hub}/{reference.repo}, then set HF_TOKEN to a token of yours"
         ) from None
     except RevisionNotFoundError:
-        raise HubRefused(f"{reference.repo} at {hub} has no revision {reference.revision!r}: {hub}/{reference.repo} lists them") from None
+        raise HubRefused(
+            f"{reference.repo} at {hub} has no revision {reference.revision!r}: {hub}/{reference.repo} lists them"
+        ) from None
     except RepositoryNotFoundError:
         raise HubRefused(
             f"{hub} has no model {reference.repo}, or does not show it to everybody: is the name right? Set HF_TOKEN for a private one"
@@ -222,20 +257,30 @@ def _as_ours(reference: Reference, endpoint: str | None, cache: Path) -> Iterato
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403):
-            raise HubRefused(f"{hub} refuses {reference} (HTTP {status}): set HF_TOKEN to a token that may read it") from None
-        raise HubAway(f"{hub} fails on {reference} (HTTP {status}): try again; the download goes on where it stopped") from None
+            raise HubRefused(
+                f"{hub} refuses {reference} (HTTP {status}): set HF_TOKEN to a token that may read it"
+            ) from None
+        raise HubAway(
+            f"{hub} fails on {reference} (HTTP {status}): try again; the download goes on where it stopped"
+        ) from None
     except FileMetadataError as error:
         raise HubError(f"{hub} does not answer as a hub does ({_line(error)}): check HF_ENDPOINT") from None
     except _away() as error:
-        raise HubAway(f"{hub} stopped answering ({_line(error)}): try again; the download goes on where it stopped") from None
+        raise HubAway(
+            f"{hub} stopped answering ({_line(error)}): try again; the download goes on where it stopped"
+        ) from None
     except OSError as error:
         if error.errno in FULL:
-            raise StoreFull(f"{cache} is full: make room, or set HF_HOME to another disk; the download goes on where it stopped") from None
+            raise StoreFull(
+                f"{cache} is full: make room, or set HF_HOME to another disk; the download goes on where it stopped"
+            ) from None
         if error.errno is None:  # not the kernel's: the library's own
             raise HubError(f"{reference}: {_line(error)}; try again") from None
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # an answer of another shape
-        raise HubError(f"{hub} does not answer as a hub does ({type(error).__name__}: {_line(error)}): check HF_ENDPOINT") from None
+        raise HubError(
+            f"{hub} does not answer as a hub does ({type(error).__name__}: {_line(error)}): check HF_ENDPOINT"
+        ) from None
     finally:
         talker.setLevel(before)
 

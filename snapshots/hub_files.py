@@ -1,8 +1,9 @@
 """Which files of a repository on a hub are fetched, and what must be refused before its weights are. Beside `hub.py`.
 
-They are those that packing takes (`selection.py`), chosen by their names before they are here. Names come from outside: those that a
-snapshot could not hold are passed over, whatever they are. Small files come before weights, because they say whether these are
-worth fetching: an adapter, an architecture nobody knows, or a model whose code would have to run costs a few kilobytes.
+They are those that packing takes (`selection.py`), chosen by their names before they are here. Names come from outside:
+those that a snapshot could not hold are passed over, whatever they are. Small files come before weights, because they
+say whether these are worth fetching: an adapter, an architecture nobody knows, or a model whose code would have to run
+costs a few kilobytes.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def first_files(listed: Listed) -> list[str]:
 
 def _refuse_huge(paths: list[str], listed: Listed) -> None:
     if huge := next((path for path in paths if listed.sizes[path] > LARGEST_SMALL), None):
-        raise HubError(f"{huge} has {listed.sizes[huge] / 1e9:.1f} GB, which no file of that kind has: is it the right model?")
+        raise HubError(
+            f"{huge} has {listed.sizes[huge] / 1e9:.1f} GB, which no file of that kind has: is it the right model?"
+        )
 
 
 def chosen(folder: Path, listed: Listed, *, code: bool = False) -> Selection:
@@ -60,7 +63,9 @@ def chosen(folder: Path, listed: Listed, *, code: bool = False) -> Selection:
         raise Incomplete(f"{INDEX} needs {missing[0][:100]}, which the hub does not have: the model is not whole there")
     if not any(path.endswith(WEIGHTS) for path in selection.taken):
         pickled = any(PurePosixPath(path).suffix in PICKLES for path in names)
-        raise Incomplete(f"it holds no .safetensors file: {PICKLED if pickled else 'take a model published as safetensors'}")
+        raise Incomplete(
+            f"it holds no .safetensors file: {PICKLED if pickled else 'take a model published as safetensors'}"
+        )
     _refuse_huge([path for path in small_files(selection) if path in listed.sizes], listed)
     return selection
 

@@ -1,7 +1,9 @@
-"""What came from elsewhere is held to what packing would have taken: names before a byte is fetched, contents before a byte is used. Step 9.
+"""What came from elsewhere is held to what packing would have taken: names before a byte is fetched, contents before a
+byte is used. Step 9.
 
-A digest says that bytes are the ones somebody meant, not that they are fit to serve: a manifest made by other hands may name code, pickles,
-or weights that are none. It must survive all of these, on a node and on the command line, and refuse them by name.
+A digest says that bytes are the ones somebody meant, not that they are fit to serve: a manifest made by other hands may
+name code, pickles, or weights that are none. It must survive all of these, on a node and on the command line, and
+refuse them by name.
 """
 
 from __future__ import annotations
@@ -22,8 +24,14 @@ def judge_names(manifest: Manifest, *, code: bool = False) -> None:
     """`code`: a model's own may run here. Raises CodeRefused, Incomplete, PackError."""
     paths = [file.path for file in manifest.files]
     if wrong := next((path for path in paths if not may_be_in_a_snapshot(path, code=code)), None):
-        allow = ", or let code of models run on this machine (snapshots.model_code)" if may_be_in_a_snapshot(wrong, code=True) else ""
-        raise CodeRefused(f"it holds {wrong[:200]!r}, which packing never takes: nothing of it is fetched or served; {PACK_ANEW}{allow}")
+        allow = (
+            ", or let code of models run on this machine (snapshots.model_code)"
+            if may_be_in_a_snapshot(wrong, code=True)
+            else ""
+        )
+        raise CodeRefused(
+            f"it holds {wrong[:200]!r}, which packing never takes: nothing of it is fetched or served; {PACK_ANEW}{allow}"
+        )
     for file in manifest.files:
         if not file.path.endswith(WEIGHTS):
             check_size(file.path, file.size)
@@ -31,11 +39,16 @@ def judge_names(manifest: Manifest, *, code: bool = False) -> None:
         raise Incomplete(f"it holds no config.json or no {WEIGHTS} file: it is no snapshot of a model; {PACK_ANEW}")
     doubled = [path for path in paths if path.startswith("consolidated") and path.endswith(WEIGHTS)]
     if doubled and (INDEX in paths or "model.safetensors" in paths):
-        raise PackError(f"it holds {doubled[0]} beside the model's other weights, which an engine would read instead: {PACK_ANEW}")
+        raise PackError(
+            f"it holds {doubled[0]} beside the model's other weights, which an engine would read instead: {PACK_ANEW}"
+        )
 
 
-def judge_contents(folder: Path, manifest: Manifest, *, code: bool = False, begun: bool = False, twice: bool = True) -> None:
-    """`begun`: who waits is not kept waiting by what can be looked at later. `twice`: the weights are there, not their tables alone.
+def judge_contents(
+    folder: Path, manifest: Manifest, *, code: bool = False, begun: bool = False, twice: bool = True
+) -> None:
+    """`begun`: who waits is not kept waiting by what can be looked at later. `twice`: the weights are there, not their
+    tables alone.
 
     Raises HeaderError, PackError, OSError.
     """

@@ -1,6 +1,8 @@
-"""What the engine knows by name, without the engine: `known_to_engine.txt` has the lists of vLLM and transformers. Used while packing.
+"""What the engine knows by name, without the engine: `known_to_engine.txt` has the lists of vLLM and transformers. Used
+while packing.
 
-Which of a model's own code can be left out, and which weights nobody here could multiply, is known before a byte is copied.
+Which of a model's own code can be left out, and which weights nobody here could multiply, is known before a byte is
+copied.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ def known(kind: Kind) -> frozenset[str]:
 
 
 def check_without_code(asking: dict[str, str], config: dict[str, Any], tokenizer_config: dict[str, Any]) -> None:
-    """Can a model that names code of its own be served without it? `asking`: file → the entry that names code. Raises CodeRefused."""
+    """Can a model that names code of its own be served without it? `asking`: file → the entry that names code. Raises
+    CodeRefused.
+    """
     if not asking:
         return
     path, entry = min(asking.items())
@@ -59,13 +63,17 @@ def unfit(architecture: str, task: str) -> str:
 
 
 def unfit_here(config: dict[str, Any], device: str) -> str:
-    """Why weights quantized so cannot be multiplied on this device; "" where they can, as far as the engine's tables of kernels tell."""
+    """Why weights quantized so cannot be multiplied on this device; "" where they can, as far as the engine's tables of
+    kernels tell.
+    """
     found = config.get("quantization_config") or config.get("compression_config")
     if device != "cpu" or not isinstance(found, dict):
         return ""
     method, algorithm, packed = (str(found.get(key, "")).lower() for key in ("quant_method", "quant_algo", "format"))
     if method in NOT_ON_CPU or algorithm.startswith(FORMATS_NOT_ON_CPU) or packed.startswith(FORMATS_NOT_ON_CPU):
-        said = next(text for text in (algorithm, packed if packed.startswith(FORMATS_NOT_ON_CPU) else "", method) if text)
+        said = next(
+            text for text in (algorithm, packed if packed.startswith(FORMATS_NOT_ON_CPU) else "", method) if text
+        )
         return f"its weights are quantized by {said[:100]!r}, for which the engine has nothing on CPUs: take them unquantized, or as awq, gptq, int8 or fp8"
     return ""
 
@@ -76,7 +84,9 @@ def check_quantization(config: dict[str, Any]) -> None:
     for part in (config, nested if isinstance(nested, dict) else {}):
         found = part.get("quantization_config") or part.get("compression_config")
         method = found.get("quant_method") if isinstance(found, dict) else None
-        if isinstance(method, str) and method.lower().replace("_", "-") not in {name.replace("_", "-") for name in known("quantization")}:
+        if isinstance(method, str) and method.lower().replace("_", "-") not in {
+            name.replace("_", "-") for name in known("quantization")
+        }:
             near = difflib.get_close_matches(method[:100], sorted(known("quantization")), n=3, cutoff=0.6)
             raise UnknownModel(
                 f"config.json says the weights are quantized by {method[:100]!r}, which the engine (vLLM) does not read"

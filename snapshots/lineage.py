@@ -1,10 +1,12 @@
-"""Where a snapshot came from, and by whom: a few lines beside it, which its digest knows nothing of. Step 9, `pilotlight snapshot show`.
+"""Where a snapshot came from, and by whom: a few lines beside it, which its digest knows nothing of. Step 9,
+`pilotlight snapshot show`.
 
     lineage/sha256-<64 hex>.json    in the store; newest step last
 
-The digest names bytes, and the same bytes may come from several places, so what is told here is kept apart: it is what somebody
-said, and nothing but people read it. What must survive is a file that is damaged, or was written by a later release: the
-snapshot serves all the same, and `show` says what is wrong. It stays when the snapshot goes, for bills outlive it.
+The digest names bytes, and the same bytes may come from several places, so what is told here is kept apart: it is what
+somebody said, and nothing but people read it. What must survive is a file that is damaged, or was written by a later
+release: the snapshot serves all the same, and `show` says what is wrong. It stays when the snapshot goes, for bills
+outlive it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ MOST_STEPS = 20  # the newest are kept
 LARGEST_FILE = 1 << 20  # bytes
 LARGEST_CARD = 64 << 10  # bytes of a README that are looked at
 HUB_COMMIT = re.compile(r"[0-9a-f]{40}")
-METADATA = Path(".cache/huggingface/download/config.json.metadata")  # what `hf download --local-dir` leaves: the commit on its first line
+METADATA = Path(
+    ".cache/huggingface/download/config.json.metadata"
+)  # what `hf download --local-dir` leaves: the commit on its first line
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 
@@ -80,7 +84,9 @@ def _too_large(name: str) -> tuple[Step, ...]:
 
 
 def remember(store: Path, digest: str, step: Step) -> None:
-    """Add a step, unless it is the last one but for its moment. A file that cannot be read begins anew. Raises OSError."""
+    """Add a step, unless it is the last one but for its moment. A file that cannot be read begins anew. Raises
+    OSError.
+    """
     file = file_of(store, digest)
     file.parent.mkdir(mode=0o700, exist_ok=True)
     with alone(file.with_suffix(".lock")):
@@ -100,7 +106,9 @@ def file_of(store: Path, digest: str) -> Path:
 
 
 def of_folder(folder: Path) -> Step:
-    """What a folder says of itself: where the hub's own tools have put it there, its repository and commit. Never raises."""
+    """What a folder says of itself: where the hub's own tools have put it there, its repository and commit. Never
+    raises.
+    """
     origin, commit = str(folder), ""
     cache = folder.parent.parent.name
     if folder.parent.name == "snapshots" and cache.startswith("models--"):
@@ -137,14 +145,18 @@ def _lines(file: Path) -> Iterator[str]:
 
 
 def carry(store: Path, to: Path, digest: str) -> None:
-    """What one store that is a folder tells of a snapshot, another tells too. A file that cannot be read is not carried. Raises OSError."""
+    """What one store that is a folder tells of a snapshot, another tells too. A file that cannot be read is not
+    carried. Raises OSError.
+    """
     with suppress(LineageError):
         for step in steps(store, digest):
             remember(to, digest, step)
 
 
 def newest_of(store: Path, origin: str) -> str:
-    """The digest that was last packed from this origin, of those still in the store; "" where there is none. Raises OSError."""
+    """The digest that was last packed from this origin, of those still in the store; "" where there is none. Raises
+    OSError.
+    """
     found = [("", "")]
     for digest in digests(store):
         with suppress(LineageError):  # it is another's

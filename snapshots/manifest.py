@@ -1,11 +1,12 @@
 """What a snapshot is: an immutable list of files, and a digest that names it and nothing else. Step 9.
 
-The digest is SHA-256 over the manifest's canonical JSON, which holds the SHA-256 of every file: who knows the digest can
-check every byte, and the same model packed twice, anywhere, has the same digest. It must survive a manifest written by
-somebody else: paths that leave the folder, sizes below zero and unknown fields are refused before anything is opened.
+The digest is SHA-256 over the manifest's canonical JSON, which holds the SHA-256 of every file: who knows the digest
+can check every byte, and the same model packed twice, anywhere, has the same digest. It must survive a manifest written
+by somebody else: paths that leave the folder, sizes below zero and unknown fields are refused before anything is
+opened.
 
-Files longer than CHUNK also have the SHA-256 of each of their chunks, so that a transfer can trust each as it arrives. A
-manifest from before there were chunks has none, is spelt without, and keeps its digest.
+Files longer than CHUNK also have the SHA-256 of each of their chunks, so that a transfer can trust each as it arrives.
+A manifest from before there were chunks has none, is spelt without, and keeps its digest.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class SnapshotFile(BaseModel):
     path: Annotated[str, AfterValidator(_inside)]  # below the snapshot's folder, with /
     size: int = Field(ge=0)  # bytes
     sha256: Sha256
-    chunks: tuple[Sha256, ...] = ()  # of each CHUNK bytes in order, the last shorter; none where the file is not longer than one
+    chunks: tuple[
+        Sha256, ...
+    ] = ()  # of each CHUNK bytes in order, the last shorter; none where the file is not longer than one
 
     @model_validator(mode="after")
     def _all_chunks_or_none(self) -> SnapshotFile:
@@ -97,9 +100,13 @@ def is_digest(text: str) -> bool:
 
 
 def folder_name(digest: str) -> str:
-    """A digest as the name of a folder: `sha256-…`. Raises NotStored for what is no digest, so that no path can be smuggled in."""
+    """A digest as the name of a folder: `sha256-…`. Raises NotStored for what is no digest, so that no path can be
+    smuggled in.
+    """
     if not is_digest(digest):
-        raise NotStored(f"{digest[:100]!r} is no digest: write sha256: and 64 hex digits (`pilotlight snapshot ls` shows them)")
+        raise NotStored(
+            f"{digest[:100]!r} is no digest: write sha256: and 64 hex digits (`pilotlight snapshot ls` shows them)"
+        )
     return digest.replace(":", "-")
 
 
@@ -114,7 +121,9 @@ def read_manifest(folder: Path, digest: str) -> Manifest:
     return parse_manifest(file.read_bytes() if file.stat().st_size <= LARGEST_MANIFEST else b"", digest, str(file))
 
 
-def parse_manifest(content: bytes, digest: str, name: str, remedy: str = "remove the snapshot and pack it again") -> Manifest:
+def parse_manifest(
+    content: bytes, digest: str, name: str, remedy: str = "remove the snapshot and pack it again"
+) -> Manifest:
     """A manifest, which must be the very one of `digest`; errors call it `name`. Raises TamperedError."""
     try:
         manifest = Manifest.model_validate_json(content)

@@ -1,8 +1,8 @@
 """A model folder on this disk: its files, those to take, and a way to open each that leads nowhere else.
 
-It must survive a folder made to deceive, or changed under our eyes: names are judged in `selection.py`, contents once they are
-copied (`facts.py`), and a file that was opened must still be a plain one inside the folder, or, of a snapshot in a Hugging Face hub
-cache, one of that model's own blobs, with the content its name says.
+It must survive a folder made to deceive, or changed under our eyes: names are judged in `selection.py`, contents once
+they are copied (`facts.py`), and a file that was opened must still be a plain one inside the folder, or, of a snapshot
+in a Hugging Face hub cache, one of that model's own blobs, with the content its name says.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def sources(folder: Path) -> list[Source]:
 
 
 def revision_in_cache(folder: Path) -> Path:
-    """Of a model in a hub cache (`models--ORG--NAME`) the revision its main branch leads to, or the only one; any other as it is.
+    """Of a model in a hub cache (`models--ORG--NAME`) the revision its main branch leads to, or the only one; any other
+    as it is.
 
     Raises Incomplete.
     """
@@ -93,7 +94,9 @@ def revision_in_cache(folder: Path) -> Path:
         return snapshots / (wanted if wanted in there else there[0])
     if not there:
         raise Incomplete(f"{folder} holds no revision: the download is not complete, run it again")
-    raise Incomplete(f"{folder} holds several revisions and no main one: give one of them, such as {snapshots / there[0]}")
+    raise Incomplete(
+        f"{folder} holds several revisions and no main one: give one of them, such as {snapshots / there[0]}"
+    )
 
 
 def _source(root: Path, path: str) -> Source:
@@ -127,17 +130,25 @@ def _refuse_incomplete(root: Path, paths: set[str], taken: set[str]) -> None:
         return
     if kind := other_kind(paths, root):
         raise Incomplete(f"{root}: {kind}")
-    raise Incomplete(f"{root} holds no {'config.json' if has_weights else '.safetensors file'}: {_instead(root, paths)}")
+    raise Incomplete(
+        f"{root} holds no {'config.json' if has_weights else '.safetensors file'}: {_instead(root, paths)}"
+    )
 
 
 def _instead(root: Path, paths: set[str]) -> str:
     inner = sorted({path.rpartition("/")[0] for path in paths if path.endswith("/config.json")})
-    inner = [folder for folder in inner if any(path.startswith(f"{folder}/") and path.endswith(WEIGHTS) for path in paths)]
+    inner = [
+        folder for folder in inner if any(path.startswith(f"{folder}/") and path.endswith(WEIGHTS) for path in paths)
+    ]
     if "params.json" in paths:
-        return "it is in Mistral's own format (params.json): take a revision that has config.json and model-*.safetensors"
+        return (
+            "it is in Mistral's own format (params.json): take a revision that has config.json and model-*.safetensors"
+        )
     if inner and MODULES not in paths:
         return f"the model seems to lie in {shlex.quote(str(root / inner[-1]))}: give that folder"
-    if any(PurePosixPath(path).suffix in PICKLES for path in paths) and not any(path.endswith(WEIGHTS) for path in paths):
+    if any(PurePosixPath(path).suffix in PICKLES for path in paths) and not any(
+        path.endswith(WEIGHTS) for path in paths
+    ):
         return f"its weights are pickles, which run code when they are loaded; take a model published as safetensors; {DOWNLOAD}"
     if any(path.endswith(WEIGHTS) and "/" not in path for path in paths):
         return "it belongs beside the weights, as in the model's repository"
@@ -145,13 +156,17 @@ def _instead(root: Path, paths: set[str]) -> str:
 
 
 def _paths(root: Path) -> list[str]:
-    """Every file below, hidden ones and folders aside; a folder that is a link within is left aside. Raises CodeRefused for one that leads out."""
+    """Every file below, hidden ones and folders aside; a folder that is a link within is left aside. Raises CodeRefused
+    for one that leads out.
+    """
     found = []
     for parent, folders, names in os.walk(root, followlinks=False):
         for name in folders:
             link = Path(parent) / name
             if link.is_symlink() and not link.resolve().is_relative_to(root):
-                raise CodeRefused(f"{link} is a symlink to a folder elsewhere: copy the files themselves ({_copy(root)})")
+                raise CodeRefused(
+                    f"{link} is a symlink to a folder elsewhere: copy the files themselves ({_copy(root)})"
+                )
         folders[:] = [name for name in folders if not name.startswith(".") and not (Path(parent) / name).is_symlink()]
         found += [str(PurePosixPath(os.path.relpath(parent, root), name)) for name in names if not name.startswith(".")]
     return found
@@ -165,8 +180,12 @@ def _refuse_link_out(root: Path, path: str) -> None:
         real = (root / path).resolve(strict=True)
     except (OSError, RuntimeError):
         if _belongs(root, Path(os.path.normpath((root / path).parent / (root / path).readlink()))) and _blobs(root):
-            raise Incomplete(f"{path} leads to a blob that is not in the cache: the download is not complete, run it again") from None
-        raise PackError(f"{path} is a symlink to nothing: remove it, or get the file anew from where it came from") from None
+            raise Incomplete(
+                f"{path} leads to a blob that is not in the cache: the download is not complete, run it again"
+            ) from None
+        raise PackError(
+            f"{path} is a symlink to nothing: remove it, or get the file anew from where it came from"
+        ) from None
     if not _belongs(root, real):
         raise CodeRefused(_link_out(root, path, real))
 

@@ -1,7 +1,8 @@
-"""Folders that hold a model of another kind than the engine loads: an adapter, or the format of another program. While packing.
+"""Folders that hold a model of another kind than the engine loads: an adapter, or the format of another program. While
+packing.
 
-People have both beside ordinary models, and neither is wrong: each is refused with what makes an ordinary model of it, told in the same
-words of a folder and of a repository on a hub, before anything large is read or fetched.
+People have both beside ordinary models, and neither is wrong: each is refused with what makes an ordinary model of it,
+told in the same words of a folder and of a repository on a hub, before anything large is read or fetched.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def other_kind(paths: Collection[str], folder: Path) -> str:
     """What it is, where that is no model for the engine, and what to do; "" where names tell nothing of the kind."""
     if ADAPTER in paths:
         return f"it is a LoRA adapter{_of(folder / ADAPTER)}, which no engine serves alone: {MERGE}"
-    if any(path.lower().endswith(".gguf") for path in paths) and not any(path.endswith(".safetensors") for path in paths):
+    if any(path.lower().endswith(".gguf") for path in paths) and not any(
+        path.endswith(".safetensors") for path in paths
+    ):
         return f"it holds GGUF files and no safetensors: {GGUF}"
     return ""
 

@@ -1,8 +1,8 @@
 """From a Hugging Face folder to an immutable snapshot: `pack(folder, store)`. What serves is only ever a snapshot.
 
 Every byte is hashed as it is copied, and what is checked are the copies: the folder may change meanwhile. Packing the
-same model again, on any machine, gives the same digest and writes nothing. What a kill or a full disk must leave is told
-in `store/disk.py`.
+same model again, on any machine, gives the same digest and writes nothing. What a kill or a full disk must leave is
+told in `store/disk.py`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,27 @@ def _nothing(_: str) -> None:
 
 
 def pack(
-    folder: Path, store: Path, progress: Progress | None = None, *, tell: Callable[[str], None] = _nothing, code: bool = False
+    folder: Path,
+    store: Path,
+    progress: Progress | None = None,
+    *,
+    tell: Callable[[str], None] = _nothing,
+    code: bool = False,
 ) -> Manifest:
     """Put a model into the store and return its manifest (`.digest`); one that is there already is only read.
 
-    `tell` hears what is left out, and what the model lacks. `code`: its own Python files are taken, and may be asked for. What the
-    folder holds is judged before anything is copied, and what was copied once more. Raises SnapshotError (see `errors.py`), OSError.
+    `tell` hears what is left out, and what the model lacks. `code`: its own Python files are taken, and may be asked
+    for. What the folder holds is judged before anything is copied, and what was copied once more. Raises SnapshotError
+    (see `errors.py`), OSError.
     """
     found = look(folder, code=code)
     files = list(found.sources)
     for line in (*found.told, *find_facts(found.root, [source.path for source in files], code=code).told):
         tell(line)
     known = _of_same_sizes(store, files)
-    if known is not None and [file.sha256 for file in _each(files, None, progress)] == [file.sha256 for file in known.files]:
+    if known is not None and [file.sha256 for file in _each(files, None, progress)] == [
+        file.sha256 for file in known.files
+    ]:
         return known
     with building(store, sum(source.size for source in files)) as work:
         manifest = _manifest(work, _each(files, work, progress), code=code)
@@ -82,8 +90,12 @@ def _of_same_sizes(store: Path, files: list[Source]) -> Manifest | None:
     return None
 
 
-def _each(files: list[Source], work: Path | None, progress: Progress | None, *, chunked: bool = False) -> list[SnapshotFile]:
-    """Hash the files, copying them below `work` where given. `chunked`: their chunks, too, as those of a copy always are."""
+def _each(
+    files: list[Source], work: Path | None, progress: Progress | None, *, chunked: bool = False
+) -> list[SnapshotFile]:
+    """Hash the files, copying them below `work` where given. `chunked`: their chunks, too, as those of a copy always
+    are.
+    """
     total, done, lock = sum(source.size for source in files), 0, threading.Lock()
 
     def count(size: int) -> None:
@@ -100,7 +112,9 @@ def _each(files: list[Source], work: Path | None, progress: Progress | None, *, 
 def _one(source: Source, work: Path | None, count: Callable[[int], None], *, chunked: bool) -> SnapshotFile:
     file, said = _copied(source, work, count, chunked=chunked), source.sha256()
     if said not in (None, file.sha256):
-        raise PackError(f"{source.path} is not what the hub cache says it is: remove {said} from its blobs, and download the model again")
+        raise PackError(
+            f"{source.path} is not what the hub cache says it is: remove {said} from its blobs, and download the model again"
+        )
     return file
 
 
@@ -116,7 +130,9 @@ def _copied(source: Source, work: Path | None, count: Callable[[int], None], *, 
             return file
 
 
-def _transfer(path: str, source: int, target: int | None, count: Callable[[int], None], *, chunked: bool) -> SnapshotFile:
+def _transfer(
+    path: str, source: int, target: int | None, count: Callable[[int], None], *, chunked: bool
+) -> SnapshotFile:
     whole, chunks, size, buffer = hashlib.sha256(), list[str](), 0, memoryview(bytearray(CHUNK))
     while length := _fill(source, buffer):
         whole.update(buffer[:length])

@@ -1,12 +1,13 @@
-"""A snapshot half fetched: which chunks of which files are on disk and good, so that none of them is fetched twice. Step 9.
+"""A snapshot half fetched: which chunks of which files are on disk and good, so that none of them is fetched twice.
+Step 9.
 
     .pull-sha256-…/files/…     the files, their space taken from the disk before the first byte comes
     .pull-sha256-…/journal     a line a chunk, written after it: number of the file, number of the chunk, SHA-256
     .pull-sha256-…/arrival     the same for processes that read along (`arrival.py`)
 
-Bytes go straight into the mapped files; that their space is taken first makes a full disk an error, not a signal. It must
-survive kill -9 and power loss at any moment: what the journal claims is hashed again before it is believed, so that a
-chunk whose bytes never reached the disk is fetched again, and a line cut short is no line.
+Bytes go straight into the mapped files; that their space is taken first makes a full disk an error, not a signal. It
+must survive kill -9 and power loss at any moment: what the journal claims is hashed again before it is believed, so
+that a chunk whose bytes never reached the disk is fetched again, and a line cut short is no line.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def chunks_of(file: SnapshotFile) -> list[Chunk]:
 
 
 def give_back(folder: Path, manifest: Manifest) -> None:
-    """Give the disk back what no chunk that is claimed to be good needs, as far as it lies at the files' ends; without a claim, all.
+    """Give the disk back what no chunk that is claimed to be good needs, as far as it lies at the files' ends; without
+    a claim, all.
 
     For a disk that is full: also for what could not even be opened as a `Partial`. Raises OSError.
     """
@@ -73,7 +75,9 @@ def give_back(folder: Path, manifest: Manifest) -> None:
 
 
 class Partial:
-    """The files of one snapshot on their way into the store. Methods may run in any thread; raises OSError everywhere."""
+    """The files of one snapshot on their way into the store. Methods may run in any thread; raises OSError
+    everywhere.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self._folder, self.files, self._manifest = folder, folder / FILES, manifest
@@ -129,7 +133,9 @@ class Partial:
         return memoryview(mapped)[chunk.begin : chunk.begin + chunk.length]
 
     def keep(self, chunk: Chunk, length: int) -> bool:
-        """Keep a chunk of which `length` bytes came, if it is what the manifest says; where that does not say, `whole` will tell."""
+        """Keep a chunk of which `length` bytes came, if it is what the manifest says; where that does not say, `whole`
+        will tell.
+        """
         content = memoryview(self._maps[chunk.file.path])[chunk.begin : chunk.begin + chunk.length]
         digest = hashlib.sha256(content).hexdigest()
         if length != chunk.length or chunk.sha256 not in (None, digest):
@@ -142,7 +148,8 @@ class Partial:
     def whole(self, file: SnapshotFile) -> bool:
         """Is a file, all of whose chunks are there, what the manifest says?
 
-        Where the manifest knows chunks, each was checked as it came, and hashing all of it again would tell nothing new.
+        Where the manifest knows chunks, each was checked as it came, and hashing all of it again would tell nothing
+        new.
         """
         chunks = self._chunks[file.path]
         if chunks and chunks[0].sha256 is not None:
@@ -161,7 +168,9 @@ class Partial:
         self._teller.whole()
 
     def publish(self, store: Path) -> Path:
-        """Make what is verified durable, and let it appear in the store. Until `remove` the files have two names each."""
+        """Make what is verified durable, and let it appear in the store. Until `remove` the files have two names
+        each.
+        """
         for file in self._manifest.files:
             with self._path(file).open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -186,7 +195,11 @@ class Partial:
         return self.files / file.path
 
     def _believed(self) -> set[tuple[str, int]]:
-        claims = [(chunk, digest) for chunk, digest in _claims(self._folder, list(self._chunks.values())) if chunk.sha256 in (None, digest)]
+        claims = [
+            (chunk, digest)
+            for chunk, digest in _claims(self._folder, list(self._chunks.values()))
+            if chunk.sha256 in (None, digest)
+        ]
         with ThreadPoolExecutor(THREADS) as threads:
             return {key for key in threads.map(self._check, claims) if key}
 

@@ -1,9 +1,9 @@
 """The header of a safetensors file, read by distrust: what it claims is checked against itself and the file's size.
 
 Everything that maps, copies or hashes weights relies on it (steps 8 and 9). It must survive any bytes at all: whatever
-it accepts has tensors that lie inside the file, side by side, without gap or overlap, each exactly as large as its dtype
-and shape say; and refusing costs bounded memory. Stricter than the reference in two points: a name given twice, and more
-than MOST_TENSORS tensors, are refused.
+it accepts has tensors that lie inside the file, side by side, without gap or overlap, each exactly as large as its
+dtype and shape say; and refusing costs bounded memory. Stricter than the reference in two points: a name given twice,
+and more than MOST_TENSORS tensors, are refused.
 
 Format: 8 bytes length of the header, little-endian; the header, JSON; the data. Offsets count from the data's begin.
 """
@@ -67,7 +67,9 @@ def header_length(prefix: bytes, file_size: int) -> int:
         raise HeaderError(f"a file of {len(prefix)} bytes is no safetensors file")
     length = int.from_bytes(prefix, "little")
     if length > LONGEST_HEADER:
-        raise HeaderError(f"its header claims {length} bytes, more than the {LONGEST_HEADER} allowed: no safetensors file")
+        raise HeaderError(
+            f"its header claims {length} bytes, more than the {LONGEST_HEADER} allowed: no safetensors file"
+        )
     if 8 + length > file_size:
         raise HeaderError(f"its header claims {length} bytes, the file has {file_size}: cut short")
     return length
@@ -82,16 +84,24 @@ def parse(header: bytes, file_size: int) -> Header:
     if len(document) > MOST_TENSORS:
         raise HeaderError(f"it claims {len(document)} tensors, more than the {MOST_TENSORS} allowed")
     data_begin = 8 + len(header)
-    tensors = sorted((_tensor(name, entry, data_begin) for name, entry in document.items()), key=lambda tensor: (tensor.begin, tensor.end))
+    tensors = sorted(
+        (_tensor(name, entry, data_begin) for name, entry in document.items()),
+        key=lambda tensor: (tensor.begin, tensor.end),
+    )
     reached = data_begin
     for tensor in tensors:
         if tensor.begin != reached:
-            wrong = "overlaps the one before it" if tensor.begin < reached else f"leaves a hole of {tensor.begin - reached} bytes before it"
+            wrong = (
+                "overlaps the one before it"
+                if tensor.begin < reached
+                else f"leaves a hole of {tensor.begin - reached} bytes before it"
+            )
             raise HeaderError(f"tensor {tensor.name[:100]!r} {wrong}")
         reached = tensor.end
     if reached != file_size:
         raise HeaderError(
-            f"its tensors end at byte {reached}, the file at {file_size}: " + ("cut short" if reached > file_size else "data of no tensor")
+            f"its tensors end at byte {reached}, the file at {file_size}: "
+            + ("cut short" if reached > file_size else "data of no tensor")
         )
     return Header(data_begin, tuple(tensors), metadata)
 
@@ -144,7 +154,9 @@ def _sizes(values: Any) -> bool:
 
 
 def _bytes_of(name: str, dtype: str, shape: list[int]) -> int:
-    """Bytes of a tensor; a product too large to count is refused even where a later 0 would make it small, as in the reference."""
+    """Bytes of a tensor; a product too large to count is refused even where a later 0 would make it small, as in the
+    reference.
+    """
     bits = 1
     for factor in (*shape, BITS[dtype]):
         bits *= factor

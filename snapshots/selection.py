@@ -1,8 +1,10 @@
-"""Which files of a model folder an engine reads, by their names, the index and `modules.json`; all others are left out, each with why. Pure.
+"""Which files of a model folder an engine reads, by their names, the index and `modules.json`; all others are left out,
+each with why. Pure.
 
-Folders that people have hold more than a model: a trainer's checkpoints and optimizers, the same weights a second time, other formats,
-the model's own code. An engine that finds weights twice loads them twice, or never starts; so the index decides, and without one
-the names do. It must survive names, an index and a `modules.json` made to deceive: only names that were given are ever chosen.
+Folders that people have hold more than a model: a trainer's checkpoints and optimizers, the same weights a second time,
+other formats, the model's own code. An engine that finds weights twice loads them twice, or never starts; so the index
+decides, and without one the names do. It must survive names, an index and a `modules.json` made to deceive: only names
+that were given are ever chosen.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class Selection:
 
 
 def select(paths: Collection[str], read: Callable[[str], bytes], *, code: bool = False) -> Selection:
-    """`paths`: all below the folder, with /; `read` gives the content of the index and of `modules.json`, where there are such.
+    """`paths`: all below the folder, with /; `read` gives the content of the index and of `modules.json`, where there
+    are such.
 
     `code`: a model's own code is taken, too. Raises PackError.
     """
@@ -75,7 +78,11 @@ def select(paths: Collection[str], read: Callable[[str], bytes], *, code: bool =
 def may_be_in_a_snapshot(path: str, *, code: bool = False) -> bool:
     """Whether packing would ever take a file of this name: asked of names that came from elsewhere."""
     name = PurePosixPath(path)
-    return name.suffix in TAKEN or name.name in TOKENIZERS or (code and (name.suffix in WITH_CODE[0] or name.name in WITH_CODE[1]))
+    return (
+        name.suffix in TAKEN
+        or name.name in TOKENIZERS
+        or (code and (name.suffix in WITH_CODE[0] or name.name in WITH_CODE[1]))
+    )
 
 
 def _why_not(path: str, modules: set[str], weights: set[str] | None, code: bool) -> str:
@@ -103,7 +110,9 @@ def _why_not(path: str, modules: set[str], weights: set[str] | None, code: bool)
 
 
 def _weights(paths: Collection[str], read: Callable[[str], bytes]) -> set[str]:
-    """The weights in the folder itself: 1. those the index names, 2. model.safetensors alone, 3. one numbered set, 4. all but known others."""
+    """The weights in the folder itself: 1. those the index names, 2. model.safetensors alone, 3. one numbered set, 4.
+    all but known others.
+    """
     found = {path for path in paths if path.endswith(WEIGHTS) and "/" not in path}
     if INDEX in paths:  # 1
         index = read_json(read(INDEX), INDEX)
@@ -149,7 +158,9 @@ def _modules(paths: Collection[str], read: Callable[[str], bytes]) -> set[str]:
 
 
 def _refuse_pickled_modules(paths: Collection[str], modules: set[str]) -> None:
-    """A module whose weights are a pickle only would be passed over by an engine that must not load it, and every vector be another."""
+    """A module whose weights are a pickle only would be passed over by an engine that must not load it, and every
+    vector be another.
+    """
     for module in sorted(modules):
         if f"{module}/pytorch_model.bin" in paths and f"{module}/model.safetensors" not in paths:
             raise CodeRefused(
@@ -170,4 +181,6 @@ def _few(paths: tuple[str, ...], most: int = 4) -> str:
         head, slash, _ = path.partition("/")
         tops[head + slash] = tops.get(head + slash, 0) + 1
     names = [f"{top} ({count} files)" if top.endswith("/") and count > 1 else top for top, count in tops.items()]
-    return ", ".join(spoken(name) for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(spoken(name) for name in names[:most]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )

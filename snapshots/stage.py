@@ -1,11 +1,13 @@
-"""Verified bytes on this node: `stage(store, digest, node_dir)` gives the folder to map weights from. Step 9, phase `fetch`.
+"""Verified bytes on this node: `stage(store, digest, node_dir)` gives the folder to map weights from. Step 9, phase
+`fetch`.
 
-Nothing is copied: the store is on this machine, and what was elsewhere has been pulled into it (`transfer.py`). Of many who
-ask at the same time, threads and processes, one does the work. The first time every byte is hashed, unless this process has
-just done so while it pulled (`adopt`); then a stamp in `node_dir` keeps, of every file, inode, size, mtime and ctime, and as long as they are the same a wake costs a few stats. The kernel sets
-ctime at every change and nobody can set it back. What packing would have refused is refused here too; the stamp says by which rules it was
-judged, so that a snapshot of an older release is judged once, and not read again. It must survive files changed behind our back, also while they are being
-hashed, and a stamp that is damaged: then everything is hashed again.
+Nothing is copied: the store is on this machine, and what was elsewhere has been pulled into it (`transfer.py`). Of many
+who ask at the same time, threads and processes, one does the work. The first time every byte is hashed, unless this
+process has just done so while it pulled (`adopt`); then a stamp in `node_dir` keeps, of every file, inode, size, mtime
+and ctime, and as long as they are the same a wake costs a few stats. The kernel sets ctime at every change and nobody
+can set it back. What packing would have refused is refused here too; the stamp says by which rules it was judged, so
+that a snapshot of an older release is judged once, and not read again. It must survive files changed behind our back,
+also while they are being hashed, and a stamp that is damaged: then everything is hashed again.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ State = dict[str, list[int]]  # path → device, inode, size, mtime, ctime (ns)
 
 
 def stage(store: Path, digest: str, node_dir: Path, *, code: bool = False) -> Path:
-    """The folder of a snapshot whose every byte is what `digest` says, and that could have been packed; blocks, so never on an event loop.
+    """The folder of a snapshot whose every byte is what `digest` says, and that could have been packed; blocks, so
+    never on an event loop.
 
     `code`: it may hold the model's own. Raises NotStored, TamperedError, PackError, HeaderError, OSError.
     """
@@ -50,7 +53,9 @@ def stage(store: Path, digest: str, node_dir: Path, *, code: bool = False) -> Pa
 
 
 def adopt(folder: Path, node_dir: Path, *, code: bool = False) -> None:
-    """Stamp a snapshot that this process has just written, judged and published, having checked every byte on its way. Raises OSError."""
+    """Stamp a snapshot that this process has just written, judged and published, having checked every byte on its way.
+    Raises OSError.
+    """
     node_dir.mkdir(parents=True, exist_ok=True)
     state = _state(folder)
     _let_clock_tick(state)
@@ -82,7 +87,9 @@ def _keep(stamp: Path, state: State) -> None:
         write_atomic(stamp, json.dumps(state).encode())
     except OSError as error:
         log.warning(
-            "that a snapshot is verified is not kept; the next to stage it reads it again", action="stamp_unkept", reason=str(error)
+            "that a snapshot is verified is not kept; the next to stage it reads it again",
+            action="stamp_unkept",
+            reason=str(error),
         )
 
 
@@ -93,7 +100,8 @@ def _is_stamped(folder: Path, stamp: Path, code: bool) -> bool:
 
 def _state(folder: Path) -> State:
     return {
-        path: [state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns] for path, state in listing(folder).items()
+        path: [state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        for path, state in listing(folder).items()
     }
 
 

@@ -1,8 +1,10 @@
-"""Random weights of real shapes, for measuring: `synth(like, target)` makes a Hugging Face folder an engine serves as any other.
+"""Random weights of real shapes, for measuring: `synth(like, target)` makes a Hugging Face folder an engine serves as
+any other.
 
-What is measured (bytes read, memory, arithmetic) does not depend on what the weights say; only their sizes and names must be
-true. The same `like` and `seed` give the same bytes. The tokenizer is the demo model's, filled with numbers up to the size of
-the vocabulary: whatever a random model says is text. A folder killed half-way has another name (`.new-…`).
+What is measured (bytes read, memory, arithmetic) does not depend on what the weights say; only their sizes and names
+must be true. The same `like` and `seed` give the same bytes. The tokenizer is the demo model's, filled with numbers up
+to the size of the vocabulary: whatever a random model says is text. A folder killed half-way has another name
+(`.new-…`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,13 @@ _COMMON = {
     "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": None, "dtype": "bfloat16", "eos_token_id": 0, "hidden_act": "silu",
     "initializer_range": DEVIATION, "pad_token_id": 1, "use_cache": True,
 }  # fmt: skip
-_LLAMA = {**_COMMON, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False, "rms_norm_eps": 1e-5}
+_LLAMA = {
+    **_COMMON,
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "mlp_bias": False,
+    "rms_norm_eps": 1e-5,
+}
 LIKE: dict[str, dict[str, Any]] = {
     "tiny": {
         **_LLAMA, "hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8,
@@ -100,7 +108,11 @@ def weights_of(config: dict[str, Any]) -> list[Weight]:
     vocabulary = (config["vocab_size"], hidden)
     return [
         Weight("model.embed_tokens.weight", vocabulary),
-        *(Weight(f"model.layers.{n}.{name}.weight", shape) for n in range(config["num_hidden_layers"]) for name, shape in layer.items()),
+        *(
+            Weight(f"model.layers.{n}.{name}.weight", shape)
+            for n in range(config["num_hidden_layers"])
+            for name, shape in layer.items()
+        ),
         Weight("model.norm.weight", (hidden,)),
         *(() if config["tie_word_embeddings"] else (Weight("lm_head.weight", vocabulary),)),
     ]
@@ -127,7 +139,9 @@ def normal_block(seed: int) -> memoryview:
 
 @contextmanager
 def _building(target: Path, size: int) -> Iterator[Path]:
-    """A folder that takes the name `target` when all of it is written, and is gone otherwise. Raises SnapshotError, OSError."""
+    """A folder that takes the name `target` when all of it is written, and is gone otherwise. Raises SnapshotError,
+    OSError.
+    """
     if target.exists():
         raise SnapshotError(f"{target} is there already: give the name of a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +166,9 @@ def _write_tokenizer(work: Path, size: int) -> None:
         shutil.copyfile(TOKENIZER / name, work / name)
     tokenizer = json.loads((TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
-    vocabulary |= {f"Ġ#{number}": number for number in range(len(vocabulary), size)}  # Ġ is a space; no merge leads to one
+    vocabulary |= {
+        f"Ġ#{number}": number for number in range(len(vocabulary), size)
+    }  # Ġ is a space; no merge leads to one
     (work / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
 
 
@@ -174,7 +190,9 @@ def _write_weights(work: Path, shards: list[list[Weight]], seed: int, total: int
                     if progress:
                         progress(done, total)
     if len(shards) > 1:
-        _write_json(work / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+        _write_json(
+            work / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
+        )
 
 
 def _header(shard: list[Weight]) -> bytes:

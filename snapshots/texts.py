@@ -1,8 +1,9 @@
 """The texts of a model, which are JSON: how each is read, and refused where it is none. While packing.
 
-Some megabytes of nothing but brackets become gigabytes of objects, and whoever reads them may be the node's agent, which serves others
-too: what is larger, or holds more, than any text of a model is refused before it is taken apart. Whoever reads one reads it so: a file
-that one reader takes and the next one does not would be copied first and refused afterwards.
+Some megabytes of nothing but brackets become gigabytes of objects, and whoever reads them may be the node's agent,
+which serves others too: what is larger, or holds more, than any text of a model is refused before it is taken apart.
+Whoever reads one reads it so: a file that one reader takes and the next one does not would be copied first and refused
+afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def check_size(path: str, size: int) -> None:
 
 
 def read_json(content: bytes, path: str, *, pairs: Callable[[list[tuple[str, Any]]], Any] = dict) -> Any:
-    """`pairs` makes an object of its names and values, of which a name may be there twice. Raises PackError, which names the file."""
+    """`pairs` makes an object of its names and values, of which a name may be there twice. Raises PackError, which
+    names the file.
+    """
     if content.count(b"[") + content.count(b"{") > MOST_CONTAINERS or content.count(b",") > MOST_VALUES:
         raise PackError(f"{path[:100]} has more values than any text of a model: {ANEW}, or remove it")
     try:

@@ -1,7 +1,8 @@
-"""Has a model a tokenizer that the engine reads, and has the model a row for each of its tokens? Asked of files, not of the engine.
+"""Has a model a tokenizer that the engine reads, and has the model a row for each of its tokens? Asked of files, not of
+the engine.
 
-A model without one starts and fails at its first call; a token without a row ends the engine, and everybody's answers with it. It must
-survive files that are no tokenizers: they are refused by name.
+A model without one starts and fails at its first call; a token without a row ends the engine, and everybody's answers
+with it. It must survive files that are no tokenizers: they are refused by name.
 """
 
 from __future__ import annotations
@@ -14,22 +15,29 @@ from snapshots.texts import ANEW, read_json
 
 SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 OF_BYTES = {"ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer"}  # these have no vocabulary
-# Published text-only models whose tokenizer has a marker of their family's larger ones, without a row: nobody means to send it, and the
-# router refuses ids without a row.
+# Published text-only models whose tokenizer has a marker of their family's larger ones, without a row: nobody means to
+# send it, and the router refuses ids without a row.
 MARKERS = {"<image_soft_token>"}
-# Entries of tokenizer_config.json that transformers takes as what a vocabulary holds, or, where they are text, as the path of a file anywhere
-# on the machine: its lines would be tokens, which whoever calls the model reads. (What it takes as paths otherwise it replaces by the model's own.)
+# Entries of tokenizer_config.json that transformers takes as what a vocabulary holds, or, where they are text, as the
+# path of a file anywhere on the machine: its lines would be tokens, which whoever calls the model reads. (What it takes
+# as paths otherwise it replaces by the model's own.)
 PATHS = ("vocab", "merges", "entity_vocab", "tokenizer_path")
 
 
-def check_tokenizer(folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], rows: int | None, placeholders: set[int]) -> None:
-    """`rows`: of the model's vocabulary, where known. `placeholders`: numbers that need none. Raises CodeRefused, Incomplete, PackError."""
+def check_tokenizer(
+    folder: Path, paths: list[str], documents: dict[str, dict[str, Any]], rows: int | None, placeholders: set[int]
+) -> None:
+    """`rows`: of the model's vocabulary, where known. `placeholders`: numbers that need none. Raises CodeRefused,
+    Incomplete, PackError.
+    """
     check_paths(documents.get("tokenizer_config.json", {}))
     there = {path for path in paths if "/" not in path}
     ids = _ids(folder, there, documents)
     for path in ("tokenizer_config.json", "added_tokens.json"):
         ids |= _added(documents.get(path, {}), path)
-    most = max((number for token, number in ids.items() if token not in MARKERS and number not in placeholders), default=-1)
+    most = max(
+        (number for token, number in ids.items() if token not in MARKERS and number not in placeholders), default=-1
+    )
     if rows is not None and most >= rows:
         token = next(token for token, number in ids.items() if number == most)
         raise Incomplete(
@@ -90,7 +98,10 @@ def _fast(document: dict[str, Any]) -> dict[str, int]:
     if isinstance(vocabulary, dict):
         ids = _numbers(vocabulary)
     elif isinstance(vocabulary, list):
-        ids = {str(piece[0]) if isinstance(piece, list) and piece else "": number for number, piece in enumerate(vocabulary)}
+        ids = {
+            str(piece[0]) if isinstance(piece, list) and piece else "": number
+            for number, piece in enumerate(vocabulary)
+        }
     else:
         raise PackError(f"tokenizer.json holds no model with a vocabulary: {ANEW}")
     added = document.get("added_tokens")

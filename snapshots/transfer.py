@@ -1,10 +1,10 @@
 """Snapshots between stores: `push` and `pull`, each killed half-way and repeated goes on where it was. Step 9.
 
-A URL is `s3://bucket/prefix` or a folder; the layout is the same, `<prefix>/sha256-…/`, with the manifest written last. A
-pull trusts nothing but the digest: every chunk is checked as it arrives, fetched once more where it is wrong, and then
-refused by name. Several who pull the same digest into one store fetch it once. What an engine reads first comes first, so
-that it can begin before the last byte is there: `Steps` tells how far the pull is. What packing would have refused is refused here too,
-names before anything is fetched, contents before anything is used.
+A URL is `s3://bucket/prefix` or a folder; the layout is the same, `<prefix>/sha256-…/`, with the manifest written last.
+A pull trusts nothing but the digest: every chunk is checked as it arrives, fetched once more where it is wrong, and
+then refused by name. Several who pull the same digest into one store fetch it once. What an engine reads first comes
+first, so that it can begin before the last byte is there: `Steps` tells how far the pull is. What packing would have
+refused is refused here too, names before anything is fetched, contents before anything is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from snapshots.store import disk
 from snapshots.store.origin import PUSH, Origin, connect, folder_of, uncancelled
 
 Progress = Callable[[int, int], None]  # bytes done, those of an earlier try included, and bytes in all
-Room = Callable[[int], AbstractAsyncContextManager[None]]  # room for so many bytes, kept while they are taken; raises StoreFull
+Room = Callable[
+    [int], AbstractAsyncContextManager[None]
+]  # room for so many bytes, kept while they are taken; raises StoreFull
 
 PARALLEL = 12  # chunks under way
 FIRST = 4  # of these, before what an engine needs to begin is there: on a slow way more would only delay it
@@ -45,8 +47,12 @@ async def _no_wait() -> None:
 class Steps:
     """How far a pull is, told from its event loop."""
 
-    usable: Callable[[Path], None] = _nothing  # in this partial folder, all but weights is there, and the begin of each file of these
-    verified: Callable[[], Awaitable[None]] = _no_wait  # every byte is there and good; what is durable later waits for this
+    usable: Callable[[Path], None] = (
+        _nothing  # in this partial folder, all but weights is there, and the begin of each file of these
+    )
+    verified: Callable[[], Awaitable[None]] = (
+        _no_wait  # every byte is there and good; what is durable later waits for this
+    )
     published: Callable[[Path], None] = _nothing  # it is in the store, in this folder; the partial one goes next
 
 
@@ -74,10 +80,12 @@ async def push(store: Path, digest: str, url: str, progress: Progress | None = N
 
 
 async def pull(url: str, digest: str, store: Path, progress: Progress | None = None, *, code: bool = False) -> Manifest:
-    """Copy a snapshot from the store at `url` into `store`; one that is there already is not fetched. `code`: it may hold the model's own.
+    """Copy a snapshot from the store at `url` into `store`; one that is there already is not fetched. `code`: it may
+    hold the model's own.
 
-    Raises NotStored, TamperedError where `url` holds other bytes, OriginError, StoreFull, OSError. After any of them, and
-    after kill -9, what was good stays on disk for the next try. Raises PackError and HeaderError for what could not have been packed.
+    Raises NotStored, TamperedError where `url` holds other bytes, OriginError, StoreFull, OSError. After any of them,
+    and after kill -9, what was good stays on disk for the next try. Raises PackError and HeaderError for what could not
+    have been packed.
     """
     there = store / folder_name(digest)
     if there.is_dir():
@@ -96,7 +104,9 @@ async def pull_from(
     *,
     code: bool = False,
 ) -> Manifest:
-    """`pull`, from an origin that is open. `room` is entered before bytes are taken from the disk, and left when they are."""
+    """`pull`, from an origin that is open. `room` is entered before bytes are taken from the disk, and left when they
+    are.
+    """
     name = folder_name(digest)
     store.mkdir(parents=True, exist_ok=True)
     async with alone_async(store / f"{disk.PULLED}{name}.lock"):
@@ -111,8 +121,14 @@ async def pull_from(
         async def usable() -> None:
             await asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, begun=True, twice=False)
             steps.usable(folder)
-            texts.append(asyncio.ensure_future(asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, twice=False)))
-            texts[-1].add_done_callback(lambda done: done.cancelled() or done.exception())  # of a pull that ends otherwise nobody asks
+            texts.append(
+                asyncio.ensure_future(
+                    asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, twice=False)
+                )
+            )
+            texts[-1].add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # of a pull that ends otherwise nobody asks
 
         async with _partial(folder, manifest, room) as partial:
             try:
@@ -131,7 +147,9 @@ async def pull_from(
 
 @asynccontextmanager
 async def _partial(folder: Path, manifest: Manifest, room: Room | None) -> AsyncIterator[Partial]:
-    """What an earlier try has left, or a new begin. A full disk leaves what was good, and takes no more. Raises StoreFull, OSError."""
+    """What an earlier try has left, or a new begin. A full disk leaves what was good, and takes no more. Raises
+    StoreFull, OSError.
+    """
     store = folder.parent
     try:
         partial = await asyncio.to_thread(Partial, folder, manifest)
@@ -155,7 +173,9 @@ async def _partial(folder: Path, manifest: Manifest, room: Room | None) -> Async
 
 
 def in_order(chunks: list[Chunk]) -> tuple[list[Chunk], list[Chunk]]:
-    """What an engine needs to begin, and the rest: files that are no weights, and the begin of weights, where their table is, first."""
+    """What an engine needs to begin, and the rest: files that are no weights, and the begin of weights, where their
+    table is, first.
+    """
     early = [chunk for chunk in chunks if chunk.number == 0 or not chunk.file.path.endswith(WEIGHTS)]
     early.sort(key=lambda chunk: chunk.file.path.endswith(WEIGHTS))
     return early, [chunk for chunk in chunks if not (chunk.number == 0 or not chunk.file.path.endswith(WEIGHTS))]
@@ -173,7 +193,13 @@ class _Pull:
         progress: Progress | None,
         usable: Callable[[], Awaitable[None]],
     ) -> None:
-        self._origin, self._digest, self._partial, self._progress, self._usable = origin, digest, partial, progress, usable
+        self._origin, self._digest, self._partial, self._progress, self._usable = (
+            origin,
+            digest,
+            partial,
+            progress,
+            usable,
+        )
         self._manifest, self._files, self._total = manifest, manifest.files, manifest.size
         missing = partial.missing()
         self._done = manifest.size - sum(chunk.length for chunk in missing)
@@ -198,7 +224,9 @@ class _Pull:
     async def _begin(self) -> None:
         """What an engine needs to begin is there, where no table of weights is longer than a chunk."""
         if not self._checked_at_the_end:
-            self._checked_at_the_end = not await asyncio.to_thread(tables_within, self._partial.files, self._manifest, CHUNK)
+            self._checked_at_the_end = not await asyncio.to_thread(
+                tables_within, self._partial.files, self._manifest, CHUNK
+            )
         if not self._checked_at_the_end:
             await self._usable()
         self._begun.set()
@@ -233,7 +261,9 @@ class _Pull:
         )
 
     async def _check(self, file: SnapshotFile) -> None:
-        """Hash a whole file. Where its chunks were no help (an old manifest), one that is wrong is fetched once more."""
+        """Hash a whole file. Where its chunks were no help (an old manifest), one that is wrong is fetched once
+        more.
+        """
         if await asyncio.to_thread(self._partial.whole, file):
             return
         for chunk in chunks_of(file):

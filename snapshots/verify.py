@@ -1,6 +1,7 @@
 """Is a stored snapshot, byte for byte, what its digest says? Reads all of it; `stage.py` remembers the answer. Step 9.
 
-It must survive a folder somebody else wrote to: a file changed, cut, added, removed or replaced by a link is refused by name.
+It must survive a folder somebody else wrote to: a file changed, cut, added, removed or replaced by a link is refused by
+name.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ REMEDY = "remove the snapshot and pack it again"
 
 
 def verify(folder: Path) -> Manifest:
-    """Check a snapshot's folder against the digest in its name. Raises TamperedError, which names the file, and OSError."""
+    """Check a snapshot's folder against the digest in its name. Raises TamperedError, which names the file, and
+    OSError.
+    """
     digest = digest_of_folder(folder.name)
     if digest is None:
         raise TamperedError(f"{folder} is no snapshot: its name is no digest")
@@ -28,7 +31,9 @@ def verify(folder: Path) -> Manifest:
     found = set(listing(folder))
     if wrong := sorted(expected ^ found):
         raise TamperedError(
-            f"{folder / wrong[0]} " + ("is missing" if wrong[0] in expected else "does not belong to the snapshot") + f": {REMEDY}"
+            f"{folder / wrong[0]} "
+            + ("is missing" if wrong[0] in expected else "does not belong to the snapshot")
+            + f": {REMEDY}"
         )
     with ThreadPoolExecutor(THREADS) as threads:
         for _ in threads.map(lambda file: _check(folder, file), sorted(manifest.files, key=lambda file: -file.size)):

@@ -1,8 +1,8 @@
 """How `make test` spreads what starts real processes over the workers of pytest-xdist.
 
 Files that share something dear go to one worker, one after the other: a folder with an installation (`shared` in
-`tests/integration/system.py`), and the files that fork one imported vLLM (`tests/integration/forks.py`). Every other file is a unit of its own.
-What takes longest begins first, so that no worker is left with it at the end.
+`tests/integration/system.py`), and the files that fork one imported vLLM (`tests/integration/forks.py`). Every other
+file is a unit of its own. What takes longest begins first, so that no worker is left with it at the end.
 
 And no example of Hypothesis has a time to keep, nor the making of it: a busy machine would fail tests by luck.
 """
@@ -22,7 +22,13 @@ SHARED = (f"{HERE}/killed", f"{HERE}/served", f"{HERE}/crowded")
 FORKS = [f"{HERE}/test_{name}.py" for name in ("engine_known", "mapped", "metering_hooks", "ring", "shortcuts")]
 LAST = f"{HERE}/killed/test_rungs.py"
 LONGEST_FIRST = (
-    *(f"{HERE}/killed", f"{HERE}/served", f"{HERE}/test_disks.py", "tests/acceptance/test_demo.py", "tests/acceptance/test_tour.py"),
+    *(
+        f"{HERE}/killed",
+        f"{HERE}/served",
+        f"{HERE}/test_disks.py",
+        "tests/acceptance/test_demo.py",
+        "tests/acceptance/test_tour.py",
+    ),
     *(FORKS[0], f"{HERE}/test_stored.py", f"{HERE}/crowded", f"{HERE}/test_ledger.py"),
 )
 

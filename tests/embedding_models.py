@@ -1,8 +1,9 @@
-"""Embedding models of three published shapes, small and with random weights: what their folders say is as their authors' folders say it.
+"""Embedding models of three published shapes, small and with random weights: what their folders say is as their
+authors' folders say it.
 
-mean    sentence-transformers/all-MiniLM-L6-v2: BERT, the mean of all tokens, normalised, 256 of 512 positions, an unused `pooler`
-cls     BAAI/bge-small-en-v1.5: BERT, the first token, normalised
-last    Qwen/Qwen3-Embedding-0.6B: Qwen3, the last token, normalised, an end token that the tokenizer adds
+mean    sentence-transformers/all-MiniLM-L6-v2: BERT, the mean of all tokens, normalised, 256 of 512 positions, an
+unused `pooler` cls     BAAI/bge-small-en-v1.5: BERT, the first token, normalised last    Qwen/Qwen3-Embedding-0.6B:
+Qwen3, the last token, normalised, an end token that the tokenizer adds
 """
 
 from __future__ import annotations
@@ -31,9 +32,17 @@ def make(shape: str, folder: Path) -> Path:
     torch.manual_seed(7)
     folder.mkdir(parents=True)
     vocabulary = _last(folder) if shape == "last" else _bert(folder)
-    sizes = {"vocab_size": vocabulary, "hidden_size": DIM, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {
+        "vocab_size": vocabulary,
+        "hidden_size": DIM,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
     if shape == "last":
-        config = Qwen3Config(**sizes, num_key_value_heads=2, head_dim=32, max_position_embeddings=1024, tie_word_embeddings=True)
+        config = Qwen3Config(
+            **sizes, num_key_value_heads=2, head_dim=32, max_position_embeddings=1024, tie_word_embeddings=True
+        )
         config.architectures = ["Qwen3ForCausalLM"]
         model: Any = Qwen3Model(config).to(torch.bfloat16)
     else:
@@ -47,7 +56,9 @@ def make(shape: str, folder: Path) -> Path:
         written = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(written | {"architectures": ["Qwen3ForCausalLM"]}))
     _sentence(
-        folder, {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken", "dense": "mean_tokens"}[shape], dense=shape == "dense"
+        folder,
+        {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken", "dense": "mean_tokens"}[shape],
+        dense=shape == "dense",
     )
     if shape == "mean":
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 256, "do_lower_case": False}))
@@ -70,8 +81,12 @@ def _last(folder: Path) -> int:
     vocabulary = {token: number for number, token in enumerate(["<|endoftext|>", " ", *LETTERS, *LETTERS.upper()[:26]])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<|endoftext|>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", padding_side="left")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", 0)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>", padding_side="left"
+    )
     fast.save_pretrained(folder)
     return len(vocabulary)
 
@@ -87,7 +102,9 @@ def _sentence(folder: Path, mode: str, *, dense: bool) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir()
     modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    pooling = {"word_embedding_dimension": DIM, "include_prompt": True} | {f"pooling_mode_{name}": name == mode for name in modes}
+    pooling = {"word_embedding_dimension": DIM, "include_prompt": True} | {
+        f"pooling_mode_{name}": name == mode for name in modes
+    }
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     if dense:
         _dense(folder / "2_Dense")
@@ -98,6 +115,14 @@ def _dense(folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir()
-    said = {"in_features": DIM, "out_features": WIDE, "bias": True, "activation_function": "torch.nn.modules.activation.Tanh"}
+    said = {
+        "in_features": DIM,
+        "out_features": WIDE,
+        "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+    }
     (folder / "config.json").write_text(json.dumps(said))
-    save_file({"linear.weight": torch.randn(WIDE, DIM) / 8, "linear.bias": torch.randn(WIDE) / 8}, folder / "model.safetensors")
+    save_file(
+        {"linear.weight": torch.randn(WIDE, DIM) / 8, "linear.bias": torch.randn(WIDE) / 8},
+        folder / "model.safetensors",
+    )

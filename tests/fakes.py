@@ -1,7 +1,8 @@
 """Stand-ins for what fails on purpose, speaking the real protocols: a replica, an activator, a ledger.
 
 They listen on real sockets and keep an account of their own (tokens emitted, requests aborted), so that a test compares
-the router with an independent oracle. Nothing here sleeps to wait: `FakeReplica.until` and `Heard.until` wait for the event.
+the router with an independent oracle. Nothing here sleeps to wait: `FakeReplica.until` and `Heard.until` wait for the
+event.
 """
 
 from __future__ import annotations
@@ -105,13 +106,17 @@ class FakeReplica(Changes):
         """What a gate around vLLM says."""
         usage = f"5;2;{self.tokens}"
         if request.path == "/v1/embeddings":
-            body = json.dumps({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]}).encode()
+            body = json.dumps(
+                {"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -0.5]}]}
+            ).encode()
             yield json_answer(200, body, "x-pilotlight-usage: 5;2;0\r\n")
             return
         words = [f"w{n} " for n in range(self.tokens)]
         if not request.fields.get("stream"):
             self.emitted[request.request_id] = self.tokens
-            body = json.dumps({"object": "chat.completion", "choices": [{"message": {"content": "".join(words)}}]}).encode()
+            body = json.dumps(
+                {"object": "chat.completion", "choices": [{"message": {"content": "".join(words)}}]}
+            ).encode()
             yield json_answer(200, body, f"x-pilotlight-usage: {usage}\r\n")
             return
         yield SSE_HEAD
@@ -183,7 +188,10 @@ SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r
 
 
 def json_answer(status: int, body: bytes, headers: str = "") -> bytes:
-    return f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{headers}\r\n".encode() + body
+    return (
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{headers}\r\n".encode()
+        + body
+    )
 
 
 def event(fields: dict[str, Any]) -> bytes:

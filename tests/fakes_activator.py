@@ -1,7 +1,7 @@
 """Stand-ins around the activator: effects and peers in simulated time, and an agent that speaks real frames.
 
-`SimAgent` knows whether it was told to end a replica while a router could still send to it, and `World` asserts it after
-every event: no test has to remember to look.
+`SimAgent` knows whether it was told to end a replica while a router could still send to it, and `World` asserts it
+after every event: no test has to remember to look.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def revision(name: str = "a", number: int = 1, **given: Any) -> Revision:
         "slots": 4,
         "outcome": "proved",
     }
-    return Revision(revision_id=f"rev_{name}{number}", endpoint_id=f"ep_{name}", org_id="default", number=number, **values | given)
+    return Revision(
+        revision_id=f"rev_{name}{number}", endpoint_id=f"ep_{name}", org_id="default", number=number, **values | given
+    )
 
 
 def endpoint(name: str = "a", *revisions: Revision, removed: bool = False) -> Endpoint:
@@ -86,7 +88,9 @@ def endpoint(name: str = "a", *revisions: Revision, removed: bool = False) -> En
 
 def report(replica_id: str, state: Any = "ready", *, revision_id: str = "rev_a1", **given: Any) -> ReplicaReport:
     address = f"unix:/r/{replica_id}" if state in ("ready", "draining") else ""
-    return ReplicaReport(**{"replica_id": replica_id, "revision_id": revision_id, "state": state, "address": address, "slots": 4} | given)
+    return ReplicaReport(
+        **{"replica_id": replica_id, "revision_id": revision_id, "state": state, "address": address, "slots": 4} | given
+    )
 
 
 class SimPeer(Protocol):
@@ -128,7 +132,9 @@ class FakeEffects:
             states.append(replica.state)
 
     def save_cold_start(self, replica: Replica, now: float) -> None:
-        self.cold_starts.append((replica.cold_start_id, replica.rung, round(now - replica.started_at, 3), replica.reason))
+        self.cold_starts.append(
+            (replica.cold_start_id, replica.rung, round(now - replica.started_at, 3), replica.reason)
+        )
 
     def save_event(self, event: EventRecord) -> None:
         self.events.append(event)
@@ -150,7 +156,9 @@ class FakeEffects:
 
 
 class SimRouter:
-    """A router that applies tables when the test says so, and keeps its state as a real one does: who drains goes on draining."""
+    """A router that applies tables when the test says so, and keeps its state as a real one does: who drains goes on
+    draining.
+    """
 
     def __init__(self, router_id: str) -> None:
         self.router_id, self.connection = router_id, 0
@@ -175,7 +183,9 @@ class SimRouter:
                 self.rows = {}
             if table.whole and table.epoch > self.epoch:
                 self.retired.clear()
-            self.retired.update(r.cold_start_id for e in table.endpoints for row in e.revisions for r in row.replicas if r.draining)
+            self.retired.update(
+                r.cold_start_id for e in table.endpoints for row in e.revisions for r in row.replicas if r.draining
+            )
             self.rows |= {row.name: row for row in table.endpoints}
             for name in table.removed:
                 self.rows.pop(name, None)
@@ -187,7 +197,9 @@ class SimRouter:
     def sends_to(self) -> set[str]:
         """Replicas this router would send to now."""
         told = [replica for e in self.rows.values() for row in e.revisions for replica in row.replicas]
-        return {replica.replica_id for replica in told if not (replica.draining or replica.cold_start_id in self.retired)}
+        return {
+            replica.replica_id for replica in told if not (replica.draining or replica.cold_start_id in self.retired)
+        }
 
 
 class SimAgent:
@@ -231,7 +243,9 @@ class SimAgent:
         if known and isinstance(frame, Park) and known.state == "ready":
             self.replicas[frame.replica_id] = known.model_copy(update={"state": "parking"})
         elif known and isinstance(frame, Unpark) and known.state in ("parking", "parked"):
-            self.replicas[frame.replica_id] = known.model_copy(update={"state": "starting", "climb": frame.climb, "rung": "parked"})
+            self.replicas[frame.replica_id] = known.model_copy(
+                update={"state": "starting", "climb": frame.climb, "rung": "parked"}
+            )
 
     def parking(self) -> list[str]:
         return [replica_id for replica_id, said in self.replicas.items() if said.state == "parking"]
@@ -303,8 +317,14 @@ class World:
             if replica.state in ("starting", "parked"):
                 replica.ready_at = None
         self.epoch += 1
-        marks = [] if forget_rows else [mark for mark in self.effects.bad_rungs.values() if mark.until and mark.until > self.now]
-        self.reconciler = self._reconciler(Found(endpoints=list(self.reconciler.catalogue), replicas=rows, bad_rungs=marks))
+        marks = (
+            []
+            if forget_rows
+            else [mark for mark in self.effects.bad_rungs.values() if mark.until and mark.until > self.now]
+        )
+        self.reconciler = self._reconciler(
+            Found(endpoints=list(self.reconciler.catalogue), replicas=rows, bad_rungs=marks)
+        )
 
     # Routers
 
@@ -320,8 +340,12 @@ class World:
         self.effects.peers.pop(router.connection, None)
         self.handle(events.RouterLeft(router_id, router.connection))
 
-    def demand(self, count: int | None = None, revision_id: str = "rev_a1", router_id: str = "w1", *, apply: bool = True) -> None:
-        """A demand frame; with `count`, a new number for one revision. `apply`: the router takes the tables that wait for it first."""
+    def demand(
+        self, count: int | None = None, revision_id: str = "rev_a1", router_id: str = "w1", *, apply: bool = True
+    ) -> None:
+        """A demand frame; with `count`, a new number for one revision. `apply`: the router takes the tables that wait
+        for it first.
+        """
         router = self.routers[router_id]
         if apply:
             router.apply()
@@ -353,7 +377,9 @@ class World:
             self.agent.replicas.clear()
         self.handle(events.NodeLeft(self.agent.node_id, self.agent.connection, dead))
 
-    def say(self, frame: ReplicaReport | ArgumentsChecked | StandbyReport | UsageBatch | Shipped | Refused | None) -> None:
+    def say(
+        self, frame: ReplicaReport | ArgumentsChecked | StandbyReport | UsageBatch | Shipped | Refused | None
+    ) -> None:
         if isinstance(frame, ReplicaReport):
             self.agent.replicas[frame.replica_id] = frame
             if frame.state == "stopped":
@@ -362,7 +388,14 @@ class World:
 
     def becomes(self, replica_id: str, state: str, **given: Any) -> None:
         before = self.agent.replicas[replica_id]
-        self.say(report(replica_id, state, revision_id=before.revision_id, **{"climb": before.climb, "rung": before.rung} | given))
+        self.say(
+            report(
+                replica_id,
+                state,
+                revision_id=before.revision_id,
+                **{"climb": before.climb, "rung": before.rung} | given,
+            )
+        )
 
     def ready(self) -> str:
         """The one replica that starts becomes ready."""
@@ -372,8 +405,12 @@ class World:
 
     # Time and commands
 
-    def pass_time(self, seconds: float, *, talking: Iterable[str] | None = None, lagging: Iterable[str] = (), step: float = 0.25) -> None:
-        """Ticks; the routers named (all, by default) and the agent say that they live. Those that lag apply no tables."""
+    def pass_time(
+        self, seconds: float, *, talking: Iterable[str] | None = None, lagging: Iterable[str] = (), step: float = 0.25
+    ) -> None:
+        """Ticks; the routers named (all, by default) and the agent say that they live. Those that lag apply no
+        tables.
+        """
         until = self.now + seconds
         while self.now < until:
             self.now = min(until, self.now + step)
@@ -404,7 +441,9 @@ class World:
     def _assert_nobody_sends_to(self, replica_id: str) -> None:
         for router in self.routers.values():
             if router.connection in self.effects.peers:
-                assert replica_id not in router.sends_to(), f"{replica_id} was told to end while {router.router_id} could send to it"
+                assert replica_id not in router.sends_to(), (
+                    f"{replica_id} was told to end while {router.router_id} could send to it"
+                )
 
     def _assert_the_parked_rest(self) -> None:
         """Whoever knows all it was told sends to no replica whose door is shut."""
@@ -425,7 +464,9 @@ class FakeAgent:
 
     def __init__(self, *, ready_seconds: float | None = 0.01) -> None:
         self.ready_seconds = ready_seconds  # None: replicas start for ever
-        self.says_of_arguments: str | None = None  # why the engine would not take them, "" where it would; None: there is no standby to ask
+        self.says_of_arguments: str | None = (
+            None  # why the engine would not take them, "" where it would; None: there is no standby to ask
+        )
         self.told: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()  # monotonic seconds, frame
         self.replicas: dict[str, ReplicaReport] = {}
         self.peers: list[FrameStream[Any]] = []
@@ -458,7 +499,9 @@ class FakeAgent:
                 _at, frame = await self.told.get()
                 if isinstance(frame, kind):
                     return frame
-                assert not isinstance(frame, Start | Drain | Stop | Park | Unpark), f"expected {kind.__name__}, got {frame}"
+                assert not isinstance(frame, Start | Drain | Stop | Park | Unpark), (
+                    f"expected {kind.__name__}, got {frame}"
+                )
 
     async def _attend(self, peer: FrameStream[Any]) -> None:
         peer.send(
@@ -489,7 +532,11 @@ class FakeAgent:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         elif isinstance(frame, Park | Unpark) and (known := self.replicas.get(frame.replica_id)):
-            told = {"state": "parked"} if isinstance(frame, Park) else {"state": "ready", "climb": frame.climb, "rung": "parked"}
+            told = (
+                {"state": "parked"}
+                if isinstance(frame, Park)
+                else {"state": "ready", "climb": frame.climb, "rung": "parked"}
+            )
             self.say(known.model_copy(update=told))
         elif isinstance(frame, Drain | Stop) and (known := self.replicas.get(frame.replica_id)):
             self.say(known.model_copy(update={"state": "stopped"}))
@@ -498,4 +545,6 @@ class FakeAgent:
         begun = time.monotonic()
         await asyncio.sleep(self.ready_seconds or 0)
         phases = (Phase(name="load", at=begun, seconds=time.monotonic() - begun),)
-        self.say(report(start.replica_id, "ready", revision_id=start.revision_id, phases=phases, pid=1, slots=start.slots))
+        self.say(
+            report(start.replica_id, "ready", revision_id=start.revision_id, phases=phases, pid=1, slots=start.slots)
+        )

@@ -36,7 +36,13 @@ class Said:
 
     @property
     def wire(self) -> bytes:
-        body = self.content if isinstance(self.content, bytes) else b"" if self.content is None else json.dumps(self.content).encode()
+        body = (
+            self.content
+            if isinstance(self.content, bytes)
+            else b""
+            if self.content is None
+            else json.dumps(self.content).encode()
+        )
         head = {"content-length": str(len(body))} | dict(self.headers)
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
         return f"HTTP/1.1 {self.status} Said\r\n{lines}\r\n".encode() + body
@@ -62,8 +68,12 @@ class FakeConnection(HTTPConnection):
         super().__init__("127.0.0.1")
         self._answers, self._said = answers, Said()
 
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, *, encode_chunked: bool = False) -> None:
-        self._said = self._answers(Call(method, url, {name.lower(): value for name, value in (headers or {}).items()}, body or b""))
+    def request(
+        self, method: str, url: str, body: Any = None, headers: Any = None, *, encode_chunked: bool = False
+    ) -> None:
+        self._said = self._answers(
+            Call(method, url, {name.lower(): value for name, value in (headers or {}).items()}, body or b"")
+        )
 
     def getresponse(self) -> HTTPResponse:
         response = HTTPResponse(_Socket(self._said.wire))  # type: ignore[arg-type]

@@ -27,10 +27,14 @@ class WatchedLine(Line):
 
 
 class GatedReplica(Changes):
-    """Each request runs until `finish`, or for `seconds` where they are given. `order` has the request ids as they began, `traces` what
-    their callers called them (`traceparent`). Who joins the line is waited for as all that happens; a turn is kept for `promise_seconds`."""
+    """Each request runs until `finish`, or for `seconds` where they are given. `order` has the request ids as they
+    began, `traces` what their callers called them (`traceparent`). Who joins the line is waited for as all that
+    happens; a turn is kept for `promise_seconds`.
+    """
 
-    def __init__(self, address: str, *, slots: int, seconds: float | None = None, promise_seconds: float = PROMISE_SECONDS) -> None:
+    def __init__(
+        self, address: str, *, slots: int, seconds: float | None = None, promise_seconds: float = PROMISE_SECONDS
+    ) -> None:
         super().__init__()
         self.address, self.slots, self.seconds = address, slots, seconds
         self.order: list[str] = []
@@ -38,8 +42,12 @@ class GatedReplica(Changes):
         self.running: dict[str, asyncio.Event] = {}
         self.most_running = 0
         self._folder = tempfile.TemporaryDirectory(prefix="pl")
-        self._journal = Journal(str(Path(self._folder.name) / "journal"), "p", grown=lambda: None, later=lambda seconds, callback: None)
-        self.gate = Gate(self._engine, slots=slots, journal=self._journal, on_depth=lambda _: self._change(), on_left=lambda _: None)
+        self._journal = Journal(
+            str(Path(self._folder.name) / "journal"), "p", grown=lambda: None, later=lambda seconds, callback: None
+        )
+        self.gate = Gate(
+            self._engine, slots=slots, journal=self._journal, on_depth=lambda _: self._change(), on_left=lambda _: None
+        )
         self.gate.line = WatchedLine(lambda: slots - self.gate.in_flight, promise_seconds=promise_seconds)
         self.gate.line.joined = self._change
         config = uvicorn.Config(self.gate, lifespan="off", log_config=None, access_log=False, ws="none")
@@ -52,7 +60,9 @@ class GatedReplica(Changes):
 
         state, loop = ServerState(), asyncio.get_running_loop()
         make: Any = self._config.http_protocol_class
-        self._server = await loop.create_unix_server(lambda: make(self._config, state, {}, loop), split(self.address)[1])
+        self._server = await loop.create_unix_server(
+            lambda: make(self._config, state, {}, loop), split(self.address)[1]
+        )
         return self
 
     async def stop(self) -> None:

@@ -1,4 +1,6 @@
-"""A hub for tests: a server on loopback that speaks as much of the Hugging Face Hub's API as huggingface_hub asks for, and can fail on purpose."""
+"""A hub for tests: a server on loopback that speaks as much of the Hugging Face Hub's API as huggingface_hub asks for,
+and can fail on purpose.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ class Hub:
     asked: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, range
 
     def downloads(self) -> list[str]:
-        return [path.split(f"/resolve/{self.commit}/")[1] for method, path, _ in self.asked if method == "GET" and "/resolve/" in path]
+        return [
+            path.split(f"/resolve/{self.commit}/")[1]
+            for method, path, _ in self.asked
+            if method == "GET" and "/resolve/" in path
+        ]
 
 
 @contextmanager
@@ -96,7 +102,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json([_entry(path, content) for path, content in hub.files.items()])
         else:
             card = {"license": hub.licence}
-            self._json({"id": hub.repo, "sha": hub.commit, "tags": [], "cardData": card, "siblings": [], "private": False})
+            self._json(
+                {"id": hub.repo, "sha": hub.commit, "tags": [], "cardData": card, "siblings": [], "private": False}
+            )
 
     def _file(self, revision: str, path: str) -> None:
         hub = self.hub

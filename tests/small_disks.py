@@ -1,4 +1,6 @@
-"""Small file systems for tests of full disks: a tmpfs of so many bytes, filled and given room again. Needs the right to mount."""
+"""Small file systems for tests of full disks: a tmpfs of so many bytes, filled and given room again. Needs the right to
+mount.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ BLOCK = 4096
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """`folder`, made where it is missing, as a file system of `size` bytes. Skips the test where nothing may be mounted."""
+    """`folder`, made where it is missing, as a file system of `size` bytes. Skips the test where nothing may be
+    mounted.
+    """
     folder.mkdir(exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0711", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)

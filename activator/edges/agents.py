@@ -30,7 +30,11 @@ async def keep_node(launcher: Launcher, *, inbox: asyncio.Queue[Event], links: L
             await inbox.put(NodeJoined(connection, report))
             async for frame in stream:
                 said = (
-                    frame if isinstance(frame, ReplicaReport | StandbyReport | UsageBatch | ArgumentsChecked | Shipped | Refused) else None
+                    frame
+                    if isinstance(
+                        frame, ReplicaReport | StandbyReport | UsageBatch | ArgumentsChecked | Shipped | Refused
+                    )
+                    else None
                 )
                 await inbox.put(NodeHeard(report.node_id, connection, said))
         except FrameError as error:
@@ -43,5 +47,7 @@ async def keep_node(launcher: Launcher, *, inbox: asyncio.Queue[Event], links: L
 
 async def _left(launcher: Launcher, report: NodeReport, connection: int, inbox: asyncio.Queue[Event]) -> None:
     dead = await launcher.is_dead()
-    log.warning("the link to an agent broke", action="node_left", node_id=report.node_id, connection=connection, dead=dead)
+    log.warning(
+        "the link to an agent broke", action="node_left", node_id=report.node_id, connection=connection, dead=dead
+    )
     await inbox.put(NodeLeft(report.node_id, connection, dead))

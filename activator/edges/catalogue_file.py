@@ -1,10 +1,11 @@
-"""The catalogue beside the policy: what is to be served, as a file, for an activator that starts while Postgres is away. Step 6.
+"""The catalogue beside the policy: what is to be served, as a file, for an activator that starts while Postgres is
+away. Step 6.
 
 Postgres is the authority; the leader writes after each change what it serves by, whole, under another name until it is
-synced. No command is taken while Postgres is away, so the file is at most one command behind: one that was committed by a
-leader that died before it wrote. That is made good when Postgres is back (`differences`). Failures to survive: kill -9 in
-the middle of a write (the old file stands), a full disk (it is tried again until there is room), and a file that cannot
-be read (then Postgres is waited for, as where nothing ever ran).
+synced. No command is taken while Postgres is away, so the file is at most one command behind: one that was committed by
+a leader that died before it wrote. That is made good when Postgres is back (`differences`). Failures to survive: kill
+-9 in the middle of a write (the old file stands), a full disk (it is tried again until there is room), and a file that
+cannot be read (then Postgres is waited for, as where nothing ever ran).
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Kept:
                 failing = False
             except OSError as error:
                 if not failing:
-                    log.error("the catalogue cannot be kept on disk; trying on", action="catalogue_unkept", reason=str(error))
+                    log.error(
+                        "the catalogue cannot be kept on disk; trying on", action="catalogue_unkept", reason=str(error)
+                    )
                 failing = True
                 self._changed.set()
                 await asyncio.sleep(RETRY_SECONDS)
@@ -68,13 +71,20 @@ def write(file: Path, endpoints: Iterable[Endpoint]) -> None:
 
 
 def read(file: Path) -> list[Endpoint] | None:
-    """What the last leader kept here; None where nothing is, or nothing that can be read. Fields of a later release are passed over."""
+    """What the last leader kept here; None where nothing is, or nothing that can be read. Fields of a later release are
+    passed over.
+    """
     try:
         return _endpoints.validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValidationError) as error:
-        log.error("the kept catalogue cannot be read; waiting for Postgres", action="catalogue_unread", file=str(file), reason=str(error))
+        log.error(
+            "the kept catalogue cannot be read; waiting for Postgres",
+            action="catalogue_unread",
+            file=str(file),
+            reason=str(error),
+        )
         return None
 
 
@@ -82,5 +92,9 @@ def differences(served: Iterable[Endpoint], stored: Iterable[Endpoint]) -> list[
     """Endpoints as Postgres has them that are served otherwise; those it has no more, as removed. Pure."""
     known = {endpoint.endpoint_id: endpoint for endpoint in served}
     there = {endpoint.endpoint_id: endpoint for endpoint in stored}
-    gone = [replace(endpoint, removed=True, route=()) for id_, endpoint in known.items() if id_ not in there and not endpoint.removed]
+    gone = [
+        replace(endpoint, removed=True, route=())
+        for id_, endpoint in known.items()
+        if id_ not in there and not endpoint.removed
+    ]
     return [endpoint for id_, endpoint in there.items() if known.get(id_) != endpoint] + gone

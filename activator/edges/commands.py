@@ -1,9 +1,11 @@
-"""Commands of the admin API, and what the reconciler has seen become of deploys, one at a time: plan, store, tell the reconciler. Step 6.
+"""Commands of the admin API, and what the reconciler has seen become of deploys, one at a time: plan, store, tell the
+reconciler. Step 6.
 
-What must survive is a crash or a lost connection in the middle: a command is one transaction that first makes sure, under
-a lock, that this activator still leads. Whether it committed or not, the next command and the next activator begin from
-what is stored, and a deploy that is repeated makes nothing twice. Where its answer was lost nobody knows whether it has committed, so
-the endpoint is read again until Postgres answers, and the reconciler is told what there is.
+What must survive is a crash or a lost connection in the middle: a command is one transaction that first makes sure,
+under a lock, that this activator still leads. Whether it committed or not, the next command and the next activator
+begin from what is stored, and a deploy that is repeated makes nothing twice. Where its answer was lost nobody knows
+whether it has committed, so the endpoint is read again until Postgres answers, and the reconciler is told what there
+is.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ class Connections(Protocol):
 
 
 class Commands:
-    def __init__(self, *, pool: Connections, inbox: asyncio.Queue[Event], epoch: Callable[[], int], allowed: Collection[str] = ()) -> None:
+    def __init__(
+        self, *, pool: Connections, inbox: asyncio.Queue[Event], epoch: Callable[[], int], allowed: Collection[str] = ()
+    ) -> None:
         """`allowed`: engine arguments that execute code or open files, and may here all the same."""
         self._pool, self._inbox, self._epoch, self._allowed = pool, inbox, epoch, allowed
         self._one_at_a_time = asyncio.Lock()  # so that the reconciler hears of changes in the order they were stored
@@ -77,13 +81,21 @@ class Commands:
             return await (await self._tell(partial(WakeAsked, frame.org_id, frame.name)))
         began = False
         try:
-            looked = Looked() if isinstance(frame, Remove) else await self._check_arguments(frame)  # a slow node holds up nobody else
+            looked = (
+                Looked() if isinstance(frame, Remove) else await self._check_arguments(frame)
+            )  # a slow node holds up nobody else
             async with self._one_at_a_time:
                 began = True
                 plan, ended = await self._store(frame)
-                answer = await self._tell(lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended, looked)))
+                answer = await self._tell(
+                    lambda reply: EndpointStored(plan.endpoint, reply, _done(plan, ended, looked))
+                )
             log.info(
-                f"{frame.kind} stored", action=frame.kind, endpoint_id=plan.endpoint.endpoint_id, name=frame.name, changed=plan.changed
+                f"{frame.kind} stored",
+                action=frame.kind,
+                endpoint_id=plan.endpoint.endpoint_id,
+                name=frame.name,
+                changed=plan.changed,
             )
             return await answer
         except CommandRefused as refused:
@@ -91,14 +103,22 @@ class Commands:
         except asyncpg.ForeignKeyViolationError:
             return Done(ok=False, message=f"there is no organisation {frame.org_id!r}")
         except FAILED as error:
-            log.error("a command could not be stored", action="command_failed", kind=frame.kind, name=frame.name, error=str(error))
+            log.error(
+                "a command could not be stored",
+                action="command_failed",
+                kind=frame.kind,
+                name=frame.name,
+                error=str(error),
+            )
             if began:
                 self._unsure[frame.name] = None
                 self._doubt.set()
             return Done(ok=False, message=UNSURE if began else UNSTORED, again=True)
 
     async def catch_up(self, served: Iterable[Endpoint]) -> None:
-        """Postgres is back, and we began with what was kept here: what it has otherwise is served from now on. Tries for ever."""
+        """Postgres is back, and we began with what was kept here: what it has otherwise is served from now on. Tries
+        for ever.
+        """
         while True:
             try:
                 async with self._one_at_a_time:
@@ -114,11 +134,15 @@ class Commands:
                 await asyncio.sleep(CATCH_UP_SECONDS)
 
     async def _check_arguments(self, frame: Deploy | Rollback) -> Looked:
-        """Before anything moves: those of a new engine, and what a node would cut of its model. Raises CommandRefused."""
+        """Before anything moves: those of a new engine, and what a node would cut of its model. Raises
+        CommandRefused.
+        """
         async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection:
             stored = await _stored(connection, frame.name, past=isinstance(frame, Rollback))
         new = _plan(frame, stored).new_revision
-        if new is None or any(known.engine == new.engine and known.outcome == "proved" for known in (stored.revisions if stored else ())):
+        if new is None or any(
+            known.engine == new.engine and known.outcome == "proved" for known in (stored.revisions if stored else ())
+        ):
             return Looked()
         if reason := refusal(new.engine_args, self._allowed):
             raise CommandRefused(reason)
@@ -136,7 +160,9 @@ class Commands:
         self._settled.put_nowait((name, revision_id, failure))
 
     async def keep_settling(self) -> None:
-        """Store the reconciler's verdicts for ever. One that Postgres does not take is given again by the reconciler."""
+        """Store the reconciler's verdicts for ever. One that Postgres does not take is given again by the
+        reconciler.
+        """
         while True:
             name, revision_id, failure = await self._settled.get()
             try:
@@ -145,7 +171,13 @@ class Commands:
                     if plan:
                         await self._tell(partial(_as_stored, plan.endpoint))
             except (CommandRefused, *FAILED) as error:
-                log.warning("a verdict could not be stored", action="settle_failed", name=name, revision_id=revision_id, error=str(error))
+                log.warning(
+                    "a verdict could not be stored",
+                    action="settle_failed",
+                    name=name,
+                    revision_id=revision_id,
+                    error=str(error),
+                )
 
     async def keep_sure(self) -> None:
         """After a command whose answer was lost: tell the reconciler what is stored, as soon as Postgres says it."""

@@ -1,9 +1,9 @@
 """Who leads: one activator of many, by a Postgres session lock, each time under a new epoch. Step 6.
 
 The lock ends with its session, so a leader killed by -9 is followed at once, and those that wait poll nothing. With
-Postgres away the last leader goes on, since nobody else can take its place then; when Postgres is back it takes the lock
-and a new epoch again, or, if somebody led in between, ends. Where all activators are of one machine, one that starts while
-Postgres is away leads by that machine's own lock until then (`alone.py` has the argument).
+Postgres away the last leader goes on, since nobody else can take its place then; when Postgres is back it takes the
+lock and a new epoch again, or, if somebody led in between, ends. Where all activators are of one machine, one that
+starts while Postgres is away leads by that machine's own lock until then (`alone.py` has the argument).
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ Connection: TypeAlias = "asyncpg.Connection[Any]"
 
 
 class Lease:
-    """Leadership. `epoch` is that of the last time it was taken; 0 before the first. `connected`: Postgres says so too."""
+    """Leadership. `epoch` is that of the last time it was taken; 0 before the first. `connected`: Postgres says so
+    too.
+    """
 
     def __init__(self, dsn: str, alone: Alone | None = None) -> None:
         self._dsn, self._alone = dsn, alone
@@ -47,7 +49,9 @@ class Lease:
         return self._connection is not None and not self._connection.is_closed()
 
     async def take(self, *, without: Callable[[], bool] = lambda: False) -> int:
-        """Wait, as long as it takes, until this process leads. Returns the epoch. `without`: it knows all it must where Postgres is away."""
+        """Wait, as long as it takes, until this process leads. Returns the epoch. `without`: it knows all it must where
+        Postgres is away.
+        """
         loop, told = asyncio.get_running_loop(), False
         began = loop.time()
         while True:
@@ -55,7 +59,9 @@ class Lease:
                 connection = await self._connect()
                 log.info("waiting to lead", action="lease_wait")
                 await connection.execute(SQL["wait"], LOCK)
-                while self._alone is not None and not self._alone.hold():  # its holder led without Postgres, and is told to end
+                while (
+                    self._alone is not None and not self._alone.hold()
+                ):  # its holder led without Postgres, and is told to end
                     await asyncio.sleep(HERE_SECONDS)
                 return await self._begin(connection, self._alone.highest if self._alone is not None else 0)
             except FAILED as error:
@@ -69,7 +75,9 @@ class Lease:
                     and without()
                     and self._leads_alone(0)
                 ):
-                    log.warning("Postgres is away; leading by this machine's own lock", action="lease_alone", epoch=self.epoch)
+                    log.warning(
+                        "Postgres is away; leading by this machine's own lock", action="lease_alone", epoch=self.epoch
+                    )
                     self._lost.set()
                     return self.epoch
                 await asyncio.sleep(RETRY_SECONDS)
@@ -109,7 +117,9 @@ class Lease:
         return True
 
     async def _trouble(self) -> None:
-        """Until the session ends or a higher epoch is needed. A statement now and then, for a session may end without a word."""
+        """Until the session ends or a higher epoch is needed. A statement now and then, for a session may end without a
+        word.
+        """
         while not self._lost.is_set():
             try:
                 await asyncio.wait_for(self._lost.wait(), PROBE_SECONDS)

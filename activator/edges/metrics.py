@@ -1,6 +1,8 @@
-"""What operators scrape of the activator: `pilotlight_activator_…`, read from what it knows when somebody asks. Steps 6 to 10.
+"""What operators scrape of the activator: `pilotlight_activator_…`, read from what it knows when somebody asks. Steps 6
+to 10.
 
-Nothing is by endpoint: how many there are must not decide how long a scrape takes. Replicas are few; they are counted then.
+Nothing is by endpoint: how many there are must not decide how long a scrape takes. Replicas are few; they are counted
+then.
 """
 
 from __future__ import annotations
@@ -22,8 +24,16 @@ def collect(reconciler: Reconciler | None, starts: Starts, rows_waiting: int) ->
     wanted = sum(reconciler.book.total(revision_id) for revision_id in reconciler.book.wanted()) if reconciler else 0
     nodes = sum(node.connection is not None for node in reconciler.fleet.nodes.known.values()) if reconciler else 0
     gauges = (
-        ("pilotlight_activator_endpoints", "Endpoints there are.", len(reconciler.catalogue.endpoints) if reconciler else 0),
-        ("pilotlight_activator_routers", "Router workers that are connected.", reconciler.book.connected() if reconciler else 0),
+        (
+            "pilotlight_activator_endpoints",
+            "Endpoints there are.",
+            len(reconciler.catalogue.endpoints) if reconciler else 0,
+        ),
+        (
+            "pilotlight_activator_routers",
+            "Router workers that are connected.",
+            reconciler.book.connected() if reconciler else 0,
+        ),
         ("pilotlight_activator_nodes", "Nodes whose agents are connected.", nodes),
         ("pilotlight_activator_demand_requests", "Requests that routers hold or have running.", wanted),
         ("pilotlight_activator_waiting_rows", "Rows that wait for Postgres.", rows_waiting),

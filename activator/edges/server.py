@@ -1,8 +1,8 @@
 """Serves routers and admin commands: turns what comes over sockets into events for the reconciler. Steps 6 and 10.
 
 The first frame says who calls: a `RouterHello` opens a link that lives as long as its router, anything else is one
-command with one `Done`. A peer that talks nonsense loses its connection, nobody else does. The inbox is bounded; when it
-is full, reading stops, and the peers' sockets fill instead of this process's memory.
+command with one `Done`. A peer that talks nonsense loses its connection, nobody else does. The inbox is bounded; when
+it is full, reading stops, and the peers' sockets fill instead of this process's memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Server:
 
     async def attend(self, peer: FrameStream[Any]) -> None:
         try:
-            async with asyncio.timeout(HELLO_SECONDS):  # one of a kind we do not know is passed over, and nothing follows it
+            async with asyncio.timeout(
+                HELLO_SECONDS
+            ):  # one of a kind we do not know is passed over, and nothing follows it
                 first = await peer.receive()
             if isinstance(first, RouterHello):
                 frames.check_protocol(first.protocol, f"router {first.router_id}")

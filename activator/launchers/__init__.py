@@ -12,7 +12,9 @@ class Launcher(Protocol):
     """Provides one node."""
 
     async def reach(self) -> tuple[FrameStream[Any], NodeReport]:
-        """Connect to the node's agent: the one that runs, or else a new one. Returns when it has reported, however long that takes."""
+        """Connect to the node's agent: the one that runs, or else a new one. Returns when it has reported, however long
+        that takes.
+        """
 
     async def is_dead(self) -> bool:
         """After a connection broke: is the agent itself gone?"""

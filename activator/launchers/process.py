@@ -3,8 +3,8 @@
 It outlives the activator, so a restarted one connects first and starts an agent only when nobody listens and none is on
 its way. Two agents on one state folder would end each other's replicas; what guards against a second is a file with the
 first one's identity (pid and start time, a pid alone is reused), written the moment it is started. An agent that lives
-and for `DEAF_SECONDS` neither listens nor, where the kernel accepts for it, says anything is of no use to anybody: it is killed
-and replaced. Its death is its pidfd's.
+and for `DEAF_SECONDS` neither listens nor, where the kernel accepts for it, says anything is of no use to anybody: it
+is killed and replaced. Its death is its pidfd's.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from runtime.wire import NodeReport
 
 log = structlog.get_logger()
 
-POLL_SECONDS = 0.02  # between two tries to connect to an agent that is starting: it has no other way to say that it listens
+POLL_SECONDS = (
+    0.02  # between two tries to connect to an agent that is starting: it has no other way to say that it listens
+)
 REPORT_SECONDS = 5.0  # for an agent's report
 DEAF_SECONDS = 30.0  # with the 15 s after which a link is silent, within a minute
 END_SECONDS = 6.0  # for an agent to end its replicas and itself
@@ -48,7 +50,9 @@ class Process:
     def __init__(self, pid: int) -> None:
         """Raises ProcessLookupError."""
         self.pid, self._fd = pid, os.pidfd_open(pid)
-        self.start_time = start_time(pid)  # then: whoever has the pid from here on is not whom the descriptor means, and is not signalled
+        self.start_time = start_time(
+            pid
+        )  # then: whoever has the pid from here on is not whom the descriptor means, and is not signalled
 
     def alive(self) -> bool:
         return self.start_time is not None and start_time(self.pid) == self.start_time
@@ -74,7 +78,9 @@ class Process:
 
 
 class ProcessLauncher:
-    def __init__(self, *, address: str, identity_file: Path, log_file: Path, environ: Mapping[str, str], command: Sequence[str]) -> None:
+    def __init__(
+        self, *, address: str, identity_file: Path, log_file: Path, environ: Mapping[str, str], command: Sequence[str]
+    ) -> None:
         self._address, self._identity_file, self._log_file = address, identity_file, log_file
         self._environ, self._command = environ, command
         self._agent: Process | None = None
@@ -86,7 +92,9 @@ class ProcessLauncher:
         """This machine's node, in the settings' state folder."""
         paths = settings.paths
         also = children.names(settings.runtime.environment)
-        environ = {name: value for name, value in children.environment(os.environ, also=also).items() if name not in SECRETS}
+        environ = {
+            name: value for name, value in children.environment(os.environ, also=also).items() if name not in SECRETS
+        }
         return ProcessLauncher(
             address=paths.address("agent"),
             identity_file=paths.run / "agent.id",
@@ -120,7 +128,9 @@ class ProcessLauncher:
                 await self._start()  # 2
                 deaf = 0.0
             elif deaf > DEAF_SECONDS and self._agent:  # 3
-                log.error("the agent does not listen; replacing it", action="agent_deaf", pid=self._agent.pid, error=reason)
+                log.error(
+                    "the agent does not listen; replacing it", action="agent_deaf", pid=self._agent.pid, error=reason
+                )
                 self._agent.signal(signal.SIGKILL)
                 await self._agent.ended(END_SECONDS)
             await asyncio.sleep(POLL_SECONDS)
@@ -148,7 +158,9 @@ class ProcessLauncher:
         self._short_lives = self._short_lives + 1 if self._started_at and lived < LEAST_LIFE_SECONDS else 0
         pause = PAUSES[min(self._short_lives, len(PAUSES) - 1)]
         if pause:
-            log.warning("the agent ended soon after its start", action="agent_pause", seconds=pause, log=str(self._log_file))
+            log.warning(
+                "the agent ended soon after its start", action="agent_pause", seconds=pause, log=str(self._log_file)
+            )
             await asyncio.sleep(pause)
         self._spawn()
 
@@ -167,8 +179,12 @@ class ProcessLauncher:
         self._agent = Process(self._child.pid)
         try:
             write_atomic(self._identity_file, f"{self._agent.pid} {self._agent.start_time}".encode())
-        except OSError as error:  # an activator that comes after us may start a second one, which ends at the first one's lock
-            log.warning("an agent's identity is not kept", action="agent_unkept", pid=self._agent.pid, reason=str(error))
+        except (
+            OSError
+        ) as error:  # an activator that comes after us may start a second one, which ends at the first one's lock
+            log.warning(
+                "an agent's identity is not kept", action="agent_unkept", pid=self._agent.pid, reason=str(error)
+            )
         log.info("agent started", action="agent_start", pid=self._agent.pid)
 
     def _lives(self) -> bool:
@@ -205,5 +221,7 @@ async def peer_pid(address: str) -> int:
     _scheme, path, _port = split(address)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         await asyncio.get_running_loop().sock_connect(probe, path)
-        pid, _uid, _gid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        pid, _uid, _gid = struct.unpack(
+            "3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )
         return int(pid)

@@ -1,4 +1,6 @@
-"""What the scaler remembers of each revision that is not at rest: its target, its past peaks, and since when nobody asks. Step 6. Pure."""
+"""What the scaler remembers of each revision that is not at rest: its target, its past peaks, and since when nobody
+asks. Step 6. Pure.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Scales:
         self._known: dict[str, Scale] = {}
 
     def remember(self, revision_id: str, bounds: Bounds, requests: int, live: int, now: float) -> Scale:
-        """What runs and was not started here (a predecessor did) is taken as wanted until now: it has an idle timeout to prove it."""
+        """What runs and was not started here (a predecessor did) is taken as wanted until now: it has an idle timeout
+        to prove it.
+        """
         scale = self._known.get(revision_id)
         if scale is None:
             scale = self._known[revision_id] = Scale(target=live)

@@ -1,7 +1,8 @@
 """What a command means for the endpoint as it is stored. Step 6. Pure: plan here, execute in `commands.py`.
 
-A deploy that changes nothing makes no revision, so that it may be repeated for ever, by people and by robots. What must survive is a new
-configuration that does not work: the route stays where it is until the reconciler has seen the new revision serve (`plan_settled`).
+A deploy that changes nothing makes no revision, so that it may be repeated for ever, by people and by robots. What must
+survive is a new configuration that does not work: the route stays where it is until the reconciler has seen the new
+revision serve (`plan_settled`).
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from pilotlight import endpoint_names
 from runtime.argument_names import one_spelling, plain_name
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-OF_THE_ENDPOINT = ("max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused")  # the rest of a configuration is its revision's
+OF_THE_ENDPOINT = (
+    "max_held",
+    "hold_seconds",
+    "finish_seconds",
+    "cors_origins",
+    "paused",
+)  # the rest of a configuration is its revision's
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The endpoint as it is to be, and the revision that is new in it, if any.
 
-    `wanted`: the revision that is to serve. `ends`: a life of its name ends, or has ended before it comes back: the keys and prices of
-    that life are worth nothing from now on. `settled`: what became of a revision.
+    `wanted`: the revision that is to serve. `ends`: a life of its name ends, or has ended before it comes back: the
+    keys and prices of that life are worth nothing from now on. `settled`: what became of a revision.
     """
 
     endpoint: Endpoint
@@ -64,7 +71,8 @@ def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str
 
     1. A name is one organisation's for ever, for its keys and its history hang on it.
     2. An unknown name is a new endpoint; a removed one comes back under its id, with nothing else.
-    3. What the deploy does not say stays as it is, or is about to be; a new endpoint, and one that comes back, has the defaults.
+    3. What the deploy does not say stays as it is, or is about to be; a new endpoint, and one that comes back, has the
+       defaults.
     4. A configuration that serves already, or is about to, stays; else a new revision, numbered on.
     5. It gets the route at once where that is wished, or nothing would be lost by it; else it is the next one.
     """
@@ -72,7 +80,13 @@ def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str
     if stored and stored.org_id != frame.org_id:  # 1
         raise CommandRefused(f"the name {frame.name!r} is taken by another organisation: choose another")
     base = stored or Endpoint(  # 2
-        endpoint_id=new_id("ep_"), org_id=frame.org_id, name=frame.name, created=created, route=(), max_held=0, hold_seconds=0.0
+        endpoint_id=new_id("ep_"),
+        org_id=frame.org_id,
+        name=frame.name,
+        created=created,
+        route=(),
+        max_held=0,
+        hold_seconds=0.0,
     )
     before, wanted = aim(base), configuration(frame, base)  # 3
     revision = Revision(  # 4
@@ -81,7 +95,8 @@ def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str
         org_id=frame.org_id,
         number=base.newest.number + 1 if base.newest else 1,
         digest=frame.digest or (before.digest if before else ""),
-        weight_bytes=frame.weight_bytes or (before.weight_bytes if before and frame.digest in ("", before.digest) else 0),
+        weight_bytes=frame.weight_bytes
+        or (before.weight_bytes if before and frame.digest in ("", before.digest) else 0),
         created_by=frame.by,
         **wanted.model_dump(exclude=set(OF_THE_ENDPOINT)),
     )
@@ -94,7 +109,8 @@ def plan_rollback(frame: Rollback, stored: Endpoint | None, *, new_id: Callable[
 
     1. Without a number and with a way back under way already, this is the same command once more.
     2. Without a number a deploy on its way is dropped: nothing has changed yet.
-    3. Nor has anything where the newest one failed before it served: a script's `deploy || rollback` must not lose what serves.
+    3. Nor has anything where the newest one failed before it served: a script's `deploy || rollback` must not lose what
+       serves.
     4. Else the earlier revision's configuration is a new revision, numbered on: revisions are never taken up again.
     """
     stored = there(frame.name, frame.org_id, stored)
@@ -140,7 +156,9 @@ def _before(stored: Endpoint) -> int:
 
 
 def _way(earlier: list[Revision], serves: Revision) -> list[Revision]:
-    """The way to the one that serves, without what was gone back from: a revision that is what an earlier one was is a way back to that."""
+    """The way to the one that serves, without what was gone back from: a revision that is what an earlier one was is a
+    way back to that.
+    """
     way: list[Revision] = []
     for revision in (*sorted(earlier, key=lambda each: each.number), serves):
         again = next((at for at, known in enumerate(way) if _same(revision, known)), len(way))
@@ -182,7 +200,8 @@ def aim(endpoint: Endpoint) -> Revision | None:
 
 
 def plan_settled(revision_id: str, failure: str, stored: Endpoint | None) -> Plan | None:
-    """What the reconciler has seen become of a revision: it serves, or it has failed. None: nobody waits for that any more.
+    """What the reconciler has seen become of a revision: it serves, or it has failed. None: nobody waits for that any
+    more.
 
     1. The next one that serves gets the route; one that failed does not, and what serves goes on.
     2. Of one that has the route it is only kept in mind.
@@ -202,14 +221,18 @@ def plan_settled(revision_id: str, failure: str, stored: Endpoint | None) -> Pla
 
 
 def configuration(frame: Deploy, base: Endpoint) -> Configuration:
-    """What the endpoint is to be. Raises CommandRefused with every field that is wrong, what it is, and what is allowed."""
+    """What the endpoint is to be. Raises CommandRefused with every field that is wrong, what it is, and what is
+    allowed.
+    """
     given = {field: value for field in Configuration.model_fields if (value := getattr(frame, field)) is not None}
     now = _as_it_is(base)
     had = now.get("engine_args", {})
     unset = {plain_name(name) for name in frame.unset_engine_args}
     unknown = [name for name in frame.unset_engine_args if plain_name(name) not in had]
     if unknown:
-        raise CommandRefused(f"engine_args has no {', '.join(map(repr, unknown))} to unset: it has {', '.join(sorted(had)) or 'none'}")
+        raise CommandRefused(
+            f"engine_args has no {', '.join(map(repr, unknown))} to unset: it has {', '.join(sorted(had)) or 'none'}"
+        )
     if frame.merge_engine_args or frame.engine_args is None:
         kept = {name: value for name, value in had.items() if name not in unset}
         given["engine_args"] = kept | _one_spelling(frame.engine_args or {})
@@ -224,12 +247,16 @@ def _as_it_is(base: Endpoint) -> dict[str, Any]:
     current = aim(base)
     if current is None:
         return {}
-    is_now = {field: getattr(base if field in OF_THE_ENDPOINT else current, field) for field in Configuration.model_fields}
+    is_now = {
+        field: getattr(base if field in OF_THE_ENDPOINT else current, field) for field in Configuration.model_fields
+    }
     return is_now | {"engine_args": _plain(current.engine_args)}
 
 
 def _plain(engine_args: EngineArgs) -> dict[str, str | int | float | bool]:
-    """As they are spelt today; those of older releases are stored as they were given, and of two spellings the last one counts."""
+    """As they are spelt today; those of older releases are stored as they were given, and of two spellings the last one
+    counts.
+    """
     return {plain_name(name): value for name, value in engine_args.items()}
 
 
@@ -262,7 +289,8 @@ def plan_remove(frame: Remove, stored: Endpoint | None) -> Plan:
 def _same(revision: Revision, current: Revision) -> bool:
     """Would it serve just as the current one? Names and numbers aside, and what is merely known of it."""
     known: dict[str, Any] = {
-        field: getattr(current, field) for field in ("revision_id", "number", "weight_bytes", "created_by", "outcome", "failure")
+        field: getattr(current, field)
+        for field in ("revision_id", "number", "weight_bytes", "created_by", "outcome", "failure")
     }
     if revision.concurrency == current.concurrency:
         known["target_concurrency"] = current.target_concurrency

@@ -1,8 +1,9 @@
 """How long a cold start takes, learned from past ones: by revision and rung, then by rung and size. Pure.
 
-From it callers are told when to come back (`Retry-After`) and how long a start will still take. What must not happen is no
-answer: a revision that never started is judged by what other models took from the same rung, and an installation without
-any past by a rough prior; both are a straight line over the snapshot's bytes, and what was measured only scales it.
+From it callers are told when to come back (`Retry-After`) and how long a start will still take. What must not happen is
+no answer: a revision that never started is judged by what other models took from the same rung, and an installation
+without any past by a rough prior; both are a straight line over the snapshot's bytes, and what was measured only scales
+it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ PAST_OF_A_RUNG = 100  # of all revisions
 NEAREST = 9  # of those: the nearest in size, by whose median the prior is scaled
 SIZE_UNKNOWN = 1 << 30  # bytes
 
-# Before anything was measured: seconds, and bytes a second. A standby still has to be made ready for `staged`, and for `stored`
-# the bytes come from afar.
+# Before anything was measured: seconds, and bytes a second. A standby still has to be made ready for `staged`, and for
+# `stored` the bytes come from afar.
 PRIOR: Mapping[Rung, tuple[float, float]] = {
     "parked": (0.1, 50e9),
     "standby": (0.5, 2e9),
@@ -47,7 +48,9 @@ class Expected:
         self._of: dict[tuple[str, Rung], deque[float]] = {}
         self._from: dict[Rung, deque[tuple[int, float]]] = {}  # (bytes, seconds)
         self._last: dict[str, Rung] = {}
-        self._scales: dict[tuple[Rung, int], float] = {}  # what others say, by rung and size class, until one more is learned
+        self._scales: dict[
+            tuple[Rung, int], float
+        ] = {}  # what others say, by rung and size class, until one more is learned
         for start in past:
             self.learn(start)
 
@@ -78,10 +81,14 @@ class Expected:
         return round(max(0.001, self._scale(rung, _size(nbytes).bit_length()) * prior(rung, nbytes)), 3)  # 2
 
     def _scale(self, rung: Rung, size_class: int) -> float:
-        """By how much others took longer than the prior; 1 where there are none. A whole table asks it for every endpoint."""
+        """By how much others took longer than the prior; 1 where there are none. A whole table asks it for every
+        endpoint.
+        """
         known = self._scales.get((rung, size_class))
         if known is None:
-            others = sorted(self._from.get(rung, ()), key=lambda other: abs(math.log2(_size(other[0])) - (size_class - 0.5)))[:NEAREST]
+            others = sorted(
+                self._from.get(rung, ()), key=lambda other: abs(math.log2(_size(other[0])) - (size_class - 0.5))
+            )[:NEAREST]
             known = statistics.median(seconds / prior(rung, size) for size, seconds in others) if others else 1.0
             self._scales[rung, size_class] = known
         return known

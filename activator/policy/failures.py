@@ -1,7 +1,8 @@
 """What a revision learns from starts that fail and replicas that die. Step 6. Pure: time is an argument.
 
-A replica that cannot start must neither be tried in a tight circle nor hold its callers: failures back off, and until the pause is
-over the routers hear the reason. A replica that dies is no reason to fail a caller: the first is replaced at once.
+A replica that cannot start must neither be tried in a tight circle nor hold its callers: failures back off, and until
+the pause is over the routers hear the reason. A replica that dies is no reason to fail a caller: the first is replaced
+at once.
 """
 
 from __future__ import annotations
@@ -66,15 +67,29 @@ def start_failed(trouble: Trouble, reason: str, *, started_at: float, now: float
         return replace(trouble, reason=reason, last=reason)
     failures = trouble.failures + 1
     pause = backoff.pause(failures)
-    return replace(trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=False)
+    return replace(
+        trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=False
+    )
 
 
 def impossible(trouble: Trouble, reason: str, now: float) -> Trouble:
-    """No node can ever take it. Nothing was started, so no failure is counted; it is looked at again once nodes change, and now and then."""
-    return replace(trouble, at=now, retry_at=now + IMPOSSIBLE_SECONDS, pause=IMPOSSIBLE_SECONDS, reason=reason, last=reason, nowhere=True)
+    """No node can ever take it. Nothing was started, so no failure is counted; it is looked at again once nodes change,
+    and now and then.
+    """
+    return replace(
+        trouble,
+        at=now,
+        retry_at=now + IMPOSSIBLE_SECONDS,
+        pause=IMPOSSIBLE_SECONDS,
+        reason=reason,
+        last=reason,
+        nowhere=True,
+    )
 
 
-def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = "") -> Trouble:
+def died(
+    trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = ""
+) -> Trouble:
     """A ready replica died. Its callers stay held: the first is replaced at once, the next in a row after a pause.
 
     "In a row" ends with a replica that lived longer than the longest pause; those that die together count once.
@@ -83,11 +98,15 @@ def died(trouble: Trouble, *, started_at: float, lived: float, now: float, backo
         return trouble
     deaths = 1 if lived > backoff.most else trouble.deaths + 1
     pause = backoff.pause(deaths - 1) if deaths > 1 else 0.0
-    return replace(trouble, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", last=reason, nowhere=False)
+    return replace(
+        trouble, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", last=reason, nowhere=False
+    )
 
 
 def became_ready(trouble: Trouble) -> Trouble:
     """A start succeeded: the failed ones before it are forgotten, the deaths are not."""
     if not trouble.failures:
         return trouble
-    return replace(trouble, failures=0, reason="", last="" if not trouble.deaths else trouble.last, retry_at=-math.inf, pause=0.0)
+    return replace(
+        trouble, failures=0, reason="", last="" if not trouble.deaths else trouble.last, retry_at=-math.inf, pause=0.0
+    )

@@ -4,9 +4,9 @@
        ↑               └─rests→ parking ─empty→ parked ─┐
        └────────────────── asked for ───────────────────┘        dies: any state → stopped
 
-What must survive: a replica is told to drain, or to park, only when no connected router could still send to it, so either begins in
-the table, and the command waits for every router to acknowledge that table. Each way up from `parked` is a climb of its own, with
-a number: what is told of an earlier one came late, and changes nothing.
+What must survive: a replica is told to drain, or to park, only when no connected router could still send to it, so
+either begins in the table, and the command waits for every router to acknowledge that table. Each way up from `parked`
+is a climb of its own, with a number: what is told of an earlier one came late, and changes nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from enum import Enum
 from activator.policy.failures import printable
 from runtime.wire import Phase, ReplicaReport, ReplicaState, Rung
 
-ANSWER_SECONDS = 10.0  # how long an agent may take beyond what it was allowed, before it is told (again) to stop a replica
+ANSWER_SECONDS = (
+    10.0  # how long an agent may take beyond what it was allowed, before it is told (again) to stop a replica
+)
 UNPARK_SECONDS = 30.0  # how long a parked replica may take to be ready, before the next rung down is tried
 
 
@@ -34,7 +36,9 @@ class Replica:
     rung: Rung = "standby"  # where the climb it is on, or was on last, began
     weight_bytes: int = 0  # of its snapshot's tensors; 0: not known
     climb: int = 0  # how often it was told to come up from `parked`
-    plain: bool = False  # on its way up from nothing that was kept, after a canary differed; never on a climb from `parked`
+    plain: bool = (
+        False  # on its way up from nothing that was kept, after a canary differed; never on a climb from `parked`
+    )
     took_place: bool = False  # others gave way for its last climb
     wanted_back: bool = False  # parking, and asked for meanwhile
     slots: int = 1
@@ -67,7 +71,9 @@ class Replica:
 
     @property
     def took_seconds(self) -> float:
-        """Its last start, as far as it is finished. By its own phases, not our clock: it may have gone on while no activator looked."""
+        """Its last start, as far as it is finished. By its own phases, not our clock: it may have gone on while no
+        activator looked.
+        """
         return sum(phase.seconds for phase in self.place + self.phases)
 
     @property
@@ -89,7 +95,9 @@ class Event(Enum):
     PARKED = "parked"
     START_FAILED = "start failed"
     FELL = "fell"  # did not come up from `parked`: the next rung down is tried
-    MISMATCHED = "mismatched"  # its canary answered otherwise than recorded: it never serves, the next rung down is tried
+    MISMATCHED = (
+        "mismatched"  # its canary answered otherwise than recorded: it never serves, the next rung down is tried
+    )
     DIED = "died"  # after it had been ready
 
 
@@ -107,7 +115,10 @@ def observe(replica: Replica, report: ReplicaReport, now: float) -> Event:
         return ended(replica, report.reason, now, mismatch=report.mismatch)
     if report.climb < replica.climb:  # 2
         return Event.NOTHING
-    replica.pid, replica.process_start_time = report.pid or replica.pid, report.start_time or replica.process_start_time  # 3
+    replica.pid, replica.process_start_time = (
+        report.pid or replica.pid,
+        report.start_time or replica.process_start_time,
+    )  # 3
     replica.in_flight, replica.devices = report.in_flight, report.devices
     replica.memory_bytes, replica.kv_cache_bytes = report.memory_bytes or replica.memory_bytes, report.kv_cache_bytes
     replica.private_bytes, replica.fetched = report.private_bytes, report.fetched
@@ -133,7 +144,11 @@ def _obeyed(replica: Replica, state: ReplicaState, now: float) -> Event:
             return Event.PARKED
     elif state == "parking":
         if replica.state in ("starting", "ready"):
-            replica.state, replica.park_sent, replica.ready_at = "parking", now, now if replica.ready_at is None else replica.ready_at
+            replica.state, replica.park_sent, replica.ready_at = (
+                "parking",
+                now,
+                now if replica.ready_at is None else replica.ready_at,
+            )
     else:
         replica.state, replica.ready_at = "draining", now if replica.ready_at is None else replica.ready_at
         replica.drain_sent = replica.drain_sent if replica.drain_sent is not None else now
@@ -154,7 +169,9 @@ def ended(replica: Replica, reason: str, now: float, *, mismatch: bool = False) 
 
 
 def rejoined(replica: Replica, report: ReplicaReport) -> None:
-    """Its node reports it on a new connection: that is how things are. What the node was told and did not hear must be said again."""
+    """Its node reports it on a new connection: that is how things are. What the node was told and did not hear must be
+    said again.
+    """
     replica.climb = report.climb
     if report.state != "draining":
         replica.drain_sent = replica.stop_sent = None
@@ -169,7 +186,9 @@ def lost(replica: Replica, reason: str, now: float) -> Event:
 
 
 def retire(replica: Replica) -> None:
-    """It is not wanted any more, for good: routers never take it back. The table has to say so before anything else happens."""
+    """It is not wanted any more, for good: routers never take it back. The table has to say so before anything else
+    happens.
+    """
     if replica.state in ("starting", "ready", "parking", "parked"):
         replica.drain_after = replica.drain_after if replica.state == "parking" else None
         replica.state, replica.wanted_back = "draining", False
@@ -207,12 +226,13 @@ class Patience:
 
 
 def next_step(replica: Replica, *, now: float, acknowledged: float, settled: bool, patience: Patience) -> Step:
-    """What a replica that starts, drains or parks needs now. `acknowledged`: the table sequence every connected router has applied.
+    """What a replica that starts, drains or parks needs now. `acknowledged`: the table sequence every connected router
+    has applied.
 
     1. Starting longer than it may: give it up.
     2. Never was ready, so no router knows it: stop.
-    3. The table that says it takes nothing more is not acknowledged by all, or routers may still be on their way back to a
-       restarted activator: wait.
+    3. The table that says it takes nothing more is not acknowledged by all, or routers may still be on their way back
+       to a restarted activator: wait.
     4. Acknowledged: drain, or park.
     5. Draining or parking longer than it may, and the agent did not stop it: stop, and again each `ANSWER_SECONDS`.
     """

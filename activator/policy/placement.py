@@ -1,8 +1,9 @@
 """Which node a replica starts on, and what must go to make room for it. Steps 6 and 7. Pure.
 
-Memory is private pages and KV cache, never RSS: what replicas share with their standby costs once. A start fits, or waits, or
-is refused with a reason a person can act on. What must survive is a start that can never succeed: only one that asks for more than
-the whole budget of every node is refused, so that nobody is held for a thing that will not happen, nor refused for one that will.
+Memory is private pages and KV cache, never RSS: what replicas share with their standby costs once. A start fits, or
+waits, or is refused with a reason a person can act on. What must survive is a start that can never succeed: only one
+that asks for more than the whole budget of every node is refused, so that nobody is held for a thing that will not
+happen, nor refused for one that will.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class NodeView:
     connected: bool
     environment: EngineEnvironment
     budget_bytes: int  # what standbys and replicas may have
-    committed_bytes: int = 0  # needed by the replicas that run or start there, and by its standbys, the one included that a start makes
+    committed_bytes: int = (
+        0  # needed by the replicas that run or start there, and by its standbys, the one included that a start makes
+    )
     draining_bytes: int = 0  # the part of it that is about to be given back
     promised_bytes: int = 0  # to starts that wait for that
     standby_bytes: int = 0  # the part of it that its standbys need, whatever replicas come and go
@@ -68,7 +71,9 @@ class NodeView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A replica whose memory others could have: its revision can do without it, or, if it is `busy`, has to take turns."""
+    """A replica whose memory others could have: its revision can do without it, or, if it is `busy`, has to take
+    turns.
+    """
 
     replica_id: str
     node_id: str
@@ -89,7 +94,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """There will be room on this node once what drains there has ended, and these have. `reserved`: their least stays are not over yet."""
+    """There will be room on this node once what drains there has ended, and these have. `reserved`: their least stays
+    are not over yet.
+    """
 
     node_id: str
     nbytes: int
@@ -131,10 +138,14 @@ def choose(nodes: Iterable[NodeView], needs: Needs) -> NodeView | Refusal:
     fitting = [node for node in known if fits(node.environment, needs)]
     if not fitting:  # 2
         have = ", ".join(sorted({f"{n.environment.engine} on {n.environment.device}" for n in known}))
-        return Refusal(f"no node runs {needs.engine} on {needs.device or 'any device'}; those known run {have}", never=True)
+        return Refusal(
+            f"no node runs {needs.engine} on {needs.device or 'any device'}; those known run {have}", never=True
+        )
     able = [node for node in fitting if node.most_bytes >= asked(node, needs)]
     if not able:  # 3
-        return Refusal(_too_much(max(fitting, key=lambda node: node.most_bytes - asked(node, needs)), needs), never=True)
+        return Refusal(
+            _too_much(max(fitting, key=lambda node: node.most_bytes - asked(node, needs)), needs), never=True
+        )
     there = [node for node in able if node.connected]
     if not there:  # 4
         return Refusal(f"no node that could run it is connected ({', '.join(node.node_id for node in able)} would do)")
@@ -148,21 +159,31 @@ def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Place]) ->
     """How a start that fits nowhere now will fit soon. None: it will not.
 
     1. What drains is enough.
-    2. With the fewest evicted: parked ones first, of those the cheapest to climb again, then the longest idle; those that are not
-       needed after all stay.
+    2. With the fewest evicted: parked ones first, of those the cheapest to climb again, then the longest idle; those
+       that are not needed after all stay.
     """
     spare = sorted(
-        idle, key=lambda replica: (not replica.parked, replica.parked and replica.climb_seconds, replica.since, replica.replica_id)
+        idle,
+        key=lambda replica: (
+            not replica.parked,
+            replica.parked and replica.climb_seconds,
+            replica.since,
+            replica.replica_id,
+        ),
     )
     serving = {replica.replica_id for replica in spare if not replica.parked}
     rooms = []
     for node in nodes:
         if node.connected and fits(node.environment, needs):
             missing = asked(node, needs) - node.soon_left
-            taken = _enough([replica for replica in spare if replica.node_id == node.node_id and replica.nbytes > 0], missing)
+            taken = _enough(
+                [replica for replica in spare if replica.node_id == node.node_id and replica.nbytes > 0], missing
+            )
             if taken is not None:
                 rooms.append(Room(node.node_id, asked(node, needs), tuple(replica.replica_id for replica in taken)))
-    return min(rooms, key=lambda room: (len(serving.intersection(room.evicted)), len(room.evicted), room.node_id), default=None)
+    return min(
+        rooms, key=lambda room: (len(serving.intersection(room.evicted)), len(room.evicted), room.node_id), default=None
+    )
 
 
 def _enough(spare: list[Place], missing: int) -> list[Place] | None:

@@ -1,8 +1,8 @@
 """Where a start that lasts has got to, for those who wait for it. Steps 6 and 10. Pure: time is an argument.
 
-A start that is over within a second is told of once, when it is ready: each change of a row goes to every router, and quick
-starts have better use for those milliseconds. Of longer ones the routers hear each phase as it begins, looked for on a tick.
-Only durations are told, for routers have clocks of their own.
+A start that is over within a second is told of once, when it is ready: each change of a row goes to every router, and
+quick starts have better use for those milliseconds. Of longer ones the routers hear each phase as it begins, looked for
+on a tick. Only durations are told, for routers have clocks of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ PARKED_PHASES: tuple[PhaseName, ...] = ("place", "spawn", "init", "canary")
 
 
 class Step(NamedTuple):
-    """The phase a start is in, how long the start had lasted when it began, in seconds, and how much of a fetch is done, 0 to 1."""
+    """The phase a start is in, how long the start had lasted when it began, in seconds, and how much of a fetch is
+    done, 0 to 1.
+    """
 
     phase: PhaseName
     began: float
@@ -31,7 +33,9 @@ WAITING = Step("place", 0.0)  # for room, or for a node
 
 
 def step_of(replica: Replica) -> Step:
-    """The first phase that is not finished: a fetch may go on while what has come is loaded. Phases add up, so no clock is asked."""
+    """The first phase that is not finished: a fetch may go on while what has come is loaded. Phases add up, so no clock
+    is asked.
+    """
     done = replica.place + replica.phases
     finished = {phase.name for phase in done}
     order = PARKED_PHASES if replica.rung == "parked" else PHASES
@@ -59,6 +63,10 @@ class Progress:
             if before is None or replica.started_at < before[0]:
                 found[replica.revision_id] = (replica.started_at, step_of(replica))
         steps = dict.fromkeys(waiting, WAITING) | {revision_id: step for revision_id, (_, step) in found.items()}
-        changed = {revision_id for revision_id in steps.keys() | self.shown.keys() if steps.get(revision_id) != self.shown.get(revision_id)}
+        changed = {
+            revision_id
+            for revision_id in steps.keys() | self.shown.keys()
+            if steps.get(revision_id) != self.shown.get(revision_id)
+        }
         self.shown = steps
         return changed

@@ -2,12 +2,13 @@
 
     parked → standby, with baked copies → plain: a fresh standby, bytes verified anew, vLLM's own loader → failure
 
-A replica that answers its canary otherwise than recorded never serves. Whatever made it wrong may still be there: memory of the
-parked process or of the standby it was forked from, the baked copy, the stamp that says the bytes were verified. It may be there still
-when this activator is not: marks are stored, and the next activator begins with them. So the next one is
-started from the next rung down, which trusts less, while the same callers stay held; below the last there is nothing left to trust.
-A plain start that succeeds has made a standby anew, which took the place of an old one, the copies removed and the bytes verified, so that `standby` is good again;
-`parked` is after `BAD_SECONDS`. The canary stands before every climb in any case.
+A replica that answers its canary otherwise than recorded never serves. Whatever made it wrong may still be there:
+memory of the parked process or of the standby it was forked from, the baked copy, the stamp that says the bytes were
+verified. It may be there still when this activator is not: marks are stored, and the next activator begins with them.
+So the next one is started from the next rung down, which trusts less, while the same callers stay held; below the last
+there is nothing left to trust. A plain start that succeeds has made a standby anew, which took the place of an old one,
+the copies removed and the bytes verified, so that `standby` is good again; `parked` is after `BAD_SECONDS`. The canary
+stands before every climb in any case.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Rungs:
     """`marked`: those an earlier activator found bad."""
 
     def __init__(self, marked: Iterable[BadRung] = ()) -> None:
-        self._bad: dict[tuple[str, str], dict[Step, float]] = {}  # (revision, node) → rung → monotonic seconds of its end
+        self._bad: dict[
+            tuple[str, str], dict[Step, float]
+        ] = {}  # (revision, node) → rung → monotonic seconds of its end
         for mark in marked:
             if mark.until is not None:
                 self._bad.setdefault((mark.revision_id, mark.node_id), {})[mark.step] = mark.until
@@ -60,7 +63,11 @@ class Rungs:
     def bad(self, revision_id: str, now: float) -> list[tuple[str, Step]]:
         """(node, rung) of those that are not stepped on now."""
         return [
-            (node, step) for (of, node), steps in self._bad.items() if of == revision_id for step, until in steps.items() if now < until
+            (node, step)
+            for (of, node), steps in self._bad.items()
+            if of == revision_id
+            for step, until in steps.items()
+            if now < until
         ]
 
     def forget(self, revision_id: str) -> None:

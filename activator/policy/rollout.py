@@ -3,9 +3,10 @@
     next ─enough of it are ready→ proved: it has the route, the old one drains
       └───its first start fails→ failed: the old one goes on, and nothing has changed
 
-What must survive is a configuration that does not work, however it fails: before the switch nothing of the old revision is touched. What
-must hold through the switch is the capacity: as many replicas as the old one's callers ask for, or the least there must be, are
-ready before a single caller is sent there. A start that waits for room is no failure; it waits.
+What must survive is a configuration that does not work, however it fails: before the switch nothing of the old revision
+is touched. What must hold through the switch is the capacity: as many replicas as the old one's callers ask for, or the
+least there must be, are ready before a single caller is sent there. A start that waits for room is no failure; it
+waits.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def least(bounds: Bounds, *, asked: int, old_runs: bool, same_engine: bool) -> i
 
 
 def judge(*, needed: int, ready: int, trouble: Trouble | None) -> Verdict:
-    """1. A start that failed, what no node can ever take, and what does not stay up ends it. 2. Enough that are ready let it serve."""
+    """1. A start that failed, what no node can ever take, and what does not stay up ends it. 2. Enough that are ready
+    let it serve.
+    """
     if trouble and (trouble.failures or trouble.nowhere or trouble.deaths >= MANY_DEATHS):  # 1
         return Verdict.FAILED
     return Verdict.SERVES if ready >= needed else Verdict.WAIT  # 2

@@ -1,8 +1,8 @@
 """How many replicas a revision should have, now. Step 6. Pure: no I/O, no clock.
 
-The law: enough replicas that none has more than its target concurrency of the requests held or in flight, at once; fewer
-only when that has been too many for a whole `idle_timeout_seconds`, counted from the END of the demand that asked for
-more. What must survive is a signal that is missing: while not every router has reported, nothing is taken away.
+The law: enough replicas that none has more than its target concurrency of the requests held or in flight, at once;
+fewer only when that has been too many for a whole `idle_timeout_seconds`, counted from the END of the demand that asked
+for more. What must survive is a signal that is missing: while not every router has reported, nothing is taken away.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def target(bounds: Bounds, requests: int) -> int:
 
 
 def remember(peaks: tuple[Peak, ...], before: int, after: int, now: float) -> tuple[Peak, ...]:
-    """The target went from `before` to `after`: keep a higher one with the moment it ended, and drop what it outlives."""
+    """The target went from `before` to `after`: keep a higher one with the moment it ended, and drop what it
+    outlives.
+    """
     if before <= after:
         return peaks
     return (*(peak for peak in peaks if peak.replicas > before), Peak(now, before))

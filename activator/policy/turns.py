@@ -2,22 +2,24 @@
 
 The law, where E endpoints are asked without a pause and R of their replicas fit:
 
-1. A replica that got its place because another gave way keeps it for its least stay, and so does every one that is asked for. Less
-   would be thrashing: a switch costs a start, so with a stay of `STARTS_STAYED` starts a place serves at least that part of its time
-   (4 of 5), and calls that alternate between two endpoints make at most one switch per least stay.
-2. Who has waited for `turn_seconds` and has no replica (or fewer than its `min_replicas`) is due. The one that has waited longest takes
-   its turn; where the stays it needs are not over, those places are reserved for it: nobody else starts there, so that one that needs
-   much room does not see it taken in pieces by those that need little.
-3. Parked replicas give way first, then idle ones, then those of a revision that waits to take its route and serves nobody yet, then those
-   of revisions that have several, then the one that has been there longest.
-   `min_replicas` never give way. Who gives way drains: what it runs it may finish, for `drain_seconds` at most; its new calls are held,
-   and its revision waits its own turn at the end of the queue.
-4. Who failed when it had its turn waits twice as long for the next, and so on, or an endpoint that cannot start would cost all others
-   a start each time.
+1. A replica that got its place because another gave way keeps it for its least stay, and so does every one that is
+   asked for. Less would be thrashing: a switch costs a start, so with a stay of `STARTS_STAYED` starts a place serves
+   at least that part of its time (4 of 5), and calls that alternate between two endpoints make at most one switch per
+   least stay.
+2. Who has waited for `turn_seconds` and has no replica (or fewer than its `min_replicas`) is due. The one that has
+   waited longest takes its turn; where the stays it needs are not over, those places are reserved for it: nobody else
+   starts there, so that one that needs much room does not see it taken in pieces by those that need little.
+3. Parked replicas give way first, then idle ones, then those of a revision that waits to take its route and serves
+   nobody yet, then those of revisions that have several, then the one that has been there longest. `min_replicas` never
+   give way. Who gives way drains: what it runs it may finish, for `drain_seconds` at most; its new calls are held, and
+   its revision waits its own turn at the end of the queue.
+4. Who failed when it had its turn waits twice as long for the next, and so on, or an endpoint that cannot start would
+   cost all others a start each time.
 
-So a place changes hands at least once a cycle of stay + drain + start, always to the oldest, and who comes behind p others waits at most
-`turn_seconds` and ceil((p + 1) / R) cycles: `bound`. Streams longer than the drain limit are cut, or that would be no bound. What must
-survive is a caller that leaves: its turn ends with its demand, and who gave way comes back by the same law.
+So a place changes hands at least once a cycle of stay + drain + start, always to the oldest, and who comes behind p
+others waits at most `turn_seconds` and ceil((p + 1) / R) cycles: `bound`. Streams longer than the drain limit are cut,
+or that would be no bound. What must survive is a caller that leaves: its turn ends with its demand, and who gave way
+comes back by the same law.
 """
 
 from __future__ import annotations
@@ -49,12 +51,15 @@ class Terms:
 
 
 def bound(ahead: int, places: int, *, turn: float, stay: float, drain: float, start: float) -> float:
-    """Seconds after which an endpoint is served at the latest that waits behind `ahead` others for one of `places` places."""
+    """Seconds after which an endpoint is served at the latest that waits behind `ahead` others for one of `places`
+    places.
+    """
     return turn + math.ceil((ahead + 1) / places) * (stay + drain + start)
 
 
 def take(nodes: Iterable[NodeView], needs: Needs, places: Iterable[Place], now: float) -> Room | None:
-    """The room that a start makes whose turn it is: at once, or reserved until stays are over. None: no node could make it.
+    """The room that a start makes whose turn it is: at once, or reserved until stays are over. None: no node could make
+    it.
 
     1. On each node the fewest that are enough, in the order of the law.
     2. The node where they may go soonest, then where fewest are asked for.
@@ -62,11 +67,15 @@ def take(nodes: Iterable[NodeView], needs: Needs, places: Iterable[Place], now: 
     known, found = list(places), []
     for node in nodes:
         if node.connected and fits(node.environment, needs):
-            there = sorted((place for place in known if place.node_id == node.node_id), key=lambda place: _order(place, now))
+            there = sorted(
+                (place for place in known if place.node_id == node.node_id), key=lambda place: _order(place, now)
+            )
             taken = _enough(there, asked(node, needs) - node.soon_left)  # 1
             if taken is not None:
                 at = max((place.free_at for place in taken), default=now)
-                found.append((max(at, now), sum(place.busy for place in taken), node.node_id, taken, asked(node, needs)))
+                found.append(
+                    (max(at, now), sum(place.busy for place in taken), node.node_id, taken, asked(node, needs))
+                )
     if not found:
         return None
     at, _, node_id, taken, nbytes = min(found, key=lambda each: each[:3])  # 2
@@ -81,7 +90,9 @@ def _order(place: Place, now: float) -> tuple[float, int, float, float, str]:
 
 
 def _enough(places: list[Place], missing: int) -> list[Place] | None:
-    """The first of them that are enough, without those that a later, larger one makes needless. None: all are too few."""
+    """The first of them that are enough, without those that a later, larger one makes needless. None: all are too
+    few.
+    """
     taken: list[Place] = []
     for place in places:
         if missing <= 0:

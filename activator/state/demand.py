@@ -39,7 +39,9 @@ class DemandBook:
     _totals: Counter[str] = field(default_factory=Counter)
 
     def join(self, router_id: str, connection: int, now: float) -> int | None:
-        """A router connected; what it said on an earlier connection holds until it reports. Returns the connection this one replaces."""
+        """A router connected; what it said on an earlier connection holds until it reports. Returns the connection this
+        one replaces.
+        """
         before = self.routers.get(router_id)
         requests = before.requests if before else {}
         self.routers[router_id] = RouterDemand(router_id, connection, now, requests)
@@ -84,7 +86,9 @@ class DemandBook:
             router.heard_at = min(now, router.heard_at + seconds)
 
     def expire(self, now: float) -> tuple[set[str], list[int]]:
-        """Drop what routers silent for too long said. Returns the revisions changed, and the connections to hang up on."""
+        """Drop what routers silent for too long said. Returns the revisions changed, and the connections to hang up
+        on.
+        """
         changed: set[str] = set()
         hung_up: list[int] = []
         for router in [r for r in self.routers.values() if now - r.heard_at > self.silent_seconds]:
@@ -106,14 +110,18 @@ class DemandBook:
 
     def acknowledged(self) -> float:
         """The table sequence that every connected router has applied; `NOBODY` where none is connected."""
-        return min((router.acknowledged for router in self.routers.values() if router.connection is not None), default=NOBODY)
+        return min(
+            (router.acknowledged for router in self.routers.values() if router.connection is not None), default=NOBODY
+        )
 
     def whole(self) -> bool:
         """Has every router told its demand? (One that never does is dropped by `expire`.)"""
         return all(router.reported for router in self.routers.values())
 
     def _replace(self, router: RouterDemand, requests: dict[str, int]) -> set[str]:
-        changed = {r for r in router.requests.keys() | requests.keys() if router.requests.get(r, 0) != requests.get(r, 0)}
+        changed = {
+            r for r in router.requests.keys() | requests.keys() if router.requests.get(r, 0) != requests.get(r, 0)
+        }
         for revision_id in changed:
             self._add(revision_id, requests.get(revision_id, 0) - router.requests.get(revision_id, 0))
         router.requests = requests
@@ -121,7 +129,9 @@ class DemandBook:
 
     def _adjust(self, router: RouterDemand, news: dict[str, int]) -> set[str]:
         """As many of these as it says now, of all others as many as before."""
-        changed = {revision_id for revision_id, count in news.items() if router.requests.get(revision_id, 0) != max(count, 0)}
+        changed = {
+            revision_id for revision_id, count in news.items() if router.requests.get(revision_id, 0) != max(count, 0)
+        }
         for revision_id in changed:
             count = max(news[revision_id], 0)
             self._add(revision_id, count - router.requests.pop(revision_id, 0))

@@ -12,7 +12,8 @@ from activator.wire import EndpointRow
 def row_of(endpoint: Endpoint, *, fleet: Fleet, progress: Progress, now: float) -> tuple[EndpointRow, bool]:
     """The endpoint's row, and whether it is at rest.
 
-    Revisions with a route, and others as long as they have replicas: what is held for one that has neither goes where the route leads.
+    Revisions with a route, and others as long as they have replicas: what is held for one that has neither goes where
+    the route leads.
     """
     rows, at_rest = [], True
     for revision in endpoint.revisions:
@@ -20,7 +21,9 @@ def row_of(endpoint: Endpoint, *, fleet: Fleet, progress: Progress, now: float) 
         busy = fleet.has(revision_id)
         if busy or endpoint.routes_to(revision_id):
             trouble, step = fleet.troubles.get(revision_id), progress.shown.get(revision_id)
-            row = revision_row(revision, fleet.of(revision_id), trouble, fleet.expected, step, fleet.waits.reason(revision_id), now)
+            row = revision_row(
+                revision, fleet.of(revision_id), trouble, fleet.expected, step, fleet.waits.reason(revision_id), now
+            )
             rows.append(row)
             at_rest = at_rest and not (busy or row.failure or row.phase or row.waits_for)
     return endpoint_row(endpoint, rows), at_rest

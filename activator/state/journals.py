@@ -1,8 +1,10 @@
-"""What the journals of all nodes have said up to a moment, asked by the ledger and answered once it is in Postgres. Step 12.
+"""What the journals of all nodes have said up to a moment, asked by the ledger and answered once it is in Postgres.
+Step 12.
 
-`ShipJournals` is passed to every agent that is connected; each answers behind the batches it speaks of, and its answer takes
-their way through the writer's queue. The failures to survive: an agent that hangs or a Postgres that is away (after
-SHIP_SECONDS the answer is given without it, and the ledger asks again), and a link that breaks in between (so does its word).
+`ShipJournals` is passed to every agent that is connected; each answers behind the batches it speaks of, and its answer
+takes their way through the writer's queue. The failures to survive: an agent that hangs or a Postgres that is away
+(after SHIP_SECONDS the answer is given without it, and the ledger asks again), and a link that breaks in between (so
+does its word).
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Journals:
         self._asked: dict[int, _Asked] = {}
 
     async def word(self) -> Done:
-        """Ask all agents. `result`: `replicas` whose journals are in Postgres up to the question, and the requests still `in_work` there."""
+        """Ask all agents. `result`: `replicas` whose journals are in Postgres up to the question, and the requests
+        still `in_work` there.
+        """
         token, asked = next(self._tokens), _Asked(set(self._agents()))
         self._asked[token] = asked
         try:

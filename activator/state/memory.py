@@ -1,8 +1,8 @@
 """What replicas need of their nodes' memory: estimated, then measured, and remembered by revision. Steps 6 and 7.
 
-A parked replica counts what it holds while it is parked, and is told nothing of what a serving one of its revision takes; the other
-way round too, for a start must find room for all of it. Rooms are promised to starts that wait for somebody's end, so that nobody
-who comes later takes the bytes they wait for.
+A parked replica counts what it holds while it is parked, and is told nothing of what a serving one of its revision
+takes; the other way round too, for a start must find room for all of it. Rooms are promised to starts that wait for
+somebody's end, so that nobody who comes later takes the bytes they wait for.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Memory:
         replica.needs_bytes = nbytes
 
     def count(self, report: NodeReport, replicas: Iterable[Replica], find: Find) -> None:
-        """What a node's replicas need, those included that were known before it was: they came from Postgres, without a figure."""
+        """What a node's replicas need, those included that were known before it was: they came from Postgres, without a
+        figure.
+        """
         here = [replica for replica in replicas if replica.node_id == report.node_id]
         for replica in here:
             if not replica.needs_bytes and (revision := find(replica.revision_id)):
@@ -73,7 +75,9 @@ class Memory:
     def views(self, ending: Iterable[Replica]) -> list[NodeView]:
         """The nodes as placement sees them, while these replicas are about to go."""
         draining = _sums((replica.node_id, replica.needs_bytes) for replica in ending)
-        return self._nodes.views(draining=draining, promised=_sums((room.node_id, room.nbytes) for room in self.promised.values()))
+        return self._nodes.views(
+            draining=draining, promised=_sums((room.node_id, room.nbytes) for room in self.promised.values())
+        )
 
 
 def _sums(pairs: Iterable[tuple[str, int]]) -> Counter[str]:

@@ -40,7 +40,9 @@ class Node:
 
     @property
     def taken_bytes(self) -> int:
-        """What a replica that starts finds taken: a standby in any case, for where none is kept one is made to fork it."""
+        """What a replica that starts finds taken: a standby in any case, for where none is kept one is made to fork
+        it.
+        """
         return self.replica_bytes + self.standby_bytes * max(1, self.standbys_ready)
 
 
@@ -52,7 +54,9 @@ class Nodes:
     known: dict[str, Node] = field(default_factory=dict)
 
     def silent(self, now: float) -> list[int]:
-        """The connections of agents that have said nothing for too long. Each is told of once; its end is on its way."""
+        """The connections of agents that have said nothing for too long. Each is told of once; its end is on its
+        way.
+        """
         found = []
         for node in self.known.values():
             if node.connection is not None and now - node.heard_at > SILENT_SECONDS:

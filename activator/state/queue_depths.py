@@ -1,10 +1,10 @@
 """How deep replicas are in requests of other routers, told to each router that has a choice. Steps 5 and 10. Pure.
 
-A router knows its own requests to the digit; of the rest it can only hear. What others have in a replica is what the replica
-reports less what this router said is its own, both a tenth of a second old, so it may be wrong for a moment; both are
-absolute and told again, so it comes right when things stand still. It decides only an order: no number told here ever
-makes a free slot vanish. Told on a tick, what has changed, and only where it can matter: revisions with two replicas and more
-that serve, while two routers and more are connected.
+A router knows its own requests to the digit; of the rest it can only hear. What others have in a replica is what the
+replica reports less what this router said is its own, both a tenth of a second old, so it may be wrong for a moment;
+both are absolute and told again, so it comes right when things stand still. It decides only an order: no number told
+here ever makes a free slot vanish. Told on a tick, what has changed, and only where it can matter: revisions with two
+replicas and more that serve, while two routers and more are connected.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class DepthBook:
         if len(self._own) == 1:
             self._touched.update(*self._told.values())  # the one that is left is alone now
 
-    def said(self, connection: int, own: dict[str, int], revision_of: Callable[[str], str | None], *, partial: bool = False) -> None:
+    def said(
+        self, connection: int, own: dict[str, int], revision_of: Callable[[str], str | None], *, partial: bool = False
+    ) -> None:
         """A router's own requests, by replica; `partial`: of all not named as many as before."""
         before = self._own.get(connection)
         if before is None:
@@ -67,10 +69,14 @@ class DepthBook:
                 now = _others(serving, own) if len(serving) > 1 and len(self._own) > 1 else {}
                 if now:
                     self._told[connection][revision_id] = now
-                news[connection] |= {r: now.get(r, 0) for r in before.keys() | now.keys() if before.get(r) != now.get(r)}
+                news[connection] |= {
+                    r: now.get(r, 0) for r in before.keys() | now.keys() if before.get(r) != now.get(r)
+                }
         routers = len(self._own)
         for connection, told in self._told.items():
-            if news[connection] or (told and self._counted.get(connection) != routers):  # or: what it was told weighs less, or more
+            if news[connection] or (
+                told and self._counted.get(connection) != routers
+            ):  # or: what it was told weighs less, or more
                 self._counted[connection] = routers
                 yield connection, Depths(others=news[connection], routers=routers)
 

@@ -1,22 +1,24 @@
 """What an operator sees: every endpoint, revision, replica and node, as the reconciler sees them now. Pure.
 
 {"epoch": 3, "routers": 2,
-     "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "next", "max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused",
+     "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "next",
+     "max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
-         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "allow", "media_hosts", "created_by", "outcome", "demand", "failure", "failures", "deaths",
-         "retry_in_seconds", "expected_seconds", "needs_bytes", "waits_for_room", "waits_for",
-         "bad_rungs": [[node_id, "parked" | "standby"]],
-         "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes", "kv_cache_bytes",
+         "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "allow", "media_hosts",
+         "created_by", "outcome", "demand", "failure", "failures", "deaths", "retry_in_seconds", "expected_seconds",
+         "needs_bytes", "waits_for_room", "waits_for", "bad_rungs": [[node_id, "parked" | "standby"]], "replicas":
+         [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes",
+         "kv_cache_bytes",
            "needs_bytes", "pid", "devices", "age_seconds", "phases": [{"name", "at", "seconds"}]}]}]}],
      "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "budget_bytes",
        "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
 
-`next` is the revision that gets the route once it is ready; a revision's `outcome` is "proved", "failed" or, before it was tried, empty.
-A replica's `rung` is where its last climb began, and `climb` how often it has come up from `parked`. `bad_rungs` gave a wrong answer and
-are passed over for now. `failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row; `waits_for` says why a start
-that is wanted cannot be made now. Bytes are of a node's memory:
-`memory_bytes` all of it, `budget_bytes` what standbys and replicas may have, `committed_bytes` what they need; a revision's
-`needs_bytes` is what its last replica needed, 0 for none measured.
+`next` is the revision that gets the route once it is ready; a revision's `outcome` is "proved", "failed" or, before it
+was tried, empty. A replica's `rung` is where its last climb began, and `climb` how often it has come up from `parked`.
+`bad_rungs` gave a wrong answer and are passed over for now. `failure` stays after its pause, until a start succeeds;
+`failures` and `deaths` are in a row; `waits_for` says why a start that is wanted cannot be made now. Bytes are of a
+node's memory: `memory_bytes` all of it, `budget_bytes` what standbys and replicas may have, `committed_bytes` what they
+need; a revision's `needs_bytes` is what its last replica needed, 0 for none measured.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ def _endpoint(endpoint: Endpoint, book: DemandBook, fleet: Fleet, now: float) ->
 def _revision(revision: Revision, book: DemandBook, fleet: Fleet, now: float) -> dict[str, Any]:
     trouble = fleet.troubles.get(revision.revision_id, Trouble())
     return {
-        **{key: value for key, value in asdict(revision).items() if key not in ("endpoint_id", "org_id", "engine_args")},
+        **{
+            key: value for key, value in asdict(revision).items() if key not in ("endpoint_id", "org_id", "engine_args")
+        },
         "engine_args": dict(revision.engine_args),
         "target_concurrency": revision.concurrency,
         "demand": book.total(revision.revision_id),

@@ -32,7 +32,9 @@ class TableBook:
         self.epoch, self.sequence = epoch, epoch << EPOCH_BITS
 
     def put(self, row: EndpointRow, *, at_rest: bool, altered: bool = False) -> None:
-        """This is the endpoint's row now. `at_rest`: nothing runs, starts or fails; `altered`: its route or limits are new."""
+        """This is the endpoint's row now. `at_rest`: nothing runs, starts or fails; `altered`: its route or limits are
+        new.
+        """
         sent = self._sent.get(row.name)
         if not altered and (sent == row or (at_rest and sent is None)):
             return
@@ -109,9 +111,13 @@ def revision_row(
 
 
 def start_seconds(revision: Revision, replicas: Iterable[Replica], expected: Expected) -> float:
-    """How long its start takes that is on its way, or, where none is, the next one: from `parked` where one rests there."""
+    """How long its start takes that is on its way, or, where none is, the next one: from `parked` where one rests
+    there.
+    """
     known = list(replicas)
-    starting = min((replica for replica in known if replica.state == "starting"), key=lambda r: r.started_at, default=None)
+    starting = min(
+        (replica for replica in known if replica.state == "starting"), key=lambda r: r.started_at, default=None
+    )
     parked = any(replica.state in ("parking", "parked") for replica in known)
     rung = starting.rung if starting else "parked" if parked else expected.rung(revision.revision_id)
     return expected.seconds(revision.revision_id, rung, revision.weight_bytes)

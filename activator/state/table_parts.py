@@ -1,8 +1,10 @@
-"""The whole table as a router gets it when it joins: written once for all that join together, and in parts. Step 10. Pure.
+"""The whole table as a router gets it when it joins: written once for all that join together, and in parts. Step 10.
+Pure.
 
-With thousands of endpoints nearly all are at rest, and a row at rest says little: it is written by hand, because the frame
-classes would take most of the activator's second for nothing; a test holds it to the contract. Parts are small, so that no
-router's loop stands still while it reads one. The failure to survive is a burst: all workers come back at once after a restart.
+With thousands of endpoints nearly all are at rest, and a row at rest says little: it is written by hand, because the
+frame classes would take most of the activator's second for nothing; a test holds it to the contract. Parts are small,
+so that no router's loop stands still while it reads one. The failure to survive is a burst: all workers come back at
+once after a restart.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class WholeTable:
 
     def _part(self, rows: list[str], *, first: bool, last: bool) -> Encoded:
         head = f'{{"kind":"table","epoch":{self._book.epoch},"sequence":{self._book.sequence},"takes_partial":true'
-        return Encoded(f'{head},"whole":{_json(first)},"more":{_json(not last)},"endpoints":[{",".join(rows)}]}}\n'.encode())
+        return Encoded(
+            f'{head},"whole":{_json(first)},"more":{_json(not last)},"endpoints":[{",".join(rows)}]}}\n'.encode()
+        )
 
     def _line(self, endpoint: Endpoint, now: float) -> str:
         if not self._book.rests(endpoint.name):
@@ -66,7 +70,11 @@ def resting(endpoint: Endpoint, expected: Expected) -> str:
 
 def _resting(revision: Revision, expected: Expected) -> str:
     seconds = expected.seconds(revision.revision_id, expected.rung(revision.revision_id), revision.weight_bytes)
-    allows = f',"allow":{json.dumps(revision.allow)},"media_hosts":{json.dumps(revision.media_hosts)}' if revision.allow else ""
+    allows = (
+        f',"allow":{json.dumps(revision.allow)},"media_hosts":{json.dumps(revision.media_hosts)}'
+        if revision.allow
+        else ""
+    )
     return f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}","expected_seconds":{seconds},"slots":{revision.slots}{allows}}}'
 
 

@@ -1,1 +1,3 @@
-"""The activator's SQL: one `.sql` file a subject, each statement named and described, and the functions that run them."""
+"""The activator's SQL: one `.sql` file a subject, each statement named and described, and the functions that run
+them.
+"""

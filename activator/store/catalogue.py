@@ -22,7 +22,9 @@ class Ended(NamedTuple):
 
 
 async def load(connection: Connection, name: str | None = None, *, past: bool = False) -> list[Endpoint]:
-    """Every endpoint that serves or has replicas left; with a name, that one, be it removed. `past`: with all revisions it ever had."""
+    """Every endpoint that serves or has replicas left; with a name, that one, be it removed. `past`: with all revisions
+    it ever had.
+    """
     rows = await connection.fetch(SQL["endpoints"], name)
     revisions: dict[str, list[Revision]] = defaultdict(list)
     for row in await connection.fetch(SQL["revisions"], [row["endpoint_id"] for row in rows], past):

@@ -17,7 +17,9 @@ KEPT = 1000  # rows an endpoint
 
 @dataclass(frozen=True, slots=True)
 class ColdStart:
-    """A start that has ended. Moments are monotonic seconds of this process; what is stored is how long ago they were."""
+    """A start that has ended. Moments are monotonic seconds of this process; what is stored is how long ago they
+    were.
+    """
 
     cold_start_id: str
     revision_id: str
@@ -46,7 +48,9 @@ class ColdStart:
 
 
 async def add(connection: Connection, start: ColdStart, now: float) -> None:
-    """Store the row, at `now` (monotonic seconds), unless it is there; the oldest of its endpoint give way. Raises asyncpg.PostgresError."""
+    """Store the row, at `now` (monotonic seconds), unless it is there; the oldest of its endpoint give way. Raises
+    asyncpg.PostgresError.
+    """
     phases = json.dumps([phase.model_dump() for phase in start.phases])
     values = (start.cold_start_id, start.revision_id, start.replica_id, start.node_id, start.rung, phases, start.reason)
     await connection.execute(SQL["add"], *values, max(0.0, start.ended - start.began), max(0.0, now - start.began))

@@ -10,8 +10,14 @@ from asyncpg.pool import PoolConnectionProxy
 Connection: TypeAlias = "asyncpg.Connection[Any] | PoolConnectionProxy[Any]"
 Pool: TypeAlias = "asyncpg.Pool[Any]"
 
-# What asyncpg raises when Postgres is away, busy, or refuses: every error of its own, and the network's (TimeoutError is an OSError).
-FAILED = (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError)  # the last: a connection cut while in use
+# What asyncpg raises when Postgres is away, busy, or refuses: every error of its own, and the network's (TimeoutError
+# is an OSError).
+FAILED = (
+    OSError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresError,
+    asyncpg.InternalClientError,
+)  # the last: a connection cut while in use
 
 # Those of them that are a verdict on what was asked, and will be the same the next time.
 REFUSED = (

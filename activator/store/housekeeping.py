@@ -1,9 +1,10 @@
-"""Deletes what Postgres need not keep: settled journal rows, events and ended replicas past their days, and what operators did
-past days of its own, however large the database is. Step 12.
+"""Deletes what Postgres need not keep: settled journal rows, events and ended replicas past their days, and what
+operators did past days of its own, however large the database is. Step 12.
 
-Where the database is larger than it may be, what need not be kept goes sooner: each time in half the days, down to one, and later
-again once it is not. What is settled is never deleted, so it may stay too large: that is told. An hour apart, in batches, so that no statement holds anything for long. The failure to survive is a Postgres that is
-away: the next hour does it.
+Where the database is larger than it may be, what need not be kept goes sooner: each time in half the days, down to one,
+and later again once it is not. What is settled is never deleted, so it may stay too large: that is told. An hour apart,
+in batches, so that no statement holds anything for long. The failure to survive is a Postgres that is away: the next
+hour does it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ async def keep_house(pool: Pool, *, keep_days: float, audit_days: float, most_by
             if any(deleted.values()):
                 log.info("old rows deleted", action="tidy", days=days, **deleted)
             if size > most_bytes:
-                log.warning("the database is larger than disk.postgres_bytes", action="tidy", bytes=size, most=most_bytes, days=days)
+                log.warning(
+                    "the database is larger than disk.postgres_bytes",
+                    action="tidy",
+                    bytes=size,
+                    most=most_bytes,
+                    days=days,
+                )
             days = next_days(days, keep_days, too_large=size > most_bytes)
         except FAILED as error:
             log.warning("old rows are not deleted for now", action="tidy", error=f"{type(error).__name__}: {error}")

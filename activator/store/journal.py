@@ -28,7 +28,12 @@ async def add(connection: Connection, entries: Sequence[UsageEntry], complete: S
             try:
                 await _add(connection, [entry])
             except REFUSED as error:
-                log.error("a usage entry cannot be stored", action="usage_refused", request_id=entry.request_id, error=str(error))
+                log.error(
+                    "a usage entry cannot be stored",
+                    action="usage_refused",
+                    request_id=entry.request_id,
+                    error=str(error),
+                )
         await connection.execute(SQL["complete"], complete)
         await connection.execute(SQL["notify"])
 

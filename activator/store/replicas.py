@@ -51,10 +51,14 @@ class ReplicaRecord:
 
 async def put(connection: Connection, record: ReplicaRecord, now: float) -> None:
     """Store the row, at `now` (monotonic seconds). Raises asyncpg.PostgresError."""
-    ages = [None if at is None else max(0.0, now - at) for at in (record.started_at, record.ready_at, record.stopped_at)]
+    ages = [
+        None if at is None else max(0.0, now - at) for at in (record.started_at, record.ready_at, record.stopped_at)
+    ]
     phases = json.dumps([phase.model_dump() for phase in record.phases])
     ids = (record.replica_id, record.org_id, record.revision_id, record.node_id)
-    await connection.execute(SQL["put_replica"], *ids, record.state, record.address, phases, record.reason, record.memory_bytes, *ages)
+    await connection.execute(
+        SQL["put_replica"], *ids, record.state, record.address, phases, record.reason, record.memory_bytes, *ages
+    )
 
 
 async def load_alive(connection: Connection, now: float) -> list[Replica]:
@@ -68,7 +72,9 @@ async def memory(connection: Connection) -> dict[str, int]:
 
 
 def _replica(row: Any, now: float) -> Replica:
-    """`started_at` and `ready_at` are of its first climb: of one that is parked, or comes up again, they say nothing."""
+    """`started_at` and `ready_at` are of its first climb: of one that is parked, or comes up again, they say
+    nothing.
+    """
     again = row["state"] == "parked" or (row["state"] == "starting" and row["ready_age"] is not None)
     phases = [Phase(**phase) for phase in json.loads(row["phases"])]
     return Replica(

@@ -1,4 +1,6 @@
-"""Reads the statements of a `.sql` file: each begins with `-- name: NAME` and is described in the comment lines below it."""
+"""Reads the statements of a `.sql` file: each begins with `-- name: NAME` and is described in the comment lines below
+it.
+"""
 
 from __future__ import annotations
 

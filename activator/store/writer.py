@@ -1,8 +1,8 @@
 """The queue between the reconciler and Postgres: in order, and never waited for.
 
 With Postgres away it keeps what it was given and goes on trying: a replica's row is kept in its newest form only, cold
-starts, events and bad rungs up to a bound, and usage up to a bound beyond which it is left with the agent, that keeps it anyway. A row Postgres
-refuses is logged and dropped; the next report of that replica, or its end, writes it again.
+starts, events and bad rungs up to a bound, and usage up to a bound beyond which it is left with the agent, that keeps
+it anyway. A row Postgres refuses is logged and dropped; the next report of that replica, or its end, writes it again.
 """
 
 from __future__ import annotations
@@ -117,7 +117,11 @@ class Writer:
     def _gathered(self, usage: Usage) -> Usage:
         """This, and what waits right behind it, as one."""
         parts, entries = [usage], len(usage.entries)
-        while self._waiting and entries < MOST_AT_ONCE and isinstance(following := next(iter(self._waiting.values())), Usage):
+        while (
+            self._waiting
+            and entries < MOST_AT_ONCE
+            and isinstance(following := next(iter(self._waiting.values())), Usage)
+        ):
             self._waiting.popitem(last=False)
             parts.append(following)
             entries += len(following.entries)
@@ -154,7 +158,9 @@ class Writer:
             if isinstance(error, REFUSED) and not isinstance(item, Usage):
                 log.error("Postgres refused a row", action="row_refused", row=key, error=str(error))
                 return True
-            log.warning("Postgres is away; rows wait", action="postgres_away", waiting=len(self._waiting) + 1, error=str(error))
+            log.warning(
+                "Postgres is away; rows wait", action="postgres_away", waiting=len(self._waiting) + 1, error=str(error)
+            )
             await asyncio.sleep(RETRY_SECONDS)  # usage is never dropped, whatever Postgres has against it now
             return False
         return True

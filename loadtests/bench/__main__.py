@@ -2,9 +2,9 @@
 
     python -m loadtests.bench [SECTION …] [--wakes N] [--stock N]
 
-Each section replaces its own figures and leaves the others; every figure carries the hardware it was measured on. What a
-section has found when a part of it fails is written with the reason; one that found nothing leaves its old figures. The exit
-status is 1 when a section failed.
+Each section replaces its own figures and leaves the others; every figure carries the hardware it was measured on. What
+a section has found when a part of it fails is written with the reason; one that found nothing leaves its old figures.
+The exit status is 1 when a section failed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ async def coldstart_demo(options: argparse.Namespace, found: Found) -> None:
 
 
 async def wakes_in_a_row(model: Path, options: argparse.Namespace, found: Found) -> None:
-    await endurance.measure(model, found, wakes=options.wakes or IN_A_ROW, stock_starts=options.stock, trickle=not options.no_trickle)
+    await endurance.measure(
+        model, found, wakes=options.wakes or IN_A_ROW, stock_starts=options.stock, trickle=not options.no_trickle
+    )
 
 
 async def qwen3_shape(model: Path, options: argparse.Namespace, found: Found) -> None:
@@ -167,7 +169,9 @@ SECTIONS: dict[str, Section] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all, unless given")
-    parser.add_argument("--wakes", type=int, help=f"wakes from zero a cold-start section; {WAKES}, in a row {IN_A_ROW}, unless given")
+    parser.add_argument(
+        "--wakes", type=int, help=f"wakes from zero a cold-start section; {WAKES}, in a row {IN_A_ROW}, unless given"
+    )
     parser.add_argument("--stock", type=int, default=3, help="starts of stock vLLM between them")
     parser.add_argument("--rounds", type=int, default=3, help="loads of each loader, warm and cold")
     parser.add_argument("--no-trickle", action="store_true", help="endurance without traffic to another endpoint")
@@ -192,7 +196,9 @@ def run(name: str, options: argparse.Namespace) -> bool:
         failed = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     finally:
         if found:
-            record(name, {**found, **({"failed": failed} if failed else {}), "took_s": round(time.monotonic() - begin, 1)})
+            record(
+                name, {**found, **({"failed": failed} if failed else {}), "took_s": round(time.monotonic() - begin, 1)}
+            )
     return not failed
 
 

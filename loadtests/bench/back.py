@@ -31,9 +31,13 @@ async def replica(path: Path) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def child(module: str, *arguments: str, quiet: bool = False) -> AsyncIterator[int]:
-    """A module that says a line once it is ready, and ends with its stdin. Its pid. `quiet`: nobody wants to know what goes wrong there."""
+    """A module that says a line once it is ready, and ends with its stdin. Its pid. `quiet`: nobody wants to know what
+    goes wrong there.
+    """
     pipe, errors = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL if quiet else None
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, *arguments, stdin=pipe, stdout=pipe, stderr=errors)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments, stdin=pipe, stdout=pipe, stderr=errors
+    )
     assert process.stdin is not None and process.stdout is not None
     if not await process.stdout.readline():
         raise RuntimeError(f"{module} ended at once, with status {await process.wait()}")

@@ -1,9 +1,10 @@
-"""Clients that behave badly, each in its own way, as many as asked for, until told to stop: the other side of `strangers.py`.
+"""Clients that behave badly, each in its own way, as many as asked for, until told to stop: the other side of
+`strangers.py`.
 
     python -m loadtests.bench.bad_clients PORT KEY CA EACH       (ends with its stdin)
 
-Every kind comes from an address of its own (127.0.1.N), so that bounds by address are met as well. What becomes of them is not
-looked at: they are cut, refused or answered, and come again a moment later.
+Every kind comes from an address of its own (127.0.1.N), so that bounds by address are met as well. What becomes of them
+is not looked at: they are cut, refused or answered, and come again a moment later.
 """
 
 from __future__ import annotations

@@ -19,13 +19,21 @@ SLOTS = 16
 
 
 async def measure(model: Path, found: dict[str, Any], *, wakes: int, stock_starts: int) -> None:
-    """Wake the model `wakes` times from zero; the first wake, which bakes and records, is made before and not counted."""
+    """Wake the model `wakes` times from zero; the first wake, which bakes and records, is made before and not
+    counted.
+    """
     async with running() as bench:
         key = await bench.deploy("bench", model, idle_timeout_seconds=IDLE_SECONDS, slots=SLOTS)
         first = await asyncio.to_thread(measured.wake, bench.api, "bench", key)
         found["first_boot_s"] = first["seconds"]
         found |= await asyncio.to_thread(
-            measured.coldstart, bench.api, "bench", key, wakes=wakes, stock=stock_start(model), stock_starts=stock_starts
+            measured.coldstart,
+            bench.api,
+            "bench",
+            key,
+            wakes=wakes,
+            stock=stock_start(model),
+            stock_starts=stock_starts,
         )
 
 

@@ -20,10 +20,21 @@ class Speaker:
 
     async def moments(self, prompt: str, tokens: int) -> list[float]:
         """When each chunk of a greedy answer of that many tokens came, in seconds. Raises HTTPError."""
-        body = {"model": self._model, "prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
+        body = {
+            "model": self._model,
+            "prompt": prompt,
+            "max_tokens": tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "stream": True,
+        }
         async with self._client.stream("POST", self._path, json=body) as answer:
             answer.raise_for_status()
-            return [time.monotonic() async for line in answer.aiter_lines() if line.startswith("data: {") and '"text":"' in line]
+            return [
+                time.monotonic()
+                async for line in answer.aiter_lines()
+                if line.startswith("data: {") and '"text":"' in line
+            ]
 
     async def together(self) -> float:
         """Tokens a second of STREAMS answers of TOKENS tokens at once."""

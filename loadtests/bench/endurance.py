@@ -1,8 +1,10 @@
-"""Wakes in a row, and what they leave: `tiny` from zero again and again, while another endpoint that stays warm is called.
+"""Wakes in a row, and what they leave: `tiny` from zero again and again, while another endpoint that stays warm is
+called.
 
-After the first few wakes, and after the last, the installation is at rest on the same rung; what it holds of the machine then must
-be the same, and its standby the same process. A wake that fails is counted and told, and the next is tried. What the time did not
-suffice for was not shown: a target says how many wakes there were to be. The trickle pauses while stock vLLM starts.
+After the first few wakes, and after the last, the installation is at rest on the same rung; what it holds of the
+machine then must be the same, and its standby the same process. A wake that fails is counted and told, and the next is
+tried. What the time did not suffice for was not shown: a target says how many wakes there were to be. The trickle
+pauses while stock vLLM starts.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ class Trickle:
     def _run(self) -> None:
         context = ssl.create_default_context(cafile=self._ca)
         body = {"prompt": "a", "max_tokens": 1, "temperature": 0}
-        with httpx.Client(verify=context, headers={"authorization": f"Bearer {self._key}"}, timeout=60, trust_env=False) as client:
+        with httpx.Client(
+            verify=context, headers={"authorization": f"Bearer {self._key}"}, timeout=60, trust_env=False
+        ) as client:
             while not self._end.wait(EVERY_SECONDS):
                 self._go.wait()
                 begin = time.monotonic()
@@ -87,7 +91,9 @@ async def measure(model: Path, found: dict[str, Any], *, wakes: int, stock_start
         first = await asyncio.to_thread(measured.wake, bench.api, "bench", key)
         found["first_boot_s"] = first["seconds"]
         try:
-            await asyncio.to_thread(_row, bench, key, model, found, wakes=wakes, stock_starts=stock_starts, trickle=beside)
+            await asyncio.to_thread(
+                _row, bench, key, model, found, wakes=wakes, stock_starts=stock_starts, trickle=beside
+            )
         finally:
             if beside:
                 await asyncio.to_thread(beside.close)
@@ -95,7 +101,16 @@ async def measure(model: Path, found: dict[str, Any], *, wakes: int, stock_start
     found["targets"] = targets(found, wakes)
 
 
-def _row(bench: Bench, key: str, model: Path, found: dict[str, Any], *, wakes: int, stock_starts: int, trickle: Trickle | None) -> None:
+def _row(
+    bench: Bench,
+    key: str,
+    model: Path,
+    found: dict[str, Any],
+    *,
+    wakes: int,
+    stock_starts: int,
+    trickle: Trickle | None,
+) -> None:
     """The wakes, in a thread of their own; `found` is filled in as they go."""
     ours, others, failures = list[dict[str, float]](), list[float](), list[str]()
     every, stock = max(1, wakes // stock_starts) if stock_starts else wakes + 1, stock_start(model)
@@ -116,7 +131,9 @@ def _row(bench: Bench, key: str, model: Path, found: dict[str, Any], *, wakes: i
             others.append(_stock_alone(bench, stock, trickle))
         found |= {**measured.summary(ours, others), "failures": failures} if ours else {"failures": failures}
         if time.monotonic() > deadline or len(failures) > MOST_FAILURES:
-            measured.say(f"ended after wake {number} of {wakes}: {len(failures)} failed, the limit is {LIMIT_SECONDS:g} s")
+            measured.say(
+                f"ended after wake {number} of {wakes}: {len(failures)} failed, the limit is {LIMIT_SECONDS:g} s"
+            )
             break
     if before is not None:
         found |= compared(before, until_nothing_left(bench, before))
@@ -134,7 +151,9 @@ def _stock_alone(bench: Bench, stock: Any, trickle: Trickle | None) -> float:
 
 
 def at_rest(bench: Bench) -> inventory.Inventory:
-    """What the installation holds when the endpoint is at zero and nothing is on its way out any more: twice the same, a second apart."""
+    """What the installation holds when the endpoint is at zero and nothing is on its way out any more: twice the same,
+    a second apart.
+    """
     measured.until_rest(bench.api, "bench")
     deadline, last = time.monotonic() + SETTLE_SECONDS, bench.inventory()
     while time.monotonic() < deadline:
@@ -182,13 +201,20 @@ def _told(trickle: Trickle) -> dict[str, Any]:
 def targets(found: dict[str, Any], wakes: int) -> list[dict[str, Any]]:
     """`wakes`: how many there were to be. What was not measured is not met."""
     p50, p95 = found["p50_s"], found["p95_s"]
-    made = [at_most("must", "p50", p50, 0.55), at_most("goal", "p50", p50, 0.30), at_most("must", "p95 / p50", p95 / p50, 1.5, "")]
+    made = [
+        at_most("must", "p50", p50, 0.55),
+        at_most("goal", "p50", p50, 0.30),
+        at_most("must", "p95 / p50", p95 / p50, 1.5, ""),
+    ]
     if "ratio" in found:
         made += [
             at_least("must", "times faster than stock", found["ratio"], 38),
             at_least("goal", "times faster than stock", found["ratio"], 70),
         ]
-    made += [at_least("must", "wakes made", found["wakes"], wakes), none("must", "wakes that fail", "; ".join(found["failures"]))]
+    made += [
+        at_least("must", "wakes made", found["wakes"], wakes),
+        none("must", "wakes that fail", "; ".join(found["failures"])),
+    ]
     made += [none("must", "processes, sockets, shared memory, descriptors left", found.get("left", "not looked at"))]
     growth = found.get("standby_growth_bytes", math.inf)
     return [*made, at_most("must", "growth of the standby", growth / 1e6, GROWTH_BYTES / 1e6, "MB")]

@@ -1,4 +1,6 @@
-"""Callers as they should be, beside `bad_clients.py`: one call after the other on a kept connection, and how long each took."""
+"""Callers as they should be, beside `bad_clients.py`: one call after the other on a kept connection, and how long each
+took.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,9 @@ async def _call(them: Site, times: list[float], refused: list[str]) -> None:
 
 
 async def _ask_again(them: Site, kept: Kept | None, asked: bytes) -> tuple[Kept, bytes]:
-    """The connection, and the answer's head. As client programs do: anew where a kept connection was closed for having been idle, and
-    where a new one fails, which it does if this machine leaves us no time for a handshake."""
+    """The connection, and the answer's head. As client programs do: anew where a kept connection was closed for having
+    been idle, and where a new one fails, which it does if this machine leaves us no time for a handshake.
+    """
     for left in reversed(range(TRIES)):
         try:
             if kept is None:

@@ -1,9 +1,11 @@
-"""What must not grow with the number of endpoints and keys, in CPU time of the process that does it, so that a busy machine tells the same.
+"""What must not grow with the number of endpoints and keys, in CPU time of the process that does it, so that a busy
+machine tells the same.
 
     python -m loadtests.bench growth
 
-Three sizes: 10, 1,000 and 10,000 endpoints, with ten times as many keys. The real tables, books and policies of router, activator
-and ledger are filled and asked in this process; frames are written and read as they go over the wire. Nothing else runs.
+Three sizes: 10, 1,000 and 10,000 endpoints, with ten times as many keys. The real tables, books and policies of router,
+activator and ledger are filled and asked in this process; frames are written and read as they go over the wire. Nothing
+else runs.
 """
 
 from __future__ import annotations
@@ -141,7 +143,9 @@ class Worker:
 def key(number: int, count: int) -> tuple[KeyRow, bytes]:
     secret = f"pl_{number}".encode()
     hashed = keyed(PEPPER)(secret).hex()
-    row = KeyRow(hash=hashed, key_id=f"key_{number}", org_id="default", endpoint_id=f"ep_{number % count}", scope="inference")
+    row = KeyRow(
+        hash=hashed, key_id=f"key_{number}", org_id="default", endpoint_id=f"ep_{number % count}", scope="inference"
+    )
     return row, b"Bearer " + secret
 
 
@@ -242,7 +246,7 @@ async def measure() -> dict[str, Any]:
     rows = [["", *(f"{count:,} endpoints, {count * KEYS_EACH:,} keys" for count in SIZES)]]
     rows += [[what, *(f"{found[count][name]:.3f} {unit}" for count in SIZES)] for what, name, unit in ROWS]
     return {
-        "notes": [__doc__.strip().splitlines()[0] if __doc__ else ""],
+        "notes": [" ".join(__doc__.split("\n\n")[0].split()) if __doc__ else ""],
         "tables": {"CPU time": rows},
         "targets": [
             at_most("must", "a call at 10,000 endpoints over one at 10", most["call_us"] - least["call_us"], 50, "µs"),

@@ -64,7 +64,9 @@ class Bench:
             await asyncio.sleep(0.1)
 
     async def first_token(self, name: str, key: str, question: str) -> tuple[float, str]:
-        """Seconds from opening a fresh TLS connection to the first content token, and the request's id. Raises ApiError, HTTPError."""
+        """Seconds from opening a fresh TLS connection to the first content token, and the request's id. Raises
+        ApiError, HTTPError.
+        """
         return await asyncio.to_thread(measured.first_token, self.api, name, key, question)
 
     async def row(self, request_id: str) -> dict[str, Any]:
@@ -74,7 +76,9 @@ class Bench:
 
 @asynccontextmanager
 async def running(**sections: dict[str, Any]) -> AsyncIterator[Bench]:
-    """Start, wait for a rehearsed standby, stop, remove. `sections`: settings, by section, beside those a measurement needs."""
+    """Start, wait for a rehearsed standby, stop, remove. `sections`: settings, by section, beside those a measurement
+    needs.
+    """
     state = Path(tempfile.mkdtemp(prefix="pl-bench-", dir="/tmp"))
     state.chmod(0o711)
     settings = load(state_dir=state, **{"router": {"port": free_port(), "metrics_port": free_port(8)}, **sections})

@@ -1,10 +1,11 @@
-"""What an installation holds of the machine: its processes, their descriptors and memory, its sockets, its shared memory.
+"""What an installation holds of the machine: its processes, their descriptors and memory, its sockets, its shared
+memory.
 
-Taken twice, the difference is what was left between. Shared memory is all there is but what processes of others have open, by
-whatever name, since what was left behind belongs to nobody. Of Postgres its own processes count, and backends beyond those
-that our pools may open and close as they like. A standby that was replaced is a difference: it would start small again.
-Memory is the proportional set (PSS) and the private pages of `smaps_rollup`: PSS shares a page among those that map it, so
-that a sum counts it once.
+Taken twice, the difference is what was left between. Shared memory is all there is but what processes of others have
+open, by whatever name, since what was left behind belongs to nobody. Of Postgres its own processes count, and backends
+beyond those that our pools may open and close as they like. A standby that was replaced is a difference: it would start
+small again. Memory is the proportional set (PSS) and the private pages of `smaps_rollup`: PSS shares a page among those
+that map it, so that a sum counts it once.
 """
 
 from __future__ import annotations
@@ -32,9 +33,13 @@ ROLES = (  # the first that is in the command line
     ("postgres", "postgres"),
 )
 POSTGRES_BACKEND, POSTGRES_WORKER = "postgres backend", "postgres worker"
-POOLED_BACKENDS = 15  # connections that the pools of activator, ledger and admin, and their listeners, may have at a time
+POOLED_BACKENDS = (
+    15  # connections that the pools of activator, ledger and admin, and their listeners, may have at a time
+)
 SHARED_MEMORY = Path("/dev/shm")
-IN_SHARED_MEMORY = re.compile(rf"(?: |^){SHARED_MEMORY}/(.+)$", re.MULTILINE)  # a line of `maps`, and what a descriptor leads to
+IN_SHARED_MEMORY = re.compile(
+    rf"(?: |^){SHARED_MEMORY}/(.+)$", re.MULTILINE
+)  # a line of `maps`, and what a descriptor leads to
 
 
 class Memory(NamedTuple):
@@ -54,7 +59,9 @@ class Inventory:
     standbys: frozenset[Identity] = frozenset()
 
     def left_since(self, before: Inventory) -> dict[str, object]:
-        """What there is now and was not then, by kind; empty where nothing was left, and the standbys are still the same."""
+        """What there is now and was not then, by kind; empty where nothing was left, and the standbys are still the
+        same.
+        """
         grown: dict[str, object] = {
             "processes": dict(self.processes - before.processes),
             "descriptors": dict(self.descriptors - before.descriptors),
@@ -66,11 +73,16 @@ class Inventory:
 
 
 def take(state: Path, roots: Iterable[int] = ()) -> Inventory:
-    """Of the installation on this state folder; `roots`: processes whose descendants are counted beside those that name it."""
+    """Of the installation on this state folder; `roots`: processes whose descendants are counted beside those that name
+    it.
+    """
     processes: Counter[str] = Counter()
     descriptors: Counter[str] = Counter()
     standby, standbys = Memory(0, 0), set[Identity]()
-    ours = [(pid, role if role != "postgres" else postgres_role(pid)) for pid, role in family(state, {*roots, *_postmaster(state)})]
+    ours = [
+        (pid, role if role != "postgres" else postgres_role(pid))
+        for pid, role in family(state, {*roots, *_postmaster(state)})
+    ]
     for pid, role in ours:
         try:
             if role in (POSTGRES_WORKER, ""):
@@ -87,7 +99,9 @@ def take(state: Path, roots: Iterable[int] = ()) -> Inventory:
         descriptors["up"] = len(os.listdir("/proc/self/fd"))  # that are we
     processes[POSTGRES_BACKEND] = max(processes[POSTGRES_BACKEND], POOLED_BACKENDS)
     sockets = frozenset(str(path.relative_to(state)) for path in state.rglob("*") if path.is_socket())
-    return Inventory(processes, descriptors, sockets, shared_memory({pid for pid, _ in ours}), standby, frozenset(standbys))
+    return Inventory(
+        processes, descriptors, sockets, shared_memory({pid for pid, _ in ours}), standby, frozenset(standbys)
+    )
 
 
 def shared_memory(ours: Container[int]) -> frozenset[str]:
@@ -98,7 +112,9 @@ def shared_memory(ours: Container[int]) -> frozenset[str]:
         if entry.name.isdigit() and int(entry.name) not in ours and int(entry.name) != os.getpid():
             with suppress(OSError):  # it ended meanwhile, or is none of our business
                 opened = [str(link.readlink()) for link in (entry / "fd").iterdir()]
-                theirs.update(IN_SHARED_MEMORY.findall("\n".join([(entry / "maps").read_text(errors="replace"), *opened])))
+                theirs.update(
+                    IN_SHARED_MEMORY.findall("\n".join([(entry / "maps").read_text(errors="replace"), *opened]))
+                )
     return frozenset(name for name in found - theirs if (SHARED_MEMORY / name).exists())
 
 
@@ -112,7 +128,9 @@ def _postmaster(state: Path) -> list[int]:
 
 
 def postgres_role(pid: int) -> str:
-    """By the title it gives itself: the postmaster, one of its own, a connection's, or a worker, which comes and goes by itself."""
+    """By the title it gives itself: the postmaster, one of its own, a connection's, or a worker, which comes and goes
+    by itself.
+    """
     title = _command_line(pid)
     if not title.startswith("postgres: "):
         return "postgres" if title else ""

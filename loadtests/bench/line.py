@@ -26,7 +26,9 @@ async def measure(model: Path) -> dict[str, Any]:
         context = ssl.create_default_context(cafile=bench.api.ca_file)
         limits = httpx.Limits(max_connections=CALLS)
         headers = {"authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=bench.api.url, verify=context, limits=limits, headers=headers, timeout=120) as client:
+        async with httpx.AsyncClient(
+            base_url=bench.api.url, verify=context, limits=limits, headers=headers, timeout=120
+        ) as client:
             begin = time.monotonic()
             answers = await asyncio.gather(*(_ask(client, stream=number % 2 == 0) for number in range(CALLS)))
             took = time.monotonic() - begin
@@ -58,18 +60,25 @@ def engine_counters(address: str) -> tuple[int, int]:
     """(prompt, generation) tokens as vLLM's own counters have them, over the replica's socket."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=address.removeprefix("unix:"))) as client:
         text = client.get("http://replica/metrics").text
-    found = {name: float(value) for name, value in re.findall(r"^vllm:(prompt|generation)_tokens_total\{[^}]*\} (\S+)", text, re.M)}
+    found = {
+        name: float(value)
+        for name, value in re.findall(r"^vllm:(prompt|generation)_tokens_total\{[^}]*\} (\S+)", text, re.M)
+    }
     return int(found["prompt"]), int(found["generation"])
 
 
 async def recovery(model: Path) -> dict[str, Any]:
-    """Seconds from kill -9 of one process until a call is answered again. Each twice, from a warm endpoint; the slower counts."""
+    """Seconds from kill -9 of one process until a call is answered again. Each twice, from a warm endpoint; the slower
+    counts.
+    """
     found: dict[str, Any] = {}
     async with running() as bench:
         key = await bench.deploy("bench", model, idle_timeout_seconds=30, slots=16)
         await bench.first_token("bench", key, QUESTION)
         for name in ("the replica's API process", "the engine core", "activator", "router", "router.ledger"):
-            found[f"kill -9 of {name}: answered again after, s"] = round(max([await _kill(bench, key, name) for _ in range(2)]), 3)
+            found[f"kill -9 of {name}: answered again after, s"] = round(
+                max([await _kill(bench, key, name) for _ in range(2)]), 3
+            )
     return found
 
 

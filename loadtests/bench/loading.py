@@ -1,4 +1,6 @@
-"""The loader table on one file of 1.2 GB: ours beside the format's own library, vLLM's loader and the peers, warm and cold."""
+"""The loader table on one file of 1.2 GB: ours beside the format's own library, vLLM's loader and the peers, warm and
+cold.
+"""
 
 from __future__ import annotations
 

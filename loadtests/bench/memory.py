@@ -47,7 +47,11 @@ def _measure() -> dict[str, Any]:
         for number in range(ENDPOINTS):
             api.call("PUT", f"/endpoints/e{number}", json={"digest": digest, "idle_timeout_seconds": 1})
         _wake(api, "e0")
-        _until(lambda: not any(e["revisions"][-1]["replicas"] for e in api.call("GET", "/status")["endpoints"]), 60, "all are at zero")
+        _until(
+            lambda: not any(e["revisions"][-1]["replicas"] for e in api.call("GET", "/status")["endpoints"]),
+            60,
+            "all are at zero",
+        )
         time.sleep(REST_SECONDS)
         return _figures(_processes(paths.state, process.pid))
 
@@ -98,12 +102,20 @@ def _up() -> Iterator[tuple[Paths, subprocess.Popen[bytes]]]:
     environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | ours
     with (state / "up.out").open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pilotlight.cli.main", "up"], env=environ, stdout=output, stderr=output, start_new_session=True
+            [sys.executable, "-m", "pilotlight.cli.main", "up"],
+            env=environ,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         _until(paths.client.exists, 60, "the router answers")
         api = Api(paths)
-        _until(lambda: any(node["standbys_ready"] for node in api.call("GET", "/status")["nodes"]), 120, "a standby is ready")
+        _until(
+            lambda: any(node["standbys_ready"] for node in api.call("GET", "/status")["nodes"]),
+            120,
+            "a standby is ready",
+        )
         yield paths, process
     finally:
         process.send_signal(signal.SIGTERM)
@@ -116,7 +128,9 @@ def _wake(api: Api, name: str) -> None:
     body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16}
     headers = {"authorization": f"Bearer {key}"}
     path = f"/e/{name}/v1/chat/completions"
-    _until(lambda: api.succeeds("POST", path, json=body, headers=headers, timeout=120), 120, f"{name} is woken")  # a new key is a 401 first
+    _until(
+        lambda: api.succeeds("POST", path, json=body, headers=headers, timeout=120), 120, f"{name} is woken"
+    )  # a new key is a 401 first
 
 
 def _until(condition: Callable[[], Any], seconds: float, what: str) -> None:

@@ -1,7 +1,8 @@
-"""Usage rows beside vLLM's own counters: three wakes, streaming and not, one call in ten given up by its client, either way.
+"""Usage rows beside vLLM's own counters: three wakes, streaming and not, one call in ten given up by its client, either
+way.
 
-What is compared is the whole of each replica's life: the counters as they stood before it was stopped, and the sums of the
-rows that name it, whoever left in the middle.
+What is compared is the whole of each replica's life: the counters as they stood before it was stopped, and the sums of
+the rows that name it, whoever left in the middle.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def plan(dice: random.Random, calls: int = CALLS) -> list[Call]:
     """Half of them streams; of either kind exactly one in ten leaves, in a long answer."""
     kinds = [(stream, number % 10 == 0) for stream in (True, False) for number in range(calls // 2)]
     dice.shuffle(kinds)
-    return [Call(stream=stream, leaves=leaves, tokens=900 if leaves else dice.randint(1, 40)) for stream, leaves in kinds]
+    return [
+        Call(stream=stream, leaves=leaves, tokens=900 if leaves else dice.randint(1, 40)) for stream, leaves in kinds
+    ]
 
 
 async def wake(
@@ -66,7 +69,13 @@ async def wake(
 
 
 async def _call(client: httpx.AsyncClient, endpoint: str, call: Call, number: int, turn: asyncio.Semaphore) -> None:
-    body = {"model": endpoint, "prompt": "x" * (1 + number % 50), "max_tokens": call.tokens, "ignore_eos": True, "stream": call.stream}
+    body = {
+        "model": endpoint,
+        "prompt": "x" * (1 + number % 50),
+        "max_tokens": call.tokens,
+        "ignore_eos": True,
+        "stream": call.stream,
+    }
     async with turn:
         if not call.stream:
             try:
@@ -93,7 +102,9 @@ async def measure() -> dict[str, Any]:
     async with running() as bench:
         key = await bench.deploy("bench", DEMO_MODEL, idle_timeout_seconds=IDLE_SECONDS, slots=16)
         context, headers = ssl.create_default_context(cafile=bench.api.ca_file), {"authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=bench.api.url, verify=context, headers=headers, timeout=120, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=bench.api.url, verify=context, headers=headers, timeout=120, trust_env=False
+        ) as client:
             for _ in range(WAKES):
                 wakes.append(await wake(client, "bench", plan(dice), lambda: bench.replicas("bench")))
         rows = await _settled(bench, WAKES * CALLS)
@@ -104,10 +115,12 @@ async def measure() -> dict[str, Any]:
         "usage rows": len({row["event_id"] for row in rows}),
         "left by their clients: streams / not": f"{sum(row['streamed'] for row in left)} / {sum(not row['streamed'] for row in left)}",
         "input tokens, rows / vLLM, per wake": ", ".join(
-            f"{sum(row['input_tokens'] for row in found)} / {life.prompt}" for found, life in zip(per_wake, wakes, strict=True)
+            f"{sum(row['input_tokens'] for row in found)} / {life.prompt}"
+            for found, life in zip(per_wake, wakes, strict=True)
         ),
         "output tokens, rows / vLLM, per wake": ", ".join(
-            f"{sum(row['output_tokens'] for row in found)} / {life.generation}" for found, life in zip(per_wake, wakes, strict=True)
+            f"{sum(row['output_tokens'] for row in found)} / {life.generation}"
+            for found, life in zip(per_wake, wakes, strict=True)
         ),
     }
 

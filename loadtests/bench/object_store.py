@@ -1,9 +1,11 @@
-"""An object store over loopback HTTP, as fast as the kernel: the part of S3 a pull needs, from a folder of snapshots, read only.
+"""An object store over loopback HTTP, as fast as the kernel: the part of S3 a pull needs, from a folder of snapshots,
+read only.
 
     python -m loadtests.bench.object_store FOLDER BYTES_A_SECOND PORT
 
-It is a process of its own, and sends files with `sendfile`, so that what is measured is who fetches, not who serves; at a pace for
-all connections together, or as fast as it goes (0). Signatures are not looked at; there is one bucket, `models`.
+It is a process of its own, and sends files with `sendfile`, so that what is measured is who fetches, not who serves; at
+a pace for all connections together, or as fast as it goes (0). Signatures are not looked at; there is one bucket,
+`models`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""A model of 1.2 GB: its wakes beside the small one's and stock's, what two replicas share, and how fast it speaks before and after packing."""
+"""A model of 1.2 GB: its wakes beside the small one's and stock's, what two replicas share, and how fast it speaks
+before and after packing.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,13 @@ async def measure(model: Path, found: dict[str, Any], *, wakes: int, stock_start
             key = await bench.deploy("bench", model, idle_timeout_seconds=IDLE_SECONDS, slots=SLOTS)
             found["first_boot_s"] = (await asyncio.to_thread(measured.wake, bench.api, "bench", key))["seconds"]
             found |= await asyncio.to_thread(
-                measured.coldstart, bench.api, "bench", key, wakes=wakes, stock=stock_start(model), stock_starts=stock_starts
+                measured.coldstart,
+                bench.api,
+                "bench",
+                key,
+                wakes=wakes,
+                stock=stock_start(model),
+                stock_starts=stock_starts,
             )
         with parts.part("what two replicas share"):
             found |= await _shared(bench, model)
@@ -75,7 +83,12 @@ async def _shared(bench: Bench, model: Path) -> dict[str, Any]:
     rows = [["replica", "resident, MB", "shared, MB", "private, MB", "PSS, MB"]]
     for number, told in enumerate(mappings, start=1):
         private = told["Private_Clean"] + told["Private_Dirty"]
-        rows.append([str(number), *(f"{value / 1e6:.1f}" for value in (told["Rss"], told["Rss"] - private, private, told["Pss"]))])
+        rows.append(
+            [
+                str(number),
+                *(f"{value / 1e6:.1f}" for value in (told["Rss"], told["Rss"] - private, private, told["Pss"])),
+            ]
+        )
     size = max(told["Size"] for told in mappings)
     return {
         "weights_mapped_by_replicas": len(mappings),
@@ -105,7 +118,9 @@ def _mappings(state: Path, baked: Path) -> list[Counter[str]]:
 
 
 async def _decoding(bench: Bench, model: Path) -> dict[str, Any]:
-    """Ours and stock's in turn, in the same minute: stock stands still while ours speaks, and ours has nothing to do while stock does."""
+    """Ours and stock's in turn, in the same minute: stock stands still while ours speaks, and ours has nothing to do
+    while stock does.
+    """
     size = sized(model)
     server = stock.running(model, kv_cache_bytes=size.kv_cache_bytes, max_model_len=size.max_model_len, slots=SLOTS)
     started = await asyncio.to_thread(server.__enter__)
@@ -114,12 +129,16 @@ async def _decoding(bench: Bench, model: Path) -> dict[str, Any]:
         key = await bench.deploy("speaks", model, idle_timeout_seconds=SPEAKS_SECONDS, slots=SLOTS)
         context, headers = ssl.create_default_context(cafile=bench.api.ca_file), {"authorization": f"Bearer {key}"}
         async with (
-            httpx.AsyncClient(base_url=bench.api.url, verify=context, headers=headers, timeout=300, trust_env=False) as client,
+            httpx.AsyncClient(
+                base_url=bench.api.url, verify=context, headers=headers, timeout=300, trust_env=False
+            ) as client,
             httpx.AsyncClient(base_url=started.url, timeout=300, trust_env=False) as stock_client,
         ):
             ours = Speaker(client, "/e/speaks/v1/completions", "speaks")
             moments = await ours.moments("Once", LONG_TOKENS)
-            return _paces(moments, *(await _in_turn(ours, Speaker(stock_client, "/v1/completions", stock.MODEL), started)))
+            return _paces(
+                moments, *(await _in_turn(ours, Speaker(stock_client, "/v1/completions", stock.MODEL), started))
+            )
     finally:
         started.resume()
         await asyncio.to_thread(server.__exit__, None, None, None)
@@ -143,14 +162,18 @@ async def _in_turn(ours: Speaker, theirs: Speaker, started: stock.Stock) -> tupl
 
 def _paces(moments: list[float], ours: list[list[float]], theirs: list[list[float]]) -> dict[str, Any]:
     """Medians. `moments`: of the first answer, which begins on mapped weights."""
-    (alone, together), (stock_alone, stock_together) = (map(statistics.median, zip(*told, strict=True)) for told in (ours, theirs))
+    (alone, together), (stock_alone, stock_together) = (
+        map(statistics.median, zip(*told, strict=True)) for told in (ours, theirs)
+    )
     return {
         "decode_mapped_tokens_per_s": round(pace(moments[:MAPPED_TOKENS]), 2),
         "decode_packed_tokens_per_s": round(alone, 2),
         "stock_decode_tokens_per_s": round(stock_alone, 2),
         "settled_tokens_per_s": round(together, 2),
         "stock_settled_tokens_per_s": round(stock_together, 2),
-        "settled_share_of_stock": round(statistics.median(mine[1] / stocks[1] for mine, stocks in zip(ours, theirs, strict=True)), 3),
+        "settled_share_of_stock": round(
+            statistics.median(mine[1] / stocks[1] for mine, stocks in zip(ours, theirs, strict=True)), 3
+        ),
     }
 
 
@@ -160,9 +183,19 @@ def targets(found: dict[str, Any]) -> list[dict[str, Any]]:
         made.append(at_most("must", "load phase, p50", found["phases"]["load"]["p50_s"], 0.150))
         made.append(at_most("must", "p50, 1.5 × what tiny must keep to,", found["p50_s"], 1.5 * TINY_MUST_SECONDS))
         if "tiny_p50_s" in found:
-            made.append(at_most("goal", "p50 over tiny's p50 in the same run", found["p50_s"] / found["tiny_p50_s"], 1.5, ""))
+            made.append(
+                at_most("goal", "p50 over tiny's p50 in the same run", found["p50_s"] / found["tiny_p50_s"], 1.5, "")
+            )
     if "weights_pss_over_size" in found:
-        made.append(at_most("must", "PSS of the weights of two replicas over their size", found["weights_pss_over_size"], 1.05, ""))
+        made.append(
+            at_most(
+                "must", "PSS of the weights of two replicas over their size", found["weights_pss_over_size"], 1.05, ""
+            )
+        )
     if "settled_share_of_stock" in found:
-        made.append(at_least("must", "settled tokens/s over stock's, median of rounds in turn", found["settled_share_of_stock"], 0.95))
+        made.append(
+            at_least(
+                "must", "settled tokens/s over stock's, median of rounds in turn", found["settled_share_of_stock"], 0.95
+            )
+        )
     return made

@@ -2,12 +2,13 @@
 
     python -m loadtests.bench.relay [--requests 20000] [--rounds 3] [--json]
 
-One router worker, one nginx worker (where `nginx` is installed) and vllm-router (where it is, or its wheel can be had), the same
-back end, the same client with 32 kept-alive connections. The figure is utime + stime of the process under test, all its
-threads included, from /proc/PID/stat, divided by requests or chunks: unlike times, it depends little on what else runs. Medians
-of the rounds. The router checks keys, reads bodies, holds, meters and writes durable records; what it then costs to settle them,
-which no peer does, is measured by `settler.py` in the same run, and told beside it and in the sum. Added latency is what a target's percentile has above the back end's own, with FEW connections. vllm-router speaks
-to its back end over TCP, which is all it can; the others over a Unix socket.
+One router worker, one nginx worker (where `nginx` is installed) and vllm-router (where it is, or its wheel can be had),
+the same back end, the same client with 32 kept-alive connections. The figure is utime + stime of the process under
+test, all its threads included, from /proc/PID/stat, divided by requests or chunks: unlike times, it depends little on
+what else runs. Medians of the rounds. The router checks keys, reads bodies, holds, meters and writes durable records;
+what it then costs to settle them, which no peer does, is measured by `settler.py` in the same run, and told beside it
+and in the sum. Added latency is what a target's percentile has above the back end's own, with FEW connections.
+vllm-router speaks to its back end over TCP, which is all it can; the others over a Unix socket.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ from tests.fakes import FakeActivator, FakeLedger
 FEW = 4  # connections, where latency is measured
 VLLM_ROUTER = "vllm-router==0.1.17"
 STREAMS = 64  # where the time between tokens is
-CASES = {"json": "a 270-byte JSON answer", "json4k": "the same, with a 4 KB prompt", "stream": f"one of {CHUNKS} relayed SSE chunks"}
+CASES = {
+    "json": "a 270-byte JSON answer",
+    "json4k": "the same, with a 4 KB prompt",
+    "stream": f"one of {CHUNKS} relayed SSE chunks",
+}
 
 LAUNCH = """
 import socket, sys
@@ -100,7 +105,9 @@ async def router(folder: Path, *, tls: bool) -> AsyncIterator[tuple[Target, str]
     paths = Paths(folder / ("tls" if tls else "plain"))
     paths.make()
     key = mint()
-    row = KeyRow(hash=hash_key(ensure_pepper(paths), key).hex(), key_id="k", org_id="o", endpoint_id="e", scope="inference")
+    row = KeyRow(
+        hash=hash_key(ensure_pepper(paths), key).hex(), key_id="k", org_id="o", endpoint_id="e", scope="inference"
+    )
     replica = ReplicaRow(replica_id="p", address=f"unix:{folder}/back.sock", slots=64)
     revision = RevisionRow(revision_id="r", task="generate", replicas=(replica,))
     endpoint = EndpointRow(
@@ -135,14 +142,25 @@ async def nginx(folder: Path) -> AsyncIterator[Target]:
 @contextlib.asynccontextmanager
 async def vllm_router(program: str, back: int) -> AsyncIterator[Target]:
     port, metrics = free_port(), free_port()
-    arguments = ["--host", "127.0.0.1", "--port", str(port), "--worker-urls", f"http://127.0.0.1:{back}", "--policy", "round_robin"]
+    arguments = [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--worker-urls",
+        f"http://127.0.0.1:{back}",
+        "--policy",
+        "round_robin",
+    ]
     async with running([program, *arguments, "--prometheus-port", str(metrics), "--log-level", "error"]) as process:
         await listening(port)
         yield Target("vllm-router", port, process.pid, "/v1/chat/completions")
 
 
 def peer() -> str | None:
-    """The program vllm-router: the one on the PATH, else its wheel in a virtual environment of its own; None where neither is to be had."""
+    """The program vllm-router: the one on the PATH, else its wheel in a virtual environment of its own; None where
+    neither is to be had.
+    """
     if found := shutil.which("vllm-router"):
         return found
     folder = private_folder(cache_dir() / "bench-peers")  # a virtual environment, kept between runs
@@ -150,7 +168,12 @@ def peer() -> str | None:
     if not program.exists():
         try:
             subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, capture_output=True)
-            subprocess.run([str(folder / "bin" / "pip"), "install", "-q", VLLM_ROUTER], check=True, capture_output=True, timeout=300)
+            subprocess.run(
+                [str(folder / "bin" / "pip"), "install", "-q", VLLM_ROUTER],
+                check=True,
+                capture_output=True,
+                timeout=300,
+            )
         except (OSError, subprocess.SubprocessError):
             return None
     return str(program)
@@ -213,18 +236,25 @@ async def bench(count: int, rounds: int) -> dict[str, dict[str, dict[str, float]
             for _ in range(rounds):  # interleaved, so that what else the machine does hits all alike
                 for target, its_key in targets:
                     for case in CASES:
-                        results.setdefault(target.name, {}).setdefault(case, []).append(await cost(target, its_key, case, count))
+                        results.setdefault(target.name, {}).setdefault(case, []).append(
+                            await cost(target, its_key, case, count)
+                        )
                     more = await added(target, its_key, direct, count // 8)
                     more["between_tokens_p99_ms"] = await added_between(target, its_key, direct)
                     results[target.name].setdefault("added", []).append(more)
     return {
-        target: {case: {field: statistics.median(r[field] for r in runs) for field in runs[0]} for case, runs in cases.items()}
+        target: {
+            case: {field: statistics.median(r[field] for r in runs) for field in runs[0]}
+            for case, runs in cases.items()
+        }
         for target, cases in results.items()
     }
 
 
 async def measure() -> dict[str, Any]:
-    """For `make bench`: medians of three rounds, flat, and what is asked of them: the ratios to the peers of the same run."""
+    """For `make bench`: medians of three rounds, flat, and what is asked of them: the ratios to the peers of the same
+    run.
+    """
     results = await asyncio.to_thread(run, 10_000, 3)
     settling = await settler.measure()
     return figures(results, settling) | {"targets": targets(results, settling)}
@@ -258,10 +288,17 @@ def targets(results: dict[str, dict[str, dict[str, float]]], settling: dict[str,
     ours, found = results["router"], []
     for case, what in CASES.items():
         cpu = ours[case]["cpu_us"] + (0.0 if case == "stream" else settling["settler_cpu_us"])
-        for kind, peer_name, factor in (("must", "vllm-router", 1.0), ("goal", "nginx", 1.25 if case == "stream" else 1.5)):
+        for kind, peer_name, factor in (
+            ("must", "vllm-router", 1.0),
+            ("goal", "nginx", 1.25 if case == "stream" else 1.5),
+        ):
             if peer_name in results:
                 ratio = cpu / results[peer_name][case]["cpu_us"]
-                found.append(at_most(kind, f"CPU of the router, settler included, beside {peer_name}, {what}", ratio, factor, "×"))
+                found.append(
+                    at_most(
+                        kind, f"CPU of the router, settler included, beside {peer_name}, {what}", ratio, factor, "×"
+                    )
+                )
     for case, what in CASES.items():
         ratio = results["router over TLS"][case]["cpu_us"] / ours[case]["cpu_us"]
         found.append(at_most("must", f"CPU with TLS beside plain, {what}", ratio, 1.5, "×"))
@@ -272,7 +309,7 @@ def targets(results: dict[str, dict[str, dict[str, float]]], settling: dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

@@ -1,7 +1,8 @@
 """RESULTS.md from results.json: every section with its hardware, nothing typed by hand but the words around it.
 
-A section is a table of its plain figures, its waterfall where it has phases, tables of its own, and what of it was to be met. In its
-figures `notes` are sentences, `tables` are {title: rows of cells, the first of them the head}, `targets` are of `targets.py`.
+A section is a table of its plain figures, its waterfall where it has phases, tables of its own, and what of it was to
+be met. In its figures `notes` are sentences, `tables` are {title: rows of cells, the first of them the head}, `targets`
+are of `targets.py`.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def _section(name: str, figures: dict[str, Any]) -> list[str]:
     lines += [part for note in figures.get("notes", ()) for part in (note, "")]
     shown = {key: value for key, value in figures.items() if key not in SHOWN_APART}
     lines += _coldstart(shown) if "p50_s" in shown else []
-    lines += _plain({key: value for key, value in shown.items() if key not in COLDSTART and not isinstance(value, dict | list)})
+    lines += _plain(
+        {key: value for key, value in shown.items() if key not in COLDSTART and not isinstance(value, dict | list)}
+    )
     for title, rows in figures.get("tables", {}).items():
         lines += [f"**{title}**", "", *_table(rows), ""]
     lines += [*map(line, figures["targets"]), ""] if "targets" in figures else []
@@ -69,13 +72,22 @@ COLDSTART = ("wakes", "p50_s", "p95_s", "p99_s", "max_s", "first_boot_s", "stock
 
 
 def _coldstart(figures: dict[str, Any]) -> list[str]:
-    rows = [["", "seconds"], [f"p50 of {figures['wakes']} wakes", f"{figures['p50_s']:.3f}"], ["p95", f"{figures['p95_s']:.3f}"]]
+    rows = [
+        ["", "seconds"],
+        [f"p50 of {figures['wakes']} wakes", f"{figures['p50_s']:.3f}"],
+        ["p95", f"{figures['p95_s']:.3f}"],
+    ]
     rows += [["p99", f"{figures['p99_s']:.3f}"], ["slowest", f"{figures['max_s']:.3f}"]]
     if "first_boot_s" in figures:
-        rows += [["first boot of the revision (bakes, records the canary), not counted", f"{figures['first_boot_s']:.3f}"]]
+        rows += [
+            ["first boot of the revision (bakes, records the canary), not counted", f"{figures['first_boot_s']:.3f}"]
+        ]
     if "stock_s" in figures:
         starts = len(figures["stock_all_s"])
-        rows += [[f"stock vLLM, median of {starts}, same run", f"{figures['stock_s']:.2f}"], ["ratio", f"**{figures['ratio']:.0f} ×**"]]
+        rows += [
+            [f"stock vLLM, median of {starts}, same run", f"{figures['stock_s']:.2f}"],
+            ["ratio", f"**{figures['ratio']:.0f} ×**"],
+        ]
     return [*_table(rows), "", *_waterfall(figures["phases"]), ""]
 
 

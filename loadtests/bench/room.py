@@ -1,7 +1,9 @@
-"""Room for fewer endpoints than are called: who waits how long, and what switching costs. A simulation, a minute of CPU.
+"""Room for fewer endpoints than are called: who waits how long, and what switching costs. A simulation, a minute of
+CPU.
 
-The reconciler is the real one, time and the node are not: a start takes 1 s, what a replica still runs when it gives way another, and a
-tick 0.25 s (0.5 s with 100 endpoints). Every endpoint is called without a pause from the same moment on.
+The reconciler is the real one, time and the node are not: a start takes 1 s, what a replica still runs when it gives
+way another, and a tick 0.25 s (0.5 s with 100 endpoints). Every endpoint is called without a pause from the same moment
+on.
 """
 
 from __future__ import annotations
@@ -15,7 +17,14 @@ from loadtests.bench.targets import none
 from tests.sim.room import alternating, busy, open_loop
 
 RUNS = ((2, 1, 600.0, 0.25), (10, 1, 600.0, 0.25), (10, 3, 600.0, 0.25), (100, 5, 600.0, 0.5), (100, 20, 300.0, 0.5))
-HEAD = ["endpoints", "room for", "longest wait, s", "bound, s", "starts a minute and place", "least and most served, of an equal share"]
+HEAD = [
+    "endpoints",
+    "room for",
+    "longest wait, s",
+    "bound, s",
+    "starts a minute and place",
+    "least and most served, of an equal share",
+]
 
 
 def measure() -> dict[str, Any]:
@@ -26,7 +35,9 @@ def measure() -> dict[str, Any]:
         least, most = found.shares
         rate = found.starts / places / seconds * 60
         waits = [f"{found.longest_wait:.1f}", f"{found.promised:.1f}"]
-        rows.append([str(endpoints), str(places), *waits, f"{rate:.1f}", f"{least:.2f}, {most:.2f}", f"{found.use * 100:.0f} %"])
+        rows.append(
+            [str(endpoints), str(places), *waits, f"{rate:.1f}", f"{least:.2f}, {most:.2f}", f"{found.use * 100:.0f} %"]
+        )
         over += [f"{endpoints} on {places}"] if found.longest_wait > found.promised else []
     one, answered = alternating(20)
     both, came = open_loop(120.0, 0.5)

@@ -1,8 +1,8 @@
 """What it costs to settle one request's record: CPU time of the ledger's process and of Postgres, each for itself.
 
-A real ledger with the embedded Postgres, fed by a worker's spool at RATE requests a second, which is what one router worker
-reaches: slower, it would settle smaller batches; all at once, larger ones than it ever does. Then BURST requests at once,
-for the rate it can keep up with.
+A real ledger with the embedded Postgres, fed by a worker's spool at RATE requests a second, which is what one router
+worker reaches: slower, it would settle smaller batches; all at once, larger ones than it ever does. Then BURST requests
+at once, for the rate it can keep up with.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ class Settling:
     def __init__(self, spool: Path, ledger: int, postgres: int, connection: asyncpg.Connection) -> None:
         self._ledger, self._postgres, self._connection = ledger, postgres, connection
         self._file = (spool / f"{uuid.uuid4().hex}.0.jsonl").open("ab", buffering=0)
-        fcntl.flock(self._file, fcntl.LOCK_EX)  # a worker lives as long as it holds this; a dead one's file is read once and deleted
+        fcntl.flock(
+            self._file, fcntl.LOCK_EX
+        )  # a worker lives as long as it holds this; a dead one's file is read once and deleted
         self._expected = 0
 
     async def settle(self, count: int, *, pause: float) -> Settled:
@@ -102,8 +104,12 @@ async def _settling() -> AsyncIterator[Settling]:
     try:
         await migrate(postgres.dsn)
         connection = await asyncpg.connect(postgres.dsn)
-        await connection.execute("INSERT INTO endpoints (endpoint_id, org_id, name) VALUES ('bench', 'default', 'bench')")
-        environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | {"PILOTLIGHT_STATE_DIR": str(state)}
+        await connection.execute(
+            "INSERT INTO endpoints (endpoint_id, org_id, name) VALUES ('bench', 'default', 'bench')"
+        )
+        environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | {
+            "PILOTLIGHT_STATE_DIR": str(state)
+        }
         ledger = subprocess.Popen([sys.executable, "-m", "router.ledger"], env=environ, stdout=subprocess.DEVNULL)  # noqa: ASYNC220
         try:
             bench = Settling(paths.spool, ledger.pid, postgres.pid, connection)

@@ -1,10 +1,12 @@
 """Wakes of a snapshot that lies only in an object store over loopback HTTP, on a node emptied before each wake.
 
-Three stores: moto, a whole S3 server, which hands out 0.2 GB/s of a small file and reads a large one anew for every part of it;
-`object_store.py` as fast as the kernel, so that everything a wake does beside fetching shows; and the same at the pace of a network.
+Three stores: moto, a whole S3 server, which hands out 0.2 GB/s of a small file and reads a large one anew for every
+part of it; `object_store.py` as fast as the kernel, so that everything a wake does beside fetching shows; and the same
+at the pace of a network.
 
-Beside each wake stands the plain parallel download of the same bytes: ranged reads over as many connections, to the same disk,
-nothing checked. What a wake takes beyond it is to be no more than the staged wake of the same run and 15 % of the download.
+Beside each wake stands the plain parallel download of the same bytes: ranged reads over as many connections, to the
+same disk, nothing checked. What a wake takes beyond it is to be no more than the staged wake of the same run and 15 %
+of the download.
 """
 
 from __future__ import annotations
@@ -73,7 +75,9 @@ async def measure(model: Path, found: dict[str, Any], *, wakes: int) -> None:
                 async with serving([sys.executable, "-c", MOTO]), running() as bench:
                     await _push(store, tiny)
                     await _one(bench, "tiny, from moto", tiny, wakes, found)
-            large = await asyncio.to_thread(pack, await asyncio.to_thread(synth, "qwen3-0.6b", Path(folder) / "qwen3-0.6b"), store)
+            large = await asyncio.to_thread(
+                pack, await asyncio.to_thread(synth, "qwen3-0.6b", Path(folder) / "qwen3-0.6b"), store
+            )
             for pace, said in ((NETWORK, f"at {NETWORK / 1e9:g} GB/s"), (0.0, "as fast as it goes")):
                 with parts.part(f"a store {said}"):
                     async with serving([*FAST, str(store), str(pace)]), running() as bench:
@@ -108,8 +112,12 @@ async def _one(bench: Bench, title: str, manifest: Manifest, wakes: int, found: 
     allowed = 1.15 * plain + staged["p50_s"]
     figures = (f"{value:.3f}" for value in (wake["p50_s"], plain, staged["p50_s"], allowed))
     found["tables"]["seconds"].append([title, f"{manifest.size / 1e6:.0f}", str(wakes), *figures])
-    found["targets"].append(at_most("must", f"{title}: wake over 1.15 × download + staged", wake["p50_s"] / allowed, 1.0, ""))
-    found[f"{title}, phases from the store, p50 s"] = ", ".join(f"{phase} {told['p50_s']:.3f}" for phase, told in wake["phases"].items())
+    found["targets"].append(
+        at_most("must", f"{title}: wake over 1.15 × download + staged", wake["p50_s"] / allowed, 1.0, "")
+    )
+    found[f"{title}, phases from the store, p50 s"] = ", ".join(
+        f"{phase} {told['p50_s']:.3f}" for phase, told in wake["phases"].items()
+    )
 
 
 def empty(bench: Bench, manifest: Manifest) -> None:
@@ -132,7 +140,10 @@ def empty(bench: Bench, manifest: Manifest) -> None:
 async def links_to(manifest: Manifest) -> list[tuple[SplitResult, int]]:
     """A signed link to each file, and the file's bytes."""
     async with get_session().create_client("s3") as client:
-        asked = [({"Bucket": BUCKET, "Key": f"{folder_name(manifest.digest)}/{file.path}"}, file.size) for file in manifest.files]
+        asked = [
+            ({"Bucket": BUCKET, "Key": f"{folder_name(manifest.digest)}/{file.path}"}, file.size)
+            for file in manifest.files
+        ]
         return [(urlsplit(await client.generate_presigned_url("get_object", what)), size) for what, size in asked]
 
 
@@ -167,7 +178,9 @@ def _piece(link: SplitResult, begin: int, folder: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(command: list[str]) -> AsyncIterator[None]:
-    """A store, started on a port that is the command's last argument; the environment says, to us and to what we start, that it is the origin."""
+    """A store, started on a port that is the command's last argument; the environment says, to us and to what we start,
+    that it is the origin.
+    """
     port = free_port()
     ours = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",

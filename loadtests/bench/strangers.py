@@ -1,12 +1,13 @@
 """Every bad client at once, beside good ones: what the good ones notice, and what is left of the bad ones.
 
-    python -m loadtests.bench strangers          (ten minutes of them; `tests/integration/test_strangers.py` has the short form)
+    python -m loadtests.bench strangers          (ten minutes of them; `tests/integration/test_strangers.py` has the
+    short form)
 
-One router worker over TLS, as in production but for the other processes, which are fakes. Good callers keep their connections; their
-time is what a call takes: alone, beside `bad_clients.py`, and, in turn with both, while the same bad clients strike another router on this
-machine. The last is the control: bad clients, replicas and callers share these processors, which they do nowhere else, and what good callers
-notice of that is no router's to mend. Descriptors and memory are the router's own: at the start, at their highest, and once the bad clients
-are gone.
+One router worker over TLS, as in production but for the other processes, which are fakes. Good callers keep their
+connections; their time is what a call takes: alone, beside `bad_clients.py`, and, in turn with both, while the same bad
+clients strike another router on this machine. The last is the control: bad clients, replicas and callers share these
+processors, which they do nowhere else, and what good callers notice of that is no router's to mend. Descriptors and
+memory are the router's own: at the start, at their highest, and once the bad clients are gone.
 """
 
 from __future__ import annotations
@@ -59,7 +60,13 @@ class Share:
 
     def row(self, name: str) -> list[str]:
         p50, p99 = statistics.median(self.times) * 1e3, self.p99 * 1e3
-        return [name, str(len(self.times)), f"{p50:.2f} ms", f"{p99:.2f} ms", f"{100 * self.router / self.seconds:.0f} %"]
+        return [
+            name,
+            str(len(self.times)),
+            f"{p50:.2f} ms",
+            f"{p99:.2f} ms",
+            f"{100 * self.router / self.seconds:.0f} %",
+        ]
 
 
 @dataclass
@@ -107,13 +114,19 @@ async def struck(folder: Path, back: Path, **settings: str) -> AsyncIterator[Str
         for key, name, endpoint_id in ((good, "good", "e-good"), (bad, "bad", "e"))
     )
     replicas = [ReplicaRow(replica_id=name, address=f"unix:{back}", slots=64) for name in ("p", "q")]
-    activator = FakeActivator(paths.address("activator"), endpoint("tiny", "e", replicas[0]), endpoint("good", "e-good", replicas[1]))
+    activator = FakeActivator(
+        paths.address("activator"), endpoint("tiny", "e", replicas[0]), endpoint("good", "e-good", replicas[1])
+    )
     ledger = FakeLedger(paths.address("ledger"), Policy(version=1, keys=rows))
     activator.endpoints["cold"] = endpoint("cold", "e")
     await activator.start()
     await ledger.start()
     port = free_port()
-    environment = {"PILOTLIGHT_STATE_DIR": str(paths.state), "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port(8)), **settings}
+    environment = {
+        "PILOTLIGHT_STATE_DIR": str(paths.state),
+        "PILOTLIGHT_ROUTER__METRICS_PORT": str(free_port(8)),
+        **settings,
+    }
     try:
         async with running([sys.executable, "-c", LAUNCH, str(port), "tls"], **environment) as process:
             await listening(port)
@@ -126,7 +139,9 @@ async def struck(folder: Path, back: Path, **settings: str) -> AsyncIterator[Str
 
 
 def measure_process(pid: int) -> tuple[int, int]:
-    """Open descriptors, and private bytes in memory. Unix sockets are not counted: so many idle connections to replicas are kept on purpose."""
+    """Open descriptors, and private bytes in memory. Unix sockets are not counted: so many idle connections to replicas
+    are kept on purpose.
+    """
     local = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
     opened = 0
     for name in os.listdir(f"/proc/{pid}/fd"):
@@ -134,7 +149,9 @@ def measure_process(pid: int) -> tuple[int, int]:
             socket = re.fullmatch(r"socket:\[(\d+)\]", str(Path(f"/proc/{pid}/fd/{name}").readlink()))
             opened += socket is None or socket[1] not in local
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    private = sum(int(line.split()[1]) << 10 for line in rollup if line.startswith(("Private_Clean:", "Private_Dirty:")))
+    private = sum(
+        int(line.split()[1]) << 10 for line in rollup if line.startswith(("Private_Clean:", "Private_Dirty:"))
+    )
     return opened, private
 
 
@@ -176,8 +193,12 @@ class Soak:
         share.router += cpu_seconds(self.router.pid) - busy
 
 
-async def soak(*, seconds: float, each: int, rounds: int = 1, control: bool = True, settings: Mapping[str, str] | None = None) -> Seen:
-    """So many seconds beside so many bad clients of each kind, in so many parts. `control`: beside nobody, and beside another router's, too."""
+async def soak(
+    *, seconds: float, each: int, rounds: int = 1, control: bool = True, settings: Mapping[str, str] | None = None
+) -> Seen:
+    """So many seconds beside so many bad clients of each kind, in so many parts. `control`: beside nobody, and beside
+    another router's, too.
+    """
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pl", dir="/tmp")))
         back, given = folder / "back.sock", settings or {}
@@ -221,8 +242,20 @@ async def measure(seconds: float = LONG_SECONDS) -> dict[str, Any]:
             ]
         },
         "targets": [
-            at_most("must", "p99 of good callers beside every bad client, to alone", seen.beside.p99 / seen.alone.p99, 2.0, "×"),
-            at_most("goal", "the same, to while they strike another router here", seen.beside.p99 / seen.elsewhere.p99, 2.0, "×"),
+            at_most(
+                "must",
+                "p99 of good callers beside every bad client, to alone",
+                seen.beside.p99 / seen.alone.p99,
+                2.0,
+                "×",
+            ),
+            at_most(
+                "goal",
+                "the same, to while they strike another router here",
+                seen.beside.p99 / seen.elsewhere.p99,
+                2.0,
+                "×",
+            ),
             at_most("must", "descriptors left of the bad clients", end - start, 0, ""),
             at_most("must", "memory grown by them", grown * 100, MEMORY_FRACTION * 100, "%"),
         ],

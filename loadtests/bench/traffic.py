@@ -1,4 +1,6 @@
-"""Both ends of the warm-path benchmark: a back end that does as little as can be, and clients that ask again once they are answered."""
+"""Both ends of the warm-path benchmark: a back end that does as little as can be, and clients that ask again once they
+are answered.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ class Back(asyncio.Protocol):
         {"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"message": {"content": "x" * 150}}], "usage": {}}
     ).encode()
     answer = (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-pilotlight-usage: 9;0;16\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-pilotlight-usage: 9;0;16\r\ncontent-length: %d\r\n\r\n"
+        % len(body)
+        + body
     )
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
     event = b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
@@ -68,7 +72,9 @@ class Back(asyncio.Protocol):
 class Caller(asyncio.Protocol):
     """One kept-alive connection that asks again as soon as it is answered."""
 
-    def __init__(self, request: bytes, left: list[int], over: asyncio.Event, taken: list[float], gaps: list[float]) -> None:
+    def __init__(
+        self, request: bytes, left: list[int], over: asyncio.Event, taken: list[float], gaps: list[float]
+    ) -> None:
         self.request, self.left, self.over, self.taken, self.gaps = request, left, over, taken, gaps
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -115,10 +121,17 @@ def cpu_seconds(pid: int, *, ended_children: bool = False) -> float:
 
 
 async def load(
-    port: int | str, request: bytes, count: int, *, tls: bool = False, connections: int = CONNECTIONS, gaps: list[float] | None = None
+    port: int | str,
+    request: bytes,
+    count: int,
+    *,
+    tls: bool = False,
+    connections: int = CONNECTIONS,
+    gaps: list[float] | None = None,
 ) -> tuple[float, list[float]]:
-    """Seconds that `count` requests took: together, and each. `port`: or the path of a Unix socket. `gaps`: gets the seconds between
-    the parts of each answer."""
+    """Seconds that `count` requests took: together, and each. `port`: or the path of a Unix socket. `gaps`: gets the
+    seconds between the parts of each answer.
+    """
     loop, left, over, taken = asyncio.get_running_loop(), [count, count], asyncio.Event(), list[float]()
     context = _trusting() if tls else None
     between = list[float]() if gaps is None else gaps
@@ -127,7 +140,9 @@ async def load(
         if isinstance(port, str):
             await loop.create_unix_connection(lambda: Caller(request, left, over, taken, between), port)
         else:
-            await loop.create_connection(lambda: Caller(request, left, over, taken, between), "127.0.0.1", port, ssl=context)
+            await loop.create_connection(
+                lambda: Caller(request, left, over, taken, between), "127.0.0.1", port, ssl=context
+            )
     await asyncio.wait_for(over.wait(), 300)
     return time.perf_counter() - began, taken
 
@@ -140,6 +155,13 @@ def _trusting() -> ssl.SSLContext:
 
 def request(key: str, case: str, path: str = "/e/tiny/v1/chat/completions") -> bytes:
     prompt = "hello " * 680 if case == "json4k" else "hello there"
-    body = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": prompt}], "max_tokens": 16, "stream": case == "stream"})
+    body = json.dumps(
+        {
+            "model": "tiny",
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": 16,
+            "stream": case == "stream",
+        }
+    )
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()

@@ -1,4 +1,6 @@
-"""What the clients of the torture do: streams and whole answers, one to eight choices, one in five leaves at a random point."""
+"""What the clients of the torture do: streams and whole answers, one to eight choices, one in five leaves at a random
+point.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Call(NamedTuple):
 
 @dataclass
 class Heard:
-    """What the clients were told. `ids`: of answers that began; `refused`: how often, by status and code, before they were asked again."""
+    """What the clients were told. `ids`: of answers that began; `refused`: how often, by status and code, before they
+    were asked again.
+    """
 
     ids: set[str] = field(default_factory=set)
     whole: int = 0
@@ -61,7 +65,9 @@ async def make(client: httpx.AsyncClient, path: str, call: Call, step_seconds: f
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _once(client: httpx.AsyncClient, path: str, body: dict[str, object], call: Call, step_seconds: float, heard: Heard) -> bool:
+async def _once(
+    client: httpx.AsyncClient, path: str, body: dict[str, object], call: Call, step_seconds: float, heard: Heard
+) -> bool:
     """False where it was refused."""
     patience = None if call.stream or call.leaves is None else call.leaves * call.tokens * step_seconds
     try:

@@ -1,4 +1,6 @@
-"""Who is killed, frozen out or taken away while the calls go on, and when: a list of moments, carried out to its end."""
+"""Who is killed, frozen out or taken away while the calls go on, and when: a list of moments, carried out to its
+end.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,10 @@ class Chaos:
 
     async def run(self, steps: Sequence[Step], progress: Callable[[], float]) -> None:
         """Each step once `progress` has come so far; returns after the last."""
-        acts: dict[str, Callable[[], Awaitable[None]]] = {"postgres": self._without_postgres, "activator": self._without_activator}
+        acts: dict[str, Callable[[], Awaitable[None]]] = {
+            "postgres": self._without_postgres,
+            "activator": self._without_activator,
+        }
         for step in steps:
             while progress() < step.at:
                 await asyncio.sleep(0.02)
@@ -118,7 +123,9 @@ class Chaos:
     async def _is_waited_for(self) -> bool:
         connection = await asyncpg.connect(self._postgres.dsn)
         try:
-            return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+            return bool(
+                await connection.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+            )
         finally:
             await connection.close()
 

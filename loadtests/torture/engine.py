@@ -1,8 +1,9 @@
-"""A stand-in for the engine: it makes tokens at a steady pace, counts them for the replica's journal as vLLM's hooks do, and
-tells each to the oracle first.
+"""A stand-in for the engine: it makes tokens at a steady pace, counts them for the replica's journal as vLLM's hooks
+do, and tells each to the oracle first.
 
-It serves `/v1/completions` with `prompt`, `n`, `max_tokens` and `stream`. Each choice is a sequence of its own, under the
-engine id vLLM would give it; choices end at different lengths. A client that goes away is noticed, and aborted, between two steps.
+It serves `/v1/completions` with `prompt`, `n`, `max_tokens` and `stream`. Each choice is a sequence of its own, under
+the engine id vLLM would give it; choices end at different lengths. A client that goes away is noticed, and aborted,
+between two steps.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class Engine:
 
     def add(self, request: Request) -> None:
         for sequence in request.sequences:
-            self._journal.opened(sequence.sequence_id, f"cmpl-{request.request_id}-0", partial(request.counts, sequence))
+            self._journal.opened(
+                sequence.sequence_id, f"cmpl-{request.request_id}-0", partial(request.counts, sequence)
+            )
         self._running[request.request_id] = request
         self._work.set()
 
@@ -92,10 +95,16 @@ class Engine:
     def _step(self) -> None:
         self._stepped()
         requests = list(self._running.values())
-        living = {request: [sequence for sequence in request.sequences if sequence.made < sequence.length] for request in requests}
+        living = {
+            request: [sequence for sequence in request.sequences if sequence.made < sequence.length]
+            for request in requests
+        }
         self._log.step(
             time.monotonic(),
-            [(request.request_id, 0 if request.prefilled else request.prompt, len(sequences)) for request, sequences in living.items()],
+            [
+                (request.request_id, 0 if request.prefilled else request.prompt, len(sequences))
+                for request, sequences in living.items()
+            ],
         )
         for request, sequences in living.items():
             request.prefilled = True
@@ -124,7 +133,10 @@ class App:
         request_id = next(value.decode() for name, value in scope["headers"] if name == b"x-request-id")
         body = json.loads(await _body(receive))
         choices, prompt = int(body.get("n", 1)), str(body["prompt"])
-        sequences = [Sequence(f"{number}_{request_id}", length) for number, length in enumerate(lengths(int(body["max_tokens"]), choices))]
+        sequences = [
+            Sequence(f"{number}_{request_id}", length)
+            for number, length in enumerate(lengths(int(body["max_tokens"]), choices))
+        ]
         request = Request(request_id, len(prompt), sequences)
         left = asyncio.ensure_future(_left(receive))
         self._engine.add(request)
@@ -138,7 +150,13 @@ class App:
             self._engine.abort(request)
 
     async def _stream(self, request: Request, left: asyncio.Future[None], send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream; charset=utf-8")]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-type", b"text/event-stream; charset=utf-8")],
+            }
+        )
         async for tokens in _news(request, left):
             event = b'data: {"choices":[{"index":0,"text":"t"}]}\n\n'
             await send({"type": "http.response.body", "body": event * tokens, "more_body": True})
@@ -151,7 +169,11 @@ class App:
             pass
         if left.done():
             return
-        usage = {"prompt_tokens": request.prompt, "completion_tokens": request.made, "total_tokens": request.prompt + request.made}
+        usage = {
+            "prompt_tokens": request.prompt,
+            "completion_tokens": request.made,
+            "total_tokens": request.prompt + request.made,
+        }
         content = json.dumps({"choices": [{"index": 0, "text": "t" * request.made}], "usage": usage}).encode()
         head = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
         await send({"type": "http.response.start", "status": 200, "headers": head})

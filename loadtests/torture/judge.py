@@ -1,8 +1,8 @@
 """Rows beside the oracle: nothing lost, nothing double, every row's tokens those that were made. Pure.
 
 Who was at a replica that was killed is billed to its last durable count, marked so, and that count is no older than
-`SLACK_SECONDS` before the kill. A call whose replica was killed before its answer began is asked again elsewhere: what was made
-for it in vain is nobody's. Everybody else is billed what was made, to the token.
+`SLACK_SECONDS` before the kill. A call whose replica was killed before its answer began is asked again elsewhere: what
+was made for it in vain is nobody's. Everybody else is billed what was made, to the token.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class Verdict(NamedTuple):
     figures: dict[str, int]
 
 
-def judge(rows: Sequence[Row], made: Mapping[str, list[Work]], *, seen: Iterable[str], killed: Mapping[str, float]) -> Verdict:
+def judge(
+    rows: Sequence[Row], made: Mapping[str, list[Work]], *, seen: Iterable[str], killed: Mapping[str, float]
+) -> Verdict:
     """`seen`: ids that clients were told; `killed`: when replicas were, monotonic seconds."""
-    faults = [f"{event_id} has {count} rows" for event_id, count in Counter(row.event_id for row in rows).items() if count > 1]
+    faults = [
+        f"{event_id} has {count} rows" for event_id, count in Counter(row.event_id for row in rows).items() if count > 1
+    ]
     by_id = {row.event_id: row for row in rows}
     wanted = set(made) | set(seen)
     faults += [f"{request} was served and has no row" for request in sorted(wanted - by_id.keys())]
@@ -71,13 +75,19 @@ def _tokens(row: Row, works: Sequence[Work], killed_at: float | None) -> list[st
     if billed == whole:
         return []
     if killed_at is None:
-        return [f"{row.event_id} ({row.finish}, counted by {row.source}) made {tuple(whole)} and is billed {tuple(billed)}"]
+        return [
+            f"{row.event_id} ({row.finish}, counted by {row.source}) made {tuple(whole)} and is billed {tuple(billed)}"
+        ]
     least = _sum(work.until(killed_at - SLACK_SECONDS) for work in works)
     between = least.input <= billed.input <= whole.input and least.output <= billed.output <= whole.output
     if not between:
-        return [f"{row.event_id}, at a killed replica, is billed {tuple(billed)}: not from {tuple(least)} to {tuple(whole)}"]
+        return [
+            f"{row.event_id}, at a killed replica, is billed {tuple(billed)}: not from {tuple(least)} to {tuple(whole)}"
+        ]
     if row.source in ("engine", "journal"):
-        return [f"{row.event_id}, at a killed replica, is billed {tuple(billed)} of {tuple(whole)}, and says {row.source}"]
+        return [
+            f"{row.event_id}, at a killed replica, is billed {tuple(billed)} of {tuple(whole)}, and says {row.source}"
+        ]
     return []
 
 

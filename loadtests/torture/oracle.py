@@ -1,4 +1,5 @@
-"""The independent count: every token a stand-in engine made, written down when it was made, apart from all that is billed by.
+"""The independent count: every token a stand-in engine made, written down when it was made, apart from all that is
+billed by.
 
 One file a replica, `<replica_id>.log`, a line an engine step and request: monotonic seconds, request id, prompt tokens,
 output tokens. A line is one `write` before anybody is given the tokens, so kill -9 of the replica loses none of it.
@@ -29,7 +30,10 @@ class Work:
 
     def until(self, moment: float) -> Made:
         """What had been made then."""
-        return Made(sum(step[1] for step in self.steps if step[0] <= moment), sum(step[2] for step in self.steps if step[0] <= moment))
+        return Made(
+            sum(step[1] for step in self.steps if step[0] <= moment),
+            sum(step[2] for step in self.steps if step[0] <= moment),
+        )
 
     @property
     def whole(self) -> Made:
@@ -44,7 +48,9 @@ class Log:
 
     def step(self, at: float, made: Iterable[tuple[str, int, int]]) -> None:
         """One engine step: (request id, prompt tokens, output tokens) of each request in it."""
-        os.write(self._fd, "".join(f"{at:.6f} {request} {prompt} {output}\n" for request, prompt, output in made).encode())
+        os.write(
+            self._fd, "".join(f"{at:.6f} {request} {prompt} {output}\n" for request, prompt, output in made).encode()
+        )
 
 
 def read(folder: Path) -> dict[str, list[Work]]:

@@ -1,4 +1,5 @@
-"""The torture of the ledger: calls of every kind, one in five left in the middle, while one process after the other is killed.
+"""The torture of the ledger: calls of every kind, one in five left in the middle, while one process after the other is
+killed.
 
 All of Pilotlight is real, the engine apart: routers, ledger, activator, agent, Postgres. Afterwards every row is held
 against the oracle (`judge.py`).
@@ -43,7 +44,9 @@ class Plan(NamedTuple):
     seed: int = 0
 
 
-FULL = Plan(10_000, 40, schedule(routers=20, ledgers=12, replicas=12, agents=3), {"postgres": 300.0, "activator": 120.0})
+FULL = Plan(
+    10_000, 40, schedule(routers=20, ledgers=12, replicas=12, agents=3), {"postgres": 300.0, "activator": 120.0}
+)
 SHORT = Plan(1_200, 30, schedule(routers=6, ledgers=4, replicas=4, agents=1), {"postgres": 6.0, "activator": 5.0})
 
 
@@ -105,7 +108,12 @@ async def _call(plan: Plan, bench: Bench, key: str, dice: random.Random, heard: 
     context, headers = ssl.create_default_context(cafile=bench.api.ca_file), {"authorization": f"Bearer {key}"}
     limits = httpx.Limits(max_connections=plan.at_once)
     async with httpx.AsyncClient(
-        base_url=bench.api.url, verify=context, headers=headers, timeout=calls.CALL_SECONDS, limits=limits, trust_env=False
+        base_url=bench.api.url,
+        verify=context,
+        headers=headers,
+        timeout=calls.CALL_SECONDS,
+        limits=limits,
+        trust_env=False,
     ) as client:
 
         async def one(call: calls.Call) -> None:

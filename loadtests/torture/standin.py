@@ -1,4 +1,5 @@
-"""A standby without an engine: it forks replicas whose gate and journal are the real ones, and whose engine is `engine.py`.
+"""A standby without an engine: it forks replicas whose gate and journal are the real ones, and whose engine is
+`engine.py`.
 
 python -m loadtests.torture.standin CONTROL_FD MODEL      (as the agent starts it; PILOTLIGHT_ORACLE names a folder)
 """
@@ -18,7 +19,20 @@ import uvicorn
 
 from loadtests.torture.engine import App, Engine
 from loadtests.torture.oracle import Log
-from runtime.control import Ask, Beat, Born, Control, Depth, DrainNow, Fork, Journaled, Rehearsed, Serving, ToReplica, ToStandby
+from runtime.control import (
+    Ask,
+    Beat,
+    Born,
+    Control,
+    Depth,
+    DrainNow,
+    Fork,
+    Journaled,
+    Rehearsed,
+    Serving,
+    ToReplica,
+    ToStandby,
+)
 from runtime.reap import Identity
 from runtime.serving.gate import Gate
 from runtime.serving.phases import Phases
@@ -29,7 +43,9 @@ from runtime.serving.usage import Journal
 def main(control_fd: int) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # whoever dies is the agent's to notice
     control = Control(socket.socket(fileno=control_fd), ToStandby)
-    control.send(Rehearsed(engine="vllm", version="stand-in", device="cpu", seconds=0.0, private_bytes=1 << 20, threads=1))
+    control.send(
+        Rehearsed(engine="vllm", version="stand-in", device="cpu", seconds=0.0, private_bytes=1 << 20, threads=1)
+    )
     while (got := control.receive()) is not None:
         if isinstance(got[0], Ask):
             control.offer(Beat())
@@ -76,7 +92,9 @@ async def serve(fork: Fork, control: Control) -> None:
     path = f"{fork.folder}/s"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
-        server = uvicorn.Server(uvicorn.Config(gate, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None))
+        server = uvicorn.Server(
+            uvicorn.Config(gate, http="httptools", ws="none", lifespan="off", access_log=False, log_config=None)
+        )
         control.sock.setblocking(False)
 
         def cut() -> None:

@@ -1,8 +1,9 @@
-"""Commands that change something on this machine without the admin API leave a note of who did it, as the API's own acts do.
+"""Commands that change something on this machine without the admin API leave a note of who did it, as the API's own
+acts do.
 
-Every command stands in one of the three tables, and a test holds it to its place: what goes through the admin API is noted there, what
-changes files is noted here, the rest changes nothing that lasts. The failure to survive is a disk that takes no note: the command goes
-on (it may be the one that makes room), and says so.
+Every command stands in one of the three tables, and a test holds it to its place: what goes through the admin API is
+noted there, what changes files is noted here, the rest changes nothing that lasts. The failure to survive is a disk
+that takes no note: the command goes on (it may be the one that makes room), and says so.
 """
 
 from __future__ import annotations
@@ -20,7 +21,21 @@ from pilotlight.cli.exit_codes import say
 from pilotlight.settings import Paths
 
 BY_THE_API = frozenset(
-    {"deploy", "apply", "set", "rm", "pause", "resume", "wake", "rollback", "keys create", "keys rotate", "keys revoke", "run", "chat"}
+    {
+        "deploy",
+        "apply",
+        "set",
+        "rm",
+        "pause",
+        "resume",
+        "wake",
+        "rollback",
+        "keys create",
+        "keys rotate",
+        "keys revoke",
+        "run",
+        "chat",
+    }
 )  # run and chat make a key of a day
 NOTED = {
     "snapshot pack": "snapshot.pack",
@@ -39,10 +54,17 @@ HERE = "this machine"
 
 @contextmanager
 def noting(paths: Paths, act: str, what: str, **asked: Any) -> Iterator[dict[str, Any]]:
-    """The block is the act; what it puts into the dict is what changed. Before an installation has ever run nobody takes notes."""
+    """The block is the act; what it puts into the dict is what changed. Before an installation has ever run nobody
+    takes notes.
+    """
     changed: dict[str, Any] = {}
     note = noted(
-        act=act, object=what, who=user(), origin=HERE, at=time.time(), asked={name: value for name, value in asked.items() if value}
+        act=act,
+        object=what,
+        who=user(),
+        origin=HERE,
+        at=time.time(),
+        asked={name: value for name, value in asked.items() if value},
     )
     begun = Begun(paths.audit, note)
     outcome: Outcome = "failed"

@@ -1,8 +1,10 @@
-"""The command line's way to a running installation: its URL, CA and admin key, from the state folder `up` wrote them to.
+"""The command line's way to a running installation: its URL, CA and admin key, from the state folder `up` wrote them
+to.
 
-It must survive a state folder that is half-written or damaged: each such file is named, with what to do. The client is Python's own
-`http.client`: a command that shows a table has to be there in 0.3 s, and a larger client takes half of that to be imported. Each call
-has a connection of its own, so a router that was started anew between two of them is not noticed.
+It must survive a state folder that is half-written or damaged: each such file is named, with what to do. The client is
+Python's own `http.client`: a command that shows a table has to be there in 0.3 s, and a larger client takes half of
+that to be imported. Each call has a connection of its own, so a router that was started anew between two of them is not
+noticed.
 """
 
 from __future__ import annotations
@@ -75,17 +77,28 @@ class Api:
         except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename in (None, str(paths.ca_cert)) and paths.client.exists():
                 raise Unreachable(f"{paths.ca_cert} is missing: `pilotlight up` makes it anew") from None
-            raise Unreachable(f"no installation has run in {paths.state}: start one with `pilotlight up`, or give --state") from None
+            raise Unreachable(
+                f"no installation has run in {paths.state}: start one with `pilotlight up`, or give --state"
+            ) from None
         except PermissionError as error:
-            raise Unreachable(f"cannot read how to reach the installation: {explain_os_error(error)} with --state") from None
+            raise Unreachable(
+                f"cannot read how to reach the installation: {explain_os_error(error)} with --state"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise Unreachable(
                 f"cannot read how to reach the installation in {paths.state} ({reason}): start `pilotlight up` there again, it writes them anew"
             ) from None
         if not well_formed(key):
-            raise Unreachable(f"{paths.admin_key} holds no key (damaged or edited): remove it, the next `pilotlight up` makes a new one")
-        self._headers = {"authorization": f"Bearer {key}", "connection": "close", "accept": "*/*", "x-pilotlight-by": user()}
+            raise Unreachable(
+                f"{paths.admin_key} holds no key (damaged or edited): remove it, the next `pilotlight up` makes a new one"
+            )
+        self._headers = {
+            "authorization": f"Bearer {key}",
+            "connection": "close",
+            "accept": "*/*",
+            "x-pilotlight-by": user(),
+        }
         self._timeout = timeout
 
     def call(self, method: str, path: str, **arguments: Any) -> Any:
@@ -137,7 +150,9 @@ class Api:
             connection.close()
 
     def silent(self, error: Exception) -> Unreachable:
-        return Unreachable(f"no answer from {self.url} ({str(error) or type(error).__name__}); is `pilotlight up` running?")
+        return Unreachable(
+            f"no answer from {self.url} ({str(error) or type(error).__name__}); is `pilotlight up` running?"
+        )
 
 
 def _connector(url: str, context: ssl.SSLContext) -> Connect:

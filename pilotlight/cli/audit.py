@@ -12,15 +12,28 @@ from pilotlight.settings import Settings
 
 
 def show_audit(settings: Settings, since: float | None, until: float | None, limit: int, *, as_json: bool) -> None:
-    asked = {"limit": limit} | {name: moment for name, moment in (("since", since), ("until", until)) if moment is not None}
+    asked = {"limit": limit} | {
+        name: moment for name, moment in (("since", since), ("until", until)) if moment is not None
+    }
     found = Api(settings.paths).call("GET", "/audit", params=asked)
     if as_json:
         print_json(found["data"])
         return
-    rows = Table("when", "act", "object", "outcome", "who", "from", prose="what", paint={"refused": RED, "failed": RED, "unknown": RED})
+    rows = Table(
+        "when",
+        "act",
+        "object",
+        "outcome",
+        "who",
+        "from",
+        prose="what",
+        paint={"refused": RED, "failed": RED, "unknown": RED},
+    )
     for row in found["data"]:
         who = f"{row['said_by']} with {row['who']}" if row["said_by"] else row["who"]
-        rows.add_row(row["at"][:19].replace("T", " "), row["act"], row["object"], row["outcome"], who, row["origin"], told(row))
+        rows.add_row(
+            row["at"][:19].replace("T", " "), row["act"], row["object"], row["outcome"], who, row["origin"], told(row)
+        )
     show(rows)
     if found["has_more"]:
         say("there is more: ask for less with --since and --until, or for more with --limit")

@@ -1,7 +1,8 @@
 """A line on stderr that says how something stands, while one waits for it; and the words for what a wake waits for.
 
-On a terminal the line is drawn anew, and gone at the end; elsewhere each new kind of news is a line, once. What must survive is the wait
-itself: an installation that cannot say how it stands is asked again, and what is waited for says by itself what is wrong.
+On a terminal the line is drawn anew, and gone at the end; elsewhere each new kind of news is a line, once. What must
+survive is the wait itself: an installation that cannot say how it stands is asked again, and what is waited for says by
+itself what is wrong.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def fitting(text: str, width: int) -> str:
 
 @contextmanager
 def while_held(ask: Callable[[], dict[str, Any]], name: str) -> Iterator[Callable[[], None]]:
-    """Draws what a call of the endpoint waits for, until what it yields is called, or the end. `ask`: the status of the installation."""
+    """Draws what a call of the endpoint waits for, until what it yields is called, or the end. `ask`: the status of the
+    installation.
+    """
     over, lock = threading.Event(), threading.Lock()
     with line() as draw:
 

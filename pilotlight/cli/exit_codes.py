@@ -1,6 +1,7 @@
 """How the command line ends and talks: exit codes, one line on stderr, and what the kernel refused in words.
 
-Apart from `options.py` because `pilotlight up` lives as long as the machine, and would keep typer in memory for nothing.
+Apart from `options.py` because `pilotlight up` lives as long as the machine, and would keep typer in memory for
+nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ EXIT_CODES = {
 
 
 def settle_in() -> None:
-    """Before anything is said or written: whatever locale and umask the shell has, no character of ours ends a command, and our files are
-    ours to read and nobody else's to write."""
+    """Before anything is said or written: whatever locale and umask the shell has, no character of ours ends a command,
+    and our files are ours to read and nobody else's to write.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
@@ -43,7 +45,9 @@ class Unreachable(ApiError):
 
 def printable(text: str) -> str:
     """One line without control characters: what a stranger has written moves no cursor and paints nothing."""
-    return "".join(each if each.isprintable() else " " if each in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return "".join(
+        each if each.isprintable() else " " if each in "\t\n\r" else "\N{REPLACEMENT CHARACTER}" for each in text
+    )
 
 
 def one_line(text: str) -> str:

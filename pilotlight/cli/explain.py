@@ -39,7 +39,9 @@ def explain_settings(settings: Settings, flags: set[str], *, as_json: bool) -> N
     for setting in found:
         rows.add_row(setting.name, written(setting.value), setting.origin, setting.description)
     show(rows)
-    say("Flag > environment > file > default. A setting's variable is PILOTLIGHT_ and its name, __ for the dot: PILOTLIGHT_ROUTER__PORT.")
+    say(
+        "Flag > environment > file > default. A setting's variable is PILOTLIGHT_ and its name, __ for the dot: PILOTLIGHT_ROUTER__PORT."
+    )
 
 
 def explained(
@@ -55,7 +57,9 @@ def explained(
             or (f"file {file}" if _in(in_file, path) else "")
             or ("environment DATABASE_URL" if name == "database_url" and value else "default")
         )
-        yield Explained(name, without_password(str(value)) if _is_text(value) else value, origin, variable, field.description or "")
+        yield Explained(
+            name, without_password(str(value)) if _is_text(value) else value, origin, variable, field.description or ""
+        )
 
 
 def walk(model: BaseModel, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo, Any]]:

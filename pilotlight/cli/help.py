@@ -1,4 +1,6 @@
-"""What the command line says of itself: its version, and `pilotlight help COMMAND`, for those who do not think of `--help` first."""
+"""What the command line says of itself: its version, and `pilotlight help COMMAND`, for those who do not think of
+`--help` first.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def print_help(context: Any, words: list[str]) -> None:
     for word in words:
         command = getattr(context.command, "commands", {}).get(word)
         if command is None:
-            there = ", ".join(sorted(name for name, each in getattr(context.command, "commands", {}).items() if not each.hidden))
+            there = ", ".join(
+                sorted(name for name, each in getattr(context.command, "commands", {}).items() if not each.hidden)
+            )
             rest = f"there are {there}" if there else f"`{context.command_path}` has no commands of its own"
             stop(f"{context.command_path} has no command {word!r}: {rest}", USAGE)
         context = type(context)(command, info_name=word, parent=context)

@@ -1,4 +1,6 @@
-"""`hf://org/name[@revision]` on the command line: fetched into the hub's cache, packed, and its commit kept in the lineage."""
+"""`hf://org/name[@revision]` on the command line: fetched into the hub's cache, packed, and its commit kept in the
+lineage.
+"""
 
 from __future__ import annotations
 
@@ -34,4 +36,9 @@ def pack_from_hub(settings: Settings, text: str) -> Manifest:
 
 
 def _step(reference: Reference, got: Fetched) -> Step:
-    return Step(origin=f"{PREFIX}{reference.repo}", commit=got.commit, licence=got.licence or licence_of(got.folder), left_out=got.left_out)
+    return Step(
+        origin=f"{PREFIX}{reference.repo}",
+        commit=got.commit,
+        licence=got.licence or licence_of(got.folder),
+        left_out=got.left_out,
+    )

@@ -12,7 +12,9 @@ from pilotlight.cli.options import Json, State, settings_of
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 
 config = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Settings: what holds, and why.\n\nExample: pilotlight config explain"
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Settings: what holds, and why.\n\nExample: pilotlight config explain",
 )
 
 
@@ -36,7 +38,8 @@ def up(
         bool, typer.Option("--json", help="Once it is ready, print one line of JSON: where it answers, and its files.")
     ] = False,
     detach: Annotated[
-        bool, typer.Option("--detach", "-d", help="In the background: return once it is ready. `pilotlight down` stops it.")
+        bool,
+        typer.Option("--detach", "-d", help="In the background: return once it is ready. `pilotlight down` stops it."),
     ] = False,
 ) -> None:
     """Start everything on this machine, in the foreground. Ctrl-C stops it.
@@ -84,7 +87,9 @@ def status(state: State = None, as_json: Json = False) -> None:
 
 def backup(
     file: Annotated[Path, typer.Argument(help="File to write, whole or not at all.")],
-    models: Annotated[bool, typer.Option("--models", help="With the models in the store; else they are packed or pulled again.")] = False,
+    models: Annotated[
+        bool, typer.Option("--models", help="With the models in the store; else they are packed or pulled again.")
+    ] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -120,8 +125,12 @@ def restore_backup(
 
 
 def audit(
-    since: Annotated[str | None, typer.Option(help="Only what was done since: 10m, 2h, 7d ago, or an ISO 8601 time.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only what was done before: 10m, 2h, 7d ago, or an ISO 8601 time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only what was done since: 10m, 2h, 7d ago, or an ISO 8601 time.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only what was done before: 10m, 2h, 7d ago, or an ISO 8601 time.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Most rows, 1 to 1000, the newest.")] = 100,
     state: State = None,
     as_json: Json = False,
@@ -139,7 +148,8 @@ def audit(
 
 
 def doctor(state: State = None, as_json: Json = False) -> None:
-    """Look at everything Pilotlight needs of this machine. Each line is ok, or says what to do. Exit code 1: something is wrong.
+    """Look at everything Pilotlight needs of this machine. Each line is ok, or says what to do. Exit code 1: something
+    is wrong.
 
     Example: pilotlight doctor
     """
@@ -150,7 +160,9 @@ def doctor(state: State = None, as_json: Json = False) -> None:
 
 def show_help(
     context: typer.Context,
-    words: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND...]", help="The command, such as: keys create.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND...]", help="The command, such as: keys create.")
+    ] = None,
 ) -> None:
     """Explain a command; without one, list them all.
 
@@ -166,7 +178,8 @@ def explain(
     state: Annotated[Path | None, typer.Option("--state", help="State folder of the installation.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List every setting: its value, where that is from, what it means. It is from a flag, the environment, a file, or the default.
+    """List every setting: its value, where that is from, what it means. It is from a flag, the environment, a file, or
+    the default.
 
     Example: pilotlight config explain
     """

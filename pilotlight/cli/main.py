@@ -1,8 +1,8 @@
 """`pilotlight`: the command line. Data goes to stdout, talk to stderr; exit codes are in the help of this command.
 
-The commands stand in `*_commands.py`, one module a subject. Each imports what it needs when it runs: `pilotlight --help`
-must be there in 0.2 s, and no command but `up` may need Postgres drivers or an engine. Whatever is refused, by us, by the kernel
-or on the network, is one line on stderr here, never a traceback.
+The commands stand in `*_commands.py`, one module a subject. Each imports what it needs when it runs: `pilotlight
+--help` must be there in 0.2 s, and no command but `up` may need Postgres drivers or an engine. Whatever is refused, by
+us, by the kernel or on the network, is one line on stderr here, never a traceback.
 """
 
 from __future__ import annotations
@@ -57,13 +57,21 @@ def _version(asked: bool) -> None:
 @app.callback()
 def whole(
     version: Annotated[
-        bool, typer.Option("--version", "-V", help="Print the version, and do nothing else.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", "-V", help="Print the version, and do nothing else.", callback=_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     pass
 
 
-for register in (machine_commands.register, endpoint_commands.register, revision_commands.register, talk_commands.register):
+for register in (
+    machine_commands.register,
+    endpoint_commands.register,
+    revision_commands.register,
+    talk_commands.register,
+):
     register(app)
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(usage_commands.app, name="usage")
@@ -89,7 +97,9 @@ def main() -> None:
 
 
 def _read_to_the_end(end: SystemExit) -> str | int | None:
-    """The exit code. Whoever reads stdout may have enough of it (`| head -1`): typer and rich end with 1 there, but nothing failed."""
+    """The exit code. Whoever reads stdout may have enough of it (`| head -1`): typer and rich end with 1 there, but
+    nothing failed.
+    """
     if isinstance(end.__context__, BrokenPipeError):
         unread()
         return OK

@@ -1,7 +1,8 @@
-"""What names a model, on the command line and in a manifest: a folder, a model of a hub, or the one that comes with Pilotlight.
+"""What names a model, on the command line and in a manifest: a folder, a model of a hub, or the one that comes with
+Pilotlight.
 
-Read before anything is packed. What must survive is a name copied from somewhere else (a page of the hub, a bucket, a file of a
-folder): whoever gives one is told how to write what was meant.
+Read before anything is packed. What must survive is a name copied from somewhere else (a page of the hub, a bucket, a
+file of a folder): whoever gives one is told how to write what was meant.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def folder_named(model: str, *, beside: Path = Path()) -> Path:
     if page := HUB_PAGE.fullmatch(model):
         stop(f"{model} is a page: write hf://{page[1]} for the model itself")
     if model.startswith("s3://"):
-        stop(f"{model}: `pilotlight snapshot pull {model} DIGEST` brings a snapshot from there, then give --digest DIGEST")
+        stop(
+            f"{model}: `pilotlight snapshot pull {model} DIGEST` brings a snapshot from there, then give --digest DIGEST"
+        )
     if "://" in model:
         stop(f"{model} names no model: it is {KINDS}")
     folder = beside / Path(model).expanduser()

@@ -1,4 +1,6 @@
-"""What all commands share: the exit codes, the options that mean the same everywhere, and the way to stop with one line."""
+"""What all commands share: the exit codes, the options that mean the same everywhere, and the way to stop with one
+line.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from pilotlight.cli.exit_codes import EXIT_CODES, FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line, say
+from pilotlight.cli.exit_codes import (
+    EXIT_CODES,
+    FAILED,
+    INTERRUPTED,
+    OK,
+    UNREACHABLE,
+    USAGE,
+    explain_os_error,
+    one_line,
+    say,
+)
 
 if TYPE_CHECKING:
     from pilotlight.settings import Settings
@@ -51,7 +63,9 @@ def endpoint_names(incomplete: str) -> Iterator[str]:
     yield from (row["name"] for row in found if row["name"].startswith(incomplete))
 
 
-State = Annotated[Path | None, typer.Option("--state", envvar="PILOTLIGHT_STATE_DIR", help="State folder of the installation.")]
+State = Annotated[
+    Path | None, typer.Option("--state", envvar="PILOTLIGHT_STATE_DIR", help="State folder of the installation.")
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -93,9 +107,13 @@ def endpoint_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, typer.Argument(help="Name of the endpoint.", autocompletion=endpoint_names, callback=endpoint_name)]
+Name = Annotated[
+    str, typer.Argument(help="Name of the endpoint.", autocompletion=endpoint_names, callback=endpoint_name)
+]
 
-MaybeName = Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names, callback=_maybe_name)]
+MaybeName = Annotated[
+    str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names, callback=_maybe_name)
+]
 
 
 def settings_of(state: Path | None, **router: object) -> Settings:

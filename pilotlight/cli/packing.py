@@ -43,7 +43,9 @@ def pack_folder(settings: Settings, folder: Path, name: str, step: Step) -> Mani
 
     told: list[str] = []
     with refusals(f"cannot pack {name}"), progress_bar("packing") as progress:
-        manifest = pack(folder, settings.paths.snapshots, progress, tell=told.append, code=settings.snapshots.model_code)
+        manifest = pack(
+            folder, settings.paths.snapshots, progress, tell=told.append, code=settings.snapshots.model_code
+        )
     for line in told:
         say(line)
     tell_origin(settings, manifest, step.model_copy(update={"left_out": (*step.left_out, *told)}))
@@ -51,7 +53,9 @@ def pack_folder(settings: Settings, folder: Path, name: str, step: Step) -> Mani
 
 
 def known_of_hub(settings: Settings, text: str) -> str:
-    """The digest of the last snapshot that was made of this name of a hub; else a few words. Nothing is fetched, nobody is asked."""
+    """The digest of the last snapshot that was made of this name of a hub; else a few words. Nothing is fetched, nobody
+    is asked.
+    """
     from snapshots.lineage import newest_of
 
     origin = text.partition("@")[0]
@@ -74,7 +78,9 @@ def tell_origin(settings: Settings, manifest: Manifest, step: Step) -> None:
 
 
 def find_snapshot(settings: Settings, digest: str) -> Manifest:
-    """The manifest of a snapshot that a node can have: in the store of this installation, or at its origin. Stops where it is in neither."""
+    """The manifest of a snapshot that a node can have: in the store of this installation, or at its origin. Stops where
+    it is in neither.
+    """
     import asyncio
 
     from snapshots.judging import judge_contents, judge_names

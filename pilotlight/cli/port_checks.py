@@ -1,4 +1,6 @@
-"""Is a port ours to take, and where is it reached? Asked before anything is started: a taken one is told at once, nothing is undone."""
+"""Is a port ours to take, and where is it reached? Asked before anything is started: a taken one is told at once,
+nothing is undone.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ REASONS = {
 
 
 def here(host: str) -> str:
-    """Where this machine's own programs reach what listens on `host`: every address (`0.0.0.0`, `::`) is none to connect to."""
+    """Where this machine's own programs reach what listens on `host`: every address (`0.0.0.0`, `::`) is none to
+    connect to.
+    """
     return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
@@ -32,14 +36,19 @@ def need_port(host: str, port: int) -> None:
 
 
 def with_metrics_port(settings: Settings) -> Settings:
-    """These settings with ports of /metrics that are free: as given, or, where nobody gave any, the next that are. Raises PortTaken.
+    """These settings with ports of /metrics that are free: as given, or, where nobody gave any, the next that are.
+    Raises PortTaken.
 
     Two installations on one machine would else read each other's figures.
     """
     router = settings.router
     given = "metrics_port" in router.model_fields_set
     for first in range(router.metrics_port, router.metrics_port + (1 if given else MOST_INSTALLATIONS * STEP), STEP):
-        reasons = [f"{port}: {reason}" for port in range(first, first + router.workers) if (reason := why_not("127.0.0.1", port))]
+        reasons = [
+            f"{port}: {reason}"
+            for port in range(first, first + router.workers)
+            if (reason := why_not("127.0.0.1", port))
+        ]
         if not reasons:
             return settings.model_copy(update={"router": router.model_copy(update={"metrics_port": first})})
     remedy = "another program has it: choose another with PILOTLIGHT_ROUTER__METRICS_PORT"
@@ -49,7 +58,9 @@ def with_metrics_port(settings: Settings) -> Settings:
 def why_not(host: str, port: int) -> str:
     """Empty where one can listen there, as the router does; the port is free again when this returns."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)

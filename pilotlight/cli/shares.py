@@ -1,4 +1,5 @@
-"""Who has what of the installation's disk: what each part takes, what it may take, and what is kept for it. For `ps` and `doctor`.
+"""Who has what of the installation's disk: what each part takes, what it may take, and what is kept for it. For `ps`
+and `doctor`.
 
 Looked at on this machine, in the state folder, so that it is told also while nothing of the installation answers.
 """
@@ -37,7 +38,9 @@ def shares(settings: Settings) -> list[Share]:
     if not settings.database_url:
         kept = blocks(paths.postgres_reserve)
         tables = taken(paths.postgres) - wal
-        found.append(Share("Postgres", tables, disk.postgres_bytes, "disk.postgres_bytes", kept, disk.postgres_reserve_bytes))
+        found.append(
+            Share("Postgres", tables, disk.postgres_bytes, "disk.postgres_bytes", kept, disk.postgres_reserve_bytes)
+        )
         found.append(Share("Postgres' log", wal, disk.wal_bytes, "disk.wal_bytes"))
     return found
 
@@ -59,11 +62,17 @@ def bounds(settings: Settings) -> Finding:
     found = shares(settings)
     if reason := shortage(look(settings.paths), settings.disk):
         return Finding(False, f"new calls are refused: {reason}", "free some space, or let Postgres answer again")
-    over = [share for share in found if share.bound and share.used > share.bound * 1.1]  # Postgres' log may pass its bound for a moment
+    over = [
+        share for share in found if share.bound and share.used > share.bound * 1.1
+    ]  # Postgres' log may pass its bound for a moment
     if over:
-        text = ", ".join(f"{share.name} has {size(share.used)} of {size(share.bound)} ({share.setting})" for share in over)
+        text = ", ".join(
+            f"{share.name} has {size(share.used)} of {size(share.bound)} ({share.setting})" for share in over
+        )
         return Finding(
-            False, text, "raise the bound named, or free some space; bills are never deleted: export and remove old ones by hand"
+            False,
+            text,
+            "raise the bound named, or free some space; bills are never deleted: export and remove old ones by hand",
         )
     given = [share for share in found if share.kept < share.reserve]
     text = ", ".join(f"{share.name} {size(share.used)} of {size(share.bound)}" for share in found if share.bound)

@@ -1,4 +1,6 @@
-"""Moments and durations as people write them: `10m` ago, an ISO 8601 time; for `1h`. Pure but for the default `now`, and `span`."""
+"""Moments and durations as people write them: `10m` ago, an ISO 8601 time; for `1h`. Pure but for the default `now`,
+and `span`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def unix_seconds(text: str, *, now: float | None = None) -> float:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise MomentError(f"{text!r}: write 30s, 10m, 2h, 7d or 2w ago, or a time such as 2026-01-31T12:00Z (UTC unless it says)") from None
+        raise MomentError(
+            f"{text!r}: write 30s, 10m, 2h, 7d or 2w ago, or a time such as 2026-01-31T12:00Z (UTC unless it says)"
+        ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

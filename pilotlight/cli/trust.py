@@ -1,8 +1,9 @@
-"""What a program of a user needs to trust us: one file with the machine's authorities and ours, and the lines that say so to it.
+"""What a program of a user needs to trust us: one file with the machine's authorities and ours, and the lines that say
+so to it.
 
-Clients of nearly every language take such a file by SSL_CERT_FILE (Node's by NODE_EXTRA_CA_CERTS), and then trust nothing else: with our authority alone in it a program could
-reach no other server any more. What must survive is a shell that has that variable set to this very file when `up` starts again:
-nothing in it is ever doubled.
+Clients of nearly every language take such a file by SSL_CERT_FILE (Node's by NODE_EXTRA_CA_CERTS), and then trust
+nothing else: with our authority alone in it a program could reach no other server any more. What must survive is a
+shell that has that variable set to this very file when `up` starts again: nothing in it is ever doubled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from pilotlight.files import write_atomic
 from pilotlight.settings import Paths
 
 # Where distributions keep theirs: Debian, Fedora and RHEL, Alpine, SUSE.
-KNOWN = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem", "/etc/ssl/ca-bundle.pem")
+KNOWN = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+)
 
 
 def write_bundle(paths: Paths, environ: Mapping[str, str] = os.environ) -> None:
@@ -32,7 +38,9 @@ def bundle(machine: bytes, ours: bytes) -> bytes:
 
 
 def machines(paths: Paths, environ: Mapping[str, str]) -> bytes:
-    """The authorities this machine trusts; those of certifi where it has no such file; b"" where there are none at all."""
+    """The authorities this machine trusts; those of certifi where it has no such file; b"" where there are none at
+    all.
+    """
     given = environ.get("SSL_CERT_FILE", "")
     for name in (given, ssl.get_default_verify_paths().openssl_cafile, *KNOWN):
         file = Path(name or "/nonexistent")

@@ -1,6 +1,7 @@
 """As whom the embedded Postgres runs: Postgres refuses root, so root starts it as an unprivileged account.
 
-It must survive installations whose folders that account cannot enter: `shut_out` names the folder, and no mode is changed.
+It must survive installations whose folders that account cannot enter: `shut_out` names the folder, and no mode is
+changed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Account:
     def run(self, command: Sequence[str | Path]) -> subprocess.CompletedProcess[str]:
         """Run a program to its end, its output captured. Raises OSError when it cannot be executed."""
         plumbing = self._arguments(signal.SIGKILL)
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **plumbing)
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **plumbing
+        )
 
     def start(self, command: Sequence[str | Path], output: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start a server; if we are killed it gets SIGINT. Raises OSError when it cannot be executed.
@@ -40,26 +43,39 @@ class Account:
         It has a session of its own: Ctrl-C in the terminal reaches `up`, which stops the others first.
         """
         plumbing = self._arguments(signal.SIGINT)
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **plumbing)
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **plumbing
+        )
 
     def _arguments(self, death_signal: signal.Signals) -> dict[str, Any]:
         environment = {"LC_ALL": "C", "TZ": "UTC", "PATH": os.defpath}
-        arguments: dict[str, Any] = {"cwd": "/", "env": environment, "umask": 0o077, "preexec_fn": die_with_parent(death_signal)}
+        arguments: dict[str, Any] = {
+            "cwd": "/",
+            "env": environment,
+            "umask": 0o077,
+            "preexec_fn": die_with_parent(death_signal),
+        }
         if os.geteuid() == 0:
             arguments |= {"user": self.uid, "group": self.gid, "extra_groups": []}
         return arguments
 
 
 def server_account(home: Path) -> Account:
-    """Whose `home` is, where it is there; else who we are, or for root `postgres`, or `nobody`. Raises EmbeddedError."""
+    """Whose `home` is, where it is there; else who we are, or for root `postgres`, or `nobody`. Raises
+    EmbeddedError.
+    """
     if os.geteuid() != 0:
         if home.exists() and home.stat().st_uid != os.geteuid():
-            raise EmbeddedError(f"{home} belongs to another user: start as that user, choose another state folder (--state), {REMEDY}")
+            raise EmbeddedError(
+                f"{home} belongs to another user: start as that user, choose another state folder (--state), {REMEDY}"
+            )
         return Account(_name(os.geteuid()), os.geteuid(), os.getegid())
     if home.exists():
         owner = home.stat()
         if owner.st_uid == 0:
-            raise EmbeddedError(f"{home} belongs to root, as whom Postgres refuses to run: `chown -R postgres {home}`, {REMEDY}")
+            raise EmbeddedError(
+                f"{home} belongs to root, as whom Postgres refuses to run: `chown -R postgres {home}`, {REMEDY}"
+            )
         return Account(_name(owner.st_uid), owner.st_uid, owner.st_gid)
     for name in ("postgres", "nobody"):
         try:
@@ -73,7 +89,9 @@ def server_account(home: Path) -> Account:
 
 
 def shut_out(path: Path, account: Account) -> Path | None:
-    """The first folder on the way to `path` (or `path` itself) that does not let `account` in; None when all do. Raises OSError."""
+    """The first folder on the way to `path` (or `path` itself) that does not let `account` in; None when all do. Raises
+    OSError.
+    """
     path = path.resolve()
     for step in (*reversed(path.parents), path):
         state = step.stat()

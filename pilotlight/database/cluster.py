@@ -1,12 +1,13 @@
-"""The data folder of the embedded Postgres: made once, under another name until it is whole, and never by root's rights.
+"""The data folder of the embedded Postgres: made once, under another name until it is whole, and never by root's
+rights.
 
 postgres-new-…/      an `initdb` at work, or one that was killed: removed by the next
 postgres/            owned by the server's account, 0700
   data/              the database cluster
   .s.PGSQL.5432      the socket
 
-What root makes, and gives to that account, it makes in a folder of root's: in one of the account's, somebody else who runs as it (`nobody`
-often has others) could put a link in its place in between.
+What root makes, and gives to that account, it makes in a folder of root's: in one of the account's, somebody else who
+runs as it (`nobody` often has others) could put a link in its place in between.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def make_home(home: Path, account: Account) -> None:
     """The folder of data and socket, where `account` can reach it. Raises EmbeddedError, OSError."""
     if os.geteuid() == 0 and (closed := shut_out(home.parent, account)):
         another = "choose another state folder (--state)"
-        raise EmbeddedError(f"user {account.name}, who runs Postgres, cannot enter {closed}: `chmod o+x {closed}`, {another}, {REMEDY}")
+        raise EmbeddedError(
+            f"user {account.name}, who runs Postgres, cannot enter {closed}: `chmod o+x {closed}`, {another}, {REMEDY}"
+        )
     if not home.exists():
         unfinished = Path(tempfile.mkdtemp(prefix=NEW, dir=home.parent))
         os.chown(unfinished, account.uid, account.gid)
@@ -61,7 +64,10 @@ def check_version(data: Path) -> None:
 
 def make_data(programs: Path, home: Path, account: Account, password: str) -> None:
     """`initdb`, synced, then renamed to `data`; takes about half a second. Raises EmbeddedError, OSError."""
-    for leftover in (*home.parent.glob(f"{NEW}*"), *home.glob("new-*")):  # the second as releases before 2026-11-27 made them
+    for leftover in (
+        *home.parent.glob(f"{NEW}*"),
+        *home.glob("new-*"),
+    ):  # the second as releases before 2026-11-27 made them
         shutil.rmtree(leftover, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=NEW, dir=home.parent))
     try:
@@ -80,9 +86,13 @@ def make_data(programs: Path, home: Path, account: Account, password: str) -> No
             f"--pwfile={password_file}",
         ]
         # One sync of the file system, not one a file: beside other writers a thousand of those take seconds.
-        done = account.run([*target, "--locale=C", "--encoding=UTF8", "--wal-segsize=4", "--sync-method=syncfs", "--no-instructions"])
+        done = account.run(
+            [*target, "--locale=C", "--encoding=UTF8", "--wal-segsize=4", "--sync-method=syncfs", "--no-instructions"]
+        )
         if done.returncode != 0:
-            raise EmbeddedError(f"the database could not be made in {home}: {done.stderr.strip()}; correct that, {REMEDY}")
+            raise EmbeddedError(
+                f"the database could not be made in {home}: {done.stderr.strip()}; correct that, {REMEDY}"
+            )
         (work / "data").rename(home / "data")
         sync_folder(home)
     finally:

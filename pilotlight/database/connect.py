@@ -1,9 +1,10 @@
 """One way to connect to Postgres, for pools, leases, listeners, migrations and checks. Steps 6 and 12.
 
-Whatever the operator's address is (`address.py`), each session speaks to our schema alone, under limits of its own. They are set by a
-statement, not when connecting: PgBouncer refuses settings it does not know there. The failures to survive: another program in the same
-database (we have a schema of our own), and a pooler that gives a session's statements to whichever connection is free: locks,
-LISTEN and settings would be somebody else's, so such a one is refused with the reason (`transactions_are_pooled`).
+Whatever the operator's address is (`address.py`), each session speaks to our schema alone, under limits of its own.
+They are set by a statement, not when connecting: PgBouncer refuses settings it does not know there. The failures to
+survive: another program in the same database (we have a schema of our own), and a pooler that gives a session's
+statements to whichever connection is free: locks, LISTEN and settings would be somebody else's, so such a one is
+refused with the reason (`transactions_are_pooled`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from pilotlight.postgres_address import BadAddress, understood, without_password
 SCHEMA = "pilotlight"
 CONNECT_SECONDS = 10.0
 OLDEST = 130000  # server_version_num
-REFUSALS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError)
+REFUSALS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ValueError,
+)
 LOOKS = 4  # at whose connection is whose; a pooler that takes turns shows itself in the second
 
 
@@ -34,7 +42,9 @@ class Session(asyncpg.Connection):
         return f"{super().get_reset_query()}\n{self.settings}"
 
 
-async def connect(url: str, *, application: str, timeout: float = CONNECT_SECONDS, limits: Mapping[str, str] | None = None) -> Session:
+async def connect(
+    url: str, *, application: str, timeout: float = CONNECT_SECONDS, limits: Mapping[str, str] | None = None
+) -> Session:
     """A connection of one's own. `limits`: settings of its session. Raises Unfit, and what REFUSALS lists."""
     driver = arguments(url, application=application, timeout=timeout)
     connection: Session = await asyncpg.connect(**driver)
@@ -53,7 +63,12 @@ def arguments(url: str, *, application: str, timeout: float = CONNECT_SECONDS) -
     except BadAddress as error:
         raise Unfit(f"DATABASE_URL cannot be used: {error}") from None
     named = {"application_name": f"pilotlight {application}"}
-    return {"dsn": address.dsn, "timeout": timeout, "connection_class": Session, "server_settings": named} | address.arguments
+    return {
+        "dsn": address.dsn,
+        "timeout": timeout,
+        "connection_class": Session,
+        "server_settings": named,
+    } | address.arguments
 
 
 def settle(limits: Mapping[str, str]) -> Callable[[Any], Any]:
@@ -100,7 +115,11 @@ async def check(url: str, connection: Session) -> None:
             raise Unfit("this Postgres is a copy that takes no rows: name the primary in DATABASE_URL")
         if await connection.fetchval("SHOW transaction_read_only") == "on":
             raise Unfit(READ_ONLY)
-    except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError, asyncpg.ProtocolViolationError) as error:
+    except (
+        asyncpg.InvalidSQLStatementNameError,
+        asyncpg.DuplicatePreparedStatementError,
+        asyncpg.ProtocolViolationError,
+    ) as error:
         raise Unfit(POOLED) from error
     finally:
         if other is not None:
@@ -125,5 +144,7 @@ async def _backend(connection: Session) -> int:
 
 
 def transactions_are_pooled(ours: Sequence[int], theirs: Sequence[int]) -> bool:
-    """Two sessions that are open at once, and the server processes that answered them: is one of them whoever is free? Pure."""
+    """Two sessions that are open at once, and the server processes that answered them: is one of them whoever is free?
+    Pure.
+    """
     return len(set(ours)) > 1 or len(set(theirs)) > 1 or bool(set(ours) & set(theirs))

@@ -1,4 +1,5 @@
-"""The embedded Postgres: a real server from the first minute, on a Unix socket in the state folder, ended with its starter.
+"""The embedded Postgres: a real server from the first minute, on a Unix socket in the state folder, ended with its
+starter.
 
     server = await embedded.start(paths)     # `pilotlight up`, before every other process
     await server.ended()                     # returns only when it died: stop() and start() again
@@ -81,7 +82,9 @@ class EmbeddedPostgres:
             self._process.kill()
 
     async def stop(self) -> None:
-        """Shut down: fast, after ten seconds immediately (its log is replayed at the next start). Repeating it is harmless."""
+        """Shut down: fast, after ten seconds immediately (its log is replayed at the next start). Repeating it is
+        harmless.
+        """
         if self._lock < 0:
             return
         for number, seconds in SHUTDOWN:
@@ -96,7 +99,9 @@ class EmbeddedPostgres:
 
 
 def wal(most: int) -> dict[str, str]:
-    """Settings that keep the log of changes about as large as this, in bytes, and some of it ready to be written again. Pure."""
+    """Settings that keep the log of changes about as large as this, in bytes, and some of it ready to be written again.
+    Pure.
+    """
     megabytes = most >> 20
     return {"min_wal_size": f"{min(32, megabytes // 2)}MB", "max_wal_size": f"{megabytes}MB"}
 
@@ -108,7 +113,9 @@ async def start(paths: Paths, *, wal_bytes: int = DiskSettings().wal_bytes) -> E
     """
     socket = paths.postgres / f".s.PGSQL.{PORT}"
     if len(os.fsencode(socket)) > LONGEST_UNIX_PATH:
-        raise EmbeddedError(f"socket path {socket} has more than {LONGEST_UNIX_PATH} bytes: choose a shorter state folder (--state)")
+        raise EmbeddedError(
+            f"socket path {socket} has more than {LONGEST_UNIX_PATH} bytes: choose a shorter state folder (--state)"
+        )
     paths.make()
     lock = _lock(paths.run / "postgres.lock")
     try:
@@ -130,7 +137,9 @@ async def start(paths: Paths, *, wal_bytes: int = DiskSettings().wal_bytes) -> E
     server = EmbeddedPostgres(process, lock, dsn)
     try:
         await _ready(process, data / "postmaster.pid", paths.logs / "postgres.log")
-        if not paths.database_dsn.exists() or paths.database_dsn.read_text() != dsn:  # it stays the same: a full disk is no matter
+        if (
+            not paths.database_dsn.exists() or paths.database_dsn.read_text() != dsn
+        ):  # it stays the same: a full disk is no matter
             write_atomic(paths.database_dsn, dsn.encode())
     except BaseException:
         await server.stop()
@@ -161,7 +170,9 @@ def _spawn(programs: Path, paths: Paths, account: Account, more: dict[str, str])
 
 
 async def _ready(process: subprocess.Popen[bytes], pid_file: Path, log: Path) -> None:
-    """Wait until the server's own pid file says so, looking every 10 ms: Postgres offers nothing to wait on. Raises EmbeddedError."""
+    """Wait until the server's own pid file says so, looking every 10 ms: Postgres offers nothing to wait on. Raises
+    EmbeddedError.
+    """
     for _ in range(int(READY_SECONDS / 0.01)):
         if process.poll() is not None:
             break

@@ -19,7 +19,9 @@ class Unreachable(DatabaseError):
 
 
 class Unfit(DatabaseError):
-    """It answers, and cannot serve us: a pooler in between, a copy that takes no rows, too old; trying again does not help."""
+    """It answers, and cannot serve us: a pooler in between, a copy that takes no rows, too old; trying again does not
+    help.
+    """
 
 
 class SchemaError(DatabaseError):

@@ -1,4 +1,5 @@
-"""Servers nobody owns any more: what a kill -9 may leave at work in a data folder is ended before a new one starts there.
+"""Servers nobody owns any more: what a kill -9 may leave at work in a data folder is ended before a new one starts
+there.
 
 A process belongs to a data folder when it is a `postgres` whose working folder that is; a pid file alone could name a
 stranger who got the number since. A backend orphaned by the death of its postmaster counts too: it could still write.
@@ -19,14 +20,20 @@ log = structlog.get_logger()
 
 
 async def end_leftovers(data: Path) -> None:
-    """Shut down the postmaster of `data`, if any, then whatever remains. Raises EmbeddedError when something will not go."""
+    """Shut down the postmaster of `data`, if any, then whatever remains. Raises EmbeddedError when something will not
+    go.
+    """
     for number, seconds in ((signal.SIGINT, 10.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
         pids = _processes_in(data)
         if not pids:
             return
-        log.warning("ending a Postgres that was left behind", action="end_leftover", pids=sorted(pids), signal=number.name)
+        log.warning(
+            "ending a Postgres that was left behind", action="end_leftover", pids=sorted(pids), signal=number.name
+        )
         # A fast shutdown is asked of the postmaster alone; to a backend the same signal only cancels a query.
-        await asyncio.gather(*(_end(pid, number, seconds) for pid in pids if number != signal.SIGINT or pid == _postmaster(data)))
+        await asyncio.gather(
+            *(_end(pid, number, seconds) for pid in pids if number != signal.SIGINT or pid == _postmaster(data))
+        )
     if pids := _processes_in(data):
         raise EmbeddedError(
             f"processes {sorted(pids)} still use {data} and cannot be ended: end them, or choose another state folder (--state)"
@@ -76,7 +83,9 @@ def _processes_in(data: Path) -> set[int]:
             continue
         try:
             folder = (entry / "cwd").stat()
-            if (folder.st_dev, folder.st_ino) == (target.st_dev, target.st_ino) and (entry / "comm").read_text().strip() == "postgres":
+            if (folder.st_dev, folder.st_ino) == (target.st_dev, target.st_ino) and (
+                entry / "comm"
+            ).read_text().strip() == "postgres":
                 found.add(int(entry.name))
         except OSError:  # it has ended, or is another user's
             continue

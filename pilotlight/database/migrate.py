@@ -1,8 +1,10 @@
-"""Brings the tables to what this version expects: `await migrate(dsn)` after Postgres is up, before anything else connects.
+"""Brings the tables to what this version expects: `await migrate(dsn)` after Postgres is up, before anything else
+connects.
 
 alembic and SQLAlchemy need most of a second and 30 MB, so a process that finds nothing to do never imports them, and
-where there is something to do a child does it: `python -m pilotlight.database.migrate`. It must survive kill -9 half-way
-(all migrations are one transaction) and two processes that migrate at once (an advisory lock; the second finds it done).
+where there is something to do a child does it: `python -m pilotlight.database.migrate`. It must survive kill -9
+half-way (all migrations are one transaction) and two processes that migrate at once (an advisory lock; the second finds
+it done).
 """
 
 from __future__ import annotations
@@ -33,10 +35,14 @@ async def migrate(dsn: str) -> None:
     if found == newest():
         return
     if found > newest():
-        raise SchemaError(f"the database is at revision {found}, this Pilotlight knows {newest()}: run the newer Pilotlight again")
+        raise SchemaError(
+            f"the database is at revision {found}, this Pilotlight knows {newest()}: run the newer Pilotlight again"
+        )
     pipe = asyncio.subprocess.PIPE
     environ = children.environment(os.environ) | {"DATABASE_URL": dsn}
-    child = await asyncio.create_subprocess_exec(*children.python("pilotlight.database.migrate"), env=environ, stdout=pipe, stderr=pipe)
+    child = await asyncio.create_subprocess_exec(
+        *children.python("pilotlight.database.migrate"), env=environ, stdout=pipe, stderr=pipe
+    )
     try:
         _, said = await child.communicate()
     except BaseException:
@@ -49,7 +55,8 @@ async def migrate(dsn: str) -> None:
 
 
 async def _revision(dsn: str) -> str:
-    """The database's revision; "" where it has none of ours, or has them where releases before 2026-11-27 put them. Asked once a start,
+    """The database's revision; "" where it has none of ours, or has them where releases before 2026-11-27 put them.
+    Asked once a start,
 
     so here is also looked whether we can work with this Postgres at all. Raises Unreachable, Unfit.
     """

@@ -1,4 +1,5 @@
-"""Connections to Postgres, the embedded one or the operator's. Routers' workers never open one; ledger, admin, activator do.
+"""Connections to Postgres, the embedded one or the operator's. Routers' workers never open one; ledger, admin,
+activator do.
 
 It must survive a Postgres that is away (one clear error, to be tried again by the caller) and one that hangs: every
 statement has a time limit, on the server and, a little longer, here.
@@ -49,7 +50,9 @@ async def connect_pool(dsn: str, *, application: str, smallest: int = 1, largest
 
     driver = connect.arguments(dsn, application=application)
     try:
-        return await asyncpg.create_pool(**driver, min_size=smallest, max_size=largest, init=init, command_timeout=STATEMENT_SECONDS + 5.0)
+        return await asyncpg.create_pool(
+            **driver, min_size=smallest, max_size=largest, init=init, command_timeout=STATEMENT_SECONDS + 5.0
+        )
     except connect.REFUSALS as error:
         raise connect.unreachable(dsn, error) from error
 

@@ -1,7 +1,8 @@
-"""Does a Postgres answer? Asked without an account and without a row: one question of its protocol, on a connection of its own.
+"""Does a Postgres answer? Asked without an account and without a row: one question of its protocol, on a connection of
+its own.
 
-The failure it finds is a server that neither dies nor works: stopped, or stuck in the kernel. Its listener still accepts then, since
-the kernel does; only an answer tells.
+The failure it finds is a server that neither dies nor works: stopped, or stuck in the kernel. Its listener still
+accepts then, since the kernel does; only an answer tells.
 """
 
 from __future__ import annotations

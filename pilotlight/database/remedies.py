@@ -1,7 +1,7 @@
 """What to do where Postgres does not let us in: one sentence for each way it can be, from the driver's error. Pure.
 
-The failure to survive is a true and useless answer: "is it running?" of a server that runs, and only does not believe a password, does not
-show a certificate that we know, or has no connection left.
+The failure to survive is a true and useless answer: "is it running?" of a server that runs, and only does not believe a
+password, does not show a certificate that we know, or has no connection left.
 """
 
 from __future__ import annotations
@@ -12,12 +12,8 @@ import ssl
 import asyncpg
 
 AWAY = "is it running (`pilotlight up`), is DATABASE_URL right?"
-NOT_KNOWN = (
-    "its certificate is of an authority that is not known here: name the file of that authority, as its provider gives it, in sslrootcert"
-)
-OTHER_NAME = (
-    "its certificate is for another name: use the name it is for in DATABASE_URL, or sslmode=verify-ca, which looks at the authority only"
-)
+NOT_KNOWN = "its certificate is of an authority that is not known here: name the file of that authority, as its provider gives it, in sslrootcert"
+OTHER_NAME = "its certificate is for another name: use the name it is for in DATABASE_URL, or sslmode=verify-ca, which looks at the authority only"
 
 
 def remedy(error: BaseException, *, password: bool = True) -> str:
@@ -25,7 +21,9 @@ def remedy(error: BaseException, *, password: bool = True) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _of_certificate(error)
     if isinstance(error, ssl.SSLError):
-        return "its TLS and ours do not fit: look at ssl_min_protocol_version, and at the files in sslrootcert and sslcrl"
+        return (
+            "its TLS and ours do not fit: look at ssl_min_protocol_version, and at the files in sslrootcert and sslcrl"
+        )
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return _of_access(error, password=password)
     if isinstance(error, asyncpg.TooManyConnectionsError):
@@ -39,7 +37,9 @@ def remedy(error: BaseException, *, password: bool = True) -> str:
     if isinstance(error, socket.gaierror):
         return "no such name is known here: is the host in DATABASE_URL right, does DNS work?"
     if isinstance(error, ConnectionError) and "SSL upgrade" in str(error):
-        return "it does no TLS: turn it on there (ssl = on), or, where nobody can listen in between, say sslmode=disable"
+        return (
+            "it does no TLS: turn it on there (ssl = on), or, where nobody can listen in between, say sslmode=disable"
+        )
     if isinstance(error, ValueError | asyncpg.InterfaceError):
         return "mend that part of DATABASE_URL"
     return AWAY

@@ -68,7 +68,9 @@ def main() -> None:
         snapshots=Snapshots(paths.snapshots, given.snapshots.origin),
         audit=audit,
     )
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, server_header=False)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5, server_header=False
+    )
     Server(config, audit).run(sockets=[listen(split(paths.address("admin"))[1])])
 
 

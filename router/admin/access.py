@@ -1,7 +1,7 @@
 """Who may use the admin API, and the one shape of its errors.
 
-Step 2's counterpart for the admin API: every request carries the installation's admin key as a bearer token, compared in
-constant time, before anything else is looked at.
+Step 2's counterpart for the admin API: every request carries the installation's admin key as a bearer token, compared
+in constant time, before anything else is looked at.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class RequireAdminKey:
             given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
             scheme, _, key = given.partition(b" ")
             if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._expected):
-                refusal = Unauthorized("this needs the admin key: send `Authorization: Bearer KEY` with the key in STATE/secrets/admin.key")
+                refusal = Unauthorized(
+                    "this needs the admin key: send `Authorization: Bearer KEY` with the key in STATE/secrets/admin.key"
+                )
                 await answer(refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
@@ -40,7 +42,9 @@ def answer(error: RouterError) -> Response:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(payload(error), status_code=error.status, headers=headers, media_type="application/json")  # half a character, too
+    return Response(
+        payload(error), status_code=error.status, headers=headers, media_type="application/json"
+    )  # half a character, too
 
 
 async def on_router_error(request: Request, error: Exception) -> Response:

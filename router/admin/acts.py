@@ -1,8 +1,9 @@
 """Every change by the admin API leaves a note of who did what: one wrapper around each route that changes something.
 
-A route whose method is none of GET's kind has to stand in `ACTS`, or the admin process does not start, so a new one cannot be forgotten.
-What a handler knows of the change (was and is) it says by `changed`; of the others the note has what was asked. The failure to survive is
-a disk or a Postgres that takes no note: the act goes on, and the log has it (`pilotlight/audit.py` says why).
+A route whose method is none of GET's kind has to stand in `ACTS`, or the admin process does not start, so a new one
+cannot be forgotten. What a handler knows of the change (was and is) it says by `changed`; of the others the note has
+what was asked. The failure to survive is a disk or a Postgres that takes no note: the act goes on, and the log has it
+(`pilotlight/audit.py` says why).
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def recorded(routes: list[Route], *, folder: Path, admin_key: str, settle: Callable[[], None]) -> list[Route]:
-    """The routes, those that change something with a note of each act in `folder`; `settle` is called after each. Raises KeyError for one without an act."""
+    """The routes, those that change something with a note of each act in `folder`; `settle` is called after each.
+    Raises KeyError for one without an act.
+    """
     who = f"admin key {admin_key[:SHOWN_PREFIX]}…{admin_key[-SHOWN_LAST:]}"
     return [_recorded(route, folder, who, settle) if (route.methods or set()) - READS else route for route in routes]
 
@@ -55,7 +58,9 @@ def changed(request: Request, values: Mapping[str, Any]) -> None:
 
 
 def differing(before: Mapping[str, Any] | None, given: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """field → [as it was, as it is to be], of those given that differ; what it has within itself, by its parts. Pure."""
+    """field → [as it was, as it is to be], of those given that differ; what it has within itself, by its parts.
+    Pure.
+    """
     was, found = before or {}, dict[str, list[Any]]()
     for name, value in given.items():
         old = was.get(name)
@@ -106,7 +111,9 @@ def _recorded(route: Route, folder: Path, who: str, settle: Callable[[], None]) 
 def _told(begun: Begun, outcome: Outcome, reason: str, values: Mapping[str, Any]) -> None:
     note = begun.end(outcome, reason=reason, changed=values)
     if begun.error:
-        log.error(NO_NOTE, action="audit", error=begun.error, **{name: value for name, value in vars(note).items() if value})
+        log.error(
+            NO_NOTE, action="audit", error=begun.error, **{name: value for name, value in vars(note).items() if value}
+        )
 
 
 def _asked(body: bytes) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What operators did, over the admin API; and the way of their notes from this disk into Postgres.
 
-Notes are taken in after each act, before a listing, and every few seconds, the named fallback for commands that write one themselves.
-The failures to survive: Postgres away (notes wait on the disk), and a note that Postgres will never take (it is put aside, and said).
+Notes are taken in after each act, before a listing, and every few seconds, the named fallback for commands that write
+one themselves. The failures to survive: Postgres away (notes wait on the disk), and a note that Postgres will never
+take (it is put aside, and said).
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Audit:
             except Unavailable:
                 return  # the pool says so itself; the next look takes them
             except OSError as error:
-                log.warning("notes of acts cannot be read for now", action="audit", error=f"{type(error).__name__}: {error}")
+                log.warning(
+                    "notes of acts cannot be read for now", action="audit", error=f"{type(error).__name__}: {error}"
+                )
 
     def soon(self) -> None:
         """There is a note: nobody waits until Postgres has it."""
@@ -76,4 +79,6 @@ class Audit:
 
     def _aside(self, path: Path, reason: str) -> None:
         path.rename(path.with_suffix(".refused"))
-        log.error("a note of an act was put aside", action="audit", file=str(path.with_suffix(".refused")), error=reason)
+        log.error(
+            "a note of an act was put aside", action="audit", file=str(path.with_suffix(".refused")), error=reason
+        )

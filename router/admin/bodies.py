@@ -22,7 +22,9 @@ CLOCKS_DIFFER_SECONDS = 60.0
 
 
 WHO = "admin key"
-Who = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")]  # who asks, as `pilotlight revisions` tells it
+Who = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]*$")
+]  # who asks, as `pilotlight revisions` tells it
 
 
 class Body(BaseModel):
@@ -59,7 +61,9 @@ class RotateBody(Body):
     """POST /api/v1/keys/KEY_ID/rotate"""
 
     grace_seconds: float = Field(86400.0, ge=0, le=TEN_YEARS)  # how long the old key goes on working; 0: not at all
-    expires_in_seconds: float | None = Field(None, gt=0, le=TEN_YEARS)  # of the new one; none: as long as the old one was given
+    expires_in_seconds: float | None = Field(
+        None, gt=0, le=TEN_YEARS
+    )  # of the new one; none: as long as the old one was given
 
 
 def _iso(value: str) -> datetime | None:
@@ -191,7 +195,9 @@ async def whole_body(request: Request) -> bytes:
 
 
 async def read_body(request: Request, model: type[Given], *, exact: bool = False) -> Given:
-    """The request's body as `model`; `exact`: its numbers as Decimal, to the last digit sent. Raises BadRequest, BodyTooLarge."""
+    """The request's body as `model`; `exact`: its numbers as Decimal, to the last digit sent. Raises BadRequest,
+    BodyTooLarge.
+    """
     data = await whole_body(request)
     try:
         return model.model_validate(_decimals(data)) if exact else model.model_validate_json(data or b"{}")

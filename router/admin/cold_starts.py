@@ -1,4 +1,5 @@
-"""Past cold starts over the admin API: one row each, newest first, with what every phase took; those that failed say why.
+"""Past cold starts over the admin API: one row each, newest first, with what every phase took; those that failed say
+why.
 
 The activator writes them (`activator/store/cold_starts.py`); what one request waited for is at `/requests/ID`.
 """

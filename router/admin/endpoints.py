@@ -37,7 +37,9 @@ class Endpoints:
         self._store, self._activator, self._ledger, self._snapshots = store, activator, ledger, snapshots
 
     def routes(self) -> list[Route]:
-        revisions = Revisions(self._store, org_id=ORG, find=lambda name: find_endpoint(self._store, name), command=self._command)
+        revisions = Revisions(
+            self._store, org_id=ORG, find=lambda name: find_endpoint(self._store, name), command=self._command
+        )
         return [
             *revisions.routes(),
             Route("/endpoints", self.list, methods=["GET"]),
@@ -56,8 +58,9 @@ class Endpoints:
         return JSONResponse(shown(await find_endpoint(self._store, request.path_params["name"])))
 
     async def put(self, request: Request) -> JSONResponse:
-        """Make a revision that gets the whole route once it serves; what the body does not name stays as it is. Answers the endpoint as it
-        is then, and in `deploy` what is on its way."""
+        """Make a revision that gets the whole route once it serves; what the body does not name stays as it is. Answers
+        the endpoint as it is then, and in `deploy` what is on its way.
+        """
         name = request.path_params["name"]
         if not endpoint_names.is_name(name):
             raise BadRequest(f"an endpoint's name has {endpoint_names.SAID}", param="name")
@@ -70,27 +73,42 @@ class Endpoints:
         wanted = {field: value for field, value in given.items() if field in CONFIGURED or field in (before or {})}
         changed(request, {"revision": done.result.get("number"), **differing(before, wanted)})
         row = await self._now(name)
-        return JSONResponse((shown(row) if row else {"object": "endpoint", "name": name, **done.result}) | {"deploy": deployed(done)})
+        return JSONResponse(
+            (shown(row) if row else {"object": "endpoint", "name": name, **done.result}) | {"deploy": deployed(done)}
+        )
 
     async def delete(self, request: Request) -> JSONResponse:
-        """Its keys are revoked and its prices end with it, in one transaction; the answer waits until this machine's routers know."""
+        """Its keys are revoked and its prices end with it, in one transaction; the answer waits until this machine's
+        routers know.
+        """
         row = await find_endpoint(self._store, request.path_params["name"])
         done = (await self._command(Remove(org_id=ORG, name=row["name"]))).result
-        changed(request, {"digest": row.get("digest"), **{name: done.get(name) for name in ("revoked_keys", "prices_ended")}})
+        changed(
+            request,
+            {"digest": row.get("digest"), **{name: done.get(name) for name in ("revoked_keys", "prices_ended")}},
+        )
         revoked = done.get("revoked_key")
         everywhere = not revoked or await key_told(self._ledger, revoked, live=False, seconds=TOLD_SECONDS)
-        told = {"revoked_keys": done.get("revoked_keys", 0), "prices_ended": done.get("prices_ended", False), "everywhere": everywhere}
+        told = {
+            "revoked_keys": done.get("revoked_keys", 0),
+            "prices_ended": done.get("prices_ended", False),
+            "everywhere": everywhere,
+        }
         return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True, **told})
 
     async def wake(self, request: Request) -> JSONResponse:
-        """202: a replica starts as for a call, or is there already (`ready`); it goes back to rest after its idle timeout."""
+        """202: a replica starts as for a call, or is there already (`ready`); it goes back to rest after its idle
+        timeout.
+        """
         row = await find_endpoint(self._store, request.path_params["name"])
         done = (await self._command(Wake(org_id=ORG, name=row["name"]))).result
         told = {field: done.get(field) for field in ("revision_id", "number", "ready")}
         return JSONResponse({"object": "endpoint", "name": row["name"], **told}, status_code=202)
 
     async def events(self, request: Request) -> JSONResponse:
-        """What happened to it that an operator should hear of, newest first: deploys that served or failed, wrong answers that were caught."""
+        """What happened to it that an operator should hear of, newest first: deploys that served or failed, wrong
+        answers that were caught.
+        """
         query = read_query(request, EventQuery)
         row = await find_endpoint(self._store, request.path_params["name"])
         events = await self._store.events(row["endpoint_id"], org_id=ORG, limit=query.limit)
@@ -123,7 +141,10 @@ async def find_endpoint(store: AdminStore, name: str) -> Row:
     """Raises NotFound, Unavailable."""
     row = await store.endpoint(name) if endpoint_names.is_name(name) else None
     if row is None:
-        raise NotFound(f"there is no endpoint {quoted(name)!r}: `pilotlight ls`, or GET /api/v1/endpoints, lists them", param="name")
+        raise NotFound(
+            f"there is no endpoint {quoted(name)!r}: `pilotlight ls`, or GET /api/v1/endpoints, lists them",
+            param="name",
+        )
     return row
 
 

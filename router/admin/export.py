@@ -1,9 +1,10 @@
-"""All usage rows of a time as CSV or JSON lines, streamed from a cursor in Postgres: any number of rows in bounded memory.
+"""All usage rows of a time as CSV or JSON lines, streamed from a cursor in Postgres: any number of rows in bounded
+memory.
 
-The failures to survive: a client that reads slowly or not at all (Postgres ends the transaction after SLOW_SECONDS, and at
-most EXPORTS run at once, each on a connection of its own), one that leaves (seen between two pages), Postgres cut off in
-the middle (the answer is broken off, never ended as if it were whole), and a spreadsheet that runs what a caller wrote:
-text that would be a formula begins with an apostrophe.
+The failures to survive: a client that reads slowly or not at all (Postgres ends the transaction after SLOW_SECONDS, and
+at most EXPORTS run at once, each on a connection of its own), one that leaves (seen between two pages), Postgres cut
+off in the middle (the answer is broken off, never ended as if it were whole), and a spreadsheet that runs what a caller
+wrote: text that would be a formula begins with an apostrophe.
 """
 
 from __future__ import annotations
@@ -27,9 +28,30 @@ from router.errors import Unavailable
 EXPORTS = 2
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 COLUMNS = (
-    ("event_id", "endpoint_id", "endpoint", "revision_id", "replica_id", "key_id", "path", "streamed", "status", "finish", "start")
-    + ("admitted_at", "hold_ms", "first_byte_ms", "total_ms", "input_tokens", "cached_tokens", "output_tokens", "count_source")
-    + ("price_version", "cost", "settled_at", "delivered_tokens", "corrects")
+    "event_id",
+    "endpoint_id",
+    "endpoint",
+    "revision_id",
+    "replica_id",
+    "key_id",
+    "path",
+    "streamed",
+    "status",
+    "finish",
+    "start",
+    "admitted_at",
+    "hold_ms",
+    "first_byte_ms",
+    "total_ms",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "count_source",
+    "price_version",
+    "cost",
+    "settled_at",
+    "delivered_tokens",
+    "corrects",
 )  # those of GET /usage, in its order; JSON lines have `phases` besides
 KINDS = {"csv": b"text/csv; charset=utf-8; header=present", "jsonl": b"application/x-ndjson"}
 
@@ -37,7 +59,9 @@ log = structlog.get_logger()
 
 
 class Export:
-    """`GET /usage/export`, as an ASGI application: the cursor is closed in a `finally` of ours, however the answer ends."""
+    """`GET /usage/export`, as an ASGI application: the cursor is closed in a `finally` of ours, however the answer
+    ends.
+    """
 
     def __init__(self, store: AdminStore) -> None:
         self._store = store
@@ -50,7 +74,9 @@ class Export:
             raise Unavailable(f"{EXPORTS} exports are running already: wait for one to end", retry_after=5.0)
         async with (
             self._running,
-            aclosing(self._store.export_usage(org_id=ORG, endpoint_id=endpoint_id, since=query.since, until=query.until)) as pages,
+            aclosing(
+                self._store.export_usage(org_id=ORG, endpoint_id=endpoint_id, since=query.since, until=query.until)
+            ) as pages,
         ):
             page: list[Row] = await anext(pages, [])  # before the head, so that a database that is away is a proper 503
             await send({"type": "http.response.start", "status": 200, "headers": _head(query.format)})
@@ -62,7 +88,9 @@ class Export:
                 while page and not left.done() and scope["method"] != "HEAD":
                     await _piece(send, write(page))
                     page = await anext(pages, [])
-            except Unavailable as error:  # returning without an end makes the server cut the connection: the client sees it is not whole
+            except (
+                Unavailable
+            ) as error:  # returning without an end makes the server cut the connection: the client sees it is not whole
                 log.warning("an export is broken off", action="usage.export", reason=str(error.__cause__ or error))
                 return
             finally:

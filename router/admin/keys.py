@@ -1,9 +1,9 @@
 """API keys over the admin API: made and shown once, listed without themselves, rotated, revoked for good.
 
 Step 2 recognises them: each change notifies the channel `policy`, and every ledger pushes it to its workers at once. An
-answer waits, bounded, until this machine's workers have said so (`everywhere`), so that a key just shown is never a 401 and
-a revoked one never a 200. The failure to survive is a leak: only a keyed hash, the prefix and the last four characters are
-ever stored.
+answer waits, bounded, until this machine's workers have said so (`everywhere`), so that a key just shown is never a 401
+and a revoked one never a 200. The failure to survive is a leak: only a keyed hash, the prefix and the last four
+characters are ever stored.
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ class Keys:
         endpoint = await find_endpoint(self._store, request.path_params["name"])
         key, new = self._mint()
         row = await self._store.create_key(
-            org_id=endpoint["org_id"], endpoint_id=endpoint["endpoint_id"], name=body.name, expires_in=body.expires_in_seconds, **new
+            org_id=endpoint["org_id"],
+            endpoint_id=endpoint["endpoint_id"],
+            name=body.name,
+            expires_in=body.expires_in_seconds,
+            **new,
         )
         changed(request, {field: row.get(field) for field in MADE})
         return await self._shown_once(shown(row, endpoint["name"]), key)
@@ -69,10 +73,13 @@ class Keys:
         key, new = self._mint()
         row = None
         if "\0" not in key_id:
-            row = await self._store.rotate_key(key_id, org_id=ORG, grace=body.grace_seconds, expires_in=body.expires_in_seconds, **new)
+            row = await self._store.rotate_key(
+                key_id, org_id=ORG, grace=body.grace_seconds, expires_in=body.expires_in_seconds, **new
+            )
         if row is None:
             raise NotFound(
-                f"there is no live key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them", param="key_id"
+                f"there is no live key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them",
+                param="key_id",
             )
         changed(request, {field: row.get(field) for field in (*MADE, "replaced_expires_at", "replaced_revoked_at")})
         return await self._shown_once({"object": "key", **row}, key)
@@ -81,7 +88,10 @@ class Keys:
         key_id = request.path_params["key_id"]
         row = await self._store.revoke_key(key_id, org_id=ORG) if "\0" not in key_id else None
         if row is None:
-            raise NotFound(f"there is no key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them", param="key_id")
+            raise NotFound(
+                f"there is no key {quoted(key_id)!r}: `pilotlight keys ls`, or GET /api/v1/keys, lists them",
+                param="key_id",
+            )
         changed(request, {"revoked_at": row.get("revoked_at")})
         everywhere = await key_told(self._ledger, key_id, live=False, seconds=TOLD_SECONDS)
         return JSONResponse({"object": "key", **row, "revoked": True, "everywhere": everywhere})

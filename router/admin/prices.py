@@ -1,7 +1,8 @@
 """Prices over the admin API: a new price is a new row, valid from a moment on; no row is ever changed.
 
 What has been settled stays as it was billed, for good: each usage row names the version it was priced with. Each new
-version notifies the channel `policy`, so that every ledger prices with it at once (`ledger/prices.py` decides which counts).
+version notifies the channel `policy`, so that every ledger prices with it at once (`ledger/prices.py` decides which
+counts).
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ class Prices:
         rows = await self._store.prices(endpoint["endpoint_id"])
         now = await self._store.price_now(endpoint["endpoint_id"], org_id=endpoint["org_id"])
         return JSONResponse(
-            {"object": "list", "data": [shown(row, endpoint["name"]) for row in rows], "in_force": now and shown(now, endpoint["name"])}
+            {
+                "object": "list",
+                "data": [shown(row, endpoint["name"]) for row in rows],
+                "in_force": now and shown(now, endpoint["name"]),
+            }
         )
 
     async def put(self, request: Request) -> JSONResponse:

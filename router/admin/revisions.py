@@ -1,8 +1,9 @@
-"""The revisions of an endpoint over the admin API: what each was, what became of it, and the way back to an earlier one.
+"""The revisions of an endpoint over the admin API: what each was, what became of it, and the way back to an earlier
+one.
 
-A revision is never deleted, so any of them can be gone back to. The failure to survive is a rollback whose answer is lost: repeated
-while it is on its way, it changes nothing. Repeated once that serves, it goes one revision further back, never to one that was rolled back
-from; one that gives the revision's number (`to`) changes nothing then either.
+A revision is never deleted, so any of them can be gone back to. The failure to survive is a rollback whose answer is
+lost: repeated while it is on its way, it changes nothing. Repeated once that serves, it goes one revision further back,
+never to one that was rolled back from; one that gives the revision's number (`to`) changes nothing then either.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ class Revisions:
 
 
 def deployed(done: Done) -> dict[str, Any]:
-    """What a deploy or rollback has begun: the revision that is to serve, whether it is on its way, whether anything is new, what of its
-    model it will not serve."""
+    """What a deploy or rollback has begun: the revision that is to serve, whether it is on its way, whether anything is
+    new, what of its model it will not serve.
+    """
     told = {field: done.result.get(field) for field in ("revision_id", "number", "pending", "changed", "unchecked")}
     return told | {"notes": done.result.get("notes") or []}
 
@@ -61,10 +63,11 @@ def told(rows: list[Row], endpoint: Row) -> list[dict[str, Any]]:
     """Revisions, newest first, each with its state and what differs from the one before. Pure."""
     routed = {revision_id for revision_id, weight in endpoint.get("route") or () if weight}
     coming = (endpoint.get("next") or {}).get("revision_id")
-    said = [
-        {"state": state(row, routed, coming), **row, "differs": differences(before, row)} for row, before in pairwise([*rows, None]) if row
+    return [
+        {"state": state(row, routed, coming), **row, "differs": differences(before, row)}
+        for row, before in pairwise([*rows, None])
+        if row
     ]
-    return said
 
 
 def state(row: Row, routed: set[str], coming: str | None) -> str:

@@ -1,7 +1,8 @@
-"""Whether a snapshot that is to be deployed can be had at all, so that a digest nobody knows is refused before anything moves.
+"""Whether a snapshot that is to be deployed can be had at all, so that a digest nobody knows is refused before anything
+moves.
 
-The failure to survive is an origin that does not answer: nothing is known then, the deploy goes on, and its first start says how it went,
-with the old revision serving.
+The failure to survive is an origin that does not answer: nothing is known then, the deploy goes on, and its first start
+says how it went, with the old revision serving.
 """
 
 from __future__ import annotations
@@ -44,5 +45,10 @@ class Snapshots:
         except NotStored as error:
             return f"{error}; nor is it in {self._folder}: `pilotlight snapshot pack FOLDER` puts it there"
         except (SnapshotError, OSError) as error:
-            log.warning("an origin cannot say whether it has a snapshot", action="origin_unknown", digest=digest, error=str(error))
+            log.warning(
+                "an origin cannot say whether it has a snapshot",
+                action="origin_unknown",
+                digest=digest,
+                error=str(error),
+            )
         return ""

@@ -1,7 +1,7 @@
 """What the admin API asks of Postgres, one method a statement of `sql/`. Only keys, prices and acts are written here.
 
-The failure to survive: Postgres away. Each method then raises `Unavailable` at once (503 with Retry-After), and the next
-request finds a fresh connection. Endpoints and revisions are the activator's to write; this only reads them.
+The failure to survive: Postgres away. Each method then raises `Unavailable` at once (503 with Retry-After), and the
+next request finds a fresh connection. Endpoints and revisions are the activator's to write; this only reads them.
 """
 
 from __future__ import annotations
@@ -50,14 +50,34 @@ class AdminStore:
         return row["endpoint_id"] if row else None
 
     async def create_key(
-        self, *, key_id: str, org_id: str, endpoint_id: str, name: str, hash: bytes, prefix: str, last_four: str, expires_in: float | None
+        self,
+        *,
+        key_id: str,
+        org_id: str,
+        endpoint_id: str,
+        name: str,
+        hash: bytes,
+        prefix: str,
+        last_four: str,
+        expires_in: float | None,
     ) -> Row:
-        row = await self._fetch_one("create_key", key_id, org_id, endpoint_id, name, hash, prefix, last_four, expires_in)
+        row = await self._fetch_one(
+            "create_key", key_id, org_id, endpoint_id, name, hash, prefix, last_four, expires_in
+        )
         assert row is not None  # INSERT … RETURNING
         return row
 
     async def rotate_key(
-        self, old: str, *, org_id: str, grace: float, key_id: str, hash: bytes, prefix: str, last_four: str, expires_in: float | None
+        self,
+        old: str,
+        *,
+        org_id: str,
+        grace: float,
+        key_id: str,
+        hash: bytes,
+        prefix: str,
+        last_four: str,
+        expires_in: float | None,
     ) -> Row | None:
         """None: there is no such key, or it lives no more."""
         return await self._fetch_one("rotate_key", old, org_id, grace, key_id, hash, prefix, last_four, expires_in)
@@ -81,23 +101,38 @@ class AdminStore:
         return rows, totals or {}
 
     async def usage_by(
-        self, by: list[str], *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None, limit: int
+        self,
+        by: list[str],
+        *,
+        org_id: str,
+        endpoint_id: str | None,
+        since: float | None,
+        until: float | None,
+        limit: int,
     ) -> list[Row]:
         """Sums by each of endpoint, key, day and month that is named."""
         rows = await self._fetch("group_usage", org_id, endpoint_id, since, until, by, limit)
         columns = {"key": "key_id"}
         return [
-            {name: value for name, value in row.items() if name in SUMMED or name in {columns.get(each, each) for each in by}}
+            {
+                name: value
+                for name, value in row.items()
+                if name in SUMMED or name in {columns.get(each, each) for each in by}
+            }
             for row in rows
         ]
 
     async def export_usage(
         self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None
     ) -> AsyncGenerator[list[Row], None]:
-        """Pages of at most PAGE_ROWS rows, oldest first, all of one moment, from a cursor in Postgres. Close it: aclosing()."""
+        """Pages of at most PAGE_ROWS rows, oldest first, all of one moment, from a cursor in Postgres. Close it:
+        aclosing().
+        """
         limits = {"statement_timeout": STATEMENT_SECONDS, "idle_in_transaction_session_timeout": SLOW_SECONDS}
         with _unavailable():
-            connection = await self._database.connect("export", **{name: f"{seconds:.0f}s" for name, seconds in limits.items()})
+            connection = await self._database.connect(
+                "export", **{name: f"{seconds:.0f}s" for name, seconds in limits.items()}
+            )
         try:
             with _unavailable():
                 await connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -112,7 +147,15 @@ class AdminStore:
             connection.terminate()
 
     async def create_price(
-        self, *, price_id: str, org_id: str, endpoint_id: str, input: Decimal, cached: Decimal, output: Decimal, valid_from: datetime | None
+        self,
+        *,
+        price_id: str,
+        org_id: str,
+        endpoint_id: str,
+        input: Decimal,
+        cached: Decimal,
+        output: Decimal,
+        valid_from: datetime | None,
     ) -> Row:
         row = await self._fetch_one("create_price", price_id, org_id, endpoint_id, input, cached, output, valid_from)
         assert row is not None  # INSERT … RETURNING
@@ -125,13 +168,27 @@ class AdminStore:
     async def price_now(self, endpoint_id: str, *, org_id: str) -> Row | None:
         return await self._fetch_one("find_price", endpoint_id, org_id)
 
-    async def cold_starts(self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None, limit: int) -> list[Row]:
+    async def cold_starts(
+        self, *, org_id: str, endpoint_id: str | None, since: float | None, until: float | None, limit: int
+    ) -> list[Row]:
         return await self._fetch("list_cold_starts", org_id, endpoint_id, since, until, limit)
 
     async def create_audit(self, note: Note, *, org_id: str) -> None:
         """Raises one of POISON, Unavailable."""
         at, told = datetime.fromtimestamp(note.at, UTC), (json.dumps(note.asked), json.dumps(note.changed))
-        what = (note.act_id, org_id, at, note.act, note.object, note.who, note.said_by, note.origin, *told, note.outcome, note.reason)
+        what = (
+            note.act_id,
+            org_id,
+            at,
+            note.act,
+            note.object,
+            note.who,
+            note.said_by,
+            note.origin,
+            *told,
+            note.outcome,
+            note.reason,
+        )
         await self._fetch("create_audit", *what)
 
     async def audit(self, *, org_id: str, since: float | None, until: float | None, limit: int) -> list[Row]:
@@ -179,7 +236,10 @@ async def find_endpoint_id(store: AdminStore, name: str | None, *, org_id: str) 
         return None
     endpoint_id = await store.endpoint_id(name, org_id=org_id) if "\0" not in name else None
     if endpoint_id is None:
-        raise NotFound(f"there is no endpoint {quoted(name)!r}: `pilotlight ls`, or GET /api/v1/endpoints, lists them", param="endpoint")
+        raise NotFound(
+            f"there is no endpoint {quoted(name)!r}: `pilotlight ls`, or GET /api/v1/endpoints, lists them",
+            param="endpoint",
+        )
     return endpoint_id
 
 

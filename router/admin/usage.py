@@ -39,8 +39,12 @@ class Usage:
         """Rows up to `limit`, and totals over all that match."""
         query = read_query(request, UsageQuery)
         endpoint_id = await find_endpoint_id(self._store, query.endpoint, org_id=ORG)
-        rows, totals = await self._store.usage(org_id=ORG, endpoint_id=endpoint_id, since=query.since, until=query.until, limit=query.limit)
-        return JSONResponse({"rows": rows, "totals": totals, "has_more": totals["requests"] + totals["corrections"] > len(rows)})
+        rows, totals = await self._store.usage(
+            org_id=ORG, endpoint_id=endpoint_id, since=query.since, until=query.until, limit=query.limit
+        )
+        return JSONResponse(
+            {"rows": rows, "totals": totals, "has_more": totals["requests"] + totals["corrections"] > len(rows)}
+        )
 
     async def sums(self, request: Request) -> JSONResponse:
         """By what `by` names: a row for each endpoint, key, day or month there is."""
@@ -51,12 +55,17 @@ class Usage:
         return JSONResponse({"object": "list", "data": rows[: query.limit], "has_more": len(rows) > query.limit})
 
     async def _whole_id(self, given: str) -> str:
-        """Of the request that `given`, a whole id or the beginning of one, names. Raises BadRequest where it names several."""
+        """Of the request that `given`, a whole id or the beginning of one, names. Raises BadRequest where it names
+        several.
+        """
         if not re.fullmatch(BEGINNING, given):
             return given
         found = await self._store.requests_like(given, org_id=ORG)
         if len(found) > 1:
-            raise BadRequest(f"{given!r} is the beginning of several requests' ids, {found[0]} for one: give more of it", param="event_id")
+            raise BadRequest(
+                f"{given!r} is the beginning of several requests' ids, {found[0]} for one: give more of it",
+                param="event_id",
+            )
         return found[0] if found else given
 
     async def get(self, request: Request) -> JSONResponse:
@@ -69,7 +78,9 @@ class Usage:
                 param="event_id",
             )
         corrections = await self._store.corrections(event_id, org_id=ORG)
-        return JSONResponse({"object": "request", **row, "corrections": corrections, "total": total([row, *corrections])})
+        return JSONResponse(
+            {"object": "request", **row, "corrections": corrections, "total": total([row, *corrections])}
+        )
 
 
 def total(rows: list[Row]) -> Row:

@@ -1,7 +1,9 @@
-"""Who reaches the admin API through the router (`router.admin`): everybody with an admin key, only who sits on this machine, or nobody.
+"""Who reaches the admin API through the router (`router.admin`): everybody with an admin key, only who sits on this
+machine, or nobody.
 
-Step 1, the other branch. An admin key is the installation, so the port that strangers see need not lead there. The failure to survive is
-a proxy on this machine, all of whose callers come from loopback: whatever came by plain HTTP, or has a line that proxies write, was brought.
+Step 1, the other branch. An admin key is the installation, so the port that strangers see need not lead there. The
+failure to survive is a proxy on this machine, all of whose callers come from loopback: whatever came by plain HTTP, or
+has a line that proxies write, was brought.
 """
 
 from __future__ import annotations
@@ -17,7 +19,15 @@ from router.errors import Forbidden, NotFound
 Reach = Literal["public", "loopback", "off"]
 RELAYED = ("/api", "/console", "/v1/organization")  # paths of the admin process's, and what is below them
 OF_PROXIES = frozenset(
-    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"x-real-ip", b"forwarded", b"via"}
+    {
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-real-ip",
+        b"forwarded",
+        b"via",
+    }
 )
 
 
@@ -29,7 +39,9 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._reach == "off":
-            raise NotFound("The admin API is not served on this port (router.admin is off). Use the command line on the machine itself.")
+            raise NotFound(
+                "The admin API is not served on this port (router.admin is off). Use the command line on the machine itself."
+            )
         if self._reach == "loopback" and not from_here(scope):
             raise Forbidden(
                 "The admin API is served to this machine alone (router.admin is loopback), over HTTPS and without a proxy. Use the command line there."
@@ -38,7 +50,9 @@ class Guarded:
 
 
 def is_relayed(path: str) -> bool:
-    """Whether this is the admin process's to answer: it alone of our pages reads bodies, and it is for no web page of others."""
+    """Whether this is the admin process's to answer: it alone of our pages reads bodies, and it is for no web page of
+    others.
+    """
     plain = re.sub("/+", "/", path)
     return any(plain == prefix or plain.startswith(f"{prefix}/") for prefix in RELAYED)
 

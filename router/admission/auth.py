@@ -1,9 +1,9 @@
 """Step 2: turns the bearer key into a tenant, by a hash look-up in memory, before anything else is revealed.
 
-A key that is missing, wrong or expired costs the same hash, look-up and comparison, and reads the same. The failures to survive:
-no policy yet (503, not 401: a client would throw away a good key), a key of any length and any bytes, and a clock that is
-wrong or set anew: how long a key has is worked out once, by Postgres' clock, when its policy comes; from then on it runs on
-the clock since boot, which counts time asleep and is never set.
+A key that is missing, wrong or expired costs the same hash, look-up and comparison, and reads the same. The failures to
+survive: no policy yet (503, not 401: a client would throw away a good key), a key of any length and any bytes, and a
+clock that is wrong or set anew: how long a key has is worked out once, by Postgres' clock, when its policy comes; from
+then on it runs on the clock since boot, which counts time asleep and is never set.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ def since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-REVOKED = (
-    "This API key was revoked, or has expired, before the request was served. Use another (`pilotlight keys create ENDPOINT` makes one)."
-)
+REVOKED = "This API key was revoked, or has expired, before the request was served. Use another (`pilotlight keys create ENDPOINT` makes one)."
 
 
 class Keys:
@@ -120,13 +118,19 @@ class Keys:
         """The tenant, if its key may ask for inference. Raises Unauthorized, Forbidden, NotReady."""
         tenant = self.tenant(authorization)
         if tenant.scope != "inference":
-            raise Forbidden("This is an admin key: it manages endpoints and cannot call them. Use a key of the endpoint.")
+            raise Forbidden(
+                "This is an admin key: it manages endpoints and cannot call them. Use a key of the endpoint."
+            )
         return tenant
 
     def salt(self, tenant: Tenant) -> bytes:
-        """What the engine's prefix cache is salted with for this key, as a field of a body: nobody else can have it, or find out by guessing."""
+        """What the engine's prefix cache is salted with for this key, as a field of a body: nobody else can have it, or
+        find out by guessing.
+        """
         if not tenant.salt:
-            tenant.salt = b'"cache_salt":"%b",' % self._hash(b"prefix cache of " + tenant.key_id.encode()).hex().encode()
+            tenant.salt = (
+                b'"cache_salt":"%b",' % self._hash(b"prefix cache of " + tenant.key_id.encode()).hex().encode()
+            )
         return tenant.salt
 
 
@@ -143,7 +147,12 @@ class Caller:
     def tenant(self, headers: Mapping[bytes, bytes]) -> Tenant:
         """As `Keys.caller`, as soon as a head is here: nobody uploads a body, or learns anything, without a key."""
         said, tenant = headers.get(b"authorization") or authorization(headers), self._tenant
-        if tenant is not None and said is not None and hmac.compare_digest(said, self._said) and self._keys.knows(tenant):
+        if (
+            tenant is not None
+            and said is not None
+            and hmac.compare_digest(said, self._said)
+            and self._keys.knows(tenant)
+        ):
             return tenant
         self._tenant = None
         self._tenant, self._said = self._keys.caller(said), said or b""
@@ -155,7 +164,9 @@ def _tenants(rows: Iterable[KeyRow], begin: float) -> Iterator[Tenant]:
 
 
 def keyed(pepper: bytes) -> Callable[[bytes], bytes]:
-    """`pilotlight.keys.hash_key` with the pepper's share of HMAC-SHA-256 done once: the same digests in a third of the time."""
+    """`pilotlight.keys.hash_key` with the pepper's share of HMAC-SHA-256 done once: the same digests in a third of the
+    time.
+    """
     if len(pepper) > _BLOCK:
         raise ValueError("the pepper is longer than a block of SHA-256")
     block = pepper.ljust(_BLOCK, b"\0")

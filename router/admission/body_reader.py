@@ -1,8 +1,10 @@
-"""The worker's side of `reading.py`: hands large bodies to the process beside it, one at a time, and hears what is in them. Step 3.
+"""The worker's side of `reading.py`: hands large bodies to the process beside it, one at a time, and hears what is in
+them. Step 3.
 
-Keys take turns, so whoever sends large bodies only waits for their own. The process is started for the first such body and ends when there
-was none for a while. The failures to survive: a process that dies, stands still or cannot be started (the call is answered 503, and
-the next body finds a new one), and a caller who leaves while the body is read (nobody is told).
+Keys take turns, so whoever sends large bodies only waits for their own. The process is started for the first such body
+and ends when there was none for a while. The failures to survive: a process that dies, stands still or cannot be
+started (the call is answered 503, and the next body finds a new one), and a caller who leaves while the body is read
+(nobody is told).
 """
 
 from __future__ import annotations
@@ -108,7 +110,12 @@ class Reader:
                     self._connection = await self._connect()
                 told, plain = await _asked(self._connection, job.head, body)
         except (OSError, EOFError, TimeoutError) as error:
-            log.warning("a large body could not be read", action="reading", bytes=len(body), error=f"{type(error).__name__}: {error}")
+            log.warning(
+                "a large body could not be read",
+                action="reading",
+                bytes=len(body),
+                error=f"{type(error).__name__}: {error}",
+            )
             self.close()
             return Unavailable(_DIED, retry_after=1.0), b""
         return reading.understood(told), plain or body
@@ -130,7 +137,9 @@ async def _asked(connection: Connection, head: dict[str, Any], body: bytes) -> t
 
 
 async def start() -> Connection:
-    """The process, which gets nothing of our environment but what the machine is, and ends when its side of the connection is closed. Raises OSError."""
+    """The process, which gets nothing of our environment but what the machine is, and ends when its side of the
+    connection is closed. Raises OSError.
+    """
     ours, theirs = socket.socketpair()
     environ = {name: value for name, value in os.environ.items() if name in children.MACHINE}
     with theirs:

@@ -1,9 +1,11 @@
-"""Step 1, for callers that are web pages: what a browser has to be told before it lets a page send a call, and read the answer.
+"""Step 1, for callers that are web pages: what a browser has to be told before it lets a page send a call, and read the
+answer.
 
-Nothing is told by default. An origin is let in everywhere (`router.cors_origins`) or at one endpoint (its `cors_origins`), where the URL
-names that: a preflight has neither a key nor a body. It protects the user of a browser, not us: a page that is not let in is refused by
-the browser, and our keys are what keeps strangers out. So there are no cookies and no `allow-credentials`, and the admin API has none of
-it. The failure to survive: an answer without these lines, which a page cannot read; errors have them too.
+Nothing is told by default. An origin is let in everywhere (`router.cors_origins`) or at one endpoint (its
+`cors_origins`), where the URL names that: a preflight has neither a key nor a body. It protects the user of a browser,
+not us: a page that is not let in is refused by the browser, and our keys are what keeps strangers out. So there are no
+cookies and no `allow-credentials`, and the admin API has none of it. The failure to survive: an answer without these
+lines, which a page cannot read; errors have them too.
 """
 
 from __future__ import annotations
@@ -32,12 +34,20 @@ class Cors:
         self._everywhere, self._at = frozenset(everywhere), at
 
     def lines(self, origin: bytes, endpoint: str | None) -> bytes:
-        """Lines for the head of an answer to a page of this origin. `endpoint`: the name in the URL or host, None where there is none."""
+        """Lines for the head of an answer to a page of this origin. `endpoint`: the name in the URL or host, None where
+        there is none.
+        """
         allowed = self._allowed(origin, endpoint)
-        return b"access-control-allow-origin: %b\r\naccess-control-expose-headers: *\r\n%b" % (allowed, _VARY) if allowed else _VARY
+        return (
+            b"access-control-allow-origin: %b\r\naccess-control-expose-headers: *\r\n%b" % (allowed, _VARY)
+            if allowed
+            else _VARY
+        )
 
     def preflight(self, origin: bytes, endpoint: str | None, asked: bytes) -> list[tuple[bytes, bytes]]:
-        """The answer's headers, where a page may send a call with the headers that it `asked` for. Raises Forbidden where it may not."""
+        """The answer's headers, where a page may send a call with the headers that it `asked` for. Raises Forbidden
+        where it may not.
+        """
         allowed = self._allowed(origin, endpoint)
         if not allowed:
             raise Forbidden(
@@ -73,7 +83,9 @@ def with_cors(app: ASGIApp, cors: Cors, *, refused: Callable[[int], None]) -> AS
             return
         endpoint = path.split("/", 3)[2] if path.startswith("/e/") else None
         if scope["method"] == "OPTIONS" and b"access-control-request-method" in fields:
-            await _answer_preflight(cors, origin, endpoint, fields.get(b"access-control-request-headers", b""), send, refused)
+            await _answer_preflight(
+                cors, origin, endpoint, fields.get(b"access-control-request-headers", b""), send, refused
+            )
             return
         lines = [(name, value) for name, value in _fields(cors.lines(origin, endpoint))]
 

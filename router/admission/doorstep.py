@@ -1,9 +1,10 @@
 """Before step 1: whose TLS handshake is next. Pure: time is an argument.
 
-A handshake costs a millisecond of this worker, and nobody has shown a key yet. So those who wait for one stand in a line an address, and the
-lines take turns: who comes a thousand times waits behind himself, not in front of others. An address that brings no keys is let in no faster
-than its rate; whoever of it is still in line when the time for handshakes is over is closed. Callers with good keys free the place of the
-next at once, however many share their address. The failure to survive is a flood of connections, from one address or from many.
+A handshake costs a millisecond of this worker, and nobody has shown a key yet. So those who wait for one stand in a
+line an address, and the lines take turns: who comes a thousand times waits behind himself, not in front of others. An
+address that brings no keys is let in no faster than its rate; whoever of it is still in line when the time for
+handshakes is over is closed. Callers with good keys free the place of the next at once, however many share their
+address. The failure to survive is a flood of connections, from one address or from many.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Doorstep(Generic[Guest]):
         self._address: dict[Guest, str] = {}
         self._turns: OrderedDict[str, None] = OrderedDict()  # addresses whose first may come in, whose turn it is first
         self._resting: dict[str, float] = {}  # addresses over their rate → until when
-        self._ends: list[tuple[float, str]] = []  # a heap of the same, and of some that have been woken before their time
+        self._ends: list[
+            tuple[float, str]
+        ] = []  # a heap of the same, and of some that have been woken before their time
         self.over_rate = 0
 
     def __len__(self) -> int:

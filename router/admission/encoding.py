@@ -1,9 +1,10 @@
-"""Step 1: bodies that come compressed (`Content-Encoding: gzip`, `deflate` or `zstd`), unpacked before anything reads them.
+"""Step 1: bodies that come compressed (`Content-Encoding: gzip`, `deflate` or `zstd`), unpacked before anything reads
+them.
 
-A body is unpacked in one go once it is whole, so that no decompressor outlives the call that feeds it: what a client has waiting here
-is the bytes it sent, and those are counted. The failures to survive are bodies built to hurt: a few kilobytes that become gigabytes
-(unpacking stops one byte over the limit), a window of gigabytes (refused from the frame's head), thousands of empty members in
-a row, one that is cut off, and one that is not what it says it is.
+A body is unpacked in one go once it is whole, so that no decompressor outlives the call that feeds it: what a client
+has waiting here is the bytes it sent, and those are counted. The failures to survive are bodies built to hurt: a few
+kilobytes that become gigabytes (unpacking stops one byte over the limit), a window of gigabytes (refused from the
+frame's head), thousands of empty members in a row, one that is cut off, and one that is not what it says it is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from router.errors import BadRequest, BodyTooLarge, UnsupportedEncoding, quoted
 
 GZIP, ZLIB, RAW = 31, 15, -15  # zlib's window bits: of gzip members only; of zlib's own format; without any head
 MOST_MEMBERS = 64  # gzip members or zstd frames in one body; each costs a decompressor
-LARGEST_WINDOW = 23  # of zstd, as a power of two: 8 MiB, what RFC 8878 asks every decoder to take, and most encoders stay below
+LARGEST_WINDOW = (
+    23  # of zstd, as a power of two: 8 MiB, what RFC 8878 asks every decoder to take, and most encoders stay below
+)
 ENCODINGS = ("gzip", "deflate", "zstd")
 
 
@@ -34,8 +37,14 @@ class _Unpacker(Protocol):
 
 
 def named(value: bytes | None) -> str:
-    """The encoding that `Content-Encoding` names, empty for none. Raises UnsupportedEncoding for what is not taken, and for several."""
-    names = [name for part in (value or b"").decode("latin-1").split(",") if (name := part.strip().lower()) not in ("", "identity")]
+    """The encoding that `Content-Encoding` names, empty for none. Raises UnsupportedEncoding for what is not taken, and
+    for several.
+    """
+    names = [
+        name
+        for part in (value or b"").decode("latin-1").split(",")
+        if (name := part.strip().lower()) not in ("", "identity")
+    ]
     if not names:
         return ""
     name = names[0].removeprefix("x-")
@@ -47,7 +56,9 @@ def named(value: bytes | None) -> str:
 
 
 def framed(value: bytes | None) -> None:
-    """Raises UnsupportedEncoding where `Transfer-Encoding` names more than chunks: what is packed hop by hop we would take for plain."""
+    """Raises UnsupportedEncoding where `Transfer-Encoding` names more than chunks: what is packed hop by hop we would
+    take for plain.
+    """
     if value is not None and value.strip().lower() != b"chunked":
         raise UnsupportedEncoding(
             f"A body sent with Transfer-Encoding '{quoted(value.decode('latin-1'))}' is not taken. Compress it with Content-Encoding instead."
@@ -55,14 +66,18 @@ def framed(value: bytes | None) -> None:
 
 
 def unpack(body: bytes, encoding: str, *, most: int) -> bytes:
-    """The body as it was before. Raises BodyTooLarge when that is over `most` bytes, BadRequest when it is not of this encoding."""
+    """The body as it was before. Raises BodyTooLarge when that is over `most` bytes, BadRequest when it is not of this
+    encoding.
+    """
     out: list[bytes] = []
     size, rest, members = 0, body, 0
     start = _starts(encoding, body)
     try:
         while rest or not members:
             if members == MOST_MEMBERS:
-                raise BadRequest(f"The body has more than {MOST_MEMBERS} {encoding} parts in a row. Compress it in one.")
+                raise BadRequest(
+                    f"The body has more than {MOST_MEMBERS} {encoding} parts in a row. Compress it in one."
+                )
             unpacker = start()
             piece = unpacker.decompress(rest, most + 1 - size)
             size, members = size + len(piece), members + 1
@@ -88,7 +103,9 @@ def _starts(encoding: str, body: bytes) -> Callable[[], _Unpacker]:
         return lambda: zstd.ZstdDecompressor(options=limit)
     if encoding == "gzip":
         return lambda: zlib.decompressobj(GZIP)
-    window = ZLIB if len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0 else RAW  # "deflate" is both in the wild
+    window = (
+        ZLIB if len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0 else RAW
+    )  # "deflate" is both in the wild
     return lambda: zlib.decompressobj(window)
 
 

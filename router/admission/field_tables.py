@@ -1,9 +1,10 @@
 """Step 3: the fields of each route, a closed set. What stands in no table is refused by name.
 
-Of each field one of these is said: what it may hold (served), that only some endpoints allow it, that it is the platform's, that it
-is not served and what to do instead, or that it makes no difference here (`IGNORED`: clients of OpenAI are known to send it).
-The failure to survive is a new release of the engine or of a client whose fields nobody has looked at: a test takes the engine's
-request models and OpenAI's own parameter lists and fails for a field that is in no table.
+Of each field one of these is said: what it may hold (served), that only some endpoints allow it, that it is the
+platform's, that it is not served and what to do instead, or that it makes no difference here (`IGNORED`: clients of
+OpenAI are known to send it). The failure to survive is a new release of the engine or of a client whose fields nobody
+has looked at: a test takes the engine's request models and OpenAI's own parameter lists and fails for a field that is
+in no table.
 """
 
 from __future__ import annotations
@@ -43,11 +44,23 @@ MOST_TOKEN_IDS = 16_384
 LONGEST_USER = 1024  # characters
 
 PLATFORM: Table = dict.fromkeys(
-    ("cache_salt", "priority", "kv_transfer_params", "ec_transfer_params", "vllm_xargs", "request_id", "stream_interval"), platform
+    (
+        "cache_salt",
+        "priority",
+        "kv_transfer_params",
+        "ec_transfer_params",
+        "vllm_xargs",
+        "request_id",
+        "stream_interval",
+    ),
+    platform,
 )
-# `vllm_xargs` sets whatever else an engine knows. `stream_interval` is how many tokens an event has, by which a broken stream is counted.
+# `vllm_xargs` sets whatever else an engine knows. `stream_interval` is how many tokens an event has, by which a broken
+# stream is counted.
 
-RENDERED: Table = dict.fromkeys(("mm_payload", "return_mm_kwargs", "return_token_offsets", "routed_experts_prompt_start"), anything)
+RENDERED: Table = dict.fromkeys(
+    ("mm_payload", "return_mm_kwargs", "return_token_offsets", "routed_experts_prompt_start"), anything
+)
 # Said to matter on routes of the engine that are not served here.
 
 SAMPLING: Table = {
@@ -105,7 +118,8 @@ ARGUMENTS = frozenset(
         "return_tensors", "self", "tokenize", "tokenizer", "tokenizer_kwargs", "tools", "truncation",
     )
 )  # fmt: skip
-"""What the functions on the way to a chat template take besides: no variable of a template's, and how the engine calls them is not the caller's."""
+"""What the functions on the way to a chat template take besides: no variable of a template's, and how the engine calls
+them is not the caller's."""
 
 
 @takes({"type": "object", "propertyNames": {"not": {"enum": sorted(ARGUMENTS)}}})
@@ -133,7 +147,9 @@ IGNORED: Table = dict.fromkeys(
     bounded(4096, 1 << 16, 8),
 )  # fmt: skip
 _USE_TOOLS = never("use 'tools' and 'tool_choice'")
-_GUIDED = dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), never("use 'structured_outputs'"))
+_GUIDED = dict.fromkeys(
+    ("guided_json", "guided_regex", "guided_choice", "guided_grammar"), never("use 'structured_outputs'")
+)
 
 
 @takes({"type": "boolean"})
@@ -261,23 +277,37 @@ MESSAGES: Table = {
     "thinking": bounded(16, 1024, 3),
     "output_config": bounded(schemas.MOST_VALUES, schemas.MOST_CHARACTERS, schemas.DEEPEST),
     "chat_template_kwargs": TEMPLATE["chat_template_kwargs"],
-    **dict.fromkeys(("metadata", "service_tier", "container", "context_management", "betas", "inference_geo"), IGNORED["metadata"]),
+    **dict.fromkeys(
+        ("metadata", "service_tier", "container", "context_management", "betas", "inference_geo"), IGNORED["metadata"]
+    ),
     "cache_control": IGNORED["metadata"],
     "mcp_servers": never("no servers are called from here; give the model tools"),
 }
 
 COUNT_TOKENS: Table = {
     **PLATFORM,
-    **{name: MESSAGES[name] for name in ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")},
-    **{name: MESSAGES[name] for name in ("chat_template_kwargs", "cache_control", "betas", "mcp_servers", "context_management")},
+    **{
+        name: MESSAGES[name]
+        for name in ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+    },
+    **{
+        name: MESSAGES[name]
+        for name in ("chat_template_kwargs", "cache_control", "betas", "mcp_servers", "context_management")
+    },
 }
 
 _TEXTS = either(str, text(1 << 20), list_of(text(1 << 20), 2048))
 _USE_TEXTS = never("use 'text_1' and 'text_2'")
 _SCORING: Table = {
     **PLATFORM,
-    **{name: EMBEDDINGS[name] for name in ("model", "user", "use_activation", "padding", "truncate_prompt_tokens", "truncation_side")},
-    **{name: EMBEDDINGS[name] for name in ("mm_processor_kwargs", "metadata", "store", "service_tier", "safety_identifier")},
+    **{
+        name: EMBEDDINGS[name]
+        for name in ("model", "user", "use_activation", "padding", "truncate_prompt_tokens", "truncation_side")
+    },
+    **{
+        name: EMBEDDINGS[name]
+        for name in ("mm_processor_kwargs", "metadata", "store", "service_tier", "safety_identifier")
+    },
     "max_tokens_per_query": whole(0, INTEGER),
     "max_tokens_per_doc": whole(0, INTEGER),
     "instruction": text(1 << 16),

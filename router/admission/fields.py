@@ -1,9 +1,10 @@
 """Step 3: what a field of a request may hold. The kinds of fields there are, each with its largest value; pure.
 
-A route takes a closed set of fields (`field_tables.py` has one table a route). A rule looks at one field's value: it refuses what is
-of another kind or beyond its maximum, and notes in `Wants` what only some endpoints allow, for the endpoint is known later than
-the body. The failures to survive: a field that a later engine serves and nobody here has thought of (it is in no table, so it is
-refused), a value built to be costly, and a message that carries the value back at full length.
+A route takes a closed set of fields (`field_tables.py` has one table a route). A rule looks at one field's value: it
+refuses what is of another kind or beyond its maximum, and notes in `Wants` what only some endpoints allow, for the
+endpoint is known later than the body. The failures to survive: a field that a later engine serves and nobody here has
+thought of (it is in no table, so it is refused), a value built to be costly, and a message that carries the value back
+at full length.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ class Wants:
 
 
 Check = Callable[[Any, str, Wants], None]
-"""(value, name, wants) → None. Raises BadRequest. Null is as good as not given, but for what is the platform's: there it would undo ours."""
+"""(value, name, wants) → None. Raises BadRequest. Null is as good as not given, but for what is the platform's:
+there it would undo ours."""
 Schema = dict[str, Any] | bool
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a field may hold: checked, and told. `schema` is JSON Schema for `/openapi.json`: False where the field is not served."""
+    """What a field may hold: checked, and told. `schema` is JSON Schema for `/openapi.json`: False where the field is
+    not served.
+    """
 
     check: Check
     schema: Schema
@@ -64,12 +68,15 @@ def check(fields: Mapping[str, Any], table: Table, wants: Wants) -> None:
 
 def unknown(name: str) -> BadRequest:
     return BadRequest(
-        f"'{short(name)}' is no field of this route. Remove it, or see the reference for those that are served.", param=short(name)
+        f"'{short(name)}' is no field of this route. Remove it, or see the reference for those that are served.",
+        param=short(name),
     )
 
 
 def short(value: object) -> str:
-    """A caller's own words, or another value of the body's, as part of a message. Blanks stay: they may be what is wrong."""
+    """A caller's own words, or another value of the body's, as part of a message. Blanks stay: they may be what is
+    wrong.
+    """
     return cut(value if isinstance(value, str) else json.dumps(value, default=repr))
 
 
@@ -230,7 +237,13 @@ def map_of(rule_of_each: Rule, most: int) -> Rule:
 def object_of(table: Table) -> Rule:
     """An object with these fields and no others."""
 
-    @takes({"type": "object", "properties": {key: _or_null(rule.schema) for key, rule in table.items()}, "additionalProperties": False})
+    @takes(
+        {
+            "type": "object",
+            "properties": {key: _or_null(rule.schema) for key, rule in table.items()},
+            "additionalProperties": False,
+        }
+    )
     def rule(value: Any, name: str, wants: Wants) -> None:
         if not isinstance(value, dict):
             raise refuse(name, "must be an object")

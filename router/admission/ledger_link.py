@@ -68,7 +68,12 @@ class LedgerLink:
         except FileNotFoundError:
             log.info("no policy is kept here; waiting for the ledger", action="policy", file=str(self._file))
         except (OSError, ValidationError) as error:
-            log.warning("the kept policy cannot be read; waiting for the ledger", action="policy", file=str(self._file), reason=str(error))
+            log.warning(
+                "the kept policy cannot be read; waiting for the ledger",
+                action="policy",
+                file=str(self._file),
+                reason=str(error),
+            )
 
 
 async def _beat(stream: FrameStream[Any]) -> None:

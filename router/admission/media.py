@@ -1,10 +1,11 @@
 """Step 3: what the messages of a chat carry besides text: images, audio, video, tensors. Pure.
 
-A media part has the engine fetch an address of the caller's choice and run a decoder over whatever is there. So it is off unless an
-endpoint allows it (`allow = ["media"]`), and addresses only of the hosts that the endpoint names (`media_hosts`); else the bytes
-come along, in a `data:` URL. The failure to survive is a part that the engine takes for media and we for text: vLLM goes by
-`type`, or by the names of a part's fields where there is none, so here whatever is not text in both ways counts as media.
-The engine is given the same hosts, follows no redirects, and so has the last word.
+A media part has the engine fetch an address of the caller's choice and run a decoder over whatever is there. So it is
+off unless an endpoint allows it (`allow = ["media"]`), and addresses only of the hosts that the endpoint names
+(`media_hosts`); else the bytes come along, in a `data:` URL. The failure to survive is a part that the engine takes for
+media and we for text: vLLM goes by `type`, or by the names of a part's fields where there is none, so here whatever is
+not text in both ways counts as media. The engine is given the same hosts, follows no redirects, and so has the last
+word.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ def messages(value: Any, name: str, wants: Wants) -> None:
     _check_each(value, name, ("content",), wants)
 
 
-@takes({"anyOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": MOST_MESSAGES, "items": {"type": "object"}}]})
+@takes(
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "minItems": 1, "maxItems": MOST_MESSAGES, "items": {"type": "object"}},
+        ]
+    }
+)
 def items(value: Any, name: str, wants: Wants) -> None:
     """A rule: a text, or a list of what a response goes on from: messages, calls of tools and what they gave."""
     if isinstance(value, str):
@@ -61,7 +69,9 @@ def _check_each(values: list[Any], name: str, keys: tuple[str, ...], wants: Want
     found = 0
     for number, message in enumerate(values):
         if not isinstance(message, dict):
-            raise refuse(name, "has something in it that is no message: each must be an object with 'role' and 'content'")
+            raise refuse(
+                name, "has something in it that is no message: each must be an object with 'role' and 'content'"
+            )
         for key in keys:
             content = message.get(key)
             if isinstance(content, list):
@@ -90,7 +100,9 @@ def _part(part: Any, name: str, wants: Wants) -> bool:
         raise refuse(name, "must be a string or an object with a 'type'")
     kind = part.get("type", "text" if "text" in part else None)
     if not isinstance(kind, str | None) or kind in EMBEDDINGS or not EMBEDDINGS.isdisjoint(part):  # 1
-        raise refuse(name, "carries tensors or has no 'type', which is not served: send text, or an image as a data: URL")
+        raise refuse(
+            name, "carries tensors or has no 'type', which is not served: send text, or an image as a data: URL"
+        )
     media = MEDIA.intersection(part)
     if kind in TEXTS and not media:  # 2
         inner = part.get("content")
@@ -127,5 +139,7 @@ def host_of(url: str, name: str) -> str:
         parts = urlsplit("")
     odd = any(character in url for character in "\\@ \t\r\n#") or not url.isascii() or not url.isprintable()
     if parts.scheme not in ("http", "https") or not host or odd or port not in (None, 80, 443):
-        raise refuse(name, f"has a URL that is not fetched: send a data: URL, or a plain https://HOST/PATH, not {short(url)}")
+        raise refuse(
+            name, f"has a URL that is not fetched: send a data: URL, or a plain https://HOST/PATH, not {short(url)}"
+        )
     return host

@@ -1,9 +1,10 @@
 """Step 3: reads from an OpenAI body what routing, limits and billing need, and refuses what is malformed or not served.
 
-Each route (`routes.py`) takes a closed set of fields. The body goes on byte for byte, but for what is put in front of it:
-a missing `model`, and the caller's own secret `cache_salt`, without which one caller could find out by its prompts' cached tokens
-what another has sent. The failures to survive: bodies built to hurt (nesting, millions of tiny values that would hold up everyone
-while they are read, `n` and prompt batches that make one request many), and fields that are the platform's, not the caller's.
+Each route (`routes.py`) takes a closed set of fields. The body goes on byte for byte, but for what is put in front of
+it: a missing `model`, and the caller's own secret `cache_salt`, without which one caller could find out by its prompts'
+cached tokens what another has sent. The failures to survive: bodies built to hurt (nesting, millions of tiny values
+that would hold up everyone while they are read, `n` and prompt batches that make one request many), and fields that are
+the platform's, not the caller's.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ class Asked:
         for allowance, name in self.wants.allowances.items():
             if allowance not in allow:
                 raise BadRequest(
-                    f"'{name}' is not allowed at this endpoint. Remove it, or have its operator set allow = [\"{allowance}\"].", param=name
+                    f"'{name}' is not allowed at this endpoint. Remove it, or have its operator set allow = [\"{allowance}\"].",
+                    param=name,
                 )
         for host, name in self.wants.hosts.items():
             if host not in hosts:
@@ -61,7 +63,9 @@ def read(body: bytes, route: Route) -> Asked:
     try:
         given = from_json(body)
     except ValueError as error:
-        raise BadRequest(f"The body is not JSON we can read: {short(str(error))}. Send one JSON object.", param=None) from error
+        raise BadRequest(
+            f"The body is not JSON we can read: {short(str(error))}. Send one JSON object.", param=None
+        ) from error
     if not isinstance(given, dict):
         raise BadRequest("The body must be a JSON object.")
     wants = Wants()
@@ -83,15 +87,18 @@ def missing(name: str) -> BadRequest:
 
 
 def own_field(name: str, value: str) -> bytes:
-    """A field of the platform's, which no caller may send, as `body_for` puts it in front. The value needs no escapes: an id or a name."""
+    """A field of the platform's, which no caller may send, as `body_for` puts it in front. The value needs no escapes:
+    an id or a name.
+    """
     return f'"{name}":"{value}",'.encode()
 
 
 def body_for(name: str, asked: Asked, body: bytes, own: bytes = b"") -> tuple[bytes | memoryview, ...]:
-    """The body as the replica of endpoint `name` is to have it, in parts, for it may be large. Raises ModelNotFound when it names another model.
+    """The body as the replica of endpoint `name` is to have it, in parts, for it may be large. Raises ModelNotFound
+    when it names another model.
 
-    `own`: fields of ours, as `own_field` makes them. `cache_salt` is one: what is cached of a prompt is found by those with the same
-    salt only.
+    `own`: fields of ours, as `own_field` makes them. `cache_salt` is one: what is cached of a prompt is found by those
+    with the same salt only.
     """
     if asked.model is None:
         if "model" in asked.fields:  # null: in front it would be overruled
@@ -123,23 +130,30 @@ def _sequences(prompts: int, choices: int, route: Route) -> int:
 
 
 def _texts(value: Any, name: str, *, most: int) -> int:
-    """How many texts there are in `prompt` or `input`: one, or a list of at most `most`. A list of numbers is one text, in tokens."""
+    """How many texts there are in `prompt` or `input`: one, or a list of at most `most`. A list of numbers is one text,
+    in tokens.
+    """
     if isinstance(value, str):
         return 1
     kinds = set(map(type, value)) if isinstance(value, list) else set()
     if value == []:
         raise BadRequest(f"'{name}' must not be an empty list.", param=name)
     if kinds not in ({str}, {int}, {list}):
-        raise BadRequest(f"'{name}' must be a string, a list of strings, tokens, or a list of lists of tokens.", param=name)
+        raise BadRequest(
+            f"'{name}' must be a string, a list of strings, tokens, or a list of lists of tokens.", param=name
+        )
     if kinds != {int} and len(value) > most:
-        raise BadRequest(f"'{name}' has {len(value)} texts; at most {most} go into one request. Send several.", param=name)
+        raise BadRequest(
+            f"'{name}' has {len(value)} texts; at most {most} go into one request. Send several.", param=name
+        )
     if kinds == {list} and not all(tokens and set(map(type, tokens)) == {int} for tokens in value):
         raise BadRequest(f"Each list in '{name}' must be of tokens: at least one, and whole numbers only.", param=name)
     return 1 if kinds == {int} else len(value)
 
 
 def _check_cost(body: bytes) -> None:
-    """Refuses what would take long to read. Text may hold any number of commas and brackets: only what is outside of it counts.
+    """Refuses what would take long to read. Text may hold any number of commas and brackets: only what is outside of it
+    counts.
 
     1. Cheap even with all text counted: nothing more to see.
     2. Without text, which `split` at the quotes leaves out once escaped quotes are gone.

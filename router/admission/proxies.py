@@ -1,9 +1,10 @@
-"""Who a request comes from where a proxy brings it: the caller's address and scheme, believed only of proxies that are trusted.
+"""Who a request comes from where a proxy brings it: the caller's address and scheme, believed only of proxies that are
+trusted.
 
-Step 1. `router.trusted_proxies` names those whose `X-Forwarded-For` and `X-Forwarded-Proto` count; of anybody else they are only text that
-a stranger has chosen. The chain is read from its end, where the nearest proxy wrote: the first address that is no trusted proxy's is the
-caller's. The failure to survive: a chain with nonsense in it, or one that a caller began to write himself; it is believed as far as
-trusted proxies wrote it.
+Step 1. `router.trusted_proxies` names those whose `X-Forwarded-For` and `X-Forwarded-Proto` count; of anybody else they
+are only text that a stranger has chosen. The chain is read from its end, where the nearest proxy wrote: the first
+address that is no trusted proxy's is the caller's. The failure to survive: a chain with nonsense in it, or one that a
+caller began to write himself; it is believed as far as trusted proxies wrote it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ LONGEST_CHAIN = 50  # addresses looked at
 
 
 class Proxies:
-    """`trusted`: addresses and networks as `router.trusted_proxies` has them, and `unix` for whoever may open our socket."""
+    """`trusted`: addresses and networks as `router.trusted_proxies` has them, and `unix` for whoever may open our
+    socket.
+    """
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         named = list(trusted)
@@ -28,7 +31,9 @@ class Proxies:
         self._networks: Sequence[Network] = [network(name) for name in named if name != UNIX]
 
     def caller(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """The caller's address. `peer`: the connection's other end, empty for a Unix socket; so is the answer where nothing better is known."""
+        """The caller's address. `peer`: the connection's other end, empty for a Unix socket; so is the answer where
+        nothing better is known.
+        """
         if not self.trusts(peer):
             return peer
         chain = ",".join(value.decode("latin-1") for name, value in headers if name == FORWARDED_FOR).split(",")

@@ -1,9 +1,11 @@
-"""Before step 1 and in step 2: how often an address may do what costs us something while it has shown no key. Pure: time is an argument.
+"""Before step 1 and in step 2: how often an address may do what costs us something while it has shown no key. Pure:
+time is an argument.
 
-A token bucket an address: so many tokens come a second, and ten seconds' worth may be saved up. Whoever shows a key gets its token back and
-one more, so callers with keys are never held up by it, however many stand behind one address, and an address that many of them share has
-more room for the rest. The failures to survive: more addresses than are kept (the one that was heard of longest ago is forgotten, which
-gives it a full bucket: no more than a new address has), and an address that fills its own bucket with tokens that it never took.
+A token bucket an address: so many tokens come a second, and ten seconds' worth may be saved up. Whoever shows a key
+gets its token back and one more, so callers with keys are never held up by it, however many stand behind one address,
+and an address that many of them share has more room for the rest. The failures to survive: more addresses than are kept
+(the one that was heard of longest ago is forgotten, which gives it a full bucket: no more than a new address has), and
+an address that fills its own bucket with tokens that it never took.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ class Rates:
     def __init__(self, per_second: float, *, most_addresses: int = MOST_ADDRESSES) -> None:
         self._per_second, self._most_addresses = per_second, most_addresses
         self._saved = max(1.0, per_second * SAVED_SECONDS)
-        self._of: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address → tokens, and when it had them; heard of last: last
+        self._of: OrderedDict[str, tuple[float, float]] = (
+            OrderedDict()
+        )  # address → tokens, and when it had them; heard of last: last
 
     def __len__(self) -> int:
         return len(self._of)

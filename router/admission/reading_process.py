@@ -1,8 +1,10 @@
-"""`python -m router.admission.reading_process`: reads large bodies for a router's worker, so that nobody's tokens wait meanwhile. Step 3.
+"""`python -m router.admission.reading_process`: reads large bodies for a router's worker, so that nobody's tokens wait
+meanwhile. Step 3.
 
-Python reads a body of megabytes in tenths of a second, holding its lock all the time: a thread would hold the loop up as well. So a
-process beside the worker does it, one body after the other: it unpacks, checks, and answers what the router needs to know of it. It has no
-secrets, sees no keys, and ends with its worker. The failure to survive is a body built to hurt: its worst is this process's end.
+Python reads a body of megabytes in tenths of a second, holding its lock all the time: a thread would hold the loop up
+as well. So a process beside the worker does it, one body after the other: it unpacks, checks, and answers what the
+router needs to know of it. It has no secrets, sees no keys, and ends with its worker. The failure to survive is a body
+built to hurt: its worst is this process's end.
 """
 
 from __future__ import annotations
@@ -50,7 +52,13 @@ def answer(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         asked, plain = read(BY_PATH[head["route"]], head["packed"], head["most"], body)
     except REFUSED as error:
         return {"error": type(error).__name__, "message": error.message, "param": error.param}, b""
-    told = {"model": asked.model, "stream": asked.stream, "n": asked.choices, "wants": asdict(asked.wants), "sequences": asked.sequences}
+    told = {
+        "model": asked.model,
+        "stream": asked.stream,
+        "n": asked.choices,
+        "wants": asdict(asked.wants),
+        "sequences": asked.sequences,
+    }
     if asked.model is None and "model" in asked.fields:  # null: the router puts the name in front
         plain = json.dumps({name: value for name, value in asked.fields.items() if name != "model"}).encode()
         return told, plain

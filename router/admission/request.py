@@ -37,7 +37,9 @@ _WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 @dataclass(slots=True)
 class Request:
-    """One inference call as it came in. `endpoint` is the name in the URL, path or host, None where `model` is to name it."""
+    """One inference call as it came in. `endpoint` is the name in the URL, path or host, None where `model` is to name
+    it.
+    """
 
     route: Route
     endpoint: str | None
@@ -52,13 +54,20 @@ class Request:
         return float(match[1]) if match else None
 
     def upstream(self, event_id: str, body: Sequence[bytes | memoryview], sequences: int = 1) -> bytes:
-        """The request as the replica is to have it: nothing of the client's head but what is allow-listed. `body`: its parts, which are copied once."""
+        """The request as the replica is to have it: nothing of the client's head but what is allow-listed. `body`: its
+        parts, which are copied once.
+        """
         headers, traced = self.headers, b""
         if not _TRACED.isdisjoint(headers):
             traced = b"".join([b"%s: %s\r\n" % (name, value) for name, value in headers.items() if name in _TRACED])
         if sequences > 1:
             traced += b"%s: %d\r\n" % (SEQUENCES_HEADER.encode(), sequences)
-        head = b"%s%s\r\ncontent-length: %d\r\n%s\r\n" % (self.route.head, event_id.encode(), sum(map(len, body)), traced)
+        head = b"%s%s\r\ncontent-length: %d\r\n%s\r\n" % (
+            self.route.head,
+            event_id.encode(),
+            sum(map(len, body)),
+            traced,
+        )
         return b"".join((head, *body))
 
 
@@ -69,7 +78,9 @@ def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def aimed(url: bytes, method: bytes) -> tuple[bytes, tuple[Route, str | None] | None]:
-    """The path that a request's first line means, and what `hot` says of it where this may be a call. Raises BadRequest."""
+    """The path that a request's first line means, and what `hot` says of it where this may be a call. Raises
+    BadRequest.
+    """
     path = origin_form(url, method)
     return path, hot(path) if method == b"POST" else None
 

@@ -1,8 +1,9 @@
 """Step 3: which inference routes there are, each told once: what it takes, whom it is for, and what is said of it.
 
-To serve another one is an entry here, its table of fields (`field_tables.py`), and its path in `runtime/forms.py`, by which a replica's gate
-lets it through. The URL, the refusals of other routes, `/openapi.json` and the reference are made of these. The failure to survive is a route
-that is half there: a test holds each to be known to the gate, and to have no field that its table lacks.
+To serve another one is an entry here, its table of fields (`field_tables.py`), and its path in `runtime/forms.py`, by
+which a replica's gate lets it through. The URL, the refusals of other routes, `/openapi.json` and the reference are
+made of these. The failure to survive is a route that is half there: a test holds each to be known to the gate, and to
+have no field that its table lacks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ MOST_INPUTS = 2048  # in one embeddings body, as at OpenAI
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One route we serve: its name behind `/v1/`, its path at the replica, the task it needs, the field it cannot do without, and all it takes."""
+    """One route we serve: its name behind `/v1/`, its path at the replica, the task it needs, the field it cannot do
+    without, and all it takes.
+    """
 
     name: str
     path: str
@@ -29,7 +32,9 @@ class Route:
     needs: str
     also: str  # a field that is as much needed; "": none
     fields: Table
-    texts: int  # how many `needs` may hold, each a sequence of the engine's; 0: it is one conversation, whatever is in it
+    texts: (
+        int  # how many `needs` may hold, each a sequence of the engine's; 0: it is one conversation, whatever is in it
+    )
     form: Form  # whose API it is
     says: str  # what it does
     answers: tuple[str, ...]  # fields that its answer always has
@@ -41,7 +46,16 @@ class Route:
 
 
 def _route(
-    name: str, task: Task, table: Table, *, needs: str, also: str = "", texts: int = 0, path: str = "", says: str, answers: str
+    name: str,
+    task: Task,
+    table: Table,
+    *,
+    needs: str,
+    also: str = "",
+    texts: int = 0,
+    path: str = "",
+    says: str,
+    answers: str,
 ) -> Route:
     """`path`: at the replica, where that is another; `answers`: names with blanks between them."""
     path = path or f"/v1/{name}"

@@ -1,8 +1,9 @@
 """Step 3: how large a grammar, a schema or a set of tools may be before the engine sees it. Pure.
 
-Such a thing is compiled against the model's whole vocabulary, which takes time and memory that grow faster than its length.
-Size is bounded here, time in the replica (`runtime/serving/trial.py`), where a compilation is tried by a process that may be ended.
-The failure to survive is a constraint that hides in another field: tools carry schemas too, and a text may hold JSON.
+Such a thing is compiled against the model's whole vocabulary, which takes time and memory that grow faster than its
+length. Size is bounded here, time in the replica (`runtime/serving/trial.py`), where a compilation is tried by a
+process that may be ended. The failure to survive is a constraint that hides in another field: tools carry schemas too,
+and a text may hold JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ def schema(value: Any, name: str, wants: Wants) -> None:
     weigh(value, name, most_values=MOST_VALUES, most_characters=MOST_CHARACTERS, deepest=DEEPEST)
 
 
-@takes({"type": "object", "required": ["type"], "properties": {"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}}})
+@takes(
+    {
+        "type": "object",
+        "required": ["type"],
+        "properties": {"type": {"enum": ["text", "json_object", "json_schema", "structural_tag"]}},
+    }
+)
 def response_format(value: Any, name: str, wants: Wants) -> None:
     """`{"type": "json_schema", "json_schema": {"name", "schema", "strict"}}` and its kin."""
     kind = value.get("type") if isinstance(value, dict) else None

@@ -1,7 +1,7 @@
 """Step 1: what the first line of a request is aimed at, and which fields may stand in its head only once.
 
-Pure. The failure to survive is a head that two readers take two ways (RFC 9112, 3.2): several hosts or keys, a target that is no path,
-a port that is none. Each is refused with what to send instead.
+Pure. The failure to survive is a head that two readers take two ways (RFC 9112, 3.2): several hosts or keys, a target
+that is no path, a port that is none. Each is refused with what to send instead.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def origin_form(url: bytes, method: bytes) -> bytes:
 
 
 def fields_of(headers: list[tuple[bytes, bytes]], version: str) -> dict[bytes, bytes]:
-    """The fields by name, ONCE's among them. Raises BadRequest where one is missing or there twice, or a host is none."""
+    """The fields by name, ONCE's among them. Raises BadRequest where one is missing or there twice, or a host is
+    none.
+    """
     found = dict(headers)
     if len(found) < len(headers):
         found = _joined(headers)

@@ -1,8 +1,9 @@
 """Before step 1: who is connected, by address, and who gives way when there is no room. Pure.
 
-At the bound the newcomer is let in all the same: somebody of the address that has most connections gives way, one that is only idle or
-refused first, then one that is still sending. So whoever comes from many addresses at once has as much as each of them, and one address
-never keeps others out. Those whose requests wait or are answered never give way. The failure to survive is a flood of connections.
+At the bound the newcomer is let in all the same: somebody of the address that has most connections gives way, one that
+is only idle or refused first, then one that is still sending. So whoever comes from many addresses at once has as much
+as each of them, and one address never keeps others out. Those whose requests wait or are answered never give way. The
+failure to survive is a flood of connections.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Iterable
 from typing import Literal, Protocol
 
 Standing = Literal["idle", "sending", "served"]
-LOOKED_AT = 32  # of an address' connections, oldest first, each time one must give way; those passed over are looked at again last
-STRANGERS = "strangers"  # as who all without a key share what all have: they may have any number of addresses, and a key has one share
+# of an address' connections, oldest first, each time one must give way; those passed over are looked at again last
+LOOKED_AT = 32
+# as who all without a key share what all have: they may have any number of addresses, and a key has one share
+STRANGERS = "strangers"
 LOCAL = ""  # the address of who comes by a Unix socket, or is a trusted proxy: many callers, whom it counts itself
 
 
@@ -113,7 +116,9 @@ def standing_of(turns: Iterable[Standing]) -> Standing:
 
 
 def household(address: str) -> str:
-    """Whoever may be taken for one: an IPv4 address, or all of an IPv6 network of 64 bits, which is the least that anyone is given."""
+    """Whoever may be taken for one: an IPv4 address, or all of an IPv6 network of 64 bits, which is the least that
+    anyone is given.
+    """
     if ":" not in address:
         return address
     found = ipaddress.IPv6Address(address.partition("%")[0])

@@ -1,8 +1,9 @@
-"""The way to the admin process: a request under `/api` is passed on over its socket, and the answer back, both as they come.
+"""The way to the admin process: a request under `/api` is passed on over its socket, and the answer back, both as they
+come.
 
-Step 1, the other branch. A connection a request: nobody pages through usage ten thousand times a second, and nothing can have
-gone stale. The failures to survive: the admin process away or dying (503 as long as nothing was answered, else the
-connection breaks), one that answers before it has read all, and a client that leaves a long answer.
+Step 1, the other branch. A connection a request: nobody pages through usage ten thousand times a second, and nothing
+can have gone stale. The failures to survive: the admin process away or dying (503 as long as nothing was answered, else
+the connection breaks), one that answers before it has read all, and a client that leaves a long answer.
 """
 
 from __future__ import annotations
@@ -25,13 +26,19 @@ READ_BYTES = 64 << 10
 _HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
 )  # fmt: skip
-_OURS = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"})  # never the client's word
-_KEPT = frozenset({b"content-length", b"host"})  # though `Connection` names them: a body without its length would be a second request
+_OURS = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"}
+)  # never the client's word
+_KEPT = frozenset(
+    {b"content-length", b"host"}
+)  # though `Connection` names them: a body without its length would be a second request
 _AWAY = "The admin API is not running. Start it (`pilotlight up` does), and try again."
 
 
 class AdminRelay:
-    """An ASGI application. `address` is the admin process's; `refused` hears the status of each answer that is an error."""
+    """An ASGI application. `address` is the admin process's; `refused` hears the status of each answer that is an
+    error.
+    """
 
     def __init__(self, address: str, *, refused: Callable[[int], None]) -> None:
         self._address, self._refused = split(address), refused
@@ -39,7 +46,9 @@ class AdminRelay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         if encoding.named(request.headers.get("content-encoding", "").encode("latin-1")):
-            raise UnsupportedEncoding("The admin API takes no compressed bodies. Send it plain, without Content-Encoding.")
+            raise UnsupportedEncoding(
+                "The admin API takes no compressed bodies. Send it plain, without Content-Encoding."
+            )
         try:
             reader, writer = await self._connect()
         except (OSError, TimeoutError) as error:
@@ -56,7 +65,9 @@ class AdminRelay:
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         scheme, host, port = self._address
         async with asyncio.timeout(CONNECT_SECONDS):
-            return await (asyncio.open_unix_connection(host) if scheme == "unix" else asyncio.open_connection(host, port))
+            return await (
+                asyncio.open_unix_connection(host) if scheme == "unix" else asyncio.open_connection(host, port)
+            )
 
     async def _pass_back(self, reader: asyncio.StreamReader, send: Send, *, bodiless: bool) -> None:
         """Raises NotReady where there is no answer, ConnectionError where there is half of one."""
@@ -86,14 +97,23 @@ class AdminRelay:
 
 async def _pass_on(request: Request, writer: asyncio.StreamWriter) -> None:
     """Head and body, no faster than they are read. A body whose length was not told is framed anew."""
-    named = {name.strip().encode("latin-1") for name in request.headers.get("connection", "").lower().split(",")}  # hop by hop, it says
+    named = {
+        name.strip().encode("latin-1") for name in request.headers.get("connection", "").lower().split(",")
+    }  # hop by hop, it says
     headers = [(name, value) for name, value in request.headers.raw if name not in _HOP | _OURS | (named - _KEPT)]
     client = request.client.host if request.client else ""
-    headers += [(b"x-forwarded-for", client.encode()), (b"x-forwarded-proto", request.url.scheme.encode()), (b"connection", b"close")]
+    headers += [
+        (b"x-forwarded-for", client.encode()),
+        (b"x-forwarded-proto", request.url.scheme.encode()),
+        (b"connection", b"close"),
+    ]
     sized, chunked = "content-length" in request.headers, "transfer-encoding" in request.headers
     if chunked:
         headers.append((b"transfer-encoding", b"chunked"))
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), _target(request.scope)), *(b"%b: %b" % field for field in headers)]
+    lines = [
+        b"%b %b HTTP/1.1" % (request.method.encode(), _target(request.scope)),
+        *(b"%b: %b" % field for field in headers),
+    ]
     writer.write(b"\r\n".join(lines) + b"\r\n\r\n")
     if sized or chunked:
         async for piece in request.stream():

@@ -1,9 +1,11 @@
-"""Which certificate a TLS client of the public port is shown, and how a new one takes the place of an old one while we serve.
+"""Which certificate a TLS client of the public port is shown, and how a new one takes the place of an old one while we
+serve.
 
-Before step 1. Where `router.certificate` names one of the operator's, that is shown, but for connections to this machine's own names
-(`localhost`): those get ours, by which the command line knows us. Both are looked at again every few seconds, for whoever renews them
-(certbot, cert-manager, our own `tls.py`) only writes files. A handshake takes the context that counts at that moment, whole: the failures
-to survive are files that are read between two writes, or that do not fit each other. Then the last good pair is shown, and a log line says so.
+Before step 1. Where `router.certificate` names one of the operator's, that is shown, but for connections to this
+machine's own names (`localhost`): those get ours, by which the command line knows us. Both are looked at again every
+few seconds, for whoever renews them (certbot, cert-manager, our own `tls.py`) only writes files. A handshake takes the
+context that counts at that moment, whole: the failures to survive are files that are read between two writes, or that
+do not fit each other. Then the last good pair is shown, and a log line says so.
 """
 
 from __future__ import annotations
@@ -34,18 +36,24 @@ class CertificateRefused(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Files in PEM: a certificate with those that link it to its authority, its own first; and its private key, maybe in the same file."""
+    """Files in PEM: a certificate with those that link it to its authority, its own first; and its private key, maybe
+    in the same file.
+    """
 
     certificate: Path
     key: Path
 
     def stamp(self) -> tuple[object, ...]:
         """Differs once one of them was written anew, or another took its name. Raises OSError."""
-        return tuple((found.st_ino, found.st_size, found.st_mtime_ns) for found in (self.certificate.stat(), self.key.stat()))
+        return tuple(
+            (found.st_ino, found.st_size, found.st_mtime_ns) for found in (self.certificate.stat(), self.key.stat())
+        )
 
 
 class Certificates:
-    """`ours`: signed by the local authority. `own`: the operator's, None where there is none. Raises CertificateRefused."""
+    """`ours`: signed by the local authority. `own`: the operator's, None where there is none. Raises
+    CertificateRefused.
+    """
 
     def __init__(self, ours: Pair, own: Pair | None = None) -> None:
         self._ours, self._own = _Shown(ours), _Shown(own) if own else None
@@ -67,7 +75,9 @@ class Certificates:
         connection.context = self._for(name).context
 
     def _for(self, name: str | None) -> _Shown:
-        """`name`: what the client asks for. To an address it asks for nothing: then it gets the operator's if that names an address."""
+        """`name`: what the client asks for. To an address it asks for nothing: then it gets the operator's if that
+        names an address.
+        """
         own = self._own
         if own is None:
             return self._ours
@@ -78,14 +88,18 @@ class Certificates:
 
 
 def of_settings(config: Settings) -> Certificates:
-    """Ours, made or renewed where needed, and the operator's where there is one. Raises CertificateRefused, NameRefused, OSError."""
+    """Ours, made or renewed where needed, and the operator's where there is one. Raises CertificateRefused,
+    NameRefused, OSError.
+    """
     made = tls.ensure(config.paths, tls.names(config.router))
     return Certificates(Pair(made.cert_file, made.key_file), own_pair(config))
 
 
 def own_pair(config: Settings) -> Pair | None:
     given = config.router
-    return Pair(Path(given.certificate), Path(given.certificate_key or given.certificate)) if given.certificate else None
+    return (
+        Pair(Path(given.certificate), Path(given.certificate_key or given.certificate)) if given.certificate else None
+    )
 
 
 async def renew(due: Callable[[], bool], seconds: float = DUE_SECONDS) -> NoReturn:
@@ -93,7 +107,9 @@ async def renew(due: Callable[[], bool], seconds: float = DUE_SECONDS) -> NoRetu
     while True:
         await asyncio.sleep(seconds)
         if due():
-            child = await asyncio.create_subprocess_exec(*children.python("pilotlight.tls"), env=children.environment(os.environ))
+            child = await asyncio.create_subprocess_exec(
+                *children.python("pilotlight.tls"), env=children.environment(os.environ)
+            )
             if status := await child.wait():
                 log.error("the certificate could not be renewed", action="certificate", status=status)
 
@@ -116,7 +132,9 @@ class _Shown:
             context, names_address = _context(self._pair), _names_address(self._pair.certificate)
         except CertificateRefused as error:
             if stamp != self._stamp:  # once for each state of the files
-                log.error("a certificate is not taken; the last one is shown on", action="certificate", reason=str(error))
+                log.error(
+                    "a certificate is not taken; the last one is shown on", action="certificate", reason=str(error)
+                )
             self._stamp = stamp
             return
         self.context, self.names_address, self._stamp = context, names_address, stamp
@@ -127,7 +145,9 @@ def _stamp(pair: Pair) -> tuple[object, ...]:
     try:
         return pair.stamp()
     except OSError as error:
-        raise CertificateRefused(f"{error.filename} cannot be read ({error.strerror}): correct router.certificate") from error
+        raise CertificateRefused(
+            f"{error.filename} cannot be read ({error.strerror}): correct router.certificate"
+        ) from error
 
 
 def _context(pair: Pair) -> ssl.SSLContext:
@@ -150,9 +170,7 @@ def _why_not(pair: Pair, error: OSError) -> str:
         which = next((file for file in (pair.certificate, pair.key) if not _readable(file)), pair.certificate)
         return f"{which} cannot be read ({error.strerror}): the router's account needs to be allowed to"
     if error.reason == "KEY_VALUES_MISMATCH":
-        return (
-            f"the key in {pair.key} is not the one of the first certificate in {pair.certificate}: give the pair, its own certificate first"
-        )
+        return f"the key in {pair.key} is not the one of the first certificate in {pair.certificate}: give the pair, its own certificate first"
     if b"ENCRYPTED" in pair.key.read_bytes()[: 1 << 16]:
         return f"the key in {pair.key} has a password: write it without (openssl pkey -in KEY -out NEW), readable by the router alone"
     return (

@@ -1,9 +1,10 @@
-"""Before step 1: accepts connections, counts them before a byte of theirs is read, and has TLS' handshake done within its time.
+"""Before step 1: accepts connections, counts them before a byte of theirs is read, and has TLS' handshake done within
+its time.
 
-uvicorn's own server begins to count after the handshake, and gives that a minute. One handshake is begun a turn of the loop, whoever comes:
-those inside are served between them. The failures to survive: connections that say nothing, more of them than there is room or
-descriptors for, floods of handshakes, clients that speak HTTP where TLS is spoken (they are told), and a process that has no descriptor
-left (it accepts again a moment later).
+uvicorn's own server begins to count after the handshake, and gives that a minute. One handshake is begun a turn of the
+loop, whoever comes: those inside are served between them. The failures to survive: connections that say nothing, more
+of them than there is room or descriptors for, floods of handshakes, clients that speak HTTP where TLS is spoken (they
+are told), and a process that has no descriptor left (it accepts again a moment later).
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Visit:
 
 
 class Porter:
-    """All doors' of a worker: says when a connection may begin its handshake. `rates`: of connections that bring no key, by address."""
+    """All doors' of a worker: says when a connection may begin its handshake. `rates`: of connections that bring no
+    key, by address.
+    """
 
     def __init__(self, rates: Rates | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -123,8 +126,9 @@ class Porter:
 
 
 class Door:
-    """One listener's. `make` gives the protocol of a connection; `context` what TLS is done with just now, None for plain HTTP. `is_proxy`: whether an
-    address is a trusted proxy's, whose connections are many callers'."""
+    """One listener's. `make` gives the protocol of a connection; `context` what TLS is done with just now, None for
+    plain HTTP. `is_proxy`: whether an address is a trusted proxy's, whose connections are many callers'.
+    """
 
     def __init__(
         self,
@@ -166,7 +170,11 @@ class Door:
         for _ in range(AT_ONCE):
             try:
                 connection, address = self._listener.accept()
-            except (BlockingIOError, ConnectionError, InterruptedError):  # another worker has it, or it has left already
+            except (
+                BlockingIOError,
+                ConnectionError,
+                InterruptedError,
+            ):  # another worker has it, or it has left already
                 return
             except OSError as error:
                 log.error("no connection can be accepted; trying again", action="accept", reason=str(error))
@@ -191,7 +199,11 @@ class Door:
         try:
             async with asyncio.timeout(self._handshake_seconds):
                 await self._establish(visit, connection)
-        except (OSError, ssl.SSLError, TimeoutError):  # whoever it was does not speak TLS, or does not trust us, or has left
+        except (
+            OSError,
+            ssl.SSLError,
+            TimeoutError,
+        ):  # whoever it was does not speak TLS, or does not trust us, or has left
             pass
         finally:
             if visit.guest is None:
@@ -210,7 +222,9 @@ class Door:
         if context is not None:
             await self._porter.wait(visit.address)
 
-        def made() -> asyncio.Protocol:  # called before the handshake; it is `visit.guest` from its `connection_made` on
+        def made() -> (
+            asyncio.Protocol
+        ):  # called before the handshake; it is `visit.guest` from its `connection_made` on
             guest = self._make()
             guest.visit = visit
             return cast(asyncio.Protocol, guest)

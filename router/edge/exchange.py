@@ -1,4 +1,5 @@
-"""Step 1, one client request as its connection sees it: a hot one, which is also the sink of its answer. (`page.py` has the others.)
+"""Step 1, one client request as its connection sees it: a hot one, which is also the sink of its answer. (`page.py` has
+the others.)
 
 Requests of one connection take turns, in order, whatever kind each is: `begin` is called when its turn has come, which
 may be before its body is whole. The failure to survive is a client that is refused or leaves while it still sends.
@@ -61,13 +62,21 @@ class Exchange:
     )  # fmt: skip
 
     def __init__(
-        self, connection: Connection, router: Router, request: Request, limits: ClientLimits, chunked: bool, keep_alive: bool
+        self,
+        connection: Connection,
+        router: Router,
+        request: Request,
+        limits: ClientLimits,
+        chunked: bool,
+        keep_alive: bool,
     ) -> None:
         self._connection, self._router, self._request, self._limits = connection, router, request, limits
         self.chunked, self.keep_alive = chunked, keep_alive
         self._expects_continue = b"expect" in request.headers and expects_continue(request.headers.items())
         origin = request.headers.get(b"origin")
-        self._for_pages = b"" if origin is None else router.cors.lines(origin, request.endpoint)  # of the head of its answer
+        self._for_pages = (
+            b"" if origin is None else router.cors.lines(origin, request.endpoint)
+        )  # of the head of its answer
         self._encoding = ""  # of its body
         self._pieces: list[bytes | bytearray] = []  # of its body, in few places: a byte in tiny chunks is a byte
         self._size = self._counted = 0
@@ -156,7 +165,9 @@ class Exchange:
     def give_way(self) -> None:
         """More is coming in than there is room for, and its key has most of it."""
         self.refuse(
-            QueueFull("This router is receiving as many bytes as it may hold, and this key sends most of them. Try again in a moment.")
+            QueueFull(
+                "This router is receiving as many bytes as it may hold, and this key sends most of them. Try again in a moment."
+            )
         )
 
     def received(self) -> None:
@@ -261,7 +272,9 @@ class Exchange:
             return
         self._router.metrics.refused(self._refusal.status)
         form = self._request.route.form
-        self.write(errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive, form=form))
+        self.write(
+            errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive, form=form)
+        )
         self.finish()
 
     def _serve(self, body: bytes, asked: Asked | None) -> None:
@@ -280,4 +293,6 @@ class Exchange:
 
 
 def too_large(limits: ClientLimits) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is larger than {limits.max_body} bytes, this server's limit (router.max_body_bytes). Send less.")
+    return BodyTooLarge(
+        f"The body is larger than {limits.max_body} bytes, this server's limit (router.max_body_bytes). Send less."
+    )

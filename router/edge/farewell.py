@@ -1,7 +1,7 @@
 """Step 1, the end of a connection: closed once what was written is read, and cut where that is not to be.
 
-Closing waits: TLS for the client's goodbye, which idle clients never say, for 30 s, and any transport for a client that does not read, for
-ever. Neither may hold a connection, or the end of the server.
+Closing waits: TLS for the client's goodbye, which idle clients never say, for 30 s, and any transport for a client that
+does not read, for ever. Neither may hold a connection, or the end of the server.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ class Farewell:
 
 
 class Lost(asyncio.Transport):
-    """What a connection has for a transport once it is lost. A transport refers to its protocol: with the real one both, and all that
-    TLS had read for them, would stay until somebody looks for cycles, which is rarely."""
+    """What a connection has for a transport once it is lost. A transport refers to its protocol: with the real one
+    both, and all that TLS had read for them, would stay until somebody looks for cycles, which is rarely.
+    """
 
     def write(self, data: object) -> None:
         return

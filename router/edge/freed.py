@@ -1,9 +1,10 @@
 """Before step 1: what is freed goes back to the machine, however many clients were here at once.
 
-uvloop reads each TLS connection into a block of 256 KiB. glibc maps the first such blocks by themselves; once one was freed it takes the next
-from its heap, which ends where the last that is in use lies: after a flood a worker kept half of what it had needed, for ever. With bounds of
-its own glibc goes on mapping them, and gives them back one by one. What is smaller, such as OpenSSL's part of a connection, leaves holes in the heap:
-they are given back once most of the clients that were here have left. The failure to survive is another C library, which has neither.
+uvloop reads each TLS connection into a block of 256 KiB. glibc maps the first such blocks by themselves; once one was
+freed it takes the next from its heap, which ends where the last that is in use lies: after a flood a worker kept half
+of what it had needed, for ever. With bounds of its own glibc goes on mapping them, and gives them back one by one. What
+is smaller, such as OpenSSL's part of a connection, leaves holes in the heap: they are given back once most of the
+clients that were here have left. The failure to survive is another C library, which has neither.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ LOOK_SECONDS = 2.0
 def give_back() -> bool:
     """From now on. False where this C library has no such thing."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and all(mallopt(*pair) for pair in ((MMAP_THRESHOLD, LARGE), (TRIM_THRESHOLD, LARGE), (ARENA_MAX, ARENAS)))
+    return mallopt is not None and all(
+        mallopt(*pair) for pair in ((MMAP_THRESHOLD, LARGE), (TRIM_THRESHOLD, LARGE), (ARENA_MAX, ARENAS))
+    )
 
 
 def give_back_holes() -> bool:

@@ -1,8 +1,9 @@
 """Step 1: one message as the parser tells it, in bounds: its head field by field, and its body a segment at a time.
 
-A body in tiny chunks comes as many thousand pieces a segment; they are put together before anything else is done with them. What comes after
-the last message that is taken is not even parsed: a flood would keep the loop from everybody for as long as it takes to read. The failures
-to survive: a head without an end, or a trailer, which the parser keeps until it is whole; such a body, and such a flood.
+A body in tiny chunks comes as many thousand pieces a segment; they are put together before anything else is done with
+them. What comes after the last message that is taken is not even parsed: a flood would keep the loop from everybody for
+as long as it takes to read. The failures to survive: a head without an end, or a trailer, which the parser keeps until
+it is whole; such a body, and such a flood.
 """
 
 from __future__ import annotations
@@ -24,7 +25,17 @@ class Enough(Exception):
 class Intake(HttpToolsProtocol):
     """Of one connection. `_deaf`: nothing more is taken in."""
 
-    __slots__ = ("_bodiless", "_body_bytes", "_deaf", "_in_head", "_in_message", "_kept", "_messages", "_pieces", "_upgrading")
+    __slots__ = (
+        "_bodiless",
+        "_body_bytes",
+        "_deaf",
+        "_in_head",
+        "_in_message",
+        "_kept",
+        "_messages",
+        "_pieces",
+        "_upgrading",
+    )
 
     _deaf: bool
 
@@ -84,5 +95,7 @@ class Intake(HttpToolsProtocol):
         self._bodiless = 0 if body else self._bodiless + size
         if self._bodiless > LONGEST_HEAD:
             self._refuse(
-                HeadTooLarge(f"The request's head, or what follows its last chunk, is longer than {LONGEST_HEAD} bytes. Send less.")
+                HeadTooLarge(
+                    f"The request's head, or what follows its last chunk, is longer than {LONGEST_HEAD} bytes. Send less."
+                )
             )

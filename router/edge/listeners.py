@@ -1,8 +1,8 @@
 """Where the public face listens: the HTTPS port, and plain HTTP for a proxy on this machine where the operator has one.
 
-Before step 1. Sockets are bound once, by the router's parent, and inherited by its workers, so a port never closes while a worker dies. The
-failures to survive: a Unix socket that a kill -9 left behind (it is taken over; one that somebody answers on is not), and a worker
-that is told its sockets by number.
+Before step 1. Sockets are bound once, by the router's parent, and inherited by its workers, so a port never closes
+while a worker dies. The failures to survive: a Unix socket that a kill -9 left behind (it is taken over; one that
+somebody answers on is not), and a worker that is told its sockets by number.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ class Listeners:
     @classmethod
     def bind(cls, config: Settings) -> Listeners:
         """Raises OSError; which of them cannot be bound stands in its `filename`."""
-        public = _named(f"port {config.router.port} on {config.router.host}", _tcp, config.router.host, config.router.port)
+        public = _named(
+            f"port {config.router.port} on {config.router.host}", _tcp, config.router.host, config.router.port
+        )
         place = listening(config.router.plain)
         if place is None:
             return cls(public)
         try:
             named = f"{config.router.plain} (router.plain)"
-            return cls(public, _named(named, _unix, Path(place.path)) if place.path else _named(named, _tcp, place.host, place.port))
+            return cls(
+                public,
+                _named(named, _unix, Path(place.path)) if place.path else _named(named, _tcp, place.host, place.port),
+            )
         except OSError:
             public.close()
             raise

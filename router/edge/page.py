@@ -1,8 +1,8 @@
 """Step 1, the other branch: a request that goes to the ASGI application, as uvicorn's own cycle, in its turn.
 
-Only pages of the admin process read a body; all others' is passed over. Reading is never paused, so that a client that leaves is seen at
-once: what waits for the admin process is bounded and counted instead. The failures to survive: a client that is answered before its
-body is whole, one that never sends the rest, and a stranger who sends a large one.
+Only pages of the admin process read a body; all others' is passed over. Reading is never paused, so that a client that
+leaves is seen at once: what waits for the admin process is bounded and counted instead. The failures to survive: a
+client that is answered before its body is whole, one that never sends the rest, and a stranger who sends a large one.
 """
 
 from __future__ import annotations
@@ -85,7 +85,19 @@ def scope_of(head: Head, connection: Connection) -> HTTPScope:
 class Page:
     """One such request. Its head is whole."""
 
-    __slots__ = ("_begun", "_connection", "_known", "_limits", "_most", "_router", "_size", "_stranger", "_wanted", "cycle", "user")
+    __slots__ = (
+        "_begun",
+        "_connection",
+        "_known",
+        "_limits",
+        "_most",
+        "_router",
+        "_size",
+        "_stranger",
+        "_wanted",
+        "cycle",
+        "user",
+    )
 
     def __init__(
         self,
@@ -103,7 +115,9 @@ class Page:
         self._stranger: RouterError | None = None  # what whoever has no valid key is told
         self._wanted = is_relayed(scope["path"])
         self._known: bool | None = None
-        self._most = limits.max_body if self._wanted and self._knows(headers) else MOST_DISCARDED  # a stranger may send a form, no more
+        self._most = (
+            limits.max_body if self._wanted and self._knows(headers) else MOST_DISCARDED
+        )  # a stranger may send a form, no more
         expects = expects_continue(headers)
         sized = dict(headers).get(b"content-length")
         endless = any(name == b"transfer-encoding" for name, _ in headers)
@@ -134,7 +148,13 @@ class Page:
     @property
     def standing(self) -> Standing:
         """Whether it may be cut for others: a stranger's may, and what is no admin call is done in a moment."""
-        return "idle" if self._stranger is not None or not self._wanted else "sending" if self.cycle.more_body else "served"
+        return (
+            "idle"
+            if self._stranger is not None or not self._wanted
+            else "sending"
+            if self.cycle.more_body
+            else "served"
+        )
 
     @property
     def answered(self) -> bool:
@@ -181,7 +201,9 @@ class Page:
         self.cycle.on_response = _nothing
 
     def add(self, body: bytes) -> bool:
-        """More of the body. Returns False when nothing more is to be read on this connection. Raises RouterError where it is too much."""
+        """More of the body. Returns False when nothing more is to be read on this connection. Raises RouterError where
+        it is too much.
+        """
         self._size += len(body)
         if not self._wanted or self.answered:
             if self._size <= MOST_DISCARDED:
@@ -258,7 +280,9 @@ class Cycle(RequestResponseCycle):
 
 
 class Way:
-    """The transport as a page's cycle has it: closing is the connection's, which gives a client that still sends time to read its answer."""
+    """The transport as a page's cycle has it: closing is the connection's, which gives a client that still sends time
+    to read its answer.
+    """
 
     __slots__ = ("_page",)
 

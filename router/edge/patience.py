@@ -1,7 +1,7 @@
 """Step 1: until when a client must have done what is its turn to do. Pure: time is an argument, in the loop's seconds.
 
-A head, or each `BODY_STEP` of a body, is to come within `header_seconds`, and all of a body within `upload_seconds`: who sends a byte now and
-then gets no further time by it. The failure to survive is a connection without any deadline.
+A head, or each `BODY_STEP` of a body, is to come within `header_seconds`, and all of a body within `upload_seconds`:
+who sends a byte now and then gets no further time by it. The failure to survive is a connection without any deadline.
 """
 
 from __future__ import annotations
@@ -23,13 +23,20 @@ class Patience:
         self._message, self._headed, self._mark, self._whole_by = 0, False, BODY_STEP, 0.0
 
     def rest(self, now: float, message: int, headed: bool, body: int) -> None:
-        """A segment has ended, and the connection's so-many-eth request is not whole: `headed`: its head is; `body`: so many bytes of it are here.
+        """A segment has ended, and the connection's so-many-eth request is not whole: `headed`: its head is; `body`: so
+        many bytes of it are here.
 
-        It has `header_seconds` again where this is its first segment, the one its head was whole in, or one that made the next step of its body.
+        It has `header_seconds` again where this is its first segment, the one its head was whole in, or one that made
+        the next step of its body.
         """
         renewed = message != self._message
         if renewed:
-            self._message, self._headed, self._mark, self._whole_by = message, False, BODY_STEP, now + self._limits.upload_seconds
+            self._message, self._headed, self._mark, self._whole_by = (
+                message,
+                False,
+                BODY_STEP,
+                now + self._limits.upload_seconds,
+            )
         if headed and not self._headed:
             renewed = self._headed = True
         if body > self._mark:

@@ -1,11 +1,12 @@
 """Step 1: the HTTP/1.1 server's side of one client connection, on top of uvicorn's protocol class.
 
-An inference call takes the hot path: callbacks from the socket to the hold and the relay, no ASGI and no task. All
-else becomes uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, pipelined too: they take turns.
+An inference call takes the hot path: callbacks from the socket to the hold and the relay, no ASGI and no task. All else
+becomes uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, pipelined too: they take turns.
 
-Failures to survive: clients that send slowly, endlessly or nonsense (deadlines and caps, each with its own status), that read slowly or
-never (nothing more is made for them, and after `unread_seconds` they are cut), and that leave: the end of a client's stream counts as
-leaving, as in nginx and Go. Reading is never paused, or it would not be seen; what comes too early is kept up to a bound, or dropped.
+Failures to survive: clients that send slowly, endlessly or nonsense (deadlines and caps, each with its own status),
+that read slowly or never (nothing more is made for them, and after `unread_seconds` they are cut), and that leave: the
+end of a client's stream counts as leaving, as in nginx and Go. Reading is never paused, or it would not be seen; what
+comes too early is kept up to a bound, or dropped.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from router.errors import BadRequest, RouterError, TooSlow, WrongMethod
 
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
 MOST_AT_ONCE = 4  # requests of one connection begun in one go; then others have their turn
-MOST_STASHED = 16 << 10  # bytes of pipelined requests not looked at yet; then the connection ends after the answers that are due
+MOST_STASHED = (
+    16 << 10
+)  # bytes of pipelined requests not looked at yet; then the connection ends after the answers that are due
 MOST_UNSENT = 64 << 10  # bytes that wait for a client to read; then nothing more is made for it
 
 log = structlog.get_logger()
@@ -123,7 +126,9 @@ class RouterProtocol(Intake):
             self._stalled = self.loop.call_later(self._limits.unread_seconds, self.transport.abort)
         if (call := self._call()) is not None:
             call.pause()
-        if not self._router.unread.add(self._turns[0].user if self._turns else STRANGERS, self, self.transport.get_write_buffer_size()):
+        if not self._router.unread.add(
+            self._turns[0].user if self._turns else STRANGERS, self, self.transport.get_write_buffer_size()
+        ):
             self.transport.abort()
 
     def resume_writing(self) -> None:
@@ -160,7 +165,9 @@ class RouterProtocol(Intake):
         self._farewell.begin()
 
     def _go_on(self) -> None:
-        """Begin the turn that is due, or look at what came meanwhile: not before the client has read most of what it was answered."""
+        """Begin the turn that is due, or look at what came meanwhile: not before the client has read most of what it
+        was answered.
+        """
         if self.flow.write_paused or self.transport.is_closing():
             return
         if self._due:
@@ -219,7 +226,9 @@ class RouterProtocol(Intake):
         if name is None and self._router.domain:
             name = named_by_host(fields.get(b"host", b""), self._router.domain)
         keep = modern and self.parser.should_keep_alive() and not self._leaving
-        self._receiving = exchange = Exchange(self, self._router, Request(route, name, fields), self._limits, modern, keep)
+        self._receiving = exchange = Exchange(
+            self, self._router, Request(route, name, fields), self._limits, modern, keep
+        )
         self._deaf = not exchange.admit()
         self._take_turn(exchange)
 
@@ -280,7 +289,9 @@ class RouterProtocol(Intake):
             self._feed(data)
 
     def _without_upgrade(self, rest: bytes) -> None:
-        """The client offers another protocol (h2c, WebSocket): we go on with this one, as we may. httptools takes the body for the other's."""
+        """The client offers another protocol (h2c, WebSocket): we go on with this one, as we may. httptools takes the
+        body for the other's.
+        """
         method = self.parser.get_method()
         self._upgrading = False
         if method == b"CONNECT":
@@ -313,7 +324,8 @@ class RouterProtocol(Intake):
                 self._go_on()
 
     def _refuse(self, error: RouterError, *, known: bool = False) -> None:
-        """What is coming in is not taken. Its answer comes in its turn, then the connection closes. `known`: it has a good key.
+        """What is coming in is not taken. Its answer comes in its turn, then the connection closes. `known`: it has a
+        good key.
 
         1. A call: it is answered so.
         2. A page that has its answer, whole or in part: its body will never be whole, so the connection ends.
@@ -333,7 +345,9 @@ class RouterProtocol(Intake):
             self._turns.remove(receiving)  # 3
             receiving.gone()
             known = receiving.known
-        exchange = Exchange(self, self._router, Request(ROUTES["completions"], None), self._limits, chunked=True, keep_alive=False)
+        exchange = Exchange(
+            self, self._router, Request(ROUTES["completions"], None), self._limits, chunked=True, keep_alive=False
+        )
         exchange.refuse(error if known else self.strange(error))
         self._take_turn(exchange)
 
@@ -346,7 +360,9 @@ class RouterProtocol(Intake):
             self.visit.proven()
 
     def strange(self, error: RouterError) -> RouterError:
-        """What a request is told that came without a good key, and is refused with `error`. Whether the connection is kept: `patient`."""
+        """What a request is told that came without a good key, and is refused with `error`. Whether the connection is
+        kept: `patient`.
+        """
         self._strange += 1
         self.patient = self._strange < MOST_STRANGE
         return self._router.strangers.refusal(error, self.peer, self.headers or ())
@@ -384,7 +400,9 @@ class RouterProtocol(Intake):
         left = self._patience.until - self.loop.time()
         coming = self._in_message and not self._deaf
         waiting = coming or not self._turns
-        self._watch = self.loop.call_later(min(left, self._period) if waiting and left > 0 else self._period, self._look)
+        self._watch = self.loop.call_later(
+            min(left, self._period) if waiting and left > 0 else self._period, self._look
+        )
         if not waiting or left > 0 or self.transport.is_closing():  # 1
             return
         if coming and not (isinstance(self._receiving, Page) and self._receiving.answered):  # 2

@@ -40,7 +40,11 @@ def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
     """The application; `admin` is the address of the admin process, `reach` who gets to it."""
     relay = Guarded(AdminRelay(admin, refused=router.metrics.refused), reach)
     models = Models(router)
-    inference = [Route(f"{prefix}/v1/{path}", _post_only, methods=["POST"]) for prefix in ("", "/e/{endpoint}") for path in ROUTES]
+    inference = [
+        Route(f"{prefix}/v1/{path}", _post_only, methods=["POST"])
+        for prefix in ("", "/e/{endpoint}")
+        for path in ROUTES
+    ]
     app = Starlette(
         routes=[
             Route("/healthz", _alive),
@@ -49,7 +53,10 @@ def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
             *[Route(f"{prefix}/v1/models", models.all) for prefix in ("", "/e/{endpoint}")],
             *[Route(f"{prefix}/v1/models/{{model}}", models.one) for prefix in ("", "/e/{endpoint}")],
             Route("/e/{endpoint}/health", models.health),
-            *[Route(f"{prefix}/v1/responses/{{rest:path}}", _not_kept, methods=ANY) for prefix in ("", "/e/{endpoint}")],
+            *[
+                Route(f"{prefix}/v1/responses/{{rest:path}}", _not_kept, methods=ANY)
+                for prefix in ("", "/e/{endpoint}")
+            ],
             *[Route(prefix + rest, relay) for prefix in RELAYED for rest in ("", "/{rest:path}")],
             *inference,
         ],
@@ -121,7 +128,9 @@ class Models:
         known = self._router.table.endpoints.get(name)
         if known is not None and known in self._visible(request):
             return JSONResponse(_model(known))
-        raise ModelNotFound(f"The model '{quoted(name)}' does not exist. `GET /v1/models` lists what this key can use.", param="model")
+        raise ModelNotFound(
+            f"The model '{quoted(name)}' does not exist. `GET /v1/models` lists what this key can use.", param="model"
+        )
 
     async def health(self, request: Request) -> Response:
         """As vLLM's own: load generators ask it first. Nothing is woken: an endpoint at zero is well."""
@@ -180,7 +189,9 @@ async def _post_only(request: Request) -> Response:
 
 
 async def _not_kept(request: Request) -> Response:
-    raise NotFound("Answers are not kept here, so none can be read, cancelled or deleted later. Use what POST /v1/responses returns.")
+    raise NotFound(
+        "Answers are not kept here, so none can be read, cancelled or deleted later. Use what POST /v1/responses returns."
+    )
 
 
 async def _told(request: Request, error: Exception) -> Response:

@@ -1,9 +1,9 @@
 """Steps 5, 6 and 10: the connection to the activator. Demand goes up, tables come down.
 
 Demand is absolute: held + in flight now. It goes out at once when a revision gets its first request or its first
-waiter, else gathered for 0.1 s, as far as it has changed, and whole each second in any case; a table is acknowledged as soon as it is applied. The failure to
-survive is the activator's absence: the last table stays in use, and whoever is back first hears the whole demand; what other
-routers have in replicas is forgotten with the connection that told it.
+waiter, else gathered for 0.1 s, as far as it has changed, and whole each second in any case; a table is acknowledged as
+soon as it is applied. The failure to survive is the activator's absence: the last table stays in use, and whoever is
+back first hears the whole demand; what other routers have in replicas is forgotten with the connection that told it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ HEARTBEAT_SECONDS = 1.0
 
 
 class DemandBook:
-    """What the activator has been told, and when it must hear more. `requests`, `acknowledged` and `in_flight` give what is true now,
-    `of` the requests, and those by replica, of some revisions, zeros included."""
+    """What the activator has been told, and when it must hear more. `requests`, `acknowledged` and `in_flight` give
+    what is true now, `of` the requests, and those by replica, of some revisions, zeros included.
+    """
 
     def __init__(
         self,
@@ -37,7 +38,13 @@ class DemandBook:
         in_flight: Callable[[], dict[str, int]] = dict,
         of: Callable[[Iterable[str]], tuple[dict[str, int], dict[str, int]]] = lambda _: ({}, {}),
     ) -> None:
-        self._clock, self._requests, self._acknowledged, self._in_flight, self._of = clock, requests, acknowledged, in_flight, of
+        self._clock, self._requests, self._acknowledged, self._in_flight, self._of = (
+            clock,
+            requests,
+            acknowledged,
+            in_flight,
+            of,
+        )
         self.partly = False  # the activator takes partial demand
         self._changed: set[str] = set()  # revisions since it was told last
         self._send: Callable[[Frame], None] | None = None
@@ -87,7 +94,15 @@ class DemandBook:
             self._told, self._told_in_flight = requests, in_flight
         self._sequence += 1
         at = self._acknowledged()
-        self._send(Demand(sequence=self._sequence, requests=dict(requests), table_sequence=at, partial=partial, in_flight=dict(in_flight)))
+        self._send(
+            Demand(
+                sequence=self._sequence,
+                requests=dict(requests),
+                table_sequence=at,
+                partial=partial,
+                in_flight=dict(in_flight),
+            )
+        )
 
     def _news(self) -> tuple[dict[str, int], dict[str, int]]:
         """What differs from what was told, of the revisions that have changed."""
@@ -96,7 +111,11 @@ class DemandBook:
 
     def _gathered(self) -> None:
         self._gathering = None
-        if any(self._news()) if self.partly else self._requests() != self._told or self._in_flight() != self._told_in_flight:
+        if (
+            any(self._news())
+            if self.partly
+            else self._requests() != self._told or self._in_flight() != self._told_in_flight
+        ):
             self.tell()
 
     def _heartbeat(self) -> None:

@@ -1,10 +1,10 @@
 """Steps 1 and 5: bytes that all callers of this machine share, with a bound in all, and who gives way at it. Pure.
 
-Over the bound the largest user's newest gives way, until all fits: so nobody is refused for what somebody else has taken, and whoever takes
-most is refused first; and where the new one would have to go itself in the end, nobody goes before it. Users are keys, and all
-strangers together. Half of the bound is divided among the machine's workers, each
-worker's own; the other half is for whichever of them comes first: what another worker's callers have taken leaves each its part.
-The failure to survive is one caller that takes all there is.
+Over the bound the largest user's newest gives way, until all fits: so nobody is refused for what somebody else has
+taken, and whoever takes most is refused first; and where the new one would have to go itself in the end, nobody goes
+before it. Users are keys, and all strangers together. Half of the bound is divided among the machine's workers, each
+worker's own; the other half is for whichever of them comes first: what another worker's callers have taken leaves each
+its part. The failure to survive is one caller that takes all there is.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ Holder = TypeVar("Holder")
 
 
 class Budget(Generic[Holder]):
-    """`shared` tells the machine what this worker has beyond its own part, and returns what all have. `give_way` hears who is out."""
+    """`shared` tells the machine what this worker has beyond its own part, and returns what all have. `give_way` hears
+    who is out.
+    """
 
-    def __init__(self, most: int, *, give_way: Callable[[Holder], None], workers: int = 1, shared: Callable[[int], int] = int) -> None:
+    def __init__(
+        self, most: int, *, give_way: Callable[[Holder], None], workers: int = 1, shared: Callable[[int], int] = int
+    ) -> None:
         self._own = most // 2 // workers
         self._most_shared = most - self._own * workers
         self._shared, self._give_way = shared, give_way
@@ -29,7 +33,9 @@ class Budget(Generic[Holder]):
         self.used = 0
 
     def stays(self, user: str, holder: Holder, size: int, *, without: Holder | None = None) -> bool:
-        """Whether it could have so many bytes more, once all that must give way for them has. `without`: who goes in any case. Changes nothing."""
+        """Whether it could have so many bytes more, once all that must give way for them has. `without`: who goes in
+        any case. Changes nothing.
+        """
         gone = 0 if without is None else self._size(without)
         used = self.used + size - gone
         now = max(0, self.used - self._own)
@@ -50,7 +56,9 @@ class Budget(Generic[Holder]):
         return True
 
     def add(self, user: str, holder: Holder, size: int) -> bool:
-        """So many bytes more. Returns False where the holder itself has to give way: then nothing of it is counted any more, and nobody else goes."""
+        """So many bytes more. Returns False where the holder itself has to give way: then nothing of it is counted any
+        more, and nobody else goes.
+        """
         if not self.stays(user, holder, size):
             self.drop(holder)
             return False

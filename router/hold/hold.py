@@ -1,11 +1,13 @@
-"""Step 5: the bounded wait of a request for a slot, first come first served per revision and key; keys share (`waiters.py`).
+"""Step 5: the bounded wait of a request for a slot, first come first served per revision and key; keys share
+(`waiters.py`).
 
 Every request that enters is granted a slot, refused, or leaves, exactly once; a slot is released exactly once, whoever
-asks how often. The queue is bounded by the endpoint's `max_held`, by `max_held_bytes`, both of all workers of this machine, and in time by
-each waiter's deadline. Slots are the replica's, not ours: any may be used, and its gate has the last word; where it says that
-it is full, one place in its line is taken for all that wait here (`turns.py`). Failures to survive: a replica that refuses or cannot be reached (the request returns to
-the head, and the youngest gives way if that breaks the bound), a start that cannot succeed, an endpoint that is
-removed, an activator that is away (the deadline still holds), and a waiter that fails while it is woken.
+asks how often. The queue is bounded by the endpoint's `max_held`, by `max_held_bytes`, both of all workers of this
+machine, and in time by each waiter's deadline. Slots are the replica's, not ours: any may be used, and its gate has the
+last word; where it says that it is full, one place in its line is taken for all that wait here (`turns.py`). Failures
+to survive: a replica that refuses or cannot be reached (the request returns to the head, and the youngest gives way if
+that breaks the bound), a start that cannot succeed, an endpoint that is removed, an activator that is away (the
+deadline still holds), and a waiter that fails while it is woken.
 """
 
 from __future__ import annotations
@@ -63,11 +65,14 @@ class Waiter(Protocol):
 
 
 LineUp = Callable[[Replica, float, Callable[[bytes | None, bool], None]], Timer]
-"""Takes a place in a replica's line: (replica, seconds waited, news). `news(turn, draining)` follows once, never at once."""
+"""Takes a place in a replica's line: (replica, seconds waited, news). `news(turn, draining)` follows once, never at
+once."""
 
 
 class Slot:
-    """The right to have one request at one replica, where it counts for `slots` of them. `turn`: what its gate called it, where it was waited for in its line."""
+    """The right to have one request at one replica, where it counts for `slots` of them. `turn`: what its gate called
+    it, where it was waited for in its line.
+    """
 
     __slots__ = ("_hold", "_released", "replica", "revision", "slots", "turn", "user")
 
@@ -83,7 +88,9 @@ class Slot:
             self._hold._released(self)
 
     def broke(self) -> None:
-        """The replica broke the request's connection off: what waits is not sent after it, into a process that may be dying."""
+        """The replica broke the request's connection off: what waits is not sent after it, into a process that may be
+        dying.
+        """
         if not self._released:
             self._hold._rest(self.revision, self.replica, BROKEN_SECONDS)
 
@@ -95,7 +102,9 @@ class Slot:
 
 
 class Hold:
-    """All waiting of one worker. `changed(revision, urgent)` hears of every change of demand. `line_up` None: no gate has a line."""
+    """All waiting of one worker. `changed(revision, urgent)` hears of every change of demand. `line_up` None: no gate
+    has a line.
+    """
 
     def __init__(
         self,
@@ -164,7 +173,8 @@ class Hold:
     def refresh(self, revision: Revision) -> None:
         """The revision's row is new.
 
-        1. It is gone, or about to be and not in the route any more: what waits goes where that leads now, in order, or is refused.
+        1. It is gone, or about to be and not in the route any more: what waits goes where that leads now, in order, or
+           is refused.
         2. No start can succeed for now: what waits is refused.
         3. Wake as many waiters as there are free slots.
         """
@@ -179,7 +189,9 @@ class Hold:
             self.wake(revision)  # 3
 
     def wake(self, revision: Revision) -> None:
-        """Grant slots to the head of the queue while there are both. A waiter may release its slot at once: no recursion."""
+        """Grant slots to the head of the queue while there are both. A waiter may release its slot at once: no
+        recursion.
+        """
         if revision.waking:
             return
         revision.waking = True
@@ -201,7 +213,9 @@ class Hold:
             slot.release()
 
     def _grant(self, revision: Revision, replica: Replica, waiter: Waiter, turn: bytes = b"") -> Slot:
-        """One free slot is enough, however many it takes: the rest of it waits in the engine, behind its own, and nobody else with it."""
+        """One free slot is enough, however many it takes: the rest of it waits in the engine, behind its own, and
+        nobody else with it.
+        """
         sequences, user = waiter.sequences, waiter.user
         slots = sequences if sequences == 1 else min(revision.slots_for(sequences), replica.row.slots)
         replica.in_flight += slots
@@ -297,7 +311,9 @@ class Hold:
         self.wake(revision)
 
     def _who_makes_way(self, revision: Revision, waiter: Waiter) -> Waiter | None:
-        """At the bound of an endpoint's queue: the youngest of the key that has most of it, where that has two more than the new one."""
+        """At the bound of an endpoint's queue: the youngest of the key that has most of it, where that has two more
+        than the new one.
+        """
         if not revision.waiting:
             return None
         youngest = revision.waiting.youngest_of_the_most()
@@ -306,7 +322,9 @@ class Hold:
     def _enter(self, revision: Revision, waiter: Waiter, *, back: bool = False) -> None:
         """`back`: to the head of the queue."""
         timer = self._clock.call_at(waiter.deadline, self._expire, revision, waiter)
-        (revision.waiting.put_back if back else revision.waiting.add)(waiter, timer, revision.slots_for(waiter.sequences))
+        (revision.waiting.put_back if back else revision.waiting.add)(
+            waiter, timer, revision.slots_for(waiter.sequences)
+        )
         waiter.held_in = revision
         revision.endpoint.held += 1
         self.busy.add(revision)

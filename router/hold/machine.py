@@ -1,9 +1,9 @@
 """What the router workers of one machine have together: how many requests they hold, and how many bytes. Steps 1 and 5.
 
-A bound is the machine's, however many workers there are, so each must know what the others have. With several, their parent
-makes a piece of memory; each worker writes its own row there and reads all: there is nothing to lock. Whoever takes something
-says so first and then adds up, so two that take the last place at once may both be refused, and never both be let in.
-The failure to survive is a worker's kill -9: its parent, which alone outlives it, clears its row.
+A bound is the machine's, however many workers there are, so each must know what the others have. With several, their
+parent makes a piece of memory; each worker writes its own row there and reads all: there is nothing to lock. Whoever
+takes something says so first and then adds up, so two that take the last place at once may both be refused, and never
+both be let in. The failure to survive is a worker's kill -9: its parent, which alone outlives it, clears its row.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ _ROW = 8 * (_HEAD + 2 * MOST_ENDPOINTS)  # bytes; an entry is a cell for the end
 
 
 class Machine(Protocol):
-    """Each takes what this worker has now, and returns what all workers of the machine have; of bytes, beyond each worker's own part."""
+    """Each takes what this worker has now, and returns what all workers of the machine have; of bytes, beyond each
+    worker's own part.
+    """
 
     workers: int
 

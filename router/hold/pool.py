@@ -1,9 +1,10 @@
 """Step 11, the replica's side: kept-alive HTTP/1.1 connections to one replica, and what comes back on them.
 
 An `Upstream` sends one request at a time and tells its `Receiver` of each segment of the answer, raw and parsed. The
-failures to survive: an answer split at any byte, a replica that dies at any byte, and bytes that nobody asked for: the connection
-is then of no more use, and no byte of it reaches another request's client. Silence alone ends no answer, for one that is not
-streamed may take hours: a replica that hangs is killed by its agent, and one whose machine is gone is found by the kernel.
+failures to survive: an answer split at any byte, a replica that dies at any byte, and bytes that nobody asked for: the
+connection is then of no more use, and no byte of it reaches another request's client. Silence alone ends no answer, for
+one that is not streamed may take hours: a replica that hangs is killed by its agent, and one whose machine is gone is
+found by the kernel.
 """
 
 from __future__ import annotations
@@ -94,7 +95,9 @@ class Upstream(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
 
     def send(self, receiver: Receiver, request: bytes, token: bytes = b"data: {") -> None:
-        """Begin an exchange. The answer, or its loss, goes to `receiver`. `token`: what an event of a token has, and no other."""
+        """Begin an exchange. The answer, or its loss, goes to `receiver`. `token`: what an event of a token has, and no
+        other.
+        """
         self._receiver = receiver
         self._partial_head: bytes | None = b""
         self._between = self._aligned = True
@@ -125,7 +128,9 @@ class Upstream(asyncio.Protocol):
             self.transport.resume_reading()
 
     def abort(self, receiver: Receiver) -> None:
-        """It wants no more of the answer: the replica sees the connection close, and stops its work. After the answer: nothing."""
+        """It wants no more of the answer: the replica sees the connection close, and stops its work. After the answer:
+        nothing.
+        """
         if self._receiver is receiver:
             self._receiver = None
             self.transport.abort()

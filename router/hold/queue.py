@@ -1,9 +1,10 @@
 """Step 5: the requests that wait for one revision, and whose turn is next. Pure.
 
-Keys share its slots: a slot that is free goes to the key that has the fewest sequences in work there, and among a key's requests
-to the one that has waited longest. So whoever has filled all slots gets no more of them while others wait; alone it has them all, and
-no share lies idle. The failures to survive: a key that floods the line (it is the one whose youngest request gives way when no more
-may wait), and one that returns to its place because a replica would not have it.
+Keys share its slots: a slot that is free goes to the key that has the fewest sequences in work there, and among a key's
+requests to the one that has waited longest. So whoever has filled all slots gets no more of them while others wait;
+alone it has them all, and no share lies idle. The failures to survive: a key that floods the line (it is the one whose
+youngest request gives way when no more may wait), and one that returns to its place because a replica would not have
+it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Waiters(Generic[W]):
 
     def __init__(self) -> None:
         self._all: OrderedDict[W, Timer] = OrderedDict()
-        self._of: dict[str, OrderedDict[W, tuple[int, int]]] = {}  # each with its number in `_all`'s order, and its sequences
+        self._of: dict[
+            str, OrderedDict[W, tuple[int, int]]
+        ] = {}  # each with its number in `_all`'s order, and its sequences
         self._last, self._first = count(1), count(0, -1)
         self.sequences = 0  # of all; as each has at least one, this says whether anyone waits
 
@@ -70,7 +73,9 @@ class Waiters(Generic[W]):
         return next(iter(self._all))
 
     def whose_turn(self, in_work: Mapping[str, int]) -> W:
-        """Whose turn it is: of the key with the fewest sequences in work (those not named have none), the first; of several the oldest."""
+        """Whose turn it is: of the key with the fewest sequences in work (those not named have none), the first; of
+        several the oldest.
+        """
         if len(self._of) == 1:
             return self.oldest()
         heads = ((in_work.get(user, 0), *next(iter(mine.items()))) for user, mine in self._of.items())

@@ -1,7 +1,7 @@
 """Step 5: what a caller is told whose wait is over without a slot, and when it is worth asking again. Pure.
 
-Each names what was waited for and what to do. The failure to survive is a reason that is no caller's to read: why a start failed has paths,
-versions and amounts of memory in it, and stays with its operator.
+Each names what was waited for and what to do. The failure to survive is a reason that is no caller's to read: why a
+start failed has paths, versions and amounts of memory in it, and stays with its operator.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ def start_failed(revision: Revision, now: float) -> EndpointPaused | StartFailed
     """The reason is for its operator: it has paths, versions and amounts of memory."""
     name = revision.endpoint.row.name
     if revision.endpoint.row.paused:
-        return EndpointPaused(f"'{name}' is paused by its operator. Calls are served again once it is resumed.", retry_after=PAUSED_SECONDS)
+        return EndpointPaused(
+            f"'{name}' is paused by its operator. Calls are served again once it is resumed.",
+            retry_after=PAUSED_SECONDS,
+        )
     told = f"'{name}' cannot start. Its operator finds the reason with `pilotlight ps` (revision {revision.revision_id}). Try again later."
     return StartFailed(told, retry_after=revision.retry_after(now))
 
@@ -46,7 +49,9 @@ def hold_timeout(revision: Revision, now: float) -> HoldTimeout:
         what = "its replica could not be reached"
     else:
         what = "none of its replicas has a free slot"
-    return HoldTimeout(f"'{name}' had no free slot in time: {what}. Try again, or wait longer.", retry_after=revision.retry_after(now))
+    return HoldTimeout(
+        f"'{name}' had no free slot in time: {what}. Try again, or wait longer.", retry_after=revision.retry_after(now)
+    )
 
 
 def endpoint_gone(endpoint: Endpoint) -> ModelNotFound:

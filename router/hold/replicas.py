@@ -1,9 +1,10 @@
 """What this router knows of endpoints, revisions and replicas, and which replica gets the next request. Steps 5 and 11.
 
 The activator's rows are the truth; on top of them lies what only we know: what we have in flight, and that a replica
-has just refused us or could not be reached; and beside them what others have in it, as the activator heard last. The failure
-to survive is a row that is old: such marks are made at once, and lifted after a moment (`hold.py`), `dead` also by the next
-row, so a replica is neither hammered nor forgotten; and what others have decides an order only, never whether a slot is free.
+has just refused us or could not be reached; and beside them what others have in it, as the activator heard last. The
+failure to survive is a row that is old: such marks are made at once, and lifted after a moment (`hold.py`), `dead` also
+by the next row, so a replica is neither hammered nor forgotten; and what others have decides an order only, never
+whether a slot is free.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class Replica:
         self.dead = False  # could not be reached
 
     def update(self, row: ReplicaRow, *, anew: bool) -> None:
-        """`anew`: a leader that has just taken over says it. What the one before had said and not done holds no more."""
+        """`anew`: a leader that has just taken over says it. What the one before had said and not done holds no
+        more.
+        """
         self.row = row
         self.draining = row.draining or (self.draining and not anew)  # else draining never ends but in the end
         self.dead = False  # a row says that it runs; of who is in its slots it says nothing, so `full` stays
@@ -70,7 +73,18 @@ class Replica:
 class Revision:
     """A revision, what runs of it, and what waits for it. `waiting` is changed by `hold.py` alone."""
 
-    __slots__ = ("began", "crowded", "endpoint", "granted", "in_work", "replicas", "revision_id", "row", "waiting", "waking")
+    __slots__ = (
+        "began",
+        "crowded",
+        "endpoint",
+        "granted",
+        "in_work",
+        "replicas",
+        "revision_id",
+        "row",
+        "waiting",
+        "waking",
+    )
 
     def __init__(self, row: RevisionRow, endpoint: Endpoint) -> None:
         self.revision_id, self.row, self.endpoint = row.revision_id, row, endpoint
@@ -103,12 +117,18 @@ class Revision:
     @property
     def ending(self) -> bool:
         """Nothing serves it or is about to, but what drains: whoever waits for it would wait until that has gone."""
-        return not self.row.starting and bool(self.replicas) and all(replica.draining for replica in self.replicas.values())
+        return (
+            not self.row.starting
+            and bool(self.replicas)
+            and all(replica.draining for replica in self.replicas.values())
+        )
 
     @property
     def failed(self) -> bool:
         """No start can succeed for now, and nothing that runs could serve; or nobody is to be served."""
-        return self.endpoint.row.paused or (bool(self.row.failure) and all(replica.draining for replica in self.replicas.values()))
+        return self.endpoint.row.paused or (
+            bool(self.row.failure) and all(replica.draining for replica in self.replicas.values())
+        )
 
     @property
     def waits_for(self) -> str:
@@ -116,7 +136,9 @@ class Revision:
         return self.row.waits_for if all(replica.draining for replica in self.replicas.values()) else ""
 
     def remaining(self, now: float) -> float:
-        """Seconds until the start that is on its way is over, or the next one would be; never 0, however long it has taken."""
+        """Seconds until the start that is on its way is over, or the next one would be; never 0, however long it has
+        taken.
+        """
         if self.began is None:
             return self.row.expected_seconds
         elapsed = now - self.began
@@ -142,10 +164,15 @@ class Revision:
             self.replicas[replica_id] = Replica(replica_row, pool=Pool(replica_row.address), now=now)
 
     def _time(self, row: RevisionRow, now: float) -> None:
-        """Follow the start: only durations travel, so what a row says of it is taken to be true when it comes, and once."""
+        """Follow the start: only durations travel, so what a row says of it is taken to be true when it comes, and
+        once.
+        """
         if not row.starting:
             self.began = None
-        elif self.began is None or (row.phase, row.phase_began_seconds) != (self.row.phase, self.row.phase_began_seconds):
+        elif self.began is None or (row.phase, row.phase_began_seconds) != (
+            self.row.phase,
+            self.row.phase_began_seconds,
+        ):
             self.began = now - row.phase_began_seconds
 
 
@@ -169,7 +196,9 @@ class Endpoint:
     def reroute(self) -> None:
         """The row or its revisions are new."""
         self._route = [
-            (self.revisions[revision], weight) for revision, weight in self.row.route if revision in self.revisions and weight > 0
+            (self.revisions[revision], weight)
+            for revision, weight in self.row.route
+            if revision in self.revisions and weight > 0
         ]
 
     def leads_to(self, revision: Revision) -> bool:
@@ -191,12 +220,15 @@ class Endpoint:
 def pick(replicas: Iterable[Replica]) -> Replica | None:
     """The replica with a free slot that has the fewest requests, ours and others'; of several any, each as likely.
 
-    Others' count by one over the number of routers: what is heard of them is late, and were each of R routers to level all
-    of a difference by itself, together they would level it R times over, to and fro. Each by itself balances its own.
+    Others' count by one over the number of routers: what is heard of them is late, and were each of R routers to level
+    all of a difference by itself, together they would level it R times over, to and fro. Each by itself balances its
+    own.
     """
     best, least, ties = None, 0.0, 1
     for replica in replicas:
-        if replica.in_flight >= replica.row.slots or replica.draining or replica.full or replica.dead:  # it is not `free`
+        if (
+            replica.in_flight >= replica.row.slots or replica.draining or replica.full or replica.dead
+        ):  # it is not `free`
             continue
         depth = replica.in_flight + replica.others
         if best is None or depth < least:

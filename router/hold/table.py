@@ -1,7 +1,8 @@
 """Step 10: the table of endpoints as the activator pushes it, applied to what this router knows.
 
-Whole first, in parts where it is long, so that no part holds up the loop; then deltas, fenced by (epoch, sequence): what is older than the newest seen is refused, so an old leader
-changes nothing. The failure to survive is the activator's absence: the last table stays in use.
+Whole first, in parts where it is long, so that no part holds up the loop; then deltas, fenced by (epoch, sequence):
+what is older than the newest seen is refused, so an old leader changes nothing. The failure to survive is the
+activator's absence: the last table stays in use.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class RouteTable:
         """Raises Stale; then nothing has changed."""
         at = (frame.epoch, frame.sequence)
         if at < self.at or not (frame.whole or self.whole or self._named is not None):
-            raise Stale(f"table {at} is older than {self.at}" if at < self.at else "a delta came before any whole table")
+            raise Stale(
+                f"table {at} is older than {self.at}" if at < self.at else "a delta came before any whole table"
+            )
         anew = frame.whole and frame.epoch > self.at[0]
         gone = self._gone(frame)
         if self._named is None:
@@ -79,7 +82,9 @@ class RouteTable:
             if revision.revision_id in requests:
                 requests[revision.revision_id] += revision.demand
         chosen = [revision for revision in known if len(revision.replicas) > 1]
-        return requests, {replica_id: replica.in_flight for revision in chosen for replica_id, replica in revision.replicas.items()}
+        return requests, {
+            replica_id: replica.in_flight for revision in chosen for replica_id, replica in revision.replicas.items()
+        }
 
     def in_flight(self) -> dict[str, int]:
         """Our own requests by replica, where there is a choice of replicas."""

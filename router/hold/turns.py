@@ -1,8 +1,9 @@
-"""Step 5: a place in the line at a full replica's gate (`runtime/serving/line.py`), for the oldest request that waits here for one.
+"""Step 5: a place in the line at a full replica's gate (`runtime/serving/line.py`), for the oldest request that waits
+here for one.
 
 The request stays in the hold meanwhile, with its deadline and its comments; the gate knows only how long it has waited.
-Failures to survive: a kept connection that had gone stale (once more, on a new one), a gate that drains or dies while we
-stand in its line, and one of the release before, which has no line: then the hold tries again after a moment.
+Failures to survive: a kept connection that had gone stale (once more, on a new one), a gate that drains or dies while
+we stand in its line, and one of the release before, which has no line: then the hold tries again after a moment.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ ANSWER_SECONDS = 0.5  # beyond what it was given, for its answer to come
 
 
 async def key_told(address: str, key_id: str, *, live: bool, seconds: float) -> bool:
-    """Does every router worker of this machine know the key (`live` false: know it no more)? Waits at most so many seconds."""
+    """Does every router worker of this machine know the key (`live` false: know it no more)? Waits at most so many
+    seconds.
+    """
     try:
         async with asyncio.timeout(seconds + ANSWER_SECONDS):
             stream: FrameStream[Any] = await connect(address, FromLedger)

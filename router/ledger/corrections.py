@@ -1,10 +1,11 @@
-"""What the engine's journal says after a request was settled without it: one row more, with the difference, never a change.
+"""What the engine's journal says after a request was settled without it: one row more, with the difference, never a
+change.
 
-Step 12. A row settled by the router's own count, by a last durable count, or by nothing may be wrong; should the replica's line
-come after all (its node was away for longer than rows wait), the difference is a row of its own that names the one it
-corrects, priced by the version that one was priced with, so that sums over `usage` are right. The failures to survive:
-repetition (a correction's id follows from what it corrects and by what), several ledgers at once (one at a time holds a lock),
-and Postgres away (the next pass looks back to the last that succeeded).
+Step 12. A row settled by the router's own count, by a last durable count, or by nothing may be wrong; should the
+replica's line come after all (its node was away for longer than rows wait), the difference is a row of its own that
+names the one it corrects, priced by the version that one was priced with, so that sums over `usage` are right. The
+failures to survive: repetition (a correction's id follows from what it corrects and by what), several ledgers at once
+(one at a time holds a lock), and Postgres away (the next pass looks back to the last that succeeded).
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from router.ledger.postgres import Outage, until_done
 from router.ledger.prices import Price
 from router.ledger.store import LedgerStore
 
-MARGIN_SECONDS = 45.0  # an entry is seen so long after its moment, at most: the statement that stores it may take its time
-FIRST_SECONDS = 86400.0  # the first pass looks so far back: longer than a ledger is away while rows of before it may be corrected
+MARGIN_SECONDS = (
+    45.0  # an entry is seen so long after its moment, at most: the statement that stores it may take its time
+)
+FIRST_SECONDS = (
+    86400.0  # the first pass looks so far back: longer than a ledger is away while rows of before it may be corrected
+)
 MOST = 1000  # of one pass
 
 log = structlog.get_logger()
@@ -43,7 +48,9 @@ class Corrections:
             await asyncio.sleep(self._every)
 
     async def catch_up(self) -> int:
-        """Correct what came since the last time. Returns how many late entries that were. Raises one of postgres.AWAY, or POISON."""
+        """Correct what came since the last time. Returns how many late entries that were. Raises one of postgres.AWAY,
+        or POISON.
+        """
         begun = time.monotonic()
         back = self._first if self._since is None else begun - self._since + MARGIN_SECONDS
         prices = await self._store.prices()
@@ -54,7 +61,9 @@ class Corrections:
             ):
                 done.update(late.event_id for late in found)
         except TimeoutError:
-            self._first = max(self._first / 4, MARGIN_SECONDS)  # too much for one statement, or Postgres hangs: a shorter look is one
+            self._first = max(
+                self._first / 4, MARGIN_SECONDS
+            )  # too much for one statement, or Postgres hangs: a shorter look is one
             raise
         self._since = begun
         return len(done)
@@ -62,5 +71,10 @@ class Corrections:
     def _of(self, found: Sequence[Late], versions: dict[int, Price]) -> list[Correction]:
         corrections = [made for late in found if (made := correction(late, versions[late.price_version]))]
         for made in corrections:
-            log.warning("a journal came after its row: corrected", action="ledger.correct", event_id=made.corrects, by=made.count_source)
+            log.warning(
+                "a journal came after its row: corrected",
+                action="ledger.correct",
+                event_id=made.corrects,
+                by=made.count_source,
+            )
         return corrections

@@ -1,9 +1,9 @@
 """Follows the spool: what workers write goes into the join; what is settled is deleted; what the dead left is ended.
 
 Step 12. Each worker's files are read one after the other, and none is deleted before those before it have been read: a
-request that was opened in one and ended in the next is always joined. Failures to survive: a notice that never comes (a scan
-each second), Postgres away for long (nothing is read beyond BACKLOG, the disk keeps it), and a worker's death (its files
-are read to their ends first, then what it opened and never ended is given up as lost).
+request that was opened in one and ended in the next is always joined. Failures to survive: a notice that never comes (a
+scan each second), Postgres away for long (nothing is read beyond BACKLOG, the disk keeps it), and a worker's death (its
+files are read to their ends first, then what it opened and never ended is given up as lost).
 """
 
 from __future__ import annotations
@@ -52,12 +52,16 @@ class Follower:
             await self.read()
             await asyncio.sleep(LINGER_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(scan_at - time.monotonic(), 0)):  # not wait_for: on Python 3.11 it may lose a cancellation
+                async with asyncio.timeout(
+                    max(scan_at - time.monotonic(), 0)
+                ):  # not wait_for: on Python 3.11 it may lose a cancellation
                     await self._awake.wait()
             self._awake.clear()
 
     async def finish(self) -> None:
-        """Read what is on disk now, and wait FINISH_SECONDS for it to be settled. For the end of the process, after `run`."""
+        """Read what is on disk now, and wait FINISH_SECONDS for it to be settled. For the end of the process, after
+        `run`.
+        """
         self.scan()
         with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_SECONDS):
@@ -115,7 +119,9 @@ class Follower:
     def _set_aside(self, lines: list[tuple[bytes, str]], file: SpoolFile) -> None:
         self._tail.reject(lines, source=file.name)
         for _, why in lines[:MOST_TOLD]:
-            log.error("a line that is no record is kept in rejected.jsonl", action="ledger.reject", file=file.name, reason=why)
+            log.error(
+                "a line that is no record is kept in rejected.jsonl", action="ledger.reject", file=file.name, reason=why
+            )
         if len(lines) > MOST_TOLD:
             log.error("and more lines of the same file", action="ledger.reject", file=file.name, lines=len(lines))
 

@@ -46,7 +46,9 @@ class Join:
         self._cases: dict[str, Case] = {}
         self._events: dict[str, list[str]] = defaultdict(list)  # by file: the requests with a line in it
         self._unsettled: dict[str, int] = defaultdict(int)  # by file: those of them neither new nor settled
-        self._waiting: OrderedDict[str, float] = OrderedDict()  # since when, monotonic seconds; who was looked up longest ago first
+        self._waiting: OrderedDict[str, float] = (
+            OrderedDict()
+        )  # since when, monotonic seconds; who was looked up longest ago first
         self._ready: deque[Case] = deque()
         self._taken = 0
 
@@ -107,8 +109,8 @@ class Join:
     def journal(self, entries: Iterable[UsageEntry]) -> None:
         """What engines produced, for requests that wait for it.
 
-        Of a request without an end nobody knows where it was at last: its router may have tried again elsewhere. So what one replica
-        says of it settles nothing before it is known that no other will speak (`concluded`).
+        Of a request without an end nobody knows where it was at last: its router may have tried again elsewhere. So
+        what one replica says of it settles nothing before it is known that no other will speak (`concluded`).
         """
         found: dict[str, list[UsageEntry]] = defaultdict(list)
         for entry in entries:
@@ -138,13 +140,17 @@ class Join:
         return sorted(replicas), sorted(endpoints)
 
     def concluded(self, word: Word, *, asked: Iterable[str]) -> None:
-        """Behind this word the journal was looked up for these, which waited when it was asked for: who cannot get another line is ready."""
+        """Behind this word the journal was looked up for these, which waited when it was asked for: who cannot get
+        another line is ready.
+        """
         for case in self._still_waiting(asked):
             if case.open is not None and not word.may_come(case.open, case.end):
                 self._settle(case)
 
     def expire(self, *, asked: Iterable[str], before: float) -> None:
-        """The last resort: the journal had nothing for these now, and those that have waited since `before` wait no longer."""
+        """The last resort: the journal had nothing for these now, and those that have waited since `before` wait no
+        longer.
+        """
         for case in self._still_waiting(asked):
             if self._waiting[case.event_id] <= before:
                 self._settle(case)
@@ -196,6 +202,8 @@ class Join:
 
 
 def best(end: EndRecord | None, entries: Iterable[UsageEntry]) -> UsageEntry | None:
-    """The entry that counts for a request: of the replica it was at last, where that is known; whole rather than partial."""
+    """The entry that counts for a request: of the replica it was at last, where that is known; whole rather than
+    partial.
+    """
     of_it = [entry for entry in entries if end is None or not end.replica_id or entry.replica_id == end.replica_id]
     return max(of_it, key=lambda entry: (not entry.partial, entry.output_tokens), default=None)

@@ -1,8 +1,8 @@
 """The policy on disk, `paths.policy`: whole, for workers and ledgers that start without Postgres. Steps 2 and 12.
 
-A short one is written before it is told, a long one soon after, in slices, and at most so often that it costs a tenth of one
-core, however fast keys change. Failures to survive: a full disk (a revocation must reach the workers all the same), and a
-kill -9 amid a write (the file is whole or the one before).
+A short one is written before it is told, a long one soon after, in slices, and at most so often that it costs a tenth
+of one core, however fast keys change. Failures to survive: a full disk (a revocation must reach the workers all the
+same), and a kill -9 amid a write (the file is whole or the one before).
 """
 
 from __future__ import annotations
@@ -61,4 +61,6 @@ class Keeping:
         try:
             await asyncio.to_thread(lambda: write_atomic(self.file, f"{head}{','.join(pieces)}]}}".encode()))
         except OSError as error:
-            log.error("the policy cannot be kept on disk", action="ledger.policy", file=str(self.file), reason=str(error))
+            log.error(
+                "the policy cannot be kept on disk", action="ledger.policy", file=str(self.file), reason=str(error)
+            )

@@ -1,10 +1,10 @@
 """The policy all workers of this machine serve by: which keys live, pushed whole to who comes, then as it changes.
 
-Steps 2 and 12. Nothing here takes longer with many keys than with few: a notification names what has changed and only that is
-read and told; what concerns all keys (reading them anew, writing `paths.policy`, the whole policy for a worker) goes in slices.
-The failure to survive is Postgres being away, even at the start: the last policy is kept in `paths.policy`, served until Postgres
-is back, and then loaded anew. Without either there is no policy to give, and none is given: an empty one would turn every
-caller away.
+Steps 2 and 12. Nothing here takes longer with many keys than with few: a notification names what has changed and only
+that is read and told; what concerns all keys (reading them anew, writing `paths.policy`, the whole policy for a worker)
+goes in slices. The failure to survive is Postgres being away, even at the start: the last policy is kept in
+`paths.policy`, served until Postgres is back, and then loaded anew. Without either there is no policy to give, and none
+is given: an empty one would turn every caller away.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from router.ledger.postgres import Outage, until_done
 from router.ledger.wire import KeyRow, Policy, PolicyChange
 
 RELOAD_SECONDS = 30.0  # the named fallback, should a notification ever be lost
-CLOCK_SECONDS = 1.0  # by how much more the clocks of Postgres and this machine may come to differ before it is worth telling
+CLOCK_SECONDS = (
+    1.0  # by how much more the clocks of Postgres and this machine may come to differ before it is worth telling
+)
 MOST_NAMED = 500  # changes that are read one by one; with more, everything is read anew
 CHANGES_KEPT = 256  # a worker that is further behind gets everything anew
 SLICE = 500  # keys that are looked at without a pause: about a millisecond
@@ -41,8 +43,9 @@ class LiveKeys(NamedTuple):
 
 
 class Policies:
-    """The one writer of the policy. `load` reads all live keys from Postgres, `find` those of some ids, of keys or endpoints,
-    and `mark` what all live keys add up to: equal while none has changed."""
+    """The one writer of the policy. `load` reads all live keys from Postgres, `find` those of some ids, of keys or
+    endpoints, and `mark` what all live keys add up to: equal while none has changed.
+    """
 
     def __init__(
         self,
@@ -69,10 +72,14 @@ class Policies:
         """All of it in one frame."""
         if not self.version:
             return None
-        return Policy.model_construct(version=self.version, keys=tuple(self.keys.values()), ahead_seconds=self.ahead_seconds)
+        return Policy.model_construct(
+            version=self.version, keys=tuple(self.keys.values()), ahead_seconds=self.ahead_seconds
+        )
 
     def invalidate(self, what: str = "") -> None:
-        """The key, or the keys of the endpoint, of this id have changed in Postgres; "": anything may have, while nobody listened."""
+        """The key, or the keys of the endpoint, of this id have changed in Postgres; "": anything may have, while
+        nobody listened.
+        """
         if what.startswith(PRICE):
             return
         if what and self._find:
@@ -100,7 +107,9 @@ class Policies:
         return after if after and after[0].base == version else None
 
     async def settled(self, key_id: str, *, live: bool) -> int:
-        """The version of the current policy, as soon as it has the key, or (`live` false) has it no more. Reads Postgres anew."""
+        """The version of the current policy, as soon as it has the key, or (`live` false) has it no more. Reads
+        Postgres anew.
+        """
         self.invalidate(key_id)
         async with self._changed:
             await self._changed.wait_for(lambda: bool(self.version) and (key_id in self.keys) == live)
@@ -160,7 +169,9 @@ class Policies:
         if endpoints := {name for name in asked if name not in self.keys and not name.startswith("key_")}:
             known += [key.key_id for key in self.keys.values() if key.endpoint_id in endpoints]
         gone = [key_id for key_id in known if key_id not in now]
-        await self._publish([key for key in now.values() if self.keys.get(key.key_id) != key], gone, found.ahead_seconds)
+        await self._publish(
+            [key for key in now.values() if self.keys.get(key.key_id) != key], gone, found.ahead_seconds
+        )
 
     async def _take_all(self, found: LiveKeys) -> None:
         put, live = list[KeyRow](), set[str]()
@@ -194,7 +205,14 @@ class Policies:
             self._changes.append(PolicyChange(version=self.version, base=base, put=tuple(put), gone=hashes))
         async with self._changed:
             self._changed.notify_all()
-        log.info("policy changed", action="ledger.policy", version=self.version, keys=len(self.keys), put=len(put), gone=len(gone))
+        log.info(
+            "policy changed",
+            action="ledger.policy",
+            version=self.version,
+            keys=len(self.keys),
+            put=len(put),
+            gone=len(gone),
+        )
 
     def _restore(self) -> None:
         try:

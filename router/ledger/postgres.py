@@ -27,10 +27,20 @@ FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0  # a statement that takes longer is an outage: all of ours are short and safe to repeat
 
-POISON = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)  # these values will never be accepted: trying again is no use
-AWAY = (OSError, TimeoutError, DatabaseError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# POISON is in AWAY, too: look for it first. All else that is in AWAY may pass: try again later. InternalClientError is what asyncpg
-# raises where a connection is cut while a statement runs on it.
+POISON = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+)  # these values will never be accepted: trying again is no use
+AWAY = (
+    OSError,
+    TimeoutError,
+    DatabaseError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+# POISON is in AWAY, too: look for it first. All else that is in AWAY may pass: try again later. InternalClientError is
+# what asyncpg raises where a connection is cut while a statement runs on it.
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -59,7 +69,9 @@ class Outage:
         if self._since is None:
             self._since = self._clock()
             reason = f"{type(error).__name__}: {error}"
-            log.warning("Postgres is away; nothing is lost, trying again until it is back", action=self._activity, reason=reason)
+            log.warning(
+                "Postgres is away; nothing is lost, trying again until it is back", action=self._activity, reason=reason
+            )
         pause, self._pause = self._pause, min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         return pause
 
@@ -81,7 +93,9 @@ class Database:
         self._making = asyncio.Lock()
 
     async def connect(self, purpose: str, **limits: str) -> asyncpg.Connection:
-        """A connection of one's own, for what lasts longer than a statement. `limits`: settings of its session. Raises one of AWAY."""
+        """A connection of one's own, for what lasts longer than a statement. `limits`: settings of its session. Raises
+        one of AWAY.
+        """
         where = dsn(self._settings)
         try:
             return await connect(where, application=f"{self._application} {purpose}", timeout=5, limits=limits)
@@ -93,8 +107,12 @@ class Database:
         """A pooled connection; the whole block must end within STATEMENT_SECONDS. Raises one of AWAY, or POISON."""
         async with asyncio.timeout(STATEMENT_SECONDS):
             async with self._making:
-                if self._pool is None:  # smallest 0: else it reconnects by itself and logs a traceback each time it cannot
-                    self._pool = await connect_pool(dsn(self._settings), application=self._application, smallest=0, largest=self._largest)
+                if (
+                    self._pool is None
+                ):  # smallest 0: else it reconnects by itself and logs a traceback each time it cannot
+                    self._pool = await connect_pool(
+                        dsn(self._settings), application=self._application, smallest=0, largest=self._largest
+                    )
             async with self._pool.acquire() as connection:
                 yield connection
 
@@ -106,8 +124,8 @@ class Database:
 class Listener:
     """LISTENs on channels for ever, over one connection, and says when it is (again) connected.
 
-    What was notified while it was away is lost: `on_connect` must read everything anew. A connection that went silent is
-    found by the probe, the named fallback, every PROBE_SECONDS.
+    What was notified while it was away is lost: `on_connect` must read everything anew. A connection that went silent
+    is found by the probe, the named fallback, every PROBE_SECONDS.
     """
 
     PROBE_SECONDS = 15.0

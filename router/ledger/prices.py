@@ -18,10 +18,12 @@ from typing import NamedTuple
 from router.finish import Finish
 
 INSURED: frozenset[Finish] = frozenset({"upstream_error", "refused", "timeout", "router_lost"})
-"""Who got nothing pays nothing: of a request that ended so only what was delivered counts. A client that left pays for what
-the engine produced for it."""
+"""Who got nothing pays nothing: of a request that ended so only what was delivered counts. A client that left pays for
+what the engine produced for it."""
 
-CLOCK_SECONDS = 1.0  # by how much our clock may differ from Postgres' before times are corrected: less is the way of the question
+CLOCK_SECONDS = (
+    1.0  # by how much our clock may differ from Postgres' before times are corrected: less is the way of the question
+)
 
 
 class Unpriced(Exception):
@@ -46,7 +48,9 @@ class PriceList:
         """`ahead_seconds`: Postgres' clock, of this machine's, by which requests are stamped."""
         self.ahead_seconds = ahead_seconds
         self._prices: dict[tuple[str, str], tuple[list[float], list[Price]]] = defaultdict(lambda: ([], []))
-        self._of: dict[tuple[str, str], list[tuple[list[float], list[Price]]]] = {}  # those of them that may count for an endpoint
+        self._of: dict[
+            tuple[str, str], list[tuple[list[float], list[Price]]]
+        ] = {}  # those of them that may count for an endpoint
         self.newest = 0  # the highest version in the list
         self.versions: dict[int, Price] = {}
         listed_all = sorted(prices, key=lambda price: (price.valid_from, price.version))
@@ -57,7 +61,10 @@ class PriceList:
         for price in listed_all:
             self.newest = max(self.newest, price.version)
             self.versions[price.version] = price
-            if any(price.version < end.version and price.valid_from > end.valid_from for end in ends.get(price.endpoint_id, ())):
+            if any(
+                price.version < end.version and price.valid_from > end.valid_from
+                for end in ends.get(price.endpoint_id, ())
+            ):
                 continue  # it was to begin after its endpoint was removed
             times, listed = self._prices["" if price.endpoint_id else price.org_id, price.endpoint_id]
             times.append(price.valid_from)
@@ -79,15 +86,25 @@ class PriceList:
         for times, listed in of_endpoint:
             if (count := bisect_right(times, admitted_at)) and not listed[count - 1].ends:
                 return listed[count - 1]
-        raise Unpriced(f"no price of endpoint {endpoint_id} is valid at {admitted_at}: insert a default into `prices` (endpoint_id null)")
+        raise Unpriced(
+            f"no price of endpoint {endpoint_id} is valid at {admitted_at}: insert a default into `prices` (endpoint_id null)"
+        )
 
 
 def cost(
-    price: Price, finish: Finish, streamed: bool, input_tokens: int, cached_tokens: int, output_tokens: int, delivered: int | None = None
+    price: Price,
+    finish: Finish,
+    streamed: bool,
+    input_tokens: int,
+    cached_tokens: int,
+    output_tokens: int,
+    delivered: int | None = None,
 ) -> int:
-    """1e-10 dollars, rounded half up. `cached_tokens` are part of `input_tokens`; `delivered` is output, None where nobody counted it.
+    """1e-10 dollars, rounded half up. `cached_tokens` are part of `input_tokens`; `delivered` is output, None where
+    nobody counted it.
 
-    1. An answer in one piece that we broke: its client has nothing of it. 2. A stream that we broke costs what was delivered,
+    1. An answer in one piece that we broke: its client has nothing of it. 2. A stream that we broke costs what was
+       delivered,
     as far as that is known. 3. All else costs what the engine made.
     """
     if finish in INSURED:

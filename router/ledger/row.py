@@ -83,15 +83,19 @@ def usage_row(case: Case, prices: PriceList) -> UsageRow:
 
 
 def passed(end: EndRecord | None) -> int | None:
-    """Output tokens the router counted on their way to the client. None: it did not count, the engine told it, or it died."""
+    """Output tokens the router counted on their way to the client. None: it did not count, the engine told it, or it
+    died.
+    """
     return end.output_tokens if end is not None and end.count_source in ("relayed", "none") else None
 
 
 def figures(end: EndRecord, engine: UsageEntry | None) -> tuple[int, int, int, CountSource]:
     """(input, cached, output tokens, who counted).
 
-    1. told in band by the engine at the end; 2. the engine's journal; 3. the last durable count of a replica that was lost;
-    4. what the router counted as it passed, or nothing. Cached tokens are part of the input, so there are never more of them.
+    1. told in band by the engine at the end; 2. the engine's journal; 3. the last durable count of a replica that was
+       lost;
+    4. what the router counted as it passed, or nothing. Cached tokens are part of the input, so there are never more of
+       them.
     """
     if end.count_source != "engine" and engine is not None:
         source: CountSource = "last_count" if engine.partial else "journal"

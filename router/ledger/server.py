@@ -1,9 +1,9 @@
 """The ledger's socket: workers say who they are and how far their spool has grown, and are given the policy.
 
-Steps 2 and 12. The admin API asks here, too, when all workers know a key it has just made. Failures to survive: a worker
-that dies (its connection's end starts its grace, and nobody waits for its word), one that says nonsense (that connection
-closes, with a line in the log), and one that reads nothing: it gets only ever the newest policy, and is let go after
-SLOW_SECONDS, so that nothing piles up here.
+Steps 2 and 12. The admin API asks here, too, when all workers know a key it has just made. Failures to survive: a
+worker that dies (its connection's end starts its grace, and nobody waits for its word), one that says nonsense (that
+connection closes, with a line in the log), and one that reads nothing: it gets only ever the newest policy, and is let
+go after SLOW_SECONDS, so that nothing piles up here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ log = structlog.get_logger()
 class LedgerServer:
     def __init__(self, *, policies: Policies, workers: Workers, spooled: Callable[[str], None]) -> None:
         self._policies, self._workers, self._spooled = policies, workers, spooled
-        self._applied: dict[FrameStream[ToLedger], int] = {}  # by connected worker, the version it serves by; 0: none yet
+        self._applied: dict[
+            FrameStream[ToLedger], int
+        ] = {}  # by connected worker, the version it serves by; 0: none yet
         self._acknowledged = asyncio.Condition()
 
     @property
@@ -52,7 +54,11 @@ class LedgerServer:
                 stream.send(KeyTold(everywhere=await self._told_all(hello)))
                 await stream.drain()
         except (FrameError, TimeoutError, ConnectionError) as error:
-            log.warning("a worker's connection is of no more use", action="ledger.worker", reason=str(error) or type(error).__name__)
+            log.warning(
+                "a worker's connection is of no more use",
+                action="ledger.worker",
+                reason=str(error) or type(error).__name__,
+            )
 
     async def _serve(self, stream: FrameStream[ToLedger], hello: WorkerHello) -> None:
         log.info("worker connected", action="ledger.worker", worker_id=hello.worker_id, pid=hello.pid)
@@ -74,12 +80,16 @@ class LedgerServer:
             log.info("worker disconnected", action="ledger.worker", worker_id=hello.worker_id, pid=hello.pid)
 
     async def _told_all(self, asked: AwaitKey) -> bool:
-        """Has every worker that is connected said that it serves by a policy with (or without) the key? Those that come later begin with it."""
+        """Has every worker that is connected said that it serves by a policy with (or without) the key? Those that come
+        later begin with it.
+        """
         try:
             async with asyncio.timeout(min(asked.seconds, LONGEST_AWAIT_SECONDS)):
                 version = await self._policies.settled(asked.key_id, live=asked.live)
                 async with self._acknowledged:
-                    await self._acknowledged.wait_for(lambda: all(applied >= version for applied in self._applied.values()))
+                    await self._acknowledged.wait_for(
+                        lambda: all(applied >= version for applied in self._applied.values())
+                    )
         except TimeoutError:
             return False
         return True
@@ -99,7 +109,9 @@ class LedgerServer:
                 except TimeoutError:
                     stream.send(Alive())
                 else:
-                    version = await self._tell(stream, version) if hello.takes_changes else self._tell_whole(stream, hello)
+                    version = (
+                        await self._tell(stream, version) if hello.takes_changes else self._tell_whole(stream, hello)
+                    )
                 async with asyncio.timeout(SLOW_SECONDS):
                     await stream.drain()
         except (TimeoutError, ConnectionError):

@@ -32,7 +32,9 @@ class Reject(Protocol):
 
 
 class Settler:
-    """Takes from the join what is ready. `reject` is `Tail.reject`; `on_settled` is called after each batch: there is room again."""
+    """Takes from the join what is ready. `reject` is `Tail.reject`; `on_settled` is called after each batch: there is
+    room again.
+    """
 
     on_settled: Callable[[], None] = staticmethod(lambda: None)
 
@@ -86,10 +88,16 @@ class Settler:
                 await self._settle(cases[at : at + BATCH_ROWS], without, anew=True)
             if len(without) < len(cases):
                 await asyncio.to_thread(self._shelf.keep, without, odd)
-                log.info("requests that had no price are settled", action="ledger.unpriced", settled=len(cases) - len(without))
+                log.info(
+                    "requests that had no price are settled",
+                    action="ledger.unpriced",
+                    settled=len(cases) - len(without),
+                )
 
     async def _settle(self, cases: list[Case], without: list[Case], *, anew: bool = False) -> None:
-        """Write their rows; those that have no price are added to `without`. `anew`: they lay for long, and are looked up again."""
+        """Write their rows; those that have no price are added to `without`. `anew`: they lay for long, and are looked
+        up again.
+        """
         write = self._write_anew if anew else self._write
         try:
             without += await until_done(self._outage, lambda: write(cases))
@@ -103,9 +111,18 @@ class Settler:
 
     async def _keep_aside(self, case: Case, *, why: str) -> None:
         """As the spool lines they came in, for a person to correct and put back."""
-        lines = [(record.model_dump_json().encode(), why) for record in (case.open, case.end, case.engine) if record is not None]
+        lines = [
+            (record.model_dump_json().encode(), why)
+            for record in (case.open, case.end, case.engine)
+            if record is not None
+        ]
         await asyncio.to_thread(self._reject, lines, source="usage")
-        log.error("Postgres refuses a row; it is kept in rejected.jsonl", action="ledger.reject", event_id=case.event_id, reason=why)
+        log.error(
+            "Postgres refuses a row; it is kept in rejected.jsonl",
+            action="ledger.reject",
+            event_id=case.event_id,
+            reason=why,
+        )
 
     async def _shelve(self, cases: list[Case]) -> None:
         if not cases:
@@ -121,7 +138,9 @@ class Settler:
         )
 
     async def _write_anew(self, cases: list[Case]) -> list[Case]:
-        """What the engine's journal has said of them meanwhile counts: a correction looks for lines that come after their rows only."""
+        """What the engine's journal has said of them meanwhile counts: a correction looks for lines that come after
+        their rows only.
+        """
         known = {case.event_id: [case.engine] if case.engine else [] for case in cases}
         for entry in await self._store.journal(list(known)):
             known[entry.request_id].append(entry)

@@ -1,9 +1,11 @@
-"""Requests without a price, on disk until there is one: they hold up nobody, and are settled by themselves once they can be.
+"""Requests without a price, on disk until there is one: they hold up nobody, and are settled by themselves once they
+can be.
 
-Step 12. One line a request in `spool/unpriced.jsonl`, durable before its spool file may go. The failures to survive: our own
-kill -9 (a request may then be both here and in the spool: its row's key makes that harmless), a line cut in the middle by a crash
-or a full disk (the next begins a line of its own, and one glued to it is still read), and a line that was changed on the disk or
-cannot be read (its checksum tells; it stays, for a person). Lines of a release before have no checksum.
+Step 12. One line a request in `spool/unpriced.jsonl`, durable before its spool file may go. The failures to survive:
+our own kill -9 (a request may then be both here and in the spool: its row's key makes that harmless), a line cut in the
+middle by a crash or a full disk (the next begins a line of its own, and one glued to it is still read), and a line that
+was changed on the disk or cannot be read (its checksum tells; it stays, for a person). Lines of a release before have
+no checksum.
 """
 
 from __future__ import annotations
@@ -62,10 +64,14 @@ class Shelf:
         for line in self._file.read_bytes().split(b"\n") if self._file.exists() else ():
             for part, kept in _read(line) if line else ():
                 if isinstance(kept, str):
-                    log.error("a line of unpriced.jsonl cannot be read; it stays", action="ledger.unpriced", reason=kept)
+                    log.error(
+                        "a line of unpriced.jsonl cannot be read; it stays", action="ledger.unpriced", reason=kept
+                    )
                     odd.append(part)
                 else:
-                    cases.append(Case(kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready"))
+                    cases.append(
+                        Case(kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready")
+                    )
         self.count = len(cases)
         return cases, odd
 

@@ -1,13 +1,14 @@
 """Step 12, the worker's side: an append-only file of records, durable before anything is answered.
 
-An `open` is written at once. An `end` is written with the next `open`, or by `flush`, which comes before the bytes it must
-precede. A thread syncs whole groups with one `fdatasync`: opens at once, but where many come REST_SECONDS after the last
-group; ends within END_SYNC_SECONDS. Process death loses nothing that was written. Each file is locked (flock) before it has
-its name, and until the next one has: while the worker lives one of its files is locked, and the kernel drops the lock with
-the process, however it ends, so that the ledger knows the dead. Failures to survive: a full disk (a torn line is cut off
-again; opens raise SpoolFull, ends wait in memory, so what runs can finish; a kill -9 in that time loses these ends, and
-their requests are billed as lost with their router), a disk that will not sync (a new file is begun, and opens are refused for
-a moment; what runs is not punished), and a ledger that is away (it finds the files later).
+An `open` is written at once. An `end` is written with the next `open`, or by `flush`, which comes before the bytes it
+must precede. A thread syncs whole groups with one `fdatasync`: opens at once, but where many come REST_SECONDS after
+the last group; ends within END_SYNC_SECONDS. Process death loses nothing that was written. Each file is locked (flock)
+before it has its name, and until the next one has: while the worker lives one of its files is locked, and the kernel
+drops the lock with the process, however it ends, so that the ledger knows the dead. Failures to survive: a full disk (a
+torn line is cut off again; opens raise SpoolFull, ends wait in memory, so what runs can finish; a kill -9 in that time
+loses these ends, and their requests are billed as lost with their router), a disk that will not sync (a new file is
+begun, and opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files
+later).
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from router.ledger.record import UNNAMED
 
 ROTATE_BYTES = 16 << 20
 END_SYNC_SECONDS = 0.003
-REST_SECONDS = 0.001  # after a sync of BUSY_LINES or more: it costs the CPU more than a request does, so the next is to be for many
+# after a sync of BUSY_LINES or more: it costs the CPU more than a request does, so the next is to be for many
+REST_SECONDS = 0.001
 BUSY_LINES = 8  # four requests
 TELL_SECONDS = 0.1  # news for the ledger is gathered so long
 RETRY_SECONDS = 1.0
@@ -54,7 +56,9 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Sync:
-    """What the thread is to do: make everything up to line `target`, and what is in `file` by then, durable; close the `retired`."""
+    """What the thread is to do: make everything up to line `target`, and what is in `file` by then, durable; close the
+    `retired`.
+    """
 
     target: int
     file: _File | None  # the one that is written; where there is none, the last that was: it keeps its lock
@@ -132,7 +136,9 @@ class Spool:
         self._waiting.append((number, callback))
 
     def tell(self, tell: Tell | None) -> None:
-        """Whom to tell how far which file has grown; None: nobody for now. Begins with the file that is being written."""
+        """Whom to tell how far which file has grown; None: nobody for now. Begins with the file that is being
+        written.
+        """
         self._tell = tell
         if tell is not None and self._file is not None:
             tell(self._file.name, self._file.size)
@@ -253,7 +259,9 @@ class Spool:
             for file in job.retired:
                 try:
                     self._close(file.descriptor)
-                except OSError as failure:  # the descriptor is gone all the same; what it says of the disk counts as a sync's word
+                except (
+                    OSError
+                ) as failure:  # the descriptor is gone all the same; what it says of the disk counts as a sync's word
                     error = error or failure
             try:
                 self._loop.call_soon_threadsafe(self._done, job, target, error)
@@ -335,4 +343,6 @@ def _full(reason: str) -> DiskFull:
 
 
 def _failing(reason: str) -> SpoolFull:
-    return SpoolFull(f"This router cannot write its usage records ({reason}), so it takes no requests. Its operator must mend the disk.")
+    return SpoolFull(
+        f"This router cannot write its usage records ({reason}), so it takes no requests. Its operator must mend the disk."
+    )

@@ -26,7 +26,9 @@ _SETTLE_USAGE = read_sql(_FOLDER, "settle_usage")
 _HOLD_PRICES = read_sql(_FOLDER, "hold_prices")
 _FIND_JOURNAL = read_sql(_FOLDER, "find_journal")
 _FIND_UNFINISHED = read_sql(_FOLDER, "find_unfinished")
-_CORRECT_ALONE, _FIND_LATE, _CORRECT_USAGE = (read_sql(_FOLDER, name) for name in ("correct_alone", "find_late", "correct_usage"))
+_CORRECT_ALONE, _FIND_LATE, _CORRECT_USAGE = (
+    read_sql(_FOLDER, name) for name in ("correct_alone", "find_late", "correct_usage")
+)
 _LIST_PRICES = read_sql(_FOLDER, "list_prices")
 _LIST_LIVE_KEYS = read_sql(_FOLDER, "list_live_keys")
 _FIND_LIVE_KEYS = read_sql(_FOLDER, "find_live_keys")
@@ -66,9 +68,16 @@ class LedgerStore:
         return [Unfinished(**record) for record in records]
 
     async def correct(
-        self, decide: Callable[[Sequence[Late]], Sequence[Correction]], *, back: float, most: int, without: Sequence[str]
+        self,
+        decide: Callable[[Sequence[Late]], Sequence[Correction]],
+        *,
+        back: float,
+        most: int,
+        without: Sequence[str],
     ) -> list[Late]:
-        """Write what `decide` makes of entries of the last `back` seconds that came after their rows, but for those of `without`."""
+        """Write what `decide` makes of entries of the last `back` seconds that came after their rows, but for those of
+        `without`.
+        """
         async with self._database.connection() as connection, connection.transaction():
             await connection.execute(_CORRECT_ALONE)
             found = [Late(**record) for record in await connection.fetch(_FIND_LATE, back, most, without)]

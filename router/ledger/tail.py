@@ -1,9 +1,10 @@
 """The spool as the ledger reads it: `<worker_id>.<n>.jsonl` files, from their starts, as far as whole lines go.
 
-Step 12. A worker's files are read in the order of their numbers. Failures to survive: a line torn by a crash in the middle of
-a write (kept until it is completed, or its worker has begun another file or is dead), a line that was changed on the disk
-(its checksum tells) or is no record at all (both are kept aside in `rejected.jsonl` with file and byte, for a person), and our
-own kill -9: progress is only in memory, so a restart reads again from the start, and the unique `event_id` makes that harmless.
+Step 12. A worker's files are read in the order of their numbers. Failures to survive: a line torn by a crash in the
+middle of a write (kept until it is completed, or its worker has begun another file or is dead), a line that was changed
+on the disk (its checksum tells) or is no record at all (both are kept aside in `rejected.jsonl` with file and byte, for
+a person), and our own kill -9: progress is only in memory, so a restart reads again from the start, and the unique
+`event_id` makes that harmless.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ class Tail:
         return grown
 
     def is_locked(self, worker: str) -> bool:
-        """Does a process hold the lock of one of its files? Each is locked before it has its name and until the next one has,
-        so where none of those we know is, the folder is looked at once more."""
+        """Does a process hold the lock of one of its files? Each is locked before it has its name and until the next
+        one has, so where none of those we know is, the folder is looked at once more.
+        """
         known: list[str] = []
         while known != (names := [file.name for file in reversed(self.of_worker(worker))]):
             if any(map(self._holds, names)):
@@ -150,7 +152,9 @@ class Tail:
         """Keep lines that cannot be settled for a person to look at, durably, before their file is deleted."""
         with open(self._folder / "rejected.jsonl", "a", opener=lambda path, flags: os.open(path, flags, 0o600)) as kept:
             for line, why in lines:
-                print(json.dumps({"file": source, "why": why, "line": line.decode(errors="backslashreplace")}), file=kept)
+                print(
+                    json.dumps({"file": source, "why": why, "line": line.decode(errors="backslashreplace")}), file=kept
+                )
             kept.flush()
             os.fsync(kept.fileno())
         self.rejected += len(lines)
@@ -176,7 +180,9 @@ class Tail:
         if not isinstance(record, str):
             chunk.records.append(record)
             return
-        found: list[tuple[int, bytes, OpenRecord | EndRecord | str]] = [(at, part, _record(part, file)) for at, part in pieces(line, START)]
+        found: list[tuple[int, bytes, OpenRecord | EndRecord | str]] = [
+            (at, part, _record(part, file)) for at, part in pieces(line, START)
+        ]
         for at, part, said in found if len(found) > 1 else [(0, line, record)]:
             if isinstance(said, str):
                 chunk.rejected.append((part, f"at byte {offset + at}: {said}"))
@@ -187,7 +193,8 @@ class Tail:
 def _record(line: bytes, file: SpoolFile) -> OpenRecord | EndRecord | str:
     """What a line says, or what is wrong with it.
 
-    1. Its checksum does not fit. 2. It has none, though its file's lines have. 3. No record, or one no bill can be made of.
+    1. Its checksum does not fit. 2. It has none, though its file's lines have. 3. No record, or one no bill can be made
+       of.
     Lines without checksums are the release before's.
     """
     if is_sealed(line):

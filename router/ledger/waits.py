@@ -1,8 +1,9 @@
-"""Requests that wait for the engine's journal: looked for in Postgres, and asked about, until somebody knows there is no more.
+"""Requests that wait for the engine's journal: looked for in Postgres, and asked about, until somebody knows there is
+no more.
 
-Step 12. A line that is there ends the wait at once. While something waits the activator is asked what the journals have said
-(`word.py`), and who cannot have a line any more is settled by the router's own figures. The failures to survive: an activator
-that is away (what waits waits on; lines that come all the same count), a node that never comes back (after
+Step 12. A line that is there ends the wait at once. While something waits the activator is asked what the journals have
+said (`word.py`), and who cannot have a line any more is settled by the router's own figures. The failures to survive:
+an activator that is away (what waits waits on; lines that come all the same count), a node that never comes back (after
 `ledger.journal_wait_seconds` its requests are settled, and corrected should it come), and Postgres away (nothing is
 concluded without it).
 """
@@ -98,7 +99,11 @@ class Waits:
             said = await self._ask()
         except (OSError, TimeoutError, ActivatorError, FrameError) as error:
             if not self._mute:
-                log.warning("the activator says nothing of the journals; what waits waits on", action="ledger.word", reason=str(error))
+                log.warning(
+                    "the activator says nothing of the journals; what waits waits on",
+                    action="ledger.word",
+                    reason=str(error),
+                )
             self._mute = True
             return None
         if self._mute:
@@ -107,8 +112,9 @@ class Waits:
         return said
 
     async def _conclude(self, asked: list[str], said: Said | None, outage: Outage) -> None:
-        """What is not in Postgres now, behind the word, comes only from those that are left out of it; without a word, from all but
-        those whose journals are whole."""
+        """What is not in Postgres now, behind the word, comes only from those that are left out of it; without a word,
+        from all but those whose journals are whole.
+        """
         await self._look_up(asked, outage)
         replicas, endpoints = self._join.whereabouts(asked)
         if replicas or endpoints:

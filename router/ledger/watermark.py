@@ -1,8 +1,9 @@
 """Whether the engine's journal may still have something to say about a request: known by word, never guessed by time.
 
-Step 12, pure. The ledger asks the activator, which asks every agent, and then looks into Postgres. What is not there then can
-only still come from a replica that was left out of the answers, or has the request in work. The failure to survive is a
-replica nobody can ask (its node is away, or hangs): the request waits, for it may have been billed to the last token there.
+Step 12, pure. The ledger asks the activator, which asks every agent, and then looks into Postgres. What is not there
+then can only still come from a replica that was left out of the answers, or has the request in work. The failure to
+survive is a replica nobody can ask (its node is away, or hangs): the request waits, for it may have been billed to the
+last token there.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ class Word(NamedTuple):
     heard: bool = True  # the activator answered; else only what Postgres has is known
 
     @staticmethod
-    def of(covered: Iterable[str], in_work: Iterable[str], unfinished: Iterable[Unfinished], *, heard: bool = True) -> Word:
+    def of(
+        covered: Iterable[str], in_work: Iterable[str], unfinished: Iterable[Unfinished], *, heard: bool = True
+    ) -> Word:
         return Word(frozenset(covered), frozenset(in_work), tuple(unfinished), heard)
 
     def may_come(self, opened: OpenRecord, end: EndRecord | None) -> bool:
         """May a line of this request still come, though there is none?
 
-        1. A replica is working on it. 2. The replica it was at has not said all it has. 3. Its router died, and nobody knows where it
+        1. A replica is working on it. 2. The replica it was at has not said all it has. 3. Its router died, and nobody
+           knows where it
         was: neither has one of its endpoint's replicas, of which Postgres may not know as yet.
         """
         if opened.event_id in self.in_work:

@@ -1,10 +1,11 @@
-"""What the ledger process says and hears: the contract between router workers, or the admin API, and the machine's one ledger.
+"""What the ledger process says and hears: the contract between router workers, or the admin API, and the machine's one
+ledger.
 
-A worker connects to `paths.address("ledger")`, gets the whole policy at once, as `PolicyPart`s, and then every change as a
-`PolicyChange` (the ledger LISTENs on Postgres' channel `policy`); one of the release before gets a whole `Policy` each time.
-It tells how far its spool has grown. The ledger also keeps the newest policy in
-`paths.policy` as JSON of the same frame, so that a worker can start, and a restart can serve, without ledger or Postgres.
-A worker says `Applied` when it serves by a policy; `AwaitKey`, in place of a hello, asks when all of them do.
+A worker connects to `paths.address("ledger")`, gets the whole policy at once, as `PolicyPart`s, and then every change
+as a `PolicyChange` (the ledger LISTENs on Postgres' channel `policy`); one of the release before gets a whole `Policy`
+each time. It tells how far its spool has grown. The ledger also keeps the newest policy in `paths.policy` as JSON of
+the same frame, so that a worker can start, and a restart can serve, without ledger or Postgres. A worker says `Applied`
+when it serves by a policy; `AwaitKey`, in place of a hello, asks when all of them do.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ class Applied(Frame):
 
 
 class AwaitKey(Frame):
-    """Answer when every worker of this machine knows the key (or, `live` false, knows it no more), or after `seconds`."""
+    """Answer when every worker of this machine knows the key (or, `live` false, knows it no more), or after
+    `seconds`.
+    """
 
     kind: Literal["await_key"] = "await_key"
     key_id: str

@@ -1,9 +1,10 @@
 """Which router workers live: only of a dead one may the ledger settle what it never ended, and delete its last file.
 
-Step 12. The failure to survive is calling a living worker dead: it would write on into a deleted file. A worker keeps a lock
-on one of its spool files as long as it lives (`spool.py`), and the kernel drops it with the process, in whatever namespace
-or under whatever user that ran. A worker of the release before has no locks; it is known by its lines, which have no checksum,
-and is dead only without a connection for OLD_GRACE_SECONDS and when the process it said it was is gone.
+Step 12. The failure to survive is calling a living worker dead: it would write on into a deleted file. A worker keeps a
+lock on one of its spool files as long as it lives (`spool.py`), and the kernel drops it with the process, in whatever
+namespace or under whatever user that ran. A worker of the release before has no locks; it is known by its lines, which
+have no checksum, and is dead only without a connection for OLD_GRACE_SECONDS and when the process it said it was is
+gone.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ OLD_GRACE_SECONDS = 60.0  # for one of the release before to connect: it pauses 
 
 
 class Workers:
-    """`locked`: is a lock held on a file of this worker's? `keeps_locks`: is it of a release that has them? `lives`: is there this pid?"""
+    """`locked`: is a lock held on a file of this worker's? `keeps_locks`: is it of a release that has them? `lives`: is
+    there this pid?
+    """
 
     def __init__(
-        self, *, locked: Callable[[str], bool], keeps_locks: Callable[[str], bool], lives: Callable[[int], bool] | None = None
+        self,
+        *,
+        locked: Callable[[str], bool],
+        keeps_locks: Callable[[str], bool],
+        lives: Callable[[int], bool] | None = None,
     ) -> None:
         self._locked, self._keeps_locks, self._lives = locked, keeps_locks, lives or is_alive
         self._connections: Counter[str] = Counter()
@@ -41,10 +48,14 @@ class Workers:
             self._away_since[worker] = now
 
     def dead(self, workers: Iterable[str], *, now: float) -> set[str]:
-        """Those of `workers` (the names in the spool) that are dead at `now`, monotonic seconds. Who is dead stays so."""
+        """Those of `workers` (the names in the spool) that are dead at `now`, monotonic seconds. Who is dead stays
+        so.
+        """
         workers = set(workers)
         self._away_since = {worker: since for worker, since in self._away_since.items() if worker in workers}
-        self._dead |= {worker for worker in workers - self._connections.keys() - self._dead if self._is_dead(worker, now)}
+        self._dead |= {
+            worker for worker in workers - self._connections.keys() - self._dead if self._is_dead(worker, now)
+        }
         return workers & self._dead
 
     def forget(self, worker: str) -> None:

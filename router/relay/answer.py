@@ -1,9 +1,9 @@
 """Steps 11 and 12: what one client is told, in order: nothing before its open record is durable, one head, one end.
 
-The sink is whatever carries bytes to the client; this module knows neither uvicorn nor ASGI. The failure to survive is an error
-that comes late: before the head it is a proper status, in a stream an event the SDKs raise from, and in any other
-body the connection breaks, so that half an answer is never taken for a whole one. And a disk that does not answer: what waits
-for the open record is bounded, for whoever sends it is told to pause.
+The sink is whatever carries bytes to the client; this module knows neither uvicorn nor ASGI. The failure to survive is
+an error that comes late: before the head it is a proper status, in a stream an event the SDKs raise from, and in any
+other body the connection breaks, so that half an answer is never taken for a whole one. And a disk that does not
+answer: what waits for the open record is bounded, for whoever sends it is told to pause.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Answer:
         "streaming",
     )
 
-    def __init__(self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, form: Form = "openai") -> None:
+    def __init__(
+        self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, form: Form = "openai"
+    ) -> None:
         self._form = form
         self.sink, self._spool, self._hold_back = sink, spool, hold_back or _nobody
         self.status = 0
@@ -77,7 +79,9 @@ class Answer:
     def head(self, status: int, *lines: bytes, streaming: bool) -> bytes:
         """The bytes of the head with these lines. They count as given: write them with what follows."""
         self.status, self.streaming = status, streaming
-        return b"".join((STATUS_LINE[status], *lines, b"\r\n" if self.sink.keep_alive else b"connection: close\r\n\r\n"))
+        return b"".join(
+            (STATUS_LINE[status], *lines, b"\r\n" if self.sink.keep_alive else b"connection: close\r\n\r\n")
+        )
 
     def commit(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
         """Give our own head of a stream."""

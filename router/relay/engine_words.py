@@ -1,8 +1,9 @@
 """Step 11: what an engine says when it does not serve a request, put into words for callers. Pure.
 
-The engine's own words are for operators: they name flags of its command line, Python classes, paths. They are logged whole, under the request's
-id; a caller is told what it can change, in OpenAI's form with its codes, or, where it can change nothing, the id to ask its operator
-about. The failures to survive: an answer that is not JSON, or no error, or megabytes of it, and what a caller sent, quoted back without end.
+The engine's own words are for operators: they name flags of its command line, Python classes, paths. They are logged
+whole, under the request's id; a caller is told what it can change, in OpenAI's form with its codes, or, where it can
+change nothing, the id to ask its operator about. The failures to survive: an answer that is not JSON, or no error, or
+megabytes of it, and what a caller sent, quoted back without end.
 """
 
 from __future__ import annotations
@@ -11,19 +12,37 @@ import json
 import re
 from typing import NamedTuple
 
-from router.errors import LONGEST_QUOTE, BadRequest, DiskFull, EngineFailed, EngineRefused, ModelNotFound, RouterError, TooLong, quoted
+from router.errors import (
+    LONGEST_QUOTE,
+    BadRequest,
+    DiskFull,
+    EngineFailed,
+    EngineRefused,
+    ModelNotFound,
+    RouterError,
+    TooLong,
+    quoted,
+)
 
 LONGEST_SENTENCE = 300  # characters of what an engine says that are passed on
 LONGEST_LOGGED = 1000  # characters
 MOST_READ = 8 * LONGEST_SENTENCE  # characters; what follows decides nothing, and patterns need time for each
-_LONG_CONTEXT = re.compile(r"maximum context length|max_model_len|longer than the maximum|context window", re.IGNORECASE)
-_CONTEXT = re.compile(r"(?:context length|model length|max_model_len|context window)(?: is| of)?[\s(=]{0,4}(\d{2,9})\b", re.IGNORECASE)
+_LONG_CONTEXT = re.compile(
+    r"maximum context length|max_model_len|longer than the maximum|context window", re.IGNORECASE
+)
+_CONTEXT = re.compile(
+    r"(?:context length|model length|max_model_len|context window)(?: is| of)?[\s(=]{0,4}(\d{2,9})\b", re.IGNORECASE
+)
 _MORE_THAN_ALL = re.compile(r"(?<!\w)([a-z_]{1,40})=(\d{2,9}) cannot be greater than")
 _NUMBER = re.compile(r"(?<![\w.])(\d{2,9})\b")
-_OPERATORS = re.compile(r"(?<![\w-])--[a-z]|\bVLLM_|\bvllm\b|Traceback|<path>|(?<!\w)/[\w.-]+/[\w.-]|(?<=\w)(?:Error|Exception)\b")
+_OPERATORS = re.compile(
+    r"(?<![\w-])--[a-z]|\bVLLM_|\bvllm\b|Traceback|<path>|(?<!\w)/[\w.-]+/[\w.-]|(?<=\w)(?:Error|Exception)\b"
+)
 _TOOLS = re.compile(r"tool[- _](?:choice|call|parser)", re.IGNORECASE)
 _LONG_TEXT = re.compile(
-    "|".join(rf"(?<!\w){a}[^{b}]{{{LONGEST_QUOTE},}}(?:{b}|$)" for a, b in ("''", '""', "``", (r"\{", r"\}"), (r"\[", r"\]")))
+    "|".join(
+        rf"(?<!\w){a}[^{b}]{{{LONGEST_QUOTE},}}(?:{b}|$)" for a, b in ("''", '""', "``", (r"\{", r"\}"), (r"\[", r"\]"))
+    )
 )
 _QUOTED = re.compile(r"'[^']{9,}'|\"[^\"]{9,}\"|`[^`]{33,}`|\{.{9,}\}|\[.{9,}\]")
 _FIELD = re.compile(r"[A-Za-z_][\w.\[\]-]{0,99}")
@@ -54,7 +73,8 @@ def read(body: bytes) -> Words:
 def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
     """What the caller of `request_id` is told of an answer of this status.
 
-    1. Not of the kinds a caller can do anything about: a reference. An engine without room says so with a 503, and is tried again.
+    1. Not of the kinds a caller can do anything about: a reference. An engine without room says so with a 503, and is
+       tried again.
     2. More tokens than the context has, in words and with the code that clients look for.
     3. What the endpoint is not set up for, such as tools without a parser.
     4. What else it refuses: its sentence, cut, where it says nothing that is for operators only.
@@ -67,7 +87,9 @@ def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
             f"The engine could not serve this request. Try again; if it stays so, tell your operator this id: {request_id}."
         )
     if status == 404:
-        return ModelNotFound("The engine does not know this model. `GET /v1/models` lists what this key can use.", param="model")
+        return ModelNotFound(
+            "The engine does not know this model. `GET /v1/models` lists what this key can use.", param="model"
+        )
     if _LONG_CONTEXT.search(words.message):  # 2
         return TooLong(_too_long(words.message), param=_of_a_caller(words.param))
     if words.message.strip() and status != 501 and not _OPERATORS.search(words.message):  # 4
@@ -99,7 +121,8 @@ def _of_a_caller(param: str | None) -> str | None:
 
 
 def _too_long(message: str) -> str:
-    """OpenAI's sentence, whose beginning clients look for too; LangChain goes by "prompt is too long" where its client leaves out the code.
+    """OpenAI's sentence, whose beginning clients look for too; LangChain goes by "prompt is too long" where its client
+    leaves out the code.
 
     A field that asks for more than there is at all is named: then it is not the prompt.
     """
@@ -107,7 +130,9 @@ def _too_long(message: str) -> str:
     context = int(named[1]) if named else 0
     longest = f" is {context} tokens" if context else " is shorter than this request"
     if more := _MORE_THAN_ALL.search(message):
-        return f"This model's maximum context length{longest}, and '{more[1]}' asks for {more[2]}. Ask for fewer tokens."
+        return (
+            f"This model's maximum context length{longest}, and '{more[1]}' asks for {more[2]}. Ask for fewer tokens."
+        )
     others = [number for number in map(int, _NUMBER.findall(message)) if number > context]
     counted = "characters" if "characters" in message else "tokens"
     asked = f": this request has {max(others)} {counted} or more" if context and others else ""

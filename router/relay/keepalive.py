@@ -1,8 +1,9 @@
-"""Step 5, what a held stream is told: nothing for 5 s, so that a failure is still a proper status; then our own head, and a
-comment every 5 s, so that no client or proxy on the way gives up.
+"""Step 5, what a held stream is told: nothing for 5 s, so that a failure is still a proper status; then our own head,
+and a comment every 5 s, so that no client or proxy on the way gives up.
 
-A comment is one line and no frame: a blank line behind it would end an event without data, and SDKs of several languages take that for
-one, or for the end. The failure to survive is a request that goes back to the hold: its next comment comes when it would have come.
+A comment is one line and no frame: a blank line behind it would end an event without data, and SDKs of several
+languages take that for one, or for the end. The failure to survive is a request that goes back to the hold: its next
+comment comes when it would have come.
 """
 
 from __future__ import annotations
@@ -21,9 +22,21 @@ class Waiting:
     __slots__ = ("_answer", "_clock", "_describe", "_fields", "_next", "_seconds", "_timer")
 
     def __init__(
-        self, *, clock: Clock, seconds: float, answer: Answer, fields: Iterable[tuple[bytes, bytes]], describe: Callable[[], bytes]
+        self,
+        *,
+        clock: Clock,
+        seconds: float,
+        answer: Answer,
+        fields: Iterable[tuple[bytes, bytes]],
+        describe: Callable[[], bytes],
     ) -> None:
-        self._clock, self._seconds, self._answer, self._fields, self._describe = clock, seconds, answer, fields, describe
+        self._clock, self._seconds, self._answer, self._fields, self._describe = (
+            clock,
+            seconds,
+            answer,
+            fields,
+            describe,
+        )
         self._next = clock.time() + seconds
         self._timer: Timer | None = None
         self.start()
@@ -44,8 +57,9 @@ class Waiting:
 
 
 def comment(phase: str, eta: float, fetched: float | None = None, waits_for: str = "") -> bytes:
-    """`: pilotlight phase=load eta=0.8s`, `: pilotlight phase=fetch fetched=63% eta=12.0s`, `: pilotlight phase=place (why)`; an
-    eta of 0 is not known and not told, and none that is known reads 0; nor is one of a start that waits."""
+    """`: pilotlight phase=load eta=0.8s`, `: pilotlight phase=fetch fetched=63% eta=12.0s`, `: pilotlight phase=place
+    (why)`; an eta of 0 is not known and not told, and none that is known reads 0; nor is one of a start that waits.
+    """
     if waits_for:
         return b": pilotlight phase=%s (%s)\n" % (phase.encode(), " ".join(waits_for.split()).encode())
     done = b" fetched=%d%%" % (fetched * 100) if fetched is not None else b""

@@ -1,9 +1,10 @@
 """Step 12: one request's usage record. Opened before anything is dispatched, closed exactly once, however it ended.
 
-The engine's own counts come in band: a header on JSON answers, a comment in the last event of streams. Without
-them (the client left, the replica died) the events relayed are counted: an estimate, which the ledger replaces by the
-engine's journal. A whole answer whose tokens nobody counted is an error, told in the log and in a metric of its own, and never 0
-tokens of the engine's. Lines are written by hand, being on the path of every request; a test holds them to the contract.
+The engine's own counts come in band: a header on JSON answers, a comment in the last event of streams. Without them
+(the client left, the replica died) the events relayed are counted: an estimate, which the ledger replaces by the
+engine's journal. A whole answer whose tokens nobody counted is an error, told in the log and in a metric of its own,
+and never 0 tokens of the engine's. Lines are written by hand, being on the path of every request; a test holds them to
+the contract.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def whole(upstream: Upstream) -> bool:
 
 
 def relayed(upstream: Upstream | None, choices: int = 1) -> Tokens:
-    """What has passed by: one token an event, but for the first of each of a chat's choices, which only names the role."""
+    """What has passed by: one token an event, but for the first of each of a chat's choices, which only names the
+    role.
+    """
     if upstream is None or not upstream.heard:
         return NOTHING
     named = choices if upstream.token == TOKEN["openai"] else 0
@@ -160,7 +163,12 @@ class Meter:
         if finish == "complete" and tokens.source != "engine":
             tokens = NOTHING
             self._metrics.uncounted(self._endpoint)
-            log.error("an answer that nobody counted", action="usage_uncounted", event_id=self.event_id, replica_id=self.replica_id)
+            log.error(
+                "an answer that nobody counted",
+                action="usage_uncounted",
+                event_id=self.event_id,
+                replica_id=self.replica_id,
+            )
         total = self._monotonic() - self._opened
         start: Literal["warm", "cold"] = "cold" if self.cold else "warm"
         first = "null" if self._first_byte is None else "%.3f" % (self._first_byte * 1000)

@@ -1,10 +1,11 @@
 """Step 11: sends one request to one replica and streams the answer back. Knows neither uvicorn nor ASGI.
 
 What the replica sends is passed on raw, chunk framing included, wherever a segment is whole chunks; else whole chunks
-are framed anew and the rest waits for its end, so that a stream can always be closed properly behind the last
-whole event. Of its head only what is on a list goes on, and an answer that is no 200 is read whole and told in our own words
-(`engine_words.py`). Failures to survive: a gate that refuses (back to the hold, unnoticed), a kept connection that had gone stale
-(one retry, on a new one), a replica that cannot be reached (back to the hold), one that dies before or within its answer.
+are framed anew and the rest waits for its end, so that a stream can always be closed properly behind the last whole
+event. Of its head only what is on a list goes on, and an answer that is no 200 is read whole and told in our own words
+(`engine_words.py`). Failures to survive: a gate that refuses (back to the hold, unnoticed), a kept connection that had
+gone stale (one retry, on a new one), a replica that cannot be reached (back to the hold), one that dies before or
+within its answer.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ KINDS = (b"application/json", b"text/event-stream")  # of a replica's body
 
 
 class Handler(Protocol):
-    """Who had the request sent. Of `turned_away`, `refused_there`, `failed` and `ended` exactly one is called, unless it calls `stop`."""
+    """Who had the request sent. Of `turned_away`, `refused_there`, `failed` and `ended` exactly one is called, unless
+    it calls `stop`.
+    """
 
     def answering(self) -> bytes:
         """The replica's head is here. Returns the lines to put behind the status line."""
@@ -182,7 +185,9 @@ class Relay:
         if not upstream.chunked and b"content-length" not in fields and status not in (204, 304):  # 2
             self._mode = "over"
             upstream.abort(self)
-            self._handler.failed(UpstreamError("The replica answered without a length. Its engine's server must send one, or chunks."))
+            self._handler.failed(
+                UpstreamError("The replica answered without a length. Its engine's server must send one, or chunks.")
+            )
             return b""
         kind = fields.get(b"content-type", b"").lower()
         if status != 200 or not kind.startswith(KINDS):  # 3

@@ -1,8 +1,8 @@
 """The arguments of a replica's vLLM server, and which way its weights take. Step 8. Pure.
 
-Our defaults first, the revision's engine arguments over them, then what is not theirs to set. The way of the weights is ours to
-choose only where a revision names none: our loaders and vLLM's refuse each other's settings. What is chosen elsewhere is told
-in the note of the phase `load`, which nobody else would write then.
+Our defaults first, the revision's engine arguments over them, then what is not theirs to set. The way of the weights is
+ours to choose only where a revision names none: our loaders and vLLM's refuse each other's settings. What is chosen
+elsewhere is told in the note of the phase `load`, which nobody else would write then.
 """
 
 from __future__ import annotations
@@ -27,8 +27,15 @@ Given = dict[str, str | int | float | bool]
 
 
 def arguments(fork: Fork, *, device: str, version: str, seed: int) -> Given:
-    """Names without their dashes, and values; True and False are flags. `seed`: this replica's own. Raises ValueError."""
-    given: Given = {"generation-config": "auto", "max-num-seqs": fork.slots, "enable-prompt-tokens-details": True, "seed": seed}
+    """Names without their dashes, and values; True and False are flags. `seed`: this replica's own. Raises
+    ValueError.
+    """
+    given: Given = {
+        "generation-config": "auto",
+        "max-num-seqs": fork.slots,
+        "enable-prompt-tokens-details": True,
+        "seed": seed,
+    }
     if fork.task == "embed":
         given |= {"runner": "pooling", "convert": "embed"}
     if device == "cuda" and fork.parks:
@@ -66,7 +73,9 @@ def plainly(fork: Fork) -> str:
     if LOAD_FORMAT in asked:
         return f"plain: {LOAD_FORMAT} {asked[LOAD_FORMAT]}"
     if ITS_SETTINGS in asked:
-        raise ValueError(f"{ITS_SETTINGS} is for a {LOAD_FORMAT} and none is named: set it too, such as {LOAD_FORMAT}=auto")
+        raise ValueError(
+            f"{ITS_SETTINGS} is for a {LOAD_FORMAT} and none is named: set it too, such as {LOAD_FORMAT}=auto"
+        )
     return "plain: after a canary that differed" if fork.plain else ""
 
 

@@ -1,9 +1,10 @@
 """The canary: a short greedy answer, recorded at a revision's first boot and asked again before every `ready`. Step 8.
 
-A forked, mapped or restored engine that is subtly wrong still answers, fluently and fast; what it cannot do is repeat, token
-for token and with the same log-probabilities, what it once said. A replica whose canary differs never serves. The record
-lies on the node, under a key of everything that may change an answer: snapshot, engine version, device, engine arguments.
-Its tokens count for nobody, neither in the journal nor in vLLM's own counters; but they are counted (`metering.py`), and must be as many as these.
+A forked, mapped or restored engine that is subtly wrong still answers, fluently and fast; what it cannot do is repeat,
+token for token and with the same log-probabilities, what it once said. A replica whose canary differs never serves. The
+record lies on the node, under a key of everything that may change an answer: snapshot, engine version, device, engine
+arguments. Its tokens count for nobody, neither in the journal nor in vLLM's own counters; but they are counted
+(`metering.py`), and must be as many as these.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ async def sing(engine: AsyncLLM, record: Path, request_id: str) -> None:
     heard = await ask(engine, request_id)
     recorded = json.loads(write_once(record, json.dumps(heard).encode()))
     if (difference := differs([(int(token), float(logprob)) for token, logprob in recorded], heard)) is not None:
-        raise CanaryMismatch(f"the canary of {record.stem} {difference}; its weights or its engine are not what they were")
+        raise CanaryMismatch(
+            f"the canary of {record.stem} {difference}; its weights or its engine are not what they were"
+        )
 
 
 async def ask(engine: AsyncLLM, request_id: str) -> Answer:

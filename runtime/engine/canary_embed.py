@@ -1,7 +1,8 @@
-"""The canary of an embedding model: the vector of a fixed prompt, recorded at a revision's first boot and compared before every `ready`. Step 8.
+"""The canary of an embedding model: the vector of a fixed prompt, recorded at a revision's first boot and compared
+before every `ready`. Step 8.
 
-As `canary.py` for a model that says nothing: the record is of the same kind and lies in the same place, and what differs is
-how answers are compared. Vectors are compared by their direction, which is all that an embedding means.
+As `canary.py` for a model that says nothing: the record is of the same kind and lies in the same place, and what
+differs is how answers are compared. Vectors are compared by their direction, which is all that an embedding means.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ async def sing(engine: AsyncLLM, record: Path, request_id: str) -> None:
         raise CanaryMismatch(f"the canary of {record.stem} {flaw}: the model's weights give no embedding")
     recorded = json.loads(write_once(record, json.dumps(heard).encode()))
     if (difference := differs([float(value) for value in recorded], heard)) is not None:
-        raise CanaryMismatch(f"the canary of {record.stem} {difference}; its weights or its engine are not what they were")
+        raise CanaryMismatch(
+            f"the canary of {record.stem} {difference}; its weights or its engine are not what they were"
+        )
 
 
 async def ask(engine: AsyncLLM, request_id: str) -> list[float]:

@@ -1,7 +1,8 @@
-"""Whether an engine would take a revision's arguments: its own parser and configuration say so, in a child of the standby. Step 6.
+"""Whether an engine would take a revision's arguments: its own parser and configuration say so, in a child of the
+standby. Step 6.
 
-A deploy asks before anything moves. What must survive is the standby: whatever vLLM does to its process while it builds a
-configuration is done in a fork that ends right after, and one that hangs is ended by its alarm.
+A deploy asks before anything moves. What must survive is the standby: whatever vLLM does to its process while it builds
+a configuration is done in a fork that ends right after, and one that hangs is ended by its alarm.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def answer(rehearsal: Rehearsal, order: Check, control: Control) -> None:
 
 
 def reason(rehearsal: Rehearsal, order: Check) -> str:
-    """Why vLLM would not start with these, in one line; "" where it would, as far as can be told without building it."""
+    """Why vLLM would not start with these, in one line; "" where it would, as far as can be told without building
+    it.
+    """
     try:
         given = engine_arguments.arguments(_fork(order), device=rehearsal.device, version=rehearsal.version, seed=0)
         if misspelt := _misspelt(rehearsal, order):
@@ -51,7 +54,9 @@ def reason(rehearsal: Rehearsal, order: Check) -> str:
         validate_parsed_serve_args(parsed)
         validate_api_server_args(parsed)
         if order.snapshot:
-            config = AsyncEngineArgs.from_cli_args(parsed).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+            config = AsyncEngineArgs.from_cli_args(parsed).create_engine_config(
+                usage_context=UsageContext.OPENAI_API_SERVER
+            )
             get_model_loader(config.load_config)
     except ValidationError as error:
         return _line("; ".join(_of_the_configuration(found) for found in error.errors()))
@@ -69,8 +74,14 @@ def _fork(order: Check) -> Fork:
 
 
 def _misspelt(rehearsal: Rehearsal, order: Check) -> str:
-    """What vLLM's parser would let pass: the beginning of a name for the name, and a flag's value for the name of a model."""
-    options = {option.removeprefix("--"): action for option, action in rehearsal.parser._option_string_actions.items() if "--" in option}
+    """What vLLM's parser would let pass: the beginning of a name for the name, and a flag's value for the name of a
+    model.
+    """
+    options = {
+        option.removeprefix("--"): action
+        for option, action in rehearsal.parser._option_string_actions.items()
+        if "--" in option
+    }
     for name, value in engine_arguments.revisions(_fork(order)).items():
         plain = name.split(".")[0].removesuffix("+")
         if plain == engine_arguments.GRAPHS_WHEN_IDLE:

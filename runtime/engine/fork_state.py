@@ -1,14 +1,15 @@
 """What a fork inherits and must not share: the table, and how each entry is made the fork's own. Step 8.
 
-A fork is a copy of its standby, down to the state of every random generator. Left alone, two replicas would answer an unseeded
-question alike, word for word, and so would one endpoint after each wake. Everything of that kind stands here, once: it is made
-anew right after the fork, before anything of the engine runs, and what belongs to a process again where the engine core forks.
-What must survive is a new entry nobody thinks of: the test forks twice and compares what `shown` gives, and says what is missing.
+A fork is a copy of its standby, down to the state of every random generator. Left alone, two replicas would answer an
+unseeded question alike, word for word, and so would one endpoint after each wake. Everything of that kind stands here,
+once: it is made anew right after the fork, before anything of the engine runs, and what belongs to a process again
+where the engine core forks. What must survive is a new entry nobody thinks of: the test forks twice and compares what
+`shown` gives, and says what is missing.
 
-Not here, because CPython, OpenSSL and zmq do it themselves at a fork, and the test only watches them: `secrets`, `uuid`, `ssl`,
-the names of `tempfile`, zmq contexts. Nor what nobody draws from here: the generators of sympy and of aiohttp's websockets, and
-the session id of transformers, which is sent nowhere. Nor what cannot be changed in a running process: the address layout, the
-stack protector's value and the secret of `hash()` are the standby's in all its forks.
+Not here, because CPython, OpenSSL and zmq do it themselves at a fork, and the test only watches them: `secrets`,
+`uuid`, `ssl`, the names of `tempfile`, zmq contexts. Nor what nobody draws from here: the generators of sympy and of
+aiohttp's websockets, and the session id of transformers, which is sent nowhere. Nor what cannot be changed in a running
+process: the address layout, the stack protector's value and the secret of `hash()` are the standby's in all its forks.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Own:
 
 
 def engine_seed() -> int:
-    """For a replica whose revision names none: vLLM's own default is 0, at every start, and its workers seed all they use with it."""
+    """For a replica whose revision names none: vLLM's own default is 0, at every start, and its workers seed all they
+    use with it.
+    """
     return secrets.randbits(SEED_BITS)
 
 
@@ -82,7 +85,9 @@ def _numpy(_: Replica) -> None:
 
 
 def _torch(_: Replica) -> None:
-    torch.default_generator.manual_seed(secrets.randbits(63))  # not `torch.seed`: it would also note what CUDA is to do later
+    torch.default_generator.manual_seed(
+        secrets.randbits(63)
+    )  # not `torch.seed`: it would also note what CUDA is to do later
 
 
 def _c_library(_: Replica) -> None:
@@ -109,7 +114,9 @@ def _folders(replica: Replica) -> None:
 
 
 def _tracker(_: Replica) -> None:
-    """The standby's tracker of shared memory is no child of this process: it would remove what is ours when the standby ends."""
+    """The standby's tracker of shared memory is no child of this process: it would remove what is ours when the standby
+    ends.
+    """
     tracker: Any = multiprocessing.resource_tracker._resource_tracker
     if tracker._fd is not None:
         os.close(tracker._fd)

@@ -1,9 +1,11 @@
-"""On a GPU a replica may answer before its CUDA graphs are captured: eager at first, captured once nothing runs. Step 8.
+"""On a GPU a replica may answer before its CUDA graphs are captured: eager at first, captured once nothing runs. Step
+8.
 
-Capturing takes vLLM 5 to 20 s of every start. A revision with the engine argument `graphs-when-idle` puts it off: vLLM's
-dispatchers run a step eagerly while they know of no captured graph, so nothing else has to change. The capture comes when the
-engine has had nothing to do for a while; a request that arrives meanwhile waits for its end. What must survive: an engine that
-sleeps (its weights are not there to be captured with), and somebody who waits for the engine to be idle.
+Capturing takes vLLM 5 to 20 s of every start. A revision with the engine argument `graphs-when-idle` puts it off:
+vLLM's dispatchers run a step eagerly while they know of no captured graph, so nothing else has to change. The capture
+comes when the engine has had nothing to do for a while; a request that arrives meanwhile waits for its end. What must
+survive: an engine that sleeps (its weights are not there to be captured with), and somebody who waits for the engine to
+be idle.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def capture_when_idle() -> None:
 
 
 def put_off(capture_model: Callable[..., int]) -> Callable[..., int]:
-    """`capture_model`, which leaves the runner eager and remembers what is to be done. Returns 0: no memory is taken yet.
+    """`capture_model`, which leaves the runner eager and remembers what is to be done. Returns 0: no memory is taken
+    yet.
 
     A capture that only measures (it is told so by an argument) is made at once.
     """
@@ -39,7 +42,9 @@ def put_off(capture_model: Callable[..., int]) -> Callable[..., int]:
     def later(runner: Any, **how: Any) -> int:
         if how:
             return capture_model(runner, **how)
-        dispatcher = getattr(runner, "cudagraph_dispatcher", None)  # the second runner has none: its own knows what is captured
+        dispatcher = getattr(
+            runner, "cudagraph_dispatcher", None
+        )  # the second runner has none: its own knows what is captured
         if dispatcher is not None and dispatcher.keys_initialized:
             dispatcher.keys_initialized = False
             runner.put_off = lambda: _known_again(dispatcher, lambda: capture_model(runner))
@@ -56,7 +61,9 @@ def _known_again(dispatcher: Any, capture_model: Callable[[], int]) -> int:
 
 
 def capture(runner: Any) -> int:
-    """Do what was put off. Returns the bytes of memory the graphs take; 0 where nothing was put off, as with enforce-eager."""
+    """Do what was put off. Returns the bytes of memory the graphs take; 0 where nothing was put off, as with
+    enforce-eager.
+    """
     waiting = getattr(runner, "put_off", None)
     if waiting is None:
         return 0

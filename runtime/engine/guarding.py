@@ -1,9 +1,11 @@
-"""What vLLM would take from a caller and must not: looked at once a request is read and before its engine core hears of it. Step 11.
+"""What vLLM would take from a caller and must not: looked at once a request is read and before its engine core hears of
+it. Step 11.
 
-Token ids beyond the model's rows end the engine core, with everybody's answers; a tokenizer may have more than the model. Grammars and
-schemas are compiled in the engine core, uninterruptibly; vLLM checks them before that on the event loop which moves everyone's tokens.
-Here each new one is first tried in a fork (`runtime/serving/trial.py`): checked, compiled, and used for some tokens. The failure to
-survive is one that is small, valid, and takes minutes or gigabytes to compile, or a moment too long for every token.
+Token ids beyond the model's rows end the engine core, with everybody's answers; a tokenizer may have more than the
+model. Grammars and schemas are compiled in the engine core, uninterruptibly; vLLM checks them before that on the event
+loop which moves everyone's tokens. Here each new one is first tried in a fork (`runtime/serving/trial.py`): checked,
+compiled, and used for some tokens. The failure to survive is one that is small, valid, and takes minutes or gigabytes
+to compile, or a moment too long for every token.
 """
 
 from __future__ import annotations
@@ -70,8 +72,10 @@ class Guarded(AsyncLLM):  # type: ignore[misc]
 
 
 def ends_within(fields: Mapping[str, Any], rows: int) -> dict[str, list[int]]:
-    """A model's `eos_token_id`, as its generation_config.json has it, without tokens it has no row for: it never makes those, and to keep an
-    answer from ending (`min_tokens`) the engine core would write beyond its rows, and end. Nothing where there is nothing to change."""
+    """A model's `eos_token_id`, as its generation_config.json has it, without tokens it has no row for: it never makes
+    those, and to keep an answer from ending (`min_tokens`) the engine core would write beyond its rows, and end.
+    Nothing where there is nothing to change.
+    """
     said = fields.get("eos_token_id")
     ends = said if isinstance(said, list) else [said]
     return (

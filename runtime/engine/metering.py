@@ -1,10 +1,11 @@
 """Where the engine's tokens are counted: in vLLM's output processor, which sees every one of them once. Step 12.
 
-Its table of running sequences is ours: what comes into it is opened in the journal, what goes out of it is closed, by whatever
-way vLLM takes (at an end, at an abort that calls itself for the choices of `n`, at a failed start). The counts are those of the
-answer's own `usage`: a prompt once, with what the first of its sequences found cached; tokens that nobody asked for or sees (`max_tokens` 0
-with `echo`) not at all, neither here nor in vLLM's counters. The failure to survive is a hook that vLLM does not call any more: the
-canary goes the same way, and its own count is compared before every `ready`.
+Its table of running sequences is ours: what comes into it is opened in the journal, what goes out of it is closed, by
+whatever way vLLM takes (at an end, at an abort that calls itself for the choices of `n`, at a failed start). The counts
+are those of the answer's own `usage`: a prompt once, with what the first of its sequences found cached; tokens that
+nobody asked for or sees (`max_tokens` 0 with `echo`) not at all, neither here nor in vLLM's counters. The failure to
+survive is a hook that vLLM does not call any more: the canary goes the same way, and its own count is compared before
+every `ready`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from runtime.serving.usage import CANARY, Counts, Journal
 
 ABANDONED_SECONDS = 1.0  # vLLM stops what nobody waits for by itself; what it has forgotten is stopped for it
 UNSEEN = "pilotlight_unseen"  # in a request's extra arguments: the one token vLLM makes for it is not asked for
-UNCOMPILED = "The grammar or schema of this request cannot be compiled. Change 'response_format' or 'structured_outputs'."
+UNCOMPILED = (
+    "The grammar or schema of this request cannot be compiled. Change 'response_format' or 'structured_outputs'."
+)
 
 log = logging.getLogger("vllm.pilotlight")
 
@@ -48,12 +51,16 @@ class Counted:
 
     @property
     def must_step(self) -> bool:
-        """Whether the engine must be seen to step for it. One whose grammar is being compiled may wait for minutes, and rightly;
-        from outside the engine core nobody sees when that is done, so until its prompt is read it is waited for by none."""
+        """Whether the engine must be seen to step for it. One whose grammar is being compiled may wait for minutes, and
+        rightly; from outside the engine core nobody sees when that is done, so until its prompt is read it is waited
+        for by none.
+        """
         return self.prefilled or not self.guided
 
     def counts(self) -> Counts:
-        """A prompt counts once it has been read, as in `vllm:prompt_tokens_total`, and until then the parts of it that were."""
+        """A prompt counts once it has been read, as in `vllm:prompt_tokens_total`, and until then the parts of it that
+        were.
+        """
         state = self.state
         if not self.prefilled:
             return Counts(*self.reading.of(state.request_id))
@@ -93,7 +100,9 @@ class Metered(OutputProcessor):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.request_states = self._states = States(self.journal)
-        self._cached: WeakKeyDictionary[ParentRequest, int] = WeakKeyDictionary()  # of the prompt, as its first sequence found it
+        self._cached: WeakKeyDictionary[ParentRequest, int] = (
+            WeakKeyDictionary()
+        )  # of the prompt, as its first sequence found it
 
     def must_step(self) -> int:
         """Sequences in work that the engine must be seen to step for."""
@@ -114,7 +123,12 @@ class Metered(OutputProcessor):  # type: ignore[misc]
             self.journal.opened(request.request_id, request.external_req_id, counted.counts)
 
     def process_outputs(
-        self, engine_core_outputs: Any, engine_core_timestamp: Any = None, iteration_stats: Any = None, *args: Any, **kwargs: Any
+        self,
+        engine_core_outputs: Any,
+        engine_core_timestamp: Any = None,
+        iteration_stats: Any = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         uncompiled = [counted for output in engine_core_outputs if (counted := self._look(output)) is not None]
         stats = None if self.unlisted else iteration_stats
@@ -147,7 +161,9 @@ class Metered(OutputProcessor):  # type: ignore[misc]
         parent = counted.state.parent_req
         if parent is not None and output.prefill_stats is not None:
             # The choices after the first find its prompt in the cache, which is no saving of the caller's.
-            counted.state.remote_prefill_cached_tokens = self._cached.setdefault(parent, output.prefill_stats.num_cached_tokens)
+            counted.state.remote_prefill_cached_tokens = self._cached.setdefault(
+                parent, output.prefill_stats.num_cached_tokens
+            )
         return None
 
 
@@ -178,7 +194,8 @@ def _mark_what_is_not_asked_for() -> None:
 def of_the_canary(engine: AsyncLLM, journal: Journal, *, asked: int, made: int) -> Iterator[str]:
     """What is asked meanwhile under the id given is nobody's: it appears neither in the journal nor in vLLM's counters.
 
-    But it is counted as everything is, and must come to `asked` tokens of input and `made` of output. Raises MeteringBroken.
+    But it is counted as everything is, and must come to `asked` tokens of input and `made` of output. Raises
+    MeteringBroken.
     """
     engine.output_processor.unlisted = True
     journal.begun(CANARY)
@@ -189,11 +206,15 @@ def of_the_canary(engine: AsyncLLM, journal: Journal, *, asked: int, made: int) 
         counted = journal.take(CANARY)
     if counted is None or (counted.input, counted.output) != (asked, made):
         found = "nothing" if counted is None else f"{counted.input} + {counted.output}"
-        raise MeteringBroken(f"the canary took {asked} + {made} tokens, and counted were: {found}; what this engine does cannot be billed")
+        raise MeteringBroken(
+            f"the canary took {asked} + {made} tokens, and counted were: {found}; what this engine does cannot be billed"
+        )
 
 
 class Abandoned:
-    """Sequences whose exchange is over: what vLLM has not stopped in a moment is stopped for it, so that each is closed."""
+    """Sequences whose exchange is over: what vLLM has not stopped in a moment is stopped for it, so that each is
+    closed.
+    """
 
     def __init__(self, engine: AsyncLLM, journal: Journal) -> None:
         self._engine, self._journal = engine, journal

@@ -1,8 +1,8 @@
 """The tokenizer is loaded while the engine core builds the engine, not before it: two processes, two cores. Step 8.
 
 vLLM's AsyncLLM loads the tokenizer (0.4 s with 151,000 tokens), then forks the engine core and waits for it. Here the
-core is forked first, and the tokenizer loaded as soon as the core has been told all it needs. No thread is involved: one
-would hold the interpreter's lock for 0.1 s at a time, while the core waits for an answer.
+core is forked first, and the tokenizer loaded as soon as the core has been told all it needs. No thread is involved:
+one would hold the interpreter's lock for 0.1 s at a time, while the core waits for an answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from runtime.engine import seams
 
 
 def load_the_tokenizer_beside_the_engine_core(*, log_stats: bool) -> None:
-    """For the one engine this process will build: what AsyncLLM does first now does both, and what it does later finds it done."""
+    """For the one engine this process will build: what AsyncLLM does first now does both, and what it does later finds
+    it done.
+    """
     make_client = EngineCoreClient.make_async_mp_client
     clients: list[AsyncMPClient] = []
 

@@ -1,11 +1,13 @@
-"""A replica that rests: its engine stays built, its memory is given back, and when it is asked for it serves again. Step 8.
+"""A replica that rests: its engine stays built, its memory is given back, and when it is asked for it serves again.
+Step 8.
 
-On CPU the KV cache's pages go back to the kernel, packed layers to the mapped weights they were made from, and both processes
-trim their allocators; on a GPU it is vLLM's own sleep, level 1 (level 2 would also drop the weights from memory, and needs them
-loaded again on the way up: what the rung `standby` does from its start). The door is shut before anything is given back, and opened only
-after the canary. What must survive: a request that is still running (nothing is given back before it has ended), a park that is
-taken back meanwhile (then nothing was given back, and it serves on as it is), and an engine that cannot do it: that ends the
-replica with the reason, since one that gave back half of its memory must not serve.
+On CPU the KV cache's pages go back to the kernel, packed layers to the mapped weights they were made from, and both
+processes trim their allocators; on a GPU it is vLLM's own sleep, level 1 (level 2 would also drop the weights from
+memory, and needs them loaded again on the way up: what the rung `standby` does from its start). The door is shut before
+anything is given back, and opened only after the canary. What must survive: a request that is still running (nothing is
+given back before it has ended), a park that is taken back meanwhile (then nothing was given back, and it serves on as
+it is), and an engine that cannot do it: that ends the replica with the reason, since one that gave back half of its
+memory must not serve.
 """
 
 from __future__ import annotations
@@ -54,9 +56,23 @@ class Parking:
     """In the API process. `park` and `unpark` come from the agent, in that order and alternating."""
 
     def __init__(
-        self, *, engine: AsyncLLM, device: str, gate: Gate, control: Control, phases: Phases, canary: Callable[[], Awaitable[None]]
+        self,
+        *,
+        engine: AsyncLLM,
+        device: str,
+        gate: Gate,
+        control: Control,
+        phases: Phases,
+        canary: Callable[[], Awaitable[None]],
     ) -> None:
-        self._engine, self._device, self._gate, self._control, self._phases, self._canary = engine, device, gate, control, phases, canary
+        self._engine, self._device, self._gate, self._control, self._phases, self._canary = (
+            engine,
+            device,
+            gate,
+            control,
+            phases,
+            canary,
+        )
         self.address = ""
         self._empty = asyncio.Event()
         self._parking: asyncio.Task[None] | None = None
@@ -108,5 +124,7 @@ class Parking:
         except Exception as error:
             traceback.print_exc()
             self._control.sock.setblocking(True)
-            self._control.send(Failed(reason=f"{type(error).__name__}: {error}", mismatch=isinstance(error, CanaryMismatch)))
+            self._control.send(
+                Failed(reason=f"{type(error).__name__}: {error}", mismatch=isinstance(error, CanaryMismatch))
+            )
             os._exit(1)

@@ -22,7 +22,12 @@ from vllm.utils import cpu_resource_utils
 from runtime.engine import seams
 from runtime.engine.pages import kv_pages
 
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.json")
+PROCESSOR_FILES = (
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "chat_template.json",
+)
 
 
 def take(device: str) -> None:
@@ -41,7 +46,8 @@ def take(device: str) -> None:
     seams.take("engine core's logging", lambda configure: lambda config: None)
     # vLLM freezes the heap when an engine is built: over a heap this size 0.5 s, and done by the standby.
     seams.take("freezing the heap", lambda freeze: lambda: None)
-    # Plug-ins are looked for in the metadata of every installed package, five times in a replica's two processes (17 ms each).
+    # Plug-ins are looked for in the metadata of every installed package, five times in a replica's two processes (17 ms
+    # each).
     seams.take("plug-ins", lambda look: look().select)
     # The generation config is read eight times (16 ms).
     seams.take("generation config", read_once)
@@ -55,7 +61,9 @@ def take(device: str) -> None:
 
 
 def load_when_asked_for() -> None:
-    """The engine core loads a tokenizer of its own for grammars (0.35 s with 151,000 tokens): with the first request that has one."""
+    """The engine core loads a tokenizer of its own for grammars (0.35 s with 151,000 tokens): with the first request
+    that has one.
+    """
 
     def tokenizer(manager: Any) -> Any:
         if isinstance(manager._tokenizer, functools.partial):
@@ -70,7 +78,9 @@ def load_when_asked_for() -> None:
 
 
 def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
-    """vLLM fills its KV cache with zeros, 0.5 s and more a GiB on CPU; fresh anonymous pages are zero when first touched."""
+    """vLLM fills its KV cache with zeros, 0.5 s and more a GiB on CPU; fresh anonymous pages are zero when first
+    touched.
+    """
 
     def zeros(size: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         return torch.frombuffer(kv_pages.take(size), dtype=dtype)
@@ -136,7 +146,8 @@ def shared(kind: type) -> Iterator[None]:
 def pool_of_itself(make_pool: Callable[..., Any]) -> Callable[..., Any]:
     """vLLM deals copies of a tokenizer out to threads, two made at the start (0.4 s each with 151,000 tokens).
 
-    The first is the tokenizer itself, which nothing else uses from then on; more are made when two threads want one at once.
+    The first is the tokenizer itself, which nothing else uses from then on; more are made when two threads want one at
+    once.
     """
 
     def pool(tokenizer: Any, copies: int = 1) -> Any:
@@ -157,7 +168,9 @@ def without_a_copy(make: Callable[..., None]) -> Callable[..., None]:
 
 
 def listed_once(cache: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A tokenizer's cached form lists its whole vocabulary, again at every shallow copy (0.2 s each with 151,000 tokens)."""
+    """A tokenizer's cached form lists its whole vocabulary, again at every shallow copy (0.2 s each with 151,000
+    tokens).
+    """
     made: list[tuple[Any, Any]] = []  # tokenizers and their cached forms; a replica has one, or two
 
     def cached(tokenizer: Any) -> Any:

@@ -1,9 +1,10 @@
 """vLLM, imported and rehearsed once in the standby, so that no replica does it again. Step 8.
 
 What is done here, before any fork, is what is the same for every model: imports, argument parser, the FastAPI
-application with its routes and schemas, and one tiny engine built, asked for two tokens and torn down (on CPU; on a GPU its
-configuration and tokenizer alone, since CUDA must not be initialised before the fork). Afterwards `shortcuts.py` keeps vLLM from doing
-the same work again in a fork and the heap is frozen. `Unforkable` is raised where the process must not be forked.
+application with its routes and schemas, and one tiny engine built, asked for two tokens and torn down (on CPU; on a GPU
+its configuration and tokenizer alone, since CUDA must not be initialised before the fork). Afterwards `shortcuts.py`
+keeps vLLM from doing the same work again in a fork and the heap is frozen. `Unforkable` is raised where the process
+must not be forked.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def rehearse(model: Path) -> Rehearsal:
 def _import_architectures() -> None:
     """Import the model classes most snapshots have, and let every class be inspected where it is needed.
 
-    vLLM asks a fresh subprocess about a class it has not met, which imports everything again (over 10 s each); importing
-    a model class here initialises no device, and `check_forkable` would notice.
+    vLLM asks a fresh subprocess about a class it has not met, which imports everything again (over 10 s each);
+    importing a model class here initialises no device, and `check_forkable` would notice.
     """
     from vllm.model_executor.models import registry
 
@@ -103,19 +104,26 @@ def _build_and_drop_an_engine(model: Path) -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     llm = LLM(str(model), enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=8 << 20, disable_log_stats=True)
     # Log-probabilities as the canary asks for them, then sampling: each has first times of its own (30 ms).
-    for parameters in (SamplingParams(max_tokens=2, temperature=0, logprobs=0), SamplingParams(max_tokens=2, top_p=0.9, top_k=9, seed=0)):
+    for parameters in (
+        SamplingParams(max_tokens=2, temperature=0, logprobs=0),
+        SamplingParams(max_tokens=2, top_p=0.9, top_k=9, seed=0),
+    ):
         llm.chat([{"role": "user", "content": "hello"}], parameters, use_tqdm=False)
     del llm
     gc.collect()
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
-    os.environ.pop("VLLM_DIST_IDENT", None)  # left by its CPU worker; each fork's sets its own, and vLLM warns of one it finds
+    os.environ.pop(
+        "VLLM_DIST_IDENT", None
+    )  # left by its CPU worker; each fork's sets its own, and vLLM warns of one it finds
     destroy_model_parallel()
     destroy_distributed_environment()
     seams.give(torch, "set_num_threads", set_num_threads)
 
 
 def _configure_and_read_the_tokenizer(defaults: argparse.Namespace) -> None:
-    """Where no engine may be built: what a replica does before it forks its engine core. Raises Unforkable where that touches CUDA."""
+    """Where no engine may be built: what a replica does before it forks its engine core. Raises Unforkable where that
+    touches CUDA.
+    """
     config = AsyncEngineArgs.from_cli_args(defaults).create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     tokenizer = cached_tokenizer_from_config(config.model_config)
     assert tokenizer is not None

@@ -1,9 +1,11 @@
-"""The only place that assigns into vLLM, torch, transformers or CPython: what, how it looked, who relies on it, what is lost. Step 8.
+"""The only place that assigns into vLLM, torch, transformers or CPython: what, how it looked, who relies on it, what is
+lost. Step 8.
 
-None of it has a promise of its makers. So each seam is written down with the parameters it had when it was tested, looked at before it
-is taken, and counts how often it was gone through. A seam that does not fit any more is left out where it only saves time or
-memory, and the phase `init` says so; one that bills, isolates or starts the engine at all raises `SeamBroken`, which ends the start with its
-reason. What must survive is a seam that still fits and is never gone through: the test starts an engine and reads the counters.
+None of it has a promise of its makers. So each seam is written down with the parameters it had when it was tested,
+looked at before it is taken, and counts how often it was gone through. A seam that does not fit any more is left out
+where it only saves time or memory, and the phase `init` says so; one that bills, isolates or starts the engine at all
+raises `SeamBroken`, which ends the start with its reason. What must survive is a seam that still fits and is never gone
+through: the test starts an engine and reads the counters.
 """
 
 from __future__ import annotations
@@ -211,7 +213,13 @@ def shape(thing: Any) -> str:
         return VALUE
     told: list[str] = []
     for parameter in parameters:
-        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        star = (
+            "*"
+            if parameter.kind is parameter.VAR_POSITIONAL
+            else "**"
+            if parameter.kind is parameter.VAR_KEYWORD
+            else ""
+        )
         if parameter.kind is parameter.KEYWORD_ONLY and not any(word.startswith("*") for word in told):
             told.append("*")
         told.append(star + parameter.name + ("=" if parameter.default is not parameter.empty else ""))
@@ -251,7 +259,9 @@ _taken: set[str] = set()
 
 
 def take(name: str, make: Callable[[Any], Any]) -> bool:
-    """Put what `make` makes of what is there in its place. False where it does not fit, and is left out. Raises SeamBroken."""
+    """Put what `make` makes of what is there in its place. False where it does not fit, and is left out. Raises
+    SeamBroken.
+    """
     seam = SEAMS[name]
     if name not in _taken and (difference := seam.differs()):
         if seam.must:
@@ -291,7 +301,9 @@ def counting(name: str, new: Any, original: Any) -> Any:
 
 @contextlib.contextmanager
 def lent(owner: Any, attribute: str, new: Any) -> Iterator[None]:
-    """For a moment. Of an owner that a seam leads to: a module whose function vLLM calls meanwhile, a class of its making."""
+    """For a moment. Of an owner that a seam leads to: a module whose function vLLM calls meanwhile, a class of its
+    making.
+    """
     own = vars(owner).get(attribute)
     setattr(owner, attribute, new)
     try:

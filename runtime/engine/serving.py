@@ -101,7 +101,9 @@ def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
 
 
 def hardware(device: str) -> str:
-    """What computes, as the key of a baked copy and of vLLM's caches has it. A driver says so without initialising its device."""
+    """What computes, as the key of a baked copy and of vLLM's caches has it. A driver says so without initialising its
+    device.
+    """
     if device == "cuda":
         return f"{current_platform.get_device_name()} {current_platform.get_device_capability()}"
     return torch.backends.cpu.get_cpu_capability()
@@ -120,7 +122,13 @@ def caches_of(rehearsal: Rehearsal, fork: Fork) -> dict[str, str]:
 
 
 async def _serve(
-    rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, control: Control, phases: Phases, began: float, beats: Beats
+    rehearsal: Rehearsal,
+    args: argparse.Namespace,
+    fork: Fork,
+    control: Control,
+    phases: Phases,
+    began: float,
+    beats: Beats,
 ) -> None:
     loop = asyncio.get_running_loop()
     journal = Journal(fork.journal, fork.replica_id, grown=lambda: _tell(control, Journaled()), later=loop.call_later)
@@ -128,7 +136,9 @@ async def _serve(
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
     load_the_tokenizer_beside_the_engine_core(log_stats=not engine_args.disable_log_stats)
-    engine = Guarded.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats)
+    engine = Guarded.from_vllm_config(
+        config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
+    )
     beats.follow(loop, in_work=engine.output_processor.must_step, counts=journal.running)
     tasks = ("generate",) if fork.task == "generate" else await engine.get_supported_tasks()
     app = rehearsal.app if fork.task == "generate" else build_app(args, tasks, engine.model_config)
@@ -186,7 +196,10 @@ async def _canary(engine: AsyncLLM, journal: Journal, fork: Fork, phases: Phases
     sings = {"generate": sing, "embed": canary_embed.sing}.get(fork.task)
     if sings is not None:
         made = CANARY_ANSWER_TOKENS if fork.task == "generate" else 0
-        with phases.phase("canary"), of_the_canary(engine, journal, asked=CANARY_PROMPT_TOKENS, made=made) as request_id:
+        with (
+            phases.phase("canary"),
+            of_the_canary(engine, journal, asked=CANARY_PROMPT_TOKENS, made=made) as request_id,
+        ):
             await sings(engine, record, request_id)
 
 
@@ -243,7 +256,11 @@ def _end_with_the_engine_core(engine: AsyncLLM, journal: Journal, control: Contr
     def died(process: Any) -> None:
         process.join()
         journal.end("error")
-        control.send(Failed(reason=f"the engine core ended unexpectedly (exit code {process.exitcode}; -9: killed, or out of memory)"))
+        control.send(
+            Failed(
+                reason=f"the engine core ended unexpectedly (exit code {process.exitcode}; -9: killed, or out of memory)"
+            )
+        )
         os._exit(1)
 
     for process in engine.engine_core.resources.engine_manager.processes:
@@ -256,8 +273,12 @@ def _fork_instead_of_spawn() -> None:
     seams.take("how processes are made", lambda choose: lambda method=None: context)
 
 
-def _run_the_model_in_the_engine_core(device: str, threads: int, control: Control, pulse: Pulse, replica: own.Replica) -> None:
-    """One process less on CPU, threads set where they compute, its pulse, and the engine core's own failure told to the agent."""
+def _run_the_model_in_the_engine_core(
+    device: str, threads: int, control: Control, pulse: Pulse, replica: own.Replica
+) -> None:
+    """One process less on CPU, threads set where they compute, its pulse, and the engine core's own failure told to the
+    agent.
+    """
     if device == "cpu":
         # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
         seams.take("executor", lambda choose: staticmethod(lambda vllm_config: UniProcExecutor))
@@ -298,7 +319,9 @@ def _count_steps(pulse: Pulse) -> None:
 
 
 def _pack_between_steps() -> None:
-    """Once there is traffic, pack a mapped layer after each step: the first tokens do not wait for it, the many do not miss it."""
+    """Once there is traffic, pack a mapped layer after each step: the first tokens do not wait for it, the many do not
+    miss it.
+    """
     steps = itertools.count()
 
     def packing(step: Callable[[Any], bool]) -> Callable[[Any], bool]:

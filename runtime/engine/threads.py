@@ -1,8 +1,8 @@
 """Which threads may live in a process that is about to be forked. Step 8.
 
-A fork copies the thread that forks and no other: a lock that another one holds then is held for ever in the replica. So every
-thread must be one whose locks no fork ever takes, and is listed here by name, for each kind of device. What must survive is a
-library that starts one nobody thought of: it is told by name, and nothing is forked.
+A fork copies the thread that forks and no other: a lock that another one holds then is held for ever in the replica. So
+every thread must be one whose locks no fork ever takes, and is listed here by name, for each kind of device. What must
+survive is a library that starts one nobody thought of: it is told by name, and nothing is forked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-MAY_LIVE: Mapping[str, Collection[str]] = {"cpu": frozenset(), "cuda": frozenset()}  # beside the one that forks; none is needed so far
+MAY_LIVE: Mapping[str, Collection[str]] = {
+    "cpu": frozenset(),
+    "cuda": frozenset(),
+}  # beside the one that forks; none is needed so far
 ENDING_SECONDS = 5.0  # threads of what was torn down may still be on their way out
 
 

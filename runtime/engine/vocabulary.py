@@ -1,7 +1,8 @@
-"""What vLLM asks of a vocabulary before it answers anything, kept beside the baked copies instead of listed at every start. Step 8.
+"""What vLLM asks of a vocabulary before it answers anything, kept beside the baked copies instead of listed at every
+start. Step 8.
 
-vLLM lists all tokens of a tokenizer to know the largest id and the longest text (0.1 s of a start with 151,000 tokens). Both
-are found once per snapshot; the list itself is made when somebody asks for it.
+vLLM lists all tokens of a tokenizer to know the largest id and the longest text (0.1 s of a start with 151,000 tokens).
+Both are found once per snapshot; the list itself is made when somebody asks for it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ log = logging.getLogger("vllm.pilotlight")
 
 
 def remember(file: Path, model: str) -> None:
-    """For the tokenizer that lies with `model`, in this process: what `file` holds is believed; where there is none it is written."""
+    """For the tokenizer that lies with `model`, in this process: what `file` holds is believed; where there is none it
+    is written.
+    """
     seams.take("cached tokenizer", lambda cache: kept(cache, file, model))
 
 
 def kept(cache: Callable[[Any], Any], file: Path, model: str) -> Callable[[Any], Any]:
-    """`get_cached_tokenizer`, which tells a cached form its largest id and longest token before it is asked for the list."""
+    """`get_cached_tokenizer`, which tells a cached form its largest id and longest token before it is asked for the
+    list.
+    """
 
     def cached(tokenizer: Any) -> Any:
         if tokenizer.name_or_path != model:
@@ -48,7 +53,9 @@ def kept(cache: Callable[[Any], Any], file: Path, model: str) -> Callable[[Any],
 
 @contextlib.contextmanager
 def _listing(kind: type, vocabulary: dict[str, int]) -> Iterator[None]:
-    """Who asks a tokenizer of this class meanwhile for its list gets that one. Of the class: a copy of an object would keep it."""
+    """Who asks a tokenizer of this class meanwhile for its list gets that one. Of the class: a copy of an object would
+    keep it.
+    """
     with seams.lent(kind, "get_vocab", lambda self: vocabulary):
         yield
 

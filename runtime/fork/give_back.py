@@ -1,8 +1,8 @@
 """A standby's memory, given back before it is offered: what the rehearsal touched and no fork needs mapped. Step 8.
 
 Reading a library maps its pages into the process; the page cache keeps them whether or not a standby does, and a fork
-does not inherit such mappings but faults them again. So clean pages of files are unmapped once after the rehearsal, and the
-allocator's free memory goes back to the kernel: about 200 MB of PSS on vLLM's CPU build, in under 0.1 s.
+does not inherit such mappings but faults them again. So clean pages of files are unmapped once after the rehearsal, and
+the allocator's free memory goes back to the kernel: about 200 MB of PSS on vLLM's CPU build, in under 0.1 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ _HEAD = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4}) \S+ \S+ \d+ +(/.*)$")
 
 
 def clean_file_ranges(smaps: str) -> list[tuple[int, int]]:
-    """(address, bytes) of every mapping of a file that is not writable and has no page of its own: those alone may be dropped."""
+    """(address, bytes) of every mapping of a file that is not writable and has no page of its own: those alone may be
+    dropped.
+    """
     ranges: list[tuple[int, int]] = []
     candidate: tuple[int, int] | None = None
     for line in smaps.splitlines():

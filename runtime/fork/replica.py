@@ -1,4 +1,5 @@
-"""The first and last lines of a replica's life: from the fork to the engine, and the engine's failure to the agent. Step 8.
+"""The first and last lines of a replica's life: from the fork to the engine, and the engine's failure to the agent.
+Step 8.
 
 The child of a fork shares everything with its standby until it says otherwise; before anything of vLLM runs it takes a
 session, a folder, streams and signals of its own. `exec`-less: its pid and start time are told at once, they are its

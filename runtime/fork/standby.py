@@ -1,9 +1,9 @@
 """The standby: a process that has imported and rehearsed the engine, and starts replicas by forking. Step 8.
 
 Single-threaded and blocking, with no event loop in it: a fork copies only the thread that forks, so anything else alive
-here would be a lock held for ever in a replica. It reads forks from its agent, answers when it is asked whether it is there,
-and reports the deaths of its children; when the agent is gone it goes too. Its own death leaves its replicas running (they are sessions of their own, and the
-agent, as their subreaper, inherits them).
+here would be a lock held for ever in a replica. It reads forks from its agent, answers when it is asked whether it is
+there, and reports the deaths of its children; when the agent is gone it goes too. Its own death leaves its replicas
+running (they are sessions of their own, and the agent, as their subreaper, inherits them).
 
     python -m runtime.fork.standby CONTROL_FD REHEARSAL_MODEL
 """
@@ -65,7 +65,9 @@ def main(control_fd: int, model: Path) -> int:
 
 
 def attend(rehearsal: Rehearsal, control: Control) -> None:
-    """Fork when told, report who died, until the agent is gone. Raises Unforkable rather than fork with a thread alive."""
+    """Fork when told, report who died, until the agent is gone. Raises Unforkable rather than fork with a thread
+    alive.
+    """
     from runtime.engine.rehearsed import check_forkable
     from runtime.engine.threads import Unforkable
 

@@ -1,8 +1,9 @@
 """The tensors of a snapshot in the order in which their bytes lie, and so arrive. Steps 8 and 9, phase `load`.
 
-Which files a model needs and what becomes of its tensors stays vLLM's own; each tensor here is a view of the mapped file, so
-nothing is copied on the way to the parameter. Of a snapshot that is still being fetched, a tensor is given out only when
-every byte of it has been checked against the manifest. It must survive a fetch that ends half-way: that ends the load.
+Which files a model needs and what becomes of its tensors stays vLLM's own; each tensor here is a view of the mapped
+file, so nothing is copied on the way to the parameter. Of a snapshot that is still being fetched, a tensor is given out
+only when every byte of it has been checked against the manifest. It must survive a fetch that ends half-way: that ends
+the load.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ LENGTH_BYTES = 8  # of the header's length
 
 
 class ArrivingLoader(DefaultModelLoader):  # type: ignore[misc]
-    """vLLM's own loader, fed from here. `partial`: the folder of a fetch that may still be under way (`snapshots/arrival.py`)."""
+    """vLLM's own loader, fed from here. `partial`: the folder of a fetch that may still be under way
+    (`snapshots/arrival.py`).
+    """
 
     counter_before_loading_weights: float = 0.0  # seconds of perf_counter, for vLLM's own message
 
@@ -38,14 +41,21 @@ class ArrivingLoader(DefaultModelLoader):  # type: ignore[misc]
 
     def _get_weights_iterator(self, source: Any) -> Iterator[tuple[str, torch.Tensor]]:
         folder, files, _, _ = self._prepare_weights(
-            source.model_or_path, source.subfolder, source.revision, source.fall_back_to_pt, source.allow_patterns_overrides
+            source.model_or_path,
+            source.subfolder,
+            source.revision,
+            source.fall_back_to_pt,
+            source.allow_patterns_overrides,
         )
         if self.load_config.safetensors_load_strategy == "torchao":  # vLLM's own; it reads in another way
             self._wait_for_all(Path(folder), files)
             own: Iterator[tuple[str, torch.Tensor]] = super()._get_weights_iterator(source)
             return own
         self.counter_before_loading_weights = self.counter_before_loading_weights or time.perf_counter()
-        return ((source.prefix + name, tensor) for name, tensor in tensors(Path(folder), sorted(map(Path, files)), self.arrival))
+        return (
+            (source.prefix + name, tensor)
+            for name, tensor in tensors(Path(folder), sorted(map(Path, files)), self.arrival)
+        )
 
     def _wait_for_all(self, folder: Path, files: list[str]) -> None:
         for file in map(Path, files):
@@ -53,7 +63,9 @@ class ArrivingLoader(DefaultModelLoader):  # type: ignore[misc]
                 self.arrival.wait(file.relative_to(folder).as_posix(), 0, file.stat().st_size)
 
 
-def tensors(folder: Path, files: Iterable[Path], arrival: Arrival | None) -> Generator[tuple[str, torch.Tensor], None, None]:
+def tensors(
+    folder: Path, files: Iterable[Path], arrival: Arrival | None
+) -> Generator[tuple[str, torch.Tensor], None, None]:
     """Name and tensor, in the order of the files and of the data in each. Raises FetchEnded, HeaderError, OSError."""
     for file in files:
         path = file.relative_to(folder).as_posix()

@@ -1,14 +1,15 @@
 """Baked copies: a model's weights as the engine wants them after fusing, laid out to be mapped. Step 9, phase `load`.
 
 Written at a revision's first boot beside the snapshot, still valid safetensors, under a key of everything that decides
-whether the bytes fit an engine. Planning is pure: names, order, offsets and sizes come from shapes alone. The data begins on
-a page, every tensor on 64 bytes, without holes (the format forbids them): what is no multiple of 64 goes last.
+whether the bytes fit an engine. Planning is pure: names, order, offsets and sizes come from shapes alone. The data
+begins on a page, every tensor on 64 bytes, without holes (the format forbids them): what is no multiple of 64 goes
+last.
 
-The engine's own loaders write each weight where it will be mapped from (`Baking`), so nothing is copied twice. A copy is
-whole or absent: written aside, its space taken from the disk first (a full disk is an error and not a signal), renamed when
-every weight is in it, and remembered with its inode, size and times: one that was touched since is not used. Syncing it is
-nothing to wait for: until `seal` it is trusted only while this boot of the machine lasts, which kill -9 does not end and
-power loss does. A full disk costs the copy, not the boot.
+The engine's own loaders write each weight where it will be mapped from (`Baking`), so nothing is copied twice. A copy
+is whole or absent: written aside, its space taken from the disk first (a full disk is an error and not a signal),
+renamed when every weight is in it, and remembered with its inode, size and times: one that was touched since is not
+used. Syncing it is nothing to wait for: until `seal` it is trusted only while this boot of the machine lasts, which
+kill -9 does not end and power loss does. A full disk costs the copy, not the boot.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class BakeError(ValueError):
 
 
 def plan(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> Layout:
-    """Lay out (name, dtype, shape, bytes) in the order given, which is the order of use; sizes off the alignment go last."""
+    """Lay out (name, dtype, shape, bytes) in the order given, which is the order of use; sizes off the alignment go
+    last.
+    """
     asked = list(tensors)
     ordered = [item for item in asked if item[3] % ALIGNMENT == 0] + [item for item in asked if item[3] % ALIGNMENT]
     table: dict[str, object] = {"__metadata__": {"format": "pt", "pilotlight": "baked"}}
@@ -75,8 +78,9 @@ def plan(tensors: Iterable[tuple[str, str, tuple[int, ...], int]]) -> Layout:
 
 
 def key(parts: Mapping[str, str | int], layout: Layout) -> str:
-    """The compatibility key: engine version, architecture, dtype, parallelism, device kind, CPU instruction set, and every
-    tensor's name, type and shape, as 16 hex digits."""
+    """The compatibility key: engine version, architecture, dtype, parallelism, device kind, CPU instruction set, and
+    every tensor's name, type and shape, as 16 hex digits.
+    """
     return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode() + layout.header).hexdigest()[:16]
 
 
@@ -165,7 +169,9 @@ def read_layout(file: Path) -> Layout:
         table = json.loads(text)
         start = LENGTH_BYTES + length
         found = [
-            (name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]) for name, entry in table.items() if name != "__metadata__"
+            (name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"])
+            for name, entry in table.items()
+            if name != "__metadata__"
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise BakeError(f"{file.name} is no baked copy: {error}") from error
@@ -177,13 +183,19 @@ def read_layout(file: Path) -> Layout:
 
 
 def match(layout: Layout, wanted: Mapping[str, tuple[str, tuple[int, ...]]]) -> dict[str, Piece]:
-    """The piece of each wanted (dtype, shape), by name. Raises BakeError for what is missing, left over, or of another shape."""
+    """The piece of each wanted (dtype, shape), by name. Raises BakeError for what is missing, left over, or of another
+    shape.
+    """
     found = {piece.name: piece for piece in layout.pieces}
     if missing := sorted(set(wanted) - set(found)):
         raise BakeError(f"the baked copy lacks {', '.join(missing[:3])} and {max(0, len(missing) - 3)} more")
     if left := sorted(set(found) - set(wanted)):
-        raise BakeError(f"the baked copy has {', '.join(left[:3])} and {max(0, len(left) - 3)} more, which the model has not")
+        raise BakeError(
+            f"the baked copy has {', '.join(left[:3])} and {max(0, len(left) - 3)} more, which the model has not"
+        )
     for name, (dtype, shape) in wanted.items():
         if (found[name].dtype, found[name].shape) != (dtype, shape):
-            raise BakeError(f"{name} is {found[name].dtype} {found[name].shape} in the baked copy, {dtype} {shape} in the model")
+            raise BakeError(
+                f"{name} is {found[name].dtype} {found[name].shape} in the baked copy, {dtype} {shape} in the model"
+            )
     return found

@@ -1,9 +1,11 @@
-"""Whether a load was whole: every parameter written to its last value, every tensor of the snapshot taken. Step 9, phase `load`.
+"""Whether a load was whole: every parameter written to its last value, every tensor of the snapshot taken. Step 9,
+phase `load`.
 
-vLLM's own check passes over every layer that post-processes its weights, which are all linear ones: a snapshot without one shard
-of a fused projection, or without a bias, loads there without a word. So while a model loads itself it is watched: what memory is
-written, and which of the snapshot's tensors somebody looks at, whichever functions do it. What must survive: models that leave a
-small parameter as its constructor made it, that replace one, or that pass over what vLLM passes over too; those are no errors.
+vLLM's own check passes over every layer that post-processes its weights, which are all linear ones: a snapshot without
+one shard of a fused projection, or without a bias, loads there without a word. So while a model loads itself it is
+watched: what memory is written, and which of the snapshot's tensors somebody looks at, whichever functions do it. What
+must survive: models that leave a small parameter as its constructor made it, that replace one, or that pass over what
+vLLM passes over too; those are no errors.
 """
 
 from __future__ import annotations
@@ -54,17 +56,25 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
             yield name, tensor
 
     def check(self, loaded: Collection[str], large: int) -> None:
-        """`loaded`: what the model itself says; `large`: bytes from which a parameter must not be empty. Raises BakeError, with names."""
+        """`loaded`: what the model itself says; `large`: bytes from which a parameter must not be empty. Raises
+        BakeError, with names.
+        """
         given = {name for name, _ in self._given}
         here = _places(self._model)
-        whole = {name: place for name, place in self._places.items() if here.get(name) == place}  # a replaced one is the model's affair
+        whole = {
+            name: place for name, place in self._places.items() if here.get(name) == place
+        }  # a replaced one is the model's affair
         lost = []
         for name, missing in unwritten(whole, self._written).items():
             if missing < whole[name][1] or self._must(name, loaded, large):
                 lost += in_the_snapshot(name, given, getattr(self._model, "packed_modules_mapping", {}))
         if lost:
             raise BakeError(f"the snapshot lacks {some(lost)}: pack the model again from all of its files")
-        unread = [name for name, tensor in self._given if tensor.numel() and tensor.untyped_storage().data_ptr() not in self._read]
+        unread = [
+            name
+            for name, tensor in self._given
+            if tensor.numel() and tensor.untyped_storage().data_ptr() not in self._read
+        ]
         if left := [name for name in unread if not self._passes_over(name)]:
             raise BakeError(
                 f"the model has no place for {some(left)} of the snapshot: is its config.json the right one? "
@@ -72,7 +82,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
             )
 
     def _must(self, name: str, loaded: Collection[str], large: int) -> bool:
-        """Has the snapshot to have it, though nothing was written? Layers are made without values; other modules may have theirs."""
+        """Has the snapshot to have it, though nothing was written? Layers are made without values; other modules may
+        have theirs.
+        """
         module, _, _ = name.rpartition(".")
         if getattr(self._model.get_submodule(module), "quant_method", None) is not None:
             return True

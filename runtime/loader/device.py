@@ -1,11 +1,11 @@
 """Where a load goes: to a GPU over a stream of its own, or to plain memory where there is none. Step 9, phase `load`.
 
-Both are devices for `ring.py`. Nothing here touches CUDA before a `CudaDevice` is made, which only a replica's engine process
-does: a standby that had initialised it could not fork any more.
+Both are devices for `ring.py`. Nothing here touches CUDA before a `CudaDevice` is made, which only a replica's engine
+process does: a standby that had initialised it could not fork any more.
 
 A block is allocated on the copy stream and handed over to the consumer's: that stream waits for the block's copies, and
-PyTorch's allocator gives the memory to nobody else before the consumer's work on it is done. No block is ever written twice, so
-its tensors, which are views of it, may be kept.
+PyTorch's allocator gives the memory to nobody else before the consumer's work on it is done. No block is ever written
+twice, so its tensors, which are views of it, may be kept.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def device_of(device: torch.device) -> HostDevice | CudaDevice:
 
 
 def unpin() -> None:
-    """Give pinned buffers nobody uses any more back to the system: PyTorch would keep them, locked, as long as the process lives."""
+    """Give pinned buffers nobody uses any more back to the system: PyTorch would keep them, locked, as long as the
+    process lives.
+    """
     empty: Callable[[], None] | None = getattr(torch._C, "_host_emptyCache", None)  # builds for CUDA have it
     if empty is not None:
         empty()

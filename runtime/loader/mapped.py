@@ -2,10 +2,11 @@
 
 On CPU a copied weight costs a page fault a page and vLLM then packs it for oneDNN, together about 1.6 s a GB. Here the
 parameters are views of a mapped file, whose pages all replicas of the node share; the first tokens come through plain
-linear layers, and `pack_one` packs a layer at a time between two steps once there is traffic. Where there is no usable copy
-vLLM's own loading writes one: its parameters lie in the new file, and take what the snapshot holds as it arrives. Only what
-is known to be untouched between loading and packing is baked: unquantized linear and embedding layers, one tensor-parallel
-rank; everything else takes vLLM's own way, and `outcome` says why. What is baked, or could be, was loaded whole (`whole.py`).
+linear layers, and `pack_one` packs a layer at a time between two steps once there is traffic. Where there is no usable
+copy vLLM's own loading writes one: its parameters lie in the new file, and take what the snapshot holds as it arrives.
+Only what is known to be untouched between loading and packing is baked: unquantized linear and embedding layers, one
+tensor-parallel rank; everything else takes vLLM's own way, and `outcome` says why. What is baked, or could be, was
+loaded whole (`whole.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ from runtime.loader.first_token import linear, populate
 from runtime.loader.formats import MAPPED, outcome
 from snapshots.singleflight import alone
 
-SMALL_BYTES = 1 << 20  # parameters up to this size keep what their constructor put there, until the snapshot says otherwise
+SMALL_BYTES = (
+    1 << 20
+)  # parameters up to this size keep what their constructor put there, until the snapshot says otherwise
 SEAL_SECONDS = 5.0  # after loading: the first answer is out, and the disk is free for a copy's bytes
 NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 
@@ -49,7 +52,9 @@ class Unpacked:
 
     def __init__(self) -> None:
         self.layers: list[tuple[nn.Module, bool]] = []
-        self._packed: list[tuple[nn.Module, bool, nn.Parameter, torch.Tensor | None]] = []  # with its mapped weight, and its bias as it was
+        self._packed: list[
+            tuple[nn.Module, bool, nn.Parameter, torch.Tensor | None]
+        ] = []  # with its mapped weight, and its bias as it was
 
     def pack_one(self) -> bool:
         """Pack the next layer as vLLM would have at the start; False when none is left."""
@@ -83,23 +88,28 @@ unpacked = Unpacked()
 
 @register_model_loader(MAPPED)
 class MappedLoader(BaseModelLoader):  # type: ignore[misc]
-    """`--model-loader-extra-config '{"baked": FOLDER, "arriving": FOLDER}'` says where the copies of this snapshot lie, "" where
-    there is no room for any, and where its bytes may still be on their way."""
+    """`--model-loader-extra-config '{"baked": FOLDER, "arriving": FOLDER}'` says where the copies of this snapshot lie,
+    "" where there is no room for any, and where its bytes may still be on their way.
+    """
 
     def __init__(self, load_config: Any) -> None:
         super().__init__(load_config)
         told = load_config.model_loader_extra_config
         self._folder = Path(told["baked"]) if told["baked"] else None
-        self._plain = ArrivingLoader(type(load_config)(load_format="auto"), Path(told["arriving"]) if told.get("arriving") else None)
+        self._plain = ArrivingLoader(
+            type(load_config)(load_format="auto"), Path(told["arriving"]) if told.get("arriving") else None
+        )
 
     def download_model(self, model_config: ModelConfig) -> None:
         self._plain.download_model(model_config)
 
-    def get_all_weights(self, model_config: ModelConfig, model: nn.Module) -> Generator[tuple[str, torch.Tensor], None, None]:
+    def get_all_weights(
+        self, model_config: ModelConfig, model: nn.Module
+    ) -> Generator[tuple[str, torch.Tensor], None, None]:
         """What vLLM's reload asks for, before it touches the model: the snapshot's own weights.
 
-        It packs the fresh weights of each layer and puts them in the place of packed ones; a layer that still works on mapped ones
-        has another shape. So those are packed first, and a park does not bring the old weights back.
+        It packs the fresh weights of each layer and puts them in the place of packed ones; a layer that still works on
+        mapped ones has another shape. So those are packed first, and a park does not bring the old weights back.
         """
         unpacked.pack_for_good()
         weights: Generator[tuple[str, torch.Tensor], None, None] = self._plain.get_all_weights(model_config, model)
@@ -117,7 +127,9 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         """
         if vllm_config.quant_config is not None:  # 1; how such a model is even built is vLLM's own
             outcome.note = "plain: quantized"
-            quantized: nn.Module = self._plain.load_model(vllm_config=vllm_config, model_config=model_config, prefix=prefix)
+            quantized: nn.Module = self._plain.load_model(
+                vllm_config=vllm_config, model_config=model_config, prefix=prefix
+            )
             return quantized
         dtype = torch.get_default_dtype()
         torch.set_default_dtype(model_config.dtype)
@@ -146,7 +158,9 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
                         baking = bake.Baking(file, layout)
                     except OSError as error:  # 4
                         log.warning("no baked copy can be written (%s)", error)
-                        return self._load_plainly(model, model_config, f"no baked copy can be written ({error.strerror})")
+                        return self._load_plainly(
+                            model, model_config, f"no baked copy can be written ({error.strerror})"
+                        )
                     if reason := self._bake(model, model_config, baking, layout):  # 1
                         return _finish_plainly(model, model_config, reason)
                     note = "baked"
@@ -163,7 +177,9 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         return note
 
     def _bake(self, model: nn.Module, model_config: ModelConfig, baking: bake.Baking, layout: bake.Layout) -> str:
-        """Load the model into the new copy. Why that is none, though the model is loaded; "" where it is. Raises BakeError."""
+        """Load the model into the new copy. Why that is none, though the model is loaded; "" where it is. Raises
+        BakeError.
+        """
         try:
             lie_in(model, baking.map, layout)
             self._load_whole(model, model_config)
@@ -213,25 +229,39 @@ def _left(model: nn.Module, baking: bake.Baking, layout: bake.Layout) -> str:
 
 
 def unmappable(model: nn.Module, vllm_config: VllmConfig) -> str:
-    """Why not all weights are plain parameters that nothing but packing would change after loading; "" where they are."""
+    """Why not all weights are plain parameters that nothing but packing would change after loading; "" where they
+    are.
+    """
     if vllm_config.lora_config is not None:
         return "LoRA"
     if vllm_config.parallel_config.world_size != 1:
         return "more than one rank"
     if vllm_config.model_config.use_mla or hasattr(model, "process_weights_after_loading"):
         return f"{type(model).__name__} changes its weights after loading"
-    methods = [method for module in model.modules() if isinstance(method := getattr(module, "quant_method", None), QuantizeMethodBase)]
-    if others := sorted({type(method).__name__ for method in methods} - {"UnquantizedLinearMethod", "UnquantizedEmbeddingMethod"}):
+    methods = [
+        method
+        for module in model.modules()
+        if isinstance(method := getattr(module, "quant_method", None), QuantizeMethodBase)
+    ]
+    if others := sorted(
+        {type(method).__name__ for method in methods} - {"UnquantizedLinearMethod", "UnquantizedEmbeddingMethod"}
+    ):
         return ", ".join(others)
     if any(name.startswith("pooler.") for name, _ in model.named_parameters()):
         return "its pooler has weights of its own"  # which its constructor has read from a file of its own
-    if odd := [name for name, parameter in model.named_parameters() if parameter.dtype not in NAMES or not parameter.is_contiguous()]:
+    if odd := [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dtype not in NAMES or not parameter.is_contiguous()
+    ]:
         return f"{odd[0]} is no plain tensor"
     return ""
 
 
 def compatibility_key(model_config: ModelConfig, layout: bake.Layout) -> str:
-    """One architecture makes different models of one snapshot: as an embedding model without its head, or with other shapes."""
+    """One architecture makes different models of one snapshot: as an embedding model without its head, or with other
+    shapes.
+    """
     return bake.key(
         {
             "engine": vllm.__version__,
@@ -253,7 +283,9 @@ def _seal(file: Path) -> None:
 
 
 def layout_of(model: nn.Module) -> bake.Layout:
-    return bake.plan((name, NAMES[p.dtype], tuple(p.shape), p.numel() * p.element_size()) for name, p in model.named_parameters())
+    return bake.plan(
+        (name, NAMES[p.dtype], tuple(p.shape), p.numel() * p.element_size()) for name, p in model.named_parameters()
+    )
 
 
 def lie_in(model: nn.Module, mapped: mmap.mmap, layout: bake.Layout) -> None:
@@ -266,13 +298,17 @@ def lie_in(model: nn.Module, mapped: mmap.mmap, layout: bake.Layout) -> None:
 
 
 def _view(mapped: mmap.mmap, parameter: nn.Parameter, piece: bake.Piece) -> torch.Tensor:
-    return torch.frombuffer(mapped, dtype=parameter.dtype, count=parameter.numel(), offset=piece.begin).view(parameter.shape)
+    return torch.frombuffer(mapped, dtype=parameter.dtype, count=parameter.numel(), offset=piece.begin).view(
+        parameter.shape
+    )
 
 
 def map_model(model: nn.Module, file: Path) -> None:
     """Make every parameter a view of the mapped file. Raises bake.BakeError where the file is not this model's."""
     parameters = dict(model.named_parameters())
-    pieces = bake.match(bake.read_layout(file), {name: (NAMES[p.dtype], tuple(p.shape)) for name, p in parameters.items()})
+    pieces = bake.match(
+        bake.read_layout(file), {name: (NAMES[p.dtype], tuple(p.shape)) for name, p in parameters.items()}
+    )
     with file.open("rb") as opened:
         # Private and writable: torch wants a writable buffer, and nobody writes, so every page stays the page cache's.
         mapped = mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
@@ -282,7 +318,9 @@ def map_model(model: nn.Module, file: Path) -> None:
 
 
 def postpone_packing(model: nn.Module, dtype: torch.dtype) -> None:
-    """Plain linear layers for now, in the order in which they will be packed; attention's own post-processing runs as ever."""
+    """Plain linear layers for now, in the order in which they will be packed; attention's own post-processing runs as
+    ever.
+    """
     module: Any
     for module in model.modules():
         method = getattr(module, "quant_method", None)

@@ -1,10 +1,11 @@
-"""What a load to a device will do, before it does anything: which bytes, in which order, in how much memory. Pure. Step 9.
+"""What a load to a device will do, before it does anything: which bytes, in which order, in how much memory. Pure. Step
+9.
 
 Tensors are grouped into blocks, runs of one file that become one allocation of device memory each; a block is read in
-pieces that begin and end on pages of the file and never cross a multiple of the slot's size, so that any piece fits any slot of the
-pinned ring, direct reads included. The plan states its peaks, and keeps to its budgets or is refused with what it would need:
-`ring.py` obeys it and never asks for memory beyond it. What a model asks for and the files do not have is an error, and so
-is what the files have and nobody asked for.
+pieces that begin and end on pages of the file and never cross a multiple of the slot's size, so that any piece fits any
+slot of the pinned ring, direct reads included. The plan states its peaks, and keeps to its budgets or is refused with
+what it would need: `ring.py` obeys it and never asks for memory beyond it. What a model asks for and the files do not
+have is an error, and so is what the files have and nobody asked for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ AHEAD = 3  # blocks on their way while the consumer has one
 
 
 class PlanError(ValueError):
-    """The tensors asked for cannot be loaded like this; the text says what was needed, what was there, and what to change."""
+    """The tensors asked for cannot be loaded like this; the text says what was needed, what was there, and what to
+    change.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One piece: read `size` bytes at `begin` of the file into a slot, and copy `used` of them, from `skip` on, to `at` in the block."""
+    """One piece: read `size` bytes at `begin` of the file into a slot, and copy `used` of them, from `skip` on, to `at`
+    in the block.
+    """
 
     block: int
     source: int
@@ -95,16 +100,22 @@ def plan(
     pinned_bytes: int = PINNED,
     device_bytes: int = DEVICE,
 ) -> Plan:
-    """Plan to load every tensor of the files, which must be exactly the names `wanted`, where given. Raises PlanError."""
+    """Plan to load every tensor of the files, which must be exactly the names `wanted`, where given. Raises
+    PlanError.
+    """
     if slot_bytes <= 0 or slot_bytes % PAGE:
         raise PlanError(f"a slot of {slot_bytes} bytes is no whole number of pages: give a multiple of {PAGE}")
     if pinned_bytes < 2 * slot_bytes:
-        raise PlanError(f"a ring needs two slots of {slot_bytes} bytes, and may pin {pinned_bytes}: allow more, or smaller slots")
+        raise PlanError(
+            f"a ring needs two slots of {slot_bytes} bytes, and may pin {pinned_bytes}: allow more, or smaller slots"
+        )
     _match(sources, wanted)
     blocks = tuple(_blocks(sources, max(1, device_bytes // (AHEAD + 1))))
     ahead = next((ahead for ahead in range(AHEAD, 0, -1) if peak(blocks, ahead) <= device_bytes), 0)
     if not ahead:
-        raise PlanError(f"two tensors in a row need {peak(blocks, 1)} bytes of device memory, and {device_bytes} are allowed: allow more")
+        raise PlanError(
+            f"two tensors in a row need {peak(blocks, 1)} bytes of device memory, and {device_bytes} are allowed: allow more"
+        )
     reads = tuple(read for number, block in enumerate(blocks) for read in _reads(number, block, slot_bytes))
     return Plan(tuple(sources), blocks, reads, min(pinned_bytes // slot_bytes, max(2, len(reads))), slot_bytes, ahead)
 
@@ -137,7 +148,9 @@ def _some(names: list[str]) -> str:
 
 
 def _blocks(sources: Sequence[Source], limit: int) -> Iterator[Block]:
-    """A new block begins where the last would grow beyond `limit`, and where a tensor would not lie on a multiple of its values' size."""
+    """A new block begins where the last would grow beyond `limit`, and where a tensor would not lie on a multiple of
+    its values' size.
+    """
     for number, source in enumerate(sources):
         run: list[Tensor] = []
         for tensor in source.tensors:

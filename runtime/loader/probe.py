@@ -1,11 +1,13 @@
-"""One loader, one file, timed: what `pilotlight bench coldstart --loaders` runs, each loader in the environment it is installed in.
+"""One loader, one file, timed: what `pilotlight bench coldstart --loaders` runs, each loader in the environment it is
+installed in.
 
     python -P probe.py LOADER FILE ROUNDS OWN_FILE
 
-Libraries are imported before the clock starts, and each round runs in a fork of its own, which has loaded a tiny file before:
-no round pays what a loader sets up once, and none finds memory an earlier one has already faulted in. A round is timed until every tensor is there and each of its pages was touched once, first
-with the page cache warm (the whole file was just read), then with the file's pages dropped (`posix_fadvise` after `fsync`). Prints
-a line of JSON a round, and what a loader says when it fails. Uses nothing of ours unless it is ours that is measured.
+Libraries are imported before the clock starts, and each round runs in a fork of its own, which has loaded a tiny file
+before: no round pays what a loader sets up once, and none finds memory an earlier one has already faulted in. A round
+is timed until every tensor is there and each of its pages was touched once, first with the page cache warm (the whole
+file was just read), then with the file's pages dropped (`posix_fadvise` after `fsync`). Prints a line of JSON a round,
+and what a loader says when it fails. Uses nothing of ours unless it is ours that is measured.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def vllm_default(file: str) -> Load:
     from vllm.model_executor.model_loader.weight_utils import safetensors_weights_iterator
 
     def load() -> dict[str, Any]:
-        return {name: torch.empty_like(tensor).copy_(tensor) for name, tensor in safetensors_weights_iterator([file], False)}
+        return {
+            name: torch.empty_like(tensor).copy_(tensor) for name, tensor in safetensors_weights_iterator([file], False)
+        }
 
     return load
 
@@ -117,7 +121,10 @@ def baked_mapped(own_file: str) -> Load:
         with open(own_file, "rb") as opened:
             mapped = mmap.mmap(opened.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
         mapped.madvise(mmap.MADV_WILLNEED)
-        return {piece.name: torch.frombuffer(mapped, dtype=torch.uint8, count=piece.size, offset=piece.begin) for piece in layout.pieces}
+        return {
+            piece.name: torch.frombuffer(mapped, dtype=torch.uint8, count=piece.size, offset=piece.begin)
+            for piece in layout.pieces
+        }
 
     return load
 
@@ -130,7 +137,11 @@ def bake_copy(file: str, own_file: str) -> None:
     tensors = read_header(Path(file)).tensors
     layout = bake.plan((tensor.name, tensor.dtype, tensor.shape, tensor.end - tensor.begin) for tensor in tensors)
     places = {tensor.name: tensor for tensor in tensors}
-    with open(file, "rb") as opened, mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as view:
+    with (
+        open(file, "rb") as opened,
+        mmap.mmap(opened.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
         Path(own_file).parent.mkdir(parents=True, exist_ok=True)
         baking = bake.Baking(Path(own_file), layout)
         for piece in layout.pieces:
@@ -162,7 +173,10 @@ def pinned_copy(file: str) -> Load:
     def load() -> dict[str, Any]:
         if not pinned:
             pinned.extend(
-                (torch.empty(256 << 20, dtype=torch.uint8, pin_memory=True), torch.empty(256 << 20, dtype=torch.uint8, device="cuda"))
+                (
+                    torch.empty(256 << 20, dtype=torch.uint8, pin_memory=True),
+                    torch.empty(256 << 20, dtype=torch.uint8, device="cuda"),
+                )
             )
             return {}
         source, target = pinned
@@ -264,8 +278,7 @@ def in_fork(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     with open(reading, "rb") as told:
         text = told.read()
     _, status = os.waitpid(child, 0)
-    answer = json.loads(text) if text else {"error": f"it ended with {os.waitstatus_to_exitcode(status)}"}
-    return answer
+    return json.loads(text) if text else {"error": f"it ended with {os.waitstatus_to_exitcode(status)}"}
 
 
 def main(name: str, file: str, rounds: str, own_file: str) -> None:
@@ -287,7 +300,10 @@ def main(name: str, file: str, rounds: str, own_file: str) -> None:
             if on_gpu and cache == "cold":
                 continue  # the disk would be measured, not the way to the GPU
             ready(own_file if prepare else file)
-            print(json.dumps({"round": number, "cache": cache, **in_fork(lambda: measured(first, load, on_gpu=on_gpu))}), flush=True)
+            print(
+                json.dumps({"round": number, "cache": cache, **in_fork(lambda: measured(first, load, on_gpu=on_gpu))}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

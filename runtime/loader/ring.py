@@ -1,11 +1,11 @@
 """The ring: reads, copies to the device and the consumer's work on tensors, all at once. Step 9, phase `load`.
 
-1. Reader threads take the plan's pieces in order; each has slots of its own and reads into one (the kernel copies from the page
-   cache or the disk without our interpreter lock) while the device still copies from its others.
-2. A block's memory is asked for with its first piece, and no block further ahead than the plan says: a slow consumer stops
-   the reading, so that the plan's peak is the peak.
-3. The consumer gets a block's tensors when all its copies were begun, and its own work is ordered behind them; tensors are views of
-   memory that is written once, so they may be kept or dropped at will.
+1. Reader threads take the plan's pieces in order; each has slots of its own and reads into one (the kernel copies from
+   the page cache or the disk without our interpreter lock) while the device still copies from its others.
+2. A block's memory is asked for with its first piece, and no block further ahead than the plan says: a slow consumer
+   stops the reading, so that the plan's peak is the peak.
+3. The consumer gets a block's tensors when all its copies were begun, and its own work is ordered behind them; tensors
+   are views of memory that is written once, so they may be kept or dropped at will.
 4. Whatever fails in a reader (a read that comes short, a full device) is raised at the consumer; a file that is not the
    planned one at the beginning, or before its last block is handed over, is an error: nobody knows then what was read.
 Whoever leaves early stops the readers, and the device has let go of the slots before they are freed.
@@ -81,13 +81,18 @@ def state_of(status: os.stat_result) -> tuple[int, ...]:
 
 
 def plan_files(files: Sequence[Path], wanted: Collection[str] | None = None) -> Plan:
-    """A plan for whole files, in the order given, with room for their largest tensors. Raises PlanError, HeaderError, OSError.
+    """A plan for whole files, in the order given, with room for their largest tensors. Raises PlanError, HeaderError,
+    OSError.
 
     `wanted`: what their index names. A file may have more, which vLLM loads as well.
     """
     sources = [describe(file) for file in files]
-    if wanted is not None and (more := sorted({tensor.name for source in sources for tensor in source.tensors} - set(wanted))):
-        log.warning("the files have %s (of %d in all), which their index does not name: loaded as well", more[0], len(more))
+    if wanted is not None and (
+        more := sorted({tensor.name for source in sources for tensor in source.tensors} - set(wanted))
+    ):
+        log.warning(
+            "the files have %s (of %d in all), which their index does not name: loaded as well", more[0], len(more)
+        )
         wanted = {*wanted, *more}
     largest = max((tensor.end - tensor.begin for source in sources for tensor in source.tensors), default=0)
     return plan(sources, wanted, device_bytes=max(DEVICE, 2 * largest))
@@ -134,8 +139,12 @@ class Ring(Generic[Memory]):
         self._descriptors: list[int] = []
         self._threads: list[threading.Thread] = []
         try:
-            if unknown := sorted({tensor.dtype for block in planned.blocks for tensor in block.tensors} - device.dtypes):
-                raise LoadError(f"there are tensors of {', '.join(unknown)}, which the device cannot hold: convert the model")
+            if unknown := sorted(
+                {tensor.dtype for block in planned.blocks for tensor in block.tensors} - device.dtypes
+            ):
+                raise LoadError(
+                    f"there are tensors of {', '.join(unknown)}, which the device cannot hold: convert the model"
+                )
             for source in planned.sources:
                 self._descriptors.append(_open(source, direct))
             self._start(max(1, min(threads, planned.slots // 2)))
@@ -145,7 +154,9 @@ class Ring(Generic[Memory]):
 
     def _start(self, threads: int) -> None:
         for number in range(threads):
-            thread = threading.Thread(target=self._run, args=(self._plan.slots // threads,), name=f"reader-{number}", daemon=True)
+            thread = threading.Thread(
+                target=self._run, args=(self._plan.slots // threads,), name=f"reader-{number}", daemon=True
+            )
             thread.start()
             self._threads.append(thread)
 
@@ -227,7 +238,9 @@ class Ring(Generic[Memory]):
             count = os.preadv(descriptor, [slot[got : read.size]], read.begin + got)
             if count == 0:
                 path = self._plan.sources[read.source].path
-                raise LoadError(f"{path} ends at byte {read.begin + got}, where its header promises more: stage it again")
+                raise LoadError(
+                    f"{path} ends at byte {read.begin + got}, where its header promises more: stage it again"
+                )
             got += count
 
     def close(self) -> None:

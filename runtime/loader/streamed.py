@@ -1,10 +1,10 @@
 """vLLM's load format `pilotlight_ring`: weights through the pinned ring to the device. Steps 8 and 9, phase `load`.
 
-For engines on a GPU (`--load-format pilotlight_ring`): which files a model needs, and what becomes of its tensors, stays vLLM's
-own; only how their bytes come to the device is ours. While a tensor is put where the model wants it, the next are read and
-copied. No tensor is ever written again, so a reload that collects a layer's before it uses them may keep them. Where vLLM
-would read only a part of the files, or files that are no safetensors, its own way is taken, and `outcome` says so. Importing
-this initialises no device: a standby does, for its forks.
+For engines on a GPU (`--load-format pilotlight_ring`): which files a model needs, and what becomes of its tensors,
+stays vLLM's own; only how their bytes come to the device is ours. While a tensor is put where the model wants it, the
+next are read and copied. No tensor is ever written again, so a reload that collects a layer's before it uses them may
+keep them. Where vLLM would read only a part of the files, or files that are no safetensors, its own way is taken, and
+`outcome` says so. Importing this initialises no device: a standby does, for its forks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ class RingLoader(DefaultModelLoader):  # type: ignore[misc]
 
     def _get_weights_iterator(self, source: Any) -> Iterator[tuple[str, torch.Tensor]]:
         folder, files, safetensors, index = self._prepare_weights(
-            source.model_or_path, source.subfolder, source.revision, source.fall_back_to_pt, source.allow_patterns_overrides
+            source.model_or_path,
+            source.subfolder,
+            source.revision,
+            source.fall_back_to_pt,
+            source.allow_patterns_overrides,
         )
         if reason := "files that are no safetensors" if not safetensors else self._reads_a_part(source):
             outcome.note = f"plain: {reason}"

@@ -2,8 +2,8 @@
 
 It never imports the engine: that is the standby's. It outlives its caller; an activator that comes back reads the whole
 state on connecting. Commands are fenced by (epoch, sequence), the highest seen is kept in a file. When the agent itself
-dies by -9 its replicas end with their control sockets, and the next agent removes what they left. `lives.py` has what it does
-with each replica.
+dies by -9 its replicas end with their control sockets, and the next agent removes what they left. `lives.py` has what
+it does with each replica.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ Command = Start | Drain | Stop | Park | Unpark | KeepStandbys
 
 
 class Agent:
-    def __init__(self, *, node_id: str, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging) -> None:
+    def __init__(
+        self, *, node_id: str, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging
+    ) -> None:
         self._node_id, self._environment, self._paths, self._staging = node_id, environment, paths, staging
         self._peers: list[FrameStream[ToAgent]] = []
         self._fence = Fence(paths.run / "agent.fence")
@@ -73,9 +75,13 @@ class Agent:
         self._looked = Looked(device=environment.device, settings=settings)
 
     def begin(self, standbys: Standbys) -> None:
-        """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent runs already."""
+        """Inherit orphans, remove what a predecessor left, start the standbys. Raises BlockingIOError where an agent
+        runs already.
+        """
         self._lock = os.open(self._paths.run / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a second agent here would reap the first one's replicas
+        fcntl.flock(
+            self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # a second agent here would reap the first one's replicas
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         for replica_id in reap_leftovers(self._paths.replicas):
             log.warning("removed a replica left by a dead agent", action="leftover_reaped", replica_id=replica_id)
@@ -83,7 +89,9 @@ class Agent:
         self._staging.start()
         self.standbys = self._lives.standbys = standbys
         self.counts = Counts(self._paths.journal)  # it ends the journals of those the dead agent left
-        self.shipping = self._lives.shipping = Shipping(self._paths.journal, self._post_usage, unended=self.counts.unwritten)
+        self.shipping = self._lives.shipping = Shipping(
+            self._paths.journal, self._post_usage, unended=self.counts.unwritten
+        )
         self._word = self._lives.word = Word(shipping=self.shipping, counts=self.counts, living=self._born)
         standbys.on_checked = lambda told: self.tell(self._looked.checked(told))
         standbys.fill()
@@ -126,7 +134,9 @@ class Agent:
             peer.send(frame)
 
     def tick(self) -> None:
-        """Once a second: heartbeat, who of ours is hung, and the fallback for lost journal notices. Now and then: who takes what memory."""
+        """Once a second: heartbeat, who of ours is hung, and the fallback for lost journal notices. Now and then: who
+        takes what memory.
+        """
         self.tell(Alive())
         self._lives.listen(self._attention.look(time.monotonic()))
         self._fence.retry()
@@ -142,7 +152,9 @@ class Agent:
             self._lives.weigh_with_standbys()
 
     def _sweep(self) -> None:
-        """A disk that does not let a journal be read is asked again with the next heartbeat; replicas are led on meanwhile."""
+        """A disk that does not let a journal be read is asked again with the next heartbeat; replicas are led on
+        meanwhile.
+        """
         try:
             self.shipping.sweep()
         except OSError as error:
@@ -170,7 +182,12 @@ class Agent:
         if answer := self._looked.at(frame, folder if there else None):
             peer.send(answer)
             return
-        check = Check(check_id=frame.check_id, task=frame.task, engine_args=frame.engine_args, snapshot=str(folder) if there else "")
+        check = Check(
+            check_id=frame.check_id,
+            task=frame.task,
+            engine_args=frame.engine_args,
+            snapshot=str(folder) if there else "",
+        )
         if not self.standbys.check(check):
             peer.send(self._looked.unchecked(frame.check_id, "no standby is ready to look at them"))
 
@@ -184,7 +201,9 @@ class Agent:
         elif isinstance(frame, Alive):
             pass
         elif not self._fence.admit((frame.epoch, frame.sequence)):
-            reason = f"command {(frame.epoch, frame.sequence)} is older than {self._fence.highest}: another activator leads"
+            reason = (
+                f"command {(frame.epoch, frame.sequence)} is older than {self._fence.highest}: another activator leads"
+            )
             peer.send(Refused(replica_id=frame.replica_id, reason=reason))
         elif isinstance(frame, KeepStandbys):
             self.standbys.keep(frame.at_most)

@@ -1,8 +1,9 @@
-"""The beginning of a replica: its snapshot is brought, its cache is sized, and a standby is given the order to fork it. Step 8.
+"""The beginning of a replica: its snapshot is brought, its cache is sized, and a standby is given the order to fork it.
+Step 8.
 
-Before it is born there is nothing to signal: its control socket goes, and with it whatever was about to be forked. The failures to
-survive: a standby that dies with the order in hand, which is no fault of the replica's (another is asked), an order to end while
-its bytes are still on their way, and bytes that never come.
+Before it is born there is nothing to signal: its control socket goes, and with it whatever was about to be forked. The
+failures to survive: a standby that dies with the order in hand, which is no fault of the replica's (another is asked),
+an order to end while its bytes are still on their way, and bytes that never come.
 """
 
 from __future__ import annotations
@@ -35,8 +36,16 @@ COPY_ARGUMENTS = ("dtype", "hf-overrides", "runner", "convert")  # of the engine
 
 
 class Births:
-    def __init__(self, lives: Lives, *, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging) -> None:
-        self._lives, self._environment, self._paths, self._settings, self._staging = lives, environment, paths, settings, staging
+    def __init__(
+        self, lives: Lives, *, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging
+    ) -> None:
+        self._lives, self._environment, self._paths, self._settings, self._staging = (
+            lives,
+            environment,
+            paths,
+            settings,
+            staging,
+        )
 
     async def bring_up(self, running: Running) -> None:
         """From the order to the fork. What fails ends it with the reason."""
@@ -63,7 +72,9 @@ class Births:
         if running.told or running.tries >= FORK_TRIES:
             self._lives.gone(running, running.reason or f"{running.tries} standbys died while they forked this replica")
         else:
-            log.warning("a standby died during a fork; asking another", action="fork_again", replica_id=running.start.replica_id)
+            log.warning(
+                "a standby died during a fork; asking another", action="fork_again", replica_id=running.start.replica_id
+            )
             again()
 
     def copy(self, start: Start) -> str:
@@ -75,7 +86,11 @@ class Births:
         """Its snapshot, here or so far here that it can begin. Raises SnapshotError, OSError."""
         start = running.start
         # With these vLLM's own loaders read, which write no copy and know nothing of bytes on their way.
-        own = start.plain or self._environment.device != "cpu" or {"load-format", "load_format"} & start.engine_args.keys()
+        own = (
+            start.plain
+            or self._environment.device != "cpu"
+            or {"load-format", "load_format"} & start.engine_args.keys()
+        )
         staged = running.staged = await self._staging.bring(start.digest, "" if own else self.copy(start))
         if staged.fetched:
             running.rung = "stored"
@@ -86,10 +101,14 @@ class Births:
     def _size(self, running: Running, staged: Staged) -> Sizing:
         """What it will take of this machine's memory. A GPU's is the engine's to divide. Raises OSError, ValueError."""
         start = running.start
-        sizing = size(staged.folder, slots=start.slots, settings=self._settings, task=start.task, engine_args=start.engine_args)
+        sizing = size(
+            staged.folder, slots=start.slots, settings=self._settings, task=start.task, engine_args=start.engine_args
+        )
         if self._environment.device == "cpu":
             running.kv_cache_bytes = cache_bytes(start.engine_args, sizing)
-            running.logprob_bytes = logprobs.step_bytes(staged.folder, start.allow, start.engine_args, slots=start.slots)
+            running.logprob_bytes = logprobs.step_bytes(
+                staged.folder, start.allow, start.engine_args, slots=start.slots
+            )
         return sizing
 
     def _fetched(self, running: Running) -> None:
@@ -99,7 +118,9 @@ class Births:
             running.reason = f"{type(error).__name__}: {error}"  # the engine only saw that its bytes did not come
             self._lives.give_up(running, running.reason)
         elif running.state != "stopped":
-            self._lives.measured(running, Phase(name="fetch", at=running.begun, seconds=time.monotonic() - running.begun))
+            self._lives.measured(
+                running, Phase(name="fetch", at=running.begun, seconds=time.monotonic() - running.begun)
+            )
 
     async def _fork(self, running: Running, staged: Staged, sizing: Sizing) -> None:
         """Have it forked. What fails here, for want of a descriptor or by a full disk, ends it with the reason."""
@@ -128,5 +149,7 @@ class Births:
     def _failed(self, running: Running, error: Exception) -> None:
         """What nobody could foresee is a mistake of ours, and told in the log besides."""
         if not isinstance(error, SnapshotError | OSError | ValueError):
-            log.error("a start failed unexpectedly", action="start_crash", replica_id=running.start.replica_id, exc_info=error)
+            log.error(
+                "a start failed unexpectedly", action="start_crash", replica_id=running.start.replica_id, exc_info=error
+            )
         self._lives.gone(running, f"{type(error).__name__}: {error}")

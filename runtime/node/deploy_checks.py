@@ -1,7 +1,9 @@
-"""What the agent itself can say of a revision before it is deployed: what a replica on this node would cut, and what never fits. Step 6.
+"""What the agent itself can say of a revision before it is deployed: what a replica on this node would cut, and what
+never fits. Step 6.
 
-Beside the engine's own parser, which a standby asks (`engine/checking.py`): the cache and the context are the node's to decide, and
-to tell. What must survive is a configuration that cannot be read: nothing is said of it here, for its start will say what is wrong.
+Beside the engine's own parser, which a standby asks (`engine/checking.py`): the cache and the context are the node's to
+decide, and to tell. What must survive is a configuration that cannot be read: nothing is said of it here, for its start
+will say what is wrong.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ class Looked:
             config = json.loads((snapshot / "config.json").read_text())
             return unfit(str(config.get("architectures")[0]), frame.task) or unfit_here(config, self._device)
         except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
-            log.warning("a snapshot's architecture cannot be read", action="unread", digest=frame.digest, reason=str(error))
+            log.warning(
+                "a snapshot's architecture cannot be read", action="unread", digest=frame.digest, reason=str(error)
+            )
             return ""
 
     def _cuts(self, frame: CheckArguments, snapshot: Path | None) -> tuple[tuple[str, ...], str]:
@@ -64,7 +68,9 @@ class Looked:
         if snapshot is None or not frame.slots or self._device != "cpu":
             return (), ""
         try:
-            sizing = size(snapshot, slots=frame.slots, settings=self._settings, task=frame.task, engine_args=frame.engine_args)
+            sizing = size(
+                snapshot, slots=frame.slots, settings=self._settings, task=frame.task, engine_args=frame.engine_args
+            )
         except (OSError, ValueError) as error:
             log.warning("a snapshot cannot be sized", action="unsized", digest=frame.digest, reason=str(error))
             return (), ""

@@ -1,10 +1,10 @@
 """What lies on this node's disk for its models, and what of it may go to make room. Step 9.
 
-Snapshots, half-fetched snapshots and baked copies share one budget (`snapshots.max_bytes`) and one disk. The longest unused
-goes first; when something was last used is the time of a small file, so it survives a restart. Planning is pure and proposes
-only: who carries it out asks, before a snapshot goes, whether another store has it, for a node that is the only holder of a
-snapshot never gives it up, and what is pinned stays, its copies too. Other baked copies can always be made again. It must
-survive kill -9 half-way through a removal: what goes takes another name first.
+Snapshots, half-fetched snapshots and baked copies share one budget (`snapshots.max_bytes`) and one disk. The longest
+unused goes first; when something was last used is the time of a small file, so it survives a restart. Planning is pure
+and proposes only: who carries it out asks, before a snapshot goes, whether another store has it, for a node that is the
+only holder of a snapshot never gives it up, and what is pinned stays, its copies too. Other baked copies can always be
+made again. It must survive kill -9 half-way through a removal: what goes takes another name first.
 """
 
 from __future__ import annotations
@@ -76,10 +76,17 @@ class Disk:
         for entry in _folders(self._store):
             if (digest := digest_of_folder(entry.name)) is not None:
                 found.append(Item("snapshot", digest, entry, size_of(entry), self._used_at(digest, entry)))
-            elif entry.name.startswith(PULLED) and (digest := digest_of_folder(entry.name.removeprefix(PULLED))) is not None:
+            elif (
+                entry.name.startswith(PULLED)
+                and (digest := digest_of_folder(entry.name.removeprefix(PULLED))) is not None
+            ):
                 found.append(Item("partial", digest, entry, size_of(entry), self._used_at(digest, entry)))
         baked = ((digest_of_folder(entry.name), entry) for entry in _folders(self._baked))
-        return found + [Item("baked", digest, entry, size_of(entry), self._used_at(digest, entry)) for digest, entry in baked if digest]
+        return found + [
+            Item("baked", digest, entry, size_of(entry), self._used_at(digest, entry))
+            for digest, entry in baked
+            if digest
+        ]
 
     def remove(self, item: Item) -> bool:
         """Remove it, unless another process is pulling it just now."""
@@ -92,7 +99,9 @@ class Disk:
         return True
 
     def sweep(self) -> None:
-        """At the agent's start: what belongs to a snapshot that is not here any more goes, and so do links of replicas long gone."""
+        """At the agent's start: what belongs to a snapshot that is not here any more goes, and so do links of replicas
+        long gone.
+        """
         for entry in self._node_dir.iterdir():
             if entry.name.endswith(PIN):
                 continue  # it outlives its snapshot
@@ -125,8 +134,12 @@ class Disk:
 
 
 def choose(items: Collection[Item], stay: Collection[str]) -> list[Item]:
-    """What may go, in the order in which it goes: the longest unused first, nothing of a digest that is to stay. Pure."""
-    return sorted((item for item in items if item.digest not in stay), key=lambda item: (item.used_at, ORDER.index(item.kind)))
+    """What may go, in the order in which it goes: the longest unused first, nothing of a digest that is to stay.
+    Pure.
+    """
+    return sorted(
+        (item for item in items if item.digest not in stay), key=lambda item: (item.used_at, ORDER.index(item.kind))
+    )
 
 
 def room(*, max_bytes: int, taken: int, free: int) -> int:
@@ -156,7 +169,9 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Under a name that nothing is looked for, so that a kill leaves no half snapshot; `.new-…` is removed by who packs next."""
+    """Under a name that nothing is looked for, so that a kill leaves no half snapshot; `.new-…` is removed by who packs
+    next.
+    """
     aside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder.parent))
     folder.chmod(0o700)
     folder.rename(aside / folder.name)

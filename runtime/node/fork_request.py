@@ -1,4 +1,6 @@
-"""What a standby is told when it is to fork a replica: where its files lie, how large its cache is, which canary it has. Step 8."""
+"""What a standby is told when it is to fork a replica: where its files lie, how large its cache is, which canary it
+has. Step 8.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,18 @@ def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, en
 
 
 def canary_key(start: Start, environment: EngineEnvironment, threads: int) -> str:
-    """Everything that may change an answer: the question, the snapshot, the engine, its arguments, how many threads sum."""
-    deciding = [CANARY_PROMPT_TOKENS, CANARY_ANSWER_TOKENS, start.digest, environment.model_dump(), start.task, start.engine_args, threads]
+    """Everything that may change an answer: the question, the snapshot, the engine, its arguments, how many threads
+    sum.
+    """
+    deciding = [
+        CANARY_PROMPT_TOKENS,
+        CANARY_ANSWER_TOKENS,
+        start.digest,
+        environment.model_dump(),
+        start.task,
+        start.engine_args,
+        threads,
+    ]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:24]
 
 
@@ -65,10 +77,12 @@ def baked(paths: Paths, digest: str) -> Path:
 
 
 def distrust(paths: Paths, digest: str) -> None:
-    """A replica of this snapshot answered otherwise than recorded: its baked copies go, and the next to stage it reads every byte.
+    """A replica of this snapshot answered otherwise than recorded: its baked copies go, and the next to stage it reads
+    every byte.
 
-    Those that run have the copies mapped and keep them. One that is being written stays, and so does the folder, for its
-    writer has made it and is about to open its lock; a canary tells about that copy too. Blocks. Raises OSError, NotStored.
+    Those that run have the copies mapped and keep them. One that is being written stays, and so does the folder, for
+    its writer has made it and is about to open its lock; a canary tells about that copy too. Blocks. Raises OSError,
+    NotStored.
     """
     folder = baked(paths, digest)
     for entry in list(folder.iterdir()) if folder.is_dir() else ():

@@ -1,9 +1,10 @@
 """How much KV cache a replica gets on CPU, for the context it serves, and what that cuts. Step 8. Pure, but for `size`.
 
-KV bytes a token = layers × 2 × KV heads × head dimension × bytes an element (vLLM's full-attention layout), with the model's type
-or the one that the revision's arguments name. The cache holds at least one sequence of the context that is served (`context.py`), and
-`TOKENS_A_SLOT` a slot where that is more, but never more than a quarter of the machine's memory. What a model has and a replica does
-not serve is no failure, but must not be found out by a caller: `cuts` says it to who deploys.
+KV bytes a token = layers × 2 × KV heads × head dimension × bytes an element (vLLM's full-attention layout), with the
+model's type or the one that the revision's arguments name. The cache holds at least one sequence of the context that is
+served (`context.py`), and `TOKENS_A_SLOT` a slot where that is more, but never more than a quarter of the machine's
+memory. What a model has and a replica does not serve is no failure, but must not be found out by a caller: `cuts` says
+it to who deploys.
 """
 
 from __future__ import annotations
@@ -20,7 +21,13 @@ from runtime.node.sizing import node_memory
 TOKENS_A_SLOT = 256
 BLOCK = 128  # tokens, vLLM's CPU block
 ELEMENT_BYTES = 2
-BYTES_OF = {"float32": 4, "float": 4, "fp8": 1, "fp8_e4m3": 1, "fp8_e5m2": 1}  # of an element, by type; all others have two
+BYTES_OF = {
+    "float32": 4,
+    "float": 4,
+    "fp8": 1,
+    "fp8_e4m3": 1,
+    "fp8_e5m2": 1,
+}  # of an element, by type; all others have two
 LAYERS, HEADS, KV_HEADS = (
     ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     ("num_attention_heads", "n_head", "n_heads"),
@@ -41,7 +48,14 @@ class Sizing:
     wanted_bytes: int = 0  # of the cache, had the machine no end
 
 
-def size(snapshot: Path, *, slots: int, settings: RuntimeSettings, task: str = "generate", engine_args: EngineArgs | None = None) -> Sizing:
+def size(
+    snapshot: Path,
+    *,
+    slots: int,
+    settings: RuntimeSettings,
+    task: str = "generate",
+    engine_args: EngineArgs | None = None,
+) -> Sizing:
     """Read the snapshot's config and size its cache. Raises OSError or ValueError for a config that cannot be read."""
     return decide(
         describe(snapshot),
@@ -102,14 +116,20 @@ def element_bytes(engine_args: EngineArgs, *, task: str = "generate") -> int:
 
 def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
     found = (config.get(name) for name in names)
-    return next((value for value in found if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 24), 0)
+    return next(
+        (value for value in found if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 24), 0
+    )
 
 
 def cuts(sizing: Sizing, *, slots: int) -> list[str]:
     """What of the model a replica on CPU does not serve, and how to have it: for who deploys it."""
     told, served = [], sizing.context
     if served.longest > served.tokens and not served.asked:
-        cache = f", for which a replica's cache takes {served.longest * sizing.token_bytes / 1e9:.1f} GB" if sizing.token_bytes else ""
+        cache = (
+            f", for which a replica's cache takes {served.longest * sizing.token_bytes / 1e9:.1f} GB"
+            if sizing.token_bytes
+            else ""
+        )
         told.append(
             f"its context is cut to {served.tokens} of the {served.longest} tokens that the model has: engine argument "
             f"max-model-len={served.longest} gives all of it{cache}; runtime.max_model_len is for every endpoint of a node"

@@ -1,12 +1,13 @@
-"""The last durable count of every request in work, so that what a lost replica made is billed to within seconds. Step 12.
+"""The last durable count of every request in work, so that what a lost replica made is billed to within seconds. Step
+12.
 
-Replicas tell once a second what each of their requests has so far. The agent keeps the newest of it in memory, and once a
-second on disk, together with what the journals gained. When a replica is gone, each of its requests without a line of its
-own gets one here, marked `partial`. The failures to survive: a replica killed -9 (its last beat counts), an agent killed -9
-(its replicas end with it; the next agent reads the kept counts and writes the lines), power loss, and a disk without room (the
-counts are kept, and until their lines are written the journal is not whole and its requests are still in work). What is billed is at most
-two seconds behind a killed replica, for a beat tells what was counted up to a second ago; and one more behind a killed agent
-or the power, if the disk keeps what it was told to.
+Replicas tell once a second what each of their requests has so far. The agent keeps the newest of it in memory, and once
+a second on disk, together with what the journals gained. When a replica is gone, each of its requests without a line of
+its own gets one here, marked `partial`. The failures to survive: a replica killed -9 (its last beat counts), an agent
+killed -9 (its replicas end with it; the next agent reads the kept counts and writes the lines), power loss, and a disk
+without room (the counts are kept, and until their lines are written the journal is not whole and its requests are still
+in work). What is billed is at most two seconds behind a killed replica, for a beat tells what was counted up to a
+second ago; and one more behind a killed agent or the power, if the disk keeps what it was told to.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class _Heard:
 
 
 class Counts:
-    """Made before the agent ships anything: it first writes the lines of replicas that a dead agent left. `folder`: of the journals."""
+    """Made before the agent ships anything: it first writes the lines of replicas that a dead agent left. `folder`: of
+    the journals.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._file = folder, folder / "counts.log"
@@ -72,14 +75,18 @@ class Counts:
         if not self._lost:
             self._file.unlink(missing_ok=True)
 
-    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool = True, rest: bool = False) -> None:
+    def heard(
+        self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool = True, rest: bool = False
+    ) -> None:
         """A beat, or the `rest` of one. `turned`: the replica's event loop has turned since the beat before."""
         before = self._heard.get(replica_id)
         told = {count.request_id: count for count in counts}
         if before is not None and rest:
             before.counts |= told
             return
-        heard = _Heard(told, before.size if before else 0, self._size(replica_id), (before.turns if before else 0) + turned)
+        heard = _Heard(
+            told, before.size if before else 0, self._size(replica_id), (before.turns if before else 0) + turned
+        )
         self._heard[replica_id] = heard
 
     def turns(self, replica_id: str) -> int:
@@ -88,16 +95,26 @@ class Counts:
         return heard.turns if heard else 0
 
     def in_work(self, replicas: Iterable[str]) -> list[str]:
-        """The requests these had in work when they beat last, and of those that are gone the ones whose lines are still to come."""
+        """The requests these had in work when they beat last, and of those that are gone the ones whose lines are still
+        to come.
+        """
         asked = list(replicas)
-        running = [request_id for replica_id in asked if (heard := self._heard.get(replica_id)) for request_id in heard.counts]
-        return running + [count.request_id for lost in self._lost.values() if lost.replica_id in asked for count in lost.counts]
+        running = [
+            request_id for replica_id in asked if (heard := self._heard.get(replica_id)) for request_id in heard.counts
+        ]
+        return running + [
+            count.request_id for lost in self._lost.values() if lost.replica_id in asked for count in lost.counts
+        ]
 
     def gone(self, replica_id: str) -> bool:
-        """The replica is gone: what it had in work and has no line gets one. False: the disk does not take it; `retry` must."""
+        """The replica is gone: what it had in work and has no line gets one. False: the disk does not take it; `retry`
+        must.
+        """
         self._synced.pop(self._journal(replica_id), None)
         if (heard := self._heard.pop(replica_id, None)) and heard.counts:
-            self._lost[replica_id] = OfReplica(replica_id=replica_id, offset=heard.offset, counts=tuple(heard.counts.values()))
+            self._lost[replica_id] = OfReplica(
+                replica_id=replica_id, offset=heard.offset, counts=tuple(heard.counts.values())
+            )
             self.retry()
         return replica_id not in self._lost
 
@@ -184,13 +201,16 @@ class Counts:
                 try:
                     return Snapshot.model_validate_json(line, extra="ignore").replicas
                 except ValidationError as error:
-                    log.error("the kept counts cannot be read", action="counts_lost", reason=str(error.errors()[0]["msg"]))
+                    log.error(
+                        "the kept counts cannot be read", action="counts_lost", reason=str(error.errors()[0]["msg"])
+                    )
                     return ()
         return ()
 
     def _write_lost(self, gone: OfReplica) -> bool:
-        """A partial line for each of these that has none behind `offset`; all or none. One whose journal was shipped and forgotten
-        needs none. False: the disk refuses."""
+        """A partial line for each of these that has none behind `offset`; all or none. One whose journal was shipped
+        and forgotten needs none. False: the disk refuses.
+        """
         try:
             with self._journal(gone.replica_id).open("r+b", buffering=0) as journal:
                 journal.seek(gone.offset)
@@ -212,7 +232,10 @@ class Counts:
             return False
         if lines:
             log.warning(
-                "a replica was lost with requests in work", action="counts_partial", replica_id=gone.replica_id, requests=len(lines)
+                "a replica was lost with requests in work",
+                action="counts_partial",
+                replica_id=gone.replica_id,
+                requests=len(lines),
             )
         return True
 
@@ -232,7 +255,9 @@ def _append(journal: io.FileIO, data: bytes) -> None:
 
 def lost(replica_id: str, counts: Iterable[RequestCount], written: bytes) -> list[UsageEntry]:
     """The partial entries of those requests that have no line in `written`. Pure."""
-    whole = {said.request_id for line in written.splitlines() for _, said in recover(line) if isinstance(said, UsageEntry)}
+    whole = {
+        said.request_id for line in written.splitlines() for _, said in recover(line) if isinstance(said, UsageEntry)
+    }
     return [
         UsageEntry(
             request_id=count.request_id,

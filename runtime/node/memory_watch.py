@@ -1,7 +1,7 @@
 """What replicas take of the node's memory, looked at now and then. Step 8.
 
-A look reads /proc in a thread, some milliseconds a process, and one at a time. What must survive is a replica that changes its
-state, or ends, while it is looked at: what was seen of it says nothing then.
+A look reads /proc in a thread, some milliseconds a process, and one at a time. What must survive is a replica that
+changes its state, or ends, while it is looked at: what was seen of it says nothing then.
 """
 
 from __future__ import annotations

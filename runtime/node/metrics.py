@@ -1,4 +1,6 @@
-"""What operators scrape of a node's agent: `pilotlight_agent_…`, the same that it tells the activator. Steps 7 and 8."""
+"""What operators scrape of a node's agent: `pilotlight_agent_…`, the same that it tells the activator. Steps 7 and
+8.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,25 @@ def collect(report: NodeReport | None) -> Iterator[Family]:
         (((state,), states[state]) for state in get_args(ReplicaState)),
     )
     for name, documentation, number in (
-        ("pilotlight_agent_running_requests", "Requests its replicas work on.", sum(replica.in_flight for replica in replicas)),
-        ("pilotlight_agent_ready_standbys", "Standbys that a start can fork from.", report.standbys_ready if report else 0),
-        ("pilotlight_agent_memory_bytes", "Memory that replicas may use, all of them together.", report.memory_bytes if report else 0),
-        ("pilotlight_agent_private_bytes", "Memory its replicas have to themselves.", sum(replica.private_bytes for replica in replicas)),
+        (
+            "pilotlight_agent_running_requests",
+            "Requests its replicas work on.",
+            sum(replica.in_flight for replica in replicas),
+        ),
+        (
+            "pilotlight_agent_ready_standbys",
+            "Standbys that a start can fork from.",
+            report.standbys_ready if report else 0,
+        ),
+        (
+            "pilotlight_agent_memory_bytes",
+            "Memory that replicas may use, all of them together.",
+            report.memory_bytes if report else 0,
+        ),
+        (
+            "pilotlight_agent_private_bytes",
+            "Memory its replicas have to themselves.",
+            sum(replica.private_bytes for replica in replicas),
+        ),
     ):
         yield Family(name, "gauge", documentation, (), (((), number),))

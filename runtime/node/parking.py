@@ -1,7 +1,7 @@
 """Parking as the agent sees it: which word may follow which, and what is told of it. Step 8.
 
-What must survive is that words cross: a replica's `Parked` may come after it was told to serve again, and a `Park` may never come to
-an end. The first says nothing new; the second ends the replica, as a drain would.
+What must survive is that words cross: a replica's `Parked` may come after it was told to serve again, and a `Park` may
+never come to an end. The first says nothing new; the second ends the replica, as a drain would.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ log = structlog.get_logger()
 
 
 class Resting:
-    """`changed` tells of a replica; `end` and `give_up` end it, as told or as failed; `weigh` looks at what replicas take."""
+    """`changed` tells of a replica; `end` and `give_up` end it, as told or as failed; `weigh` looks at what replicas
+    take.
+    """
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """The agent's ear on its replicas: what they beat is remembered, and who has fallen silent is named. Step 8.
 
-`silence.py` decides; this module keeps what was heard, by replica, in the agent's attentive seconds. A replica whose state
-changes is judged anew: what was slow in its build is not held against it once it serves.
+`silence.py` decides; this module keeps what was heard, by replica, in the agent's attentive seconds. A replica whose
+state changes is judged anew: what was slow in its build is not held against it once it serves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The lives of this node's replicas, from the order to the last trace. Step 8.
 
-A replica's death is seen by its pidfd within milliseconds; its whole session is then ended, and its folder and shared memory removed.
-How it begins is told in `births.py`, how it rests in `resting.py`. The failures to survive: a replica that hangs, one that ends by itself
-at any moment, and one that not even SIGKILL ends.
+A replica's death is seen by its pidfd within milliseconds; its whole session is then ended, and its folder and shared
+memory removed. How it begins is told in `births.py`, how it rests in `resting.py`. The failures to survive: a replica
+that hangs, one that ends by itself at any moment, and one that not even SIGKILL ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,19 @@ import structlog
 
 from pilotlight.frames import Frame
 from pilotlight.settings import Paths, RuntimeSettings
-from runtime.control import Beat, Born, Control, Depth, DrainNow, Failed, FromReplica, Journaled, Parked, PhaseDone, Serving
+from runtime.control import (
+    Beat,
+    Born,
+    Control,
+    Depth,
+    DrainNow,
+    Failed,
+    FromReplica,
+    Journaled,
+    Parked,
+    PhaseDone,
+    Serving,
+)
 from runtime.node.births import Births
 from runtime.node.fork_request import baked
 from runtime.node.memory_watch import Weighing
@@ -36,7 +48,9 @@ from runtime.wire import HUNG, Drain, EngineEnvironment, Park, Phase, Start, Sto
 
 log = structlog.get_logger()
 
-OF_THE_START = tuple(f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy"))  # notes silent on the snapshot
+OF_THE_START = tuple(
+    f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy")
+)  # notes silent on the snapshot
 LAST_WORDS_SECONDS = 1.0  # for a replica that is ended to write down what runs
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
 KILL_SECONDS = 5.0  # for a killed replica to be gone
@@ -51,7 +65,13 @@ class Lives:
     word: Word
 
     def __init__(
-        self, *, environment: EngineEnvironment, paths: Paths, settings: RuntimeSettings, staging: Staging, tell: Callable[[Frame], None]
+        self,
+        *,
+        environment: EngineEnvironment,
+        paths: Paths,
+        settings: RuntimeSettings,
+        staging: Staging,
+        tell: Callable[[Frame], None],
     ) -> None:
         self._paths, self._staging, self._tell = paths, staging, tell
         self._replicas: dict[str, Running] = {}
@@ -79,15 +99,23 @@ class Lives:
                 self._end(running)
 
     def listen(self, now: float) -> None:
-        """Once a second, at `now` in the agent's attentive seconds: end who is hung, have an order that got lost given again."""
+        """Once a second, at `now` in the agent's attentive seconds: end who is hung, have an order that got lost given
+        again.
+        """
         for replica_id in self.standbys.listen(now):
             if (running := self._replicas.get(replica_id)) and running.control is not None and running.identity is None:
-                running.control.sock.shutdown(socket.SHUT_RDWR)  # its end is heard as that of a standby that died with the order
-        for running, why in list(self._listening.look([running for running in self.all() if running.identity is not None], now)):
+                running.control.sock.shutdown(
+                    socket.SHUT_RDWR
+                )  # its end is heard as that of a standby that died with the order
+        for running, why in list(
+            self._listening.look([running for running in self.all() if running.identity is not None], now)
+        ):
             self._hung(running, why)
 
     def _hung(self, running: Running, why: str) -> None:
-        """An ordinary death to everyone else. One that not even SIGKILL ends, waiting for a device, is given up all the same."""
+        """An ordinary death to everyone else. One that not even SIGKILL ends, waiting for a device, is given up all the
+        same.
+        """
         if running.reason.startswith(HUNG):
             return
         log.error("replica hung; killing it", action="replica_hung", replica_id=running.start.replica_id, reason=why)
@@ -111,7 +139,9 @@ class Lives:
         running.rung = "standby" if self.standbys.report().ready and not start.plain else "staged"
         self._replicas[start.replica_id] = running
         loop = asyncio.get_running_loop()
-        running.timer = loop.call_later(start.deadline_seconds, self.give_up, running, f"not ready after {start.deadline_seconds:g} s")
+        running.timer = loop.call_later(
+            start.deadline_seconds, self.give_up, running, f"not ready after {start.deadline_seconds:g} s"
+        )
         self.spawn(self._births.bring_up(running))
 
     def hear(self, running: Running, ours: socket.socket, again: Callable[[], None]) -> None:
@@ -135,7 +165,13 @@ class Lives:
         frame = got[0]
         if isinstance(frame, Beat):
             self._listening.heard(running, frame)
-            self.word.heard(running.start.replica_id, frame.counts, turned=frame.loop_seconds == 0, rest=frame.rest, now=time.monotonic())
+            self.word.heard(
+                running.start.replica_id,
+                frame.counts,
+                turned=frame.loop_seconds == 0,
+                rest=frame.rest,
+                now=time.monotonic(),
+            )
         elif isinstance(frame, Born):
             self.standbys.done_with(running.start.replica_id)
             self._born(running, Identity(frame.pid, frame.start_time))
@@ -170,15 +206,26 @@ class Lives:
         try:
             remember(running.folder, identity)
         except OSError as error:  # only an agent that comes after one killed by -9 would look for it
-            log.warning("a replica's identity is not kept", action="identity_lost", replica_id=running.start.replica_id, reason=str(error))
+            log.warning(
+                "a replica's identity is not kept",
+                action="identity_lost",
+                replica_id=running.start.replica_id,
+                reason=str(error),
+            )
         if running.told:
             self._end(running)
 
     def _serving(self, running: Running, address: str) -> None:
-        if running.staged is not None and not running.staged.whole.done():  # nothing serves before every byte is verified
+        if (
+            running.staged is not None and not running.staged.whole.done()
+        ):  # nothing serves before every byte is verified
             running.staged.whole.add_done_callback(lambda _: self._serving(running, address))
             return
-        if running.told or running.state == "stopped" or (running.staged is not None and running.staged.whole.exception() is not None):
+        if (
+            running.told
+            or running.state == "stopped"
+            or (running.staged is not None and running.staged.whole.exception() is not None)
+        ):
             return
         if running.timer:
             running.timer.cancel()
@@ -213,8 +260,14 @@ class Lives:
         One that may have answers under way has a moment to write down what it made for them.
         """
         running.told = True
-        if running.identity is not None and running.control is not None and running.state in ("ready", "draining", "parking"):
-            with contextlib.suppress(BlockingIOError):  # it does not read what it is told: it has nothing to say, either
+        if (
+            running.identity is not None
+            and running.control is not None
+            and running.state in ("ready", "draining", "parking")
+        ):
+            with contextlib.suppress(
+                BlockingIOError
+            ):  # it does not read what it is told: it has nothing to say, either
                 running.control.send(DrainNow(seconds=0))
             asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._kill, running)
         elif running.identity is not None:
@@ -273,7 +326,13 @@ class Lives:
         self.standbys.done_with(running.start.replica_id)
         self.word.gone(running.start.replica_id)  # and its journal is whole
         del self._replicas[running.start.replica_id]
-        log.info("replica gone", action="replica_gone", replica_id=running.start.replica_id, told=running.told, reason=running.reason)
+        log.info(
+            "replica gone",
+            action="replica_gone",
+            replica_id=running.start.replica_id,
+            told=running.told,
+            reason=running.reason,
+        )
         self._changed(running)
 
     async def close(self) -> None:

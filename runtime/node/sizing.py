@@ -1,9 +1,10 @@
 """How much memory there is on a node, and what replicas take of it. Step 8.
 
 A replica takes the private pages of all its processes, never their RSS: what it shares with its standby is there once,
-however many replicas there are, and is the standby's. Clean pages of mapped files are nobody's: the kernel takes them when it
-needs them, and whether they count as private only depends on who else has them mapped. Added is what will be private soon:
-pages of the cache that are not touched yet, and mapped weights, which are packed into private memory behind the traffic.
+however many replicas there are, and is the standby's. Clean pages of mapped files are nobody's: the kernel takes them
+when it needs them, and whether they count as private only depends on who else has them mapped. Added is what will be
+private soon: pages of the cache that are not touched yet, and mapped weights, which are packed into private memory
+behind the traffic.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def node_memory() -> int:
 
 
 def packed_bytes(baked: Path) -> int:
-    """What mapped weights take once they are packed: as much as the largest of the snapshot's baked copies that are there."""
+    """What mapped weights take once they are packed: as much as the largest of the snapshot's baked copies that are
+    there.
+    """
     found = 0
     for copy in baked.glob("*.safetensors"):
         with suppress(OSError):
@@ -46,7 +49,9 @@ def held_bytes(sessions: Collection[int]) -> dict[int, int]:
 
 
 def own_bytes(pids: Collection[int]) -> dict[int, int]:
-    """What each of these processes holds, with what it shares with its forks, in bytes. Those that are gone are left out."""
+    """What each of these processes holds, with what it shares with its forks, in bytes. Those that are gone are left
+    out.
+    """
     found = {}
     for pid in pids:
         with suppress(OSError):
@@ -57,10 +62,12 @@ def own_bytes(pids: Collection[int]) -> dict[int, int]:
 def held_in(rollup: str) -> int:
     """Private pages of a `smaps_rollup` that are no file's, in bytes: Anonymous less Shared_Dirty, and Private_Hugetlb.
 
-    Private_Dirty would say the same but for a mapped file that was just written, as a baked copy is at the first boot: until
-    the disk has its pages they count as dirty.
+    Private_Dirty would say the same but for a mapped file that was just written, as a baked copy is at the first boot:
+    until the disk has its pages they count as dirty.
     """
-    return max(0, _bytes_of(rollup, "Anonymous") - _bytes_of(rollup, "Shared_Dirty")) + _bytes_of(rollup, "Private_Hugetlb")
+    return max(0, _bytes_of(rollup, "Anonymous") - _bytes_of(rollup, "Shared_Dirty")) + _bytes_of(
+        rollup, "Private_Hugetlb"
+    )
 
 
 def _bytes_of(rollup: str, name: str) -> int:
@@ -70,8 +77,8 @@ def _bytes_of(rollup: str, name: str) -> int:
 def needed(*, first: int, now: int, kv_cache_bytes: int, to_pack: int) -> int:
     """What a replica needs: what it held when it had just become ready, all that is to be packed, and its whole cache.
 
-    Or what it holds by now. A layer packed before the first look counts twice: of a large model there is none yet, for each
-    needs a step of its own.
+    Or what it holds by now. A layer packed before the first look counts twice: of a large model there is none yet, for
+    each needs a step of its own.
     """
     return max(first + to_pack + kv_cache_bytes, now)
 

@@ -1,16 +1,16 @@
 """What the agent does to have a snapshot on this node: verify it, fetch it, make room for it. Step 9, phase `fetch`.
 
 1. It is in the store: verified once, then a few stats (`snapshots/stage.py`).
-2. It is at the origin: fetched once, however many ask. A replica may start as soon as all but weights is there; it reads these
-   as they arrive, each chunk checked before it counts, from a folder that a link names: the link leads to the partial
-   folder first and to the store later, without a moment in which it leads nowhere. `Staged.whole` is for the agent,
-   which lets nothing serve before every byte is verified.
+2. It is at the origin: fetched once, however many ask. A replica may start as soon as all but weights is there; it
+   reads these as they arrive, each chunk checked before it counts, from a folder that a link names: the link leads to
+   the partial folder first and to the store later, without a moment in which it leads nowhere. `Staged.whole` is for
+   the agent, which lets nothing serve before every byte is verified.
 3. It is nowhere: the start fails.
 
-A replica opens the same link first and later, wherever it leads: an engine's compile caches know a model by its path. Room
-is made first, by what is used longest ago, and kept for who asked until it is taken: of two who ask at once, each sees what
-the other was promised. It must survive an origin that is away, slow or lying, a full disk and kill -9: each fails the start
-with its reason, what was good stays, and the next ask goes on from there.
+A replica opens the same link first and later, wherever it leads: an engine's compile caches know a model by its path.
+Room is made first, by what is used longest ago, and kept for who asked until it is taken: of two who ask at once, each
+sees what the other was promised. It must survive an origin that is away, slow or lying, a full disk and kill -9: each
+fails the start with its reason, what was good stays, and the next ask goes on from there.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Staging:
         in_use: Callable[[], Collection[str]] = frozenset,
         code: bool = False,
     ) -> None:
-        """`in_use`: digests of replicas, from the moment a start is ordered until they are gone. `code`: snapshots may hold the model's own."""
+        """`in_use`: digests of replicas, from the moment a start is ordered until they are gone. `code`: snapshots may
+        hold the model's own.
+        """
         self._store, self._node_dir, self._max_bytes, self.in_use = store, node_dir, max_bytes, in_use
         self._disk = Disk(store=store, node_dir=node_dir, baked=baked)
         self._code = code
@@ -102,8 +104,8 @@ class Staging:
     async def bring(self, digest: str, copy: str = "") -> Staged:
         """Have it here, or on its way. Raises SnapshotError, OSError.
 
-        `copy` says which baked copy is wanted beside it (all that may decide it: engine version, dtype); "": none. Room that was
-        made for it is kept until `loaded`, or until nobody uses the digest.
+        `copy` says which baked copy is wanted beside it (all that may decide it: engine version, dtype); "": none. Room
+        that was made for it is kept until `loaded`, or until nobody uses the digest.
         """
         name = folder_name(digest)
         while digest in self._going:
@@ -121,14 +123,18 @@ class Staging:
         fetched = not flight.whole.done()
         partial, manifest = await asyncio.shield(flight.usable)
         bakes = await self._can_bake(digest, copy, lambda: manifest)
-        return Staged(self._link(digest), flight.whole, None if flight.whole.done() else partial, bakes, fetched, flight.served)
+        return Staged(
+            self._link(digest), flight.whole, None if flight.whole.done() else partial, bakes, fetched, flight.served
+        )
 
     def _used(self, digest: str) -> None:
         """A disk that cannot remember it may let this snapshot go too early; it is here now all the same."""
         try:
             self._disk.use(digest)
         except OSError as error:
-            log.warning("when a snapshot was last used is not kept", action="use_unkept", digest=digest, reason=str(error))
+            log.warning(
+                "when a snapshot was last used is not kept", action="use_unkept", digest=digest, reason=str(error)
+            )
 
     def loaded(self, digest: str, copy: str, note: str) -> None:
         """A replica has its weights; `note` of its phase says how: what was to be baked is, or will not be."""
@@ -136,7 +142,9 @@ class Staging:
             if note in ("baked", "mapped") and not self._disk.has_copy(digest, copy):
                 self._disk.know_copy(digest, copy)
         except OSError as error:  # the next start makes room for it once more, and finds it there
-            log.warning("that there is a baked copy is not kept", action="copy_unmarked", digest=digest, reason=str(error))
+            log.warning(
+                "that there is a baked copy is not kept", action="copy_unmarked", digest=digest, reason=str(error)
+            )
         self._promises.pop(("baked", digest), None)
 
     def unmappable(self, digest: str) -> None:
@@ -162,10 +170,14 @@ class Staging:
             loop.call_soon_threadsafe(flight.usable.set_result, (partial, read_manifest(partial, digest)))
 
         async def verified() -> None:
-            """Syncing a large snapshot takes the disk and a core for seconds: who waits for its first token goes first."""
+            """Syncing a large snapshot takes the disk and a core for seconds: who waits for its first token goes
+            first.
+            """
             loop.call_soon_threadsafe(flight.whole.set_result, None)
             with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(flight.served.wait(), loop)), CALM_SECONDS)
+                await asyncio.wait_for(
+                    asyncio.wrap_future(asyncio.run_coroutine_threadsafe(flight.served.wait(), loop)), CALM_SECONDS
+                )
 
         def published(folder: Path) -> None:
             self._lead(digest, folder)
@@ -240,10 +252,14 @@ class Staging:
                 self._promises[of] = _Promise(size, before)
 
     async def _evict_for(self, size: int, of: tuple[Kind, str] | None) -> None:
-        """1. The disk has room, whatever others still take of what they were promised. 2. It is counted exactly. 3. Some must go."""
+        """1. The disk has room, whatever others still take of what they were promised. 2. It is counted exactly. 3.
+        Some must go.
+        """
         promised = self._promised(of)
         left = await asyncio.to_thread(free, self._store)
-        if not self._max_bytes and size <= left - RESERVE_BYTES - sum(promise.size for promise in promised.values()):  # 1
+        if not self._max_bytes and size <= left - RESERVE_BYTES - sum(
+            promise.size for promise in promised.values()
+        ):  # 1
             return
         items = await asyncio.to_thread(self._disk.items)
         sizes = {(item.kind, item.digest): item.size for item in items}
@@ -260,7 +276,9 @@ class Staging:
                 return
             if item.kind == "snapshot" and not await self._is_elsewhere(item.digest):
                 continue
-            stays = self._busy() | await asyncio.to_thread(self._disk.pinned)  # what was so when we began may be no more
+            stays = self._busy() | await asyncio.to_thread(
+                self._disk.pinned
+            )  # what was so when we began may be no more
             if item.digest not in stays and await self._evict(item):
                 taken, left = taken - item.size, left + item.size
         if size > room(max_bytes=self._max_bytes, taken=taken, free=left):
@@ -291,7 +309,9 @@ class Staging:
             gone.set()
 
     def _full(self, size: int, taken: int, left: int, pinned: int) -> str:
-        unpin = f"{pinned / 1e9:.2f} GB are pinned: `pilotlight snapshot unpin DIGEST` lets them go; or " if pinned else ""
+        unpin = (
+            f"{pinned / 1e9:.2f} GB are pinned: `pilotlight snapshot unpin DIGEST` lets them go; or " if pinned else ""
+        )
         if self._max_bytes and self._max_bytes - taken < left - RESERVE_BYTES:
             return (
                 f"{size / 1e9:.2f} GB do not fit the node's disk budget of {self._max_bytes / 1e9:.2f} GB, of which {taken / 1e9:.2f} GB "

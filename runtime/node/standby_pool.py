@@ -1,12 +1,13 @@
 """The agent's side of its standbys: start them, hand them forks, replace the dead. Step 7 to 8.
 
 `fork` asks for the outcome: it returns when the order is in a rehearsed standby's socket, however long the rehearsal
-still takes, and however full that socket is: orders are given one after the other, first come, first served. An order that trusts
-nothing kept gets a standby of its own, made beside the others, and only then may that one take the place of another: what one
-endpoint distrusts costs no other its wake. A standby that dies with an order in hand closes the replica's control socket with
-it; the caller sees that end of file before any `Born` and asks again. One that is stopped or hung neither dies nor answers: it
-is asked once a second whether it is there, and killed when it has answered nothing, and forked nothing, for `silent_seconds`.
-Where fewer are kept than it takes to fork, one is made for the orders there are, and let go after them.
+still takes, and however full that socket is: orders are given one after the other, first come, first served. An order
+that trusts nothing kept gets a standby of its own, made beside the others, and only then may that one take the place of
+another: what one endpoint distrusts costs no other its wake. A standby that dies with an order in hand closes the
+replica's control socket with it; the caller sees that end of file before any `Born` and asks again. One that is stopped
+or hung neither dies nor answers: it is asked once a second whether it is there, and killed when it has answered
+nothing, and forked nothing, for `silent_seconds`. Where fewer are kept than it takes to fork, one is made for the
+orders there are, and let go after them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ BACKOFF_SECONDS = (0.0, 1.0, 5.0, 30.0)  # before a standby's restart, by how of
 
 
 class Standby:
-    """One standby process. `ready` once rehearsed; `beside`: made for one order, and not (yet) one of those that are kept."""
+    """One standby process. `ready` once rehearsed; `beside`: made for one order, and not (yet) one of those that are
+    kept.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], control: Control, *, beside: bool = False) -> None:
         self.process, self.control, self.beside = process, control, beside
@@ -47,7 +50,9 @@ class Standby:
         self.retired = False  # it does what it was told before, and goes
         self.killed = False  # it was hung
         self.asked = self.answered = 0
-        self.signed_at = 0.0  # attentive seconds: begun, its last answer or birth, or when it was first asked for the next
+        self.signed_at = (
+            0.0  # attentive seconds: begun, its last answer or birth, or when it was first asked for the next
+        )
         self.orders: dict[str, int] = {}  # given and unborn: replica, and how many asks were before the order
 
     @property
@@ -59,7 +64,9 @@ class Standby:
         self.signed_at = now
 
     def lost(self) -> list[str]:
-        """Replicas whose order it has read (it has answered what it was asked later), a while ago, and nobody was born. Told once."""
+        """Replicas whose order it has read (it has answered what it was asked later), a while ago, and nobody was born.
+        Told once.
+        """
         found = [replica_id for replica_id, asked in self.orders.items() if self.answered > asked + LATE_ANSWERS]
         for replica_id in found:
             del self.orders[replica_id]
@@ -115,7 +122,9 @@ class Standbys:
         return StandbyReport(ready=len(ready), private_bytes=max(ready, default=0), reason=self._reason)
 
     def fill(self) -> None:
-        """Start as many as are missing. What the machine refuses (a full disk, no process, no descriptor) is asked for again."""
+        """Start as many as are missing. What the machine refuses (a full disk, no process, no descriptor) is asked for
+        again.
+        """
         while sum(standby.kept for standby in self._all) < self._count and not self._closing:
             try:
                 self._start()
@@ -135,7 +144,9 @@ class Standbys:
         self.fill()
 
     def keep(self, at_most: int | None) -> None:
-        """Keep so many from now on, never more than configured; None: as many as configured. One that is asked for stays."""
+        """Keep so many from now on, never more than configured; None: as many as configured. One that is asked for
+        stays.
+        """
         self.at_most = at_most
         self._let_surplus_go()
         self.fill()
@@ -150,7 +161,8 @@ class Standbys:
             self._on_change(self.report())
 
     async def fork(self, order: Fork, replica_end: socket.socket, *, fresh: bool = False) -> None:
-        """Give the order, and the replica's end of its control socket, to a rehearsed standby; `fresh`: to one made for it.
+        """Give the order, and the replica's end of its control socket, to a rehearsed standby; `fresh`: to one made for
+        it.
 
         Raises OSError, and ChildProcessError where the one that was made did not come to be rehearsed.
         """
@@ -185,7 +197,9 @@ class Standbys:
                 self._retire(standby)
 
     def _join(self, standby: Standby) -> None:
-        """It has done what it was made for, and takes the place of the oldest: whatever had gone wrong in that one is gone with it."""
+        """It has done what it was made for, and takes the place of the oldest: whatever had gone wrong in that one is
+        gone with it.
+        """
         standby.beside = False
         kept = [other for other in self._all if other.kept]
         if len(kept) > self._count:
@@ -234,7 +248,10 @@ class Standbys:
         for standby in self._all:
             patience = self._silent_seconds if standby.rehearsed else self._rehearsal_seconds
             if standby.owes and now - standby.signed_at > patience and not standby.killed:
-                self._hung(standby, f"hung: it has {'answered nothing' if standby.rehearsed else 'not been rehearsed'} for {patience:g} s")
+                self._hung(
+                    standby,
+                    f"hung: it has {'answered nothing' if standby.rehearsed else 'not been rehearsed'} for {patience:g} s",
+                )
             elif standby.takes_orders:
                 self._ask(standby)
         return [replica_id for standby in self._all for replica_id in standby.lost()]
@@ -261,7 +278,9 @@ class Standbys:
                 standby.sign(self._attentive)
 
     async def weigh(self) -> None:
-        """Look at what the ready ones hold. What they share with their forks is theirs; of the forks it is not counted."""
+        """Look at what the ready ones hold. What they share with their forks is theirs; of the forks it is not
+        counted.
+        """
         ready = {standby.process.pid: standby for standby in self._all if standby.takes_orders}
         found = await asyncio.to_thread(own_bytes, ready.keys()) if ready else {}
         news = [pid for pid, now in found.items() if is_news(ready[pid].private_bytes, now)]
@@ -271,7 +290,9 @@ class Standbys:
             self._on_change(self.report())
 
     def _retire(self, standby: Standby) -> None:
-        """Let it go: one that is rehearsed after the orders in its socket, which it reads to their end; one that is not, at once."""
+        """Let it go: one that is rehearsed after the orders in its socket, which it reads to their end; one that is
+        not, at once.
+        """
         standby.retired = True
         standby.sign(self._attentive)
         log.info("standby not wanted", action="standby_retire", pid=standby.process.pid)
@@ -334,7 +355,11 @@ class Standbys:
             standby.decided.set()
             self._deaths, self._reason = 0, ""
             log.info(
-                "standby ready", action="standby_ready", pid=standby.process.pid, seconds=round(frame.seconds, 2), threads=frame.threads
+                "standby ready",
+                action="standby_ready",
+                pid=standby.process.pid,
+                seconds=round(frame.seconds, 2),
+                threads=frame.threads,
             )
             self._on_change(self.report())
             self._news.set()
@@ -361,7 +386,14 @@ class Standbys:
             return
         self._deaths += 0 if was_ready else 1
         pause = BACKOFF_SECONDS[min(self._deaths, len(BACKOFF_SECONDS) - 1)]
-        log.warning("standby died", action="standby_died", pid=standby.process.pid, status=status, reason=self._reason, restart_in=pause)
+        log.warning(
+            "standby died",
+            action="standby_died",
+            pid=standby.process.pid,
+            status=status,
+            reason=self._reason,
+            restart_in=pause,
+        )
         self._on_change(self.report())
         asyncio.get_running_loop().call_later(pause, self.fill)
 

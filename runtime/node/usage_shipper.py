@@ -1,9 +1,9 @@
 """From the replicas' journals to the activator, at least once. Step 12.
 
-Reads the lines that were added, sends them in numbered batches, and when a replica is gone and all of its journal is sent, says
-so in a batch of its own; the file goes once that is stored. A connection that breaks, or an agent killed by -9, sends
-again from the last stored byte or from the start: the rows' key makes that harmless. At most MOST_UNSTORED batches are
-on their way, so that after a long outage neither a socket nor the activator has to hold all there is.
+Reads the lines that were added, sends them in numbered batches, and when a replica is gone and all of its journal is
+sent, says so in a batch of its own; the file goes once that is stored. A connection that breaks, or an agent killed by
+-9, sends again from the last stored byte or from the start: the rows' key makes that harmless. At most MOST_UNSTORED
+batches are on their way, so that after a long outage neither a socket nor the activator has to hold all there is.
 """
 
 from __future__ import annotations
@@ -37,10 +37,14 @@ class JournalFile:
 
 class Shipping:
     def __init__(self, folder: Path, send: Callable[[UsageBatch], bool], *, unended: Collection[str] = ()) -> None:
-        """`send` gives a batch to the activator, or says False when there is no connection. `unended`: replicas that are gone, and whose
-        journals still lack lines; `finished` is called for each in time."""
+        """`send` gives a batch to the activator, or says False when there is no connection. `unended`: replicas that
+        are gone, and whose journals still lack lines; `finished` is called for each in time.
+        """
         self._folder, self._send = folder, send
-        self._files = {path.stem: JournalFile(path.stem, path, finished=path.stem not in unended) for path in folder.glob("*.jsonl")}
+        self._files = {
+            path.stem: JournalFile(path.stem, path, finished=path.stem not in unended)
+            for path in folder.glob("*.jsonl")
+        }
         self._batches: dict[int, tuple[JournalFile, int]] = {}
         self._last = 0
 

@@ -1,10 +1,11 @@
-"""The word that a replica's journal is sent up to a moment, so that the ledger waits by knowledge and not by time. Step 12.
+"""The word that a replica's journal is sent up to a moment, so that the ledger waits by knowledge and not by time. Step
+12.
 
-`Ship` asks; it comes after whatever the ledger waits for had ended at its router. A replica has then been given all of it, and
-when its event loop has turned in two beats it has at least begun it: what its last beat does not have in work, and its
-journal has no line of, it never made. A replica that is gone has said all it will. The failures to survive: one that
-hangs (it is left out of the answer, and the ledger asks again), and one that has not beaten yet (nobody has been sent
-to it: it is still being built).
+`Ship` asks; it comes after whatever the ledger waits for had ended at its router. A replica has then been given all of
+it, and when its event loop has turned in two beats it has at least begun it: what its last beat does not have in work,
+and its journal has no line of, it never made. A replica that is gone has said all it will. The failures to survive: one
+that hangs (it is left out of the answer, and the ledger asks again), and one that has not beaten yet (nobody has been
+sent to it: it is still being built).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class _Asked:
     token: int
     answer: Answer
     at: float  # monotonic seconds
-    due: dict[str, int]  # by replica that lived then: at how many turns it has begun all it had been given; 0: it had never beaten
+    due: dict[
+        str, int
+    ]  # by replica that lived then: at how many turns it has begun all it had been given; 0: it had never beaten
 
 
 class Word:
@@ -39,11 +42,17 @@ class Word:
         self._asked: list[_Asked] = []
 
     def ask(self, token: int, answer: Answer, *, now: float) -> None:
-        due = {replica_id: turns and turns + BEATS for replica_id in self._living() for turns in (self._counts.turns(replica_id),)}
+        due = {
+            replica_id: turns and turns + BEATS
+            for replica_id in self._living()
+            for turns in (self._counts.turns(replica_id),)
+        }
         self._asked.append(_Asked(token, answer, now, due))
         self.look(now=now)
 
-    def heard(self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool, now: float, rest: bool = False) -> None:
+    def heard(
+        self, replica_id: str, counts: Sequence[RequestCount], *, turned: bool, now: float, rest: bool = False
+    ) -> None:
         """A beat of this replica, or the `rest` of one: what it has in work."""
         self._counts.heard(replica_id, counts, turned=turned, rest=rest)
         self.look(now=now)
@@ -64,7 +73,11 @@ class Word:
             return
         living = set(self._living())
         for asked in list(self._asked):
-            late = {name for name, turns in asked.due.items() if name in living and not self._is_due(name, turns, now - asked.at)}
+            late = {
+                name
+                for name, turns in asked.due.items()
+                if name in living and not self._is_due(name, turns, now - asked.at)
+            }
             if not late or now - asked.at >= MOST_SECONDS:
                 self._asked.remove(asked)
                 self._answer(asked, late | (living - asked.due.keys()))

@@ -1,11 +1,11 @@
 """The last word on a replica's slots, and the only door to its engine. Step 11.
 
-An ASGI application around vLLM's own. It lets through the routes Pilotlight serves and no other (vLLM has control routes
-that must not face anybody), refuses before any work what is over the limit or comes while draining, tells the agent its
-depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment in the last event
-of streams (`streams.py`). Routers that were refused ask here for a turn (`line.py`). It keeps no state of a request beyond the exchange.
-It fails closed: a whole answer that nobody counted says `none`, never 0; and a slot is given back before anything else that
-follows an exchange.
+An ASGI application around vLLM's own. It lets through the routes Pilotlight serves and no other (vLLM has control
+routes that must not face anybody), refuses before any work what is over the limit or comes while draining, tells the
+agent its depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment in the
+last event of streams (`streams.py`). Routers that were refused ask here for a turn (`line.py`). It keeps no state of a
+request beyond the exchange. It fails closed: a whole answer that nobody counted says `none`, never 0; and a slot is
+given back before anything else that follows an exchange.
 """
 
 from __future__ import annotations
@@ -38,11 +38,19 @@ log = structlog.get_logger()
 
 class Gate:
     def __init__(
-        self, app: App, *, slots: int, journal: Journal, on_depth: Callable[[int], None], on_left: Callable[[list[str]], None]
+        self,
+        app: App,
+        *,
+        slots: int,
+        journal: Journal,
+        on_depth: Callable[[int], None],
+        on_left: Callable[[list[str]], None],
     ) -> None:
         """`on_left` hears of sequences that the engine still works on when the exchange they are for is over."""
         self._app, self._slots, self._journal, self._on_depth, self._on_left = app, slots, journal, on_depth, on_left
-        self.in_flight = 0  # sequences: a request with several choices or prompts takes as many slots, at most all of them
+        self.in_flight = (
+            0  # sequences: a request with several choices or prompts takes as many slots, at most all of them
+        )
         self.draining = False
         self.line = Line(lambda: slots - self.in_flight)
         self._on_empty: Callable[[], None] = lambda: None
@@ -67,18 +75,27 @@ class Gate:
         elif path == TURN_PATH:
             await self._turn(scope, receive, send)
         elif path not in FORMS:
-            await _answer(send, 404, b'{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":null}}')
+            await _answer(
+                send,
+                404,
+                b'{"error":{"message":"no such route","type":"invalid_request_error","param":null,"code":null}}',
+            )
         elif self.draining:
             await _refuse(send, b"draining")
         elif self._journal.full:
             await _answer(send, 503, DISK_FULL)
-        elif not self.line.redeem(scope["headers"], TURN_HEADER.encode()) and self.in_flight + self.line.promised >= self._slots:
+        elif (
+            not self.line.redeem(scope["headers"], TURN_HEADER.encode())
+            and self.in_flight + self.line.promised >= self._slots
+        ):
             await _refuse(send, b"full")
         else:
             await self._admit(scope, receive, send)
 
     async def _admit(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """One free slot is enough to come in, whatever it takes: what it has too many waits in the engine, behind its own."""
+        """One free slot is enough to come in, whatever it takes: what it has too many waits in the engine, behind its
+        own.
+        """
         sequences = min(_sequences(scope), self._slots)
         self.in_flight += sequences
         self._on_depth(self.in_flight)
@@ -143,7 +160,8 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
     """Wrap `send` so that the engine's counts travel with the answer.
 
     1. Not a stream: whole with its head. An error is not billed.
-    2. An error event in a stream: what was delivered before it is billed, and without its last word nobody takes it for a whole answer.
+    2. An error event in a stream: what was delivered before it is billed, and without its last word nobody takes it for
+       a whole answer.
     3. The last word of a stream: the counts with it.
     4. A stream that ends without one, and without an error: as 2.
     """
@@ -172,7 +190,12 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
         event = message.get("body", b"")
         if stream.breaks(event):
             if not broken:
-                log.warning("the engine broke an answer off", action="answer_broken", request_id=request_id, event_bytes=len(event))
+                log.warning(
+                    "the engine broke an answer off",
+                    action="answer_broken",
+                    request_id=request_id,
+                    event_bytes=len(event),
+                )
             broken, event = True, stream.retold(event)
             message = {**message, "body": event}
         if over or not (stream.ends(event) or not message.get("more_body", False)):

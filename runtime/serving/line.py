@@ -1,11 +1,12 @@
 """The line at a replica's gate: which router may send its next request once a slot is free. Step 5.
 
-Routers of one machine, or of several, share a replica's slots and see none of each other's ends. So a router that was refused
-asks for a turn, one at a time, and says how long its oldest request has waited; a freed slot is promised to the one that has
-waited longest, whatever its router, and for a moment only. The requests themselves stay in the routers' holds: nothing of
-them is here that could be lost. Failures to survive: a router that leaves the line (its connection ends), one that is
-promised a slot and does not use it (the promise lapses, the next has it), one whose loop lags so that it comes too late each time
-(its next promise is longer, and the others go first meanwhile), and a drain (everybody is sent away at once).
+Routers of one machine, or of several, share a replica's slots and see none of each other's ends. So a router that was
+refused asks for a turn, one at a time, and says how long its oldest request has waited; a freed slot is promised to the
+one that has waited longest, whatever its router, and for a moment only. The requests themselves stay in the routers'
+holds: nothing of them is here that could be lost. Failures to survive: a router that leaves the line (its connection
+ends), one that is promised a slot and does not use it (the promise lapses, the next has it), one whose loop lags so
+that it comes too late each time (its next promise is longer, and the others go first meanwhile), and a drain (everybody
+is sent away at once).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import NamedTuple
 
 PROMISE_SECONDS = 0.08  # a slot is kept so long for a router that has its turn
 MOST_PROMISE_SECONDS = 1.0  # for one that came late before: twice as long as it needed, or as was not enough
-OTHERS_FIRST = 4  # times as long as a slot stood idle for a late one, whoever else waits goes before it: it costs a fifth of a slot at most
+# times as long as a slot stood idle for a late one, whoever else waits goes before it: it costs a fifth of a slot at
+# most
+OTHERS_FIRST = 4
 MOST_IN_LINE = 1024  # routers have one place each; more is somebody's mistake
 
 Place = asyncio.Future[str | None]
@@ -70,7 +73,8 @@ class Line:
     def join(self, waited: float, router: str = "") -> Place | None:
         """A place, which will hold the turn's name, or None at a drain. None: the line is too long.
 
-        `waited`: seconds so far. `router`: whose place; one of the release before has no name, and nobody remembers how late it was.
+        `waited`: seconds so far. `router`: whose place; one of the release before has no name, and nobody remembers how
+        late it was.
         """
         if len(self._places) >= MOST_IN_LINE:
             return None
@@ -92,7 +96,8 @@ class Line:
     def give(self) -> None:
         """Promise every slot that is free to those who have waited longest.
 
-        Who was late goes behind the others for a while; where none of them stands here it is told to come, and nothing is kept for it.
+        Who was late goes behind the others for a while; where none of them stands here it is told to come, and nothing
+        is kept for it.
         """
         loop = asyncio.get_running_loop()
         while self._places and self._free() > len(self._promised):
@@ -140,7 +145,9 @@ class Line:
         return late is not None and now < late.until
 
     def _remember(self, router: str, idle: float) -> None:
-        """How long a slot stood idle for this router, where that was long; of at most as many routers as have a place."""
+        """How long a slot stood idle for this router, where that was long; of at most as many routers as have a
+        place.
+        """
         self._late.pop(router, None)
         if idle >= self._promise_seconds and router:
             first = asyncio.get_running_loop().time() + OTHERS_FIRST * idle

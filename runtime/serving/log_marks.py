@@ -1,8 +1,10 @@
-"""Which replica wrote a line of its endpoint's log: each of its processes says so once, before anything else, and the engine names its pid.
+"""Which replica wrote a line of its endpoint's log: each of its processes says so once, before anything else, and the
+engine names its pid.
 
-All replicas of an endpoint write to one file, one after the other and side by side; vLLM begins its lines with `(EngineCore pid=7)`. So a
-first line `{"event": "replica process", "replica_id": …, "pid": 7}` is enough to tell them apart (`pilotlight logs --replica`). The
-failure to survive is a log on a full disk: then this line is missing, and the replica starts all the same.
+All replicas of an endpoint write to one file, one after the other and side by side; vLLM begins its lines with
+`(EngineCore pid=7)`. So a first line `{"event": "replica process", "replica_id": …, "pid": 7}` is enough to tell them
+apart (`pilotlight logs --replica`). The failure to survive is a log on a full disk: then this line is missing, and the
+replica starts all the same.
 """
 
 from __future__ import annotations
@@ -20,7 +22,13 @@ _PID = re.compile(rb"\bpid=(\d+)\)")
 
 def say(replica_id: str, process: str) -> None:
     """On stdout, by the process itself."""
-    told = {"time": datetime.now(UTC).isoformat(), "event": EVENT, "process": process, "replica_id": replica_id, "pid": os.getpid()}
+    told = {
+        "time": datetime.now(UTC).isoformat(),
+        "event": EVENT,
+        "process": process,
+        "replica_id": replica_id,
+        "pid": os.getpid(),
+    }
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(told).encode() + b"\n")
 

@@ -1,10 +1,12 @@
-"""How the streams of each API that we serve end, and where the engine's counts go into them. Step 11, the replica's side. Pure.
+"""How the streams of each API that we serve end, and where the engine's counts go into them. Step 11, the replica's
+side. Pure.
 
-The counts are a comment, and a comment never stands alone between blank lines: several SDKs take such a frame for an event without
-data and end there. So it is a line of the frame that has the stream's last word, and tells what was made before it. The failure
-to survive is a stream that ends without its last word: what was delivered of it is told in a line behind all else. And an engine's error in the
-middle of one, whose words are for operators: a caller is told in ours, in the form of the API. And a `usage` of a shape that strict
-clients refuse: vLLM adds lists by turn to the Responses API's details, where OpenAI has numbers only.
+The counts are a comment, and a comment never stands alone between blank lines: several SDKs take such a frame for an
+event without data and end there. So it is a line of the frame that has the stream's last word, and tells what was made
+before it. The failure to survive is a stream that ends without its last word: what was delivered of it is told in a
+line behind all else. And an engine's error in the middle of one, whose words are for operators: a caller is told in
+ours, in the form of the API. And a `usage` of a shape that strict clients refuse: vLLM adds lists by turn to the
+Responses API's details, where OpenAI has numbers only.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from runtime.forms import DONE, Form
 COUNTS = b": pilotlight-usage %s\n"
 BROKEN = b": pilotlight-usage %s broken\n"
 BY_TURN = re.compile(rb',\s*"\w+_per_turn":\s*\[[\d,\s]*\]|"\w+_per_turn":\s*\[[\d,\s]*\],?\s*')
-"""Fields of `usage` that only vLLM has. In a text of the model quotes stand behind backslashes, so no text is taken for one."""
+"""Fields of `usage` that only vLLM has. In a text of the model quotes stand behind backslashes, so no text is taken for
+one."""
 FAILED = "The engine broke this answer off. Send the request again; if it stays so, tell your operator this answer's x-request-id."
 REFUSED = (
     "The engine does not serve this request, most likely for a grammar or schema that cannot be compiled. Change 'response_format', "
@@ -34,7 +37,9 @@ class Stream:
 
     form: Form
     last: tuple[bytes, ...] = ()  # what the event begins with that ends a whole answer; (): it ends in DONE
-    error: tuple[bytes, ...] = (b'data: {"error":',)  # what one begins with that breaks it; what a model says stands behind other names
+    error: tuple[bytes, ...] = (
+        b'data: {"error":',
+    )  # what one begins with that breaks it; what a model says stands behind other names
 
     def ends(self, event: bytes) -> bool:
         return event.startswith(self.last) if self.last else event.endswith(DONE)
@@ -54,8 +59,9 @@ class Stream:
         return forms.event(error, self.form, status=400 if refused else 500)
 
     def counted(self, event: bytes, counts: bytes) -> bytes:
-        """The last event with its counts: before `[DONE]`, which readers of lines leave at, else in the frame's last line,
-        for such an event may be as long as the whole answer, and the router looks at the end."""
+        """The last event with its counts: before `[DONE]`, which readers of lines leave at, else in the frame's last
+        line, for such an event may be as long as the whole answer, and the router looks at the end.
+        """
         if not self.last:
             return event[: -len(DONE)] + COUNTS % counts + DONE
         return BY_TURN.sub(b"", event[:-1]) + COUNTS % counts + b"\n"

@@ -1,10 +1,11 @@
 """Work of a caller's making, tried in a process that may be ended: so much CPU time and memory, and no more. Step 11.
 
-What compiles a caller's grammar or schema is native code whose time and memory nobody can tell beforehand, and which cannot be
-interrupted. So a fork of this process does it first, at a low priority, and its outcome decides whether the engine is asked. CPU time
-is what is bounded: a busy machine refuses nobody. The failures to survive: work that never ends or takes all memory (the
-kernel ends the fork), a caller that leaves meanwhile (so does its fork), one who sends one such work after another (each caller has two
-forks at a time), and descriptors, which a fork would keep open for others (it closes all of them first).
+What compiles a caller's grammar or schema is native code whose time and memory nobody can tell beforehand, and which
+cannot be interrupted. So a fork of this process does it first, at a low priority, and its outcome decides whether the
+engine is asked. CPU time is what is bounded: a busy machine refuses nobody. The failures to survive: work that never
+ends or takes all memory (the kernel ends the fork), a caller that leaves meanwhile (so does its fork), one who sends
+one such work after another (each caller has two forks at a time), and descriptors, which a fork would keep open for
+others (it closes all of them first).
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from pilotlight.process_death import end_with_parent
 AT_ONCE, OF_ONE = 3, 2  # trials of all callers, and of one
 MOST_REMEMBERED = 1024  # outcomes
 LONGEST_REASON = 300  # bytes
-TAKES_LONG, TAKES_MEMORY, FAILS = "it takes too long to compile", "it takes too much memory to compile", "it cannot be compiled"
+TAKES_LONG, TAKES_MEMORY, FAILS = (
+    "it takes too long to compile",
+    "it takes too much memory to compile",
+    "it cannot be compiled",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,9 @@ class Trials:
         self._limits = limits
         self._known: OrderedDict[bytes, str] = OrderedDict()
         self._together = asyncio.Semaphore(AT_ONCE)
-        self._of: dict[str, tuple[asyncio.Semaphore, list[bytes]]] = {}  # of each caller, with the keys of what it waits for
+        self._of: dict[
+            str, tuple[asyncio.Semaphore, list[bytes]]
+        ] = {}  # of each caller, with the keys of what it waits for
 
     async def outcome(self, key: bytes, user: str, work: Callable[[], None]) -> str:
         """ "" where the work can be done, else why not. `work` runs in the fork; what it raises is a reason."""

@@ -1,14 +1,14 @@
 """What the engine really produced, written down before the caller sees the last byte. Step 12.
 
 One line a request in an append-only file: it survives kill -9 of every process of the replica. The agent ships the
-lines to Postgres, where the ledger joins them with the router's records. The engine's side calls `opened` and `closed` for each
-sequence it works on (a request with n > 1 has several), the gate `begun` and `ended` around the HTTP exchange; the line is
-written when all of them are over, or by `settle`, just before the last byte of a complete answer.
+lines to Postgres, where the ledger joins them with the router's records. The engine's side calls `opened` and `closed`
+for each sequence it works on (a request with n > 1 has several), the gate `begun` and `ended` around the HTTP exchange;
+the line is written when all of them are over, or by `settle`, just before the last byte of a complete answer.
 
-A prompt counts once, however many sequences answer it, as in the answer's own `usage`. The failures to survive: an engine that
-says the end of a sequence twice (each is closed once), one that works for nobody we know (an error, under a reserved id), a disk
-without room (lines are kept here in order, `MOST_KEPT` of them, and written when there is room; no answer breaks by it), and a
-line of which only a part could be written (the rest of it comes first).
+A prompt counts once, however many sequences answer it, as in the answer's own `usage`. The failures to survive: an
+engine that says the end of a sequence twice (each is closed once), one that works for nobody we know (an error, under a
+reserved id), a disk without room (lines are kept here in order, `MOST_KEPT` of them, and written when there is room; no
+answer breaks by it), and a line of which only a part could be written (the rest of it comes first).
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class Sequence(NamedTuple):
 
 @dataclass
 class Tally:
-    """One request. `exchanges` are under way, `open` are the sequences the engine still works on, by the engine's own ids."""
+    """One request. `exchanges` are under way, `open` are the sequences the engine still works on, by the engine's own
+    ids.
+    """
 
     exchanges: int = 0
     open: dict[str, Sequence] = field(default_factory=dict)
@@ -75,17 +77,23 @@ class Tally:
             counts = sequence.counts()
             _once(prompts, sequence.prompt, counts)
             output += counts.output
-        return Counts(sum(found.input for found in prompts.values()), sum(found.cached for found in prompts.values()), output)
+        return Counts(
+            sum(found.input for found in prompts.values()), sum(found.cached for found in prompts.values()), output
+        )
 
 
 def request_of(engine_id: str) -> str | None:
-    """The router's request id, wherever it stands in the engine's: "cmpl-<id>-0", "embd-<id>-prompt-0-chunk-1". None: there is none."""
+    """The router's request id, wherever it stands in the engine's: "cmpl-<id>-0", "embd-<id>-prompt-0-chunk-1". None:
+    there is none.
+    """
     match = _ID.search(engine_id)
     return match[0] if match else None
 
 
 class Journal:
-    """One replica's usage journal. Single-threaded: called from the API process's event loop only. Nothing here raises on a full disk."""
+    """One replica's usage journal. Single-threaded: called from the API process's event loop only. Nothing here raises
+    on a full disk.
+    """
 
     def __init__(
         self,
@@ -138,7 +146,9 @@ class Journal:
         self._tallies.setdefault(request_id, Tally()).exchanges += 1
 
     def settle(self, request_id: str) -> Counts | None:
-        """The answer is complete: write the line now, before its last byte is sent, and return its counts. None: nobody counted it."""
+        """The answer is complete: write the line now, before its last byte is sent, and return its counts. None: nobody
+        counted it.
+        """
         tally = self._tallies.get(request_id)
         if tally is None or tally.open or not tally.finish:
             return None
@@ -151,12 +161,16 @@ class Journal:
         return tally.counts() if tally else Counts()
 
     def void(self, request_id: str) -> None:
-        """The answer is an error, whole: the caller gets nothing of what the engine may have made, and pays for nothing."""
+        """The answer is an error, whole: the caller gets nothing of what the engine may have made, and pays for
+        nothing.
+        """
         if tally := self._tallies.get(request_id):
             tally.written = True
 
     def ended(self, request_id: str) -> list[str]:
-        """The exchange is over, complete or not. Returns the sequences that the engine still works on: their ends are written when they come."""
+        """The exchange is over, complete or not. Returns the sequences that the engine still works on: their ends are
+        written when they come.
+        """
         tally = self._tallies.get(request_id)
         if tally is None:
             return []
@@ -170,9 +184,13 @@ class Journal:
     # What it has in hand
 
     def running(self) -> list[RequestCount]:
-        """What each request in work has so far, counted as it would be billed if it ended now; and what found no room on the disk yet."""
+        """What each request in work has so far, counted as it would be billed if it ended now; and what found no room
+        on the disk yet.
+        """
         return [
-            RequestCount(request_id=request_id, input_tokens=now.input, cached_tokens=now.cached, output_tokens=now.output)
+            RequestCount(
+                request_id=request_id, input_tokens=now.input, cached_tokens=now.cached, output_tokens=now.output
+            )
             for request_id, now in self._running()
             if request_id not in (CANARY, NOBODY)
         ]
@@ -185,7 +203,9 @@ class Journal:
                 yield request_id, tally.counts()
 
     def take(self, request_id: str) -> Counts | None:
-        """What was counted for a request that is to leave no line. None: nothing whole. Nothing of it is left afterwards."""
+        """What was counted for a request that is to leave no line. None: nothing whole. Nothing of it is left
+        afterwards.
+        """
         tally = self._tallies.pop(request_id, None)
         if tally is None:
             return None
@@ -238,7 +258,10 @@ class Journal:
                 written = self._os_write(self._fd, line[self._torn :])
             except OSError as error:
                 log.error(
-                    "the usage journal cannot be written; kept in memory", action="journal_kept", lines=len(self._kept), reason=str(error)
+                    "the usage journal cannot be written; kept in memory",
+                    action="journal_kept",
+                    lines=len(self._kept),
+                    reason=str(error),
                 )
                 self._retrying = True
                 self._later(RETRY_SECONDS, self._flush)

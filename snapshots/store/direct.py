@@ -1,10 +1,10 @@
 """Parts of objects straight into memory: plain HTTP/1.1 in threads, over signed links. Step 9.
 
-The general S3 client takes 3 s of CPU a GB to hand over a body; here the kernel copies from the socket into the file's own
-pages, 0.7 s a GB. It does only what always goes right: an answer that is not the part asked for, a connection that breaks,
-a proxy on the way are all `None`, and the general client, which knows how to repeat, redirect and explain, is asked instead.
-It must survive a peer that goes silent (a timeout), and a reader that is given up, by who waits for it or because its
-bytes trickle (`pace.py`): `Reading.abort` wakes it.
+The general S3 client takes 3 s of CPU a GB to hand over a body; here the kernel copies from the socket into the file's
+own pages, 0.7 s a GB. It does only what always goes right: an answer that is not the part asked for, a connection that
+breaks, a proxy on the way are all `None`, and the general client, which knows how to repeat, redirect and explain, is
+asked instead. It must survive a peer that goes silent (a timeout), and a reader that is given up, by who waits for it
+or because its bytes trickle (`pace.py`): `Reading.abort` wakes it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Direct:
         self._lock = threading.Lock()
 
     def read(self, reading: Reading) -> int | None:
-        """Fill the memory; how many bytes came, fewer where the object ends early; None where the general client must be asked."""
+        """Fill the memory; how many bytes came, fewer where the object ends early; None where the general client must
+        be asked.
+        """
         if _has_proxy(reading.url):
             return None
         while not reading.aborted:

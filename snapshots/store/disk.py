@@ -1,11 +1,13 @@
-"""The store that is a folder: one read-only folder a snapshot, named `sha256-…`. Steps 8 and 9 open what `path_of` gives.
+"""The store that is a folder: one read-only folder a snapshot, named `sha256-…`. Steps 8 and 9 open what `path_of`
+gives.
 
     sha256-<64 hex>/     whole, synced, immutable
     .new-…/              at work, or left by a kill: removed by the next who builds
     .pull-sha256-…/      being pulled, or left by a kill: the next who pulls that digest goes on with it (`partial.py`)
     .lock                held, shared, by those at work
 
-A snapshot appears by one rename after its last sync, so that kill -9, power loss or a full disk leave all of it or nothing.
+A snapshot appears by one rename after its last sync, so that kill -9, power loss or a full disk leave all of it or
+nothing.
 """
 
 from __future__ import annotations
@@ -72,7 +74,9 @@ def building(store: Path, size: int) -> Iterator[Path]:
 
 
 def publish(work: Path, store: Path, digest: str) -> Path:
-    """Make a folder from `building`, its files already synced, the snapshot `digest`; the same as one already there. Raises OSError."""
+    """Make a folder from `building`, its files already synced, the snapshot `digest`; the same as one already there.
+    Raises OSError.
+    """
     for parent, _, names in os.walk(work, topdown=False):
         for name in names:
             (Path(parent) / name).chmod(0o444)

@@ -26,7 +26,9 @@ class Origin(Protocol):
     name: str  # as errors call it
 
     async def ready(self) -> None:
-        """Do now what the first request would have to do: find credentials. Asks the store nothing. Raises OriginError."""
+        """Do now what the first request would have to do: find credentials. Asks the store nothing. Raises
+        OriginError.
+        """
         ...
 
     async def digests(self) -> list[str]:
@@ -40,7 +42,8 @@ class Origin(Protocol):
     async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
         """Read a part of one file into memory; how many bytes came, fewer where it ends early.
 
-        Cancelled, it writes no more once it has returned. Raises TamperedError where there is no such file, OriginError.
+        Cancelled, it writes no more once it has returned. Raises TamperedError where there is no such file,
+        OriginError.
         """
         ...
 
@@ -82,7 +85,9 @@ class Folder:
         try:
             return await asyncio.to_thread(_read, self._folder / folder_name(digest) / MANIFEST)
         except FileNotFoundError:
-            raise NotStored(f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)") from None
+            raise NotStored(
+                f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)"
+            ) from None
 
     async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
         return await uncancelled(asyncio.to_thread(_fill, self._folder / folder_name(digest) / path, begin, into))
@@ -93,7 +98,9 @@ class Folder:
 
 
 def _open(file: Path) -> io.FileIO:
-    """A plain file, and nothing that would keep a reader waiting for ever: a pipe, a device. Raises TamperedError, OSError."""
+    """A plain file, and nothing that would keep a reader waiting for ever: a pipe, a device. Raises TamperedError,
+    OSError.
+    """
     stream = io.FileIO(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), closefd=True)
     if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         return stream

@@ -4,9 +4,10 @@
     <prefix>/sha256-<64 hex>/manifest.json    written last: a snapshot without it is none
 
 Endpoint, region and credentials come from where AWS' own tools take them (AWS_ENDPOINT_URL, AWS_PROFILE, …). It must
-survive a store that resets, stalls, trickles or lies: requests are repeated by botocore, bodies cut short by us, parts that
-come too slowly once (`pace.py`), and what cannot be is an error that says what to do. Whether bytes are good is for the
-reader to judge (`transfer.py`). Bodies come over signed links (`direct.py`); what goes wrong there is asked again here.
+survive a store that resets, stalls, trickles or lies: requests are repeated by botocore, bodies cut short by us, parts
+that come too slowly once (`pace.py`), and what cannot be is an error that says what to do. Whether bytes are good is
+for the reader to judge (`transfer.py`). Bodies come over signed links (`direct.py`); what goes wrong there is asked
+again here.
 """
 
 from __future__ import annotations
@@ -49,7 +50,16 @@ READ_TIMEOUT = 30.0  # s without a byte
 ATTEMPTS = 3  # of each request, by botocore, with growing pauses
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?", re.ASCII)
 _CUT = (aiohttp.ClientError, TimeoutError, HTTPClientError, IncompleteReadError, ConnectionResetError)
-_DENIED = {"AccessDenied", "403", "401", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AllAccessDisabled"}
+_DENIED = {
+    "AccessDenied",
+    "403",
+    "401",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "AllAccessDisabled",
+}
 GONE = {"404", "NoSuchKey", "NotFound"}
 CREDENTIALS = "check AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and what they may do with this bucket"
 
@@ -99,9 +109,13 @@ class Bucket:
     async def digests(self) -> list[str]:
         found: list[str] = []
         with translated(self.name):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self._prefix, Delimiter="/")
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self._prefix, Delimiter="/"
+            )
             async for page in pages:
-                names = [entry["Prefix"].removeprefix(self._prefix).rstrip("/") for entry in page.get("CommonPrefixes", ())]
+                names = [
+                    entry["Prefix"].removeprefix(self._prefix).rstrip("/") for entry in page.get("CommonPrefixes", ())
+                ]
                 found += [digest for name in names if (digest := digest_of_folder(name))]
         slots = asyncio.Semaphore(CONNECTIONS)
 
@@ -116,7 +130,9 @@ class Bucket:
         try:
             return await self._paced(digest, MANIFEST, 0, LARGEST_MANIFEST + 1)
         except TamperedError:
-            raise NotStored(f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)") from None
+            raise NotStored(
+                f"snapshot {digest} is not in {self.name}: push it there first (`pilotlight snapshot push`)"
+            ) from None
 
     async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
         reading = Reading(await self._link(self.key(digest, path)), begin, into)
@@ -161,7 +177,9 @@ class Bucket:
             with translated(self.name):
                 wanted = {"Bucket": self.bucket, "Key": key}
                 link = await self.client.generate_presigned_url("get_object", Params=wanted, ExpiresIn=2 * LINK_SECONDS)
-            self._links = {other: known for other, known in self._links.items() if known[1] > now} | {key: (link, now + LINK_SECONDS)}
+            self._links = {other: known for other, known in self._links.items() if known[1] > now} | {
+                key: (link, now + LINK_SECONDS)
+            }
         return link
 
     async def _read(self, digest: str, path: str, begin: int, length: int, part: _Part) -> bytes:
@@ -184,7 +202,9 @@ class Bucket:
                             content += piece
                             part.length = len(content)
                             more = len(content) <= length
-                        return bytes(content) if more else b""  # it did not hear how much was asked for: nothing to hold in memory
+                        return (
+                            bytes(content) if more else b""
+                        )  # it did not hear how much was asked for: nothing to hold in memory
                 except _CUT:
                     if not left:
                         raise
@@ -220,10 +240,15 @@ def translated(name: str) -> Iterator[None]:
     except ClientError as error:
         code, says = code_of(error), str(error)[:300]
         if code == "NoSuchBucket":
-            raise NoBucket(f"{name}: there is no such bucket; make it, or correct the name or AWS_ENDPOINT_URL") from None
+            raise NoBucket(
+                f"{name}: there is no such bucket; make it, or correct the name or AWS_ENDPOINT_URL"
+            ) from None
         if code in _DENIED:
             raise Denied(f"{name} refuses ({code}): {CREDENTIALS}") from None
-        if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500 or code in ("SlowDown", "RequestTimeout"):
+        if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500 or code in (
+            "SlowDown",
+            "RequestTimeout",
+        ):
             raise Unreachable(f"{name} fails ({says}): try again, what was transferred is kept") from None
         raise OriginError(f"{name}: {says}") from None
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound) as error:

@@ -1,8 +1,8 @@
 """Sends a snapshot to a bucket: several parts at once, nothing twice, the manifest last. Step 9.
 
-Killed half-way, it leaves whole objects, which are recognised by size and recorded SHA-256, and uploads not completed, which
-are gone on with: their parts have the MD5 of their content for a name. It must survive a second pusher of the same snapshot:
-both work at the same upload, and who finds it completed looks at the object instead.
+Killed half-way, it leaves whole objects, which are recognised by size and recorded SHA-256, and uploads not completed,
+which are gone on with: their parts have the MD5 of their content for a name. It must survive a second pusher of the
+same snapshot: both work at the same upload, and who finds it completed looks at the object instead.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ async def send(folder: Path, manifest: Manifest, bucket: Bucket, progress: Progr
         await asyncio.to_thread(verify, folder)  # nothing smaller than the whole can be checked while it is sent
     push = _Push(folder, manifest, bucket, progress)
     left_open = await push.open_uploads()
-    await together([push.file(file, left_open.get(bucket.key(manifest.digest, file.path), [])) for file in manifest.files])
+    await together(
+        [push.file(file, left_open.get(bucket.key(manifest.digest, file.path), [])) for file in manifest.files]
+    )
     await push.abort_leftovers()
     await push.manifest()
 
@@ -78,12 +80,17 @@ class _Push:
         for upload in (left_open[0] if left_open else None, None):
             try:
                 await self._large(file, key, upload)
-            except (_Ended, OriginError) as error:  # another pusher has ended the upload; some stores then fail with a 500
+            except (
+                _Ended,
+                OriginError,
+            ) as error:  # another pusher has ended the upload; some stores then fail with a 500
                 if not isinstance(error, _Ended) and not await self._complete(file, key):
                     raise
             if await self._complete(file, key):  # else: ended without an object, or begun by somebody who meant another
                 return self._tell(file, file.size)
-        raise OriginError(f"{self._bucket.name} does not keep {key} with its size and metadata: it is no S3 store as needed")
+        raise OriginError(
+            f"{self._bucket.name} does not keep {key} with its size and metadata: it is no S3 store as needed"
+        )
 
     async def _complete(self, file: SnapshotFile, key: str) -> bool:
         async with self._slots:
@@ -95,7 +102,9 @@ class _Push:
         self._tell(file, file.size)
 
     async def _large(self, file: SnapshotFile, key: str, upload: str | None) -> None:
-        """Begin an upload, or go on with one; send the parts it lacks; complete it. Raises _Ended where it is no more."""
+        """Begin an upload, or go on with one; send the parts it lacks; complete it. Raises _Ended where it is no
+        more.
+        """
         self._sent[file.path] = 0
         tags = await self._parts(key, upload) if upload else {}
         if upload is None:
@@ -117,9 +126,15 @@ class _Push:
 
     async def _parts(self, key: str, upload: str) -> dict[int, str]:
         with translated(self._bucket.name):
-            pages = self._bucket.client.get_paginator("list_parts").paginate(Bucket=self._bucket.bucket, Key=key, UploadId=upload)
+            pages = self._bucket.client.get_paginator("list_parts").paginate(
+                Bucket=self._bucket.bucket, Key=key, UploadId=upload
+            )
             try:
-                return {part["PartNumber"]: part["ETag"].strip('"') async for page in pages for part in page.get("Parts", ())}
+                return {
+                    part["PartNumber"]: part["ETag"].strip('"')
+                    async for page in pages
+                    for part in page.get("Parts", ())
+                }
             except ClientError as error:
                 raise _Ended if code_of(error) == "NoSuchUpload" else error from None
 
@@ -136,7 +151,9 @@ class _Push:
         content, digest = self._manifest.canonical(), self._manifest.digest
         key, sha256 = self._bucket.key(digest, MANIFEST), digest.removeprefix("sha256:")
         if await self._bucket.head(key) != (len(content), sha256):
-            await self._ask("put_object", Key=key, Body=content, Metadata={"sha256": sha256}, ContentType="application/json")
+            await self._ask(
+                "put_object", Key=key, Body=content, Metadata={"sha256": sha256}, ContentType="application/json"
+            )
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
         with translated(self._bucket.name):

@@ -1,8 +1,8 @@
 """Does a part of an object come fast enough to go on waiting for it? Step 9.
 
-A peer that sends a byte now and then is never silent, and would hold a fetch, and all who wait for it, for days. So each part
-has a time of its own: `PATIENCE` and what its bytes take at `SLOWEST`. A part that is late is given up, unless the whole way
-is slow and it has had its share of it: breaking that off would only begin anew.
+A peer that sends a byte now and then is never silent, and would hold a fetch, and all who wait for it, for days. So
+each part has a time of its own: `PATIENCE` and what its bytes take at `SLOWEST`. A part that is late is given up,
+unless the whole way is slow and it has had its share of it: breaking that off would only begin anew.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Pace:
         self._done = 0  # bytes of parts that are read, or given up
 
     async def keeps(self, work: asyncio.Future[Any], part: Part, size: int) -> bool:
-        """Wait for `work`, which reads `size` bytes into `part`: True when it is done, False when it is to be given up."""
+        """Wait for `work`, which reads `size` bytes into `part`: True when it is done, False when it is to be given
+        up.
+        """
         self._parts.add(part)
         try:
             while True:

@@ -23,7 +23,9 @@ DEMO = [sys.executable, "-m", "pilotlight.cli.main", "demo"]
 class Begun:
     """One demo. Every process that it starts has its USER, by which it is told from others on this machine."""
 
-    def __init__(self, command: Sequence[str] = DEMO, *, environ: Mapping[str, str] = os.environ, folder: Path | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str] = DEMO, *, environ: Mapping[str, str] = os.environ, folder: Path | None = None
+    ) -> None:
         self.before = traces()
         self.user = f"demo-{secrets.token_hex(4)}"
         self.process = subprocess.Popen(

@@ -1,6 +1,8 @@
-"""The README's first minutes on a machine that was not made for us: a plain user without a home, and a folder full of traps.
+"""The README's first minutes on a machine that was not made for us: a plain user without a home, and a folder full of
+traps.
 
-What a trap does is write a file; none may be there at the end. Where this checkout is closed to other users, as below a home, it is skipped.
+What a trap does is write a file; none may be there at the end. Where this checkout is closed to other users, as below a
+home, it is skipped.
 """
 
 from __future__ import annotations
@@ -23,11 +25,22 @@ from tests.integration.system import MODEL, QUESTION, wait_until
 
 PROGRAM = Path(sys.executable).with_name("pilotlight")
 NOBODY = pwd.getpwnam("nobody").pw_uid  # initdb refuses a number without a name, which is told in a line
-MODULES = "router queue types json pilotlight activator runtime snapshots vllm torch sitecustomize structlog asyncio".split()  # noqa: SIM905
+MODULES = [
+    *("router", "activator", "runtime", "snapshots", "pilotlight"),
+    *("queue", "types", "json", "asyncio", "sitecustomize"),
+    *("vllm", "torch", "structlog"),
+]
 
 
 def as_nobody(command: list[str], folder: Path, environ: dict[str, str], **more: object) -> subprocess.Popen[str]:
-    plumbing: dict[str, object] = {"cwd": folder, "env": environ, "user": NOBODY, "group": NOBODY, "extra_groups": [], "umask": 0o777}
+    plumbing: dict[str, object] = {
+        "cwd": folder,
+        "env": environ,
+        "user": NOBODY,
+        "group": NOBODY,
+        "extra_groups": [],
+        "umask": 0o777,
+    }
     return subprocess.Popen(command, text=True, **(plumbing | more))  # type: ignore[call-overload, no-any-return]
 
 
@@ -40,7 +53,9 @@ def places() -> Iterator[tuple[Path, Path]]:
     for folder in (traps, home):
         folder.mkdir()
     for name in MODULES:
-        (traps / f"{name}.py").write_text(f"open({str(home / 'executed')!r}, 'a').write({name!r}); raise SystemExit('a trap')")
+        (traps / f"{name}.py").write_text(
+            f"open({str(home / 'executed')!r}, 'a').write({name!r}); raise SystemExit('a trap')"
+        )
     (traps / "pilotlight.toml").write_text("[router]\nport = 1\n")
     (traps / "pilotlight.toml").chmod(0o666)
     for path in (traps, home, *traps.iterdir()):
@@ -68,7 +83,12 @@ def test_a_plain_user_among_traps_is_served(places: tuple[Path, Path]) -> None:
         "PYTHONIOENCODING": "latin-1",
     }
     try:
-        able = as_nobody([str(PROGRAM), "--help"], traps, environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait(60) == 0
+        able = (
+            as_nobody(
+                [str(PROGRAM), "--help"], traps, environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ).wait(60)
+            == 0
+        )
     except PermissionError:
         able = False
     if not able:

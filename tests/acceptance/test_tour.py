@@ -1,4 +1,6 @@
-"""The tour: every command of the README and every verb of the command line, as a user would, against one running installation."""
+"""The tour: every command of the README and every verb of the command line, as a user would, against one running
+installation.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Tourist:
         self.system = system
         self.typed: list[tuple[str, ...]] = [("up",)]
 
-    def run(self, *arguments: str, code: int = 0, given: str = "", environ: dict[str, str] | None = None) -> tuple[str, str]:
+    def run(
+        self, *arguments: str, code: int = 0, given: str = "", environ: dict[str, str] | None = None
+    ) -> tuple[str, str]:
         """(stdout, stderr)."""
         done = subprocess.run(
             [*COMMAND, *arguments],
@@ -82,7 +86,9 @@ def test_every_command_of_the_readme(tourist: Tourist, tmp_path: Path) -> None:
     manifest = next(text for kind, text in blocks if kind == "toml" and text.startswith("name"))
     (tmp_path / "endpoint.toml").write_text(manifest)
     ours = {"endpoint.toml": str(tmp_path / "endpoint.toml")}
-    commands = [line for kind, text in blocks if not kind for line in text.splitlines() if line.startswith("$ pilotlight ")]
+    commands = [
+        line for kind, text in blocks if not kind for line in text.splitlines() if line.startswith("$ pilotlight ")
+    ]
     assert len(commands) > 12
     for command in commands:
         typed = [ours.get(part, part) for part in shlex.split(command.removeprefix("$ pilotlight "), comments=True)]
@@ -116,15 +122,21 @@ SHOWN = {  # what the README shows, as far as it is the same each time
 
 def _in_a_shell(exports: str, line: str) -> None:
     """A line of the README, in a shell that has taken what `keys create --env` prints."""
-    done = subprocess.run(["sh", "-c", f'eval "$1"; {line}', "sh", exports], capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run(
+        ["sh", "-c", f'eval "$1"; {line}', "sh", exports], capture_output=True, text=True, timeout=SECONDS, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() and '"error"' not in done.stdout, done.stdout
 
 
 def test_an_endpoint_from_its_manifest(tourist: Tourist, tmp_path: Path) -> None:
     file = tmp_path / "endpoint.toml"
-    file.write_text(f'name = "tour"\nmodel = "{MODEL}"\nidle_timeout_seconds = 30\n[prices]\ninput = 0.2\ncached = "0.1"\noutput = 0.8\n')
-    assert json.loads(tourist.out("apply", "--schema")) == json.loads((ROOT / "docs" / "endpoint.schema.json").read_text())
+    file.write_text(
+        f'name = "tour"\nmodel = "{MODEL}"\nidle_timeout_seconds = 30\n[prices]\ninput = 0.2\ncached = "0.1"\noutput = 0.8\n'
+    )
+    assert json.loads(tourist.out("apply", "--schema")) == json.loads(
+        (ROOT / "docs" / "endpoint.schema.json").read_text()
+    )
     assert json.loads(tourist.out("apply", "-f", str(file), "--dry-run", "--json"))["action"] == "create"
     assert "tour" not in tourist.out("ls")
     assert "tour is created" in tourist.run("apply", "-f", str(file))[1]
@@ -163,7 +175,9 @@ def test_talking_and_what_it_cost(tourist: Tourist, tmp_path: Path) -> None:
     assert rows[0]["event_id"][:13] in tourist.out("usage", "show", "tour", "--since", "10m")
     exported = tmp_path / "usage.csv"
     tourist.run("usage", "export", "--endpoint", "tour", "--since", "1h", "-o", str(exported))
-    assert {row["event_id"] for row in csv.DictReader(io.StringIO(exported.read_text()))} == {row["event_id"] for row in rows}
+    assert {row["event_id"] for row in csv.DictReader(io.StringIO(exported.read_text()))} == {
+        row["event_id"] for row in rows
+    }
     assert len(tourist.out("usage", "export", "--format", "jsonl").splitlines()) >= len(rows)
     assert "full" in tourist.refused("usage", "export", "-o", "/dev/full")
 
@@ -177,7 +191,12 @@ def test_a_conversation_in_a_terminal(tourist: Tourist) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     chat = subprocess.Popen(
-        [*COMMAND, "chat", "tour"], env=tourist.system.environ, stdin=follower, stdout=follower, stderr=follower, preexec_fn=own_terminal
+        [*COMMAND, "chat", "tour"],
+        env=tourist.system.environ,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        preexec_fn=own_terminal,
     )
     os.close(follower)
     terminal = Terminal(leader)
@@ -227,7 +246,9 @@ def test_what_runs_and_what_it_says(tourist: Tourist) -> None:
     assert "WARNING" in tourist.out("logs", "tour")
     assert "connected" in tourist.out("logs", "router", "--since", "10m")
     tourist.typed.append(("logs", "tour", "-f"))
-    with subprocess.Popen([*COMMAND, "logs", "tour", "-f"], env=tourist.system.environ, stdout=subprocess.PIPE, text=True) as following:
+    with subprocess.Popen(
+        [*COMMAND, "logs", "tour", "-f"], env=tourist.system.environ, stdout=subprocess.PIPE, text=True
+    ) as following:
         assert following.stdout is not None
         assert following.stdout.readline()
         line = "a line that has just been written\n"
@@ -265,7 +286,10 @@ def test_snapshots(tourist: Tourist, tmp_path: Path) -> None:
     assert tourist.out("snapshot", "unpin", digest[:15]) == digest
     assert "no pinned snapshot" in tourist.refused("snapshot", "unpin", digest)
     tourist.run("snapshot", "push", digest, str(tmp_path / "folder"))
-    assert tourist.run("snapshot", "pull", str(tmp_path / "folder"), digest, "--state", str(tmp_path / "second"))[0] == digest
+    assert (
+        tourist.run("snapshot", "pull", str(tmp_path / "folder"), digest, "--state", str(tmp_path / "second"))[0]
+        == digest
+    )
     s3 = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
     nowhere = s3 | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
     pull = ("snapshot", "pull", "s3://models/tour", digest, "--state")
@@ -289,7 +313,9 @@ def test_snapshots(tourist: Tourist, tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pl-", dir="/tmp"))  # where an unprivileged Postgres can go
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m,mode=755", "tmpfs", str(folder)], capture_output=True, check=False
+    )
     if mounted.returncode != 0:
         folder.rmdir()
         pytest.skip("a small disk can be made by root only")
@@ -321,7 +347,9 @@ def test_this_machine(tourist: Tourist) -> None:
     assert "router.port" in tourist.out("config", "explain")
     completion = {"_PILOTLIGHT_COMPLETE": "complete_bash", "COMP_WORDS": "pilotlight rm to", "COMP_CWORD": "2"}
     program = str(Path(sys.executable).with_name("pilotlight"))
-    done = subprocess.run([program], env=tourist.system.environ | completion, capture_output=True, text=True, timeout=SECONDS, check=False)
+    done = subprocess.run(
+        [program], env=tourist.system.environ | completion, capture_output=True, text=True, timeout=SECONDS, check=False
+    )
     assert done.stdout.split() == ["tour"]
 
 
@@ -335,11 +363,15 @@ def short_folder() -> Iterator[Path]:
 def test_what_cannot_be_is_told_at_once(tourist: Tourist, short_folder: Path, tmp_path: Path) -> None:
     begin = time.monotonic()
     assert "another `pilotlight up` runs" in tourist.refused("up")
-    assert "choose a shorter --state" in tourist.refused("up", "--state", str(tmp_path / ("long" * 15)), "--port", str(free_port()))
+    assert "choose a shorter --state" in tourist.refused(
+        "up", "--state", str(tmp_path / ("long" * 15)), "--port", str(free_port())
+    )
     state = str(short_folder / "state")
     taken = tourist.refused("up", "--state", state, "--port", str(tourist.system.port), environ=another())
     assert "another program has it" in taken and str(tourist.system.port) in taken
-    assert "/metrics" in tourist.refused("up", "--state", state, "--port", str(free_port())), "its port was chosen, and is taken"
+    assert "/metrics" in tourist.refused("up", "--state", state, "--port", str(free_port())), (
+        "its port was chosen, and is taken"
+    )
     assert time.monotonic() - begin < 60, "nothing is waited for"
     nobody = "postgresql://u:secret@127.0.0.1:1/x"
     assert "secret" not in tourist.refused(
@@ -356,7 +388,9 @@ def test_cold_starts_are_measured(tourist: Tourist) -> None:
     assert found["wakes"] == 2 and 0 < found["p50_s"] < 10
     assert {"spawn", "load", "init", "canary", "first_token"} <= set(found["phases"])
     assert len(json.loads(tourist.out("starts", "short", "--json"))) >= 2
-    assert "can be woken from standby, parked" in tourist.refused("bench", "coldstart", "short", "--from", "stored", code=2)
+    assert "can be woken from standby, parked" in tourist.refused(
+        "bench", "coldstart", "short", "--from", "stored", code=2
+    )
     tourist.run("rm", "short")
 
 
@@ -372,15 +406,21 @@ def test_it_is_woken_paused_and_looked_at(tourist: Tourist) -> None:
     assert event_id in tourist.out("request", event_id[:20])
     assert json.loads(tourist.out("usage", "sum", "tour", "--by", "day", "--json"))[0]["requests"] > 0
     assert tourist.out("help", "usage", "sum") == tourist.out("usage", "sum", "-h")
-    assert "tour" in tourist.out("audit", "--since", "1h") and json.loads(tourist.out("audit", "--limit", "1", "--json"))
+    assert "tour" in tourist.out("audit", "--since", "1h") and json.loads(
+        tourist.out("audit", "--limit", "1", "--json")
+    )
 
 
-def test_what_nobody_needs_is_removed_and_the_rest_backed_up(tourist: Tourist, short_folder: Path, tmp_path: Path) -> None:
+def test_what_nobody_needs_is_removed_and_the_rest_backed_up(
+    tourist: Tourist, short_folder: Path, tmp_path: Path
+) -> None:
     assert "serves tour" in tourist.refused("snapshot", "rm", "7db3")
     tourist.run("snapshot", "synth", str(tmp_path / "tiny"), "--seed", "77")
     digests = [tourist.out("snapshot", "pack", str(tmp_path / "tiny")) for _ in range(2)]
     assert digests[0] in tourist.out("snapshot", "show", digests[0][:19])
-    assert digests[0] in tourist.out("snapshot", "prune", "--dry-run") and digests[0] == tourist.out("snapshot", "rm", digests[0][:19])
+    assert digests[0] in tourist.out("snapshot", "prune", "--dry-run") and digests[0] == tourist.out(
+        "snapshot", "rm", digests[0][:19]
+    )
     backup = tmp_path / "pilotlight.tar"
     tourist.run("backup", str(backup))
     short_folder.chmod(0o711)  # where root has an unprivileged Postgres
@@ -395,7 +435,9 @@ def test_the_endpoint_is_removed(tourist: Tourist) -> None:
 
 
 def test_client_programs_work_as_their_users_use_them(tourist: Tourist) -> None:
-    """Those that need no environment of their own; `make clients` tries all. Last: it puts the endpoint on another configuration."""
+    """Those that need no environment of their own; `make clients` tries all. Last: it puts the endpoint on another
+    configuration.
+    """
     outcomes, missing = try_all(SHORT, place_of(tourist.system))
     assert not missing
     assert [(outcome.program.name, outcome.failed) for outcome in outcomes] == [(program.name, {}) for program in SHORT]

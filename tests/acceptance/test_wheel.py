@@ -1,6 +1,8 @@
-"""The wheel, as who has no checkout has it: it holds all that the packages do, and `pilotlight demo` from it goes its way to the end.
+"""The wheel, as who has no checkout has it: it holds all that the packages do, and `pilotlight demo` from it goes its
+way to the end.
 
-Its requirements are this environment's, for to install them anew takes a minute: `make wheel` does that, with `uv tool install` and pipx.
+Its requirements are this environment's, for to install them anew takes a minute: `make wheel` does that, with `uv tool
+install` and pipx.
 """
 
 from __future__ import annotations
@@ -37,14 +39,23 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)
     python = folder / "bin" / "python"
-    subprocess.run([UV, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(python), str(wheel)], check=True)
+    subprocess.run(
+        [UV, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(python), str(wheel)], check=True
+    )
     (ours,) = folder.glob("lib/python*/site-packages")
-    (ours / "requirements.pth").write_text(sysconfig.get_path("purelib"))  # a .pth in there, as the checkout's, is not followed
+    (ours / "requirements.pth").write_text(
+        sysconfig.get_path("purelib")
+    )  # a .pth in there, as the checkout's, is not followed
     return folder / "bin" / "pilotlight"
 
 
 def test_it_holds_every_file_of_the_packages(wheel: Path) -> None:
-    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    files = [
+        file
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    ]
     there = {str(file.relative_to(ROOT)) for file in files}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}

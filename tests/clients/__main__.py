@@ -1,4 +1,5 @@
-"""`python -m tests.clients [NAME…]`: every client program, or those named, against an installation of its own. `make clients`.
+"""`python -m tests.clients [NAME…]`: every client program, or those named, against an installation of its own. `make
+clients`.
 
 What is found goes into docs/clients.md. The exit status is 1 where a program failed.
 """
@@ -53,13 +54,17 @@ def place_of(system: System) -> Place:
 
 
 def with_wide(place: Place, system: System, folder: Path) -> Place:
-    """A third: the demo model as if it had learnt long texts, for programs that send long instructions; what it says does not matter."""
+    """A third: the demo model as if it had learnt long texts, for programs that send long instructions; what it says
+    does not matter.
+    """
     shutil.copytree(MODEL, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": WIDE}))
     arguments = (TIGHT, "enable-auto-tool-choice=true", "tool-call-parser=hermes")
     told = [part for argument in arguments for part in ("--engine-arg", argument)]
-    key = system.deploy("wide", "--slots", "32", "--idle-timeout", "600", "--allow", "echo_logprobs", *told, model=folder)
+    key = system.deploy(
+        "wide", "--slots", "32", "--idle-timeout", "600", "--allow", "echo_logprobs", *told, model=folder
+    )
     return replace(place, wide_key=key)
 
 

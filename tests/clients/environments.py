@@ -1,4 +1,6 @@
-"""Where a client program runs: an environment of its own, kept between runs outside the tree, so that a second run installs nothing."""
+"""Where a client program runs: an environment of its own, kept between runs outside the tree, so that a second run
+installs nothing.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def _node_folder(program: Program) -> Path:
         asked = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", "--silent", *program.packages]
         done = subprocess.run(asked, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
         if done.returncode:
-            raise NotHere(f"npm could not install {', '.join(program.packages)}: {(done.stderr or done.stdout).strip()[-200:]}")
+            raise NotHere(
+                f"npm could not install {', '.join(program.packages)}: {(done.stderr or done.stdout).strip()[-200:]}"
+            )
         stamp.touch()
     for script in FOLDER.glob("*.mjs"):
         shutil.copy(script, folder / script.name)

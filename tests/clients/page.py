@@ -1,4 +1,6 @@
-"""docs/clients.md: a row for each program, as its last run found it, so that one that is tried again changes its own row only."""
+"""docs/clients.md: a row for each program, as its last run found it, so that one that is tried again changes its own
+row only.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ the table: k6 is Go's, TensorZero's gateway is Rust's, and Java's SDK goes by a 
 def row(outcome: Outcome) -> str:
     program = outcome.program
     failed = "; ".join(f"{tried}: {said}" for tried, said in outcome.failed.items())
-    return _line((program.name, program.version, program.trust, program.url, ", ".join(outcome.tried), failed or "nothing"))
+    return _line(
+        (program.name, program.version, program.trust, program.url, ", ".join(outcome.tried), failed or "nothing")
+    )
 
 
 def missing_row(program: Program, why: str) -> str:
@@ -36,7 +40,11 @@ def missing_row(program: Program, why: str) -> str:
 
 def rows_of(page: str) -> dict[str, str]:
     """The rows of a page, by program."""
-    return {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| program")}
+    return {
+        line.split("|")[1].strip(): line
+        for line in page.splitlines()
+        if line.startswith("| ") and not line.startswith("| program")
+    }
 
 
 def render(rows: Mapping[str, str], programs: Iterable[Program] = PROGRAMS) -> str:

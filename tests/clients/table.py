@@ -11,13 +11,20 @@ FOLDER = Path(__file__).parent / "programs"
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 Kind = Literal["python", "node", "npm", "here"]
 """`npm`: Node's packages, whose programs a Python script starts."""
-CA_OF: dict[Kind, str] = {"python": "SSL_CERT_FILE", "node": "NODE_EXTRA_CA_CERTS", "npm": "NODE_EXTRA_CA_CERTS", "here": "SSL_CERT_FILE"}
+CA_OF: dict[Kind, str] = {
+    "python": "SSL_CERT_FILE",
+    "node": "NODE_EXTRA_CA_CERTS",
+    "npm": "NODE_EXTRA_CA_CERTS",
+    "here": "SSL_CERT_FILE",
+}
 BY_VARIABLES = "`OPENAI_BASE_URL`, `OPENAI_API_KEY`"
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`packages`: what its environment has, pinned; the first is the program itself. `script`: in programs/, with its arguments."""
+    """`packages`: what its environment has, pinned; the first is the program itself. `script`: in programs/, with its
+    arguments.
+    """
 
     name: str
     kind: Kind

@@ -1,6 +1,8 @@
-"""One client program against a running installation: its script is run as a user of that program would, and says itself how it went.
+"""One client program against a running installation: its script is run as a user of that program would, and says itself
+how it went.
 
-The failures to survive: a program that hangs (it has its time, and that is its failure), and one that ends before it has tried all.
+The failures to survive: a program that hangs (it has its time, and that is its failure), and one that ends before it
+has tried all.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ PASSED_ON = ("PATH", "LANG", "TZ", "TRY_VERBOSE")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the endpoints are: `demo` generates, `embedder` embeds, `wide` has a long context, tools, and the log-probabilities of prompts."""
+    """Where the endpoints are: `demo` generates, `embedder` embeds, `wide` has a long context, tools, and the
+    log-probabilities of prompts.
+    """
 
     origin: str
     ca_file: Path
@@ -43,7 +47,9 @@ class Outcome:
 
 
 def variables(program: Program, place: Place, home: str) -> dict[str, str]:
-    """All that the program is given: nothing of this machine's, so that it is the variables we name which make it work."""
+    """All that the program is given: nothing of this machine's, so that it is the variables we name which make it
+    work.
+    """
     ours = {
         "HOME": home,
         "OPENAI_BASE_URL": f"{place.origin}/e/demo/v1",
@@ -66,7 +72,13 @@ def attempt(program: Program, command: Sequence[str], place: Place) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="client-") as home:
         try:
             done = subprocess.run(
-                command, env=variables(program, place, home), cwd=home, capture_output=True, text=True, timeout=SECONDS, check=False
+                command,
+                env=variables(program, place, home),
+                cwd=home,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired as late:
             printed = late.stdout.decode() if isinstance(late.stdout, bytes) else late.stdout or ""

@@ -1,10 +1,12 @@
-"""`python -m tests.fuzz NAME… --seconds N`: fuzz these parsers, one after the other, by coverage; `all` means every one.
+"""`python -m tests.fuzz NAME… --seconds N`: fuzz these parsers, one after the other, by coverage; `all` means every
+one.
 
     python -m tests.fuzz all --seconds 300
     python -m tests.fuzz client_http --input crash-0123…        one input again, in this process, with its traceback
 
-The fuzzer, atheris (libFuzzer, with our Python instrumented), lives in an environment of its own that is kept between runs. What it
-finds is left in `--folder`: inputs that reached new code under NAME/, those that broke something beside them.
+The fuzzer, atheris (libFuzzer, with our Python instrumented), lives in an environment of its own that is kept between
+runs. What it finds is left in `--folder`: inputs that reached new code under NAME/, those that broke something beside
+them.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ ROOT = HERE.parent.parent
 
 def names() -> list[str]:
     """Every parser there is a target for."""
-    return sorted(file.stem for file in HERE.glob("*.py") if file.stem not in ("__init__", "__main__", "atheris_run", "wires"))
+    return sorted(
+        file.stem for file in HERE.glob("*.py") if file.stem not in ("__init__", "__main__", "atheris_run", "wires")
+    )
 
 
 def fuzz(name: str, *, seconds: int, folder: Path) -> int:
@@ -46,14 +50,20 @@ def fuzz(name: str, *, seconds: int, folder: Path) -> int:
         "-print_final_stats=1",
     ]
     print(f"{name}: {seconds} s", flush=True)
-    return subprocess.run([*command, *options], env={**os.environ, "PYTHONPATH": path}, cwd=ROOT, check=False).returncode
+    return subprocess.run(
+        [*command, *options], env={**os.environ, "PYTHONPATH": path}, cwd=ROOT, check=False
+    ).returncode
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz parsers of bytes from outside.")
-    arguments.add_argument("names", nargs="+", choices=[*names(), "all"], metavar="NAME", help=", ".join(names()) + ", or all")
+    arguments.add_argument(
+        "names", nargs="+", choices=[*names(), "all"], metavar="NAME", help=", ".join(names()) + ", or all"
+    )
     arguments.add_argument("--seconds", type=int, default=60, help="for each")
-    arguments.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "pilotlight-fuzz", help="where findings are left")
+    arguments.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "pilotlight-fuzz", help="where findings are left"
+    )
     arguments.add_argument("--input", type=Path, help="run this one input again instead")
     given = arguments.parse_args()
     chosen = names() if "all" in given.names else given.names

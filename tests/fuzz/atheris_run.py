@@ -1,4 +1,6 @@
-"""The fuzzer's own process: `python -m tests.fuzz.atheris_run NAME CORPUS OPTION…`, in the environment that has atheris."""
+"""The fuzzer's own process: `python -m tests.fuzz.atheris_run NAME CORPUS OPTION…`, in the environment that has
+atheris.
+"""
 
 from __future__ import annotations
 

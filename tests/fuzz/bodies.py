@@ -1,4 +1,6 @@
-"""Bodies of inference calls, read as `router/admission/openai.py` reads them, and what would go on to the engine of those that are taken."""
+"""Bodies of inference calls, read as `router/admission/openai.py` reads them, and what would go on to the engine of
+those that are taken.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ SEEDS = (
 
 
 def target(data: bytes) -> None:
-    """The first byte chooses the route. What is taken reaches the engine as it was read here, under our salt and this endpoint's name."""
+    """The first byte chooses the route. What is taken reaches the engine as it was read here, under our salt and this
+    endpoint's name.
+    """
     if not data:
         return
     routes = list(ROUTES.values())

@@ -1,6 +1,7 @@
 """What a client sends: fed to the protocol of a connection, in segments of any size, with a key or without.
 
-Whatever it is, each answer is whole HTTP, nothing of it is kept beyond its bound, and when the connection is lost nothing is left.
+Whatever it is, each answer is whole HTTP, nothing of it is kept beyond its bound, and when the connection is lost
+nothing is left.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from tests.fuzz.wires import Wire, segments, turn
 KEY = "pl_fuzz"
 PEPPER = b"p" * 32
 CALL = b"POST /e/t/v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer pl_fuzz\r\n"
-LIMITS = ClientLimits(max_body=1 << 16, header_seconds=10.0, keep_alive_seconds=75.0, upload_seconds=120.0, unread_seconds=60.0)
+LIMITS = ClientLimits(
+    max_body=1 << 16, header_seconds=10.0, keep_alive_seconds=75.0, upload_seconds=120.0, unread_seconds=60.0
+)
 
 SEEDS = (
     b"\x00GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
@@ -54,7 +57,9 @@ def _router() -> Router:
 
 
 ROUTER = _router()
-CONFIG = uvicorn.Config(pages(ROUTER, admin="unix:/nonexistent/admin.sock"), ws="none", log_config=None, access_log=False, lifespan="off")
+CONFIG = uvicorn.Config(
+    pages(ROUTER, admin="unix:/nonexistent/admin.sock"), ws="none", log_config=None, access_log=False, lifespan="off"
+)
 CONFIG.load()
 
 

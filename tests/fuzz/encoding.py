@@ -1,4 +1,6 @@
-"""Bodies that come compressed: whatever the bytes are, they unpack to no more than may be, or are refused by an error of ours."""
+"""Bodies that come compressed: whatever the bytes are, they unpack to no more than may be, or are refused by an error
+of ours.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What an engine answers where it does not serve a request, read as `router/relay/engine_words.py` reads it for callers and for the log."""
+"""What an engine answers where it does not serve a request, read as `router/relay/engine_words.py` reads it for callers
+and for the log.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SEEDS = (
 
 
 def target(data: bytes) -> None:
-    """The first byte chooses the status. Whatever was said, a caller is told something short, in one line, in each API's form."""
+    """The first byte chooses the status. Whatever was said, a caller is told something short, in one line, in each
+    API's form.
+    """
     if not data:
         return
     error = error_of(STATUSES[data[0] % len(STATUSES)], data[1:], request_id=ID)

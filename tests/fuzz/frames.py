@@ -1,4 +1,6 @@
-"""What another Pilotlight process sends: lines that are to be frames of a contract, read as `pilotlight/frames.py` reads them."""
+"""What another Pilotlight process sends: lines that are to be frames of a contract, read as `pilotlight/frames.py`
+reads them.
+"""
 
 from __future__ import annotations
 

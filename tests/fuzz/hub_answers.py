@@ -1,4 +1,6 @@
-"""What a hub answers of a repository: the names in its listing, its index and its small files. Nothing it says may do more than be refused."""
+"""What a hub answers of a repository: the names in its listing, its index and its small files. Nothing it says may do
+more than be refused.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,20 @@ from snapshots.lineage import parse
 from snapshots.manifest import is_path
 
 SEEDS = (
-    json.dumps({"config.json": '{"architectures": ["LlamaForCausalLM"]}', "tokenizer.json": "{}", "model.safetensors": ""}).encode(),
+    json.dumps(
+        {"config.json": '{"architectures": ["LlamaForCausalLM"]}', "tokenizer.json": "{}", "model.safetensors": ""}
+    ).encode(),
     json.dumps({"adapter_config.json": '{"base_model_name_or_path": "a/b"}', "adapter_model.safetensors": ""}).encode(),
     json.dumps(
-        {"model.safetensors.index.json": '{"weight_map": {"x": "a.safetensors"}}', "a.safetensors": "", "config.json": "{}"}
+        {
+            "model.safetensors.index.json": '{"weight_map": {"x": "a.safetensors"}}',
+            "a.safetensors": "",
+            "config.json": "{}",
+        }
     ).encode(),
-    json.dumps({"../../x.json": "{}", "modules.json": '[{"path": "1_Pooling", "type": "x"}]', "config.json": "[]"}).encode(),
+    json.dumps(
+        {"../../x.json": "{}", "modules.json": '[{"path": "1_Pooling", "type": "x"}]', "config.json": "[]"}
+    ).encode(),
     b'{"format": 1, "steps": [{"origin": "hf://org/name"}]}',
 )
 
@@ -39,7 +49,13 @@ def target(data: bytes) -> None:
 
 
 def _fetch(folder: Path, files: dict[str, bytes]) -> None:
-    listed = Listed("c" * 40, "", {name: len(content) for name, content in files.items()}, {}, {n: git_hash(c) for n, c in files.items()})
+    listed = Listed(
+        "c" * 40,
+        "",
+        {name: len(content) for name, content in files.items()},
+        {},
+        {n: git_hash(c) for n, c in files.items()},
+    )
     try:
         first = first_files(listed)
         _write(folder, first, files)

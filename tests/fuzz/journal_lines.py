@@ -1,4 +1,6 @@
-"""What a replica's journal has on disk, a line at a time: an entry, or the reason why it is none; torn ones give what is whole in them."""
+"""What a replica's journal has on disk, a line at a time: an entry, or the reason why it is none; torn ones give what
+is whole in them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The texts of a model folder (config, index, tokenizer, templates): they are refused with words, or believed; they never break the packer."""
+"""The texts of a model folder (config, index, tokenizer, templates): they are refused with words, or believed; they
+never break the packer.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ _TOKENIZER = {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1, "content"
 def _seed(**texts: object) -> bytes:
     """Texts between lines of NUL, each behind the number of its name."""
     by_name = {name.replace(".", "_"): number for number, name in enumerate(NAMES)}
-    parts = [bytes([by_name[name]]) + (text if isinstance(text, bytes) else json.dumps(text).encode()) for name, text in texts.items()]
+    parts = [
+        bytes([by_name[name]]) + (text if isinstance(text, bytes) else json.dumps(text).encode())
+        for name, text in texts.items()
+    ]
     return b"\0\0".join(parts)
 
 
@@ -34,7 +39,9 @@ SEEDS = (
         tokenizer_config_json={"chat_template": "{% for m in messages %}{{ m }}{% endfor %}"},
     ),
     _seed(
-        config_json=_CONFIG, tokenizer_json={"model": {"vocab": [["a", 0.5]]}}, chat_template_jinja=b"{% generation %}{% endgeneration %}"
+        config_json=_CONFIG,
+        tokenizer_json={"model": {"vocab": [["a", 0.5]]}},
+        chat_template_jinja=b"{% generation %}{% endgeneration %}",
     ),
     _seed(
         config_json=_CONFIG,
@@ -42,10 +49,19 @@ SEEDS = (
         merges_txt=b"a b\n",
         model_safetensors_index_json={"weight_map": {"x": "model.safetensors"}},
     ),
-    _seed(config_json=_CONFIG | {"auto_map": {"a": "b.C"}}, tokenizer_model=b"\x0a\x05\x0a\x03abc", added_tokens_json={"b": 1}),
-    _seed(config_json={"text_config": _CONFIG, **_CONFIG, "quantization_config": {"quant_method": "awq"}}, vocab_txt=b"a\nb\n"),
     _seed(
-        config_json=_CONFIG, tekken_json={"config": {"default_vocab_size": 2}}, modules_json=[{"path": "1_Pooling", "type": "x.Pooling"}]
+        config_json=_CONFIG | {"auto_map": {"a": "b.C"}},
+        tokenizer_model=b"\x0a\x05\x0a\x03abc",
+        added_tokens_json={"b": 1},
+    ),
+    _seed(
+        config_json={"text_config": _CONFIG, **_CONFIG, "quantization_config": {"quant_method": "awq"}},
+        vocab_txt=b"a\nb\n",
+    ),
+    _seed(
+        config_json=_CONFIG,
+        tekken_json={"config": {"default_vocab_size": 2}},
+        modules_json=[{"path": "1_Pooling", "type": "x.Pooling"}],
     ),
 )
 

@@ -1,4 +1,6 @@
-"""The header of a safetensors file: whatever bytes it is, what is accepted has tensors that lie side by side to the file's end."""
+"""The header of a safetensors file: whatever bytes it is, what is accepted has tensors that lie side by side to the
+file's end.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ def _file(header: object, data: bytes = b"") -> bytes:
 
 SEEDS = (
     _file({"a": _ENTRY}, bytes(4)),
-    _file({"__metadata__": {"format": "pt"}, "a": _ENTRY, "b": {"dtype": "F4", "shape": [2], "data_offsets": [4, 5]}}, bytes(5)),
+    _file(
+        {"__metadata__": {"format": "pt"}, "a": _ENTRY, "b": {"dtype": "F4", "shape": [2], "data_offsets": [4, 5]}},
+        bytes(5),
+    ),
     _file({"a": {"dtype": "U8", "shape": [2**40, 2**40], "data_offsets": [0, 1]}}, b"x"),
     _file({}, b""),
     (2**63).to_bytes(8, "little"),

@@ -1,4 +1,6 @@
-"""A snapshot's manifest, written by others: no path leaves its folder, what is accepted is spelt in one way, and names are judged."""
+"""A snapshot's manifest, written by others: no path leaves its folder, what is accepted is spelt in one way, and names
+are judged.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from snapshots.judging import judge_names
 from snapshots.manifest import Manifest, parse_manifest
 
 _FILES: list[dict[str, object]] = [
-    {"path": path, "size": 1, "sha256": "0" * 64, "chunks": []} for path in ("1_Pooling/config.json", "config.json", "model.safetensors")
+    {"path": path, "size": 1, "sha256": "0" * 64, "chunks": []}
+    for path in ("1_Pooling/config.json", "config.json", "model.safetensors")
 ]
 _FACTS = {"format": 1, "architecture": "LlamaForCausalLM", "dtype": "bfloat16", "tensors": 1, "tensor_bytes": 1}
 

@@ -112,7 +112,13 @@ def target(data: bytes) -> None:
     upstream, wire = Upstream(pool), Wire()
     upstream.connection_made(wire)
     pool.put(upstream)
-    relay = Relay(request=b"POST / HTTP/1.1\r\n\r\n", pool=pool, answer=answer, handler=cast(Any, ends), form=FORMS[data[0] // 8 % 3])
+    relay = Relay(
+        request=b"POST / HTTP/1.1\r\n\r\n",
+        pool=pool,
+        answer=answer,
+        handler=cast(Any, ends),
+        form=FORMS[data[0] // 8 % 3],
+    )
     asyncio.set_event_loop(_loop)
     relay.start()
     for piece in segments(data[1:]):

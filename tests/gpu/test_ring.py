@@ -1,4 +1,6 @@
-"""The ring on a real GPU: the tensors are the file's, none is overwritten, it keeps up with the bus, and nothing touches CUDA before."""
+"""The ring on a real GPU: the tensors are the file's, none is overwritten, it keeps up with the bus, and nothing
+touches CUDA before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A standby on a machine with a GPU: rehearsed, without CUDA and without a thread that is not on the list, and it stays forkable."""
+"""A standby on a machine with a GPU: rehearsed, without CUDA and without a thread that is not on the list, and it stays
+forkable.
+"""
 
 from __future__ import annotations
 

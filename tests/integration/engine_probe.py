@@ -12,7 +12,9 @@ def options() -> list[str]:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    return [name[2:] for name in make_arg_parser(FlexibleArgumentParser())._option_string_actions if name.startswith("--")]
+    return [
+        name[2:] for name in make_arg_parser(FlexibleArgumentParser())._option_string_actions if name.startswith("--")
+    ]
 
 
 def texts_of_the_configuration() -> list[tuple[str, str]]:
@@ -22,7 +24,11 @@ def texts_of_the_configuration() -> list[tuple[str, str]]:
     found = []
     for name, kind in vars(vllm.config).items():
         if inspect.isclass(kind) and dataclasses.is_dataclass(kind):
-            of_text = [field for field in dataclasses.fields(kind) if any(word in str(field.type) for word in ("str", "Path", "Callable"))]
+            of_text = [
+                field
+                for field in dataclasses.fields(kind)
+                if any(word in str(field.type) for word in ("str", "Path", "Callable"))
+            ]
             found += [(name, field.name) for field in of_text]
     return found
 
@@ -41,7 +47,11 @@ def known() -> dict[str, Any]:
 
     nowhere = (kernels._POSSIBLE_NVFP4_KERNELS, kernels._POSSIBLE_MXFP8_KERNELS, kernels._POSSIBLE_MXFP6_KERNELS)
     return {
-        "model_type": {*CONFIG_MAPPING_NAMES, *vllm_configs._CONFIG_REGISTRY, *vllm_configs._ARCHITECTURE_TO_MODEL_TYPE.values()},
+        "model_type": {
+            *CONFIG_MAPPING_NAMES,
+            *vllm_configs._CONFIG_REGISTRY,
+            *vllm_configs._ARCHITECTURE_TO_MODEL_TYPE.values(),
+        },
         "quantization": {*QUANTIZATION_METHODS},
         "kernels of four and eight bits on CPUs": [PlatformEnum.CPU in kernel for kernel in nowhere],
         "makes text": {*registry._TEXT_GENERATION_MODELS, *registry._MULTIMODAL_MODELS},

@@ -1,7 +1,8 @@
-"""A store that speaks as much S3 as a pull needs, over real HTTP, from a folder of snapshots; and does wrong as it is told.
+"""A store that speaks as much S3 as a pull needs, over real HTTP, from a folder of snapshots; and does wrong as it is
+told.
 
-In front of what is asked for stand `Faults`: answers that trickle, break off or lie. It counts what it sends, so that a test can
-tell what was fetched twice.
+In front of what is asked for stand `Faults`: answers that trickle, break off or lie. It counts what it sends, so that a
+test can tell what was fetched twice.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Faults:
     bytes_a_second: float = 0  # of each answer; 0: as fast as it goes
     slow_from: int = 0  # only answers that begin here or later in their file are that slow
     resets: int = 0  # answers still to be broken off, each in the middle of its body
-    trickles: Counter[tuple[str, int]] = field(default_factory=Counter)  # (file, begin) → answers still to trickle, to their end
+    trickles: Counter[tuple[str, int]] = field(
+        default_factory=Counter
+    )  # (file, begin) → answers still to trickle, to their end
     lies: Counter[tuple[str, int]] = field(default_factory=Counter)  # (file, begin) → answers still to be wrong
     stopped: threading.Event = field(default_factory=threading.Event)  # set: nothing waits any more
 
@@ -51,7 +54,10 @@ class Store(http.server.ThreadingHTTPServer):
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
-        return aws | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_address[1]}", "PILOTLIGHT_SNAPSHOTS__ORIGIN": "s3://models"}
+        return aws | {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.server_address[1]}",
+            "PILOTLIGHT_SNAPSHOTS__ORIGIN": "s3://models",
+        }
 
     def forget(self) -> None:
         """As it was at the start: no faults, nothing counted."""

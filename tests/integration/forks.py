@@ -1,7 +1,7 @@
 """Functions that look into vLLM, called in forks of one process that has imported it.
 
-Importing vLLM takes ten seconds of a core and half a gigabyte: here it does once for all tests of a pytest process, and pytest's own
-process has none of it. What a fork changes ends with it.
+Importing vLLM takes ten seconds of a core and half a gigabyte: here it does once for all tests of a pytest process, and
+pytest's own process has none of it. What a fork changes ends with it.
 """
 
 from __future__ import annotations

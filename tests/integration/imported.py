@@ -1,11 +1,23 @@
-"""vLLM and what most looks at it import besides: for `forks.py`, which has it once. No thread may be left by it, and nothing is computed."""
+"""vLLM and what most looks at it import besides: for `forks.py`, which has it once. No thread may be left by it, and
+nothing is computed.
+"""
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "TOKENIZERS_PARALLELISM": "false"}
-os.environ |= {"OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1", "OMP_WAIT_POLICY": "passive", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "TORCH_COMPILE_DISABLE": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
 
 import transformers
 import vllm.entrypoints.llm

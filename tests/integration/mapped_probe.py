@@ -1,5 +1,5 @@
-"""Greedy token ids of a model, loaded as vLLM does ("auto") or mapped ("pilotlight": before and after packing, and after vLLM's
-reload), and what a load says of snapshots that are not whole. For forks: a load changes the process.
+"""Greedy token ids of a model, loaded as vLLM does ("auto") or mapped ("pilotlight": before and after packing, and
+after vLLM's reload), and what a load says of snapshots that are not whole. For forks: a load changes the process.
 """
 
 from __future__ import annotations
@@ -20,8 +20,19 @@ def loaded(model: str, load_format: str, baked: str) -> dict[str, Any]:
 
     Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
     extra = {"model_loader_extra_config": {"baked": baked, "arriving": ""}} if load_format == MAPPED else {}
-    llm = LLM(model, load_format=load_format, enforce_eager=True, max_model_len=256, kv_cache_memory_bytes=64 << 20, seed=0, **extra)
-    prompts = [TokensPrompt(prompt_token_ids=[1 + (number * 7 + 3 * place) % 1000 for place in range(5 + number)]) for number in range(6)]
+    llm = LLM(
+        model,
+        load_format=load_format,
+        enforce_eager=True,
+        max_model_len=256,
+        kv_cache_memory_bytes=64 << 20,
+        seed=0,
+        **extra,
+    )
+    prompts = [
+        TokensPrompt(prompt_token_ids=[1 + (number * 7 + 3 * place) % 1000 for place in range(5 + number)])
+        for number in range(6)
+    ]
     parameters = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True, detokenize=False)
 
     def answers() -> list[list[int]]:
@@ -39,7 +50,9 @@ def loaded(model: str, load_format: str, baked: str) -> dict[str, Any]:
 
 
 def whole(vllm_config: Any) -> dict[str, Any]:
-    """What is said of the snapshot as it is, without some of its tensors, with others, and for other models than its own."""
+    """What is said of the snapshot as it is, without some of its tensors, with others, and for other models than its
+    own.
+    """
     import torch
     from vllm.config import PoolerConfig, set_current_vllm_config
     from vllm.model_executor.model_loader import get_model_loader
@@ -112,7 +125,9 @@ def made(architecture: str, folder: str) -> None:
     if architecture == "Qwen3":
         model: Any = Qwen3ForCausalLM(Qwen3Config(**shape))
     else:
-        model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**shape, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=128))
+        model = Qwen3MoeForCausalLM(
+            Qwen3MoeConfig(**shape, num_experts=8, num_experts_per_tok=2, moe_intermediate_size=128)
+        )
     for _, parameter in model.named_parameters():
         if parameter.ndim >= 2:
             torch.nn.init.normal_(parameter, std=0.15)  # far from ties, so that greedy means something

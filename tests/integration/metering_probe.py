@@ -1,6 +1,7 @@
 """What our counts say beside an oracle's, with vLLM's own output processor and no engine. For a fork: it takes seams.
 
-Random lives of requests: choices that get tokens, end, are stopped by their parent's id, by their own, by the caller's, once or more often.
+Random lives of requests: choices that get tokens, end, are stopped by their parent's id, by their own, by the caller's,
+once or more often.
 """
 
 from __future__ import annotations
@@ -75,14 +76,23 @@ def counted() -> dict[str, Any]:
             return ids
 
         def give(self, sequence_id: str, *, first: bool, last: bool, cached: int = CACHED) -> None:
-            stats = PrefillStats(num_prompt_tokens=PROMPT, num_computed_tokens=PROMPT - cached, num_cached_tokens=cached) if first else None
+            stats = (
+                PrefillStats(num_prompt_tokens=PROMPT, num_computed_tokens=PROMPT - cached, num_cached_tokens=cached)
+                if first
+                else None
+            )
             reason = FinishReason.LENGTH if last else None
-            output = EngineCoreOutput(request_id=sequence_id, new_token_ids=[7], finish_reason=reason, prefill_stats=stats)
+            output = EngineCoreOutput(
+                request_id=sequence_id, new_token_ids=[7], finish_reason=reason, prefill_stats=stats
+            )
             self.processor.process_outputs([output], 1.0, self.stats)
 
         def lines(self) -> list[list[Any]]:
             entries = [decode(line) for line in self.file.read_bytes().splitlines()]
-            return [[entry.request_id, entry.input_tokens, entry.cached_tokens, entry.output_tokens, entry.finish] for entry in entries]
+            return [
+                [entry.request_id, entry.input_tokens, entry.cached_tokens, entry.output_tokens, entry.finish]
+                for entry in entries
+            ]
 
         def nothing_is_left(self) -> bool:
             left = (self.processor.request_states, self.processor.external_req_ids, self.processor.parent_requests)
@@ -126,7 +136,8 @@ def counted() -> dict[str, Any]:
         total = sum(made.values())
         return {
             "n": n,
-            "right": [request_id, PROMPT * len(read), CACHED * len(read), total] == world.lines()[0][:4] and len(world.lines()) == 1,
+            "right": [request_id, PROMPT * len(read), CACHED * len(read), total] == world.lines()[0][:4]
+            and len(world.lines()) == 1,
             "told while it ran": running == total,
             "vllm generation": world.stats.num_generation_tokens == total,
             "nothing left": world.nothing_is_left(),
@@ -172,11 +183,16 @@ def counted() -> dict[str, Any]:
         try:
             world.queue.get_nowait()
         except VLLMValidationError:
-            return [list(world.journal.so_far(request_id)), world.nothing_is_left() or list(world.journal._tallies) == [request_id]]
+            return [
+                list(world.journal.so_far(request_id)),
+                world.nothing_is_left() or list(world.journal._tallies) == [request_id],
+            ]
         return "no error"
 
     def grammar() -> list[int]:
-        """How many must step: a guided one alone, one beside it, the guided one once it is read, and when both are over."""
+        """How many must step: a guided one alone, one beside it, the guided one once it is read, and when both are
+        over.
+        """
         world, seen = World(), list[int]()
         [_, guided] = world.ask(f"chatcmpl-{'d' * 32}", 1, structured_outputs=StructuredOutputsParams(regex="a"))
         seen.append(world.processor.must_step())

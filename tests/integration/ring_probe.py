@@ -1,4 +1,6 @@
-"""Whether vLLM's weights through the ring are those of its own loader, and what each loader of the benchmark makes of one file. For a fork."""
+"""Whether vLLM's weights through the ring are those of its own loader, and what each loader of the benchmark makes of
+one file. For a fork.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,13 @@ from typing import Any
 
 import snapshots.synth
 
-LOADERS = ("safetensors, mapped", "safetensors, copied", "vLLM's default loader", "baked copy, mapped", "ring, to memory")
+LOADERS = (
+    "safetensors, mapped",
+    "safetensors, copied",
+    "vLLM's default loader",
+    "baked copy, mapped",
+    "ring, to memory",
+)
 
 
 def compared(folder: str) -> dict[str, Any]:
@@ -24,10 +32,14 @@ def compared(folder: str) -> dict[str, Any]:
     snapshots.synth.SHARD = 20_000_000  # bytes: several files
     model = snapshots.synth.synth("tiny", Path(folder) / "tiny")
     config, nothing = SimpleNamespace(model=str(model), revision=None), SimpleNamespace()
-    stock, ours = (dict(get_model_loader(LoadConfig(load_format=form)).get_all_weights(config, nothing)) for form in ("auto", RING))
+    stock, ours = (
+        dict(get_model_loader(LoadConfig(load_format=form)).get_all_weights(config, nothing)) for form in ("auto", RING)
+    )
     index = model / "model.safetensors.index.json"
     table = json.loads(index.read_text())
-    index.write_text(json.dumps({**table, "weight_map": table["weight_map"] | {"extra": next(iter(table["weight_map"].values()))}}))
+    index.write_text(
+        json.dumps({**table, "weight_map": table["weight_map"] | {"extra": next(iter(table["weight_map"].values()))}})
+    )
     one, *others = table["weight_map"]
     full = index.read_text()
     index.write_text(json.dumps({**table, "weight_map": {name: table["weight_map"][name] for name in others}}))

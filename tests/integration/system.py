@@ -34,7 +34,9 @@ OF_A_REPLICA = re.compile(r"plr[0-9a-f]{8}_")  # names in /dev/shm
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """The first true value of `condition`, asked again until then: for what can only be asked for. Raises AssertionError."""
+    """The first true value of `condition`, asked again until then: for what can only be asked for. Raises
+    AssertionError.
+    """
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not (value := condition()):
@@ -47,7 +49,9 @@ class System:
     """One running installation."""
 
     def __init__(self, **settings: str) -> None:
-        """On a folder of its own, or the one in the settings; what `up` prints lies beside that, for its disk may be full."""
+        """On a folder of its own, or the one in the settings; what `up` prints lies beside that, for its disk may be
+        full.
+        """
         self.state = Path(settings.get("PILOTLIGHT_STATE_DIR") or tempfile.mkdtemp(prefix="pl-", dir="/tmp"))
         self.state.chmod(0o711)
         self.paths = Paths(self.state)
@@ -122,17 +126,23 @@ class System:
     def client(self, key: str, **options: Any) -> httpx.Client:
         context = ssl.create_default_context(cafile=str(self.paths.ca_cert))
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.api.url, verify=context, headers=headers, trust_env=False, **({"timeout": 300} | options))
+        return httpx.Client(
+            base_url=self.api.url, verify=context, headers=headers, trust_env=False, **({"timeout": 300} | options)
+        )
 
     def async_client(self, key: str, connections: int = 100) -> httpx.AsyncClient:
         context = ssl.create_default_context(cafile=str(self.paths.ca_cert))
         limits = httpx.Limits(max_connections=connections)
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.api.url, verify=context, headers=headers, timeout=300, limits=limits, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=self.api.url, verify=context, headers=headers, timeout=300, limits=limits, trust_env=False
+        )
 
     def replicas(self, name: str) -> list[dict[str, Any]]:
         endpoints = [endpoint for endpoint in self.status()["endpoints"] if endpoint["name"] == name]
-        return [replica for endpoint in endpoints for revision in endpoint["revisions"] for replica in revision["replicas"]]
+        return [
+            replica for endpoint in endpoints for revision in endpoint["revisions"] for replica in revision["replicas"]
+        ]
 
     def failure(self, name: str) -> str:
         """Why the endpoint's last start failed, as its operator sees it: callers are told where to ask."""
@@ -151,8 +161,8 @@ class System:
     def to_zero(self, name: str) -> None:
         """By its operator, and served again: an idle timeout that a slow machine keeps to is too long to wait for.
 
-        Routers hear of both a moment later; that they have is seen by an origin that is let in from then on, in eight connections, whichever
-        worker takes them.
+        Routers hear of both a moment later; that they have is seen by an origin that is let in from then on, in eight
+        connections, whichever worker takes them.
         """
         origin = f"https://{secrets.token_hex(8)}.example.org"
         self.api.call("PUT", f"/endpoints/{name}", json={"paused": True})
@@ -178,7 +188,10 @@ class System:
         transport = httpx.HTTPTransport(uds=replica["address"].removeprefix("unix:"))
         with httpx.Client(transport=transport) as client:
             text = client.get("http://replica/metrics").text
-        found = {name: float(value) for name, value in re.findall(r"^vllm:(prompt|generation)_tokens_total\{[^}]*\} (\S+)", text, re.M)}
+        found = {
+            name: float(value)
+            for name, value in re.findall(r"^vllm:(prompt|generation)_tokens_total\{[^}]*\} (\S+)", text, re.M)
+        }
         return int(found.get("prompt", 0)), int(found.get("generation", 0))
 
     def at_rest(self, replica: dict[str, Any]) -> tuple[int, int]:
@@ -194,10 +207,14 @@ class System:
         return seen[-1]
 
     async def leave(self, client: httpx.AsyncClient, replica: dict[str, Any], path: str, body: dict[str, Any]) -> None:
-        """A call whose client leaves in the middle of an answer that is not streamed: once the engine has made some of it."""
+        """A call whose client leaves in the middle of an answer that is not streamed: once the engine has made some of
+        it.
+        """
         _, made = await asyncio.to_thread(self.at_rest, replica)
         calling = asyncio.ensure_future(client.post(path, json=body))
-        begun = functools.partial(wait_until, lambda: self.engine_counters(replica)[1] > made or calling.done(), 60, "some of it is made")
+        begun = functools.partial(
+            wait_until, lambda: self.engine_counters(replica)[1] > made or calling.done(), 60, "some of it is made"
+        )
         await asyncio.to_thread(begun)
         assert not calling.done(), "it was answered before its client could leave"
         calling.cancel()
@@ -208,7 +225,9 @@ class System:
 
         def enough() -> list[dict[str, Any]] | None:
             try:
-                found: list[dict[str, Any]] = self.api.call("GET", "/usage", params={"endpoint": name, "limit": 1000})["rows"]
+                found: list[dict[str, Any]] = self.api.call("GET", "/usage", params={"endpoint": name, "limit": 1000})[
+                    "rows"
+                ]
             except ApiError:
                 return None
             return found if len(found) >= rows else None
@@ -237,7 +256,9 @@ class System:
             if entry.name.isdigit():
                 try:
                     if mark in (entry / "environ").read_bytes() and int(entry.name) != os.getpid():
-                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                        found[int(entry.name)] = (
+                            (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                        )
                 except OSError:
                     continue
         return found
@@ -246,7 +267,11 @@ class System:
         """The process of `python -m MODULE`."""
 
         def one() -> int | None:
-            found = [pid for pid, line in self.processes().items() if f"-m {module} " in line and not self._is_of_a_replica(pid)]
+            found = [
+                pid
+                for pid, line in self.processes().items()
+                if f"-m {module} " in line and not self._is_of_a_replica(pid)
+            ]
             return found[0] if found else None
 
         pid: int = wait_until(one, 60, f"a process of {module}")
@@ -265,7 +290,9 @@ class System:
         self.up.wait(90)
 
     def left_of_replicas(self) -> dict[str, Any]:
-        """What those that have ended still hold: processes, shared memory, folders, sockets. All must be empty, a moment after the last one."""
+        """What those that have ended still hold: processes, shared memory, folders, sockets. All must be empty, a
+        moment after the last one.
+        """
         return {
             "processes": {pid: line for pid, line in self.processes().items() if self._is_of_a_replica(pid)},
             "shared memory": sorted(self._shared_memory()),
@@ -278,7 +305,9 @@ class System:
         return {"all processes": self.processes(), **self.left_of_replicas()}
 
     def _shared_memory(self) -> set[str]:
-        """Of replicas, made since we began. Another installation's is nobody's for a moment, between its end and its removal: ours stays."""
+        """Of replicas, made since we began. Another installation's is nobody's for a moment, between its end and its
+        removal: ours stays.
+        """
         found = self._unclaimed()
         deadline = time.monotonic() + 5
         while found and time.monotonic() < deadline:
@@ -330,7 +359,9 @@ def running(**settings: str) -> Iterator[System]:
 
 @contextmanager
 def lent(system: System) -> Iterator[System]:
-    """To one file of tests: at rest before, and afterwards none of its endpoints, and nothing of their replicas, is left."""
+    """To one file of tests: at rest before, and afterwards none of its endpoints, and nothing of their replicas, is
+    left.
+    """
     wait_until(lambda: [node["standbys_ready"] for node in system.status()["nodes"]] == [1], 120, "a standby is ready")
     yield system
     for endpoint in wait_until(system.status, 60, "its state")["endpoints"]:
@@ -341,10 +372,11 @@ def lent(system: System) -> Iterator[System]:
 
 
 def shared(**settings: str) -> tuple[Any, Any]:
-    """The fixtures `installation` and `system` of a folder whose files take turns at one installation with these settings.
+    """The fixtures `installation` and `system` of a folder whose files take turns at one installation with these
+    settings.
 
-    A start takes the time of a minute's tests; what one file does to it the next one survives. Their endpoints have names of their own, for
-    rows and events of what was removed stay.
+    A start takes the time of a minute's tests; what one file does to it the next one survives. Their endpoints have
+    names of their own, for rows and events of what was removed stay.
     """
 
     @pytest.fixture(scope="package")

@@ -72,7 +72,9 @@ class Router:
         """Connect, however long nobody listens."""
         while True:
             try:
-                self._stream = await subscribe(paths.address("activator"), RouterHello(router_id=self.router_id, boot_id="b"))
+                self._stream = await subscribe(
+                    paths.address("activator"), RouterHello(router_id=self.router_id, boot_id="b")
+                )
                 break
             except OSError:
                 await asyncio.sleep(0.01)
@@ -100,7 +102,9 @@ class Router:
         return str(replica.replica_id)
 
     async def zero(self, name: str = "demo") -> None:
-        await self.sees(lambda rows: not any(row.replicas or row.starting for row in rows[name].revisions), f"{name} is at zero")
+        await self.sees(
+            lambda rows: not any(row.replicas or row.starting for row in rows[name].revisions), f"{name} is at zero"
+        )
 
     def close(self) -> None:
         if self._task:
@@ -203,10 +207,14 @@ class Installation:
         ids = {row["version"]: row["price_id"] for row in await self.fetch("SELECT version, price_id FROM prices")}
         rows = await self.fetch(read_sql(Path(ledger.__file__).parent / "sql", "list_prices"))
         listed = PriceList(
-            Price(row["version"], row["org_id"], row["endpoint_id"], row["valid_from"], 1, 1, 1, row["ends"]) for row in rows
+            Price(row["version"], row["org_id"], row["endpoint_id"], row["valid_from"], 1, 1, 1, row["ends"])
+            for row in rows
         )
         now = time.time()
-        return [ids[listed.at(org_id="default", endpoint_id=endpoint_id, admitted_at=now + day * 86400).version] for day in days]
+        return [
+            ids[listed.at(org_id="default", endpoint_id=endpoint_id, admitted_at=now + day * 86400).version]
+            for day in days
+        ]
 
     async def states(self) -> dict[str, str]:
         return {row["replica_id"]: row["state"] for row in await self.fetch("SELECT replica_id, state FROM replicas")}
@@ -221,7 +229,10 @@ class Installation:
     async def became(self, revision_id: str, expected: tuple[str, str]) -> None:
         """Wait until Postgres has this outcome of a revision, and why."""
         deadline = time.monotonic() + 60
-        while tuple((await self.fetch("SELECT outcome, failure FROM revisions WHERE revision_id = $1", revision_id))[0]) != expected:
+        while (
+            tuple((await self.fetch("SELECT outcome, failure FROM revisions WHERE revision_id = $1", revision_id))[0])
+            != expected
+        ):
             assert time.monotonic() < deadline, f"{revision_id} has not become {expected}"
             await asyncio.sleep(0.02)
 
@@ -278,13 +289,22 @@ async def test_from_deploy_to_zero(all_of_it: Installation) -> None:
     deployed = await all_of_it.deploy(idle_timeout_seconds=0.5)
     assert (deployed["name"], deployed["number"], deployed["changed"]) == ("demo", 1, True)
     row = router.rows["demo"]
-    assert (row.endpoint_id, row.org_id, row.route) == (deployed["endpoint_id"], "default", ((deployed["revision_id"], 100),))
+    assert (row.endpoint_id, row.org_id, row.route) == (
+        deployed["endpoint_id"],
+        "default",
+        ((deployed["revision_id"], 100),),
+    )
     again = await all_of_it.deploy(idle_timeout_seconds=0.5)
     assert (again["revision_id"], again["changed"]) == (deployed["revision_id"], False)
 
     router.demand(3, deployed["revision_id"])
     start = await agent.expect(Start)
-    assert (start.revision_id, start.endpoint, start.digest, start.slots) == (deployed["revision_id"], "demo", DIGEST, 4)
+    assert (start.revision_id, start.endpoint, start.digest, start.slots) == (
+        deployed["revision_id"],
+        "demo",
+        DIGEST,
+        4,
+    )
     assert start.sequence > 0 and start.epoch == router.at[0]
     replica_id = await router.ready()
     assert replica_id == start.replica_id
@@ -313,7 +333,9 @@ async def test_from_deploy_to_zero(all_of_it: Installation) -> None:
     assert [phase["name"] for phase in json.loads(stored["told"])] == ["place", "load"]
 
 
-async def test_the_oldest_cold_starts_of_an_endpoint_give_way_and_none_is_written_twice(all_of_it: Installation) -> None:
+async def test_the_oldest_cold_starts_of_an_endpoint_give_way_and_none_is_written_twice(
+    all_of_it: Installation,
+) -> None:
     await all_of_it.router.connect(all_of_it.paths)
     deployed = await all_of_it.deploy()
     connection = await asyncpg.connect(all_of_it.dsn)
@@ -322,12 +344,18 @@ async def test_the_oldest_cold_starts_of_an_endpoint_give_way_and_none_is_writte
             began = 100.0 + number
             phases = (Phase(name="place", at=began, seconds=0.0), Phase(name="canary", at=began, seconds=number))
             ended = began + 50.0  # nobody looked when it was ready
-            start = ColdStart(f"r{number}", deployed["revision_id"], "r", "n1", "parked", phases, began, ended, "" if number else "no")
+            start = ColdStart(
+                f"r{number}", deployed["revision_id"], "r", "n1", "parked", phases, began, ended, "" if number else "no"
+            )
             await cold_starts.add(connection, start, 200.0)
             await cold_starts.add(connection, start, 300.0)
-        assert [past.seconds for past in await cold_starts.past(connection)] == [1.0, 2.0, 3.0, 4.0], "oldest first, none that failed"
+        assert [past.seconds for past in await cold_starts.past(connection)] == [1.0, 2.0, 3.0, 4.0], (
+            "oldest first, none that failed"
+        )
         await connection.execute(cold_starts.SQL["prune"], deployed["revision_id"], 2)
-        kept = await connection.fetch("SELECT cold_start_id, extract(epoch FROM now() - started_at) AS age FROM cold_starts ORDER BY 1")
+        kept = await connection.fetch(
+            "SELECT cold_start_id, extract(epoch FROM now() - started_at) AS age FROM cold_starts ORDER BY 1"
+        )
         assert [row["cold_start_id"] for row in kept] == ["r3", "r4"] and 90 < kept[0]["age"] < 300
     finally:
         await connection.close()
@@ -436,10 +464,19 @@ async def test_usage_is_stored_once_and_told(all_of_it: Installation) -> None:
     listener, told = await asyncpg.connect(all_of_it.dsn), asyncio.Event()
     await listener.add_listener("journal", lambda *_: told.set())
     entries = tuple(
-        UsageEntry(request_id=f"q{n}", replica_id=start.replica_id, input_tokens=n, cached_tokens=0, output_tokens=9, finish="stop")
+        UsageEntry(
+            request_id=f"q{n}",
+            replica_id=start.replica_id,
+            input_tokens=n,
+            cached_tokens=0,
+            output_tokens=9,
+            finish="stop",
+        )
         for n in range(3)
     )
-    bad = UsageEntry(request_id="q9", replica_id=start.replica_id, input_tokens=1, cached_tokens=0, output_tokens=1, finish="a\0b")
+    bad = UsageEntry(
+        request_id="q9", replica_id=start.replica_id, input_tokens=1, cached_tokens=0, output_tokens=1, finish="a\0b"
+    )
     agent.say(UsageBatch(batch=1, entries=entries[:2]))
     assert (await agent.expect(UsageStored)).batch == 1
     agent.say(UsageBatch(batch=2, entries=(*entries, bad)))
@@ -466,18 +503,29 @@ async def test_remove_and_deploy_again(all_of_it: Installation) -> None:
     assert await all_of_it.price_in_force(first["endpoint_id"]) == "p-1"
     gone = await all_of_it.command(Remove(org_id="default", name="demo"))
     assert (gone["revoked_keys"], gone["prices_ended"]) == (2, True) and gone["revoked_key"] in ("k1", "k2")
-    keys = await all_of_it.fetch("SELECT key_id, revoked_at > now() - interval '1 hour' AS lately FROM keys ORDER BY key_id")
+    keys = await all_of_it.fetch(
+        "SELECT key_id, revoked_at > now() - interval '1 hour' AS lately FROM keys ORDER BY key_id"
+    )
     assert [(row["key_id"], row["lately"]) for row in keys] == [("k0", False), ("k1", True), ("k2", True)]
     assert await all_of_it.price_in_force(first["endpoint_id"]) == "default"
-    assert await all_of_it.prices_at(first["endpoint_id"], -2.0, -0.5, 0.0, 2.0) == ["default", "p-1", "default", "default"]
+    assert await all_of_it.prices_at(first["endpoint_id"], -2.0, -0.5, 0.0, 2.0) == [
+        "default",
+        "p-1",
+        "default",
+        "default",
+    ]
     assert "demo" not in router.rows
     assert (await agent.expect(Drain)).replica_id == start.replica_id
     with pytest.raises(ActivatorError, match="there is no endpoint"):
         await all_of_it.command(Remove(org_id="default", name="demo"))
-    await all_of_it.fetch("UPDATE keys SET revoked_at = NULL WHERE key_id = 'k1'")  # as one made while it was being removed
+    await all_of_it.fetch(
+        "UPDATE keys SET revoked_at = NULL WHERE key_id = 'k1'"
+    )  # as one made while it was being removed
     second = await all_of_it.deploy()
     assert (second["endpoint_id"], second["number"]) == (first["endpoint_id"], 2)
-    assert (second["revoked_keys"], second["prices_ended"]) == (1, False), "a name that comes back has none of its old keys"
+    assert (second["revoked_keys"], second["prices_ended"]) == (1, False), (
+        "a name that comes back has none of its old keys"
+    )
     assert await all_of_it.fetch("SELECT FROM keys WHERE revoked_at IS NULL") == []
     with pytest.raises(ActivatorError, match="taken by another"):
         await all_of_it.deploy(org_id="other")
@@ -496,7 +544,9 @@ async def test_a_crash_is_replaced_and_an_agents_death_too(all_of_it: Installati
     await router.ready()
     agent.say(report(first.replica_id, "stopped", revision_id=revision_id, failed=True, reason="killed"))
     second = await agent.expect(Start)
-    await router.sees(lambda rows: [r.replica_id for r in rows["demo"].revisions[0].replicas] == [second.replica_id], "the second")
+    await router.sees(
+        lambda rows: [r.replica_id for r in rows["demo"].revisions[0].replicas] == [second.replica_id], "the second"
+    )
 
     assert all_of_it.node
     all_of_it.node.kill()
@@ -583,7 +633,9 @@ async def test_an_activator_that_starts_without_postgres_wakes_drains_and_catche
     agent, router = all_of_it.agent, all_of_it.router
     await router.connect(all_of_it.paths)
     revision_id = (await all_of_it.deploy(idle_timeout_seconds=0.3))["revision_id"]
-    while kept.read(all_of_it.paths.catalogue) is None or "demo" not in [e.name for e in kept.read(all_of_it.paths.catalogue) or ()]:
+    while kept.read(all_of_it.paths.catalogue) is None or "demo" not in [
+        e.name for e in kept.read(all_of_it.paths.catalogue) or ()
+    ]:
         await asyncio.sleep(0.01)
     epochs = [router.at[0]]
     async with away(all_of_it.dsn):
@@ -592,7 +644,10 @@ async def test_an_activator_that_starts_without_postgres_wakes_drains_and_catche
             await router.lost.wait()
             await all_of_it.start()
             await router.connect(all_of_it.paths)
-            await router.sees(lambda rows: router.at[0] > epochs[-1] and "demo" in rows, "one leads without Postgres, under a higher epoch")
+            await router.sees(
+                lambda rows: router.at[0] > epochs[-1] and "demo" in rows,
+                "one leads without Postgres, under a higher epoch",
+            )
             epochs.append(router.at[0])
             router.demand(1, revision_id)
             replica_id = (await agent.expect(Start)).replica_id
@@ -605,7 +660,9 @@ async def test_an_activator_that_starts_without_postgres_wakes_drains_and_catche
         router.demand(1, revision_id)
         await agent.expect(Start)
         last = await router.ready()
-    await router.sees(lambda rows: router.at[0] == epochs[-1] + 1, "it takes Postgres' lock, and an epoch above its own")
+    await router.sees(
+        lambda rows: router.at[0] == epochs[-1] + 1, "it takes Postgres' lock, and an epoch above its own"
+    )
     while (await all_of_it.states()).get(last) != "ready":
         await asyncio.sleep(0.02)
     assert list((await all_of_it.states()).values()).count("stopped") >= 1  # what was written meanwhile waited for this
@@ -671,7 +728,9 @@ async def test_leadership_lost_ends_the_activator(all_of_it: Installation) -> No
     await all_of_it.deploy()
     control = await asyncpg.connect(all_of_it.dsn)
     await control.execute("UPDATE leadership SET epoch = epoch + 5")  # as another leader would have
-    await control.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pilotlight activator lease'")
+    await control.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pilotlight activator lease'"
+    )
     await control.close()
     assert all_of_it.activator
     async with asyncio.timeout(60):
@@ -762,7 +821,10 @@ async def test_the_launcher_starts_one_agent_and_its_successor_finds_it(short: P
 
 async def test_the_launcher_starts_no_second_agent_while_the_first_is_on_its_way(short: Path) -> None:
     slow = launcher(
-        short, sys.executable, "-c", f"import time; time.sleep(0.5)\nimport sys; sys.argv[1:] = ['unix:{short}/agent.sock']\n{AGENT}"
+        short,
+        sys.executable,
+        "-c",
+        f"import time; time.sleep(0.5)\nimport sys; sys.argv[1:] = ['unix:{short}/agent.sock']\n{AGENT}",
     )
     starting = asyncio.ensure_future(slow.reach())
     while not (short / "agent.id").exists():
@@ -818,7 +880,11 @@ async def test_parked_over_a_crash_and_a_wrong_answer_on_record(all_of_it: Insta
     agent.ready_seconds = None
     agent.say(report(replica_id, "stopped", revision_id=revision_id, climb=1, failed=True, reason="killed"))
     first = await agent.expect(Start)
-    agent.say(report(first.replica_id, "stopped", revision_id=revision_id, failed=True, mismatch=True, reason="said [1], not [2]"))
+    agent.say(
+        report(
+            first.replica_id, "stopped", revision_id=revision_id, failed=True, mismatch=True, reason="said [1], not [2]"
+        )
+    )
     second = await agent.expect(Start)
     assert (first.plain, first.parks, second.plain) == (False, True, True)
     await all_of_it.written({replica_id: "stopped", first.replica_id: "stopped", second.replica_id: "starting"})
@@ -873,7 +939,8 @@ async def test_target_concurrency_decides_how_many_and_memory_is_remembered(all_
     router.demand(4, other["revision_id"])
     assert (await agent.expect(Start)).revision_id == other["revision_id"], "four fit into one of four slots"
     await router.sees(
-        lambda rows: sum(len(row.replicas) for name in ("demo", "other") for row in rows[name].revisions) == 4, "four are ready"
+        lambda rows: sum(len(row.replicas) for name in ("demo", "other") for row in rows[name].revisions) == 4,
+        "four are ready",
     )
     for start in starts:
         agent.say(
@@ -925,7 +992,9 @@ async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fai
     await router.sees(lambda rows: rows["demo"].route == ((third["revision_id"], 100),), "the third revision serves")
     back = await all_of_it.command(Rollback(org_id="default", name="demo"))
     assert back["number"] == 4 and back["pending"]
-    await router.sees(lambda rows: rows["demo"].route == ((back["revision_id"], 100),), "what the first was serves again")
+    await router.sees(
+        lambda rows: rows["demo"].route == ((back["revision_id"], 100),), "what the first was serves again"
+    )
     sql = Path(admin.__file__).parent / "sql"
     rows = await all_of_it.fetch(read_sql(sql, "list_revisions"), first["endpoint_id"], "default", 10)
     assert [(row["number"], row["outcome"], row["slots"], row["created_by"]) for row in rows] == [
@@ -933,7 +1002,9 @@ async def test_a_deploy_waits_until_it_serves_and_leaves_what_serves_when_it_fai
     ]  # fmt: skip
     (row,) = await all_of_it.fetch(read_sql(sql, "list_endpoints"), "demo")
     assert (row["number"], row["next"], row["last_failed"], row["finish_seconds"]) == (4, None, None, 3600.0)
-    assert router.rows["demo"].cors_origins == tuple(row["cors_origins"]) == ("https://app.example.org",), "also after a restart"
+    assert router.rows["demo"].cors_origins == tuple(row["cors_origins"]) == ("https://app.example.org",), (
+        "also after a restart"
+    )
     events = await all_of_it.fetch("SELECT kind FROM events ORDER BY event_id")
     assert [event["kind"] for event in events] == ["deploy_failed", "deployed", "deployed"]
 
@@ -944,7 +1015,9 @@ async def test_what_cannot_work_is_refused_by_name_before_anything_moves(all_of_
     first = await all_of_it.deploy()
     assert first["unchecked"] == "", "a node has looked at it"
     all_of_it.agent.says_of_arguments = "engine argument x: vLLM 0 has none of that name"
-    with pytest.raises(ActivatorError, match="vLLM refuses its arguments: engine argument x: vLLM 0 has none of that name"):
+    with pytest.raises(
+        ActivatorError, match="vLLM refuses its arguments: engine argument x: vLLM 0 has none of that name"
+    ):
         await all_of_it.deploy(engine_args={"x": 1})
     with pytest.raises(ActivatorError, match="engine argument port"):
         await all_of_it.deploy(engine_args={"port": 1})
@@ -964,7 +1037,10 @@ class Torn:
     async def acquire(self) -> AsyncIterator[Any]:
         async with self.pool.acquire() as connection:
             yield connection
-        if self.tearing and await self.pool.fetchval("SELECT count(*) FROM endpoints WHERE removed_at IS NULL") != self.before:
+        if (
+            self.tearing
+            and await self.pool.fetchval("SELECT count(*) FROM endpoints WHERE removed_at IS NULL") != self.before
+        ):
             raise ConnectionResetError("gone after COMMIT")
 
     async def tear(self) -> None:

@@ -1,4 +1,5 @@
-"""Every bad request an endpoint may meet, through a real router process: the status, OpenAI's shape, and that it is counted.
+"""Every bad request an endpoint may meet, through a real router process: the status, OpenAI's shape, and that it is
+counted.
 
 One router serves all of it; what wakes nothing is told from the demand it sends. Behind it are the fakes.
 """
@@ -44,7 +45,13 @@ class Bad(Site):
         self.ledger.policy = Policy(
             version=1,
             keys=tuple(
-                KeyRow(hash=hash_key(pepper, key).hex(), key_id=name, org_id="default", endpoint_id=f"e-{name}", scope="inference")
+                KeyRow(
+                    hash=hash_key(pepper, key).hex(),
+                    key_id=name,
+                    org_id="default",
+                    endpoint_id=f"e-{name}",
+                    scope="inference",
+                )
                 for name, key in self.keys.items()
             ),
         )
@@ -67,7 +74,9 @@ class Bad(Site):
         async with httpx.AsyncClient() as http:
             text = (await http.get(f"http://127.0.0.1:{self.metrics_port}/metrics")).text
         counts: dict[int, int] = {}
-        for code, count in re.findall(r'^pilotlight_router_requests_total\{code="(\d+)",.*\} (\S+)$', text, re.MULTILINE):
+        for code, count in re.findall(
+            r'^pilotlight_router_requests_total\{code="(\d+)",.*\} (\S+)$', text, re.MULTILINE
+        ):
             counts[int(code)] = counts.get(int(code), 0) + int(float(count))
         return counts
 
@@ -75,7 +84,12 @@ class Bad(Site):
         """The revisions the router has asked for since the activator had heard so much, its next word included."""
         now = len(self.activator.heard)
         await self.activator.until(lambda: any(isinstance(frame, Demand) for frame in self.activator.heard[now:]))
-        return {revision for frame in self.activator.heard[since:] if isinstance(frame, Demand) for revision in frame.requests}
+        return {
+            revision
+            for frame in self.activator.heard[since:]
+            if isinstance(frame, Demand)
+            for revision in frame.requests
+        }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -220,7 +234,11 @@ async def test_the_same_connection_goes_on(bad: Bad) -> None:
 
 async def test_a_missing_and_a_wrong_key_take_the_same_time(bad: Bad) -> None:
     """Roughly: the unit test says that they do the same work; this, that nothing else on the way tells them apart."""
-    cases = [Case("missing", 401, "", key=None), Case("wrong", 401, "", key=mint()), Case("no key of ours", 401, "", key="x" * 33)]
+    cases = [
+        Case("missing", 401, "", key=None),
+        Case("wrong", 401, "", key=mint()),
+        Case("no key of ours", 401, "", key="x" * 33),
+    ]
     seconds: list[list[float]] = [[] for _ in cases]
     for _ in range(40):
         for case, taken in zip(cases, seconds, strict=True):

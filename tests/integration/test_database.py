@@ -1,4 +1,6 @@
-"""The embedded Postgres starts, survives every kind of death, leaves nothing behind and changes no mode; the tables come up once."""
+"""The embedded Postgres starts, survives every kind of death, leaves nothing behind and changes no mode; the tables
+come up once.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +121,9 @@ async def test_it_is_durable_private_and_off_the_network(server: EmbeddedPostgre
     password = (paths.secrets / "database.password").read_text()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(server.dsn.replace(password, "guessed"))
-    assert await fetch(server.dsn, "SELECT current_setting('dynamic_shared_memory_type')") == "mmap"  # nothing in /dev/shm
+    assert (
+        await fetch(server.dsn, "SELECT current_setting('dynamic_shared_memory_type')") == "mmap"
+    )  # nothing in /dev/shm
     command_line = Path(f"/proc/{server.pid}/cmdline").read_bytes()
     assert password.encode() not in command_line
 
@@ -197,7 +201,9 @@ async def test_a_backend_orphaned_in_the_middle_of_work_is_ended(paths: Paths) -
     server = await embedded.start(paths)
     busy = asyncio.ensure_future(fetch(server.dsn, "SELECT count(*) FROM generate_series(1, 1000000000)"))
     watcher = await asyncpg.connect(server.dsn)
-    while not await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate%'"):
+    while not await watcher.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT count(*) FROM generate%'"
+    ):
         await asyncio.sleep(0.005)
     orphans = _processes_in(paths.postgres / "data") - {server.pid}
     os.kill(server.pid, signal.SIGKILL)
@@ -279,7 +285,9 @@ async def test_a_server_left_behind_is_ended_first(paths: Paths) -> None:
 async def test_a_stale_pid_file_that_names_a_stranger_does_not_hinder(paths: Paths) -> None:
     await (await embedded.start(paths)).stop()
     for name in ("data/postmaster.pid", ".s.PGSQL.5432.lock"):
-        (paths.postgres / name).write_text(f"{os.getpid()}\n{paths.postgres / 'data'}\n1\n5432\n{paths.postgres}\n\n 1 1\nready\n")
+        (paths.postgres / name).write_text(
+            f"{os.getpid()}\n{paths.postgres / 'data'}\n1\n5432\n{paths.postgres}\n\n 1 1\nready\n"
+        )
         os.chown(paths.postgres / name, paths.postgres.stat().st_uid, -1)
     server = await embedded.start(paths)
     await server.stop()
@@ -366,7 +374,9 @@ async def test_a_migration_that_fails_changes_nothing(server: EmbeddedPostgres) 
     await fetch(broken, "CREATE TABLE pilotlight.usage ()")  # in the way of 0001_first.sql
     with pytest.raises(SchemaError, match='relation "usage" already exists'):
         await migrate(broken)
-    assert await fetch(broken, "SELECT array_agg(tablename::text) FROM pg_tables WHERE schemaname = 'pilotlight'") == ["usage"]
+    assert await fetch(broken, "SELECT array_agg(tablename::text) FROM pg_tables WHERE schemaname = 'pilotlight'") == [
+        "usage"
+    ]
 
 
 async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: EmbeddedPostgres) -> None:
@@ -403,10 +413,19 @@ async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: Embed
     }
     left = await connection.fetchval("SELECT array_agg(request_id ORDER BY request_id) FROM engine_journal")
     assert left == [f"{kind}{n}" for kind in ("new", "unsettled") for n in range(1, 6)]
-    assert await connection.fetchval("SELECT array_agg(text ORDER BY text) FROM events") == ["25", "26", "27", "28", "29"]
+    assert await connection.fetchval("SELECT array_agg(text ORDER BY text) FROM events") == [
+        "25",
+        "26",
+        "27",
+        "28",
+        "29",
+    ]
     left = await connection.fetchval("SELECT array_agg(replica_id ORDER BY replica_id) FROM replicas")
     assert left == ["ready28", "ready29", "ready30", "ready31", "stopped28", "stopped29"]
-    assert await connection.fetchval("SELECT array_agg(replica_id ORDER BY replica_id) FROM journals") == ["stopped28", "stopped29"]
+    assert await connection.fetchval("SELECT array_agg(replica_id ORDER BY replica_id) FROM journals") == [
+        "stopped28",
+        "stopped29",
+    ]
     assert await connection.fetchval("SELECT count(*) FROM usage") == 10
     assert await connection.fetchval("SELECT array_agg(act_id ORDER BY act_id) FROM audit") == ["act80", "act95"]
     assert not any((await housekeeping.tidy(connection, keep_days=29.5, audit_days=99.5)).values())
@@ -414,7 +433,13 @@ async def test_what_is_old_and_settled_is_deleted_and_nothing_else(server: Embed
 
 
 @pytest.mark.parametrize(
-    "statement", ["UPDATE audit SET outcome = 'done'", "DELETE FROM audit", "TRUNCATE audit", "UPDATE audit SET recorded_at = '2000-01-01'"]
+    "statement",
+    [
+        "UPDATE audit SET outcome = 'done'",
+        "DELETE FROM audit",
+        "TRUNCATE audit",
+        "UPDATE audit SET recorded_at = '2000-01-01'",
+    ],
 )
 async def test_what_operators_did_is_not_changed_afterwards(server: EmbeddedPostgres, statement: str) -> None:
     await migrate(server.dsn)
@@ -475,7 +500,9 @@ def test_a_backup_made_while_nothing_runs_has_every_row_and_a_restore_gives_them
         finally:
             await started.stop()
 
-    asyncio.run(made(old, "INSERT INTO pilotlight.orgs (org_id, name) VALUES ('kept', 'it''s \u00fc') RETURNING org_id"))
+    asyncio.run(
+        made(old, "INSERT INTO pilotlight.orgs (org_id, name) VALUES ('kept', 'it''s \u00fc') RETURNING org_id")
+    )
     keys.ensure_pepper(old.paths)
     backup.back_up(old, folder / "b.tar", models=False, as_json=True)
     restore.restore(new, folder / "b.tar", as_json=True)

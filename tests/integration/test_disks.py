@@ -1,4 +1,6 @@
-"""A small disk that fills, and Postgres away: what runs finishes, new calls are told why, restarts change nothing, all heals by itself."""
+"""A small disk that fills, and Postgres away: what runs finishes, new calls are told why, restarts change nothing, all
+heals by itself.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,12 @@ class Billed:
     def ask(self) -> httpx.Response:
         """One call; what it used is remembered where it was served."""
         with self.system.client(self.key) as client:
-            body = {"model": "demo", "messages": [{"role": "user", "content": QUESTION}], "max_tokens": 20, "temperature": 0}
+            body = {
+                "model": "demo",
+                "messages": [{"role": "user", "content": QUESTION}],
+                "max_tokens": 20,
+                "temperature": 0,
+            }
             answer = client.post("/e/demo/v1/chat/completions", json=body)
         if answer.status_code == 200:
             usage = answer.json()["usage"]
@@ -111,7 +118,9 @@ def kill(system: System, module: str) -> None:
     """-9, and wait for the next one."""
     before = system.pid_of(module)
     os.kill(before, signal.SIGKILL)
-    wait_until(lambda: system.up.poll() is not None or system.pid_of(module) != before, 60, f"{module} is started again")
+    wait_until(
+        lambda: system.up.poll() is not None or system.pid_of(module) != before, 60, f"{module} is started again"
+    )
     assert system.up.poll() is None, system.printed.read_text()
 
 
@@ -123,7 +132,9 @@ def test_a_full_disk(system: System, demo: str) -> None:
         assert answer.status_code == 200 and next(lines)
         filler = fill(system.state)
         told = billed.refused()
-        assert int(told.headers["retry-after"]) >= 1 and re.search(r"Disk full: .* free besides the reserve, 25 MB needed", told.text)
+        assert int(told.headers["retry-after"]) >= 1 and re.search(
+            r"Disk full: .* free besides the reserve, 25 MB needed", told.text
+        )
         long_answer(lines, billed, request_id)
     fill(system.state)  # what the reserve has given up, too
     for module in ("activator", "router.ledger", "router.admin", "router", "runtime"):

@@ -1,4 +1,6 @@
-"""Step 3: every field of the engine's own request models is in a table of ours. A release of vLLM with a new one fails here."""
+"""Step 3: every field of the engine's own request models is in a table of ours. A release of vLLM with a new one fails
+here.
+"""
 
 from __future__ import annotations
 
@@ -60,14 +62,21 @@ MODELS: list[tuple[Any, Table]] = [
 @pytest.mark.parametrize(("model", "table"), MODELS, ids=lambda each: getattr(each, "__name__", ""))
 def test_every_field_of_the_engine_has_been_thought_of(model: Any, table: Table) -> None:
     known = set(model.model_fields) | {field.alias for field in model.model_fields.values() if field.alias}
-    assert known - set(table) == set(), "decide for each: a rule with its maximum, an allowance, the platform's, or not served"
+    assert known - set(table) == set(), (
+        "decide for each: a rule with its maximum, an allowance, the platform's, or not served"
+    )
 
 
 @pytest.mark.parametrize(("model", "table"), MODELS, ids=lambda each: getattr(each, "__name__", ""))
 def test_what_salts_and_orders_is_the_platforms_wherever_the_engine_has_it(model: Any, table: Table) -> None:
-    for name in {"cache_salt", "priority", "request_id", "vllm_xargs", "kv_transfer_params", "ec_transfer_params"} & set(
-        model.model_fields
-    ):
+    for name in {
+        "cache_salt",
+        "priority",
+        "request_id",
+        "vllm_xargs",
+        "kv_transfer_params",
+        "ec_transfer_params",
+    } & set(model.model_fields):
         assert table[name] is platform, name
 
 
@@ -83,7 +92,11 @@ def test_every_kind_of_part_is_text_or_media_or_refused() -> None:
 
 @pytest.mark.parametrize("kind", sorted(set(MM_PARSER_MAP) - TEXTS))
 def test_no_part_that_the_engine_opens_passes_as_text(kind: str) -> None:
-    for part in ({"type": kind, kind: "data:,"}, {kind: "data:,"}, {"type": "text", "text": "a", kind: "data:,", "uuid": "u"}):
+    for part in (
+        {"type": kind, kind: "data:,"},
+        {kind: "data:,"},
+        {"type": "text", "text": "a", kind: "data:,", "uuid": "u"},
+    ):
         wants = Wants()
         try:
             messages([{"role": "user", "content": [part]}], "messages", wants)
@@ -99,10 +112,17 @@ def test_every_way_to_shape_an_answer_is_bounded() -> None:
 
 def makers_of_tokenizers() -> Iterator[tuple[str, str, str]]:
     """(class, what its maker takes, as what) of every tokenizer the engine may make of a folder."""
-    names = {name for value in TOKENIZER_MAPPING_NAMES.values() for name in (value if isinstance(value, tuple | list) else [value]) if name}
+    names = {
+        name
+        for value in TOKENIZER_MAPPING_NAMES.values()
+        for name in (value if isinstance(value, tuple | list) else [value])
+        if name
+    }
     for name in sorted(names):
         found = getattr(transformers, name)
-        replaced = set(getattr(found, "vocab_files_names", None) or {})  # by the model's own files, whatever its configuration says
+        replaced = set(
+            getattr(found, "vocab_files_names", None) or {}
+        )  # by the model's own files, whatever its configuration says
         for kind in found.__mro__[:-1]:
             for entry, given in inspect.signature(kind.__init__).parameters.items():
                 if entry not in replaced:
@@ -112,9 +132,16 @@ def makers_of_tokenizers() -> Iterator[tuple[str, str, str]]:
 def test_no_entry_of_a_tokenizers_configuration_is_a_path_that_packing_takes() -> None:
     taken = {entry for _, entry, kind in makers_of_tokenizers() if "str" in kind and ("dict" in kind or "list" in kind)}
     paths = {entry for _, entry, kind in makers_of_tokenizers() if "Path" in kind}
-    harmless = {"extra_special_tokens", "additional_special_tokens", "model_input_names", "model_specific_special_tokens"}
+    harmless = {
+        "extra_special_tokens",
+        "additional_special_tokens",
+        "model_input_names",
+        "model_specific_special_tokens",
+    }
     harmless |= {"sp_model_kwargs"}  # what it may open must be a SentencePiece model, whose lines nobody sees
-    assert (taken | paths) - harmless <= set(PATHS), "each of these may be opened as a file of the machine: refuse it when packing"
+    assert (taken | paths) - harmless <= set(PATHS), (
+        "each of these may be opened as a file of the machine: refuse it when packing"
+    )
 
 
 def test_why_packing_refuses_them(tmp_path: Path) -> None:
@@ -135,7 +162,9 @@ def test_no_variable_of_a_template_is_an_argument_of_what_renders_it() -> None:
         for function in (PythonBackend.apply_chat_template, safe_apply_chat_template, render_jinja_template)
         for name in inspect.signature(function).parameters
     }
-    assert given - ARGUMENTS == {"add_generation_prompt", "continue_final_message", "documents", "kwargs"}, "fields of a request, too"
+    assert given - ARGUMENTS == {"add_generation_prompt", "continue_final_message", "documents", "kwargs"}, (
+        "fields of a request, too"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
-"""Packing and deploying: what vLLM and transformers have by name is in a table of ours. A release of them with a new argument or kind of model
-fails here."""
+"""Packing and deploying: what vLLM and transformers have by name is in a table of ours. A release of them with a new
+argument or kind of model fails here.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,11 @@ def test_what_the_engines_configuration_opens_or_executes_is_refused_as_a_key_to
     texts = call(engine_probe.texts_of_the_configuration)
     asked = [(kind, field) for kind, field in texts if kind not in OF_REFUSED and named.fullmatch(field)]
     assert len(asked) > 10
-    free = [f"{kind}.{field}" for kind, field in asked if field.replace("_", "-") not in REFUSED and not _inner("x", field, "x")]
+    free = [
+        f"{kind}.{field}"
+        for kind, field in asked
+        if field.replace("_", "-") not in REFUSED and not _inner("x", field, "x")
+    ]
     assert set(free) <= HARMLESS
 
 
@@ -45,7 +50,9 @@ def test_what_packing_knows_of_the_engine_is_what_the_engine_knows() -> None:
     theirs = call(engine_probe.known)
     assert known("model_type") == theirs["model_type"]
     assert known("quantization") == theirs["quantization"]
-    assert theirs["kernels of four and eight bits on CPUs"] == [False] * 3, "then these may be deployed on CPUs: snapshots/known.py"
+    assert theirs["kernels of four and eight bits on CPUs"] == [False] * 3, (
+        "then these may be deployed on CPUs: snapshots/known.py"
+    )
     assert known("draft") | known("pooling") <= theirs["architecture"]
     assert not (known("draft") | known("pooling")) & theirs["makes text"]
     assert theirs["no tokenizer"] == set()

@@ -1,4 +1,5 @@
-"""`hf://org/name`: what is fetched of a repository, what is refused before its weights are, and what happens when the hub fails.
+"""`hf://org/name`: what is fetched of a repository, what is refused before its weights are, and what happens when the
+hub fails.
 
 Against a server on loopback that speaks the hub's API; huggingface_hub itself does the asking.
 """
@@ -66,7 +67,8 @@ def test_what_is_there_is_not_fetched_again_also_where_the_hub_is_away(tmp_path:
     away = hub.fetch(hub.parse("hf://org/name"), cache=tmp_path, endpoint=NOBODY)
     assert (away.folder, away.commit, away.offline) == (first.folder, first.commit, True)
     with pytest.raises(
-        HubAway, match=r"hf://org/other is not in .* does not answer \(.*: check the network and HF_ENDPOINT, or give the folder"
+        HubAway,
+        match=r"hf://org/other is not in .* does not answer \(.*: check the network and HF_ENDPOINT, or give the folder",
     ):
         hub.fetch(hub.parse("hf://org/other"), cache=tmp_path, endpoint=NOBODY)
 
@@ -92,20 +94,35 @@ def test_a_download_that_breaks_goes_on_where_it_was(tmp_path: Path) -> None:
             Incomplete,
             "LoRA adapter of 'org/base'.*merge_and_unload",
         ),
-        ({"config.json": b'{"architectures": ["LlamaForCausalLLM"]}', "model.safetensors": b"x"}, UnknownModel, "LlamaForCausalLM"),
         (
-            {"config.json": b'{"architectures": ["LlamaForCausalLM"], "auto_map": {"AutoModel": "m.M"}}', "model.safetensors": b"x"},
+            {"config.json": b'{"architectures": ["LlamaForCausalLLM"]}', "model.safetensors": b"x"},
+            UnknownModel,
+            "LlamaForCausalLM",
+        ),
+        (
+            {
+                "config.json": b'{"architectures": ["LlamaForCausalLM"], "auto_map": {"AutoModel": "m.M"}}',
+                "model.safetensors": b"x",
+            },
             CodeRefused,
             "auto_map",
         ),
         ({"model.safetensors": b"x"}, Incomplete, "no config.json"),
         ({"README.md": b"x"}, Incomplete, "no config.json"),
         (
-            {"config.json": LLAMA, "model.safetensors.index.json": b'{"weight_map": {"x": "gone.safetensors"}}', "a.safetensors": b"x"},
+            {
+                "config.json": LLAMA,
+                "model.safetensors.index.json": b'{"weight_map": {"x": "gone.safetensors"}}',
+                "a.safetensors": b"x",
+            },
             Incomplete,
             "gone.safetensors, which the hub does not have",
         ),
-        ({"config.json": LLAMA, "model.safetensors.index.json": b'{"weight_map": 1}', "a.safetensors": b"x"}, PackError, "no weight_map"),
+        (
+            {"config.json": LLAMA, "model.safetensors.index.json": b'{"weight_map": 1}', "a.safetensors": b"x"},
+            PackError,
+            "no weight_map",
+        ),
         ({"config.json": b"{", "model.safetensors": b"x"}, PackError, "config.json is no JSON"),
     ],
 )

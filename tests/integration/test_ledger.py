@@ -1,4 +1,5 @@
-"""The ledger and the admin API as real processes over the embedded Postgres: killed, starved of Postgres, and exact to the token.
+"""The ledger and the admin API as real processes over the embedded Postgres: killed, starved of Postgres, and exact to
+the token.
 
 The router's workers are played by the test: it writes spool files (and holds them open, as a living worker does) and
 speaks the frames. What Postgres must hold in the end is computed here, in fractions, by other code than the ledger's.
@@ -40,7 +41,11 @@ from pilotlight.settings import Paths
 from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.wire import Applied, FromLedger, Policy, Spooled, WorkerHello
 
-PRICE = {"input": Fraction(10, 100), "cached": Fraction(5, 100), "output": Fraction(40, 100)}  # of the first migration, dollars a million
+PRICE = {
+    "input": Fraction(10, 100),
+    "cached": Fraction(5, 100),
+    "output": Fraction(40, 100),
+}  # of the first migration, dollars a million
 
 
 class Process:
@@ -104,7 +109,9 @@ class Worker:
         return record.event_id
 
     def end(self, event_id: str, **said: Any) -> None:
-        record = EndRecord.model_validate({"event_id": event_id, "status": 200, "finish": "complete", "replica_id": "rep"} | said)
+        record = EndRecord.model_validate(
+            {"event_id": event_id, "status": 200, "finish": "complete", "replica_id": "rep"} | said
+        )
         self.write(seal(record.model_dump_json().encode()))
 
     def request(self, dice: random.Random) -> None:
@@ -121,7 +128,9 @@ class Worker:
         for name, count in tokens.items():
             self.tokens[name] += count
         plain = tokens["input"] - tokens["cached"]
-        self.cost += (plain * PRICE["input"] + tokens["cached"] * PRICE["cached"] + tokens["output"] * PRICE["output"]) / 1_000_000
+        self.cost += (
+            plain * PRICE["input"] + tokens["cached"] * PRICE["cached"] + tokens["output"] * PRICE["output"]
+        ) / 1_000_000
         self.count += 1
 
     def write(self, data: bytes) -> None:
@@ -158,7 +167,9 @@ class Bench:
         return process
 
     def activator(self, *replicas: str, in_work: Sequence[str] = ()) -> Callable[[], None]:
-        """One that answers the ledger's questions; returns how to end it. It serves while the test waits for something."""
+        """One that answers the ledger's questions; returns how to end it. It serves while the test waits for
+        something.
+        """
         done = Done(ok=True, result={"replicas": list(replicas), "in_work": list(in_work)})
 
         async def attend(peer: FrameStream[Any]) -> None:
@@ -224,7 +235,9 @@ def installation() -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(installation: Bench) -> Iterator[Bench]:
-    """Each test begins with no usage, no spool, no process, and no replica that could still say something of a lost router's requests."""
+    """Each test begins with no usage, no spool, no process, and no replica that could still say something of a lost
+    router's requests.
+    """
     installation.sql("TRUNCATE usage, engine_journal, keys, journals")
     installation.sql("DELETE FROM replicas")
     installation.sql("DELETE FROM prices WHERE endpoint_id IS NOT NULL")
@@ -245,7 +258,12 @@ def assert_exact(bench: Bench, *workers: Worker) -> None:
     expected = {name: sum(worker.tokens[name] for worker in workers) for name in ("input", "cached", "output")}
     total = sum((worker.cost for worker in workers), Fraction(0))
     count = sum(worker.count for worker in workers)
-    assert dict(sums) == {"rows": count, "events": count, **expected, "cost": Decimal(total.numerator) / Decimal(total.denominator)}
+    assert dict(sums) == {
+        "rows": count,
+        "events": count,
+        **expected,
+        "cost": Decimal(total.numerator) / Decimal(total.denominator),
+    }
 
 
 def test_two_thousand_requests_and_three_kills_make_exactly_two_thousand_rows(bench: Bench) -> None:
@@ -314,12 +332,16 @@ def test_a_whole_answer_that_nobody_counted_is_an_event_and_one_that_its_journal
     row = bench.row(counted)
     assert row is not None and (row["count_source"], row["output_tokens"]) == ("journal", 7)
     events = bench.sql("SELECT kind, replica_id, endpoint_id, text FROM events WHERE revision_id = 'rev_test'")
-    assert {(event["kind"], event["replica_id"], event["endpoint_id"]) for event in events} == {("uncounted", "", "ep_test")}
+    assert {(event["kind"], event["replica_id"], event["endpoint_id"]) for event in events} == {
+        ("uncounted", "", "ep_test")
+    }
     assert any(event_id in event["text"] for event in events for event_id in uncounted)
     assert not any(counted in event["text"] for event in events)
 
 
-def test_what_a_dead_worker_never_ended_is_settled_from_the_journal_and_a_living_one_is_left_alone(bench: Bench) -> None:
+def test_what_a_dead_worker_never_ended_is_settled_from_the_journal_and_a_living_one_is_left_alone(
+    bench: Bench,
+) -> None:
     dead, living = Worker(bench.paths), Worker(bench.paths)
     lost, unknown, running = dead.open(), dead.open(), living.open()
     dead.write(b'{"kind":"end","event_id":"' + lost.encode())  # torn by its death
@@ -327,7 +349,12 @@ def test_what_a_dead_worker_never_ended_is_settled_from_the_journal_and_a_living
     bench.sql("INSERT INTO engine_journal VALUES ($1, 'default', 'rep', 100, 0, 50, 'abort')", lost)
     ledger, away = bench.ledger(), bench.activator()
     row = bench.until(lambda: bench.row(lost), "the lost request is settled")
-    assert (row["finish"], row["status"], row["count_source"], row["output_tokens"]) == ("router_lost", 0, "journal", 50)
+    assert (row["finish"], row["status"], row["count_source"], row["output_tokens"]) == (
+        "router_lost",
+        0,
+        "journal",
+        50,
+    )
     assert row["replica_id"] == "rep" and row["cost"] == Decimal("0.00003")
     row = bench.until(lambda: bench.row(unknown), "nobody knows anything of this one")
     assert (row["finish"], row["count_source"], row["output_tokens"], row["cost"]) == ("router_lost", "none", 0, 0)
@@ -377,12 +404,23 @@ def test_what_a_journal_says_too_late_is_one_row_more_and_never_a_change(bench: 
             await answering(client)
             shown = (await client.get(f"/requests/{left}")).json()
             assert [row["event_id"] for row in shown["corrections"]] == [f"{left}.1", f"{left}.2"]
-            assert shown["output_tokens"] == 3 and shown["total"]["output_tokens"] == 1_000_000 and shown["total"]["cost"] == "0.5000000000"
+            assert (
+                shown["output_tokens"] == 3
+                and shown["total"]["output_tokens"] == 1_000_000
+                and shown["total"]["cost"] == "0.5000000000"
+            )
             usage = (await client.get("/usage?endpoint=test")).json()
-            assert (usage["totals"]["requests"], usage["totals"]["corrections"], usage["totals"]["output_tokens"]) == (2, 3, 1_500_000)
+            assert (usage["totals"]["requests"], usage["totals"]["corrections"], usage["totals"]["output_tokens"]) == (
+                2,
+                3,
+                1_500_000,
+            )
             assert {row["corrects"] for row in usage["rows"]} == {None, left, broken}
             exported = list(csv.DictReader(io.StringIO((await client.get("/usage/export?format=csv")).text)))
-            assert sum(int(row["output_tokens"]) for row in exported) == 1_500_000 and sum(bool(row["corrects"]) for row in exported) == 3
+            assert (
+                sum(int(row["output_tokens"]) for row in exported) == 1_500_000
+                and sum(bool(row["corrects"]) for row in exported) == 3
+            )
 
     bench.runner.run(scene())
     away()
@@ -390,8 +428,12 @@ def test_what_a_journal_says_too_late_is_one_row_more_and_never_a_change(bench: 
 
 
 def test_rows_wait_for_the_journal_of_every_replica_the_endpoint_had(bench: Bench) -> None:
-    """A reboot: the router is dead, the activator knows nobody yet, and one journal is on its way; then all is known."""
-    bench.sql("INSERT INTO revisions VALUES ('rev', 'default', 'ep_test', 99, 'd', 'generate', '{}', 0, 1, 1, 1) ON CONFLICT DO NOTHING")
+    """A reboot: the router is dead, the activator knows nobody yet, and one journal is on its way; then all is
+    known.
+    """
+    bench.sql(
+        "INSERT INTO revisions VALUES ('rev', 'default', 'ep_test', 99, 'd', 'generate', '{}', 0, 1, 1, 1) ON CONFLICT DO NOTHING"
+    )
     bench.sql(
         "INSERT INTO replicas (replica_id, org_id, revision_id, node_id, state, ready_at) VALUES ('r1', 'default', 'rev', 'n', 'ready', now())"
     )
@@ -413,7 +455,12 @@ def test_rows_wait_for_the_journal_of_every_replica_the_endpoint_had(bench: Benc
     bench.sql("INSERT INTO engine_journal VALUES ($1, 'default', 'r2', 100, 0, 50, 'abort')", lost)
     bench.sql("INSERT INTO journals VALUES ('r2', 'default')")
     row = bench.until(lambda: bench.row(lost), "its journal is here")
-    assert (row["finish"], row["count_source"], row["output_tokens"], row["replica_id"]) == ("router_lost", "journal", 50, "r2")
+    assert (row["finish"], row["count_source"], row["output_tokens"], row["replica_id"]) == (
+        "router_lost",
+        "journal",
+        50,
+        "r2",
+    )
     row = bench.until(lambda: bench.row(nothing), "nobody ever had this one")
     assert (row["count_source"], row["cost"]) == ("none", 0)
     away()
@@ -462,7 +509,9 @@ def test_a_line_that_is_no_record_and_a_row_postgres_never_takes_hold_up_nobody(
     worker.request(dice)
     worker.write(b"nonsense\n")
     never = worker.open()
-    worker.end(never, input_tokens=2**62, output_tokens=2**62, count_source="engine")  # the cost has more digits than the column
+    worker.end(
+        never, input_tokens=2**62, output_tokens=2**62, count_source="engine"
+    )  # the cost has more digits than the column
     worker.request(dice)
     bench.until(lambda: bench.count() == 2, "the good ones are settled")
     kept = bench.paths.spool / "rejected.jsonl"
@@ -522,28 +571,44 @@ def test_a_key_reaches_a_worker_within_a_second_and_its_revocation_likewise(benc
             key, key_id = made.json()["key"], made.json()["key_id"]
             assert made.json()["everywhere"] is True
             hashed = hash_key(ensure_pepper(bench.paths), key).hex()
-            assert [(row.hash, row.key_id, row.endpoint_id, row.scope) for row in policy.keys] == [(hashed, key_id, "ep_test", "inference")]
+            assert [(row.hash, row.key_id, row.endpoint_id, row.scope) for row in policy.keys] == [
+                (hashed, key_id, "ep_test", "inference")
+            ]
             assert policy.version > before.version and abs(policy.ahead_seconds) < 5
             assert Policy.model_validate_json(bench.paths.policy.read_bytes()) == policy
             listed = (await client.get("/endpoints/test/keys")).json()["data"]
-            assert [(row["last_four"], row["revoked_at"]) for row in listed] == [(key[-4:], None)] and key not in str(listed)
+            assert [(row["last_four"], row["revoked_at"]) for row in listed] == [(key[-4:], None)] and key not in str(
+                listed
+            )
             gone = await client.delete(f"/keys/{key_id}")
             assert (gone.status_code, gone.json()["everywhere"], policies.get_nowait().keys) == (200, True, ())
             assert (await client.post(f"/keys/{key_id}/rotate")).status_code == 404, "it lives no more"
             old = (await client.post("/endpoints/test/keys", json={"name": "web", "expires_in_seconds": 7200})).json()
             assert abs(policies.get_nowait().keys[0].expires_at - time.time() - 7200) < 60
             new = (await client.post(f"/keys/{old['key_id']}/rotate", json={"grace_seconds": 3600})).json()
-            assert (new["replaces"], new["name"], new["endpoint"], new["everywhere"]) == (old["key_id"], "web", "test", True)
+            assert (new["replaces"], new["name"], new["endpoint"], new["everywhere"]) == (
+                old["key_id"],
+                "web",
+                "test",
+                True,
+            )
             left = {row.key_id: row.expires_at - time.time() for row in policies.get_nowait().keys}
-            assert abs(left[old["key_id"]] - 3600) < 60 and abs(left[new["key_id"]] - 7200) < 60, "the new one is given as long as the old"
+            assert abs(left[old["key_id"]] - 3600) < 60 and abs(left[new["key_id"]] - 7200) < 60, (
+                "the new one is given as long as the old"
+            )
             last = (await client.post(f"/keys/{old['key_id']}/rotate", json={"grace_seconds": 9e6})).json()
             left = {row.key_id: row.expires_at - time.time() for row in policies.get_nowait().keys}
             assert abs(left[old["key_id"]] - 3600) < 60, "a second rotation gives the old one no more time"
-            now = (await client.post(f"/keys/{last['key_id']}/rotate", json={"grace_seconds": 0, "expires_in_seconds": 60})).json()
+            now = (
+                await client.post(f"/keys/{last['key_id']}/rotate", json={"grace_seconds": 0, "expires_in_seconds": 60})
+            ).json()
             assert now["replaced_revoked_at"] and {row.key_id for row in policies.get_nowait().keys} == {
                 old["key_id"], new["key_id"], now["key_id"],
             }  # fmt: skip
-            states = {row["key_id"]: bool(row["revoked_at"]) for row in (await client.get("/endpoints/test/keys")).json()["data"]}
+            states = {
+                row["key_id"]: bool(row["revoked_at"])
+                for row in (await client.get("/endpoints/test/keys")).json()["data"]
+            }
             assert states[last["key_id"]] and not states[now["key_id"]]
         stream.close()
         await obeying
@@ -597,7 +662,9 @@ def test_usage_over_the_admin_api_is_what_postgres_holds(bench: Bench) -> None:
                 worker.tokens["output"],
             )
             assert isinstance(totals["cost"], str) and Fraction(totals["cost"]) == worker.cost
-            assert len(rows) == 10 and [row["admitted_at"] for row in rows] == sorted((row["admitted_at"] for row in rows), reverse=True)
+            assert len(rows) == 10 and [row["admitted_at"] for row in rows] == sorted(
+                (row["admitted_at"] for row in rows), reverse=True
+            )
             assert isinstance(rows[0]["cost"], str) and rows[0]["endpoint"] == "test"
             later = (await client.get("/usage", params={"since": rows[4]["admitted_at"]})).json()
             assert later["totals"]["requests"] == 5
@@ -630,10 +697,14 @@ def test_a_new_price_counts_at_once_and_never_for_what_was_settled(bench: Bench)
     async def scene() -> tuple[dict[str, Any], dict[str, Any]]:
         async with admin_client(bench) as client:
             await answering(client)
-            assert (await client.get("/endpoints/test/prices")).json()["in_force"]["input_per_million"] == "0.1000000000"
+            assert (await client.get("/endpoints/test/prices")).json()["in_force"][
+                "input_per_million"
+            ] == "0.1000000000"
             made = await client.put("/endpoints/test/prices", json=prices)
             assert made.status_code == 201, made.text
-            later = await client.put("/endpoints/test/prices", json=prices | {"valid_from": "2999-01-01T00:00:00+01:00"})
+            later = await client.put(
+                "/endpoints/test/prices", json=prices | {"valid_from": "2999-01-01T00:00:00+01:00"}
+            )
             assert later.json()["valid_from"] == "2998-12-31T23:00:00+00:00"
             return made.json(), (await client.get("/endpoints/test/prices")).json()
 
@@ -691,14 +762,25 @@ def test_an_export_is_whole_exact_and_takes_no_memory_that_grows_with_it(bench: 
             some, _ = await export(client, endpoint="test", since="2023-11-14T22:13:30Z", until=1700000021)
         rows = list(csv.DictReader(io.StringIO(text)))
         parsed = [json.loads(line) for line in lines.splitlines()]
-        assert len(rows) == len(parsed) == count and list(rows[0]) == list(listed) and list(parsed[0]) == [*listed, "phases"]
+        assert (
+            len(rows) == len(parsed) == count
+            and list(rows[0]) == list(listed)
+            and list(parsed[0]) == [*listed, "phases"]
+        )
         assert (
             sum(Fraction(row["cost"]) for row in rows)
             == sum(Fraction(row["cost"]) for row in parsed)
             == Fraction(count * (count + 1), 2 * 10**10)
         )
-        assert [row["event_id"] for row in rows] == sorted(row["event_id"] for row in rows) == [row["event_id"] for row in parsed]
-        assert rows[6]["path"] == """'=HYPERLINK("http://x","7")""" and parsed[6]["path"] == """=HYPERLINK("http://x","7")"""
+        assert (
+            [row["event_id"] for row in rows]
+            == sorted(row["event_id"] for row in rows)
+            == [row["event_id"] for row in parsed]
+        )
+        assert (
+            rows[6]["path"] == """'=HYPERLINK("http://x","7")"""
+            and parsed[6]["path"] == """=HYPERLINK("http://x","7")"""
+        )
         assert rows[0]["first_byte_ms"] == "" and rows[0]["streamed"] == "false" and rows[0]["cost"] == "0.0000000001"
         assert parsed[0]["phases"] == [{"name": "load", "at": 1.0, "seconds": 0.25}] and parsed[-1] == listed | {
             "phases": parsed[0]["phases"]
@@ -715,7 +797,9 @@ def test_exports_are_few_left_ones_end_and_one_cut_off_is_never_taken_for_whole(
     admin = bench.spawn("router.admin")
 
     def cursors() -> int:
-        found: int = bench.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pilotlight admin export'")[0][0]
+        found: int = bench.sql(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pilotlight admin export'"
+        )[0][0]
         return found
 
     async def two_at_once() -> None:
@@ -728,7 +812,10 @@ def test_exports_are_few_left_ones_end_and_one_cut_off_is_never_taken_for_whole(
                 assert (await client.get("/usage")).status_code == 200
 
     async def cut_off() -> None:
-        async with admin_client(bench) as client, client.stream("GET", "/usage/export", params={"format": "jsonl"}) as answer:
+        async with (
+            admin_client(bench) as client,
+            client.stream("GET", "/usage/export", params={"format": "jsonl"}) as answer,
+        ):
             assert answer.status_code == 200
             await bench.postgres.stop()
             with pytest.raises(httpx.RemoteProtocolError):
@@ -760,9 +847,18 @@ def test_postgres_gone_in_the_middle_of_statements_is_survived_by_ledger_and_adm
             try:
                 for _ in range(10):
                     worker.request(dice)
-                asked = [asyncio.ensure_future(client.get(path)) for path in ("/usage", "/usage/export", "/requests/e1")]
+                asked = [
+                    asyncio.ensure_future(client.get(path)) for path in ("/usage", "/usage/export", "/requests/e1")
+                ]
                 async with asyncio.timeout(60):
-                    while len(cut := await watcher.fetch("SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'")) < 4:
+                    while (
+                        len(
+                            cut := await watcher.fetch(
+                                "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                            )
+                        )
+                        < 4
+                    ):
                         await asyncio.sleep(0.02)  # until the ledger and these three are in the middle
                 if how == "killed":  # one is enough: the postmaster then ends all others at once
                     os.kill(cut[0]["pid"], signal.SIGKILL)

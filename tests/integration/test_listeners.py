@@ -1,4 +1,6 @@
-"""Listeners as operators have them: a certificate of their own that is renewed, plain HTTP for a proxy on the machine, an admin API for few."""
+"""Listeners as operators have them: a certificate of their own that is renewed, plain HTTP for a proxy on the machine,
+an admin API for few.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +47,17 @@ async def test_all_of_it_with_two_workers(tmp_path: Path) -> None:
         assert await serial_shown(s, "llm.example.org") == 1
         assert await serial_shown(s, None) != 1
         brought = {"authorization": f"Bearer {s.key}", "x-forwarded-for": "203.0.113.9", "x-forwarded-proto": "https"}
-        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(place)), base_url="http://llm.example.org") as proxy:
+        async with httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=str(place)), base_url="http://llm.example.org"
+        ) as proxy:
             asked = {"messages": [{"role": "user", "content": "hi"}]}
-            assert (await proxy.post("/e/tiny/v1/chat/completions", json=asked, headers=brought, timeout=120)).status_code == 200
+            assert (
+                await proxy.post("/e/tiny/v1/chat/completions", json=asked, headers=brought, timeout=120)
+            ).status_code == 200
             assert (await proxy.get("/api/v1/endpoints", headers=brought)).status_code == 403
-            assert (await proxy.get("/api/v1/endpoints")).status_code == 403, "plain HTTP is a proxy's, whatever it says"
+            assert (await proxy.get("/api/v1/endpoints")).status_code == 403, (
+                "plain HTTP is a proxy's, whatever it says"
+            )
         async with s.http() as here:
             assert (await here.post("/api/v1/endpoints", content=b"{}")).status_code == 201
             assert (await here.post("/api/v1/endpoints", content=b"{}", headers=brought)).status_code == 403

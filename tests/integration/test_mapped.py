@@ -1,5 +1,7 @@
 """Mapped weights answer as vLLM's own loader does, greedy token for token, before and after packing and after vLLM's
-reload: Llama and Qwen3; a mixture of experts, which is loaded as vLLM does and says so; and snapshots that are not whole."""
+reload: Llama and Qwen3; a mixture of experts, which is loaded as vLLM does and says so; and snapshots that are not
+whole.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_greedy_answers_are_the_stock_loaders(architecture: str, tmp_path: Path)
         assert mapped["first"] == stock["first"]
         assert mapped["packed"] == stock["first"]
     assert (mapping["left"], mapping["reloaded"]) == (0, stock["first"])
-    _only_what_is_whole_is_baked(mapping["whole"], copy.stem, tied=json.loads((model / "config.json").read_text())["tie_word_embeddings"])
+    _only_what_is_whole_is_baked(
+        mapping["whole"], copy.stem, tied=json.loads((model / "config.json").read_text())["tie_word_embeddings"]
+    )
 
 
 def _only_what_is_whole_is_baked(said: dict[str, Any], key: str, *, tied: bool) -> None:

@@ -1,6 +1,8 @@
-"""`/openapi.json` is true: schemathesis makes calls of it, allowed and forbidden ones, and finds no answer that it does not name.
+"""`/openapi.json` is true: schemathesis makes calls of it, allowed and forbidden ones, and finds no answer that it does
+not name.
 
-The router is the real one; the engine is a stand-in, which answers in each API's form or refuses. schemathesis has an environment of its own.
+The router is the real one; the engine is a stand-in, which answers in each API's form or refuses. schemathesis has an
+environment of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ def engine() -> Any:
     async def answer(request: FakeRequest) -> AsyncIterator[bytes]:
         if next(numbers) % 5 == 4:
             yield json_answer(
-                400, json.dumps({"error": {"message": "no", "type": "BadRequestError", "param": "seed", "code": 400}}).encode()
+                400,
+                json.dumps(
+                    {"error": {"message": "no", "type": "BadRequestError", "param": "seed", "code": 400}}
+                ).encode(),
             )
         elif request.fields.get("stream"):
             last = LASTS.get(request.path, b": pilotlight-usage 5;2;3\ndata: [DONE]\n\n")
@@ -76,7 +81,15 @@ async def test_no_answer_is_undeclared(tmp_path: Path, name: str, key: str, path
         config = tmp_path / "schemathesis.toml"
         config.write_text(f'[parameters]\nendpoint = "{name}"\nmodel = "{name}"\n')
         run = await asyncio.create_subprocess_exec(
-            *(str(python), "-m", "schemathesis.cli", "--config-file", str(config), "run", f"http://127.0.0.1:{w.port}/openapi.json"),
+            *(
+                str(python),
+                "-m",
+                "schemathesis.cli",
+                "--config-file",
+                str(config),
+                "run",
+                f"http://127.0.0.1:{w.port}/openapi.json",
+            ),
             *(
                 "--header",
                 f"Authorization: Bearer {key}",

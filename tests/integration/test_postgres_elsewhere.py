@@ -1,4 +1,6 @@
-"""A Postgres of the operator's: beside other programs, with few rights, and behind a pooler; real servers, and PgBouncer where it is installed."""
+"""A Postgres of the operator's: beside other programs, with few rights, and behind a pooler; real servers, and
+PgBouncer where it is installed.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ async def test_what_an_older_release_made_moves_in_with_its_rows(database: str) 
     for step in sorted(MIGRATIONS.glob("*.sql")):
         if step.name[:4] <= last:
             await connection.execute(step.read_text())
-    await connection.execute("CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('" + last + "')")
+    await connection.execute(
+        "CREATE TABLE alembic_version (version_num varchar(32)); INSERT INTO alembic_version VALUES ('" + last + "')"
+    )
     await connection.execute("INSERT INTO endpoints (endpoint_id, org_id, name) VALUES ('e1', 'default', 'kept')")
     await connection.close()
     await migrate(database)
@@ -102,7 +106,10 @@ async def test_a_user_who_may_make_no_schema_is_told_what_to_grant(database: str
 
 async def test_one_that_takes_no_rows_is_told_so(database: str) -> None:
     await migrate(database)
-    await run(database, f"ALTER DATABASE {database.partition('?')[0].rpartition('/')[2]} SET default_transaction_read_only = on")
+    await run(
+        database,
+        f"ALTER DATABASE {database.partition('?')[0].rpartition('/')[2]} SET default_transaction_read_only = on",
+    )
     with pytest.raises(Unfit, match=r"default_transaction_read_only.*used up its room"):
         await migrate(database)
 
@@ -143,7 +150,9 @@ def bouncer(paths: Paths, database: str, mode: str) -> Iterator[str]:
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="needs pgbouncer")
 @pytest.mark.parametrize("mode", ["session", "transaction", "statement"])
-async def test_a_pooler_that_keeps_sessions_works_and_any_other_is_refused(server: tuple[Paths, str], database: str, mode: str) -> None:
+async def test_a_pooler_that_keeps_sessions_works_and_any_other_is_refused(
+    server: tuple[Paths, str], database: str, mode: str
+) -> None:
     with bouncer(server[0], database, mode) as address:
         async with asyncio.timeout(60):
             while True:

@@ -1,4 +1,6 @@
-"""vLLM's weights through the ring are its own loader's, tensor for tensor, and so are those of the other loaders of the benchmark."""
+"""vLLM's weights through the ring are its own loader's, tensor for tensor, and so are those of the other loaders of the
+benchmark.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Several real router workers and one replica with few slots: slots follow demand, none starves, bounds are the machine's."""
+"""Several real router workers and one replica with few slots: slots follow demand, none starves, bounds are the
+machine's.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ async def gated(
         process = await s.start(PILOTLIGHT_ROUTER__WORKERS=str(workers), PILOTLIGHT_WATCH__SILENT_SECONDS="0")
         try:
             await s.ready(workers=workers)
-            s.activator.push(endpoint_row(ReplicaRow(replica_id="g", address=replica.address, slots=slots), max_held=max_held))
+            s.activator.push(
+                endpoint_row(ReplicaRow(replica_id="g", address=replica.address, slots=slots), max_held=max_held)
+            )
             at = s.activator.sequence
             await s.activator.until(lambda: s.activator.acknowledging(at) == workers)
             yield s, replica
@@ -69,7 +73,9 @@ def told(s: Site) -> int:
 async def call(s: Site, *, trace: str = "") -> int:
     """One call on a connection of its own. `trace`: what the replica hears that it is called."""
     async with s.http() as http:
-        headers = {"authorization": f"Bearer {s.key}", "connection": "close"} | ({"traceparent": trace} if trace else {})
+        headers = {"authorization": f"Bearer {s.key}", "connection": "close"} | (
+            {"traceparent": trace} if trace else {}
+        )
         return (await http.post("/e/tiny/v1/chat/completions", json=BODY, headers=headers, timeout=300)).status_code
 
 
@@ -86,10 +92,12 @@ async def test_all_slots_serve_one_worker_when_all_connections_are_its(workers: 
 
 @pytest.mark.parametrize("crowds", [(3, 2, 2), (2, 2, 1, 2, 2)], ids=["2 workers", "4 workers"])
 async def test_with_fewer_slots_than_workers_who_has_waited_longest_is_next(crowds: tuple[int, ...]) -> None:
-    """Crowds come one after the other, the last to the first worker again. While an answer is made all workers with somebody who waits
-    get into the line, and a slot is kept for who has its turn however long that takes: so who is next is never a matter of luck.
+    """Crowds come one after the other, the last to the first worker again. While an answer is made all workers with
+    somebody who waits get into the line, and a slot is kept for who has its turn however long that takes: so who is
+    next is never a matter of luck.
 
-    The first worker learns that others use its replica when its first answer is over: one of the second crowd goes before it, no more.
+    The first worker learns that others use its replica when its first answer is over: one of the second crowd goes
+    before it, no more.
     """
     workers = len(crowds) - 1
     async with gated(workers, slots=1, promise_seconds=60.0) as (s, replica):
@@ -144,12 +152,18 @@ async def test_the_most_that_may_be_held_is_the_machines(workers: int) -> None:
 
 async def test_one_scrape_tells_of_the_worker_and_of_the_processes_beside_it() -> None:
     async with gated(2, slots=4, seconds=0.0) as (s, _):
-        ledger = Exposition(lambda: metrics.collect(keys=3, workers=2, waiting=0, unpriced=0, settled=5, corrected=0, rejected=0))
+        ledger = Exposition(
+            lambda: metrics.collect(keys=3, workers=2, waiting=0, unpriced=0, settled=5, corrected=0, rejected=0)
+        )
         await ledger.on_socket(s.paths.metrics("ledger"))
         assert [await call(s) for _ in range(6)] == [200] * 6
         async with httpx.AsyncClient() as http:
             told = [(await http.get(f"http://127.0.0.1:{s.metrics_port + index}/metrics")).text for index in (0, 1)]
         ledger.close()
-    counted = [float(number) for said in told for number in re.findall(r'requests_total\{code="200",endpoint="tiny"\} (\S+)', said)]
+    counted = [
+        float(number)
+        for said in told
+        for number in re.findall(r'requests_total\{code="200",endpoint="tiny"\} (\S+)', said)
+    ]
     assert sum(counted) == 6.0, "what workers count adds up"
     assert ["pilotlight_ledger_keys 3.0" in said for said in told] == [True, False], "told once"

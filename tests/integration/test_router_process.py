@@ -1,4 +1,6 @@
-"""`python -m router` as operators run it: over TLS, with real processes, killed in every way. Behind it are the fakes."""
+"""`python -m router` as operators run it: over TLS, with real processes, killed in every way. Behind it are the
+fakes.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class Site:
         self.port, self.metrics_port = free_port(), free_port(8)
         self.key = mint()
         digest = hash_key(ensure_pepper(self.paths), self.key).hex()
-        policy = Policy(version=1, keys=(KeyRow(hash=digest, key_id="k", org_id="default", endpoint_id="e1", scope="inference"),))
+        policy = Policy(
+            version=1, keys=(KeyRow(hash=digest, key_id="k", org_id="default", endpoint_id="e1", scope="inference"),)
+        )
         self.replica = FakeReplica(f"unix:{self.paths.run}/p.sock")
         self.activator = FakeActivator(self.paths.address("activator"), endpoint_row())
         self.ledger = FakeLedger(self.paths.address("ledger"), policy)
@@ -68,7 +72,9 @@ class Site:
         import httpx2
 
         client: Any = httpx2.AsyncClient(verify=str(self.paths.ca_cert))
-        return openai.AsyncOpenAI(base_url=f"https://localhost:{self.port}/e/tiny/v1", api_key=self.key, max_retries=0, http_client=client)
+        return openai.AsyncOpenAI(
+            base_url=f"https://localhost:{self.port}/e/tiny/v1", api_key=self.key, max_retries=0, http_client=client
+        )
 
     def show(self, **more: Any) -> None:
         self.activator.push(endpoint_row(ReplicaRow(replica_id="p", address=self.replica.address, slots=8), **more))
@@ -118,7 +124,9 @@ async def test_the_openai_client_through_a_cold_start_and_a_death() -> None:
             raise Die
 
         s.replica.answer = dies
-        stream = await client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True)
+        stream = await client.chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
         with pytest.raises(openai.APIError, match="replica"):
             [part async for part in stream]
         assert [model.id async for model in client.models.list()] == ["tiny"]
@@ -127,7 +135,10 @@ async def test_the_openai_client_through_a_cold_start_and_a_death() -> None:
         with pytest.raises(openai.AuthenticationError):
             await client.with_options(api_key="pl_no").models.list()
         async with httpx.AsyncClient() as http:
-            assert "pilotlight_router_cold_starts_total" in (await http.get(f"http://127.0.0.1:{s.metrics_port}/metrics")).text
+            assert (
+                "pilotlight_router_cold_starts_total"
+                in (await http.get(f"http://127.0.0.1:{s.metrics_port}/metrics")).text
+            )
         assert await stopped(process) == 0
         assert sorted(record["kind"] for record in s.records()) == ["end", "end", "open", "open"]
 
@@ -137,7 +148,9 @@ async def test_sigterm_finishes_what_runs_and_serves_what_is_held() -> None:
         process = await s.start()
         await s.ready()
         client = s.openai()
-        held = asyncio.ensure_future(client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}]))
+        held = asyncio.ensure_future(
+            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}])
+        )
         await s.activator.until(lambda: s.activator.demand == {"r1": 1})
         process.terminate()
         async with asyncio.timeout(60):
@@ -181,7 +194,9 @@ async def test_sigterm_under_load_loses_nothing() -> None:
         assert await process.wait() == 0
         ends = [record for record in s.records() if record["kind"] == "end"]
         assert len(ends) == 40
-        assert {(end["finish"], end["count_source"], end["output_tokens"]) for end in ends} == {("complete", "engine", 3)}
+        assert {(end["finish"], end["count_source"], end["output_tokens"]) for end in ends} == {
+            ("complete", "engine", 3)
+        }
         assert not s.replica.aborted
 
 
@@ -192,7 +207,9 @@ async def test_a_client_that_leaves_frees_the_engine() -> None:
         process = await s.start()
         await s.ready()
         s.show()
-        stream = await s.openai().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True)
+        stream = await s.openai().chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
         async for part in stream:
             if part.choices[0].delta.content:
                 break
@@ -226,8 +243,12 @@ async def test_an_endpoint_by_its_host_and_by_model_over_tls() -> None:
         writer.close()
         async with s.http() as http:
             headers = {"authorization": f"Bearer {s.key}"}
-            assert (await http.post("/v1/chat/completions", json={**asked, "model": "tiny"}, headers=headers)).status_code == 200
-            assert (await http.post("/v1/chat/completions", json=asked, headers=headers)).json()["error"]["param"] == "model"
+            assert (
+                await http.post("/v1/chat/completions", json={**asked, "model": "tiny"}, headers=headers)
+            ).status_code == 200
+            assert (await http.post("/v1/chat/completions", json=asked, headers=headers)).json()["error"][
+                "param"
+            ] == "model"
             models = await http.get("/v1/models", headers={**headers, "host": "tiny.llm.test"})
             assert [model["id"] for model in models.json()["data"]] == ["tiny"]
         assert {request.fields["model"] for request in s.replica.requests} == {"tiny"}
@@ -251,7 +272,9 @@ async def test_sigterm_tells_what_cannot_be_finished() -> None:
         process = await s.start(PILOTLIGHT_ROUTER__DRAIN_SECONDS="1")
         await s.ready()
         client = s.openai()
-        held = asyncio.ensure_future(client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}]))
+        held = asyncio.ensure_future(
+            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}])
+        )
         await s.activator.until(lambda: s.activator.demand == {"r1": 1})
         process.terminate()
         with pytest.raises(openai.InternalServerError, match="shutting down"):
@@ -292,7 +315,9 @@ async def test_workers_are_replaced_and_end_with_their_parent() -> None:
         async with s.http() as http:
             body = {"messages": [{"role": "user", "content": "hi"}]}
             for _ in range(4):
-                reply = await http.post("/e/tiny/v1/chat/completions", json=body, headers={"authorization": f"Bearer {s.key}"})
+                reply = await http.post(
+                    "/e/tiny/v1/chat/completions", json=body, headers={"authorization": f"Bearer {s.key}"}
+                )
                 assert reply.status_code == 200
         process.kill()
         await process.wait()
@@ -314,11 +339,17 @@ async def test_two_workers_send_to_the_replica_that_others_have_less_in() -> Non
         other = await FakeReplica(f"unix:{s.paths.run}/q.sock").start()
         process = await s.start(PILOTLIGHT_ROUTER__WORKERS="2")
         await s.ready(workers=2)
-        rows = [ReplicaRow(replica_id=name, address=replica.address, slots=8) for name, replica in (("p", s.replica), ("q", other))]
+        rows = [
+            ReplicaRow(replica_id=name, address=replica.address, slots=8)
+            for name, replica in (("p", s.replica), ("q", other))
+        ]
         row = endpoint_row(*rows)
         s.activator.push(row)
         async with s.http() as http:
-            headers, body = {"authorization": f"Bearer {s.key}", "connection": "close"}, {"messages": [{"role": "user", "content": "hi"}]}
+            headers, body = (
+                {"authorization": f"Bearer {s.key}", "connection": "close"},
+                {"messages": [{"role": "user", "content": "hi"}]},
+            )
             for deep, chosen, shunned in (("p", other, s.replica), ("q", s.replica, other)):
                 before = len(chosen.requests), len(shunned.requests)
                 s.activator.tell(Depths(others={name: 20 * (name == deep) for name in "pq"}, routers=2))
@@ -326,7 +357,9 @@ async def test_two_workers_send_to_the_replica_that_others_have_less_in() -> Non
                 at = s.activator.sequence
                 await s.activator.until(lambda at=at: s.activator.acknowledging(at) == 2)  # type: ignore[misc]
                 for _ in range(8):  # a connection each: whichever worker takes it
-                    assert (await http.post("/e/tiny/v1/chat/completions", json=body, headers=headers)).status_code == 200
+                    assert (
+                        await http.post("/e/tiny/v1/chat/completions", json=body, headers=headers)
+                    ).status_code == 200
                 assert (len(chosen.requests), len(shunned.requests)) == (before[0] + 8, before[1])
         assert await stopped(process) == 0
         await other.stop()
@@ -344,7 +377,9 @@ async def test_kill_9_leaves_the_opened_on_disk() -> None:
         process = await s.start()
         await s.ready()
         client = s.openai()
-        held = asyncio.ensure_future(client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}]))
+        held = asyncio.ensure_future(
+            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hi"}])
+        )
         await s.activator.until(lambda: s.activator.demand == {"r1": 1})
         process.kill()
         await process.wait()

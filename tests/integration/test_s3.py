@@ -1,5 +1,7 @@
 """Push to and pull from moto's S3 server over real HTTP, killed half-way and repeated: the store ends as it should, and
-what was there is not sent again. All traffic goes through a small proxy that counts it, and resets connections when told."""
+what was there is not sent again. All traffic goes through a small proxy that counts it, and resets connections when
+told.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ sys.stdin.read()
 def moto() -> Iterator[int]:
     """The port of a moto server of its own process, so that it does not share our interpreter lock."""
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(port)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     try:
         for _ in range(300):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
@@ -73,7 +77,9 @@ class Proxy:
         async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             store_reader, store_writer = await asyncio.open_connection("127.0.0.1", store_port)
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await asyncio.gather(self._copy(reader, store_writer, up=True), self._copy(store_reader, writer, up=False))
+                await asyncio.gather(
+                    self._copy(reader, store_writer, up=True), self._copy(store_reader, writer, up=False)
+                )
             for each in (writer, store_writer):
                 each.transport.abort()
 
@@ -149,7 +155,9 @@ async def unfinished(url: str) -> list[Any]:
 def packed() -> Iterator[tuple[Path, Manifest]]:
     """A store with one snapshot of two files worth several parts, and small ones."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        dir=memory if os.access(memory, os.W_OK) else None, ignore_cleanup_errors=True
+    ) as name:
         model = Path(name) / "model"
         model.mkdir()
         (model / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
@@ -165,7 +173,9 @@ def packed() -> Iterator[tuple[Path, Manifest]]:
 @pytest.fixture
 def target() -> Iterator[Path]:
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        dir=memory if os.access(memory, os.W_OK) else None, ignore_cleanup_errors=True
+    ) as name:
         yield Path(name) / "store"
         for parent, _, _ in os.walk(name):
             Path(parent).chmod(0o700)
@@ -188,7 +198,9 @@ async def dies_half_way(what: str, store: Path, digest: str, url: str) -> None:
     assert await process.wait() == -signal.SIGKILL
 
 
-async def test_pushed_and_pulled_it_is_the_same(proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path) -> None:
+async def test_pushed_and_pulled_it_is_the_same(
+    proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path
+) -> None:
     store, manifest = packed
     told: list[tuple[int, int]] = []
     assert await digests_at(url) == []
@@ -211,7 +223,9 @@ async def test_a_push_repeated_sends_nothing(proxy: Proxy, packed: tuple[Path, M
     assert proxy.up < 100_000
 
 
-async def test_a_push_killed_half_way_is_gone_on_with(proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path) -> None:
+async def test_a_push_killed_half_way_is_gone_on_with(
+    proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path
+) -> None:
     store, manifest = packed
     await dies_half_way("push", store, manifest.digest, url)
     assert await digests_at(url) == []  # without its manifest it is none
@@ -233,7 +247,9 @@ async def test_foreign_parts_are_replaced_and_forgotten_uploads_aborted(
     async with open_bucket(url) as bucket:
         key = bucket.key(manifest.digest, WEIGHTS)
         for _ in range(2):
-            upload = await bucket.client.create_multipart_upload(Bucket="models", Key=key, Metadata={"sha256": "0" * 64})
+            upload = await bucket.client.create_multipart_upload(
+                Bucket="models", Key=key, Metadata={"sha256": "0" * 64}
+            )
             asked = {"Bucket": "models", "Key": key, "UploadId": upload["UploadId"]}
             await bucket.client.upload_part(**asked, PartNumber=2, Body=b"x" * (6 << 20))
     await push(store, manifest.digest, url)
@@ -244,14 +260,18 @@ async def test_foreign_parts_are_replaced_and_forgotten_uploads_aborted(
     assert proxy.up < 100_000
 
 
-async def test_two_who_push_the_same_at_once(proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path) -> None:
+async def test_two_who_push_the_same_at_once(
+    proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path
+) -> None:
     store, manifest = packed
     await asyncio.gather(*(push(store, manifest.digest, url) for _ in range(2)))
     assert not await unfinished(url)
     await pull(url, manifest.digest, target)
 
 
-async def test_a_pull_killed_half_way_is_gone_on_with(proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path) -> None:
+async def test_a_pull_killed_half_way_is_gone_on_with(
+    proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path
+) -> None:
     manifest = packed[1]
     await dies_half_way("pull", target, manifest.digest, pushed)
     assert digests(target) == []
@@ -264,7 +284,9 @@ async def test_a_pull_killed_half_way_is_gone_on_with(proxy: Proxy, packed: tupl
     assert {entry.name for entry in target.iterdir()} == {folder_name(manifest.digest)}
 
 
-async def test_connections_that_break_off_are_made_again(proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path) -> None:
+async def test_connections_that_break_off_are_made_again(
+    proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path
+) -> None:
     proxy.resets = 3
     await pull(pushed, packed[1].digest, target)
     assert proxy.resets == 0
@@ -294,7 +316,9 @@ async def test_a_corrupted_object_is_refused_by_name_and_a_push_repairs_it(
             await pull(pushed, manifest.digest, target.with_name("2"))
 
 
-async def test_a_manifest_of_another_snapshot_is_refused(proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path) -> None:
+async def test_a_manifest_of_another_snapshot_is_refused(
+    proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path
+) -> None:
     digest = "sha256:" + "a" * 64
     async with open_bucket(url) as bucket:
         await bucket.client.put_object(Bucket="models", Key=bucket.key(digest, MANIFEST), Body=packed[1].canonical())
@@ -302,7 +326,9 @@ async def test_a_manifest_of_another_snapshot_is_refused(proxy: Proxy, packed: t
         await pull(url, digest, target)
 
 
-async def test_a_damaged_snapshot_is_not_pushed(proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path) -> None:
+async def test_a_damaged_snapshot_is_not_pushed(
+    proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path
+) -> None:
     store, manifest = packed
     await push(store, manifest.digest, str(target))
     file = path_of(target, manifest.digest) / WEIGHTS
@@ -318,7 +344,11 @@ async def test_what_the_store_refuses_is_said_with_its_remedy(
     proxy: Proxy, packed: tuple[Path, Manifest], url: str, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, manifest = packed
-    for ask in (push(store, manifest.digest, "s3://nobody/x"), pull("s3://nobody/x", manifest.digest, target), digests_at("s3://nobody")):
+    for ask in (
+        push(store, manifest.digest, "s3://nobody/x"),
+        pull("s3://nobody/x", manifest.digest, target),
+        digests_at("s3://nobody"),
+    ):
         with pytest.raises(NoBucket, match="no such bucket; make it"):
             await ask
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
@@ -345,7 +375,9 @@ def test_answers_of_stores_that_moto_does_not_give(code: str, status: int, error
         raise ClientError(answer, "GetObject")
 
 
-async def test_of_many_who_pull_the_same_one_fetches(proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path) -> None:
+async def test_of_many_who_pull_the_same_one_fetches(
+    proxy: Proxy, packed: tuple[Path, Manifest], pushed: str, target: Path
+) -> None:
     manifest = packed[1]
     await asyncio.gather(*(pull(pushed, manifest.digest, target) for _ in range(4)))
     verify(path_of(target, manifest.digest))

@@ -1,5 +1,7 @@
-"""Wakes of a snapshot that lies only in an object store: it begins before the last byte has arrived, fetches nothing twice, and
-whatever the store, the disk or a kill does to it ends in an answer or a clear error, after which the next wake works."""
+"""Wakes of a snapshot that lies only in an object store: it begins before the last byte has arrived, fetches nothing
+twice, and whatever the store, the disk or a kill does to it ends in an answer or a clear error, after which the next
+wake works.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,11 @@ def nothing_is_here(system: System, keys: dict[str, str], store: Store, packed: 
         system.until_zero(name)
     partial, stamp = partial_of(system, packed[1]), system.paths.staged / f"{folder_name(packed[1].digest)}.stamp"
     here = system.paths.snapshots / folder_name(packed[1].digest)
-    wait_until(lambda: nobody_fetches(system, packed[1]) and (stamp.exists() or not here.exists()), 120, "what was fetched is durable")
+    wait_until(
+        lambda: nobody_fetches(system, packed[1]) and (stamp.exists() or not here.exists()),
+        120,
+        "what was fetched is durable",
+    )
     remove_folder(partial)
     remove_folder(here)
     stamp.unlink(missing_ok=True)
@@ -124,7 +130,9 @@ async def test_it_begins_before_the_last_byte_has_arrived(
     assert store.sent < packed[1].size * 1.1
 
 
-async def test_of_two_endpoints_that_wake_at_once_one_fetches(system: System, keys: dict[str, str], store: Store) -> None:
+async def test_of_two_endpoints_that_wake_at_once_one_fetches(
+    system: System, keys: dict[str, str], store: Store
+) -> None:
     answers = await asyncio.gather(ask(system, keys["one"]), ask(system, keys["two"], "two"))
     assert [answer.status_code for answer in answers] == [200, 200]
     assert fetched_once(store)
@@ -145,23 +153,32 @@ async def test_a_store_that_lies_once_is_asked_once_more(system: System, keys: d
     }
 
 
-async def test_a_store_that_goes_on_lying_fails_the_start_by_name(system: System, keys: dict[str, str], store: Store) -> None:
+async def test_a_store_that_goes_on_lying_fails_the_start_by_name(
+    system: System, keys: dict[str, str], store: Store
+) -> None:
     store.faults.lies[WEIGHTS, 3 * CHUNK] = 1000
     answer = await ask(system, keys["one"])
     assert answer.status_code == 503
-    assert f"{WEIGHTS} has wrong bytes from {3 * CHUNK} to {4 * CHUNK}" in await asyncio.to_thread(system.failure, "one")
+    assert f"{WEIGHTS} has wrong bytes from {3 * CHUNK} to {4 * CHUNK}" in await asyncio.to_thread(
+        system.failure, "one"
+    )
     before = store.sent
     store.faults.lies.clear()
     await works(system, keys)
     assert store.sent - before < 4 * CHUNK  # what was good is kept
 
 
-async def test_the_agent_killed_while_it_fetches(system: System, keys: dict[str, str], store: Store, packed: tuple[Path, Manifest]) -> None:
+async def test_the_agent_killed_while_it_fetches(
+    system: System, keys: dict[str, str], store: Store, packed: tuple[Path, Manifest]
+) -> None:
     store.faults.bytes_a_second, store.faults.slow_from = 4 << 20, 2 * CHUNK
     request = asyncio.create_task(ask(system, keys["one"]))
     journal = partial_of(system, packed[1]) / "journal"
     await asyncio.to_thread(
-        wait_until, lambda: journal.exists() and len(journal.read_bytes().splitlines()) >= 6, 90, "some chunks are there"
+        wait_until,
+        lambda: journal.exists() and len(journal.read_bytes().splitlines()) >= 6,
+        90,
+        "some chunks are there",
     )
     kept = journal.read_bytes().splitlines()
     os.kill(system.pid_of("runtime"), signal.SIGKILL)
@@ -201,7 +218,9 @@ async def test_a_connection_that_trickles_is_given_up_for_a_new_one(
             await pull("s3://models", packed[1].digest, Path(name) / "one")
             assert store.asked[place] == 2
             store.faults.trickles[place] = 1000
-            says = f"s3://models/sha256-.*/{WEIGHTS} comes too slowly from {2 * CHUNK} to {3 * CHUNK}: only .* try again"
+            says = (
+                f"s3://models/sha256-.*/{WEIGHTS} comes too slowly from {2 * CHUNK} to {3 * CHUNK}: only .* try again"
+            )
             with pytest.raises(Unreachable, match=says):
                 await pull("s3://models", packed[1].digest, Path(name) / "two")
             assert store.asked[place] == 4
@@ -215,10 +234,17 @@ async def test_a_connection_that_trickles_is_given_up_for_a_new_one(
 
 @pytest.fixture
 def small_disk(system: System, packed: tuple[Path, Manifest], keys: dict[str, str]) -> Iterator[Callable[[str], None]]:
-    """The node's store on a disk of its own, which is nearly full; called with a size, it grows. Skips where nothing can be mounted."""
+    """The node's store on a disk of its own, which is nearly full; called with a size, it grows. Skips where nothing
+    can be mounted.
+    """
 
     def mount(*arguments: str) -> bool:
-        return subprocess.run(["mount", *arguments, str(system.paths.snapshots)], capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(
+                ["mount", *arguments, str(system.paths.snapshots)], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
 
     def grow(size: str) -> None:
         assert mount("-o", f"remount,size={size}")

@@ -1,4 +1,6 @@
-"""Every bad client at once, over TLS, at a real router: good callers are all answered, and nothing of the bad ones is left."""
+"""Every bad client at once, over TLS, at a real router: good callers are all answered, and nothing of the bad ones is
+left.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ SHORT = {
 
 
 async def test_bad_clients_take_nothing_from_good_ones_and_leave_nothing() -> None:
-    """Every good call is tried three times, as client programs do: else a machine that gives one no turn for a second failed it."""
+    """Every good call is tried three times, as client programs do: else a machine that gives one no turn for a second
+    failed it.
+    """
     seen = await soak(seconds=6.0, each=3, control=False, settings=SHORT)
     assert seen.refused == []
     assert seen.beside.p99 < 5.0

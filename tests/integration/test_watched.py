@@ -1,4 +1,6 @@
-"""The processes of `up`, each stopped in turn, without an engine: found by the watchdog, killed, and started again by what starts the dead."""
+"""The processes of `up`, each stopped in turn, without an engine: found by the watchdog, killed, and started again by
+what starts the dead.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def settings() -> Iterator[Settings]:
     folder = Path(tempfile.mkdtemp(prefix="pl-watched-", dir="/tmp"))
     folder.chmod(0o711)
     port = {"port": free_port(), "metrics_port": free_port(8), "workers": 2, "drain_seconds": 1}
-    made = load(state_dir=folder, router=port, watch={"silent_seconds": 3.0}, database_url="postgresql:///away?host=/nowhere")
+    made = load(
+        state_dir=folder, router=port, watch={"silent_seconds": 3.0}, database_url="postgresql:///away?host=/nowhere"
+    )
     made.paths.make()
     keys.ensure_pepper(made.paths)
     keys.ensure_admin_key(made.paths)
@@ -47,7 +51,10 @@ async def test_a_process_that_is_stopped(settings: Settings, module: str) -> Non
     children: list[Child] = []
     told: list[int] = []
     watchdog = Watchdog(
-        settings.paths.run / "w.sock", running=lambda: [child.pid for child in children], silent_seconds=3.0, told=told.append
+        settings.paths.run / "w.sock",
+        running=lambda: [child.pid for child in children],
+        silent_seconds=3.0,
+        told=told.append,
     )
     watching = asyncio.create_task(watchdog.run())
     children.append(Child(module, settings, notify=watchdog.environ))
@@ -65,7 +72,10 @@ async def test_a_worker_of_the_router_and_its_parent(settings: Settings) -> None
     children: list[Child] = []
     told: list[int] = []
     watchdog = Watchdog(
-        settings.paths.run / "w.sock", running=lambda: [child.pid for child in children], silent_seconds=3.0, told=told.append
+        settings.paths.run / "w.sock",
+        running=lambda: [child.pid for child in children],
+        silent_seconds=3.0,
+        told=told.append,
     )
     watching = asyncio.create_task(watchdog.run())
     children.append(Child("router", settings, notify=watchdog.environ))
@@ -77,7 +87,9 @@ async def test_a_worker_of_the_router_and_its_parent(settings: Settings) -> None
     await until(lambda: len(workers(parent)) == 2 and answering(settings))
     first = workers(parent)
     os.kill(first[0], signal.SIGSTOP)
-    await until(lambda: "worker_hung" in log.read_text() and len(workers(parent)) == 2 and first[0] not in workers(parent), 30)
+    await until(
+        lambda: "worker_hung" in log.read_text() and len(workers(parent)) == 2 and first[0] not in workers(parent), 30
+    )
     assert told == [] and first[1] in workers(parent), "the others are let be"
     os.kill(parent, signal.SIGSTOP)
     await until(lambda: children[0].pid not in (0, parent))

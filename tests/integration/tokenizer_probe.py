@@ -1,4 +1,6 @@
-"""What vLLM's tokenizer pool says of some text, before and after the shortcuts were taken and its vocabulary kept. For a fork: it takes seams."""
+"""What vLLM's tokenizer pool says of some text, before and after the shortcuts were taken and its vocabulary kept. For
+a fork: it takes seams.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ def told(model: str) -> dict[str, Any]:
         own = CachedHfTokenizer.from_pretrained(model)
         pool = renderer.maybe_make_thread_pool(own, 2)
         with ThreadPoolExecutor(4) as threads:
-            together = list(threads.map(lambda text: list(pool(text, truncation=len(text) % 2 == 0, max_length=64).input_ids), TEXTS * 8))
+            together = list(
+                threads.map(
+                    lambda text: list(pool(text, truncation=len(text) % 2 == 0, max_length=64).input_ids), TEXTS * 8
+                )
+            )
         return {
             "together": together,
             "encoded": [list(pool.encode(text)) for text in TEXTS],
@@ -34,7 +40,9 @@ def told(model: str) -> dict[str, Any]:
             "longest": pool.max_chars_per_token,
             "vocabulary": sorted(pool.get_vocab().items())[::37],
             "special": [list(pool.all_special_ids), list(pool.all_special_tokens)],
-            "processor": renderer._try_get_processor_chat_template(own, revision=None, code_revision=None, trust_remote_code=False),
+            "processor": renderer._try_get_processor_chat_template(
+                own, revision=None, code_revision=None, trust_remote_code=False
+            ),
         }
 
     before = said()

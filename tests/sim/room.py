@@ -1,7 +1,8 @@
 """A node with room for fewer than are called, in simulated time: who is served when, and what it costs.
 
-The reconciler is the real one; its agent takes `start` seconds for a start, and `answer` seconds for what a replica still runs when it is
-told to drain. Callers are constant (`busy`: each endpoint always has some) or take turns (`alternating`: one caller, one call at a time).
+The reconciler is the real one; its agent takes `start` seconds for a start, and `answer` seconds for what a replica
+still runs when it is told to drain. Callers are constant (`busy`: each endpoint always has some) or take turns
+(`alternating`: one caller, one call at a time).
 """
 
 from __future__ import annotations
@@ -69,11 +70,15 @@ class Node:
         least = self.least or [0] * len(self.sizes)
         names = [f"e{number:03}" for number in range(len(self.sizes))]
         given = [
-            revision(name, engine_args={"kv_cache_memory_bytes": size * GIB}, idle_timeout_seconds=1e6, min_replicas=count)
+            revision(
+                name, engine_args={"kv_cache_memory_bytes": size * GIB}, idle_timeout_seconds=1e6, min_replicas=count
+            )
             for name, size, count in zip(names, self.sizes, least, strict=True)
         ]
         self.world = World(
-            *(endpoint(name, each) for name, each in zip(names, given, strict=True)), memory_fraction=1.0, turn_seconds=self.turn
+            *(endpoint(name, each) for name, each in zip(names, given, strict=True)),
+            memory_fraction=1.0,
+            turn_seconds=self.turn,
         )
         self.world.agent.memory_bytes = self.places * GIB
         self.world.connect_agent()
@@ -86,7 +91,9 @@ class Node:
     @property
     def cycle(self) -> float:
         """A place changes hands at least so often: two ticks and the routers' word beside what the law counts."""
-        return bound(0, 1, turn=0.0, stay=STARTS_STAYED * self.start, drain=self.answer, start=self.start) + 4 * self.step
+        return (
+            bound(0, 1, turn=0.0, stay=STARTS_STAYED * self.start, drain=self.answer, start=self.start) + 4 * self.step
+        )
 
     @property
     def promised(self) -> float:
@@ -169,7 +176,9 @@ def busy(endpoints: int, places: int, seconds: float, *, step: float = 0.25, cal
 
 
 def alternating(calls: int, *, start: float = 1.0, answer: float = 0.25) -> tuple[Figures, int]:
-    """One caller asks two endpoints in turn, each call after the last one's answer; room for one. Also how many were answered."""
+    """One caller asks two endpoints in turn, each call after the last one's answer; room for one. Also how many were
+    answered.
+    """
     node = Node([1, 1], 1, start=start, answer=answer)
     began = node.world.now
     answered = 0
@@ -190,7 +199,9 @@ def alternating(calls: int, *, start: float = 1.0, answer: float = 0.25) -> tupl
 
 
 def open_loop(seconds: float, every: float, *, start: float = 1.0) -> tuple[Figures, int]:
-    """Calls come alternately to two endpoints, one `every` so many seconds, whoever is served; room for one. Also how many came."""
+    """Calls come alternately to two endpoints, one `every` so many seconds, whoever is served; room for one. Also how
+    many came.
+    """
     node = Node([1, 1], 1, start=start, answer=0.25)
     held: Counter[str] = Counter()
     came = 0

@@ -1,4 +1,5 @@
-"""Deploys in simulated time: the old revision serves until the new one has shown that it does, however the new one fails.
+"""Deploys in simulated time: the old revision serves until the new one has shown that it does, however the new one
+fails.
 
 The promise: whoever calls the endpoint while it is deployed anew finds a replica that serves, as before.
 """
@@ -61,7 +62,9 @@ def test_the_old_one_serves_until_the_new_one_is_ready() -> None:
 def test_a_bad_revision_over_a_good_one_leaves_the_good_one_serving(how: str) -> None:
     world, old = warm()
     world.agent.refusing = how == "the agent refuses it"
-    world.store(to_next(engine_args={"x": 1, "kv_cache_memory_bytes": 900 * GIB} if how == "it never fits" else {"x": 1}))
+    world.store(
+        to_next(engine_args={"x": 1, "kv_cache_memory_bytes": 900 * GIB} if how == "it never fits" else {"x": 1})
+    )
     if how == "its start fails":
         (new,) = world.agent.starting()
         world.becomes(new, "stopped", reason="bad engine argument")
@@ -132,7 +135,9 @@ def test_capacity_and_the_least_number_hold_through_the_switch() -> None:
     world.demand(0)
     world.demand(12, "rev_a2")
     world.pass_time(10.0)
-    assert all(world.states()[old] == "draining" for old in olds) and all(world.states()[new] == "ready" for new in news)
+    assert all(world.states()[old] == "draining" for old in olds) and all(
+        world.states()[new] == "ready" for new in news
+    )
 
 
 def test_without_room_for_both_it_waits_and_says_so_and_the_old_one_does_not_give_way() -> None:
@@ -155,7 +160,9 @@ def test_without_room_for_both_it_waits_and_says_so_and_the_old_one_does_not_giv
 
 
 def short(*others: Endpoint, room: int = 3) -> tuple[World, set[str]]:
-    """Two replicas that are called serve; the next revision needs two as well, and there is room for `room` in all. Also those that serve."""
+    """Two replicas that are called serve; the next revision needs two as well, and there is room for `room` in all.
+    Also those that serve.
+    """
     old: dict[str, Any] = {"max_replicas": 2, "min_replicas": 2, "weight_bytes": 4 * GIB}
     world = World(endpoint("a", revision("a", 1, **old)), *others, memory_fraction=1.0)
     world.agent.memory_bytes = room * 5 * GIB
@@ -203,7 +210,9 @@ def test_with_room_for_some_of_what_it_needs_a_next_revision_keeps_what_it_has()
 
 
 def test_two_next_revisions_that_cannot_both_have_all_they_need_take_nothing_from_each_other() -> None:
-    first, second = (revision("b", number, outcome="", engine_args={"x": number}, weight_bytes=4 * GIB) for number in (1, 2))
+    first, second = (
+        revision("b", number, outcome="", engine_args={"x": number}, weight_bytes=4 * GIB) for number in (1, 2)
+    )
     world, olds = short(endpoint("b", first))
     world.store(replace(endpoint("b", first), revisions=(first, second), next="rev_b2"))
     obeyed(world, 900.0)
@@ -226,7 +235,9 @@ def test_what_a_next_revision_cannot_use_yet_gives_way_to_a_turn_before_what_ser
     assert world.states() == dict.fromkeys({*olds, other}, "ready") and starts(world, "rev_a2") == 1
     world.demand(0, "rev_b1")
     obeyed(world, 120.0)
-    assert olds < set(world.states()) and len(of(world, "rev_a2")) == 1 and starts(world, "rev_a2") == 2, "it has its place back"
+    assert olds < set(world.states()) and len(of(world, "rev_a2")) == 1 and starts(world, "rev_a2") == 2, (
+        "it has its place back"
+    )
 
 
 def test_a_second_deploy_takes_the_place_of_the_first() -> None:
@@ -270,7 +281,9 @@ def test_a_first_deploy_that_fails_is_told_too_and_one_that_mends_it_serves_at_o
     world.pass_time(1.0)
     (new,) = world.agent.starting()
     world.becomes(new, "stopped", reason="no such file")
-    assert [(event.kind, event.text) for event in world.effects.events] == [("deploy_failed", "revision 1 failed: no such file")]
+    assert [(event.kind, event.text) for event in world.effects.events] == [
+        ("deploy_failed", "revision 1 failed: no such file")
+    ]
     assert outcome(world) == "failed"
     world.pass_time(10.0)
     world.becomes(world.agent.starting()[0], "ready")
@@ -376,7 +389,9 @@ def test_one_that_finishes_long_answers_is_no_room_to_come() -> None:
 
 def test_what_must_give_way_has_the_short_time() -> None:
     world = World(
-        endpoint("a", revision("a", weight_bytes=4 * GIB)), endpoint("b", revision("b", weight_bytes=4 * GIB)), least_stay_seconds=0.0
+        endpoint("a", revision("a", weight_bytes=4 * GIB)),
+        endpoint("b", revision("b", weight_bytes=4 * GIB)),
+        least_stay_seconds=0.0,
     )
     world.agent.memory_bytes = 10 * GIB
     world.connect_agent()

@@ -1,4 +1,6 @@
-"""Endpoints come and go for ever: nothing is kept of one that is removed and rests, and of revisions only those that may still run."""
+"""Endpoints come and go for ever: nothing is kept of one that is removed and rests, and of revisions only those that
+may still run.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_nothing_is_kept_of_an_endpoint_that_is_removed() -> None:
     world.join()
     for number in range(3):
         serves_and_ends(world, endpoint(f"e{number}", revision(f"e{number}")))
-    assert {place: kept - {"rev_a1"} for place, kept in remembered(world).items()} == {place: set() for place in remembered(world)}
+    assert {place: kept - {"rev_a1"} for place, kept in remembered(world).items()} == {
+        place: set() for place in remembered(world)
+    }
     assert [known.name for known in world.reconciler.catalogue] == ["a"]
     assert gone == [endpoint(f"e{number}").endpoint_id for number in range(3)]
 

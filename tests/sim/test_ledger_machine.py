@@ -1,8 +1,8 @@
-"""The whole way of a bill as a state machine: whatever dies, in whatever order, each request has one row, and with its corrections
-the row says what an oracle beside it counted.
+"""The whole way of a bill as a state machine: whatever dies, in whatever order, each request has one row, and with its
+corrections the row says what an oracle beside it counted.
 
-Real here: spool files with their locks, tail, join, follower, rows and prices; counts, journals, shipping and word of a node.
-Played: the router's workers, the replicas, the activator's queue, Postgres, and time.
+Real here: spool files with their locks, tail, join, follower, rows and prices; counts, journals, shipping and word of a
+node. Played: the router's workers, the replicas, the activator's queue, Postgres, and time.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class Bill(RuleBasedStateMachine):
         self.corrections: dict[str, tuple[str, int, int, int]] = {}  # by id: of which request, input, output, cost
         self.journal: dict[tuple[str, str, bool], UsageEntry] = {}
         self.whole: set[str] = set()
-        self.queue: list[tuple[int, UsageBatch | Shipped]] = []  # the activator's, in front of Postgres: of which agent, what
+        self.queue: list[
+            tuple[int, UsageBatch | Shipped]
+        ] = []  # the activator's, in front of Postgres: of which agent, what
         self.agents = 0
         self.linked, self.postgres, self.now = True, True, 0.0
         self.said: Shipped | None = None
@@ -135,7 +137,15 @@ class Bill(RuleBasedStateMachine):
     def open(self, number: int, replica: str, *, streamed: bool) -> None:
         event_id = f"{len(self.requests):032x}"
         self.worker(number).write(
-            OpenRecord(event_id=event_id, org_id="default", endpoint_id="ep", key_id="k", path="/", streamed=streamed, admitted_at=1e9)
+            OpenRecord(
+                event_id=event_id,
+                org_id="default",
+                endpoint_id="ep",
+                key_id="k",
+                path="/",
+                streamed=streamed,
+                admitted_at=1e9,
+            )
         )
         self.requests[event_id] = Request(event_id, streamed, number, replica)
 
@@ -185,7 +195,12 @@ class Bill(RuleBasedStateMachine):
     def client_leaves(self, data: st.DataObject) -> None:
         request = self.requests[data.draw(st.sampled_from(self.running()))]
         request.at = "left"
-        self.ends(request, "client_disconnect", "relayed" if request.streamed else "none", request.made if request.streamed else 0)
+        self.ends(
+            request,
+            "client_disconnect",
+            "relayed" if request.streamed else "none",
+            request.made if request.streamed else 0,
+        )
 
     def ends(self, request: Request, finish: Finish, source: ToldBy, output: int) -> None:
         told = source == "engine"
@@ -253,7 +268,10 @@ class Bill(RuleBasedStateMachine):
             told = [request for request in at_it if request.at in ("running", "left")]
             for request in at_it:
                 request.beat = request.made if request in told else None
-            counts = [RequestCount(request_id=r.event_id, input_tokens=INPUT, cached_tokens=0, output_tokens=r.made) for r in told]
+            counts = [
+                RequestCount(request_id=r.event_id, input_tokens=INPUT, cached_tokens=0, output_tokens=r.made)
+                for r in told
+            ]
             self.word.heard(replica, counts, turned=True, now=self.now)
         if durable:
             self.counts.persist(self.counts.snapshot(), self.shipping.journals())
@@ -261,7 +279,9 @@ class Bill(RuleBasedStateMachine):
                 request.kept = request.beat
 
     def lost_at(self, replicas: Iterable[str], *, kept: bool) -> None:
-        """These replicas are gone: what was in work there is billed to its last count, or to what its router saw of it."""
+        """These replicas are gone: what was in work there is billed to its last count, or to what its router saw of
+        it.
+        """
         for request in self.requests.values():
             if request.replica not in replicas or request.at not in ("running", "left"):
                 continue

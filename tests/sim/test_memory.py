@@ -1,7 +1,8 @@
 """The memory of a node in simulated time: starts fit, or the longest idle goes, or callers are held and hear why.
 
-Whatever the order of calls, ends and crashes: what anybody asks for gives way only after its least stay, to one that has waited for its
-turn with nothing there; the node is never promised more than it has, and demand never ends in silence.
+Whatever the order of calls, ends and crashes: what anybody asks for gives way only after its least stay, to one that
+has waited for its turn with nothing there; the node is never promised more than it has, and demand never ends in
+silence.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ NAMES = ("a", "b", "c", "d")
 
 
 def world_of(*sizes: int, budget: int = 8, **given: Any) -> World:
-    """A node with a budget of so many GiB, and an endpoint `a`, `b`, … for each size: weights that come to so many GiB."""
+    """A node with a budget of so many GiB, and an endpoint `a`, `b`, … for each size: weights that come to so many
+    GiB.
+    """
     values: dict[str, Any] = {"engine_args": {}, "idle_timeout_seconds": 1000.0} | given
     args = [{"kv_cache_memory_bytes": size * GIB} for size in sizes]
     made = World(
-        *(endpoint(name, revision(name, **values | {"engine_args": arg})) for name, arg in zip(NAMES, args, strict=False)),
+        *(
+            endpoint(name, revision(name, **values | {"engine_args": arg}))
+            for name, arg in zip(NAMES, args, strict=False)
+        ),
         memory_fraction=0.8,
     )
     made.agent.memory_bytes = int(budget * GIB / 0.8) + 1
@@ -195,9 +201,13 @@ def test_a_standby_that_is_not_kept_is_not_committed_but_a_start_makes_one() -> 
     world.say(StandbyReport(ready=0))
     assert (node_of(world)["standby_bytes"], node_of(world)["committed_bytes"]) == (GIB, 0)
     call(world, "a")
-    assert "at most 7.0 GiB for one" in revision_of(world, "a")["failure"], "the standby that would fork it needs its part"
+    assert "at most 7.0 GiB for one" in revision_of(world, "a")["failure"], (
+        "the standby that would fork it needs its part"
+    )
     world.pass_time(1.0)
-    assert node_of(world)["committed_bytes"] == GIB and world.effects.of(KeepStandbys)[-1].at_most is None, "asked for, it is kept"
+    assert node_of(world)["committed_bytes"] == GIB and world.effects.of(KeepStandbys)[-1].at_most is None, (
+        "asked for, it is kept"
+    )
 
 
 def test_the_standby_that_a_plain_start_makes_for_itself_counts_until_it_is_weighed() -> None:
@@ -275,10 +285,14 @@ class Memory(RuleBasedStateMachine):
                 replica = world.reconciler.fleet.replicas[replica_id]
                 if world.reconciler.book.total(replica.revision_id) == 0 and replica.in_flight == 0:
                     continue
-                assert replica.ready_at is not None and world.now - replica.ready_at >= LEAST_STAY, "evicted before it had stayed"
+                assert replica.ready_at is not None and world.now - replica.ready_at >= LEAST_STAY, (
+                    "evicted before it had stayed"
+                )
                 fleet, turn = world.reconciler.fleet, world.settings.turn_seconds
                 waited = {other: wait.age(world.now) for other in fleet.waits.all() if (wait := fleet.waits.of(other))}
-                assert any(age >= turn and not fleet.live(other) for other, age in waited.items()), "for nobody whose turn it was"
+                assert any(age >= turn and not fleet.live(other) for other, age in waited.items()), (
+                    "for nobody whose turn it was"
+                )
 
     @rule(data=st.data(), count=st.sampled_from((0, 0, 1, 3)))
     def calls(self, data: st.DataObject, count: int) -> None:
@@ -332,7 +346,9 @@ class Memory(RuleBasedStateMachine):
                 trouble = fleet.troubles.get(revision_id)
                 paused = trouble is not None and (trouble.shown(now) or not trouble.may_start(now))
                 awaited = fleet.waits.reason(revision_id)
-                assert (paused or awaited) and revision_id in self.world.reconciler._awake, f"{revision_id} waits for nothing"
+                assert (paused or awaited) and revision_id in self.world.reconciler._awake, (
+                    f"{revision_id} waits for nothing"
+                )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -343,7 +359,9 @@ def _quiet() -> Iterator[None]:
     structlog.configure(**before)
 
 
-Memory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+Memory.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
 TestMemory = Memory.TestCase
 
 

@@ -1,7 +1,7 @@
 """The reconciler in simulated time: what it decides, in which order, and what it never does.
 
-`World` asserts after every event that nobody could still send to a replica that is told to end, and that no revision has
-more than its most.
+`World` asserts after every event that nobody could still send to a replica that is told to end, and that no revision
+has more than its most.
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ def test_demand_is_a_start_and_ready_is_a_row(world: World) -> None:
     world.becomes(replica_id, "ready", phases=(Phase(name="load", at=world.now - 2.0, seconds=2.0),))
     router.apply()
     (row,) = router.revision("rev_a1").replicas
-    assert (row.replica_id, row.address, row.slots, row.cold_start_id) == (replica_id, f"unix:/r/{replica_id}", 4, replica_id)
+    assert (row.replica_id, row.address, row.slots, row.cold_start_id) == (
+        replica_id,
+        f"unix:/r/{replica_id}",
+        4,
+        replica_id,
+    )
     assert [phase.name for phase in row.phases] == ["place", "load"]
     assert router.revision("rev_a1").expected_seconds == 2.0
     assert world.effects.rows[replica_id] == ["starting", "ready"]
@@ -675,7 +680,9 @@ def test_a_tick_over_a_thousand_endpoints_and_ten_thousand_replicas() -> None:
     names = [f"e{number}" for number in range(1000)]
     world = World(*(endpoint(name, revision(name, max_replicas=10)) for name in names))
     world.agent.replicas = {
-        f"r{name}{number}": report(f"r{name}{number}", revision_id=f"rev_{name}1") for name in names for number in range(10)
+        f"r{name}{number}": report(f"r{name}{number}", revision_id=f"rev_{name}1")
+        for name in names
+        for number in range(10)
     }
     world.connect_agent()
     world.join()

@@ -1,4 +1,6 @@
-"""Where revisions rest, and how they come up again: parking, what becomes of it in between, and answers that were wrong."""
+"""Where revisions rest, and how they come up again: parking, what becomes of it in between, and answers that were
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -232,13 +234,17 @@ def test_commands_lost_with_a_link_are_said_again(world: World) -> None:
     replica_id = world.ready()
     world.demand(0)
     world.pass_time(61.0)
-    world.agent.replicas[replica_id] = world.agent.replicas[replica_id].model_copy(update={"state": "ready"})  # the Park never arrived
+    world.agent.replicas[replica_id] = world.agent.replicas[replica_id].model_copy(
+        update={"state": "ready"}
+    )  # the Park never arrived
     world.disconnect_agent()
     world.connect_agent()
     assert told(world.agent) == ["Start", "Park", "Park"]
     world.becomes(replica_id, "parked")
     world.demand(1)
-    world.agent.replicas[replica_id] = world.agent.replicas[replica_id].model_copy(update={"state": "parked", "climb": 0})  # nor the Unpark
+    world.agent.replicas[replica_id] = world.agent.replicas[replica_id].model_copy(
+        update={"state": "parked", "climb": 0}
+    )  # nor the Unpark
     world.disconnect_agent()
     world.connect_agent()
     assert told(world.agent)[-2:] == ["Unpark", "Unpark"]
@@ -292,7 +298,9 @@ def test_a_parked_replica_counts_what_it_holds() -> None:
     world.demand(0, "rev_b1")
     world.demand(1)
     world.demand()
-    assert told(world.agent)[-1] == "Drain" and world.agent.told[-1][1] == b, "to come up it needs its room: the idle one goes"
+    assert told(world.agent)[-1] == "Drain" and world.agent.told[-1][1] == b, (
+        "to come up it needs its room: the idle one goes"
+    )
     world.becomes(b, "stopped")
     assert world.agent.told[-1] == (Unpark, replica_id)
 
@@ -364,7 +372,11 @@ def test_each_wrong_answer_leads_a_rung_down_with_the_same_callers_held(world: W
     failure = router.revision("rev_a1").failure
     assert "the canary said [1]" in failure and "remove the record" in failure and world.agent.starting() == []
     assert [event.kind for event in world.effects.events] == ["canary_mismatch"] * 3
-    assert ["standby is next" in event.text or "plain is next" in event.text for event in world.effects.events] == [True, True, False]
+    assert ["standby is next" in event.text or "plain is next" in event.text for event in world.effects.events] == [
+        True,
+        True,
+        False,
+    ]
     assert world.status()["endpoints"][0]["revisions"][0]["bad_rungs"] == [["n1", "parked"], ["n1", "standby"]]
 
 
@@ -474,7 +486,9 @@ def test_where_all_rest_on_staged_no_standby_is_kept_at_zero() -> None:
     world.disconnect_agent()
     world.connect_agent()
     world.pass_time(1.0)
-    assert [command.at_most for command in world.effects.of(KeepStandbys)] == [0, None, 0], "it is not told what it knows"
+    assert [command.at_most for command in world.effects.of(KeepStandbys)] == [0, None, 0], (
+        "it is not told what it knows"
+    )
     world.store(endpoint("c", revision("c")))
     world.pass_time(1.0)
     assert world.agent.standbys_at_most is None

@@ -75,7 +75,9 @@ def test_each_start_leaves_one_row_ready_or_not(world: World) -> None:
     world.now += 0.5
     world.becomes(second, "stopped", failed=True, reason="no memory")
     assert world.effects.cold_starts[1:] == [(second, "standby", 0.5, "no memory")]
-    assert world.reconciler.fleet.expected.seconds("rev_a1", "standby", 0) == 2.0, "nothing is learned from one that failed"
+    assert world.reconciler.fleet.expected.seconds("rev_a1", "standby", 0) == 2.0, (
+        "nothing is learned from one that failed"
+    )
 
 
 @pytest.mark.parametrize("forget_rows", [False, True])
@@ -114,7 +116,10 @@ def test_each_climb_of_one_that_was_parked_leaves_a_row_of_its_own() -> None:
         phases = (Phase(name="spawn", at=0.0, seconds=0.02), Phase(name="canary", at=0.02, seconds=0.03))
         world.now += 0.05
         world.becomes(replica_id, "ready", climb=climb, rung="parked", phases=phases)
-    assert world.effects.cold_starts[1:] == [(f"{replica_id}.1", "parked", 0.05, ""), (f"{replica_id}.2", "parked", 0.05, "")]
+    assert world.effects.cold_starts[1:] == [
+        (f"{replica_id}.1", "parked", 0.05, ""),
+        (f"{replica_id}.2", "parked", 0.05, ""),
+    ]
     world.routers["w1"].apply()
     (row,) = world.routers["w1"].revision("rev_a1").replicas
     assert (row.cold_start_id, row.rung, [phase.name for phase in row.phases]) == (
@@ -129,7 +134,9 @@ def test_one_that_is_not_wanted_any_more_is_no_cold_start_and_one_given_up_is(wo
     world.demand(1)
     (given_up,) = world.agent.starting()
     tick(world, world.settings.start_deadline_seconds + 1.0)
-    assert [(replica_id, reason.split()[0]) for replica_id, _, _, reason in world.effects.cold_starts] == [(given_up, "not")]
+    assert [(replica_id, reason.split()[0]) for replica_id, _, _, reason in world.effects.cold_starts] == [
+        (given_up, "not")
+    ]
     world.becomes(given_up, "stopped")
     assert len(world.effects.cold_starts) == 1
 

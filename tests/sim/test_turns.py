@@ -1,4 +1,6 @@
-"""Fewer fit than are called: each is served within the stated bound, nobody starves, and places change hands no oftener than they may."""
+"""Fewer fit than are called: each is served within the stated bound, nobody starves, and places change hands no oftener
+than they may.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ def _quiet() -> Iterator[None]:
     structlog.configure(**before)
 
 
-@pytest.mark.parametrize(("endpoints", "places", "seconds", "step"), [(2, 1, 300.0, 0.25), (10, 3, 300.0, 0.25), (100, 10, 200.0, 0.5)])
-def test_each_is_served_within_the_bound_however_busy_the_others_are(endpoints: int, places: int, seconds: float, step: float) -> None:
+@pytest.mark.parametrize(
+    ("endpoints", "places", "seconds", "step"), [(2, 1, 300.0, 0.25), (10, 3, 300.0, 0.25), (100, 10, 200.0, 0.5)]
+)
+def test_each_is_served_within_the_bound_however_busy_the_others_are(
+    endpoints: int, places: int, seconds: float, step: float
+) -> None:
     came_to = busy(endpoints, places, seconds, step=step)
     assert came_to.longest_wait <= came_to.promised
     assert came_to.least_served >= STARTS_STAYED, "a switch before the least stay of four starts was over"
@@ -54,7 +60,9 @@ def test_one_that_needs_all_the_room_gets_it_among_many_small_ones() -> None:
     came_to = node.figures(200.0)
     assert came_to.served["e000"] > 2 * STARTS_STAYED, "it came round more than once"
     longest = node.waits["e000"]
-    assert longest <= node.turn + 4 * node.cycle, "two cycles of six small ones in three places, and one for all three to have stayed"
+    assert longest <= node.turn + 4 * node.cycle, (
+        "two cycles of six small ones in three places, and one for all three to have stayed"
+    )
     assert min(came_to.served.values()) > 0 and came_to.least_served >= STARTS_STAYED
 
 
@@ -121,7 +129,9 @@ def test_what_is_held_hears_whose_turn_it_is() -> None:
     assert "its turn comes after 10 s" in router.revision("rev_e0011").waits_for
     node.run(10.5)
     assert "room comes from e000" in router.revision("rev_e0011").waits_for
-    assert "memory: 1.0 GiB needed" in router.revision("rev_e0001").waits_for, "the one that gave way is held, and hears it too"
+    assert "memory: 1.0 GiB needed" in router.revision("rev_e0001").waits_for, (
+        "the one that gave way is held, and hears it too"
+    )
     assert node.world.effects.of(Drain)
     node.run(5.0)
     assert router.revision("rev_e0011").waits_for == "" and node.serves("e001")

@@ -26,7 +26,9 @@ def folders() -> set[Path]:
 
 def test_wake_measures_its_own_installation_keeps_the_limits_and_leaves_nothing() -> None:
     before = folders()
-    done = subprocess.run([*LOADTEST, "wake", "--seconds", "5"], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False)
+    done = subprocess.run(
+        [*LOADTEST, "wake", "--seconds", "5"], cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     cold = re.search(r"^cold +first token +(\d+) +(\S+) +(\S+) +(\S+)$", done.stdout, re.M)
     assert cold and int(cold[1]) == 50 and 0 < float(cold[2]) <= float(cold[3]) <= float(cold[4]), done.stdout
@@ -38,11 +40,21 @@ def test_limits_that_are_not_kept_and_an_installation_that_is_up(system: System)
     key = system.deploy("taken", "--idle-timeout", "30", "--slots", "16")
     url = ["--url", f"{system.api.url}/e/taken", "--ca", str(system.paths.ca_cert)]
     command = [*LOADTEST, "steady", "--seconds", "3", *url]
-    done = subprocess.run(command, cwd=ROOT, env=system.environ | {"KEY": key}, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 1 and "warm calls: " in done.stderr and "are needed" in done.stderr, done.stdout + done.stderr
+    done = subprocess.run(
+        command, cwd=ROOT, env=system.environ | {"KEY": key}, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert done.returncode == 1 and "warm calls: " in done.stderr and "are needed" in done.stderr, (
+        done.stdout + done.stderr
+    )
     assert "errors 0" in done.stdout, "it was too short to say anything, and nothing else was wrong"
     refused = subprocess.run(
-        command, cwd=ROOT, env=system.environ | {"KEY": "pl_no"}, capture_output=True, text=True, timeout=100, check=False
+        command,
+        cwd=ROOT,
+        env=system.environ | {"KEY": "pl_no"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
     assert refused.returncode == 1 and "HTTP 401" in refused.stderr
 
@@ -51,7 +63,9 @@ def test_idle_cycle_meets_an_endpoint_on_its_way_to_zero_and_back(system: System
     key = system.deploy("cycle", "--idle-timeout", "1", "--slots", "16")
     url = ["--url", f"{system.api.url}/e/cycle", "--ca", str(system.paths.ca_cert)]
     command = [*LOADTEST, "idle_cycle", "--seconds", "12", "--idle", "1", *url]
-    done = subprocess.run(command, cwd=ROOT, env=system.environ | {"KEY": key}, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=system.environ | {"KEY": key}, capture_output=True, text=True, timeout=100, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     calls = {start: int(count) for start, count in re.findall(r"^(cold|warm) +first token +(\d+)", done.stdout, re.M)}
     assert calls["cold"] >= 3 and calls["warm"] and "errors 0" in done.stdout, done.stdout

@@ -1,8 +1,9 @@
-"""The unit tests run in forks of the process that has collected them: collecting costs as much as a third of running them all.
+"""The unit tests run in forks of the process that has collected them: collecting costs as much as a third of running
+them all.
 
-A run of unit tests alone is spread over the cores, file by file; each fork takes the next file when it is done with one.
-(pytest-xdist starts processes that each import and collect everything anew: three seconds twice, to save six.)
-A small selection, `-x`, `--pdb` and `-s` run as ever, and so does a run with other tests in it. What must not happen: a
+A run of unit tests alone is spread over the cores, file by file; each fork takes the next file when it is done with
+one. (pytest-xdist starts processes that each import and collect everything anew: three seconds twice, to save six.) A
+small selection, `-x`, `--pdb` and `-s` run as ever, and so does a run with other tests in it. What must not happen: a
 fork that dies and takes its tests with it unnoticed.
 """
 
@@ -49,7 +50,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 
 def _weight(item: pytest.Item) -> int:
-    """About how long it takes beside a usual one: what is long must not come last, when the other forks have nothing left."""
+    """About how long it takes beside a usual one: what is long must not come last, when the other forks have nothing
+    left.
+    """
     if hasattr(getattr(item, "cls", None), "settings"):  # hypothesis' state machines
         return 150
     return 30 if getattr(getattr(item, "function", None), "is_hypothesis_test", False) else 1
@@ -91,7 +94,9 @@ def _work(session: pytest.Session, files: list[list[pytest.Item]], todo: int, te
 
     class Teller:
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-            tell.send_bytes(json.dumps(hook.pytest_report_to_serializable(config=session.config, report=report)).encode())
+            tell.send_bytes(
+                json.dumps(hook.pytest_report_to_serializable(config=session.config, report=report)).encode()
+            )
 
     plugins.unregister(plugins.getplugin("terminalreporter"))
     plugins.register(Teller())

@@ -49,7 +49,14 @@ def nobody() -> Workers:
 
 def key_row(key: str, endpoint_id: str, *, scope: Any = "inference", expires_at: float = 0.0) -> KeyRow:
     digest = hash_key(PEPPER, key).hex()
-    return KeyRow(hash=digest, key_id="key-" + key[-4:], org_id="default", endpoint_id=endpoint_id, scope=scope, expires_at=expires_at)
+    return KeyRow(
+        hash=digest,
+        key_id="key-" + key[-4:],
+        org_id="default",
+        endpoint_id=endpoint_id,
+        scope=scope,
+        expires_at=expires_at,
+    )
 
 
 POLICY = Policy(
@@ -117,7 +124,9 @@ class World:
     def show(self, *rows: EndpointRow, removed: tuple[str, ...] = ()) -> None:
         """The activator pushes these."""
         self.sequence += 1
-        self.table.apply(Table(epoch=1, sequence=self.sequence, whole=self.sequence == 1, endpoints=rows, removed=removed))
+        self.table.apply(
+            Table(epoch=1, sequence=self.sequence, whole=self.sequence == 1, endpoints=rows, removed=removed)
+        )
 
     async def client(self) -> Client:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.port))
@@ -133,7 +142,9 @@ class World:
     async def records(self) -> list[dict[str, Any]]:
         """All lines of the spool, once every request has ended."""
         await until(lambda: not any(revision.demand for revision in self.table.revisions.values()))
-        return [json.loads(line) for file in sorted(self.folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
+        return [
+            json.loads(line) for file in sorted(self.folder.glob("*.jsonl")) for line in file.read_text().splitlines()
+        ]
 
     async def ends(self) -> list[dict[str, Any]]:
         records = await self.records()
@@ -289,7 +300,11 @@ async def world(
         times = {"header_seconds": 10.0, "keep_alive_seconds": 75.0, "upload_seconds": 120.0, "unread_seconds": 60.0}
         given: dict[str, Any] = {**sizes, **times, **limits}
         config = uvicorn.Config(
-            pages(router, admin=f"unix:{folder}/admin.sock", reach=reach), ws="none", log_config=None, access_log=False, proxy_headers=False
+            pages(router, admin=f"unix:{folder}/admin.sock", reach=reach),
+            ws="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
         )
         config.load()
         state = ServerState()

@@ -41,7 +41,10 @@ def test_what_is_kept_is_what_was_served(tmp_path: Path) -> None:
     file = tmp_path / "catalogue.json"
     assert kept.read(file) is None
     args = {"dtype": "bfloat16", "max-model-len": 7, "enforce-eager": True, "gpu-memory-utilization": 0.5}
-    served = [endpoint("a", revision("a", 1), revision("a", 2, engine_args=args, zero="parked")), endpoint("b", removed=True)]
+    served = [
+        endpoint("a", revision("a", 1), revision("a", 2, engine_args=args, zero="parked")),
+        endpoint("b", removed=True),
+    ]
     kept.write(file, served)
     assert kept.read(file) == served
     file.write_bytes(file.read_bytes().replace(b'"name":"a"', b'"name":"a","later":1'))  # of a release after this one
@@ -61,12 +64,17 @@ async def test_every_change_of_the_catalogue_is_kept(tmp_path: Path) -> None:
     await written(file, ["a", "b"])
     catalogue.put(endpoint("a", revision("a", 2)))
     async with asyncio.timeout(5):
-        while [len(found.revisions) for found in kept.read(file) or ()] != [2, 1]:  # one that may still run is kept with the new one
+        while [len(found.revisions) for found in kept.read(file) or ()] != [
+            2,
+            1,
+        ]:  # one that may still run is kept with the new one
             await asyncio.sleep(0.001)
     running.cancel()
 
 
-async def test_a_full_disk_keeps_what_was_and_takes_the_rest_when_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_keeps_what_was_and_takes_the_rest_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kept, "RETRY_SECONDS", 0.01)
     with small_disk(tmp_path / "d", 256 << 10) as folder:
         file = folder / "catalogue.json"
@@ -163,11 +171,17 @@ def test_every_epoch_is_above_all_before_and_one_leads(steps: list[tuple[int, st
     shutil.rmtree(folder)
 
 
-async def test_a_lease_is_taken_without_postgres_where_the_machine_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_is_taken_without_postgres_where_the_machine_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease, "AWAY_SECONDS", 0.0)
     monkeypatch.setattr(lease, "RETRY_SECONDS", 0.01)
     epoch_file.keep(tmp_path / "epoch", 7)
-    leader, other, far = Lease(NOWHERE, machine(tmp_path)), Lease(NOWHERE, machine(tmp_path)), Lease(NOWHERE, machine(tmp_path, may=False))
+    leader, other, far = (
+        Lease(NOWHERE, machine(tmp_path)),
+        Lease(NOWHERE, machine(tmp_path)),
+        Lease(NOWHERE, machine(tmp_path, may=False)),
+    )
     assert await leader.take(without=lambda: True) == 8 and not leader.connected
     waiting = [asyncio.create_task(lease.take(without=lambda: True)) for lease in (other, far)]
     waiting.append(asyncio.create_task(Lease(NOWHERE, machine(tmp_path)).take()))  # it knows no catalogue

@@ -48,7 +48,14 @@ def test_the_same_again_is_the_same_revision() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"slots": 9}, {"digest": "sha256:" + "1" * 64}, {"engine_args": {"x": 2}}, {"min_replicas": 1}, {"task": "embed"}, {"zero": "parked"}],
+    [
+        {"slots": 9},
+        {"digest": "sha256:" + "1" * 64},
+        {"engine_args": {"x": 2}},
+        {"min_replicas": 1},
+        {"task": "embed"},
+        {"zero": "parked"},
+    ],
 )
 def test_any_other_configuration_is_the_next_revision(change: dict[str, Any]) -> None:
     first = plan(frame()).endpoint
@@ -82,7 +89,14 @@ def test_limits_of_the_endpoint_change_without_a_revision() -> None:
 
 
 def test_what_a_deploy_does_not_name_stays_as_it_is() -> None:
-    whole = {"slots": 8, "target_concurrency": 4, "min_replicas": 1, "max_replicas": 3, "idle_timeout_seconds": 9.0, "zero": "parked"}
+    whole = {
+        "slots": 8,
+        "target_concurrency": 4,
+        "min_replicas": 1,
+        "max_replicas": 3,
+        "idle_timeout_seconds": 9.0,
+        "zero": "parked",
+    }
     first = plan(frame(**whole, engine_args={"x": 1}, hold_seconds=20.0, max_held=5)).endpoint
     assert plan(frame(), first).endpoint == first, "nothing is named, nothing changes"
     second = plan(frame(max_replicas=4, engine_args={}), first)
@@ -108,7 +122,11 @@ def test_removed_names_can_be_deployed_again_by_who_had_them() -> None:
     assert gone.removed and gone.route == ()
     back = plan(frame(), gone)
     assert back.endpoint.endpoint_id == first.endpoint_id and not back.endpoint.removed
-    assert back.new_revision and (back.new_revision.number, back.new_revision.slots, back.endpoint.max_held) == (2, 64, 1000), "begun anew"
+    assert back.new_revision and (back.new_revision.number, back.new_revision.slots, back.endpoint.max_held) == (
+        2,
+        64,
+        1000,
+    ), "begun anew"
     assert (made.ends, removal.ends, back.ends, plan(frame(slots=9), first).ends) == (False, True, True, False)
     with pytest.raises(CommandRefused, match="taken by another organisation"):
         plan(frame(org_id="other"), gone)
@@ -139,7 +157,10 @@ def test_what_is_not_there_cannot_be_removed(stored: Endpoint | None) -> None:
         ({"slots": 4, "target_concurrency": 5}, r"target_concurrency \(5\) must not be more than slots \(4\)"),
         ({"weight_bytes": -1}, "weight_bytes"),
         ({"idle_timeout_seconds": -1}, "idle_timeout_seconds"),
-        ({"idle_timeout_seconds": 7 * 86400 + 1}, "idle_timeout_seconds is 604801.0: Input should be less than or equal to 604800"),
+        (
+            {"idle_timeout_seconds": 7 * 86400 + 1},
+            "idle_timeout_seconds is 604801.0: Input should be less than or equal to 604800",
+        ),
         ({"hold_seconds": 600}, "hold_seconds"),
         ({"task": "score"}, "task is 'score': Input should be 'generate' or 'embed'"),
         ({"max_held": -1}, "max_held"),
@@ -182,7 +203,9 @@ def test_the_route_stays_until_the_new_revision_serves() -> None:
 
 def test_at_once_and_where_there_is_nothing_to_lose_the_route_changes_now() -> None:
     made = plan(frame(slots=8, at_once=True), good())
-    assert made.new_revision and made.endpoint.route == ((made.new_revision.revision_id, 100),) and not made.endpoint.next
+    assert (
+        made.new_revision and made.endpoint.route == ((made.new_revision.revision_id, 100),) and not made.endpoint.next
+    )
     broken = endpoint("a", revision("a", outcome="failed"))
     made = plan(frame(slots=8), broken)
     assert made.new_revision and made.endpoint.route == ((made.new_revision.revision_id, 100),)
@@ -197,14 +220,18 @@ def test_a_second_deploy_takes_the_place_of_the_one_on_its_way_and_builds_on_it(
     at_once = plan(frame(slots=8, at_once=True), first.endpoint)
     assert at_once.new_revision is None and at_once.endpoint.route == ((first.endpoint.next, 100),)
     back = plan(frame(slots=4), first.endpoint)
-    assert back.new_revision is None and not back.endpoint.next, "what serves is what is wanted: nothing else is on its way"
+    assert back.new_revision is None and not back.endpoint.next, (
+        "what serves is what is wanted: nothing else is on its way"
+    )
 
 
 def test_a_verdict_nobody_waits_for_any_more_changes_nothing() -> None:
     first = plan(frame(slots=8), good()).endpoint
     second = plan(frame(slots=9), first).endpoint
     assert plan_settled(first.next, "", second) is None
-    assert plan_settled("rev_a1", "late", second) is None, "it has served: one failure later is trouble, not its outcome"
+    assert plan_settled("rev_a1", "late", second) is None, (
+        "it has served: one failure later is trouble, not its outcome"
+    )
     assert plan_settled("rev_a1", "", None) is None
 
 
@@ -226,13 +253,21 @@ def test_one_field_can_be_changed_and_an_argument_cleared() -> None:
 
 
 def rolled(stored: Endpoint, to: int | None = None) -> Plan:
-    return plan_rollback(Rollback(org_id="default", name="a", to=to), stored, new_id=lambda prefix: f"{prefix}{next(NUMBERS)}")
+    return plan_rollback(
+        Rollback(org_id="default", name="a", to=to), stored, new_id=lambda prefix: f"{prefix}{next(NUMBERS)}"
+    )
 
 
 def test_a_rollback_deploys_what_an_earlier_revision_was() -> None:
-    stored = endpoint("a", revision("a", 1, slots=3), revision("a", 2, slots=5, outcome="failed"), revision("a", 3, slots=8))
+    stored = endpoint(
+        "a", revision("a", 1, slots=3), revision("a", 2, slots=5, outcome="failed"), revision("a", 3, slots=8)
+    )
     made = rolled(stored)
-    assert made.new_revision and (made.new_revision.slots, made.new_revision.number, made.new_revision.outcome) == (3, 4, "")
+    assert made.new_revision and (made.new_revision.slots, made.new_revision.number, made.new_revision.outcome) == (
+        3,
+        4,
+        "",
+    )
     assert made.endpoint.next == made.new_revision.revision_id and made.endpoint.route == stored.route
     chosen = rolled(stored, 2).new_revision
     assert chosen and chosen.slots == 5
@@ -333,10 +368,15 @@ def test_an_old_revision_with_both_spellings_has_the_one_that_counted() -> None:
         ({"a b": 2}, "'a b' is no name"),
         ({"se\x00ed": 2}, r"'se\\x00ed' is no name"),
         ({"seed\n": 2}, r"'seed\\n' is no name"),
-        *(({"dtype": f"a{chr(code)}b"}, "must not have control characters") for code in (0, 1, 8, 11, 27, 31, 127, 133, 0xD800)),
+        *(
+            ({"dtype": f"a{chr(code)}b"}, "must not have control characters")
+            for code in (0, 1, 8, 11, 27, 31, 127, 133, 0xD800)
+        ),
     ],
 )
-def test_no_argument_has_two_values_or_what_cannot_be_stored(engine_args: dict[str, Any], says: str, merge: bool) -> None:
+def test_no_argument_has_two_values_or_what_cannot_be_stored(
+    engine_args: dict[str, Any], says: str, merge: bool
+) -> None:
     with pytest.raises(CommandRefused, match=says):
         plan(Deploy.model_construct(**frame(merge_engine_args=merge).__dict__ | {"engine_args": engine_args}), good())
 

@@ -1,4 +1,6 @@
-"""What others have in a replica: told where it can matter, taken back when it does not, never a router's own requests."""
+"""What others have in a replica: told where it can matter, taken back when it does not, never a router's own
+requests.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,14 @@ from runtime.wire import Phase
 
 
 def replica(name: str, in_flight: int = 0, **given: object) -> Replica:
-    values = {"replica_id": name, "revision_id": "v", "org_id": "o", "node_id": "n", "started_at": 0.0, "state": "ready"}
+    values = {
+        "replica_id": name,
+        "revision_id": "v",
+        "org_id": "o",
+        "node_id": "n",
+        "started_at": 0.0,
+        "state": "ready",
+    }
     return Replica(**values | {"in_flight": in_flight} | given)  # type: ignore[arg-type]
 
 
@@ -24,7 +33,9 @@ class Rig:
         self.book.said(connection, own, lambda replica_id: "v" if replica_id in self.replicas else None)
 
     def told(self) -> dict[int, dict[str, int]]:
-        return {connection: frame.others for connection, frame in self.book.tell(lambda revision_id: self.replicas.values())}
+        return {
+            connection: frame.others for connection, frame in self.book.tell(lambda revision_id: self.replicas.values())
+        }
 
 
 def test_each_router_hears_what_the_others_have_and_each_number_once() -> None:
@@ -84,7 +95,10 @@ def test_a_router_more_is_told_to_all_who_weigh_what_others_have_by_it() -> None
     rig.said(1, a=5)
     assert rig.told() == {2: {"a": 5}}
     rig.book.join(3, {"v"})
-    frames = {connection: (frame.others, frame.routers) for connection, frame in rig.book.tell(lambda _: rig.replicas.values())}
+    frames = {
+        connection: (frame.others, frame.routers)
+        for connection, frame in rig.book.tell(lambda _: rig.replicas.values())
+    }
     assert frames == {2: ({}, 3), 3: ({"a": 5}, 3)}, "the first was told of nothing, so there is nothing to weigh"
     rig.book.leave(3)
     assert {connection: frame.routers for connection, frame in rig.book.tell(lambda _: rig.replicas.values())} == {2: 2}
@@ -97,7 +111,8 @@ def phases(*names: str) -> tuple[Phase, ...]:
 
 def test_the_phase_is_the_one_after_the_last_that_is_finished() -> None:
     steps = [
-        step_of(replica("a", place=phases("place"), phases=phases(*done))) for done in ([], ["fetch", "spawn"], ["fetch", "spawn", "load"])
+        step_of(replica("a", place=phases("place"), phases=phases(*done)))
+        for done in ([], ["fetch", "spawn"], ["fetch", "spawn", "load"])
     ]
     assert steps == [Step("fetch", 0.25), Step("load", 0.75), Step("init", 1.0)]
     assert step_of(replica("a")).phase == "place"

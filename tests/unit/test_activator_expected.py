@@ -1,4 +1,6 @@
-"""How long a start takes: its own past first, then that of others from the same rung by size, then a rough prior; never 0."""
+"""How long a start takes: its own past first, then that of others from the same rung by size, then a rough prior; never
+0.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def test_a_model_that_never_started_is_judged_by_others_of_its_size() -> None:
     expected = Expected(slow + quick)
     assert expected.seconds("new", "standby", GB // 8) == pytest.approx(10 * prior("standby", GB // 8), rel=0.01)
     assert expected.seconds("new", "standby", 80 * GB) == pytest.approx(prior("standby", 80 * GB) / 2, rel=0.01)
-    assert expected.seconds("new", "stored", GB) == pytest.approx(prior("stored", GB), rel=0.01), "another rung says nothing of this one"
+    assert expected.seconds("new", "stored", GB) == pytest.approx(prior("stored", GB), rel=0.01), (
+        "another rung says nothing of this one"
+    )
 
 
 def test_one_that_was_ready_at_once_is_not_expected_in_no_time() -> None:

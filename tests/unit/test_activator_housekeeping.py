@@ -42,8 +42,13 @@ class FakePool:
 async def test_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(housekeeping, "FIRST_SECONDS", 0.0)
     monkeypatch.setattr(housekeeping, "EVERY_SECONDS", 0.0)
-    pool = FakePool([ConnectionRefusedError(), asyncpg.InterfaceError("closed"), asyncpg.AdminShutdownError("bye")], 2 * housekeeping.BATCH)
-    task = asyncio.create_task(housekeeping.keep_house(cast(Pool, pool), keep_days=30.0, audit_days=730.0, most_bytes=100))
+    pool = FakePool(
+        [ConnectionRefusedError(), asyncpg.InterfaceError("closed"), asyncpg.AdminShutdownError("bye")],
+        2 * housekeeping.BATCH,
+    )
+    task = asyncio.create_task(
+        housekeeping.keep_house(cast(Pool, pool), keep_days=30.0, audit_days=730.0, most_bytes=100)
+    )
     async with asyncio.timeout(5):
         await pool.done.wait()
     task.cancel()

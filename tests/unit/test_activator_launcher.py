@@ -1,4 +1,6 @@
-"""An agent that neither dies nor speaks: it is found, ended, and another takes its place; one that is only slow is not."""
+"""An agent that neither dies nor speaks: it is found, ended, and another takes its place; one that is only slow is
+not.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def mute(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         stopped.wait()
 
 
-async def test_a_mute_agent_is_killed_and_replaced(folder: Path, mute: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_mute_agent_is_killed_and_replaced(
+    folder: Path, mute: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "DEAF_SECONDS", 0.2)
     reaching = asyncio.ensure_future(launcher(folder).reach())
     assert await asyncio.to_thread(mute.wait, 10) == -signal.SIGKILL
@@ -86,7 +90,9 @@ async def test_a_mute_agent_is_killed_and_replaced(folder: Path, mute: subproces
     await asyncio.to_thread(os.waitpid, pid, 0)
 
 
-async def test_a_mute_agent_has_its_time(folder: Path, mute: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_mute_agent_has_its_time(
+    folder: Path, mute: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And what this process slept through is not counted: an hour passes between two tries."""
     tries = asyncio.Event()
     clock = iter(range(0, 10**9, 3600))

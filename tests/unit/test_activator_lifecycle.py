@@ -17,7 +17,13 @@ BACKOFF = Backoff(first=0.5, most=30.0)
 
 
 def replica(**given: Any) -> Replica:
-    values: dict[str, Any] = {"replica_id": "r1", "revision_id": "rev", "org_id": "o", "node_id": "n", "started_at": 0.0}
+    values: dict[str, Any] = {
+        "replica_id": "r1",
+        "revision_id": "rev",
+        "org_id": "o",
+        "node_id": "n",
+        "started_at": 0.0,
+    }
     return Replica(**values | given)
 
 
@@ -52,7 +58,9 @@ CLIMBING: dict[str, Any] = {"state": "starting", "rung": "parked", "climb": 1}
     ],
 )
 def test_next_step(given: dict[str, Any], now: float, acknowledged: float, settled: bool, step: Step, why: str) -> None:
-    assert next_step(replica(**given), now=now, acknowledged=acknowledged, settled=settled, patience=PATIENCE) is step, why
+    assert (
+        next_step(replica(**given), now=now, acknowledged=acknowledged, settled=settled, patience=PATIENCE) is step
+    ), why
 
 
 @pytest.mark.parametrize(

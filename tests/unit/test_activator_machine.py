@@ -1,6 +1,7 @@
 """Whatever happens in whatever order: the promises of the control plane hold.
 
-- No replica is told to drain or stop while a connected router could still send to it (`World` asserts it), deaths apart.
+- No replica is told to drain or stop while a connected router could still send to it (`World` asserts it), deaths
+  apart.
 - No revision ever has more than its most (`World` asserts it).
 - Demand leads to a replica that starts or runs, or to a failure its callers are told, or to a pause after deaths, or to
   the short wait for a node that is away. Never to silence.
@@ -38,7 +39,9 @@ class Machine(RuleBasedStateMachine):
         self.world = World(self.a, self.b, settle_seconds=SETTLE)
         self.begun = self.world.now
         self.up: set[str] = set()  # routers connected
-        self.said: dict[str, tuple[float, dict[str, int], bool]] = {}  # router → heard at, demand, told on this connection
+        self.said: dict[
+            str, tuple[float, dict[str, int], bool]
+        ] = {}  # router → heard at, demand, told on this connection
         self.agent_up = False
         self.agent_connects()
         self.join("w1")
@@ -73,7 +76,12 @@ class Machine(RuleBasedStateMachine):
         self.tells(router_id, self.world.routers[router_id].requests | {revision_id: count}, applies=applies)
 
     @precondition(lambda self: self.up and self.agent_up)
-    @rule(data=st.data(), count=st.sampled_from((1, 5)), revision_id=st.sampled_from(("rev_a1", "rev_b1")), applies=st.booleans())
+    @rule(
+        data=st.data(),
+        count=st.sampled_from((1, 5)),
+        revision_id=st.sampled_from(("rev_a1", "rev_b1")),
+        applies=st.booleans(),
+    )
     def wakes(self, data: st.DataObject, count: int, revision_id: str, applies: bool) -> None:
         """A call that finds or gets a ready replica."""
         router_id = data.draw(st.sampled_from(sorted(self.up)))
@@ -123,7 +131,11 @@ class Machine(RuleBasedStateMachine):
     def start_ends(self, data: st.DataObject, state: str, mismatch: bool) -> None:
         replica_id = data.draw(st.sampled_from(self.world.agent.starting()))
         failed = state == "stopped"
-        self.watch(lambda: self.world.becomes(replica_id, state, failed=failed, mismatch=failed and mismatch, reason="why" * failed))
+        self.watch(
+            lambda: self.world.becomes(
+                replica_id, state, failed=failed, mismatch=failed and mismatch, reason="why" * failed
+            )
+        )
 
     @precondition(lambda self: self.agent_up and self.world.agent.parking())
     @rule(data=st.data())
@@ -159,14 +171,20 @@ class Machine(RuleBasedStateMachine):
             if self.agent_up:
                 self.watch(lambda: self.world.say(None))
             self.watch(lambda: self.world.handle(events.Tick()))
-        self.up = {router_id for router_id in self.up if self.world.routers[router_id].connection in self.world.effects.peers}
+        self.up = {
+            router_id for router_id in self.up if self.world.routers[router_id].connection in self.world.effects.peers
+        }
 
     @rule(removed=SELDOM, newer=st.booleans(), waits=st.booleans(), really=SELDOM)
     def deploy(self, removed: bool, newer: bool, waits: bool, really: bool) -> None:
         """`waits`: the new revision gets the route once it serves, which the world stores then; else at once."""
         if not really:
             return
-        known = (*self.a.revisions, revision("a", 2, max_replicas=1, idle_timeout_seconds=5.0)) if newer else self.a.revisions
+        known = (
+            (*self.a.revisions, revision("a", 2, max_replicas=1, idle_timeout_seconds=5.0))
+            if newer
+            else self.a.revisions
+        )
         stored = endpoint("a", *known, removed=removed)
         if newer and waits and not removed:
             stored = replace(stored, route=((self.a.revisions[0].revision_id, 100),), next="rev_a2")
@@ -185,9 +203,15 @@ class Machine(RuleBasedStateMachine):
     # What must hold
 
     def watch(self, event: Any) -> None:
-        """Run one event; a replica that was wanted before and drains after it was not wanted by any demand that may exist."""
+        """Run one event; a replica that was wanted before and drains after it was not wanted by any demand that may
+        exist.
+        """
         fleet, catalogue = self.world.reconciler.fleet, self.world.reconciler.catalogue
-        before = {replica.replica_id: replica.revision_id for replica in fleet.replicas.values() if replica.state in ("starting", "ready")}
+        before = {
+            replica.replica_id: replica.revision_id
+            for replica in fleet.replicas.values()
+            if replica.state in ("starting", "ready")
+        }
         live = {revision_id: fleet.live(revision_id) for revision_id in before.values()}
         event()
         for replica_id, revision_id in before.items():
@@ -198,14 +222,20 @@ class Machine(RuleBasedStateMachine):
                 continue
             if found[0].removed:
                 continue
-            requests = sum(asked.get(revision_id, 0) for at, asked, _ in self.said.values() if self.world.now - at <= SILENT)
+            requests = sum(
+                asked.get(revision_id, 0) for at, asked, _ in self.said.values() if self.world.now - at <= SILENT
+            )
             wanted = min(-(-requests // found[1].slots), found[1].max_replicas)
             left = fleet.live(revision_id)
-            assert left >= min(wanted, live[revision_id]), f"{replica_id} was taken away though {requests} requests may be waiting"
+            assert left >= min(wanted, live[revision_id]), (
+                f"{replica_id} was taken away though {requests} requests may be waiting"
+            )
             assert self.world.now - self.begun >= SETTLE, f"{replica_id} was taken away before anybody could report"
             for router_id in self.up:
                 connected = self.world.routers[router_id].connection in self.world.effects.peers
-                assert self.said[router_id][2] or not connected, f"{replica_id} was taken away before {router_id} reported"
+                assert self.said[router_id][2] or not connected, (
+                    f"{replica_id} was taken away before {router_id} reported"
+                )
 
     @invariant()
     def demand_is_answered(self) -> None:
@@ -250,8 +280,13 @@ class Machine(RuleBasedStateMachine):
 
 
 def guessless(rows: dict[str, EndpointRow]) -> dict[str, EndpointRow]:
-    """Without what starts are expected to take: every start anywhere teaches something, and a row is not sent again for that."""
-    plain = {name: [revision.model_copy(update={"expected_seconds": 0.0}) for revision in row.revisions] for name, row in rows.items()}
+    """Without what starts are expected to take: every start anywhere teaches something, and a row is not sent again for
+    that.
+    """
+    plain = {
+        name: [revision.model_copy(update={"expected_seconds": 0.0}) for revision in row.revisions]
+        for name, row in rows.items()
+    }
     return {name: row.model_copy(update={"revisions": tuple(plain[name])}) for name, row in rows.items()}
 
 
@@ -264,4 +299,6 @@ def quiet() -> Iterator[None]:
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+TestMachine.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)

@@ -44,7 +44,9 @@ def idle(replica_id: str, gib: int, since: float, node_id: str = "a") -> Place:
 
 
 def parked(replica_id: str, gib: int, climb_seconds: float, since: float = 9.0) -> Place:
-    return Place(replica_id=replica_id, node_id="a", nbytes=gib * GIB, since=since, parked=True, climb_seconds=climb_seconds)
+    return Place(
+        replica_id=replica_id, node_id="a", nbytes=gib * GIB, since=since, parked=True, climb_seconds=climb_seconds
+    )
 
 
 def measured(gib: int) -> Needs:
@@ -61,7 +63,11 @@ def measured(gib: int) -> Needs:
         ([node("a", standbys=0, budget=99), node("b")], Needs(), "b"),
         ([node("a", committed=1), node("b")], Needs(), "b"),
         ([node("a", committed=9)], Needs(), "a"),  # what is not known is tried
-        ([node("a", device="cuda")], Needs(weight_bytes=99 * GIB, kv_cache_bytes=99 * GIB), "a"),  # they lie in the device
+        (
+            [node("a", device="cuda")],
+            Needs(weight_bytes=99 * GIB, kv_cache_bytes=99 * GIB),
+            "a",
+        ),  # they lie in the device
         ([node("a", committed=7, draining=6, promised=6)], measured(1), "a"),  # takes nothing from the one that waits
     ],
 )
@@ -109,20 +115,76 @@ def test_refuses_with_a_reason(nodes: list[NodeView], needs: Needs, never: bool,
     [
         ([node("a", committed=8)], [], 1, None, "nothing there to end"),
         ([node("a", committed=8, draining=2)], [idle("r1", 2, 1.0)], 2, ("a", ()), "what drains is enough"),
-        ([node("a", committed=8, draining=2, promised=2)], [idle("r1", 2, 1.0)], 2, ("a", ("r1",)), "that is promised to another"),
+        (
+            [node("a", committed=8, draining=2, promised=2)],
+            [idle("r1", 2, 1.0)],
+            2,
+            ("a", ("r1",)),
+            "that is promised to another",
+        ),
         ([node("a", committed=8)], [idle("r1", 2, 2.0), idle("r2", 2, 1.0)], 1, ("a", ("r2",)), "the longest idle"),
-        ([node("a", committed=8)], [idle("r1", 1, 1.0), idle("r2", 4, 2.0)], 3, ("a", ("r2",)), "the smaller one is not needed after all"),
-        ([node("a", committed=8)], [idle("r1", 0, 1.0), idle("r2", 1, 2.0)], 1, ("a", ("r2",)), "one that frees nothing stays"),
-        ([node("a", committed=8)], [idle("r1", 1, 1.0), idle("r2", 1, 2.0)], 3, None, "all of them would not do: none is touched"),
-        ([node("a", committed=8), node("b", committed=8)], [idle("r1", 2, 9.0, "b")], 2, ("b", ("r1",)), "on the node where it is"),
-        ([node("a", committed=8)], [idle("r1", 2, 1.0), parked("r2", 2, 5.0)], 1, ("a", ("r2",)), "a parked one before one that serves"),
-        ([node("a", committed=8)], [parked("r1", 2, 5.0, 1.0), parked("r2", 2, 1.0)], 1, ("a", ("r2",)), "the cheapest to climb again"),
-        ([node("a", committed=8)], [parked("r1", 2, 1.0, 8.0), parked("r2", 2, 1.0, 7.0)], 1, ("a", ("r2",)), "the longest parked"),
-        ([node("a", committed=8)], [idle("r1", 4, 1.0), parked("r2", 1, 1.0)], 3, ("a", ("r1",)), "one that would not do stays"),
+        (
+            [node("a", committed=8)],
+            [idle("r1", 1, 1.0), idle("r2", 4, 2.0)],
+            3,
+            ("a", ("r2",)),
+            "the smaller one is not needed after all",
+        ),
+        (
+            [node("a", committed=8)],
+            [idle("r1", 0, 1.0), idle("r2", 1, 2.0)],
+            1,
+            ("a", ("r2",)),
+            "one that frees nothing stays",
+        ),
+        (
+            [node("a", committed=8)],
+            [idle("r1", 1, 1.0), idle("r2", 1, 2.0)],
+            3,
+            None,
+            "all of them would not do: none is touched",
+        ),
+        (
+            [node("a", committed=8), node("b", committed=8)],
+            [idle("r1", 2, 9.0, "b")],
+            2,
+            ("b", ("r1",)),
+            "on the node where it is",
+        ),
+        (
+            [node("a", committed=8)],
+            [idle("r1", 2, 1.0), parked("r2", 2, 5.0)],
+            1,
+            ("a", ("r2",)),
+            "a parked one before one that serves",
+        ),
+        (
+            [node("a", committed=8)],
+            [parked("r1", 2, 5.0, 1.0), parked("r2", 2, 1.0)],
+            1,
+            ("a", ("r2",)),
+            "the cheapest to climb again",
+        ),
+        (
+            [node("a", committed=8)],
+            [parked("r1", 2, 1.0, 8.0), parked("r2", 2, 1.0, 7.0)],
+            1,
+            ("a", ("r2",)),
+            "the longest parked",
+        ),
+        (
+            [node("a", committed=8)],
+            [idle("r1", 4, 1.0), parked("r2", 1, 1.0)],
+            3,
+            ("a", ("r1",)),
+            "one that would not do stays",
+        ),
         ([node("a", committed=8, connected=False)], [idle("r1", 8, 1.0)], 1, None, "not on a node that is away"),
     ],
 )
-def test_makes_room(nodes: list[NodeView], spare: list[Place], gib: int, room: tuple[str, tuple[str, ...]] | None, why: str) -> None:
+def test_makes_room(
+    nodes: list[NodeView], spare: list[Place], gib: int, room: tuple[str, tuple[str, ...]] | None, why: str
+) -> None:
     found = make_room(nodes, measured(gib), spare)
     assert (found and (found.node_id, found.evicted)) == room, why
 
@@ -158,7 +220,9 @@ def test_a_start_fits_or_evicts_or_has_a_reason(
                 freed = sum(sizes[evicted] for evicted in room.evicted)
                 assert soon + freed >= gib * GIB, "room that is none"
                 for fewer in combinations(room.evicted, max(0, len(room.evicted) - 1)):
-                    assert not room.evicted or soon + sum(map(sizes.__getitem__, fewer)) < gib * GIB, "one was evicted for nothing"
+                    assert not room.evicted or soon + sum(map(sizes.__getitem__, fewer)) < gib * GIB, (
+                        "one was evicted for nothing"
+                    )
 
 
 def test_a_standby_of_its_own_counts_with_it() -> None:

@@ -1,4 +1,6 @@
-"""A rung that gave a wrong answer is passed over: for that revision, on that node, for a while or until it was made anew."""
+"""A rung that gave a wrong answer is passed over: for that revision, on that node, for a while or until it was made
+anew.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,11 @@ def test_it_is_that_revision_on_that_node_for_that_long() -> None:
     rungs.mark("rev", "n", "parked", 10.0)
     assert not rungs.good("rev", "n", "parked", 10.0 + BAD_SECONDS - 1)
     assert rungs.good("rev", "n", "parked", 10.0 + BAD_SECONDS)
-    assert rungs.good("rev", "m", "parked", 11.0) and rungs.good("other", "n", "parked", 11.0) and rungs.good("rev", "n", "standby", 11.0)
+    assert (
+        rungs.good("rev", "m", "parked", 11.0)
+        and rungs.good("other", "n", "parked", 11.0)
+        and rungs.good("rev", "n", "standby", 11.0)
+    )
     assert rungs.bad("rev", 11.0) == [("n", "parked")] and rungs.bad("rev", 10.0 + BAD_SECONDS) == []
 
 

@@ -33,7 +33,9 @@ MANY = Bounds(min_replicas=1, max_replicas=3, idle_timeout_seconds=60.0, concurr
         (ONE, 0, (), False, 2, 1, "more than the most is too many even then"),
     ],
 )
-def test_decides(bounds: Bounds, requests: int, peaks: tuple[Peak, ...], whole: bool, replicas: int, wanted: int, why: str) -> None:
+def test_decides(
+    bounds: Bounds, requests: int, peaks: tuple[Peak, ...], whole: bool, replicas: int, wanted: int, why: str
+) -> None:
     assert decide(bounds, Load(requests, whole, peaks), replicas, 1000.0) == wanted, why
 
 
@@ -57,7 +59,13 @@ def test_keeps_the_most_that_was_wanted_within_the_idle_timeout(history: list[tu
         after = target(MANY, requests)
         peaks = remember(peaks, last, after, now)
         last, begun = after, now
-        expected = max([after, MANY.min_replicas, *(wanted for _, end, wanted in wanted_at if now - end < MANY.idle_timeout_seconds)])
+        expected = max(
+            [
+                after,
+                MANY.min_replicas,
+                *(wanted for _, end, wanted in wanted_at if now - end < MANY.idle_timeout_seconds),
+            ]
+        )
         before, replicas = replicas, decide(MANY, Load(requests, True, peaks), replicas, now)
         assert max(after, MANY.min_replicas) <= replicas <= MANY.max_replicas
         assert replicas == max(after, MANY.min_replicas) if replicas > before else replicas == min(before, expected)
@@ -73,12 +81,18 @@ def test_keeps_the_most_that_was_wanted_within_the_idle_timeout(history: list[tu
         (MANY, 0, True, 0, 0, "there is none"),
     ],
 )
-def test_spares_only_what_nobody_asks_for(bounds: Bounds, requests: int, whole: bool, replicas: int, count: int, why: str) -> None:
+def test_spares_only_what_nobody_asks_for(
+    bounds: Bounds, requests: int, whole: bool, replicas: int, count: int, why: str
+) -> None:
     assert spare(bounds, Load(requests, whole), replicas) == count, why
 
 
 @given(st.integers(0, 50), st.integers(1, 64), st.integers(1, 64))
-def test_nobody_is_beyond_the_target_concurrency_while_there_may_be_more(requests: int, concurrency: int, most: int) -> None:
-    wanted = target(Bounds(min_replicas=0, max_replicas=most, idle_timeout_seconds=1.0, concurrency=concurrency), requests)
+def test_nobody_is_beyond_the_target_concurrency_while_there_may_be_more(
+    requests: int, concurrency: int, most: int
+) -> None:
+    wanted = target(
+        Bounds(min_replicas=0, max_replicas=most, idle_timeout_seconds=1.0, concurrency=concurrency), requests
+    )
     assert requests <= wanted * concurrency or wanted == most
     assert wanted == 0 or requests > (wanted - 1) * concurrency

@@ -13,7 +13,9 @@ from runtime.wire import EngineEnvironment
 NOW = 100.0
 
 
-def node(node_id: str = "a", *, committed: int = 8, draining: int = 0, promised: int = 0, connected: bool = True) -> NodeView:
+def node(
+    node_id: str = "a", *, committed: int = 8, draining: int = 0, promised: int = 0, connected: bool = True
+) -> NodeView:
     return NodeView(
         node_id=node_id,
         connected=connected,
@@ -44,9 +46,27 @@ def idle(replica_id: str, gib: int = 2) -> Place:
         ([busy("r1", since=50.0), busy("r2", since=40.0)], 2, ("r2",), False, "the one that has been there longest"),
         ([busy("r1", since=40.0), idle("r2"), parked("r3")], 2, ("r3",), False, "parked ones first"),
         ([busy("r1", since=40.0), idle("r2")], 2, ("r2",), False, "then idle ones"),
-        ([busy("r1", since=40.0), busy("r2", alone=False)], 2, ("r2",), False, "then those of revisions that have several"),
-        ([busy("r1", since=40.0, free_at=110.0), busy("r2")], 2, ("r2",), False, "one whose stay is over before one that may not go yet"),
-        ([busy("r1", free_at=120.0), busy("r2", free_at=110.0)], 2, ("r2",), True, "reserved: the one that may go first"),
+        (
+            [busy("r1", since=40.0), busy("r2", alone=False)],
+            2,
+            ("r2",),
+            False,
+            "then those of revisions that have several",
+        ),
+        (
+            [busy("r1", since=40.0, free_at=110.0), busy("r2")],
+            2,
+            ("r2",),
+            False,
+            "one whose stay is over before one that may not go yet",
+        ),
+        (
+            [busy("r1", free_at=120.0), busy("r2", free_at=110.0)],
+            2,
+            ("r2",),
+            True,
+            "reserved: the one that may go first",
+        ),
         ([busy("r1", free_at=110.0), busy("r2")], 4, ("r2", "r1"), True, "nobody goes before all may"),
         ([busy("r1", 1, since=10.0), busy("r2", 4)], 4, ("r2",), False, "those that are not needed after all stay"),
         ([busy("r1", 2)], 4, None, False, "all of them would not do"),
@@ -74,6 +94,11 @@ def test_what_drains_counts_and_what_is_promised_does_not() -> None:
 def test_the_least_stay_and_the_bound() -> None:
     assert Terms(turn=10.0, least_stay=0.0).stay(2.0) == STARTS_STAYED * 2.0
     assert Terms(turn=10.0, least_stay=30.0).stay(2.0) == 30.0
-    assert [Terms(turn=10.0, least_stay=0.0).patience(failures) for failures in (0, 1, 2, 99)] == [10.0, 20.0, 40.0, 640.0]
+    assert [Terms(turn=10.0, least_stay=0.0).patience(failures) for failures in (0, 1, 2, 99)] == [
+        10.0,
+        20.0,
+        40.0,
+        640.0,
+    ]
     assert bound(0, 1, turn=10.0, stay=8.0, drain=1.0, start=2.0) == 21.0
     assert bound(4, 2, turn=10.0, stay=8.0, drain=1.0, start=2.0) == 10.0 + 3 * 11.0

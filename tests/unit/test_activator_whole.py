@@ -1,4 +1,6 @@
-"""The whole table in parts: what is written by hand is what the frames would say, and a router applies it as one table."""
+"""The whole table in parts: what is written by hand is what the frames would say, and a router applies it as one
+table.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,22 @@ def test_a_row_at_rest_says_what_the_frame_would(known: Any) -> None:
     assert EndpointRow.model_validate_json(resting(known, expected)) == endpoint_row(known, rows)
 
 
-OF_WHAT_RUNS = {"replicas", "starting", "phase", "phase_began_seconds", "fetched", "failure", "waits_for", "retry_after_seconds"}
+OF_WHAT_RUNS = {
+    "replicas",
+    "starting",
+    "phase",
+    "phase_began_seconds",
+    "fetched",
+    "failure",
+    "waits_for",
+    "retry_after_seconds",
+}
 
 
 def test_a_row_at_rest_leaves_out_nothing_but_what_runs() -> None:
-    """A field that is new in the frame is either of what runs, or written by hand too: else it is lost while an endpoint is at rest."""
+    """A field that is new in the frame is either of what runs, or written by hand too: else it is lost while an
+    endpoint is at rest.
+    """
     full = revision("a", allow=("media",), media_hosts=("a.example",))
     line = json.loads(resting(endpoint("a", full), Expected([])))
     assert set(line) == set(EndpointRow.model_fields)
@@ -82,9 +95,15 @@ def test_parts_are_one_table_to_a_router() -> None:
     waiter = rig.hold.ask(rig.table.revisions["k1"], _caller(rig))
     assert waiter is not None
     table: RouteTable = rig.table
-    table.apply(Table(epoch=2, sequence=1, whole=True, more=True, endpoints=(row(replica(), name="new", revisions=("n1",)),)))
-    assert set(table.endpoints) == {"old", "kept", "new"} and table.at == (1, 1), "nothing is gone, or acknowledged, before the last part"
-    table.apply(Table(epoch=2, sequence=1, whole=False, more=True, endpoints=(row(replica(), name="kept", revisions=("k1",)),)))
+    table.apply(
+        Table(epoch=2, sequence=1, whole=True, more=True, endpoints=(row(replica(), name="new", revisions=("n1",)),))
+    )
+    assert set(table.endpoints) == {"old", "kept", "new"} and table.at == (1, 1), (
+        "nothing is gone, or acknowledged, before the last part"
+    )
+    table.apply(
+        Table(epoch=2, sequence=1, whole=False, more=True, endpoints=(row(replica(), name="kept", revisions=("k1",)),))
+    )
     table.apply(Table(epoch=2, sequence=1, whole=False, endpoints=()))
     assert set(table.endpoints) == {"kept", "new"} and table.at == (2, 1)
     assert table.requests() == {"k1": 1}

@@ -1,4 +1,6 @@
-"""A wake starts one replica as a call would, once, and is over when it is ready, has failed, or nobody would wait any longer."""
+"""A wake starts one replica as a call would, once, and is over when it is ready, has failed, or nobody would wait any
+longer.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ def test_a_paused_endpoint_runs_nothing_whoever_asks_and_serves_again_once_it_is
 
 def test_what_is_deployed_while_it_is_paused_is_proved_and_then_rests() -> None:
     stored = endpoint("a", revision("a", 1), revision("a", 2, slots=3, outcome=""))
-    stored = replace(stored, paused=True, route=((stored.revisions[0].revision_id, 100),), next=stored.revisions[1].revision_id)
+    stored = replace(
+        stored, paused=True, route=((stored.revisions[0].revision_id, 100),), next=stored.revisions[1].revision_id
+    )
     world = World(stored)
     world.connect_agent()
     world.join()

@@ -1,4 +1,6 @@
-"""The queue to Postgres: in order, newest state only, nothing lost while Postgres is away, and never more than its bound."""
+"""The queue to Postgres: in order, newest state only, nothing lost while Postgres is away, and never more than its
+bound.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class FakePostgres:
     async def execute(self, statement: str, *values: Any) -> None:
         if self.refuses and (self.refuses in values or any(isinstance(v, list) and self.refuses in v for v in values)):
             raise asyncpg.DataError("no")
-        names = {text: name for subject in ("replicas", "journal", "bad_rungs") for name, text in statements(subject).items()}
+        names = {
+            text: name for subject in ("replicas", "journal", "bad_rungs") for name, text in statements(subject).items()
+        }
         self.done.append((names[statement], values))
 
     def rows(self) -> list[tuple[str, str]]:
@@ -69,12 +73,16 @@ class Stream:
 
 
 def record(replica_id: str, state: Any) -> ReplicaRecord:
-    return ReplicaRecord.of(Replica(replica_id=replica_id, revision_id="v", org_id="o", node_id="n", started_at=0.0, state=state))
+    return ReplicaRecord.of(
+        Replica(replica_id=replica_id, revision_id="v", org_id="o", node_id="n", started_at=0.0, state=state)
+    )
 
 
 def batch(number: int, count: int = 1) -> UsageBatch:
     entry = {"replica_id": "r", "input_tokens": 1, "cached_tokens": 0, "output_tokens": 1, "finish": "stop"}
-    return UsageBatch(batch=number, entries=tuple(UsageEntry(request_id=f"q{number}.{n}", **cast(Any, entry)) for n in range(count)))
+    return UsageBatch(
+        batch=number, entries=tuple(UsageEntry(request_id=f"q{number}.{n}", **cast(Any, entry)) for n in range(count))
+    )
 
 
 @pytest.fixture
@@ -116,7 +124,9 @@ async def test_a_row_that_is_refused_does_not_stop_the_others(writer: Writer, po
     assert postgres.rows() == [("b", "starting")]
 
 
-async def test_a_bad_rung_is_written_in_its_newest_form_and_one_refused_stops_nothing(writer: Writer, postgres: FakePostgres) -> None:
+async def test_a_bad_rung_is_written_in_its_newest_form_and_one_refused_stops_nothing(
+    writer: Writer, postgres: FakePostgres
+) -> None:
     now = time.monotonic()
     for node, until in (("x", None), ("refused", now + 50.0), ("n", now + 50.0), ("n", None), ("m", now + 100.0)):
         writer.bad_rung(BadRung("v", node, "standby", until))
@@ -162,11 +172,17 @@ async def test_too_much_usage_is_left_with_the_agent_and_asked_for_again(
     assert postgres.usage()[-1] == "q2.0"
 
 
-async def test_after_an_outage_usage_goes_in_few_statements_and_each_batch_is_acknowledged(writer: Writer, postgres: FakePostgres) -> None:
+async def test_after_an_outage_usage_goes_in_few_statements_and_each_batch_is_acknowledged(
+    writer: Writer, postgres: FakePostgres
+) -> None:
     heard: list[int] = []
     writer.replica(record("a", "ready"))
     for number in range(100):
-        writer.usage(batch(number).entries, lambda number=number: heard.append(number), complete=("gone",) if number == 99 else ())  # type: ignore[misc]
+        writer.usage(
+            batch(number).entries,
+            lambda number=number: heard.append(number),
+            complete=("gone",) if number == 99 else (),
+        )  # type: ignore[misc]
     writer.replica(record("b", "ready"))
     writer.usage((), lambda: heard.append(100))
     postgres.there.set()
@@ -179,7 +195,9 @@ async def test_after_an_outage_usage_goes_in_few_statements_and_each_batch_is_ac
 
 async def test_word_of_an_agent_is_passed_on_behind_what_it_speaks_of(writer: Writer, postgres: FakePostgres) -> None:
     links, heard = Links(), list[tuple[int, Shipped]]()
-    effects = RealEffects(links, writer, lambda above: None, lambda *_: None, lambda connection, word: heard.append((connection, word)))
+    effects = RealEffects(
+        links, writer, lambda above: None, lambda *_: None, lambda connection, word: heard.append((connection, word))
+    )
     connection, word = links.open(cast(Any, Stream())), Shipped(token=1, replicas=("r",))
     effects.save_usage(connection, batch(1))
     effects.save_usage(connection, word)

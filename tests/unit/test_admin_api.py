@@ -81,7 +81,9 @@ class FakeStore(AdminStore):
         return {**row, "replaces": old}
 
     async def keys(self, endpoint_id: str) -> list[Row]:
-        return [{"key_id": key["key_id"], "prefix": key["prefix"]} for key in self.made if key["endpoint_id"] == endpoint_id]
+        return [
+            {"key_id": key["key_id"], "prefix": key["prefix"]} for key in self.made if key["endpoint_id"] == endpoint_id
+        ]
 
     async def revoke_key(self, key_id: str, *, org_id: str) -> Row | None:
         self.revoked.append(key_id)
@@ -145,7 +147,9 @@ class FakeStore(AdminStore):
         return [{"endpoint": f"e{n}", "requests": n} for n in range(min(3, asked["limit"]))]
 
     async def corrections(self, event_id: str, *, org_id: str) -> list[Row]:
-        return [{"event_id": "e1.2", "input_tokens": 20, "cached_tokens": 4, "output_tokens": -2, "cost": "0.0000010000"}]
+        return [
+            {"event_id": "e1.2", "input_tokens": 20, "cached_tokens": 4, "output_tokens": -2, "cost": "0.0000010000"}
+        ]
 
 
 class FakeActivator:
@@ -197,7 +201,12 @@ class Bench:
         self.notes = folder / "audit"
         self.notes.mkdir()
         self.audit = Audit(self.store, self.notes)
-        given: dict[str, Any] = {"activator": self.address, "ledger": self.told, "admin_key": ADMIN_KEY, "pepper": PEPPER}
+        given: dict[str, Any] = {
+            "activator": self.address,
+            "ledger": self.told,
+            "admin_key": ADMIN_KEY,
+            "pepper": PEPPER,
+        }
         self.app = make_app(store=self.store, snapshots=self.snapshots, audit=self.audit, **given)
 
     async def ask(self, method: str, path: str, *, key: str | None = ADMIN_KEY, **given: Any) -> httpx.Response:
@@ -274,7 +283,14 @@ def test_what_was_sent_comes_back_at_most_in_small(tmp_path: Path) -> None:
 def test_deploy_reaches_the_activator_whole(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
         args = {"max_model_len": 512, "enforce_eager": True, "gpu": 0.5, "dtype": "bfloat16"}
-        body = {"digest": DIGEST, "engine_args": args, "max_replicas": 3, "idle_timeout_seconds": 5, "slots": 8, "max_held": 7}
+        body = {
+            "digest": DIGEST,
+            "engine_args": args,
+            "max_replicas": 3,
+            "idle_timeout_seconds": 5,
+            "slots": 8,
+            "max_held": 7,
+        }
         response = await bench.ask("PUT", "/api/v1/endpoints/chat", json=body)
         assert response.status_code == 200 and response.json()["name"] == "chat"
         sent = bench.activator.commands[0]
@@ -290,11 +306,13 @@ def test_deploy_reaches_the_activator_whole(tmp_path: Path) -> None:
             by="admin key",
         )
         assert isinstance(sent, Deploy) and sent.engine_args and sent.engine_args["enforce-eager"] is True
-        await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST, "min_replicas": 2, "target_concurrency": 100})
-        partial = bench.activator.commands[1]
-        assert partial == Deploy(org_id="default", name="chat", digest=DIGEST, min_replicas=2, target_concurrency=100, by="admin key"), (
-            "what it does not name is the activator's to know, and so is what that must fit"
+        await bench.ask(
+            "PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST, "min_replicas": 2, "target_concurrency": 100}
         )
+        partial = bench.activator.commands[1]
+        assert partial == Deploy(
+            org_id="default", name="chat", digest=DIGEST, min_replicas=2, target_concurrency=100, by="admin key"
+        ), "what it does not name is the activator's to know, and so is what that must fit"
 
     play(tmp_path, scene)
 
@@ -341,7 +359,9 @@ def test_a_wrong_field_is_named(tmp_path: Path, body: Any, param: str | None) ->
 @pytest.mark.parametrize("name", ["Chat", "-a", "a" * 64, "a.b", "a_b"])
 def test_a_name_that_could_not_be_a_host_name_is_refused(tmp_path: Path, name: str) -> None:
     async def scene(bench: Bench) -> None:
-        assert error(await bench.ask("PUT", f"/api/v1/endpoints/{name}", json={"digest": DIGEST}), 400)["param"] == "name"
+        assert (
+            error(await bench.ask("PUT", f"/api/v1/endpoints/{name}", json={"digest": DIGEST}), 400)["param"] == "name"
+        )
 
     play(tmp_path, scene)
 
@@ -390,7 +410,9 @@ def test_status_list_get_and_delete(tmp_path: Path) -> None:
         bench.ledger.everywhere = False
         gone = (await bench.ask("DELETE", "/api/v1/endpoints/chat")).json()
         assert (gone["revoked_keys"], gone["prices_ended"], gone["everywhere"]) == (2, True, False)
-        assert bench.ledger.asked == [("key_1", False)], "the answer waits for the routers, as that of a revocation does"
+        assert bench.ledger.asked == [("key_1", False)], (
+            "the answer waits for the routers, as that of a revocation does"
+        )
 
     play(tmp_path, scene)
 
@@ -406,7 +428,9 @@ def test_a_database_that_is_away_is_a_503_with_retry_after(tmp_path: Path) -> No
 
 def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
-        response = await bench.ask("POST", "/api/v1/endpoints/chat/keys", json={"name": "laptop", "expires_in_seconds": 60})
+        response = await bench.ask(
+            "POST", "/api/v1/endpoints/chat/keys", json={"name": "laptop", "expires_in_seconds": 60}
+        )
         assert response.status_code == 201
         key, made = response.json()["key"], bench.store.made[0]
         assert well_formed(key) and made["hash"] == hash_key(PEPPER, key)
@@ -423,7 +447,8 @@ def test_a_key_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "param"), [({"expires_in_seconds": 0}, "expires_in_seconds"), ({"scope": "admin"}, "scope"), ({"name": "a\0"}, "name")]
+    ("body", "param"),
+    [({"expires_in_seconds": 0}, "expires_in_seconds"), ({"scope": "admin"}, "scope"), ({"name": "a\0"}, "name")],
 )
 def test_a_key_cannot_be_made_with_other_rights(tmp_path: Path, body: dict[str, Any], param: str) -> None:
     async def scene(bench: Bench) -> None:
@@ -452,11 +477,21 @@ def test_a_rotated_key_has_its_successor_and_its_grace(tmp_path: Path) -> None:
         response = await bench.ask("POST", f"/api/v1/keys/{old['key_id']}/rotate", json={"grace_seconds": 3600})
         assert response.status_code == 201 and response.headers["cache-control"] == "no-store"
         new = response.json()
-        assert well_formed(new["key"]) and new["key"] != old["key"] and new["replaces"] == old["key_id"] and new["name"] == "laptop"
+        assert (
+            well_formed(new["key"])
+            and new["key"] != old["key"]
+            and new["replaces"] == old["key_id"]
+            and new["name"] == "laptop"
+        )
         assert bench.store.made[1]["hash"] == hash_key(PEPPER, new["key"])
-        assert bench.store.rotated == [(old["key_id"], 3600.0, None)] and bench.ledger.asked[-1] == (new["key_id"], True)
+        assert bench.store.rotated == [(old["key_id"], 3600.0, None)] and bench.ledger.asked[-1] == (
+            new["key_id"],
+            True,
+        )
         for body, param in (({"grace_seconds": -1}, "grace_seconds"), ({"grace": 1}, "grace")):
-            assert error(await bench.ask("POST", f"/api/v1/keys/{old['key_id']}/rotate", json=body), 400)["param"] == param
+            assert (
+                error(await bench.ask("POST", f"/api/v1/keys/{old['key_id']}/rotate", json=body), 400)["param"] == param
+            )
         assert error(await bench.ask("POST", "/api/v1/keys/key_none/rotate"), 404)["param"] == "key_id"
 
     play(tmp_path, scene, activator=False)
@@ -465,10 +500,22 @@ def test_a_rotated_key_has_its_successor_and_its_grace(tmp_path: Path) -> None:
 def test_usage_is_filtered_and_money_is_never_a_float(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
         answer = (await bench.ask("GET", "/api/v1/usage?endpoint=chat&limit=5&since=2024-01-01T00:00:00Z")).json()
-        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1704067200.0, "until": None, "limit": 5}
+        assert bench.store.asked == {
+            "org_id": "default",
+            "endpoint_id": "ep_chat",
+            "since": 1704067200.0,
+            "until": None,
+            "limit": 5,
+        }
         assert answer["totals"]["cost"] == "0.0000300000" and answer["has_more"] is True
         await bench.ask("GET", "/api/v1/usage?since=12.5&until=2024-01-01")
-        assert bench.store.asked == {"org_id": "default", "endpoint_id": None, "since": 12.5, "until": 1704067200.0, "limit": 100}
+        assert bench.store.asked == {
+            "org_id": "default",
+            "endpoint_id": None,
+            "since": 12.5,
+            "until": 1704067200.0,
+            "limit": 100,
+        }
         error(await bench.ask("GET", "/api/v1/usage?endpoint=other"), 404)
         for query, param in (
             ("limit=0", "limit"),
@@ -497,7 +544,9 @@ def test_the_beginning_of_a_requests_id_will_do_where_it_names_one(tmp_path: Pat
     async def scene(bench: Bench) -> None:
         told = error(await bench.ask("GET", "/api/v1/requests/abcdef0"), 400)
         assert told["param"] == "event_id" and "several requests" in told["message"]
-        assert "'abcdef01'" in error(await bench.ask("GET", "/api/v1/requests/abcdef01"), 404)["message"], "found, but it has no row here"
+        assert "'abcdef01'" in error(await bench.ask("GET", "/api/v1/requests/abcdef01"), 404)["message"], (
+            "found, but it has no row here"
+        )
         assert "'abcdef'" not in error(await bench.ask("GET", "/api/v1/requests/ffffff"), 404)["message"]
 
     play(tmp_path, scene, activator=False)
@@ -530,7 +579,13 @@ def test_a_wake_reaches_the_activator(tmp_path: Path) -> None:
         bench.activator.answer = Done(ok=True, result={"revision_id": "rev_1", "number": 1, "ready": False})
         answer = await bench.ask("POST", "/api/v1/endpoints/chat/wake")
         assert answer.status_code == 202
-        assert answer.json() == {"object": "endpoint", "name": "chat", "revision_id": "rev_1", "number": 1, "ready": False}
+        assert answer.json() == {
+            "object": "endpoint",
+            "name": "chat",
+            "revision_id": "rev_1",
+            "number": 1,
+            "ready": False,
+        }
         assert bench.activator.commands == [Wake(org_id="default", name="chat")]
         error(await bench.ask("POST", "/api/v1/endpoints/other/wake"), 404)
 
@@ -541,7 +596,13 @@ def test_cold_starts_are_listed_up_to_the_limit(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
         answer = (await bench.ask("GET", "/api/v1/cold-starts?endpoint=chat&limit=2&since=1&until=2")).json()
         assert [row["cold_start_id"] for row in answer["data"]] == ["r0", "r1"] and answer["has_more"] is True
-        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1.0, "until": 2.0, "limit": 3}
+        assert bench.store.asked == {
+            "org_id": "default",
+            "endpoint_id": "ep_chat",
+            "since": 1.0,
+            "until": 2.0,
+            "limit": 3,
+        }
         assert (await bench.ask("GET", "/api/v1/cold-starts")).json()["has_more"] is False
         error(await bench.ask("GET", "/api/v1/cold-starts?endpoint=other"), 404)
         assert error(await bench.ask("GET", "/api/v1/cold-starts?limit=0"), 400)["param"] == "limit"
@@ -563,7 +624,10 @@ def test_money_is_said_with_all_its_decimals() -> None:
     assert plain({"cost": Decimal("0E-10"), "told": "", "phases": "[]"}) == {"cost": "0.0000000000", "phases": []}
     assert plain({"cost": Decimal("1.0000000001")}) == {"cost": "1.0000000001"}
     moment = datetime(2024, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
-    assert plain({"admitted_at": moment, "expires_at": None}) == {"admitted_at": "2024-01-01T00:00:00+00:00", "expires_at": None}
+    assert plain({"admitted_at": moment, "expires_at": None}) == {
+        "admitted_at": "2024-01-01T00:00:00+00:00",
+        "expires_at": None,
+    }
 
 
 PRICES: dict[str, Any] = {"input_per_million": "0.25", "cached_per_million": "0", "output_per_million": 1}
@@ -579,10 +643,16 @@ def test_a_price_is_taken_to_its_last_digit_as_text_or_as_a_number(tmp_path: Pat
         assert (made["cached"], made["output"], made["valid_from"]) == (Decimal("1e-10"), Decimal("0.001"), None)
         assert (made["org_id"], made["endpoint_id"]) == ("default", "ep_chat")
         later = datetime.now().astimezone(timezone(timedelta(hours=2))) + timedelta(days=1)
-        assert (await bench.ask("PUT", "/api/v1/endpoints/chat/prices", json=PRICES | {"valid_from": later.isoformat()})).status_code == 201
-        assert bench.store.priced[1]["valid_from"] == later and bench.store.priced[1]["valid_from"].utcoffset() == timedelta(0)
+        assert (
+            await bench.ask("PUT", "/api/v1/endpoints/chat/prices", json=PRICES | {"valid_from": later.isoformat()})
+        ).status_code == 201
+        assert bench.store.priced[1]["valid_from"] == later and bench.store.priced[1][
+            "valid_from"
+        ].utcoffset() == timedelta(0)
         naive = f"{later.year + 1}-01-01T00:00:00"
-        assert (await bench.ask("PUT", "/api/v1/endpoints/chat/prices", json=PRICES | {"valid_from": naive})).status_code == 201
+        assert (
+            await bench.ask("PUT", "/api/v1/endpoints/chat/prices", json=PRICES | {"valid_from": naive})
+        ).status_code == 201
         assert bench.store.priced[2]["valid_from"].isoformat() == f"{naive}+00:00", "without an offset it is UTC"
         listed = (await bench.ask("GET", "/api/v1/endpoints/chat/prices")).json()
         assert len(listed["data"]) == 3 and listed["in_force"] == {"object": "price", "endpoint": "chat", "version": 1}
@@ -622,7 +692,14 @@ def test_a_wrong_price_is_refused_by_name(tmp_path: Path, body: dict[str, Any], 
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b'{"input_per_million": NaN}', b"[" * 100_000, b'{"input_per_million": ' + b"1" * 5000 + b"}", b"\xff", b'{"\\ud800": 1}'],
+    [
+        b"{",
+        b'{"input_per_million": NaN}',
+        b"[" * 100_000,
+        b'{"input_per_million": ' + b"1" * 5000 + b"}",
+        b"\xff",
+        b'{"\\ud800": 1}',
+    ],
 )
 def test_a_price_that_is_no_json_is_refused(tmp_path: Path, body: bytes) -> None:
     async def scene(bench: Bench) -> None:
@@ -633,16 +710,29 @@ def test_a_price_that_is_no_json_is_refused(tmp_path: Path, body: bytes) -> None
 
 
 def usage_row(**more: Any) -> Row:
-    return dict.fromkeys(COLUMNS, "x") | {"streamed": True, "cost": "0.0000000001", "first_byte_ms": None, "phases": []} | more
+    return (
+        dict.fromkeys(COLUMNS, "x")
+        | {"streamed": True, "cost": "0.0000000001", "first_byte_ms": None, "phases": []}
+        | more
+    )
 
 
 def test_an_export_asks_for_what_the_query_says_and_has_the_columns_of_usage(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
         bench.store.pages = [[usage_row(event_id="a"), usage_row(event_id="b")], [usage_row(event_id="c")]]
-        response = await bench.ask("GET", "/api/v1/usage/export?endpoint=chat&since=2024-01-01T00:00:00Z&until=1704067300")
+        response = await bench.ask(
+            "GET", "/api/v1/usage/export?endpoint=chat&since=2024-01-01T00:00:00Z&until=1704067300"
+        )
         assert response.status_code == 200 and response.headers["content-type"].startswith("text/csv")
-        assert bench.store.asked == {"org_id": "default", "endpoint_id": "ep_chat", "since": 1704067200.0, "until": 1704067300.0}
-        assert response.text.split("\r\n")[0] == ",".join(COLUMNS) and [line[:2] for line in response.text.split("\r\n")[1:4]] == [
+        assert bench.store.asked == {
+            "org_id": "default",
+            "endpoint_id": "ep_chat",
+            "since": 1704067200.0,
+            "until": 1704067300.0,
+        }
+        assert response.text.split("\r\n")[0] == ",".join(COLUMNS) and [
+            line[:2] for line in response.text.split("\r\n")[1:4]
+        ] == [
             "a,",
             "b,",
             "c,",
@@ -699,7 +789,9 @@ def test_an_export_that_cannot_begin_is_a_503_and_one_cut_off_has_no_end(tmp_pat
     play(tmp_path, scene, activator=False)
 
 
-@pytest.mark.parametrize("evil", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", '=HYPERLINK("http://x")'])
+@pytest.mark.parametrize(
+    "evil", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", '=HYPERLINK("http://x")']
+)
 def test_no_cell_of_a_csv_is_a_formula(evil: str) -> None:
     (cells,) = csv.reader(io.StringIO(csv_lines([usage_row(path=evil, endpoint='a,"b"\n')]), newline=""))
     row = dict(zip(COLUMNS, cells, strict=True))
@@ -756,7 +848,12 @@ def test_revisions_say_their_state_and_what_differs_from_the_one_before(tmp_path
         ]
         bench.store.route = {"route": [["rev2", 100]], "next": {"revision_id": "rev4"}}
         found = (await bench.ask("GET", "/api/v1/endpoints/chat/revisions")).json()["data"]
-        assert [(row["number"], row["state"]) for row in found] == [(4, "next"), (3, "failed"), (2, "serves"), (1, "served")]
+        assert [(row["number"], row["state"]) for row in found] == [
+            (4, "next"),
+            (3, "failed"),
+            (2, "serves"),
+            (1, "served"),
+        ]
         assert found[1]["differs"] == {"slots": [8, 4], "engine_args.a": [1, None], "engine_args.b": [None, 2]}
         assert found[2]["differs"] == {"slots": [4, 8]} and found[3]["differs"] == {}
         (newest,) = (await bench.ask("GET", "/api/v1/endpoints/chat/revisions?limit=1")).json()["data"]
@@ -767,7 +864,9 @@ def test_revisions_say_their_state_and_what_differs_from_the_one_before(tmp_path
 
 def test_a_rollback_reaches_the_activator(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
-        bench.activator.answer = Done(ok=True, result={"revision_id": "rev5", "number": 5, "pending": True, "changed": True})
+        bench.activator.answer = Done(
+            ok=True, result={"revision_id": "rev5", "number": 5, "pending": True, "changed": True}
+        )
         response = await bench.ask("POST", "/api/v1/endpoints/chat/rollback", json={"to": 3, "by": "me"})
         assert response.json()["deploy"] == {
             "revision_id": "rev5",
@@ -790,7 +889,9 @@ def test_a_snapshot_nobody_has_is_refused_before_anything_moves(tmp_path: Path) 
         wrong = error(await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST}), 400)
         assert wrong["param"] == "digest" and "is nowhere" in wrong["message"]
         assert not bench.activator.commands
-        assert (await bench.ask("PUT", "/api/v1/endpoints/chat", json={"slots": 3})).status_code == 200, "the one it has is not asked for"
+        assert (await bench.ask("PUT", "/api/v1/endpoints/chat", json={"slots": 3})).status_code == 200, (
+            "the one it has is not asked for"
+        )
 
     play(tmp_path, scene)
 
@@ -803,4 +904,6 @@ async def test_a_snapshot_is_had_from_the_store_or_the_origin_or_nobody_can_say(
     assert await Snapshots(there, "").refusal(digest) == ""
     assert await Snapshots(here, str(there)).refusal(digest) == ""
     assert f"nor is it in {here}" in await Snapshots(here, str(there)).refusal(DIGEST)
-    assert await Snapshots(here, str(tmp_path / "away")).refusal(digest) == "", "an origin that does not answer refuses nothing"
+    assert await Snapshots(here, str(tmp_path / "away")).refusal(digest) == "", (
+        "an origin that does not answer refuses nothing"
+    )

@@ -1,4 +1,6 @@
-"""Every change by the admin API, and every command that changes something, leaves its row; a new one without an act fails here."""
+"""Every change by the admin API, and every command that changes something, leaves its row; a new one without an act
+fails here.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,15 @@ from router.admin.acts import ACTS, differing, recorded
 from tests.unit.test_admin_api import ADMIN_KEY, DIGEST, Bench, play
 
 KEY_ID = "key_0"
-TRIED: dict[tuple[str, str], tuple[Any, str, str, dict[str, Any]]] = {  # (method, path) → body, act, object, what changed
-    ("PUT", "/endpoints/{name}"): ({"digest": DIGEST, "slots": 3}, "endpoint.deploy", "chat", {"revision": 7, "digest": [None, DIGEST]}),
+TRIED: dict[
+    tuple[str, str], tuple[Any, str, str, dict[str, Any]]
+] = {  # (method, path) → body, act, object, what changed
+    ("PUT", "/endpoints/{name}"): (
+        {"digest": DIGEST, "slots": 3},
+        "endpoint.deploy",
+        "chat",
+        {"revision": 7, "digest": [None, DIGEST]},
+    ),
     ("DELETE", "/endpoints/{name}"): (None, "endpoint.rm", "chat", {"revoked_keys": 2}),
     ("POST", "/endpoints/{name}/rollback"): ({"to": 3}, "endpoint.rollback", "chat", {"number": 7}),
     ("POST", "/endpoints/{name}/wake"): (None, "endpoint.wake", "chat", {}),
@@ -60,7 +69,12 @@ def test_every_route_that_changes_something_has_an_act_and_is_tried_here() -> No
 
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         with pytest.raises(KeyError, match="forgotten"):
-            recorded([Route("/forgotten", handler, methods=[method])], folder=Path("/"), admin_key=ADMIN_KEY, settle=lambda: None)
+            recorded(
+                [Route("/forgotten", handler, methods=[method])],
+                folder=Path("/"),
+                admin_key=ADMIN_KEY,
+                settle=lambda: None,
+            )
 
 
 @pytest.mark.parametrize("route", TRIED)
@@ -69,12 +83,18 @@ def test_an_act_leaves_one_row_with_who_and_what(tmp_path: Path, route: tuple[st
 
     async def scene(bench: Bench) -> None:
         bench.activator.answer = Done(ok=True, result={"number": 7, "revoked_keys": 2})
-        bench.store.made.append({"key_id": KEY_ID, "name": "web", "endpoint_id": "ep_chat", "prefix": "pl_ab", "last_four": "1234"})
+        bench.store.made.append(
+            {"key_id": KEY_ID, "name": "web", "endpoint_id": "ep_chat", "prefix": "pl_ab", "last_four": "1234"}
+        )
         path = route[1].format(name="chat", key_id=KEY_ID)
         headers = {"x-pilotlight-by": "ann", "x-forwarded-for": "192.0.2.7"}
         note = await acted(bench, route[0], path, json=body, headers=headers)
         assert (note.act, note.object, note.outcome, note.reason) == (act, what, "done", "")
-        assert (note.who, note.said_by, note.origin) == (f"admin key {ADMIN_KEY[:5]}…{ADMIN_KEY[-4:]}", "ann", "192.0.2.7")
+        assert (note.who, note.said_by, note.origin) == (
+            f"admin key {ADMIN_KEY[:5]}…{ADMIN_KEY[-4:]}",
+            "ann",
+            "192.0.2.7",
+        )
         assert note.asked == (body or {})
         assert {name: note.changed.get(name) for name in changed} == changed
         assert ADMIN_KEY not in note.bytes().decode() and "hash" not in note.changed and "key" not in note.changed
@@ -82,7 +102,9 @@ def test_an_act_leaves_one_row_with_who_and_what(tmp_path: Path, route: tuple[st
     play(tmp_path, scene)
 
 
-@pytest.mark.parametrize(("paused", "act"), [(True, "endpoint.pause"), (False, "endpoint.resume"), ("no", "endpoint.set")])
+@pytest.mark.parametrize(
+    ("paused", "act"), [(True, "endpoint.pause"), (False, "endpoint.resume"), ("no", "endpoint.set")]
+)
 def test_a_put_is_named_as_an_operator_names_it(tmp_path: Path, paused: Any, act: str) -> None:
     async def scene(bench: Bench) -> None:
         assert (await acted(bench, "PUT", "/endpoints/chat", json={"paused": paused})).act == act
@@ -93,7 +115,12 @@ def test_a_put_is_named_as_an_operator_names_it(tmp_path: Path, paused: Any, act
 def test_what_is_refused_or_fails_is_told_with_its_reason(tmp_path: Path) -> None:
     async def scene(bench: Bench) -> None:
         refused = await acted(bench, "PUT", "/endpoints/chat", json={"slots": 0})
-        assert refused.outcome == "refused" and "slots" in refused.reason and refused.asked == {"slots": 0} and not refused.changed
+        assert (
+            refused.outcome == "refused"
+            and "slots" in refused.reason
+            and refused.asked == {"slots": 0}
+            and not refused.changed
+        )
         assert (await acted(bench, "PUT", "/endpoints/chat", content=b"{nonsense")).outcome == "refused"
         assert (await acted(bench, "DELETE", "/endpoints/nobody")).outcome == "refused"
         assert (await acted(bench, "DELETE", "/keys/k%00x")).object == "k x"
@@ -122,7 +149,9 @@ def test_notes_wait_for_postgres_and_the_listing_takes_them_in(tmp_path: Path) -
         bench.store.away = False
         found = (await bench.ask("GET", "/api/v1/audit", params={"since": 5, "limit": 1})).json()
         assert found == {"object": "list", "data": [{"act": "endpoint.deploy"}], "has_more": False}
-        assert bench.store.asked == {"org_id": "default", "since": 5.0, "until": None, "limit": 2} and not list(bench.notes.iterdir())
+        assert bench.store.asked == {"org_id": "default", "since": 5.0, "until": None, "limit": 2} and not list(
+            bench.notes.iterdir()
+        )
 
     play(tmp_path, scene)
 
@@ -208,6 +237,14 @@ def test_only_looking_what_would_go_is_no_act(tmp_path: Path) -> None:
 
 
 def test_a_row_is_told_by_what_changed_else_by_what_was_asked() -> None:
-    note = noted(act="a", object="o", who="w", origin="h", at=0.0, asked={"slots": 2}, changed={"slots": [None, 2], "revision": None})
+    note = noted(
+        act="a",
+        object="o",
+        who="w",
+        origin="h",
+        at=0.0,
+        asked={"slots": 2},
+        changed={"slots": [None, 2], "revision": None},
+    )
     row: dict[str, Any] = {name: getattr(note, name) for name in ("asked", "changed", "reason")}
     assert told(row) == "slots: – → 2" and told(row | {"changed": {}, "reason": "no"}) == "no; slots: 2"

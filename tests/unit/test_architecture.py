@@ -10,4 +10,6 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_page_is_made_from_the_code() -> None:
     written = runpy.run_path(str(ROOT / "infra" / "architecture.py"))
-    assert written["PAGE"].read_text() == written["render"](), "ARCHITECTURE.md is behind the code: run python infra/architecture.py"
+    assert written["PAGE"].read_text() == written["render"](), (
+        "ARCHITECTURE.md is behind the code: run python infra/architecture.py"
+    )

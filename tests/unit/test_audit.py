@@ -86,8 +86,20 @@ SECRETS = ("hf-token", "api_key", "API-KEY", "password", "client_secret", "autho
 
 
 def test_no_secret_is_noted() -> None:
-    told = bounded({"engine_args": dict.fromkeys(SECRETS, "s3cret"), "max_tokens": 5, "tokenizer": "t", "url": "s3://me:s3cret@host/x"})
-    assert "s3cret" not in json.dumps(told) and told["max_tokens"] == 5 and told["tokenizer"] == "t" and told["url"] == "s3://…@host/x"
+    told = bounded(
+        {
+            "engine_args": dict.fromkeys(SECRETS, "s3cret"),
+            "max_tokens": 5,
+            "tokenizer": "t",
+            "url": "s3://me:s3cret@host/x",
+        }
+    )
+    assert (
+        "s3cret" not in json.dumps(told)
+        and told["max_tokens"] == 5
+        and told["tokenizer"] == "t"
+        and told["url"] == "s3://…@host/x"
+    )
 
 
 values = st.recursive(

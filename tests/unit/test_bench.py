@@ -18,7 +18,10 @@ from pilotlight.cli.bench import loaders, peers
 def status(*states: str, standbys: int = 1) -> dict[str, Any]:
     replicas = [{"state": state} for state in states]
     others = {"name": "other", "revisions": [{"replicas": [{"state": "ready"}]}]}
-    return {"endpoints": [{"name": "e", "revisions": [{"replicas": replicas}]}, others], "nodes": [{"standbys_ready": standbys}]}
+    return {
+        "endpoints": [{"name": "e", "revisions": [{"replicas": replicas}]}, others],
+        "nodes": [{"standbys_ready": standbys}],
+    }
 
 
 def test_an_endpoint_rests_on_the_rung_asked_for() -> None:
@@ -31,7 +34,9 @@ def test_an_endpoint_rests_on_the_rung_asked_for() -> None:
     assert bench.rests(status("parked"), "e", "parked")
 
 
-@pytest.mark.parametrize(("states", "rung", "says"), [((), "parked", "instead of being parked"), (("parked",), "standby", "--from parked")])
+@pytest.mark.parametrize(
+    ("states", "rung", "says"), [((), "parked", "instead of being parked"), (("parked",), "standby", "--from parked")]
+)
 def test_a_rung_it_will_never_rest_on_is_told_at_once(states: tuple[str, ...], rung: str, says: str) -> None:
     with pytest.raises(bench.BenchFailed, match=says):
         bench.rests(status(*states), "e", rung)
@@ -80,15 +85,27 @@ def test_what_was_to_be_met_is_said_in_words() -> None:
     assert targets.line(targets.at_most("must", "p50", 0.257, 0.55)) == "- must: p50 ≤ 0.55 s: 0.257 s, **met**"
     assert targets.line(targets.at_least("goal", "ratio", 69.4, 70)) == "- goal: ratio ≥ 70: 69.4, **missed**"
     assert targets.line(targets.none("must", "wakes that fail", "")) == "- must: wakes that fail: none, **met**"
-    assert targets.line(targets.none("must", "left", {"sockets": ["s"]})) == "- must: left: {'sockets': ['s']}, **missed**"
+    assert (
+        targets.line(targets.none("must", "left", {"sockets": ["s"]})) == "- must: left: {'sockets': ['s']}, **missed**"
+    )
 
 
 def test_results_show_tables_failures_and_targets() -> None:
     machine = {"cpu": "c", "cores": 2, "memory_gib": 1, "gpu": "none", "python": "3", "date": "d", "versions": {}}
     phases = {"init": bench.percentiles([0.2]), "hold": bench.percentiles([0.1])}
-    figures = {**bench.percentiles([0.3]), "wakes": 1, "max_s": 0.3, "phases": phases, "extra": 5, "failed": "part two: it broke"}
+    figures = {
+        **bench.percentiles([0.3]),
+        "wakes": 1,
+        "max_s": 0.3,
+        "phases": phases,
+        "extra": 5,
+        "failed": "part two: it broke",
+    }
     text = report.render(
-        {"endurance": {"hardware": machine, **figures, "tables": {"T": [["a", "b"], ["1", "2"]]}}, "other": {"hardware": machine}}
+        {
+            "endurance": {"hardware": machine, **figures, "tables": {"T": [["a", "b"], ["1", "2"]]}},
+            "other": {"hardware": machine},
+        }
     )
     assert "**Not complete**: part two: it broke." in text
     assert "| init | 0.100 | 0.200 | 0.200 | 0.200 |" in text  # begins where hold ends

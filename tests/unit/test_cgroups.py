@@ -1,4 +1,6 @@
-"""What a process may use: limits of both kinds of cgroups, wherever in the tree they stand, laid out as kernels and containers show them."""
+"""What a process may use: limits of both kinds of cgroups, wherever in the tree they stand, laid out as kernels and
+containers show them.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,11 @@ CASES = {
     "version 1, nothing limited": (
         "5:memory:/\n4:cpu,cpuacct:/\n0::/\n",
         ONE,
-        {"cg/memory/memory.limit_in_bytes": f"{NONE}\n", "cg/cpu/cpu.cfs_quota_us": "-1\n", "cg/cpu/cpu.cfs_period_us": "100000\n"},
+        {
+            "cg/memory/memory.limit_in_bytes": f"{NONE}\n",
+            "cg/cpu/cpu.cfs_quota_us": "-1\n",
+            "cg/cpu/cpu.cfs_period_us": "100000\n",
+        },
         Limits(None, None, None),
     ),
     "a group outside of what is mounted": (
@@ -87,7 +93,12 @@ CASES = {
         {"cg/memory.max": f"{GB}\n"},
         Limits(GB, None, None),
     ),
-    "a mount point with a blank": ("0::/a\n", TWO.replace("@/cg", "@/c\\040g"), {"c g/a/memory.max": "7\n"}, Limits(7, None, None)),
+    "a mount point with a blank": (
+        "0::/a\n",
+        TWO.replace("@/cg", "@/c\\040g"),
+        {"c g/a/memory.max": "7\n"},
+        Limits(7, None, None),
+    ),
     "no cgroups": ("", "", {}, Limits(None, None, None)),
     "nonsense": (
         "nonsense\n\n:::\n",
@@ -105,7 +116,8 @@ def test_the_narrowest_holds(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "quota", "threads"), [(8, None, 8), (1, None, 1), (8, 2.0, 2), (8, 1.5, 1), (8, 0.25, 1), (2, 64.0, 2), (4, 2.9999, 3)]
+    ("allowed", "quota", "threads"),
+    [(8, None, 8), (1, None, 1), (8, 2.0, 2), (8, 1.5, 1), (8, 0.25, 1), (2, 64.0, 2), (4, 2.9999, 3)],
 )
 def test_as_many_threads_as_can_run(allowed: int, quota: float | None, threads: int) -> None:
     assert whole_cores(allowed, quota) == threads

@@ -47,7 +47,9 @@ def test_ours_get_what_the_machine_is_and_how_stores_are_reached() -> None:
 
 def test_an_engine_gets_no_key_no_way_out_and_folders_of_ours(tmp_path: Path) -> None:
     found = children.engine_environment(TRAPS | OURS | {"PILOTLIGHT_STATE_DIR": "/s"}, cache=tmp_path)
-    assert not found.keys() & (TRAPS.keys() | {"AWS_ACCESS_KEY_ID", "PILOTLIGHT_ROUTER__PORT", "HTTPS_PROXY", "PGPASSWORD"})
+    assert not found.keys() & (
+        TRAPS.keys() | {"AWS_ACCESS_KEY_ID", "PILOTLIGHT_ROUTER__PORT", "HTTPS_PROXY", "PGPASSWORD"}
+    )
     assert found["PILOTLIGHT_STATE_DIR"] == "/s" and found["HOME"] == "/"
     assert found["TORCHINDUCTOR_CACHE_DIR"].startswith(str(tmp_path)) and found["TMPDIR"].startswith(str(tmp_path))
 
@@ -66,10 +68,14 @@ def test_an_operator_names_what_else_is_needed(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_working_folder_is_imported(tmp_path: Path) -> None:
-    """Names of ours and of the standard library, by the child and by a child of the child that knows nothing of `-P`."""
+    """Names of ours and of the standard library, by the child and by a child of the child that knows nothing of
+    `-P`.
+    """
     for name in ("pilotlight", "router", "queue", "types", "json", "sitecustomize", "usercustomize"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the trap was imported')")
-    script = "import sys, subprocess, router; subprocess.run([sys.executable, '-c', 'import queue, router'], check=True)"
+    script = (
+        "import sys, subprocess, router; subprocess.run([sys.executable, '-c', 'import queue, router'], check=True)"
+    )
     command = [*children.python("")[:2], "-c", script]
     environ = children.environment(os.environ | {"PYTHONPATH": str(tmp_path)})
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
@@ -78,7 +84,9 @@ def test_nothing_of_the_working_folder_is_imported(tmp_path: Path) -> None:
 
 def test_every_process_is_started_so() -> None:
     """Nobody else names the interpreter for a module of ours, or hands an environment on as it is."""
-    careless = re.compile(r'sys\.executable, "-m"|env=os\.environ|env=dict\(os\.environ|= os\.environ \||\{\*\*os\.environ')
+    careless = re.compile(
+        r'sys\.executable, "-m"|env=os\.environ|env=dict\(os\.environ|= os\.environ \||\{\*\*os\.environ'
+    )
     found = [
         f"{file.relative_to(ROOT)}: {line.strip()}"
         for package in PACKAGES

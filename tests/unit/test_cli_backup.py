@@ -1,4 +1,6 @@
-"""Backups: what is in one and in which order, and what a file may not do that says it is one. The database's part: tests/integration/test_database.py."""
+"""Backups: what is in one and in which order, and what a file may not do that says it is one. The database's part:
+tests/integration/test_database.py.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,12 @@ def settings(tmp_path: Path) -> Settings:
     found = prepared(load(state_dir=tmp_path / "state", database_url="postgresql://h/db"))
     paths = found.paths
     keys.ensure_pepper(paths)
-    for file in (paths.spool / "w1.0.jsonl", paths.journal / "r1.jsonl", paths.spool / ".half", paths.snapshots / ".new-x" / "half"):
+    for file in (
+        paths.spool / "w1.0.jsonl",
+        paths.journal / "r1.jsonl",
+        paths.spool / ".half",
+        paths.snapshots / ".new-x" / "half",
+    ):
         file.parent.mkdir(exist_ok=True)
         file.write_text(file.name)
     model = paths.snapshots / folder_name(DIGEST)
@@ -56,13 +63,22 @@ def into(settings: Settings, folder: str = "new") -> Settings:
     return settings.model_copy(update={"state_dir": settings.paths.state.parent / folder})
 
 
-def test_what_is_backed_up_is_there_after_a_restore(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_backed_up_is_there_after_a_restore(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "b.tar"
     backup.back_up(settings, file, models=True, as_json=False)
     assert "back it up with pg_dump" in capsys.readouterr().err and file.stat().st_mode & 0o777 == 0o600
     restore.restore(into(settings), file, as_json=False)
     old, new = settings.paths, into(settings).paths
-    for path in ("secrets/key.pepper", "secrets/admin.key", "secrets/ca.key", "ca.pem", "spool/w1.0.jsonl", "journal/r1.jsonl"):
+    for path in (
+        "secrets/key.pepper",
+        "secrets/admin.key",
+        "secrets/ca.key",
+        "ca.pem",
+        "spool/w1.0.jsonl",
+        "journal/r1.jsonl",
+    ):
         assert (new.state / path).read_bytes() == (old.state / path).read_bytes(), path
     model = new.snapshots / folder_name(DIGEST)
     assert (model / "model.safetensors").read_bytes() == b"weights" and model.stat().st_mode & 0o777 == 0o555
@@ -78,7 +94,9 @@ def test_usage_on_its_way_is_taken_before_the_database_and_models_only_where_ask
     assert names.index("spool/w1.0.jsonl") < len(names) and "secrets/database.password" not in names
 
 
-def test_a_backup_that_cannot_be_written_leaves_the_one_before(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_that_cannot_be_written_leaves_the_one_before(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "b.tar"
     file.write_text("the one before")
     monkeypatch.setattr(backup, "_add_file", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -156,7 +174,9 @@ def test_a_backup_that_is_cut_off_is_none(left: int, settings: Settings, tmp_pat
     assert not into(settings).paths.state.exists()
 
 
-def test_nothing_is_restored_over_an_installation(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_restored_over_an_installation(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = archive(tmp_path / "b.tar", manifest())
     before = settings.paths.admin_key.read_bytes()
     with pytest.raises(typer.Exit):

@@ -1,4 +1,6 @@
-"""What is refused on the command line is one line on stderr that says what to do, with its exit code, and no traceback."""
+"""What is refused on the command line is one line on stderr that says what to do, with its exit code, and no
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +61,23 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
         (("deploy", "x", "--model", "/nowhere", "--idle-timeout", "nan"), 2, "--idle-timeout"),
         (("deploy", "x", "--model", "/nowhere", "--hold-seconds", "inf"), 2, "--hold-seconds"),
         (("deploy", "x", "--model", "/nowhere", "--engine-arg", "x=nan"), 2, "engine_args.x: must be a finite number"),
-        (("deploy", "x", "--model", "/nowhere", "--engine-arg", "x=1", "--engine-arg", "x=2"), 2, "--engine-arg x is given twice"),
+        (
+            ("deploy", "x", "--model", "/nowhere", "--engine-arg", "x=1", "--engine-arg", "x=2"),
+            2,
+            "--engine-arg x is given twice",
+        ),
         (("set", "x", "--engine-arg", "a-b=1", "--engine-arg", "a_b=2"), 2, "a-b and a_b are the same argument"),
-        (("deploy", "x", "--model", "/nowhere", "--slots", "4", "--target-concurrency", "5"), 2, "not be more than slots (4)"),
+        (
+            ("deploy", "x", "--model", "/nowhere", "--slots", "4", "--target-concurrency", "5"),
+            2,
+            "not be more than slots (4)",
+        ),
         (("deploy", "x", "--model", "/nowhere", "--task", "score"), 2, "task: Input should be 'generate' or 'embed'"),
-        (("deploy", "x", "--model", "/nowhere", "--idle-timeout", "soon"), 2, "--idle-timeout 'soon': write a duration such as 90s"),
+        (
+            ("deploy", "x", "--model", "/nowhere", "--idle-timeout", "soon"),
+            2,
+            "--idle-timeout 'soon': write a duration such as 90s",
+        ),
         (("keys", "create", "x", "--expires-in", "inf"), 2, "--expires-in 'inf': write a duration"),
         (("keys", "create", "x", "--expires-in", "-1"), 2, "--expires-in '-1': write a duration"),
         (("keys", "revoke", "pl_secret"), 2, "begins with key_"),
@@ -123,7 +137,13 @@ def test_a_bad_setting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_usage_takes_a_name_or_a_command(run: Run) -> None:
-    for arguments in (("usage",), ("usage", "chat"), ("usage", "show", "chat"), ("usage", "--json"), ("usage", "export")):
+    for arguments in (
+        ("usage",),
+        ("usage", "chat"),
+        ("usage", "show", "chat"),
+        ("usage", "--json"),
+        ("usage", "export"),
+    ):
         assert run(*arguments)[0] == 3
     assert "export" in run("usage", "--help")[1]
 

@@ -1,4 +1,6 @@
-"""What the command line says of itself: whole sentences at 80 columns, examples that can be typed, and options that mean what they say."""
+"""What the command line says of itself: whole sentences at 80 columns, examples that can be typed, and options that
+mean what they say.
+"""
 
 from __future__ import annotations
 

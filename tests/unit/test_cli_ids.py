@@ -1,4 +1,6 @@
-"""Ids on the command line: the beginning of one will do where it names one; lists of keys and requests; sums of usage."""
+"""Ids on the command line: the beginning of one will do where it names one; lists of keys and requests; sums of
+usage.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def test_a_key_is_revoked_by_the_beginning_of_its_id(settings: Settings, there: 
     assert there.asked == [f"DELETE /keys/{FIRST}"], "a whole id is looked up nowhere"
 
 
-@pytest.mark.parametrize(("given", "said"), [("key_a", "is the beginning of 2 keys' ids"), ("key_b", "there is no key key_b")])
+@pytest.mark.parametrize(
+    ("given", "said"), [("key_a", "is the beginning of 2 keys' ids"), ("key_b", "there is no key key_b")]
+)
 def test_what_names_no_key_or_several_revokes_none(
     given: str, said: str, settings: Settings, there: Installation, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,7 +99,15 @@ def test_what_can_be_no_requests_id_is_not_asked_for(
 
 
 def test_a_request_is_told_with_what_was_added_to_it_later() -> None:
-    row = {"event_id": REQUEST, "endpoint": "one", "status": 200, "input_tokens": 7, "output_tokens": 46, "cost": "0.1", "key_id": None}
+    row = {
+        "event_id": REQUEST,
+        "endpoint": "one",
+        "status": 200,
+        "input_tokens": 7,
+        "output_tokens": 46,
+        "cost": "0.1",
+        "key_id": None,
+    }
     later = {"event_id": "c1", "input_tokens": 0, "cached_tokens": 0, "output_tokens": -3, "cost": "-0.01"}
     total = {"input_tokens": 7, "cached_tokens": 0, "output_tokens": 43, "cost": "0.09"}
     told = dict(requests.told_of(row | {"corrections": [later], "total": total}))
@@ -104,7 +116,9 @@ def test_a_request_is_told_with_what_was_added_to_it_later() -> None:
     assert "in all" not in dict(requests.told_of(row | {"corrections": []}))
 
 
-def test_usage_is_summed_by_what_is_named_in_one_order(settings: Settings, there: Installation, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_is_summed_by_what_is_named_in_one_order(
+    settings: Settings, there: Installation, capsys: pytest.CaptureFixture[str]
+) -> None:
     requests.show_sums(settings, "one", ["endpoint", "day"], 1.0, None, as_json=False)
     assert there.asked == ["GET /usage/sums?by=day%2Cendpoint&endpoint=one&since=1.0"]
     head, row = capsys.readouterr().out.splitlines()

@@ -52,12 +52,24 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(state_dir=tmp_path)
 
 
-def test_rotate_takes_the_one_key_that_goes_on_living(api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    api.found = [key("key_1"), key("key_old", expires=60.0), key("key_dead", revoked=True), key("key_past", expires=-1.0)]
+def test_rotate_takes_the_one_key_that_goes_on_living(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.found = [
+        key("key_1"),
+        key("key_old", expires=60.0),
+        key("key_dead", revoked=True),
+        key("key_past", expires=-1.0),
+    ]
     keys.rotate_key(settings(tmp_path), "chat", None, 3600.0, as_json=False)
     assert api.asked[-1] == ("POST", "/keys/key_1/rotate", {"grace_seconds": 3600.0})
     out, said = capsys.readouterr()
-    assert out == "pl_new\n" and "work for 1h" in said and "pilotlight keys revoke key_1" in said and keys.UNTOLD not in said
+    assert (
+        out == "pl_new\n"
+        and "work for 1h" in said
+        and "pilotlight keys revoke key_1" in said
+        and keys.UNTOLD not in said
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +83,12 @@ def test_rotate_takes_the_one_key_that_goes_on_living(api: FakeApi, tmp_path: Pa
     ],
 )
 def test_what_cannot_be_rotated(
-    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str], found: list[dict[str, Any]], named: str | None, said: str
+    api: FakeApi,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    found: list[dict[str, Any]],
+    named: str | None,
+    said: str,
 ) -> None:
     api.found = found
     with pytest.raises(typer.Exit):
@@ -88,7 +105,9 @@ def test_without_grace_the_old_key_is_gone_and_routers_that_say_nothing_are_told
     assert "key_1 is revoked" in said and keys.UNTOLD in said
 
 
-def test_a_list_says_until_when_each_key_works(api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_list_says_until_when_each_key_works(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     soon = {**key("key_2"), "expires_at": (NOW + timedelta(hours=2)).isoformat()}
     assert keys.expiry_of(soon, now=NOW) == "2026-01-02 05:04:05 (in 2h)"
     assert keys.expiry_of(soon, now=NOW + timedelta(days=1)) == "2026-01-02 05:04:05"
@@ -100,7 +119,14 @@ def test_a_list_says_until_when_each_key_works(api: FakeApi, tmp_path: Path, cap
 
 
 def test_durations() -> None:
-    assert [duration_seconds(text) for text in ("90s", "10m", "1.5h", "7d", "2w", "30")] == [90, 600, 5400, 604800, 1209600, 30]
+    assert [duration_seconds(text) for text in ("90s", "10m", "1.5h", "7d", "2w", "30")] == [
+        90,
+        600,
+        5400,
+        604800,
+        1209600,
+        30,
+    ]
     for text in ("", "h", "-1h", "1 h", "1y", "soon"):
         with pytest.raises(MomentError, match="10m"):
             duration_seconds(text)
@@ -114,9 +140,17 @@ def test_a_span_ends_after_it_begins(capsys: pytest.CaptureFixture[str]) -> None
     assert "lies before" in capsys.readouterr().err
 
 
-def test_usage_and_cold_starts_are_asked_for_in_a_span(api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_and_cold_starts_are_asked_for_in_a_span(
+    api: FakeApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     phases = [{"name": "place", "at": 1.0, "seconds": 0.25}, {"name": "load", "at": 1.25, "seconds": 0.5}]
-    common = {"endpoint": "chat", "rung": "parked", "started_at": NOW.isoformat(), "replica_id": "r1", "snapshot_bytes": 5_000_000}
+    common = {
+        "endpoint": "chat",
+        "rung": "parked",
+        "started_at": NOW.isoformat(),
+        "replica_id": "r1",
+        "snapshot_bytes": 5_000_000,
+    }
     ready = {**common, "cold_start_id": "r1.2", "seconds": 0.75, "phases": phases, "reason": ""}
     api.found = [ready, {**ready, "cold_start_id": "r1", "phases": [], "reason": "no memory"}]
     show.show_cold_starts(settings(tmp_path), "chat", 5, 1.0, 2.5, as_json=False)
@@ -136,7 +170,10 @@ def test_an_endpoint_may_be_called_as_a_process_is(tmp_path: Path, capsys: pytes
     process.write_text("")
     assert logs.file_of(paths, "agent", process=False) == process
     endpoint.write_text("")
-    assert logs.file_of(paths, "agent", process=False) == endpoint and logs.file_of(paths, "agent", process=True) == process
+    assert (
+        logs.file_of(paths, "agent", process=False) == endpoint
+        and logs.file_of(paths, "agent", process=True) == process
+    )
     (paths.endpoint_logs / "chat.log").write_text("")
     with pytest.raises(typer.Exit):
         logs.file_of(paths, "chat", process=True)

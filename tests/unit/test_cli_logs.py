@@ -34,7 +34,13 @@ def test_without_a_year_the_latest_one_is_meant_that_is_not_in_the_future() -> N
 
 
 def test_lines_without_a_time_belong_to_the_one_before() -> None:
-    lines = [vllm(NOW - 90, "old"), b"of the old one\n", vllm(NOW - 5, "new"), b"of the new one\n", vllm(NOW - 1, "newest")]
+    lines = [
+        vllm(NOW - 90, "old"),
+        b"of the old one\n",
+        vllm(NOW - 5, "new"),
+        b"of the new one\n",
+        vllm(NOW - 1, "newest"),
+    ]
     assert list(since_moment(iter(lines), NOW - 60, now=NOW)) == lines[2:]
     assert list(since_moment(iter(lines), None, now=NOW)) == lines
     assert not list(since_moment(iter(lines), NOW + 60, now=NOW))

@@ -50,10 +50,15 @@ def test_where_a_setting_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     in_file = {"router": {"port": 9443, "workers": 3}}
     found = {
         setting.name: setting
-        for setting in explained(settings, flags={"state_dir"}, environ=os.environ, in_file=in_file, file="pilotlight.toml")
+        for setting in explained(
+            settings, flags={"state_dir"}, environ=os.environ, in_file=in_file, file="pilotlight.toml"
+        )
     }
     assert found["state_dir"].origin == "flag"
-    assert (found["router.workers"].value, found["router.workers"].origin) == (2, "environment PILOTLIGHT_ROUTER__WORKERS")
+    assert (found["router.workers"].value, found["router.workers"].origin) == (
+        2,
+        "environment PILOTLIGHT_ROUTER__WORKERS",
+    )
     assert (found["router.port"].value, found["router.port"].origin) == (9443, "file pilotlight.toml")
     assert found["router.host"].origin == "default"
     assert found["database_url"].origin == "environment DATABASE_URL"
@@ -62,7 +67,13 @@ def test_where_a_setting_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_machine_without_a_state_folder_is_well_as_far_as_that_goes(settings: Settings) -> None:
-    for check in (state_checks.folder, state_checks.disk_space, state_checks.disk_speed, state_checks.certificates, state_checks.postgres):
+    for check in (
+        state_checks.folder,
+        state_checks.disk_space,
+        state_checks.disk_speed,
+        state_checks.certificates,
+        state_checks.postgres,
+    ):
         finding = check(settings)
         assert finding.ok, finding
     assert not settings.paths.state.exists()
@@ -108,7 +119,8 @@ def test_a_clock_before_what_was_written_is_wrong(settings: Settings, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("ahead", "ok", "said"), [(900.0, False, "900 s ahead"), (-900.0, False, "900 s behind"), (1.0, True, "as Postgres")]
+    ("ahead", "ok", "said"),
+    [(900.0, False, "900 s ahead"), (-900.0, False, "900 s behind"), (1.0, True, "as Postgres")],
 )
 def test_a_clock_is_compared_with_the_operators_postgres(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, ahead: float, ok: bool, said: str

@@ -52,7 +52,11 @@ def test_a_whole_manifest() -> None:
         "cors_origins": [],
     }
     assert manifest.prices is not None
-    assert manifest.prices.body() == {"input_per_million": "0.1", "cached_per_million": "0.05", "output_per_million": "1"}
+    assert manifest.prices.body() == {
+        "input_per_million": "0.1",
+        "cached_per_million": "0.05",
+        "output_per_million": "1",
+    }
     assert PriceBody(**manifest.prices.body()).input_per_million == Decimal("0.1")  # type: ignore[arg-type]
 
 
@@ -73,14 +77,23 @@ def test_a_whole_manifest() -> None:
         ('name = "chat"\nmodel = "a"\n[prices]\ninput = 1', "prices.cached: Field required"),
         ('name = "chat"\nmodel = "a"\nidle_timeout_seconds = nan', "idle_timeout_seconds: "),
         ('name = "chat"\nmodel = "a"\nidle_timeout_seconds = 604801', "idle_timeout_seconds: "),
-        ('name = "chat"\nmodel = "a"\nslots = 4\ntarget_concurrency = 5', "target_concurrency (5) must not be more than slots (4)"),
+        (
+            'name = "chat"\nmodel = "a"\nslots = 4\ntarget_concurrency = 5',
+            "target_concurrency (5) must not be more than slots (4)",
+        ),
         ('name = "chat"\nmodel = "a"\ntask = "embed"\nzero = "parked"', "which only generate has"),
         ('name = "chat"\nmodel = "a"\ntask = "score"', "task: Input should be 'generate' or 'embed' (got 'score')"),
         ('name = "chat"\nmodel = "a"\nengine_args = {a = nan}', "engine_args.a: must be a finite number"),
-        ('name = "chat"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = 5', "prices.valid_from: must be a time"),
+        (
+            'name = "chat"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = 5',
+            "prices.valid_from: must be a time",
+        ),
         ('name = "chat"\nmodel = "a"\nallow = ["beam_search"]', "allow.0: "),
         ('name = "chat"\nmodel = "a"\nallow = 3', "allow: "),
-        ('name = "chat"\nmodel = "a"\nmedia_hosts = ["a.example"]', 'media_hosts names hosts, and allow has no "media"'),
+        (
+            'name = "chat"\nmodel = "a"\nmedia_hosts = ["a.example"]',
+            'media_hosts names hosts, and allow has no "media"',
+        ),
         ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["https://a.example"]', "media_hosts.0: "),
         ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["localhost"]', "media_hosts.0: "),
         ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["169.254.169.254"]', "media_hosts.0: "),
@@ -95,10 +108,13 @@ def test_what_is_wrong_is_named(text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["2999-01-01T00:00:00Z", "2999-01-01T01:00:00+01:00", "2999-01-01T00:00:00", "2999-01-01", '"2999-01-01"']
+    "written",
+    ["2999-01-01T00:00:00Z", "2999-01-01T01:00:00+01:00", "2999-01-01T00:00:00", "2999-01-01", '"2999-01-01"'],
 )
 def test_a_price_may_begin_later(written: str) -> None:
-    manifest = read_manifest(f'name = "c"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = {written}', "f")
+    manifest = read_manifest(
+        f'name = "c"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = {written}', "f"
+    )
     assert manifest.prices and manifest.prices.body()["valid_from"] == "2999-01-01T00:00:00+00:00"
     assert PriceBody.model_validate(manifest.prices.body()).valid_from == manifest.prices.valid_from
 
@@ -112,11 +128,20 @@ def test_its_bounds_are_the_servers() -> None:
 
 
 def _bare(properties: dict[str, Any]) -> dict[str, Any]:
-    return {name: {key: value for key, value in field.items() if key not in ("title", "description")} for name, field in properties.items()}
+    return {
+        name: {key: value for key, value in field.items() if key not in ("title", "description")}
+        for name, field in properties.items()
+    }
 
 
 def test_a_plan_for_a_new_endpoint_has_every_field() -> None:
-    plan = make_plan("chat", {"slots": 8, "task": "embed"}, {"input_per_million": "1"}, now=None, prices_now={"input_per_million": "0.1"})
+    plan = make_plan(
+        "chat",
+        {"slots": 8, "task": "embed"},
+        {"input_per_million": "1"},
+        now=None,
+        prices_now={"input_per_million": "0.1"},
+    )
     assert plan.changes == {"slots": (None, 8), "task": (None, "embed"), "prices.input": ("0.1", "1")}
     assert plan.shown()["action"] == "create"
 
@@ -137,7 +162,10 @@ def test_applied_again_there_is_nothing_to_do() -> None:
 
 def priced(in_force: str, *later: tuple[str, str | None]) -> dict[str, Any]:
     """As GET /endpoints/NAME/prices says it: versions newest first, (price, from when; None: here it was removed)."""
-    rows = [{"ends": when is None, "valid_from": when or "2020-01-01T00:00:00+00:00", **amounts(price)} for price, when in later]
+    rows = [
+        {"ends": when is None, "valid_from": when or "2020-01-01T00:00:00+00:00", **amounts(price)}
+        for price, when in later
+    ]
     return {"in_force": {"valid_from": "2020-01-01T00:00:00+00:00", **amounts(in_force)}, "data": rows}
 
 
@@ -172,7 +200,9 @@ def test_a_price_with_a_date_is_applied_once(
         assert len(price_changes(*_compared_prices(api, read_manifest(text, "f")))) == changes, why
 
 
-@pytest.mark.parametrize("given", ['"media, echo_logprobs"', '["media", "echo_logprobs", "media"]', '"echo_logprobs,MEDIA"'])
+@pytest.mark.parametrize(
+    "given", ['"media, echo_logprobs"', '["media", "echo_logprobs", "media"]', '"echo_logprobs,MEDIA"']
+)
 def test_what_is_allowed_is_a_set_however_it_is_written(given: str) -> None:
     manifest = read_manifest(f'name = "chat"\nmodel = "a"\nallow = {given}', "endpoint.toml")
     assert manifest.allow == ("echo_logprobs", "media")

@@ -39,7 +39,9 @@ def test_what_is_nowhere_is_one_line(tmp_path: Path, digest: str, capsys: pytest
         find_snapshot(load(state_dir=tmp_path / "state"), digest)
     assert "`pilotlight snapshot pack FOLDER` puts it there" in capsys.readouterr().err
     with pytest.raises(typer.Exit):
-        find_snapshot(load(state_dir=tmp_path / "state", snapshots={"origin": str(tmp_path / "origin")}), "sha256:" + "a" * 64)
+        find_snapshot(
+            load(state_dir=tmp_path / "state", snapshots={"origin": str(tmp_path / "origin")}), "sha256:" + "a" * 64
+        )
     assert "push it there first" in capsys.readouterr().err
 
 
@@ -47,7 +49,10 @@ def test_what_is_nowhere_is_one_line(tmp_path: Path, digest: str, capsys: pytest
     ("options", "said"),
     [
         ((), "give --model (a folder, or hf://ORG/NAME) or --digest"),
-        (("--model", "m", "--digest", "sha256:" + "a" * 64), "give one of --model (a folder, or hf://ORG/NAME) and --digest"),
+        (
+            ("--model", "m", "--digest", "sha256:" + "a" * 64),
+            "give one of --model (a folder, or hf://ORG/NAME) and --digest",
+        ),
     ],
 )
 def test_a_deployment_is_of_one_model_or_changes_something(options: tuple[str, ...], said: str) -> None:

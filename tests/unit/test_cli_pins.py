@@ -23,7 +23,9 @@ def test_pins_are_set_shown_and_taken_back(tmp_path: Path, capsys: pytest.Captur
     settings.paths.make()
     store, staged = settings.paths.snapshots, settings.paths.staged
     config = {"architectures": ["LlamaForCausalLM"]}
-    model = write(tmp_path / "m", {"config.json": config, "tokenizer.json": TOKENIZER, "model.safetensors": safetensors(["x"])})
+    model = write(
+        tmp_path / "m", {"config.json": config, "tokenizer.json": TOKENIZER, "model.safetensors": safetensors(["x"])}
+    )
     digest = pack(model, store).digest
     try:
         pin_snapshots(settings, [digest[7:15], ABSENT], as_json=False)
@@ -31,10 +33,17 @@ def test_pins_are_set_shown_and_taken_back(tmp_path: Path, capsys: pytest.Captur
         assert pinned(staged) == {digest, ABSENT}
         list_snapshots(settings, as_json=True)
         here, coming = json.loads(capsys.readouterr().out)
-        assert (here["digest"], here["pinned"], coming) == (digest, True, {"digest": ABSENT, "error": "not here yet", "pinned": True})
+        assert (here["digest"], here["pinned"], coming) == (
+            digest,
+            True,
+            {"digest": ABSENT, "error": "not here yet", "pinned": True},
+        )
         list_snapshots(settings, as_json=False)
         shown = capsys.readouterr().out.splitlines()
-        assert [line.startswith(of) and line.endswith("pinned") for line, of in zip(shown[1:], (digest, ABSENT), strict=True)] == [True] * 2
+        assert [
+            line.startswith(of) and line.endswith("pinned")
+            for line, of in zip(shown[1:], (digest, ABSENT), strict=True)
+        ] == [True] * 2
         with pytest.raises(typer.Exit):
             unpin_snapshots(settings, ["a", "b" * 64], as_json=False)
         assert "no pinned snapshot bbb" in capsys.readouterr().err

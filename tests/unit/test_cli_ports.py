@@ -1,4 +1,6 @@
-"""Ports of a second installation: the next free ones of /metrics where nobody chose, a refusal that names the setting where somebody did."""
+"""Ports of a second installation: the next free ones of /metrics where nobody chose, a refusal that names the setting
+where somebody did.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def test_a_chosen_port_that_is_taken_is_refused(taken: int) -> None:
 
 
 def test_where_nobody_chose_the_next_free_one_is_taken_and_told_to_all(taken: int) -> None:
-    router = RouterSettings.model_construct(_fields_set=set(), **(RouterSettings().model_dump() | {"metrics_port": taken}))
+    router = RouterSettings.model_construct(
+        _fields_set=set(), **(RouterSettings().model_dump() | {"metrics_port": taken})
+    )
     found = with_metrics_port(settings(router)).router
     assert found.metrics_port > taken and (found.metrics_port - taken) % STEP == 0
     assert "metrics_port" in found.model_fields_set

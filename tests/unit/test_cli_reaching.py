@@ -1,4 +1,6 @@
-"""The command line reaches its installation whatever certificate strangers are shown, and where the router does not lead to the admin API."""
+"""The command line reaches its installation whatever certificate strangers are shown, and where the router does not
+lead to the admin API.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ async def test_it_is_reached_over_https_or_at_its_socket(tmp_path: Path, admin: 
     state.paths.make()
     made = tls.ensure(state.paths)
     keys.ensure_admin_key(state.paths)
-    own = write_pair(tmp_path, "llm.example.org", "127.0.0.1")  # good for the address too, so shown to whoever names nothing
+    own = write_pair(
+        tmp_path, "llm.example.org", "127.0.0.1"
+    )  # good for the address too, so shown to whoever names nothing
     context = Certificates(Pair(made.cert_file, made.key_file), own).context
 
     async def router(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

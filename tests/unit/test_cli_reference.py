@@ -38,8 +38,17 @@ def test_nothing_lacks_a_meaning(reference: ModuleType) -> None:
 
 def test_headers_are_found_however_they_are_written(reference: ModuleType) -> None:
     assert reference.headers_named('A = b"x-one: %s\\r\\nserver-timing: %d\\r\\n%s"') == {"x-one", "server-timing"}
-    assert reference.headers_named('h = {"x-two": 1}; g = f"retry-after: {n}\\r\\n"; h[b"allow"]') == {"x-two", "retry-after", "allow"}
-    assert reference.headers_named('def f():\n    """Reads x-three: never."""\n    # "x-four"\n    return "not-x-five", "x-"') == set()
+    assert reference.headers_named('h = {"x-two": 1}; g = f"retry-after: {n}\\r\\n"; h[b"allow"]') == {
+        "x-two",
+        "retry-after",
+        "allow",
+    }
+    assert (
+        reference.headers_named(
+            'def f():\n    """Reads x-three: never."""\n    # "x-four"\n    return "not-x-five", "x-"'
+        )
+        == set()
+    )
     page = reference.render()
     assert all(f"| `{name}` |" in page for name in reference.HEADERS)
 
@@ -50,7 +59,9 @@ def test_no_error_or_metric_hides_elsewhere(reference: ModuleType) -> None:
     for file in [file for part in ("router", "activator", "runtime") for file in (ROOT / part).rglob("*.py")]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ClassDef) and file.name != "errors.py":
-                assert not kinds & {ast.unparse(base).rpartition(".")[2] for base in node.bases}, f"{node.name} of {file}: into errors.py"
+                assert not kinds & {ast.unparse(base).rpartition(".")[2] for base in node.bases}, (
+                    f"{node.name} of {file}: into errors.py"
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 metrics |= set(re.findall(r"\bpilotlight_(?:router|activator|ledger|agent)_[a-z_]*[a-z]", node.value))
     assert {family.name for family in reference.families()} == metrics

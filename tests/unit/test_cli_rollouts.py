@@ -43,14 +43,23 @@ def status(*, routed: str = "rev1", coming: str = "", **second: Any) -> dict[str
         }
         return plain | given
 
-    endpoint = {"name": "chat", "removed": False, "route": [[routed, 100]], "next": coming, "revisions": [of(1), of(2, **second)]}
+    endpoint = {
+        "name": "chat",
+        "removed": False,
+        "route": [[routed, 100]],
+        "next": coming,
+        "revisions": [of(1), of(2, **second)],
+    }
     return {"endpoints": [endpoint]}
 
 
 def test_it_stands_as_the_status_says() -> None:
     assert progress(status(coming="rev2"), "chat", DEPLOY) == (False, "revision 2 is on its way")
     starting = {"state": "starting", "age_seconds": 7.2, "phases": [{"name": "fetch", "at": 1.0}]}
-    assert progress(status(coming="rev2", replicas=[starting]), "chat", DEPLOY) == (False, "revision 2 starts, for 7 s, fetch done")
+    assert progress(status(coming="rev2", replicas=[starting]), "chat", DEPLOY) == (
+        False,
+        "revision 2 starts, for 7 s, fetch done",
+    )
     done, text = progress(status(coming="rev2", waits_for="memory: 2 GiB needed"), "chat", DEPLOY)
     assert not done and "no room for both: memory: 2 GiB needed" in text
 
@@ -132,7 +141,14 @@ class Installation:
         if call.path.endswith("/wake"):
             return Said({"revision_id": "rev2", "number": 2, "ready": False}, 202)
         return Said(
-            {"object": "endpoint", "name": "chat", "digest": "sha256:00", "min_replicas": 0, "max_replicas": 1, "deploy": self.deploy}
+            {
+                "object": "endpoint",
+                "name": "chat",
+                "digest": "sha256:00",
+                "min_replicas": 0,
+                "max_replicas": 1,
+                "deploy": self.deploy,
+            }
         )
 
 
@@ -141,7 +157,11 @@ Typed = tuple[int, str, str]
 
 
 def typed(
-    settings: Settings, there: Installation, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: str
+    settings: Settings,
+    there: Installation,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *words: str,
 ) -> Typed:
     for module in (rollouts, endpoints):
         monkeypatch.setattr(module, "Api", lambda paths: answered(settings, there))
@@ -157,7 +177,10 @@ def test_the_first_deploy_of_a_name_is_woken_and_its_failure_is_the_commands(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     there = Installation(
-        FIRST, status(routed="rev2"), status(routed="rev2"), status(routed="rev2", outcome="failed", failure="no tokenizer")
+        FIRST,
+        status(routed="rev2"),
+        status(routed="rev2"),
+        status(routed="rev2", outcome="failed", failure="no tokenizer"),
     )
     code, out, said = typed(settings, there, monkeypatch, capfd, "set", "chat", "slots=3")
     assert code == 1 and out == "" and said.endswith("pilotlight: chat: revision 2 failed: no tokenizer\n")
@@ -177,14 +200,21 @@ def test_who_does_not_wait_is_told_that_nothing_is_proved(
     assert ("not started yet" in said) == (how == "--no-wait")
 
 
-@pytest.mark.parametrize("words", [("set", "chat", "slots=3"), ("rollback", "chat"), ("deploy", "chat", "--slots", "3")])
+@pytest.mark.parametrize(
+    "words", [("set", "chat", "slots=3"), ("rollback", "chat"), ("deploy", "chat", "--slots", "3")]
+)
 def test_json_says_the_outcome_failed_or_not(
     words: tuple[str, ...], settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     failed = Installation(DEPLOY, status(coming="rev2"), status(outcome="failed", failure="no such argument"))
     code, out, said = typed(settings, failed, monkeypatch, capfd, *words, "--json")
     told = json.loads(out)
-    assert code == 1 and told["outcome"] == "failed" and "no such argument" in told["failure"] and "no such argument" in said
+    assert (
+        code == 1
+        and told["outcome"] == "failed"
+        and "no such argument" in told["failure"]
+        and "no such argument" in said
+    )
     serves = Installation(DEPLOY, status(coming="rev2"), status(routed="rev2", outcome="proved"))
     code, out, said = typed(settings, serves, monkeypatch, capfd, *words, "--json")
     assert code == 0 and (json.loads(out)["outcome"], json.loads(out)["failure"]) == ("serves", "")
@@ -194,7 +224,8 @@ def test_json_says_the_outcome_failed_or_not(
 
 
 @pytest.mark.parametrize(
-    "words", [("set", "x", "slots=3"), ("deploy", "x", "--slots", "3"), ("rollback", "x"), ("apply", "-f", "x"), ("wake", "x")]
+    "words",
+    [("set", "x", "slots=3"), ("deploy", "x", "--slots", "3"), ("rollback", "x"), ("apply", "-f", "x"), ("wake", "x")],
 )
 def test_waiting_and_not_waiting_together_is_refused_before_anybody_is_asked(words: tuple[str, ...]) -> None:
     for more in ((), ("--at-once",)) if words[0] != "wake" else ((),):
@@ -220,7 +251,9 @@ def test_ctrl_c_in_a_waiting_deploy_says_what_goes_on(
 def test_a_rollback_after_a_failed_deploy_says_that_there_is_nothing_to_do(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    there = Installation({"revision_id": "rev1", "number": 1, "pending": False, "changed": False}, status(outcome="failed"))
+    there = Installation(
+        {"revision_id": "rev1", "number": 1, "pending": False, "changed": False}, status(outcome="failed")
+    )
     code, _, said = typed(settings, there, monkeypatch, capfd, "rollback", "chat")
     assert code == 0 and "stays there: nothing to do. The newest revision never served; --to NUMBER" in said
 
@@ -229,7 +262,11 @@ def test_a_wake_waits_until_a_replica_is_ready_or_says_why_none_is(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     starting = {"state": "starting", "age_seconds": 2.0, "phases": [], "replica_id": "r1"}
-    there = Installation(FIRST, status(routed="rev2", replicas=[starting]), status(routed="rev2", replicas=[starting | {"state": "ready"}]))
+    there = Installation(
+        FIRST,
+        status(routed="rev2", replicas=[starting]),
+        status(routed="rev2", replicas=[starting | {"state": "ready"}]),
+    )
     assert typed(settings, there, monkeypatch, capfd, "wake", "chat")[0] == 0
     broken = Installation(FIRST, status(routed="rev2", failure="no room"))
     code, _, said = typed(settings, broken, monkeypatch, capfd, "wake", "chat")
@@ -266,12 +303,17 @@ def test_pause_and_resume_change_that_alone(
 
 
 def test_what_a_held_call_waits_for_is_said() -> None:
-    assert held_by(status(routed="rev2", replicas=[{"state": "ready"}]), "chat") == "" == held_by({"endpoints": []}, "chat")
+    assert (
+        held_by(status(routed="rev2", replicas=[{"state": "ready"}]), "chat")
+        == ""
+        == held_by({"endpoints": []}, "chat")
+    )
     unrehearsed = status(routed="rev2") | {"nodes": [{"standbys_ready": 0}]}
     assert held_by(unrehearsed, "chat").startswith("chat is on its way: first rehearsal of the engine")
     starting = {"state": "starting", "age_seconds": 2.0, "phases": [{"name": "load", "at": 1.0}]}
     assert (
-        held_by(status(routed="rev2", replicas=[starting], expected_seconds=7.4), "chat") == "chat starts, for 2 s of about 7 s, load done"
+        held_by(status(routed="rev2", replicas=[starting], expected_seconds=7.4), "chat")
+        == "chat starts, for 2 s of about 7 s, load done"
     )
     assert held_by(status(routed="rev2", waits_for="memory"), "chat") == "chat waits for room: memory"
     nobody = choose([], Needs())
@@ -280,7 +322,9 @@ def test_what_a_held_call_waits_for_is_said() -> None:
     assert held_by(status(routed="rev2", waits_for=told), "chat") == f"chat waits: {told}"
 
 
-def test_a_line_is_drawn_in_place_only_on_a_terminal_that_can_and_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_drawn_in_place_only_on_a_terminal_that_can_and_is_gone_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -306,7 +350,9 @@ def test_how_long_a_wait_has_lasted_is_no_news_where_nothing_can_be_drawn(capfd:
     assert capfd.readouterr().err == "stopping, for 1 s: answers may finish\nit starts, for 0 s\n"
 
 
-def test_a_wait_is_told_once_where_nobody_looks_at_a_terminal(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_wait_is_told_once_where_nobody_looks_at_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(drawn, "QUIET_SECONDS", 0.0)
     monkeypatch.setattr(drawn, "LOOK_SECONDS", 0.0)
     looked, looks = threading.Semaphore(0), list[int]()

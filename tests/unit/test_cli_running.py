@@ -1,4 +1,6 @@
-"""up --detach, status and down: who runs is told by a lock, a start that fails says why, and what clients trust is one whole file."""
+"""up --detach, status and down: who runs is told by a lock, a start that fails says why, and what clients trust is one
+whole file.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,14 @@ def standin(script: str, folder: Path) -> list[str]:
 def test_a_background_start_returns_what_it_prints_when_ready(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    told = {"url": "https://h:1", "ca_file": "/ca", "ca_bundle": "/bundle", "admin_key_file": "/key", "metrics": "m", "logs": "/logs"}
+    told = {
+        "url": "https://h:1",
+        "ca_file": "/ca",
+        "ca_bundle": "/bundle",
+        "admin_key_file": "/key",
+        "metrics": "m",
+        "logs": "/logs",
+    }
     command = standin(f"import sys; print({json.dumps(told)!r}, flush=True)", tmp_path)
     monkeypatch.setattr(children, "python", lambda module, *arguments: command)
     assert running.detach(settings, as_json=False) == 0
@@ -102,7 +111,9 @@ def test_down_stops_the_one_that_holds_the_folder_and_a_second_down_is_no_failur
     assert json.loads(capfd.readouterr().out) == {"was_running": False, "stopped": True}
 
 
-def test_down_signals_nothing_that_is_no_up(settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_down_signals_nothing_that_is_no_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     sent: list[int] = []
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda descriptor, number: sent.append(number))
     lock = up._only_one(settings.paths.run / "up.lock")  # this process, which is pytest
@@ -135,7 +146,11 @@ def test_the_standing_in_numbers_and_words(settings: Settings) -> None:
     }
     numbers = running.counted(status)
     assert numbers == {"endpoints": 2, "awake": 1, "replicas": 3, "nodes": 2, "nodes_connected": 1, "standbys_ready": 1}
-    told = dict(running.words_of(found | numbers | {"running": True, "pid": 7, "seconds": 90, "answers": True, "url": "https://h"}))
+    told = dict(
+        running.words_of(
+            found | numbers | {"running": True, "pid": 7, "seconds": 90, "answers": True, "url": "https://h"}
+        )
+    )
     assert told["running"] == "yes, process 7, for 1m 30s" and told["wakes"].startswith("fast")
 
 
@@ -182,7 +197,11 @@ def test_a_new_authority_of_ours_is_in_the_next_bundle(settings: Settings) -> No
 def test_the_lines_are_a_shells_whatever_the_folder_is_called() -> None:
     said = "\n".join(trust.lines("https://h:1", "demo", "pl_x", "/a folder/$(reboot)/ca-bundle.pem"))
     done = subprocess.run(
-        ["sh", "-c", f'{said}\nprintf "%s\\n" "$OPENAI_BASE_URL" "$OPENAI_API_KEY" "$SSL_CERT_FILE" "$NODE_EXTRA_CA_CERTS"'],
+        [
+            "sh",
+            "-c",
+            f'{said}\nprintf "%s\\n" "$OPENAI_BASE_URL" "$OPENAI_API_KEY" "$SSL_CERT_FILE" "$NODE_EXTRA_CA_CERTS"',
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -204,7 +223,9 @@ class Says(Asker):
         return None if ready is None else {"nodes": [{"standbys_ready": ready}]}
 
 
-async def test_up_says_once_that_wakes_are_slow_and_once_that_they_are_fast(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_up_says_once_that_wakes_are_slow_and_once_that_they_are_fast(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readiness, "LOOK_SECONDS", 0.0)
     said: list[str] = []
     await tell_when_fast(Says(0, None, 0, 1), settings, said.append)

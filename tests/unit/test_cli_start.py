@@ -1,4 +1,6 @@
-"""What a command imports before it says a line: help is there in 0.2 s, a table in 0.3 s. Seconds depend on the machine, modules do not."""
+"""What a command imports before it says a line: help is there in 0.2 s, a table in 0.3 s. Seconds depend on the
+machine, modules do not.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,12 @@ SLOW = {
     "vllm",
     "openai",
 }
-FOR_HELP = SLOW | {"pydantic", "rich", "http", "asyncio"}  # a command's own help has pydantic: typer reads values with it
+FOR_HELP = SLOW | {
+    "pydantic",
+    "rich",
+    "http",
+    "asyncio",
+}  # a command's own help has pydantic: typer reads values with it
 LOOK = """
 import sys
 from pilotlight.cli.main import main
@@ -62,7 +69,9 @@ def test_a_command_that_shows_text_imports_nothing_large(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("command", [[], ["ls"], ["keys"], ["keys", "create"], ["usage"], ["snapshot", "pack"], ["set"]])
+@pytest.mark.parametrize(
+    "command", [[], ["ls"], ["keys"], ["keys", "create"], ["usage"], ["snapshot", "pack"], ["set"]]
+)
 def test_each_command_takes_both_spellings_of_help(command: list[str], option: str) -> None:
     done = CliRunner().invoke(app, [*command, option])
     assert done.exit_code == 0 and "Usage: " in done.output

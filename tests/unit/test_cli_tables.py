@@ -1,4 +1,6 @@
-"""Tables at every width: what one copies out of them is there, whole; a pipe gets one line a row; a stranger's bytes move no cursor."""
+"""Tables at every width: what one copies out of them is there, whole; a pipe gets one line a row; a stranger's bytes
+move no cursor.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ def test_no_cell_is_ever_lost_cut_or_broken(seed: int) -> None:
     chance = random.Random(seed)
     columns = tuple(f"c{n}" for n in range(chance.randint(1, 9)))
     rows = [
-        tuple("".join(chance.choices(string.ascii_letters, k=chance.randint(0, 70))) for _ in columns) for _ in range(chance.randint(0, 5))
+        tuple("".join(chance.choices(string.ascii_letters, k=chance.randint(0, 70))) for _ in columns)
+        for _ in range(chance.randint(0, 5))
     ]
     table = made(*rows, columns=columns)
     for width in (1, 20, 40, 80, 120, None):
@@ -71,7 +74,10 @@ def test_a_pipe_gets_one_line_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_a_strangers_bytes_move_no_cursor_and_are_no_markup() -> None:
     assert printable("a\x1b[31mred\x07\u202e\n[/b]\x9b") == "a�[31mred�� [/b]�"
-    assert made(("[/red]", "\x1b]0;title\x07", "[bold]"), columns=("a", "b", "c")).lines(None)[1] == "[/red]  �]0;title�  [bold]"
+    assert (
+        made(("[/red]", "\x1b]0;title\x07", "[bold]"), columns=("a", "b", "c")).lines(None)[1]
+        == "[/red]  �]0;title�  [bold]"
+    )
 
 
 def test_wide_characters_take_two_columns() -> None:
@@ -88,7 +94,13 @@ def test_colours_do_not_count_as_columns() -> None:
 
 def usage_row() -> dict[str, Any]:
     when = "2026-11-21T03:19:13.123456+00:00"
-    tokens = {"input_tokens": 7, "cached_tokens": 0, "output_tokens": 46, "count_source": "engine", "cost": "0.0000191000"}
+    tokens = {
+        "input_tokens": 7,
+        "cached_tokens": 0,
+        "output_tokens": 46,
+        "count_source": "engine",
+        "cost": "0.0000191000",
+    }
     return {"event_id": REQUEST, "admitted_at": when, "start": "cold", "finish": "complete", "corrects": None} | tokens
 
 
@@ -147,7 +159,9 @@ def test_whatever_one_copies_is_whole_in_80_columns(
         "min_replicas": 0,
         "max_replicas": 12,
     }
-    monkeypatch.setattr(show, "Api", Told({"data": [endpoint | {"idle_timeout_seconds": 60.0, "zero": "standby", "slots": 64}]}))
+    monkeypatch.setattr(
+        show, "Api", Told({"data": [endpoint | {"idle_timeout_seconds": 60.0, "zero": "standby", "slots": 64}]})
+    )
     show.show_endpoints(settings, as_json=False)
     show.print_usage({"rows": [usage_row()]})
     monkeypatch.setattr(rollouts, "Api", Told({"data": [revision_row()]}))
@@ -161,7 +175,11 @@ def test_a_superseded_revision_is_not_listed_for_ever() -> None:
     def of(number: int, **given: Any) -> dict[str, Any]:
         return {"revision_id": f"rev{number}", "number": number, "replicas": []} | given
 
-    endpoint = {"route": [["rev3", 100]], "next": "", "revisions": [of(1), of(2, replicas=[{}]), of(3), of(4, outcome="failed")]}
+    endpoint = {
+        "route": [["rev3", 100]],
+        "next": "",
+        "revisions": [of(1), of(2, replicas=[{}]), of(3), of(4, outcome="failed")],
+    }
     assert [each["number"] for each in show.of_interest(endpoint)] == [2, 3, 4]
     assert [each["number"] for each in show.of_interest(endpoint | {"next": "rev1"})] == [1, 2, 3, 4]
 
@@ -174,7 +192,15 @@ def test_a_digest_in_a_list_is_whole() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (True, "true"), (0.5, "0.5"), ((), "[]"), (["a b", "c"], '["a b", "c"]'), ({"x": True}, '{"x": true}'), ("text", "text")],
+    [
+        (None, "–"),
+        (True, "true"),
+        (0.5, "0.5"),
+        ((), "[]"),
+        (["a b", "c"], '["a b", "c"]'),
+        ({"x": True}, '{"x": true}'),
+        ("text", "text"),
+    ],
 )
 def test_a_value_is_shown_as_one_writes_it(value: object, text: str) -> None:
     assert written(value) == text

@@ -1,4 +1,6 @@
-"""Talking: a new key is asked again until the routers know it; an answer that Ctrl-C stops stays in the conversation."""
+"""Talking: a new key is asked again until the routers know it; an answer that Ctrl-C stops stays in the
+conversation.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def streamed(*texts: str) -> bytes:
     chunks = [{"choices": [{"delta": {"content": text}}]} for text in texts]
-    return b": a comment\n\n" + b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks) + b"data: [DONE]\n\n"
+    return (
+        b": a comment\n\n"
+        + b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks)
+        + b"data: [DONE]\n\n"
+    )
 
 
 class Server:
@@ -46,7 +52,10 @@ class Server:
             self.made.append(keys.mint())
             return Said({"key": self.made[-1]}, 201)
         self.asked.append(call.json)
-        if call.headers["authorization"] != f"Bearer {self.made[-1] if self.made else ''}" or len(self.asked) <= self.learns:
+        if (
+            call.headers["authorization"] != f"Bearer {self.made[-1] if self.made else ''}"
+            or len(self.asked) <= self.learns
+        ):
             return Said({"error": {"message": "the key is wrong"}}, 401)
         return Said(self.answer, headers={"x-pilotlight-start": "cold", "x-request-id": "7"})
 
@@ -56,7 +65,9 @@ def talker(settings: Settings, server: Server, key: str = "") -> Talker:
     return Talker(settings, "chat", key, api=answered(settings, server))
 
 
-def test_a_new_key_is_asked_again_until_the_routers_know_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_key_is_asked_again_until_the_routers_know_it(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(talk, "LEARN_SECONDS", 0.5)
     server, took = Server(learns=2), Took()
     assert list(talker(settings, server).stream({}, took)) == ["He", "llo"]
@@ -106,7 +117,10 @@ def test_json_has_the_whole_answer_and_what_it_took(
     out, err = capsys.readouterr()
     told = json.loads(out)
     assert told.pop("first_token_seconds") >= 0
-    assert told == {"answer": "Hello", "finish_reason": None, "request_id": "7", "start": "cold", "usage": usage} and err == ""
+    assert (
+        told == {"answer": "Hello", "finish_reason": None, "request_id": "7", "start": "cold", "usage": usage}
+        and err == ""
+    )
     assert server.asked[-1]["stream_options"] == {"include_usage": True}
 
 
@@ -175,7 +189,9 @@ def converse(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[S
     return converse
 
 
-def test_what_was_said_is_remembered(converse: Callable[[Scripted, str], None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_said_is_remembered(
+    converse: Callable[[Scripted, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     scripted = Scripted(["a", "b"], ["c"])
     converse(scripted, "one\n\ntwo\n")
     assert scripted.heard[1] == [
@@ -186,7 +202,9 @@ def test_what_was_said_is_remembered(converse: Callable[[Scripted, str], None], 
     assert capsys.readouterr().out == "ab\nc\n"
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_what_came(converse: Callable[[Scripted, str], None], capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_stops_the_answer_and_keeps_what_came(
+    converse: Callable[[Scripted, str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
     scripted = Scripted(["half", KeyboardInterrupt(), "never"], ["c"])
     converse(scripted, "one\ntwo\n")
     assert scripted.heard[1][1] == {"role": "assistant", "content": "half"}

@@ -57,7 +57,9 @@ def but(*gone: str) -> set[str]:
     return {folder_name(digest) for digest in (SERVES, COMES, EARLIER, PINNED, FREE) if digest not in gone}
 
 
-def test_prune_removes_what_nobody_needs_and_says_what_it_freed(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_removes_what_nobody_needs_and_says_what_it_freed(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     unused.prune(settings, history=False, dry_run=True, as_json=False)
     out, said = capsys.readouterr()
     assert out == f"{FREE}\n" and "nothing has been removed" in said and left(settings) == but()
@@ -117,10 +119,14 @@ class Told:
         self.revisions = [{"digest": SERVES, "number": number} for number in numbers]
 
     def call(self, method: str, path: str, **_: Any) -> dict[str, Any]:
-        return {"data": self.revisions if path.endswith("/revisions") else [{"name": "a", "digest": SERVES, "next": None}]}
+        return {
+            "data": self.revisions if path.endswith("/revisions") else [{"name": "a", "digest": SERVES, "next": None}]
+        }
 
 
-@pytest.mark.parametrize(("newest", "known"), [(MOST_REVISIONS - 1, True), (MOST_REVISIONS, True), (MOST_REVISIONS + 1, False)])
+@pytest.mark.parametrize(
+    ("newest", "known"), [(MOST_REVISIONS - 1, True), (MOST_REVISIONS, True), (MOST_REVISIONS + 1, False)]
+)
 def test_what_old_revisions_need_that_are_not_told_is_not_guessed(newest: int, known: bool) -> None:
     api: Any = Told(*range(newest, max(0, newest - MOST_REVISIONS), -1))
     found = needs(api)

@@ -1,4 +1,6 @@
-"""`pilotlight up`: what it starts with, keeps alive, prints and keeps small; whatever dies or is refused for the moment is started again."""
+"""`pilotlight up`: what it starts with, keeps alive, prints and keeps small; whatever dies or is refused for the moment
+is started again.
+"""
 
 from __future__ import annotations
 
@@ -90,18 +92,23 @@ def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypat
 @pytest.mark.parametrize(
     ("host", "url"), [("0.0.0.0", "https://127.0.0.1:7"), ("::", "https://[::1]:7"), ("llm.test", "https://llm.test:7")]
 )
-def test_what_listens_everywhere_is_reached_here_and_its_certificate_is_the_routers(settings: Settings, host: str, url: str) -> None:
+def test_what_listens_everywhere_is_reached_here_and_its_certificate_is_the_routers(
+    settings: Settings, host: str, url: str
+) -> None:
     given = load(state_dir=settings.state_dir, router={"port": 7, "host": host, "domain": "llm.test"})
     assert up.Installation(given, lambda text: None).url == url
     settings.paths.make()
     tls.ensure(settings.paths, tls.names(given.router))
     names = subprocess.check_output(
-        ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(settings.paths.secrets / "server.pem")], text=True
+        ["openssl", "x509", "-noout", "-ext", "subjectAltName", "-in", str(settings.paths.secrets / "server.pem")],
+        text=True,
     )
     assert here(host) in names or "0:0:0:0:0:0:0:1" in names
 
 
-def test_ready_is_one_line_of_json_and_nobody_need_read_it(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ready_is_one_line_of_json_and_nobody_need_read_it(
+    settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
     up._show(settings, "https://h:1", as_json=True)
     told = json.loads(capfd.readouterr().out)
     assert told == {
@@ -137,7 +144,9 @@ def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["config", "explain"], ["config", "explain", "--json"], []])
-def test_who_has_read_enough_of_a_command_makes_it_no_failure(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_has_read_enough_of_a_command_makes_it_no_failure(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = command_line.app
 
     def app() -> None:
@@ -178,7 +187,9 @@ def test_what_is_said_to_nobody_is_lost(monkeypatch: pytest.MonkeyPatch) -> None
     exits.say("y")  # closed
 
 
-@pytest.mark.parametrize("refusal", [OSError(errno.EAGAIN, "no process"), OSError(errno.ENOSPC, "full"), subprocess.SubprocessError("odd")])
+@pytest.mark.parametrize(
+    "refusal", [OSError(errno.EAGAIN, "no process"), OSError(errno.ENOSPC, "full"), subprocess.SubprocessError("odd")]
+)
 async def test_a_child_that_could_not_be_started_is_started_later(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
@@ -196,7 +207,9 @@ async def test_a_child_that_could_not_be_started_is_started_later(
             self.lives += 1
             if self.lives == 2:
                 started.set()
-            return subprocess.Popen([sys.executable, "-S", "-c", "pass" if self.lives == 1 else "input()"], stdin=subprocess.PIPE)
+            return subprocess.Popen(
+                [sys.executable, "-S", "-c", "pass" if self.lives == 1 else "input()"], stdin=subprocess.PIPE
+            )
 
     child = Stubborn("router", settings)
     async with asyncio.timeout(10):
@@ -205,7 +218,9 @@ async def test_a_child_that_could_not_be_started_is_started_later(
     assert not refusals
 
 
-async def test_the_number_of_a_dead_child_is_not_told_while_none_follows(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_a_dead_child_is_not_told_while_none_follows(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervise, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(supervise, "LONGEST_PAUSE", 0.0)
     refused = asyncio.Event()
@@ -307,7 +322,9 @@ async def test_a_dead_postgres_is_started_again_however_often_it_does_not_start_
     assert servers[1].stopped
 
 
-@pytest.mark.parametrize(("reason", "told"), [(EmbeddedError("its log\nsays why"), "its log says why"), (None, "postgres.log")])
+@pytest.mark.parametrize(
+    ("reason", "told"), [(EmbeddedError("its log\nsays why"), "its log says why"), (None, "postgres.log")]
+)
 async def test_a_postgres_that_does_not_stay_up_is_tried_for_ever_and_its_reason_told_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, reason: Exception | None, told: str
 ) -> None:
@@ -332,7 +349,9 @@ async def test_a_postgres_that_does_not_stay_up_is_tried_for_ever_and_its_reason
         await often.wait()
     assert not keeping.done()
     keeping.cancel()
-    assert sum(told in text for text in said) == (1 if reason else sum("does not stay up" in text for text in said)) >= 1
+    assert (
+        sum(told in text for text in said) == (1 if reason else sum("does not stay up" in text for text in said)) >= 1
+    )
     assert all("for ever" in text for text in said if told in text)
 
 
@@ -392,7 +411,9 @@ async def test_a_postgres_that_ends_while_everything_ends_is_not_started_again(s
     keeping.cancel()
 
 
-async def test_a_postgres_that_answers_nothing_is_killed_and_started_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_postgres_that_answers_nothing_is_killed_and_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It accepts, since the kernel does."""
     monkeypatch.setattr(postgres, "FIRST_PAUSE", 0.0)
     monkeypatch.setattr(postgres, "PROBE_SECONDS", 0.01)
@@ -420,7 +441,9 @@ async def test_a_postgres_that_answers_nothing_is_killed_and_started_again(setti
 
 
 @pytest.mark.parametrize(("before", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
-def test_a_terminal_that_closes_stops_it_in_order_unless_it_was_told_to_outlive_that(before: signal.Handlers, stops: bool) -> None:
+def test_a_terminal_that_closes_stops_it_in_order_unless_it_was_told_to_outlive_that(
+    before: signal.Handlers, stops: bool
+) -> None:
     had = signal.signal(signal.SIGHUP, before)
     try:
         assert (signal.SIGHUP in up.stopped_by()) is stops
@@ -439,7 +462,10 @@ def test_a_log_is_cut_in_place_and_older_ones_are_kept(tmp_path: Path) -> None:
         held.write(b"after\n")
     assert log.read_bytes() == b"after\n"
     assert [part.name for part in parts_of(log)] == ["router.log.2", "router.log.1", "router.log"]
-    assert [part.read_bytes() for part in parts_of(log)[:2]] == [b"last 2\n", b"last 3\n"]  # whole lines of the newest max_bytes
+    assert [part.read_bytes() for part in parts_of(log)[:2]] == [
+        b"last 2\n",
+        b"last 3\n",
+    ]  # whole lines of the newest max_bytes
     assert (tmp_path / "router.log.1").stat().st_mode & 0o777 == 0o600
 
 

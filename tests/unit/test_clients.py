@@ -24,7 +24,11 @@ def test_every_program_is_pinned_and_has_its_script(program: Program) -> None:
 
 def test_every_script_is_some_programs() -> None:
     scripts = {program.script.split()[0] for program in PROGRAMS}
-    assert {file.name for file in FOLDER.iterdir() if file.is_file()} - {"trying.py", "trying.mjs", "Ask.java"} == scripts
+    assert {file.name for file in FOLDER.iterdir() if file.is_file()} - {
+        "trying.py",
+        "trying.mjs",
+        "Ask.java",
+    } == scripts
 
 
 def test_the_page_has_every_program() -> None:

@@ -1,4 +1,6 @@
-"""Addresses of Postgres as people have them: each provider's, each driver's; passwords as they come; what is about encryption never dropped."""
+"""Addresses of Postgres as people have them: each provider's, each driver's; passwords as they come; what is about
+encryption never dropped.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,19 @@ HOST = "postgresql://u:p@ep-cool-1.eu.example.net"
 TAKEN = [
     (f"{HOST}/db?sslmode=require&channel_binding=require", "verified"),  # Neon
     (f"{HOST}/db?sslmode=require&options=endpoint%3Dep-cool-1", "require"),  # Neon, old clients
-    ("postgres://u:p@aws-0-eu.pooler.example.com:5432/postgres?pgbouncer=true&connection_limit=1", ""),  # Supabase, Prisma
+    (
+        "postgres://u:p@aws-0-eu.pooler.example.com:5432/postgres?pgbouncer=true&connection_limit=1",
+        "",
+    ),  # Supabase, Prisma
     ("postgres://u:p@h:5432/db?sslmode=require&supa=base-pooler.x&connect_timeout=15", "require"),  # Vercel
     ("postgres://u:p@h:25060/defaultdb?sslmode=require", "require"),  # DigitalOcean, Aiven
     ("postgres://u:p@h.flycast:5432/db?sslmode=disable", "disable"),  # Fly
     ("postgresql+asyncpg://u:p@h/db", ""),  # SQLAlchemy
     ("postgresql+psycopg2://u:p@h/db?application_name=x", ""),
-    ("jdbc:postgresql://h:5432/db?user=u&password=p&ssl=true&currentSchema=public&prepareThreshold=0", "require"),  # JDBC
+    (
+        "jdbc:postgresql://h:5432/db?user=u&password=p&ssl=true&currentSchema=public&prepareThreshold=0",
+        "require",
+    ),  # JDBC
     (f"{HOST}/db?channel_binding=prefer&connect_timeout=10&gssencmode=prefer&keepalives_idle=30", ""),  # psql's own
     (f"{HOST}/db?sslmode=verify-full&sslrootcert=system", "verified"),  # libpq 16, PlanetScale
     (f"{HOST}/db?sslmode=verify-full", "verified"),
@@ -67,17 +75,30 @@ def test_what_stays_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://u@h", "postgresql:///db", "postgresql://u@/?host=/run", "postgresql://u:p@a,b:1/d", f"{HOST}/d?sslmode=allow"]
+    "url",
+    [
+        "postgresql://u@h",
+        "postgresql:///db",
+        "postgresql://u@/?host=/run",
+        "postgresql://u:p@a,b:1/d",
+        f"{HOST}/d?sslmode=allow",
+    ],
 )
 def test_no_variable_of_libpq_counts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the driver itself understands what we hand it; the password's alone do."""
 
     def asked() -> object:
         address = understood(url)
-        given = dict.fromkeys(inspect.signature(_parse_connect_dsn_and_args).parameters) | {"dsn": address.dsn} | address.arguments
+        given = (
+            dict.fromkeys(inspect.signature(_parse_connect_dsn_and_args).parameters)
+            | {"dsn": address.dsn}
+            | address.arguments
+        )
         given.pop("timeout", None)
         hosts, parameters = _parse_connect_dsn_and_args(**given)
-        return hosts, {name: getattr(parameters, name) for name in ("user", "database", "sslmode", "target_session_attrs")}
+        return hosts, {
+            name: getattr(parameters, name) for name in ("user", "database", "sslmode", "target_session_attrs")
+        }
 
     before = asked()
     for name, value in {
@@ -133,7 +154,9 @@ def test_files_are_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_no_password_is_shown() -> None:
     assert without_password("postgresql://u:secret@h/db") == "postgresql://u:…@h/db"
     assert without_password("postgresql://u:se@cret@h/db") == "postgresql://u:…@h/db"
-    assert "secret" not in without_password("jdbc:postgresql://h/db?user=u&password=secret&sslpassword=secret&sslmode=require")
+    assert "secret" not in without_password(
+        "jdbc:postgresql://h/db?user=u&password=secret&sslpassword=secret&sslmode=require"
+    )
 
 
 @given(st.text(max_size=80))

@@ -1,4 +1,6 @@
-"""Where Postgres does not let us in, one line says what to do; tried against a Debian server with TLS, kept here by the errors it gave."""
+"""Where Postgres does not let us in, one line says what to do; tried against a Debian server with TLS, kept here by the
+errors it gave.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from tests.unit.test_router_certificate import write_pair
 
 
 def handshake(folder: Path, *, trusts: str, name: str, days: float = 9) -> ssl.SSLCertVerificationError:
-    """What OpenSSL says of a server's certificate that we do not accept. `trusts`: which pair's certificate is an authority here."""
+    """What OpenSSL says of a server's certificate that we do not accept. `trusts`: which pair's certificate is an
+    authority here.
+    """
     pair = write_pair(folder, "db.test", name="server", days=days)
     write_pair(folder, "other.test", name="other")
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -40,7 +44,9 @@ def handshake(folder: Path, *, trusts: str, name: str, days: float = 9) -> ssl.S
     [("other", "db.test", 9, "sslrootcert"), ("server", "db2.test", 9, "another name"), ("server", "127.0.0.1", 9, "another name"),
      ("server", "db.test", -1, "renew it")],
 )  # fmt: skip
-def test_what_is_wrong_with_a_certificate_is_told_apart(tmp_path: Path, trusts: str, name: str, days: float, says: str) -> None:
+def test_what_is_wrong_with_a_certificate_is_told_apart(
+    tmp_path: Path, trusts: str, name: str, days: float, says: str
+) -> None:
     assert says in remedy(handshake(tmp_path, trusts=trusts, name=name, days=days))
 
 
@@ -67,11 +73,18 @@ ERRORS = [
 @pytest.mark.parametrize(("error", "says"), ERRORS, ids=[f"{type(error).__name__}: {says}" for error, says in ERRORS])
 def test_each_way_to_be_turned_away_has_its_remedy(error: Exception, says: str) -> None:
     told = str(unreachable("postgresql://u:secret@h/d", error))
-    assert told.endswith(remedy(error)) and says in told and "h:5432" not in told and "secret" not in told and "\n" not in told
+    assert (
+        told.endswith(remedy(error))
+        and says in told
+        and "h:5432" not in told
+        and "secret" not in told
+        and "\n" not in told
+    )
 
 
 @pytest.mark.parametrize(
-    ("url", "given"), [("u@h/d", False), ("u:p@h/d", True), ("h/d?user=u&password=p", True), ("u@h/d?passfile=/x", True)]
+    ("url", "given"),
+    [("u@h/d", False), ("u:p@h/d", True), ("h/d?user=u&password=p", True), ("u@h/d?passfile=/x", True)],
 )
 def test_whether_a_password_was_given_is_known(url: str, given: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGPASSWORD", raising=False)

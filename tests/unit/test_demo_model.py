@@ -17,7 +17,14 @@ DEMO = Path(__file__).resolve().parents[2] / "snapshots" / "demo"
 MODEL = DEMO / "model"
 WEIGHTS = MODEL / "model.safetensors"
 MAX_WEIGHTS_BYTES = 8_000_000
-FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+FILES = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+}
 
 
 def rows() -> list[dict[str, Any]]:

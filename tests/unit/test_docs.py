@@ -14,7 +14,12 @@ import typer
 from pilotlight.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "loadtests" / "bench" / "RESULTS.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "loadtests" / "bench" / "RESULTS.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots")
 WHOLE = typer.main.get_command(app)
 FREE = {"run", "chat"}  # their last argument is a person's sentence

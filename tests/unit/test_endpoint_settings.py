@@ -1,4 +1,5 @@
-"""A setting of endpoints is in every place it passes through: what is missing in one of them is lost there without a word.
+"""A setting of endpoints is in every place it passes through: what is missing in one of them is lost there without a
+word.
 
 Whoever adds one adds it to `activator.wire.Configuration` and runs this: each failure names the next place.
 """
@@ -50,7 +51,9 @@ def test_each_belongs_to_the_endpoint_or_to_its_revisions() -> None:
 def test_each_is_stored_and_read_again() -> None:
     for statement in ("endpoints", "put_endpoint"):
         assert set(OF_THE_ENDPOINT) <= named(SQL[statement]), f"catalogue.sql, {statement}"
-    assert all(f"excluded.{field}" in SQL["put_endpoint"] for field in OF_THE_ENDPOINT), "catalogue.sql: one that is known changes too"
+    assert all(f"excluded.{field}" in SQL["put_endpoint"] for field in OF_THE_ENDPOINT), (
+        "catalogue.sql: one that is known changes too"
+    )
     for statement in ("revisions", "add_revision"):
         assert set(OF_A_REVISION) <= named(SQL[statement]), f"catalogue.sql, {statement}"
 
@@ -81,7 +84,10 @@ def test_the_command_line_has_an_option_for_each() -> None:
 def defaults() -> list[tuple[str, str]]:
     """(option, what its help says a new endpoint has)."""
     command: Any = typer.main.get_command(app)
-    found = [(option.name, re.search(r"For a new endpoint ([\w.]+)", option.help or "")) for option in command.commands["deploy"].params]
+    found = [
+        (option.name, re.search(r"For a new endpoint ([\w.]+)", option.help or ""))
+        for option in command.commands["deploy"].params
+    ]
     return [(name, said[1].rstrip(".")) for name, said in found if said]
 
 

@@ -1,4 +1,6 @@
-"""What wakes in a row are held to: all of them made, nothing left by any name, and a standby that is still the same process."""
+"""What wakes in a row are held to: all of them made, nothing left by any name, and a standby that is still the same
+process.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ with open(sys.argv[1], "r+b") as file:
 @pytest.mark.parametrize("how", ["mapped", "opened"])
 def test_shared_memory_counts_by_whatever_name_unless_somebody_else_holds_it(segment: Path, how: str) -> None:
     assert segment.name in inventory.shared_memory([]), "left behind by nobody knows whom"
-    with subprocess.Popen([sys.executable, "-c", CODE, str(segment), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE, str(segment), how], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         assert other.stdin and other.stdout and other.stdout.readline()
         assert segment.name not in inventory.shared_memory([])
         assert segment.name in inventory.shared_memory([other.pid])
@@ -71,7 +75,9 @@ def test_shared_memory_counts_by_whatever_name_unless_somebody_else_holds_it(seg
         ("", ""),
     ],
 )
-def test_of_postgres_its_own_processes_are_told_from_those_that_come_and_go(title: str, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_postgres_its_own_processes_are_told_from_those_that_come_and_go(
+    title: str, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inventory, "_command_line", lambda pid: title)
     assert inventory.postgres_role(1) == role
 
@@ -111,7 +117,10 @@ def test_a_standby_that_stays_is_no_start_from_staged(monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench, "STANDBY_SECONDS", 0.0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     stays: Any = Status(1)
-    with pytest.raises(bench.BenchFailed, match='zero = "staged" or set PILOTLIGHT_RUNTIME__STANDBYS=0, or measure it with --from standby'):
+    with pytest.raises(
+        bench.BenchFailed,
+        match='zero = "staged" or set PILOTLIGHT_RUNTIME__STANDBYS=0, or measure it with --from standby',
+    ):
         bench.until_rest(stays, "e", "staged")
     monkeypatch.setattr(bench, "STANDBY_SECONDS", 60.0)
     goes: Any = Status(1, 1, 0)

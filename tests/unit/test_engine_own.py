@@ -1,4 +1,6 @@
-"""Two forks of one process share nothing that must be a replica's own: each entry of the table, by real forks, and what does it by itself."""
+"""Two forks of one process share nothing that must be a replica's own: each entry of the table, by real forks, and what
+does it by itself.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def test_two_forks_share_none_of_the_list(forks: list[Shown], what: str) -> None
 
 
 def test_without_it_they_share_what_is_on_the_list() -> None:
-    """Else the test above would pass with nothing done. CPython makes `random` anew by itself, and the tracker is none in a test."""
+    """Else the test above would pass with nothing done. CPython makes `random` anew by itself, and the tracker is none
+    in a test.
+    """
 
     def as_it_is() -> Shown:
         own._folders(own.Replica("same", "/same"))

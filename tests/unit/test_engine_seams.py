@@ -1,4 +1,6 @@
-"""Only one module assigns into what is not ours; and a seam that does not fit stops a start, or is left out and said."""
+"""Only one module assigns into what is not ours; and a seam that does not fit stops a start, or is left out and
+said.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def foreign_names(tree: ast.AST) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {name.asname or name.name.split(".")[0] for name in node.names if name.name.split(".")[0] not in OURS}
+            found |= {
+                name.asname or name.name.split(".")[0] for name in node.names if name.name.split(".")[0] not in OURS
+            }
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in OURS:
             found |= {name.asname or name.name for name in node.names}
     return found
@@ -35,7 +39,9 @@ def root(node: ast.expr) -> str:
         if isinstance(node, ast.Attribute):
             node = node.value
         elif isinstance(node, ast.Call):
-            node = node.args[0] if isinstance(node.func, ast.Name) and node.func.id == "type" and node.args else node.func
+            node = (
+                node.args[0] if isinstance(node.func, ast.Name) and node.func.id == "type" and node.args else node.func
+            )
         else:
             return node.id if isinstance(node, ast.Name) else ""
 

@@ -17,7 +17,9 @@ def test_only_what_was_tested_is_started(device: str) -> None:
         check(version, device, environ)
         check(f"{version}+cpu", device, environ)
     for version in ("0.33.0", "0.32.1", "0.320.0", ""):
-        with pytest.raises(UntestedEngine, match=r"was tested with 0\.32\.0: install that, or set runtime\.untested_engine = true"):
+        with pytest.raises(
+            UntestedEngine, match=r"was tested with 0\.32\.0: install that, or set runtime\.untested_engine = true"
+        ):
             check(version, device, environ)
 
 

@@ -27,7 +27,9 @@ def read(said: str) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for family in text_string_to_metric_families(said):
         for sample in family.samples:
-            found.setdefault(sample.name, {})[",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))] = sample.value
+            found.setdefault(sample.name, {})[",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))] = (
+                sample.value
+            )
     return found
 
 

@@ -111,7 +111,9 @@ def test_a_peer_of_another_protocol_is_refused_by_name() -> None:
         frames.check_protocol(frames.OLDEST_PROTOCOL - 1, "router r")
 
 
-async def test_a_line_without_end_is_a_frame_error(monkeypatch: pytest.MonkeyPatch, listen: Serve, address: str) -> None:
+async def test_a_line_without_end_is_a_frame_error(
+    monkeypatch: pytest.MonkeyPatch, listen: Serve, address: str
+) -> None:
     monkeypatch.setattr(frames, "LONGEST_FRAME", 1000)
     met: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -179,7 +181,9 @@ def test_addresses(address: str, parts: tuple[str, str, int]) -> None:
     assert split(address) == parts
 
 
-@pytest.mark.parametrize("address", ["", "unix:a.sock", "tcp:80", "tcp:a:", "tcp:a:65536", "tcp:a:²", "http://a:80", "unix:/" + "x" * 107])
+@pytest.mark.parametrize(
+    "address", ["", "unix:a.sock", "tcp:80", "tcp:a:", "tcp:a:65536", "tcp:a:²", "http://a:80", "unix:/" + "x" * 107]
+)
 def test_bad_addresses(address: str) -> None:
     with pytest.raises(AddressError):
         split(address)

@@ -1,4 +1,6 @@
-"""Every fuzz target takes its own seeds, and some mutations of them: `python -m tests.fuzz` goes on from there for hours."""
+"""Every fuzz target takes its own seeds, and some mutations of them: `python -m tests.fuzz` goes on from there for
+hours.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ def mutated(data: bytes, dice: random.Random) -> bytes:
     """A byte changed, cut out, doubled, or the rest cut off."""
     at = dice.randrange(len(data) + 1)
     return dice.choice(
-        (data[:at] + bytes([dice.randrange(256)]) + data[at + 1 :], data[:at] + data[at + 1 :], data[:at] + data[at:] * 2, data[:at])
+        (
+            data[:at] + bytes([dice.randrange(256)]) + data[at + 1 :],
+            data[:at] + data[at + 1 :],
+            data[:at] + data[at:] * 2,
+            data[:at],
+        )
     )
 
 

@@ -58,7 +58,9 @@ def waits(task: asyncio.Task[None]) -> bool:
 
 @pytest.mark.parametrize("make", [follower, policies, settler, waiting])
 @pytest.mark.parametrize("steps", range(4))
-def test_a_cancellation_that_meets_the_event_is_not_lost(tmp_path: Path, make: Callable[[Path], Loop], steps: int) -> None:
+def test_a_cancellation_that_meets_the_event_is_not_lost(
+    tmp_path: Path, make: Callable[[Path], Loop], steps: int
+) -> None:
     async def scene() -> None:
         run, wake = make(tmp_path)
         task = asyncio.create_task(run())

@@ -1,4 +1,6 @@
-"""Corrections: whatever comes late and however often, the sum of a request's rows is what the engine made, exactly priced."""
+"""Corrections: whatever comes late and however often, the sum of a request's rows is what the engine made, exactly
+priced.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from router.ledger.late import Correction, Late, correction
 from router.ledger.prices import Price, PriceList, cost
 from router.ledger.store import LedgerStore
 
-PRICE = Price(version=3, org_id="default", endpoint_id="", valid_from=0.0, input=10**9, cached=5 * 10**8, output=4 * 10**9)
+PRICE = Price(
+    version=3, org_id="default", endpoint_id="", valid_from=0.0, input=10**9, cached=5 * 10**8, output=4 * 10**9
+)
 counts = st.tuples(st.integers(0, 1000), st.integers(0, 1000), st.integers(0, 1000))
 
 
@@ -73,7 +77,12 @@ class FakeStore(LedgerStore):
         return PriceList([PRICE])
 
     async def correct(
-        self, decide: Callable[[Sequence[Late]], Sequence[Correction]], *, back: float, most: int, without: Sequence[str]
+        self,
+        decide: Callable[[Sequence[Late]], Sequence[Correction]],
+        *,
+        back: float,
+        most: int,
+        without: Sequence[str],
     ) -> list[Late]:
         self.back.append(back)
         if self.slow:
@@ -91,7 +100,9 @@ def test_a_pass_takes_all_there_is_and_the_next_looks_back_to_it() -> None:
 
     async def scene() -> None:
         assert await corrections.catch_up() == 6
-        assert sorted(made.event_id for made in store.made) == [f"e{number}.2" for number in range(5)], "what was right is left alone"
+        assert sorted(made.event_id for made in store.made) == [f"e{number}.2" for number in range(5)], (
+            "what was right is left alone"
+        )
         store.late.clear()
         assert await corrections.catch_up() == 0
         assert store.back[0] == FIRST_SECONDS and MARGIN_SECONDS <= store.back[-1] < MARGIN_SECONDS + 60

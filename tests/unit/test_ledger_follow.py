@@ -1,4 +1,6 @@
-"""The follower reads a worker's files in their order and deletes none too early, wherever it was killed and however slow Postgres is."""
+"""The follower reads a worker's files in their order and deletes none too early, wherever it was killed and however
+slow Postgres is.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def spooled(folder: Path, *, files: int, each: int, across: int) -> dict[str, st
     for number in range(files):
         data = b"".join(sealed(ended(name)) for name in waiting)
         names = [f"{number:02}.{index:03}" for index in range(each)]
-        data += b"".join(sealed(opened(name)) for name in names) + b"".join(sealed(ended(name)) for name in names[:-across])
+        data += b"".join(sealed(opened(name)) for name in names) + b"".join(
+            sealed(ended(name)) for name in names[:-across]
+        )
         waiting = names[-across:]
         (folder / f"w.{number}.jsonl").write_bytes(data)
     with open(folder / f"w.{files - 1}.jsonl", "ab") as last:
@@ -86,7 +90,9 @@ def test_a_ledger_that_starts_on_many_files_joins_every_end(tmp_path: Path, smal
 def test_every_request_gets_its_row_whichever_files_its_lines_are_in(
     tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[int, int | None]], steps: list[int], torn: bytes
 ) -> None:
-    """Opened in one file, ended in a later one or never; the ledger is killed after each of `steps`, the worker in the middle."""
+    """Opened in one file, ended in a later one or never; the ledger is killed after each of `steps`, the worker in the
+    middle.
+    """
     folder = tmp_path_factory.mktemp("spool")
     contents: dict[int, bytes] = dict.fromkeys(range(6), b"")
     for number, (first, _) in enumerate(spans):
@@ -115,10 +121,14 @@ def test_every_request_gets_its_row_whichever_files_its_lines_are_in(
     asyncio.run(scene())
     assert rows == expected
     kept = [file.read_bytes() for file in folder.glob("w.*")]
-    assert not any(b"\n" in data for data in kept), "nothing is kept but a last file without a line, of whatever release its worker was"
+    assert not any(b"\n" in data for data in kept), (
+        "nothing is kept but a last file without a line, of whatever release its worker was"
+    )
 
 
-def test_a_torn_line_in_the_middle_of_a_workers_files_is_named_and_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_torn_line_in_the_middle_of_a_workers_files_is_named_and_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "w.1.jsonl").write_bytes(sealed(opened("a")) + b'{"kind":"open","ev')
     (tmp_path / "w.2.jsonl").write_bytes(sealed(ended("a")))
     ledger = Ledger(tmp_path, {})

@@ -1,4 +1,6 @@
-"""A key change costs what one key costs: only it is read, told and taken in, however many there are; nothing is lost on the way."""
+"""A key change costs what one key costs: only it is read, told and taken in, however many there are; nothing is lost on
+the way.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ from tests.unit.router_world import PEPPER, nobody, until
 
 def key(number: int, *, endpoint: str = "ep_1", expires_at: float = 0.0) -> KeyRow:
     return KeyRow(
-        hash=f"{number:064x}", key_id=f"key_{number}", org_id="default", endpoint_id=endpoint, scope="inference", expires_at=expires_at
+        hash=f"{number:064x}",
+        key_id=f"key_{number}",
+        org_id="default",
+        endpoint_id=endpoint,
+        scope="inference",
+        expires_at=expires_at,
     )
 
 
@@ -43,7 +50,9 @@ class Table:
     async def find(self, ids: Sequence[str]) -> LiveKeys:
         self._here()
         self.asked.append(set(ids))
-        return LiveKeys(tuple(row for row in self.keys.values() if row.key_id in ids or row.endpoint_id in ids), self.ahead)
+        return LiveKeys(
+            tuple(row for row in self.keys.values() if row.key_id in ids or row.endpoint_id in ids), self.ahead
+        )
 
     async def mark(self) -> str:
         return str(sorted(row.model_dump_json() for row in self.keys.values()))
@@ -63,7 +72,9 @@ class Site:
 
     async def start(self) -> Site:
         self.tasks.append(asyncio.create_task(self.policies.run()))
-        self.server = await serve(self.address, ToLedger, LedgerServer(policies=self.policies, workers=nobody(), spooled=_ignore).greet)
+        self.server = await serve(
+            self.address, ToLedger, LedgerServer(policies=self.policies, workers=nobody(), spooled=_ignore).greet
+        )
         await self.policies.newer_than(0)
         return self
 
@@ -122,7 +133,9 @@ def test_one_key_is_read_told_and_taken_in_alone(tmp_path: Path) -> None:
 
 def test_an_endpoint_that_ends_takes_all_its_keys_with_it(tmp_path: Path) -> None:
     async def scene() -> None:
-        site = await Site(tmp_path, Table(key(1, endpoint="ep_a"), key(2, endpoint="ep_a"), key(3, endpoint="ep_b"))).start()
+        site = await Site(
+            tmp_path, Table(key(1, endpoint="ep_a"), key(2, endpoint="ep_a"), key(3, endpoint="ep_b"))
+        ).start()
         keys, _, _ = await site.worker()
         site.table.keys = {"key_3": key(3, endpoint="ep_b")}
         site.policies.invalidate("ep_a")

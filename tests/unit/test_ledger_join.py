@@ -1,4 +1,6 @@
-"""The join settles each request exactly once, with the right figures, whatever the order, the repeats and the outages."""
+"""The join settles each request exactly once, with the right figures, whatever the order, the repeats and the
+outages.
+"""
 
 from __future__ import annotations
 
@@ -23,18 +25,39 @@ PRICES = PriceList([Price(version=7, org_id="default", endpoint_id="", valid_fro
 
 def opened(event_id: str) -> OpenRecord:
     return OpenRecord(
-        event_id=event_id, org_id="default", endpoint_id="ep", key_id="key", path="/v1/completions", streamed=True, admitted_at=1e9
+        event_id=event_id,
+        org_id="default",
+        endpoint_id="ep",
+        key_id="key",
+        path="/v1/completions",
+        streamed=True,
+        admitted_at=1e9,
     )
 
 
-def ended(event_id: str, *, source: ToldBy = "engine", replica: str = "rep", tokens: int = 5, finish: Finish = "complete") -> EndRecord:
+def ended(
+    event_id: str, *, source: ToldBy = "engine", replica: str = "rep", tokens: int = 5, finish: Finish = "complete"
+) -> EndRecord:
     return EndRecord(
-        event_id=event_id, replica_id=replica, status=200, finish=finish, input_tokens=tokens, output_tokens=tokens, count_source=source
+        event_id=event_id,
+        replica_id=replica,
+        status=200,
+        finish=finish,
+        input_tokens=tokens,
+        output_tokens=tokens,
+        count_source=source,
     )
 
 
 def journalled(event_id: str, tokens: int = 9) -> UsageEntry:
-    return UsageEntry(request_id=event_id, replica_id="rep", input_tokens=tokens, cached_tokens=0, output_tokens=tokens, finish="abort")
+    return UsageEntry(
+        request_id=event_id,
+        replica_id="rep",
+        input_tokens=tokens,
+        cached_tokens=0,
+        output_tokens=tokens,
+        finish="abort",
+    )
 
 
 def settle_all(join: Join) -> list[UsageRow]:
@@ -62,7 +85,9 @@ TIMES = {"once": 1, "twice": 2, "never": 0}
 
 @settings(max_examples=150, deadline=None)
 @given(plans=plans, seed=st.integers(0, 2**32))
-def test_every_opened_request_settles_exactly_once_whatever_the_order(plans: list[dict[str, object]], seed: int) -> None:
+def test_every_opened_request_settles_exactly_once_whatever_the_order(
+    plans: list[dict[str, object]], seed: int
+) -> None:
     dice = random.Random(seed)
     join, journal = Join(), dict[str, UsageEntry]()
     rows, lines = list[UsageRow](), list[OpenRecord | EndRecord]()
@@ -216,7 +241,10 @@ def test_what_the_engine_told_in_band_is_not_overruled() -> None:
 
 def test_the_journal_of_the_replica_it_was_at_counts_and_a_whole_line_before_a_last_count() -> None:
     at = journalled("a")
-    other, partial = at.model_copy(update={"replica_id": "another", "output_tokens": 99}), at.model_copy(update={"partial": True})
+    other, partial = (
+        at.model_copy(update={"replica_id": "another", "output_tokens": 99}),
+        at.model_copy(update={"partial": True}),
+    )
     assert best(ended("a"), [other, partial, at]) == at
     assert best(ended("a"), [other, partial]) == partial
     assert best(ended("a"), [other]) is None
@@ -237,7 +265,9 @@ def test_where_a_router_died_no_replica_settles_alone_what_another_may_be_at_wor
         assert join.ready == 0, "the second is at work on it, or has not spoken"
         join.journal([line, journalled("a")])
         join.concluded(Word.of(["first", "rep"], [], SILENT), asked=join.waiting)
-        assert [(row.replica_id, row.output_tokens, row.count_source) for row in settle_all(join)] == [("rep", 9, "journal")]
+        assert [(row.replica_id, row.output_tokens, row.count_source) for row in settle_all(join)] == [
+            ("rep", 9, "journal")
+        ]
 
 
 def test_behind_the_word_a_last_count_of_a_router_that_died_counts_and_its_row_says_where() -> None:
@@ -246,7 +276,9 @@ def test_behind_the_word_a_last_count_of_a_router_that_died_counts_and_its_row_s
     join.lost("w", now=0.0)
     join.journal([journalled("a").model_copy(update={"partial": True})])
     join.concluded(Word(), asked=join.waiting)
-    assert [(row.finish, row.replica_id, row.count_source) for row in settle_all(join)] == [("router_lost", "rep", "last_count")]
+    assert [(row.finish, row.replica_id, row.count_source) for row in settle_all(join)] == [
+        ("router_lost", "rep", "last_count")
+    ]
 
 
 def test_an_end_that_comes_late_throws_away_what_another_replica_said() -> None:
@@ -256,7 +288,9 @@ def test_an_end_that_comes_late_throws_away_what_another_replica_said() -> None:
     join.journal([journalled("a").model_copy(update={"replica_id": "first", "partial": True})])
     join.add(ended("a", source="relayed"), file="f", worker="w", now=0.0)
     join.concluded(Word(), asked=join.waiting)
-    assert [(row.replica_id, row.output_tokens, row.count_source) for row in settle_all(join)] == [("rep", 5, "relayed")]
+    assert [(row.replica_id, row.output_tokens, row.count_source) for row in settle_all(join)] == [
+        ("rep", 5, "relayed")
+    ]
 
 
 def test_only_the_dead_workers_requests_are_given_up() -> None:
@@ -271,7 +305,9 @@ def test_only_the_dead_workers_requests_are_given_up() -> None:
 def test_a_row_has_all_that_the_records_say() -> None:
     join = Join()
     join.add(opened("a"), file="f", worker="w", now=0.0)
-    end = ended("a").model_copy(update={"phases": (Phase(name="load", at=1.0, seconds=0.5),), "cached_tokens": 99, "first_byte_ms": 3.0})
+    end = ended("a").model_copy(
+        update={"phases": (Phase(name="load", at=1.0, seconds=0.5),), "cached_tokens": 99, "first_byte_ms": 3.0}
+    )
     join.add(end, file="f", worker="w", now=0.0)
     row = settle_all(join)[0]
     assert row.phases == '[{"name":"load","at":1.0,"seconds":0.5}]'

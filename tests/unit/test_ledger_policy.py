@@ -1,4 +1,6 @@
-"""The policy: pushed when it changes, kept on disk, served from there while Postgres is away; never an empty one by mistake."""
+"""The policy: pushed when it changes, kept on disk, served from there while Postgres is away; never an empty one by
+mistake.
+"""
 
 from __future__ import annotations
 
@@ -134,10 +136,14 @@ def test_who_made_a_key_hears_when_every_worker_serves_by_it(tmp_path: Path) -> 
         keys, address = Keys(), f"unix:{tmp_path}/l.sock"
         policies = Policies(file=tmp_path / "policy.json", load=keys.load)
         task = asyncio.create_task(policies.run())
-        server = await serve(address, ToLedger, LedgerServer(policies=policies, workers=nobody(), spooled=lambda file: None).greet)
+        server = await serve(
+            address, ToLedger, LedgerServer(policies=policies, workers=nobody(), spooled=lambda file: None).greet
+        )
         await policies.newer_than(0)
         keys.keys = (KEY,)
-        assert await key_told(address, "key_1", live=True, seconds=2), "nobody is connected: whoever comes begins with it"
+        assert await key_told(address, "key_1", live=True, seconds=2), (
+            "nobody is connected: whoever comes begins with it"
+        )
         assert not await key_told(address, "key_2", live=True, seconds=0.01), "Postgres has no such key"
         slow, quick = await connect(address, FromLedger), await connect(address, FromLedger)
         for stream in (slow, quick):

@@ -16,15 +16,25 @@ tokens = st.integers(0, 10_000_000)
 amounts = st.integers(0, 10**15)
 
 
-def price(version: int = 1, *, org: str = "default", endpoint: str = "", since: float = -math.inf, amount: int = 10**9) -> Price:
-    return Price(version=version, org_id=org, endpoint_id=endpoint, valid_from=since, input=amount, cached=amount, output=amount)
+def price(
+    version: int = 1, *, org: str = "default", endpoint: str = "", since: float = -math.inf, amount: int = 10**9
+) -> Price:
+    return Price(
+        version=version, org_id=org, endpoint_id=endpoint, valid_from=since, input=amount, cached=amount, output=amount
+    )
 
 
-@given(input_tokens=tokens, cached=st.integers(0, 10_000_000), output=tokens, amounts=st.tuples(amounts, amounts, amounts))
-def test_a_cost_is_exact_but_for_one_rounding(input_tokens: int, cached: int, output: int, amounts: tuple[int, int, int]) -> None:
+@given(
+    input_tokens=tokens, cached=st.integers(0, 10_000_000), output=tokens, amounts=st.tuples(amounts, amounts, amounts)
+)
+def test_a_cost_is_exact_but_for_one_rounding(
+    input_tokens: int, cached: int, output: int, amounts: tuple[int, int, int]
+) -> None:
     cached = min(cached, input_tokens)
     listed = price()._replace(input=amounts[0], cached=amounts[1], output=amounts[2])
-    got = cost(listed, finish="complete", streamed=True, input_tokens=input_tokens, cached_tokens=cached, output_tokens=output)
+    got = cost(
+        listed, finish="complete", streamed=True, input_tokens=input_tokens, cached_tokens=cached, output_tokens=output
+    )
     dollars = [Fraction(amount, 10**10) for amount in amounts]
     exact = ((input_tokens - cached) * dollars[0] + cached * dollars[1] + output * dollars[2]) / 1_000_000
     assert got == math.floor(exact * 10**10 + Fraction(1, 2))
@@ -59,7 +69,15 @@ def test_who_got_nothing_pays_nothing_and_a_broken_stream_costs_what_came_of_it(
     def costs(output: int) -> int:
         return (10 * 10**9 + output * 10**9 + 500_000) // 1_000_000
 
-    got = cost(price(), finish=finish, streamed=streamed, input_tokens=10, cached_tokens=0, output_tokens=made, delivered=delivered)
+    got = cost(
+        price(),
+        finish=finish,
+        streamed=streamed,
+        input_tokens=10,
+        cached_tokens=0,
+        output_tokens=made,
+        delivered=delivered,
+    )
     if finish not in INSURED:
         assert got == costs(made), "a client that left pays for what the engine made"
     elif not streamed:
@@ -81,13 +99,18 @@ def test_a_price_counts_from_its_moment_by_postgres_clock(ahead: float) -> None:
 
 def test_the_newest_price_valid_at_admission_counts() -> None:
     prices = PriceList([price(3, since=200.0), price(1), price(2, since=100.0), price(4, since=200.0)])
-    at = {when: prices.at(org_id="o", endpoint_id="e", admitted_at=when).version for when in (0.0, 99.9, 100.0, 199.9, 200.0, 1e9)}
+    at = {
+        when: prices.at(org_id="o", endpoint_id="e", admitted_at=when).version
+        for when in (0.0, 99.9, 100.0, 199.9, 200.0, 1e9)
+    }
     assert at == {0.0: 1, 99.9: 1, 100.0: 2, 199.9: 2, 200.0: 4, 1e9: 4}
     assert prices.newest == 4
 
 
 def test_an_endpoints_own_price_then_its_organisations_then_the_default() -> None:
-    prices = PriceList([price(1), price(2, org="acme"), price(3, org="acme", endpoint="ep"), price(4, org="other", since=50.0)])
+    prices = PriceList(
+        [price(1), price(2, org="acme"), price(3, org="acme", endpoint="ep"), price(4, org="other", since=50.0)]
+    )
     assert prices.at(org_id="acme", endpoint_id="ep", admitted_at=0.0).version == 3
     assert prices.at(org_id="acme", endpoint_id="another", admitted_at=0.0).version == 2
     assert prices.at(org_id="nobody", endpoint_id="another", admitted_at=0.0).version == 1
@@ -95,10 +118,17 @@ def test_an_endpoints_own_price_then_its_organisations_then_the_default() -> Non
 
 
 def test_a_removed_endpoints_own_prices_count_until_then_and_its_next_life_begins_with_the_default() -> None:
-    own = [price(2, endpoint="ep", since=100.0), price(3, endpoint="ep", since=500.0), price(4, endpoint="other", since=500.0)]
+    own = [
+        price(2, endpoint="ep", since=100.0),
+        price(3, endpoint="ep", since=500.0),
+        price(4, endpoint="other", since=500.0),
+    ]
     removed = price(5, endpoint="ep", since=300.0, amount=0)._replace(ends=True)
     prices = PriceList([price(1), *own, removed])
-    at = {when: prices.at(org_id="default", endpoint_id="ep", admitted_at=when).version for when in (50.0, 200.0, 300.0, 600.0)}
+    at = {
+        when: prices.at(org_id="default", endpoint_id="ep", admitted_at=when).version
+        for when in (50.0, 200.0, 300.0, 600.0)
+    }
     assert at == {50.0: 1, 200.0: 2, 300.0: 1, 600.0: 1}, "nor the one that was to begin later"
     assert prices.at(org_id="default", endpoint_id="other", admitted_at=600.0).version == 4
     assert prices.newest == 5 and PriceList([price(1), *own[:2], removed._replace(valid_from=50.0)]).newest == 5

@@ -1,4 +1,6 @@
-"""The settler loses nothing: Postgres away, a new price in the middle, a row that is never taken, a journal late or never."""
+"""The settler loses nothing: Postgres away, a new price in the middle, a row that is never taken, a journal late or
+never.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class FakeStore(LedgerStore):
     def __init__(self) -> None:
         self.rows: dict[str, UsageRow] = {}
         self.batches: list[int] = []
-        self.price_rows = [Price(version=1, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)]
+        self.price_rows = [
+            Price(version=1, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)
+        ]
         self.entries: dict[str, UsageEntry] = {}
         self.silent: list[Unfinished] = []
         self.trouble: list[Exception] = []
@@ -67,7 +71,10 @@ class FakeStore(LedgerStore):
     async def unfinished(self, replicas: Sequence[str], endpoints: Sequence[str]) -> list[Unfinished]:
         await self._stumble()
         named = {replica.replica_id: replica for replica in self.silent}
-        return [*(named.get(name, Unfinished(name)) for name in replicas), *(r for r in self.silent if r.endpoint_id in endpoints)]
+        return [
+            *(named.get(name, Unfinished(name)) for name in replicas),
+            *(r for r in self.silent if r.endpoint_id in endpoints),
+        ]
 
     async def prices(self) -> PriceList:
         await self._stumble()
@@ -84,7 +91,9 @@ class Bench:
     def __init__(self, folder: Path | None = None) -> None:
         self.join, self.store, self.rejected = Join(), FakeStore(), list[tuple[bytes, str]]()
         self.shelf = Shelf(folder or Path("/nowhere"))
-        self.settler = Settler(join=self.join, store=self.store, reject=lambda lines, source: self.rejected.extend(lines), shelf=self.shelf)
+        self.settler = Settler(
+            join=self.join, store=self.store, reject=lambda lines, source: self.rejected.extend(lines), shelf=self.shelf
+        )
         self.said: list[Said | Exception] = []  # the activator's answers; the last one stays
         self.asked = 0
         self.waits = Waits(join=self.join, store=self.store, ask=self._ask, settle=self.settler.wake, longest=1e9)
@@ -92,7 +101,9 @@ class Bench:
     async def _ask(self) -> Said:
         self.asked += 1
         await asyncio.sleep(0)
-        said = self.said.pop(0) if len(self.said) > 1 else self.said[0] if self.said else ConnectionRefusedError("nobody")
+        said = (
+            self.said.pop(0) if len(self.said) > 1 else self.said[0] if self.said else ConnectionRefusedError("nobody")
+        )
         if isinstance(said, Exception):
             raise said
         return said
@@ -133,7 +144,9 @@ def test_what_postgres_refuses_for_now_is_tried_again(monkeypatch: pytest.Monkey
 
     async def scene() -> None:
         async with Bench() as bench:
-            cut = asyncpg.InternalClientError("got result for unknown protocol state 0")  # a connection cut while in use
+            cut = asyncpg.InternalClientError(
+                "got result for unknown protocol state 0"
+            )  # a connection cut while in use
             bench.store.trouble = [ConnectionRefusedError(), asyncpg.AdminShutdownError("bye"), cut]
             bench.finish("a", "b")
             await bench.store.has(2)
@@ -211,12 +224,16 @@ def test_a_request_without_a_price_holds_up_nobody_and_is_settled_once_there_is_
             bench.store.price_rows += [default._replace(version=3)]
             bench.finish("c")
             await bench.store.has(1)
-            assert (tmp_path / "unpriced.jsonl").read_text().count("\n") == bench.shelf.count == 2 and not bench.rejected
+            assert (tmp_path / "unpriced.jsonl").read_text().count(
+                "\n"
+            ) == bench.shelf.count == 2 and not bench.rejected
         async with Bench(tmp_path) as bench:  # a ledger that starts
             bench.store.price_rows = [default]
             bench.settler.prices_changed()
             await bench.store.has(2)
-            assert bench.store.rows.keys() == {"a", "b"} and {row.price_version for row in bench.store.rows.values()} == {1}
+            assert bench.store.rows.keys() == {"a", "b"} and {
+                row.price_version for row in bench.store.rows.values()
+            } == {1}
             await until(lambda: bench.shelf.is_empty)
             assert bench.shelf.count == 0
 
@@ -238,7 +255,9 @@ def test_a_line_of_the_unpriced_that_cannot_be_read_stays_for_a_person(tmp_path:
 @given(cut=st.integers(0, 400), sealed=st.booleans())
 @hypothesis_settings(max_examples=40, deadline=None)
 def test_a_line_cut_in_half_swallows_no_other(tmp_path_factory: pytest.TempPathFactory, cut: int, sealed: bool) -> None:
-    """By a crash or a full disk; also as the release before left it: without checksums, and with the next line glued on."""
+    """By a crash or a full disk; also as the release before left it: without checksums, and with the next line glued
+    on.
+    """
     shelf, file = Shelf(folder := tmp_path_factory.mktemp("spool")), folder / "unpriced.jsonl"
     a, b, c = (Case(name, "w", open=opened(name), end=ended(name)) for name in "abc")
     shelf.put([a])
@@ -288,7 +307,12 @@ def test_what_waits_waits_for_word_however_long_the_activator_is_away(monkeypatc
 
     async def scene() -> None:
         async with Bench() as bench:
-            away: list[Said | Exception] = [ConnectionRefusedError("nobody"), TimeoutError(), ActivatorError("closed"), FrameError("odd")]
+            away: list[Said | Exception] = [
+                ConnectionRefusedError("nobody"),
+                TimeoutError(),
+                ActivatorError("closed"),
+                FrameError("odd"),
+            ]
             silent, at_work = Said(replicas=["another"], in_work=[]), Said(replicas=["rep"], in_work=["a"])
             bench.said = [*away, silent, at_work, at_work]
             bench.finish("a", source="relayed")

@@ -40,7 +40,9 @@ def read_all(tail: Tail, name: str = NAME) -> list[str]:
 
 @settings(max_examples=30, deadline=None)
 @given(cuts=st.lists(st.integers(0, 5000), max_size=12), seals=st.booleans())
-def test_every_line_is_read_once_however_the_bytes_arrive(tmp_path_factory: pytest.TempPathFactory, cuts: list[int], seals: bool) -> None:
+def test_every_line_is_read_once_however_the_bytes_arrive(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int], seals: bool
+) -> None:
     folder = tmp_path_factory.mktemp("spool")
     write = sealed if seals else line
     data = b"".join(write(opened(f"e{number}")) + write(ended(f"e{number}")) for number in range(10))
@@ -158,7 +160,9 @@ def test_one_flipped_bit_costs_one_line_at_most_and_no_line_says_what_it_did_not
     chunk = tail.read(file)
     assert all(record in records for record in chunk.records)
     lost = at % len(data) != len(data) - 1 and len(records) - len(chunk.records)
-    assert lost <= 2 and (not lost or chunk.rejected), "two where the newline between them was hit and the seal of the first with it"
+    assert lost <= 2 and (not lost or chunk.rejected), (
+        "two where the newline between them was hit and the seal of the first with it"
+    )
     for line_aside, why in chunk.rejected:
         begin = int(why.removeprefix("at byte ").partition(":")[0])
         assert bytes(data[begin:]).startswith(line_aside), "named by where it is"

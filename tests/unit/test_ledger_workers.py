@@ -1,4 +1,6 @@
-"""A living worker is never taken for dead: the kernel's lock says so, and of the release before, its connection and its pid."""
+"""A living worker is never taken for dead: the kernel's lock says so, and of the release before, its connection and its
+pid.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ class Kernel:
     def __init__(self) -> None:
         self.locked, self.lockless, self.pids = set[str](), set[str](), set[int]()
         self.workers = Workers(
-            locked=self.locked.__contains__, keeps_locks=lambda name: name not in self.lockless, lives=self.pids.__contains__
+            locked=self.locked.__contains__,
+            keeps_locks=lambda name: name not in self.lockless,
+            lives=self.pids.__contains__,
         )
 
 
@@ -44,7 +48,9 @@ def test_one_of_the_release_before_lives_while_it_is_connected_or_its_process_is
     kernel.workers.left("a", now=1e6)
     assert kernel.workers.dead(["a"], now=1e6 + OLD_GRACE_SECONDS) == set(), "its process is there"
     kernel.pids.clear()
-    assert kernel.workers.dead(["a"], now=1e6 + OLD_GRACE_SECONDS - 1) == set(), "it may run where we cannot see its process"
+    assert kernel.workers.dead(["a"], now=1e6 + OLD_GRACE_SECONDS - 1) == set(), (
+        "it may run where we cannot see its process"
+    )
     assert kernel.workers.dead(["a"], now=1e6 + OLD_GRACE_SECONDS) == {"a"}
 
 

@@ -10,7 +10,15 @@ from pilotlight.settings import SettingsError, load
 
 @pytest.mark.parametrize(
     ("given", "meant"),
-    [("a", ["a"]), (" a, b,,c ,", ["a", "b", "c"]), ("", []), (" , ", []), (["a", " b "], ["a", " b "]), (("a",), ["a"]), ([], [])],
+    [
+        ("a", ["a"]),
+        (" a, b,,c ,", ["a", "b", "c"]),
+        ("", []),
+        (" , ", []),
+        (["a", " b "], ["a", " b "]),
+        (("a",), ["a"]),
+        ([], []),
+    ],
 )
 def test_what_is_written_is_what_is_meant(given: object, meant: list[str]) -> None:
     assert words(given, what="letters") == meant

@@ -58,7 +58,9 @@ def test_a_plan_keeps_to_its_budgets_or_is_refused(shapes: list[list[tuple[str, 
     try:
         made = plan(given_files, slot_bytes=SLOT, pinned_bytes=budget, device_bytes=budget)
     except PlanError as error:
-        largest = max((end - begin for source in given_files for *_, begin, end in map(_places, source.tensors)), default=0)
+        largest = max(
+            (end - begin for source in given_files for *_, begin, end in map(_places, source.tensors)), default=0
+        )
         assert budget < 2 * SLOT or budget < 2 * largest or "two tensors in a row" in str(error)
         return
     assert made.peak_pinned <= budget
@@ -102,7 +104,9 @@ def test_a_name_in_two_files_is_refused() -> None:
         plan([source, Source("/models/1.safetensors", source.size, (1,), source.tensors)])
 
 
-@pytest.mark.parametrize(("slot", "pinned", "says"), [(5000, 1 << 20, "no whole number of pages"), (PAGE, PAGE, "needs two slots")])
+@pytest.mark.parametrize(
+    ("slot", "pinned", "says"), [(5000, 1 << 20, "no whole number of pages"), (PAGE, PAGE, "needs two slots")]
+)
 def test_a_ring_that_cannot_work_is_refused(slot: int, pinned: int, says: str) -> None:
     with pytest.raises(PlanError, match=says):
         plan(one(10), slot_bytes=slot, pinned_bytes=pinned)

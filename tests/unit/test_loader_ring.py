@@ -1,4 +1,6 @@
-"""The ring on a device that is told when its copies end: order, backpressure, errors, short reads, files that change underfoot."""
+"""The ring on a device that is told when its copies end: order, backpressure, errors, short reads, files that change
+underfoot.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,10 @@ class FakeDevice:
 @pytest.fixture
 def content() -> dict[str, bytes]:
     dice = random.Random(5)
-    return {f"t{number}": dice.randbytes(size) for number, size in enumerate((10, 3 * PAGE, 5000, 0, 1, 2 * PAGE, PAGE, 9000))}
+    return {
+        f"t{number}": dice.randbytes(size)
+        for number, size in enumerate((10, 3 * PAGE, 5000, 0, 1, 2 * PAGE, PAGE, 9000))
+    }
 
 
 @pytest.fixture
@@ -117,7 +122,9 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("direct", [False, True])
-def test_all_tensors_arrive_in_order_and_whole(tmp_path: Path, file: Path, content: dict[str, bytes], threads: int, direct: bool) -> None:
+def test_all_tensors_arrive_in_order_and_whole(
+    tmp_path: Path, file: Path, content: dict[str, bytes], threads: int, direct: bool
+) -> None:
     more = write(tmp_path / "b.safetensors", {"z": b"z" * 7000})
     planned, device = small(file, more), FakeDevice()
     found = list(stream(planned, device, threads=threads, direct=direct))
@@ -127,7 +134,9 @@ def test_all_tensors_arrive_in_order_and_whole(tmp_path: Path, file: Path, conte
 
 
 def test_a_slot_is_written_again_only_when_its_copy_ended(file: Path, content: dict[str, bytes]) -> None:
-    """Copies look at their slots as late as can be: when the readers stand still. A slot written too early changes a tensor."""
+    """Copies look at their slots as late as can be: when the readers stand still. A slot written too early changes a
+    tensor.
+    """
     planned, device = small(file, device_bytes=1 << 20), FakeDevice(lazy=True)
     assert len(planned.blocks) == 1
     assert len(planned.reads) > 2 * planned.slots
@@ -174,7 +183,10 @@ def test_a_file_cut_short_while_it_is_read_is_an_error(file: Path) -> None:
     tensors = stream(planned, device, threads=1)
     next(tensors)
     os.truncate(file, 6 * PAGE)
-    with pytest.raises(LoadError, match=r"a\.safetensors (ends at byte \d+, where its header promises more|was changed while it was read)"):
+    with pytest.raises(
+        LoadError,
+        match=r"a\.safetensors (ends at byte \d+, where its header promises more|was changed while it was read)",
+    ):
         list(tensors)
     assert device.closed
 
@@ -238,7 +250,9 @@ def test_a_file_of_no_tensors_and_a_lying_header(tmp_path: Path) -> None:
         plan_files([empty])
 
 
-def test_what_an_index_does_not_name_is_loaded_as_well_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_an_index_does_not_name_is_loaded_as_well_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = write(tmp_path / "m.safetensors", {"a": b"1", "b": b"2"})
     with caplog.at_level("WARNING"):
         assert dict(stream(plan_files([file], {"a"}), FakeDevice())) == {"a": b"1", "b": b"2"}

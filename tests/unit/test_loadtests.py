@@ -47,7 +47,12 @@ def test_limits_that_are_kept_say_nothing_and_each_broken_one_says_what() -> Non
     good = [*calls(3), *calls(1, start="warm")]
     assert violations(limits, good) == []
     bad = violations(limits, [*calls(2, seconds=1.5), *calls(1, error="HTTP 503")])
-    assert [sentence.split(":")[0] for sentence in bad] == ["error rate", "cold calls", "cold first_token_p95", "warm latency_p50"]
+    assert [sentence.split(":")[0] for sentence in bad] == [
+        "error rate",
+        "cold calls",
+        "cold first_token_p95",
+        "warm latency_p50",
+    ]
     assert "1.500 s, and at most 1.0 s is allowed" in bad[2] and "nan" in bad[3], "no call at all keeps no limit"
 
 

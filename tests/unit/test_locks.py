@@ -1,4 +1,6 @@
-"""What is installed is locked: by hash, for every Python we run on, and for the device it is for; and uv goes where pip was told to."""
+"""What is installed is locked: by hash, for every Python we run on, and for the device it is for; and uv goes where pip
+was told to.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def test_everything_has_its_hash_and_is_for_every_python(name: str) -> None:
     for entry in entries:
         assert re.match(r"[A-Za-z0-9_.-]+==\S+", entry), entry
         assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), entry
-        assert "python_full_version < '3.12'" not in entry.splitlines()[0] or f"{entry.partition('=')[0]}==" in text.replace(entry, "")
+        assert "python_full_version < '3.12'" not in entry.splitlines()[
+            0
+        ] or f"{entry.partition('=')[0]}==" in text.replace(entry, "")
 
 
 def test_the_cuda_build_is_locked_with_cuda() -> None:
@@ -103,8 +107,12 @@ def test_what_builds_our_package_is_locked_too() -> None:
 
 
 def test_what_our_code_imports_is_locked_without_the_tools_of_development() -> None:
-    """An environment made of the wheel alone has everything; what only our tests' packages bring would be missing there."""
-    canonical = {re.sub(r"[-_.]+", "-", name).lower() for name in pins("base").keys() | (pins("cpu").keys() & pins("gpu").keys())}
+    """An environment made of the wheel alone has everything; what only our tests' packages bring would be missing
+    there.
+    """
+    canonical = {
+        re.sub(r"[-_.]+", "-", name).lower() for name in pins("base").keys() | (pins("cpu").keys() & pins("gpu").keys())
+    }
     brought = importlib.metadata.packages_distributions()
     missing = set()
     for package in ("pilotlight", "router", "activator", "runtime", "snapshots"):

@@ -1,4 +1,6 @@
-"""Migrations are one chain: two with the same number, made side by side, would leave every new installation without a database."""
+"""Migrations are one chain: two with the same number, made side by side, would leave every new installation without a
+database.
+"""
 
 from __future__ import annotations
 

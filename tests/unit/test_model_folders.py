@@ -1,4 +1,6 @@
-"""Folders as people have them: what an engine never reads is left out and said, what cannot work is refused before it is copied."""
+"""Folders as people have them: what an engine never reads is left out and said, what cannot work is refused before it
+is copied.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ LEFT_OUT: list[tuple[str, Files, str]] = [
 
 
 @pytest.mark.parametrize(("more", "says"), [case[1:] for case in LEFT_OUT], ids=[case[0] for case in LEFT_OUT])
-def test_what_no_engine_reads_is_left_out_and_said_and_the_digest_is_the_same(model: Path, tmp_path: Path, more: Files, says: str) -> None:
+def test_what_no_engine_reads_is_left_out_and_said_and_the_digest_is_the_same(
+    model: Path, tmp_path: Path, more: Files, says: str
+) -> None:
     without, _ = told_by(model, tmp_path / "one")
     write(model, more)
     digest, said = told_by(model, tmp_path / "two")
@@ -99,8 +103,18 @@ def test_the_index_decides(model: Path, tmp_path: Path, more: str) -> None:
 
 def test_the_index_may_name_any_file(model: Path, tmp_path: Path) -> None:
     (model / "model.safetensors").rename(model / "first.safetensors")
-    write(model, {"more.safetensors": safetensors(["c"]), INDEX: {"weight_map": {"a": "first.safetensors", "c": "more.safetensors"}}})
-    assert {file.path for file in pack(model, tmp_path / "store").files} >= {"first.safetensors", "more.safetensors", INDEX}
+    write(
+        model,
+        {
+            "more.safetensors": safetensors(["c"]),
+            INDEX: {"weight_map": {"a": "first.safetensors", "c": "more.safetensors"}},
+        },
+    )
+    assert {file.path for file in pack(model, tmp_path / "store").files} >= {
+        "first.safetensors",
+        "more.safetensors",
+        INDEX,
+    }
 
 
 @pytest.mark.parametrize("index", [True, False])
@@ -256,11 +270,15 @@ CANNOT_WORK: list[tuple[str, Damage, type[SnapshotError], str]] = [
 
 
 def table(rows: int) -> bytes:
-    header = json.dumps({"model.embed_tokens.weight": {"dtype": "BF16", "shape": [rows, 2], "data_offsets": [0, rows * 4]}}).encode()
+    header = json.dumps(
+        {"model.embed_tokens.weight": {"dtype": "BF16", "shape": [rows, 2], "data_offsets": [0, rows * 4]}}
+    ).encode()
     return len(header).to_bytes(8, "little") + header + bytes(rows * 4)
 
 
-@pytest.mark.parametrize(("damage", "error", "says"), [case[1:] for case in CANNOT_WORK], ids=[case[0] for case in CANNOT_WORK])
+@pytest.mark.parametrize(
+    ("damage", "error", "says"), [case[1:] for case in CANNOT_WORK], ids=[case[0] for case in CANNOT_WORK]
+)
 def test_what_cannot_work_is_refused_before_anything_is_copied(
     model: Path, tmp_path: Path, damage: Damage, error: type[SnapshotError], says: str
 ) -> None:
@@ -302,7 +320,9 @@ def test_a_generating_model_without_a_chat_template_is_taken_and_it_is_said(mode
 
 def test_code_is_taken_only_where_the_machine_allows(model: Path, tmp_path: Path) -> None:
     config = LLAMA | {"model_type": "mymodel", "auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}
-    write(model, {"config.json": config, "modeling_x.py": b"", "x.tiktoken": b"", "x.so": b"", "pytorch_model.bin": b""})
+    write(
+        model, {"config.json": config, "modeling_x.py": b"", "x.tiktoken": b"", "x.so": b"", "pytorch_model.bin": b""}
+    )
     with pytest.raises(CodeRefused):
         pack(model, tmp_path / "store")
     taken = {file.path for file in pack(model, tmp_path / "store", code=True).files}
@@ -340,12 +360,19 @@ def test_the_lists_are_of_the_engine_we_pin() -> None:
     root = Path(__file__).parents[2]
     version = re.search(r"vLLM ([\d.]+) and", (root / "snapshots" / "known_to_engine.txt").read_text())
     assert version is not None and f'"vllm=={version[1]}"' in (root / "pyproject.toml").read_text()
-    assert known("model_type") > {"llama", "qwen3"} and known("tokenizer") > {"LlamaTokenizer"} and known("quantization") > {"awq", "fp8"}
+    assert (
+        known("model_type") > {"llama", "qwen3"}
+        and known("tokenizer") > {"LlamaTokenizer"}
+        and known("quantization") > {"awq", "fp8"}
+    )
 
 
 @pytest.mark.parametrize(
     "files",
-    [{"adapter_config.json": b'{"base_model_name_or_path": "org/base"}', "adapter_model.safetensors": b"x"}, {"m.Q4.gguf": b"GGUF"}],
+    [
+        {"adapter_config.json": b'{"base_model_name_or_path": "org/base"}', "adapter_model.safetensors": b"x"},
+        {"m.Q4.gguf": b"GGUF"},
+    ],
 )
 def test_another_kind_of_model_is_told_in_the_same_words_of_a_folder_and_of_a_hub(tmp_path: Path, files: Files) -> None:
     model = write(tmp_path / "model", files)
@@ -357,7 +384,9 @@ def test_another_kind_of_model_is_told_in_the_same_words_of_a_folder_and_of_a_hu
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])
 @pytest.mark.parametrize("path", [INDEX, "modules.json", "tokenizer.json", "config.json", "generation_config.json"])
-def test_a_text_in_another_encoding_is_refused_by_whoever_reads_it_first(model: Path, tmp_path: Path, path: str, encoding: str) -> None:
+def test_a_text_in_another_encoding_is_refused_by_whoever_reads_it_first(
+    model: Path, tmp_path: Path, path: str, encoding: str
+) -> None:
     (model / path).write_bytes('{"é": 1}'.encode(encoding))
     with pytest.raises(PackError, match=rf"{re.escape(path)} is no JSON"):
         pack(model, tmp_path / "store")

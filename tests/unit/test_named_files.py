@@ -8,7 +8,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMED = re.compile(r"`([A-Za-z_][\w./-]*\.(?:py|sql|md))(?:::\w+)?`")
-EXAMPLES = {"SUBJECT.sql", "queue.py", "router.py", "versions/0007_anything.py", "folder/name.sql"}  # of names, in text about names
+EXAMPLES = {
+    "SUBJECT.sql",
+    "queue.py",
+    "router.py",
+    "versions/0007_anything.py",
+    "folder/name.sql",
+}  # of names, in text about names
 OF_A_TIME = re.compile(r"CHANGELOG\.md|DECISIONS\.md|RESULTS\.md|tests/recorded/")  # what was so when it was written
 
 

@@ -45,7 +45,9 @@ def test_ports_in_a_row_are_all_claimed_or_none() -> None:
 
 def test_a_claim_holds_between_processes_and_goes_with_its_own() -> None:
     script = "import sys; from pilotlight.ports import free_port; print(free_port(), flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         port = int(other.stdout.readline())
         with pytest.raises(OSError, match="no free port"):

@@ -1,10 +1,11 @@
-"""Two releases side by side: what every recorded release said is read today, and what is said today an older one can read.
+"""Two releases side by side: what every recorded release said is read today, and what is said today an older one can
+read.
 
-A failure here is a change that is no addition. Give a new field a default, leave old ones where they are, and send a new
-value of a closed list only where the peer has said that it knows it; or raise `PROTOCOL` and say so in CHANGELOG.
+A failure here is a change that is no addition. Give a new field a default, leave old ones where they are, and send a
+new value of a closed list only where the peer has said that it knows it; or raise `PROTOCOL` and say so in CHANGELOG.
 
-The release of 2026-11-21 refused fields it did not know: its record holds what it wrote to disk, and what its names mean, not that it
-could run beside a later one.
+The release of 2026-11-21 refused fields it did not know: its record holds what it wrote to disk, and what its names
+mean, not that it could run beside a later one.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def test_what_a_release_said_is_read_with_every_field(folder: Path) -> None:
     for entry in lines:
         reader = adapter(entry["contract"])
         read = json.loads(reader.dump_json(reader.validate_json(entry["line"], extra="ignore")))
-        assert within(json.loads(entry["line"]), read), f"{entry['contract']} {entry['frame']}: {entry['line']} became {read}"
+        assert within(json.loads(entry["line"]), read), (
+            f"{entry['contract']} {entry['frame']}: {entry['line']} became {read}"
+        )
 
 
 @pytest.mark.parametrize("folder", RELEASES, ids=lambda folder: folder.name)
@@ -66,7 +69,9 @@ def within(less: Any, more: Any) -> bool:
     return bool(less == more)
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], olds: dict[str, Any], news: dict[str, Any], where: str) -> Iterator[str]:
+def differences(
+    old: dict[str, Any], new: dict[str, Any], olds: dict[str, Any], news: dict[str, Any], where: str
+) -> Iterator[str]:
     """What of `new` a reader of `old` would not take."""
     if "$ref" in old and "$ref" in new:
         name = new["$ref"].rsplit("/", 1)[1]

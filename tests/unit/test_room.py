@@ -1,4 +1,6 @@
-"""A full disk: when new calls are refused and why, what is kept for what runs, given up and taken again, and what is told of it."""
+"""A full disk: when new calls are refused and why, what is kept for what runs, given up and taken again, and what is
+told of it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from router.ledger.spool import Spool
 from tests.small_disks import fill, small_disk
 
 MB = 1 << 20
-LIMITS = DiskSettings(floor_bytes=MB, reserve_bytes=MB, postgres_reserve_bytes=MB // 2, spool_bytes=MB, journal_bytes=MB)
+LIMITS = DiskSettings(
+    floor_bytes=MB, reserve_bytes=MB, postgres_reserve_bytes=MB // 2, spool_bytes=MB, journal_bytes=MB
+)
 
 
 @pytest.fixture
@@ -36,11 +40,17 @@ def paths(tmp_path: Path) -> Iterator[Paths]:
     ("room", "says"),
     [
         (Room(free=MB, held=reserve(LIMITS)), ""),
-        (Room(free=MB - 1, held=reserve(LIMITS)), "disk full: 1 MB free besides the reserve, 1 MB needed (disk.floor_bytes)"),
+        (
+            Room(free=MB - 1, held=reserve(LIMITS)),
+            "disk full: 1 MB free besides the reserve, 1 MB needed (disk.floor_bytes)",
+        ),
         (Room(free=MB + reserve(LIMITS), held=0), ""),
         (Room(free=MB + reserve(LIMITS) - 1, held=0), "disk full: 1 MB free besides"),
         (Room(free=0), "disk full: 0 B free besides"),
-        (Room(free=9 * MB, spool=MB), "disk full: the spool has 1 MB of 1 MB (disk.spool_bytes) and waits for Postgres"),
+        (
+            Room(free=9 * MB, spool=MB),
+            "disk full: the spool has 1 MB of 1 MB (disk.spool_bytes) and waits for Postgres",
+        ),
         (Room(free=9 * MB, journal=2 * MB), "disk full: the journal has 2 MB of 1 MB (disk.journal_bytes)"),
     ],
 )
@@ -125,7 +135,11 @@ def test_all_logs_together_stay_below_their_bound(tmp_path: Path) -> None:
     assert rotation.bound([tmp_path], 6000) == []
     assert [file.name for file in rotation.bound([tmp_path], 5000)] == ["a.log.2"]
     assert [file.name for file in rotation.bound([tmp_path], 1000)] == ["b.log.1", "a.log.1", "b.log"]
-    assert (tmp_path / "b.log").stat().st_size == 0 and (tmp_path / "a.log").stat().st_size == 1000 and (tmp_path / "other").exists()
+    assert (
+        (tmp_path / "b.log").stat().st_size == 0
+        and (tmp_path / "a.log").stat().st_size == 1000
+        and (tmp_path / "other").exists()
+    )
 
 
 def test_the_log_of_changes_has_the_size_it_was_given() -> None:

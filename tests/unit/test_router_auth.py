@@ -85,7 +85,10 @@ def test_what_is_said_again_on_a_connection_is_not_hashed_again(monkeypatch: pyt
     monkeypatch.setattr(keys, "_hash", hashing)
     caller = Caller(keys)
     first = caller.tenant(says(KEY))
-    assert all(caller.tenant(says(KEY, header)) is first for header in (b"authorization", b"x-api-key")) and len(hashed) == 1
+    assert (
+        all(caller.tenant(says(KEY, header)) is first for header in (b"authorization", b"x-api-key"))
+        and len(hashed) == 1
+    )
     assert caller.tenant(says(OTHER_KEY)).endpoint_id == "e2" and caller.tenant(says(KEY)) is first
     for other in ({}, says(KEY + "x"), says(KEY[:-1]), says(""), says(OLD_KEY)):
         with pytest.raises(Unauthorized):
@@ -96,7 +99,11 @@ def test_what_is_said_again_on_a_connection_is_not_hashed_again(monkeypatch: pyt
 
 
 def test_what_is_said_again_counts_no_longer_than_its_key() -> None:
-    clock, keys, row = [100.0], Keys(pepper=PEPPER, wall=lambda: 1000.0, clock=lambda: clock[0]), key_row(KEY, "e1", expires_at=1010.0)
+    clock, keys, row = (
+        [100.0],
+        Keys(pepper=PEPPER, wall=lambda: 1000.0, clock=lambda: clock[0]),
+        key_row(KEY, "e1", expires_at=1010.0),
+    )
     keys.replace(Policy(version=1, keys=(row,)))
     caller = Caller(keys)
     assert caller.tenant(says(KEY)).endpoint_id == "e1"

@@ -22,7 +22,9 @@ def test_the_least_deep_is_chosen_counting_what_others_have() -> None:
     rig.show(row(replica("a", slots=4), replica("b", slots=4)))
     rig.table.others({"a": 4}, 2)
     assert [ask(rig).replica.row.replica_id for _ in range(2)] == ["b", "b"]
-    assert Counter(ask(rig).replica.row.replica_id for _ in range(4)) == {"a": 2, "b": 2}, "half of the others' four have been made up for"
+    assert Counter(ask(rig).replica.row.replica_id for _ in range(4)) == {"a": 2, "b": 2}, (
+        "half of the others' four have been made up for"
+    )
 
 
 def test_of_equals_it_is_not_always_the_first() -> None:
@@ -99,11 +101,16 @@ def test_own_requests_are_told_where_there_is_a_choice() -> None:
 
 
 def test_two_routers_split_what_comes_between_two_replicas() -> None:
-    """Each by itself balances its own; what one has piled up where the other does not see it is levelled by what is told."""
+    """Each by itself balances its own; what one has piled up where the other does not see it is levelled by what is
+    told.
+    """
     routers = {1: Rig(), 2: Rig()}
     for rig in routers.values():
         rig.show(row(replica("a", slots=100), replica("b", slots=100)))
-    gates = {name: Known(replica_id=name, revision_id="r1", org_id="o", node_id="n", started_at=0, state="ready") for name in "ab"}
+    gates = {
+        name: Known(replica_id=name, revision_id="r1", org_id="o", node_id="n", started_at=0, state="ready")
+        for name in "ab"
+    }
     book = DepthBook()
     for connection in routers:
         book.join(connection, {"r1"})
@@ -143,7 +150,9 @@ def test_the_rest_of_a_start_is_what_is_expected_less_what_has_passed_and_never_
     assert rig.revision.remaining(rig.clock.now) == 7.0
     rig.show(row(expected_seconds=8.0, starting=True, phase="load", phase_began_seconds=3.0))
     rig.clock.advance(1.0)
-    rig.show(row(expected_seconds=8.0, starting=True, phase="load", phase_began_seconds=3.0))  # a row that says nothing new of it
+    rig.show(
+        row(expected_seconds=8.0, starting=True, phase="load", phase_began_seconds=3.0)
+    )  # a row that says nothing new of it
     assert rig.revision.remaining(rig.clock.now) == 4.0
     rig.clock.advance(4.5)
     assert 0.1 <= rig.revision.remaining(rig.clock.now) < 1.0

@@ -75,7 +75,9 @@ def test_workers_together_never_pass_the_bound_and_each_has_its_own_part(seed: i
         taken = books.budget.add(user, user + holder, size)
         assert sum(each.budget.used for each in workers) <= 1200, step
         if not taken:
-            assert sums.get(user, 0) + size > 200 / 4, "of four users, one with a fourth of the worker's own part is never refused"
+            assert sums.get(user, 0) + size > 200 / 4, (
+                "of four users, one with a fourth of the worker's own part is never refused"
+            )
             assert sum(sums.values()) + size > 200, "within its own part nobody gives way"
 
 
@@ -91,7 +93,10 @@ class Told(Books):
         return taken
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 120)), max_size=12), st.integers(0, 300))
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 120)), max_size=12),
+    st.integers(0, 300),
+)
 def test_nobody_gives_way_for_one_that_is_refused_itself(steps: list[tuple[str, int, int]], most: int) -> None:
     books = Told(most)
     for user, number, size in steps:
@@ -99,8 +104,14 @@ def test_nobody_gives_way_for_one_that_is_refused_itself(steps: list[tuple[str, 
         assert books.budget.used == sum(books.budget._sums.values()) <= most
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 120)), min_size=1, max_size=10), st.integers(0, 250), st.data())
-def test_it_is_known_who_stays_once_another_has_gone(steps: list[tuple[str, int]], size: int, data: st.DataObject) -> None:
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 120)), min_size=1, max_size=10),
+    st.integers(0, 250),
+    st.data(),
+)
+def test_it_is_known_who_stays_once_another_has_gone(
+    steps: list[tuple[str, int]], size: int, data: st.DataObject
+) -> None:
     books, number = Told(200), 0
     for number, (user, taken) in enumerate(steps):
         books.add(user, f"{user}{number}", taken)
@@ -137,7 +148,9 @@ async def test_one_keys_held_bytes_do_not_refuse_anothers() -> None:
             hog.post(messages=[{"role": "user", "content": "x" * 200_000}])
             await w.wait_held(number + 1)
         good = await w.client()
-        good.post(url="/e/other/v1/chat/completions", key=OTHER_KEY, messages=[{"role": "user", "content": "y" * 200_000}])
+        good.post(
+            url="/e/other/v1/chat/completions", key=OTHER_KEY, messages=[{"role": "user", "content": "y" * 200_000}]
+        )
         reply = await hogs[-1].answer()
         assert (reply.status, reply.error["code"]) == (503, "queue_full")
         await until(lambda: w.table.endpoints["other"].held == 1)
@@ -229,7 +242,9 @@ async def test_strangers_of_many_addresses_take_nothing_from_a_key() -> None:
         for client in clients[1:]:
             await tell(client, b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n")
         await until(lambda: len(w.connections) < 10)
-        assert [user for user in w.router.unread._user.values() if user.startswith("key ")], "the caller is not the one that was cut"
+        assert [user for user in w.router.unread._user.values() if user.startswith("key ")], (
+            "the caller is not the one that was cut"
+        )
         for client in clients:
             client.close()
 

@@ -1,4 +1,6 @@
-"""Before step 1: which certificate a client is shown, for which name, and after which of an operator's renewals; what is refused, and how."""
+"""Before step 1: which certificate a client is shown, for which name, and after which of an operator's renewals; what
+is refused, and how.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ from pilotlight.settings import Paths, SettingsError, load
 from router.edge.certificate import CertificateRefused, Certificates, Pair
 
 
-def write_pair(folder: Path, *names: str, number: int = 1, password: bytes | None = None, name: str = "own", days: float = 9) -> Pair:
+def write_pair(
+    folder: Path, *names: str, number: int = 1, password: bytes | None = None, name: str = "own", days: float = 9
+) -> Pair:
     """A certificate as an operator has one from elsewhere; `number` is its serial."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "somebody else's")])
     alternatives = [
-        x509.IPAddress(ipaddress.ip_address(text)) if text[0].isdigit() else x509.DNSName(text) for text in names or ("llm.example.org",)
+        x509.IPAddress(ipaddress.ip_address(text)) if text[0].isdigit() else x509.DNSName(text)
+        for text in names or ("llm.example.org",)
     ]
     now = datetime.now(UTC)
     certificate = (

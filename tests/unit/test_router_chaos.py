@@ -1,4 +1,6 @@
-"""All at once: clients that leave, replicas that refuse, stall, die and are replaced. Afterwards the books must balance."""
+"""All at once: clients that leave, replicas that refuse, stall, die and are replaced. Afterwards the books must
+balance.
+"""
 
 from __future__ import annotations
 

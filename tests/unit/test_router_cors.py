@@ -1,4 +1,6 @@
-"""Step 1 for web pages: an origin that is let in can ask and read every answer, errors too; any other is told nothing; nobody gets more."""
+"""Step 1 for web pages: an origin that is let in can ask and read every answer, errors too; any other is told nothing;
+nobody gets more.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ APP, OTHER = "https://app.example.org", "https://evil.example.org"
 CHAT = "/e/tiny/v1/chat/completions"
 
 
-async def preflight(w: World, path: str, origin: str, *, asks: str = "authorization,content-type,x-stainless-os", host: str = "x") -> Reply:
+async def preflight(
+    w: World, path: str, origin: str, *, asks: str = "authorization,content-type,x-stainless-os", host: str = "x"
+) -> Reply:
     client = await w.client()
     fields = f"origin: {origin}\r\naccess-control-request-method: POST\r\naccess-control-request-headers: {asks}\r\n"
     client.send(f"OPTIONS {path} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n".encode())
@@ -49,7 +53,9 @@ def allowed(reply: Reply) -> str | None:
         ("/v1/models", APP, (APP,), (), APP),
     ],
 )
-async def test_preflights(path: str, origin: str, everywhere: tuple[str, ...], at_endpoint: tuple[str, ...], let_in: str | None) -> None:
+async def test_preflights(
+    path: str, origin: str, everywhere: tuple[str, ...], at_endpoint: tuple[str, ...], let_in: str | None
+) -> None:
     async with world(cors_origins=everywhere) as w:
         w.show(endpoint_row(w.row(), cors_origins=at_endpoint))
         reply = await preflight(w, path, origin)
@@ -76,7 +82,10 @@ async def test_only_names_of_headers_are_said_back(asks: str) -> None:
     async with world(cors_origins=(APP,)) as w:
         reply = await preflight(w, CHAT, APP, asks=asks)
         assert reply.status in (204, 400)
-        assert reply.headers.get("access-control-allow-headers", "authorization, content-type") == "authorization, content-type"
+        assert (
+            reply.headers.get("access-control-allow-headers", "authorization, content-type")
+            == "authorization, content-type"
+        )
 
 
 ANSWERS: list[tuple[dict[str, Any], int]] = [

@@ -1,4 +1,6 @@
-"""Step 12 at the router: an answer that nobody counted, one that ended in an error, and how a call began that no replica had."""
+"""Step 12 at the router: an answer that nobody counted, one that ended in an error, and how a call began that no
+replica had.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,18 @@ LAST = b"0\r\n\r\n"
 
 def uncounted(w: World) -> float:
     line = next(
-        line for line in text(w.router.metrics.collect()).splitlines() if line.startswith("pilotlight_router_uncounted_answers_total")
+        line
+        for line in text(w.router.metrics.collect()).splitlines()
+        if line.startswith("pilotlight_router_uncounted_answers_total")
     )
     return float(line.rsplit(" ", 1)[1])
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("said", ["none", "", "garbage", "1;2", "-1;0;0"])
-async def test_a_whole_answer_that_nobody_counted_is_an_error_and_never_0_of_the_engines(stream: bool, said: str) -> None:
+async def test_a_whole_answer_that_nobody_counted_is_an_error_and_never_0_of_the_engines(
+    stream: bool, said: str
+) -> None:
     async with world() as w:
 
         async def answer(_: FakeRequest) -> AsyncIterator[bytes]:
@@ -36,7 +42,12 @@ async def test_a_whole_answer_that_nobody_counted_is_an_error_and_never_0_of_the
         w.replica.answer = answer
         assert (await w.ask(stream=stream)).status == 200
         [end] = await w.ends()
-        assert (end["finish"], end["count_source"], end["input_tokens"], end["output_tokens"]) == ("complete", "none", 0, 0)
+        assert (end["finish"], end["count_source"], end["input_tokens"], end["output_tokens"]) == (
+            "complete",
+            "none",
+            0,
+            0,
+        )
         assert uncounted(w) == 1.0
 
 

@@ -1,4 +1,6 @@
-"""Before step 1: the door of a listener, with TLS as in production: handshakes have their time, and what never gets in leaves nothing."""
+"""Before step 1: the door of a listener, with TLS as in production: handshakes have their time, and what never gets in
+leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class Entrance:
         self.port, self.door, self.visitors, self.guests, self.porter = port, door, visitors, guests, porter
 
     async def hello(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=contexts()[1], server_hostname="localhost")
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=contexts()[1], server_hostname="localhost"
+        )
         assert await reader.readexactly(5) == b"hello"
         return reader, writer
 
@@ -82,7 +86,9 @@ async def entrance(
     context = contexts()[0] if secure else None
     make = partial(Greeter, guests)
     porter = Porter(Rates(rate))
-    door = Door(listener, make=make, visitors=visitors, handshake_seconds=seconds, context=lambda: context, porter=porter).open()
+    door = Door(
+        listener, make=make, visitors=visitors, handshake_seconds=seconds, context=lambda: context, porter=porter
+    ).open()
     try:
         yield Entrance(listener.getsockname()[1], door, visitors, guests, porter)
     finally:

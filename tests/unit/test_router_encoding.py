@@ -1,4 +1,6 @@
-"""Step 1: bodies that come compressed are served like plain ones; those built to hurt, or that are not what they say, are refused."""
+"""Step 1: bodies that come compressed are served like plain ones; those built to hurt, or that are not what they say,
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,11 @@ async def test_a_compressed_body_that_comes_chunked_byte_by_byte() -> None:
     async with world() as w:
         client = await w.client()
         packed = gzip.compress(BODY)
-        client.send(request(body=b"", headers=("content-encoding: gzip",)).replace(b"content-length: 0", b"transfer-encoding: chunked"))
+        client.send(
+            request(body=b"", headers=("content-encoding: gzip",)).replace(
+                b"content-length: 0", b"transfer-encoding: chunked"
+            )
+        )
         client.send(b"".join(b"1\r\n%c\r\n" % byte for byte in packed) + b"0\r\n\r\n")
         assert (await client.answer()).status == 200
 
@@ -88,7 +94,9 @@ async def test_in_several_lines_is_as_in_one() -> None:
         ):
             assert (await w.ask(body=BODY, headers=lines)).status == 415
         client = await w.client()
-        client.send(request(body=b"").replace(b"content-length: 0", b"transfer-encoding: gzip\r\ntransfer-encoding: chunked"))
+        client.send(
+            request(body=b"").replace(b"content-length: 0", b"transfer-encoding: gzip\r\ntransfer-encoding: chunked")
+        )
         assert (await client.answer()).status == 415
 
 
@@ -96,7 +104,11 @@ async def test_packing_hop_by_hop_is_refused_and_not_taken_for_plain() -> None:
     async with world() as w:
         client = await w.client()
         packed = gzip.compress(BODY)
-        client.send(request(body=b"").replace(b"content-length: 0", b"transfer-encoding: gzip, chunked") + b"%x\r\n" % len(packed) + packed)
+        client.send(
+            request(body=b"").replace(b"content-length: 0", b"transfer-encoding: gzip, chunked")
+            + b"%x\r\n" % len(packed)
+            + packed
+        )
         reply = await client.answer()
         assert (reply.status, reply.error["code"]) == (415, "unsupported_encoding")
 
@@ -115,7 +127,9 @@ async def test_a_refused_body_leaves_the_connection_to_the_next() -> None:
 
 async def test_the_admin_api_takes_none() -> None:
     async with world() as w:
-        reply = await w.ask(url="/api/v1/endpoints/x", key=ADMIN_KEY, body=gzip.compress(b"{}"), headers=("content-encoding: gzip",))
+        reply = await w.ask(
+            url="/api/v1/endpoints/x", key=ADMIN_KEY, body=gzip.compress(b"{}"), headers=("content-encoding: gzip",)
+        )
         assert (reply.status, reply.error["code"]) == (415, "unsupported_encoding")
 
 
@@ -153,7 +167,9 @@ def test_a_window_larger_than_decoders_must_take_is_refused() -> None:
 
 
 @pytest.mark.parametrize("way", ["gzip", "deflate", "zstd"])
-@pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b + b"xx", lambda b: b"{}" + b])
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b + b"xx", lambda b: b"{}" + b]
+)
 def test_what_is_cut_or_damaged_is_400(way: str, spoil: object) -> None:
     assert callable(spoil)
     with pytest.raises(BadRequest):
@@ -166,7 +182,9 @@ def test_what_is_quoted_is_short() -> None:
     assert len(raised.value.message) < 300
 
 
-@given(st.sampled_from(["gzip", "deflate", "zstd"]), st.binary(max_size=300), st.binary(max_size=40), st.integers(0, 300))
+@given(
+    st.sampled_from(["gzip", "deflate", "zstd"]), st.binary(max_size=300), st.binary(max_size=40), st.integers(0, 300)
+)
 def test_any_bytes_are_a_body_or_an_error_of_ours(way: str, data: bytes, noise: bytes, at: int) -> None:
     packed = WAYS[way](data)
     assert unpack(packed, way, most=MOST) == data

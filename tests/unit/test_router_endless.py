@@ -1,6 +1,7 @@
 """Step 1: whatever of a request may be long is bounded, wherever it stands, whoever sends it.
 
-The parser keeps a name or a value until it is whole: one without an end would be kept, and copied with each segment, for ever.
+The parser keeps a name or a value until it is whole: one without an end would be kept, and copied with each segment,
+for ever.
 """
 
 from __future__ import annotations

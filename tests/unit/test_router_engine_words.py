@@ -44,10 +44,22 @@ def test_too_long_a_prompt_has_the_code_that_clients_look_for(message: str) -> N
             1024,
             "'max_tokens' asks for 1025",
         ),
-        ("truncate_prompt_tokens=5000 cannot be greater than max_model_len = 4096.", 4096, "'truncate_prompt_tokens' asks for 5000"),
+        (
+            "truncate_prompt_tokens=5000 cannot be greater than max_model_len = 4096.",
+            4096,
+            "'truncate_prompt_tokens' asks for 5000",
+        ),
         ("Input length (5000) exceeds model's maximum context length (4096).", 4096, "has 5000 tokens"),
-        ("The decoder prompt (length 5001) is longer than the maximum model length of 4096. Make sure that …", 4096, "has 5001 tokens"),
-        ("The engine prompt length 9000 exceeds the max_model_len 4096. Please reduce prompt.", 4096, "has 9000 tokens"),
+        (
+            "The decoder prompt (length 5001) is longer than the maximum model length of 4096. Make sure that …",
+            4096,
+            "has 5001 tokens",
+        ),
+        (
+            "The engine prompt length 9000 exceeds the max_model_len 4096. Please reduce prompt.",
+            4096,
+            "has 9000 tokens",
+        ),
         (
             "This model's maximum context length is 1024 tokens. However, your prompt contains at least 1025 input tokens.",
             1024,
@@ -61,9 +73,7 @@ def test_the_context_is_told_as_the_engine_has_it_whatever_its_sentence(said: st
 
 
 def test_characters_are_not_called_tokens() -> None:
-    said = (
-        "This model's maximum context length is 1024 tokens. However, your prompt contains 15027 characters (more than 14336 characters)."
-    )
+    said = "This model's maximum context length is 1024 tokens. However, your prompt contains 15027 characters (more than 14336 characters)."
     assert "15027 characters" in told(400, said, param="input_text").message
 
 
@@ -137,7 +147,17 @@ def test_nothing_long_is_quoted(mark: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[1]", b'"x"', b"\xff", b"<html>", b'{"error":5}', b'{"error":{"message":{"a":1},"param":7,"code":[]}}', b"[" * 9000],
+    [
+        b"",
+        b"null",
+        b"[1]",
+        b'"x"',
+        b"\xff",
+        b"<html>",
+        b'{"error":5}',
+        b'{"error":{"message":{"a":1},"param":7,"code":[]}}',
+        b"[" * 9000,
+    ],
 )
 def test_what_is_no_error_is_one_all_the_same(body: bytes) -> None:
     for status in (400, 500):
@@ -154,7 +174,10 @@ def test_whatever_it_says_the_answer_is_short_and_one_line(status: int, message:
 
 
 def test_the_log_has_no_prompts() -> None:
-    assert for_operators(b'{"error":{"message":"bad \'my secret prompt\' at 3"}}') == "bad '\xe2\x80\xa6' at 3".encode("latin-1").decode()
+    assert (
+        for_operators(b'{"error":{"message":"bad \'my secret prompt\' at 3"}}')
+        == "bad '\xe2\x80\xa6' at 3".encode("latin-1").decode()
+    )
 
 
 @pytest.mark.parametrize("unit", ["/.", "{", "[", "'", "`x", "aError", "/a/", "a"])

@@ -1,4 +1,6 @@
-"""Step 3: the closed set of fields of each route. Every field of the engine's and of OpenAI's is in a table, with a maximum."""
+"""Step 3: the closed set of fields of each route. Every field of the engine's and of OpenAI's is in a table, with a
+maximum.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ from router.admission.openai import Asked
 from router.admission.routes import ROUTES
 from router.errors import LONGEST_QUOTE, BadRequest
 
-TABLES = {"chat": CHAT, "completions": COMPLETIONS, "embeddings": EMBEDDINGS, "responses": RESPONSES, "messages": MESSAGES}
+TABLES = {
+    "chat": CHAT,
+    "completions": COMPLETIONS,
+    "embeddings": EMBEDDINGS,
+    "responses": RESPONSES,
+    "messages": MESSAGES,
+}
 HELLO = [{"role": "user", "content": "hi"}]
 NEEDED: dict[str, dict[str, Any]] = {
     "chat/completions": {"messages": HELLO},
@@ -112,8 +120,14 @@ LONG = {"type": "object", "description": "x" * 200_000}
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"response_format": "json_object"}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}}, "response_format.json_schema.schema"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": WIDE}}}, "response_format.json_schema.schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}},
+            "response_format.json_schema.schema",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": WIDE}}},
+            "response_format.json_schema.schema",
+        ),
         ({"response_format": {"type": "structural_tag", "structures": [LONG], "triggers": []}}, "response_format"),
         ({"structured_outputs": {"json": json.dumps(DEEP)}}, "structured_outputs.json"),
         ({"structured_outputs": {"json": "{" * 100}}, "structured_outputs.json"),
@@ -130,7 +144,10 @@ LONG = {"type": "object", "description": "x" * 200_000}
         ({"chat_template_kwargs": {"a": 1, "tokenize": True}}, "chat_template_kwargs.tokenize"),
         ({"logprob_token_ids": [1]}, "logprob_token_ids"),
         ({"documents": [{"text": "a"}] * 300}, "documents"),
-        ({"repetition_detection": {"max_pattern_size": 100_000, "min_count": 2}}, "repetition_detection.max_pattern_size"),
+        (
+            {"repetition_detection": {"max_pattern_size": 100_000, "min_count": 2}},
+            "repetition_detection.max_pattern_size",
+        ),
         ({"user": "a" * 2000}, "user"),
         ({"user": {"id": 1}}, "user"),
         ({"metadata": {"a": "x" * 100_000}}, "metadata"),
@@ -153,14 +170,29 @@ def test_beyond_its_maximum_a_field_is_refused(given: dict[str, Any], param: str
         {"temperature": 0, "top_p": 1, "top_k": -1, "seed": -1, "stop": None, "n": None, "logprobs": None},
         {"stop": ["\nclass", "\ndef", "\n#", "\nif", "\nprint", "<end>"]},
         {"stop": ["a", "b"], "logit_bias": {"50256": -100}, "logprobs": True, "top_logprobs": 5},
-        {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], "tool_choice": "auto"},
+        {
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+            "tool_choice": "auto",
+        },
         {"tool_choice": {"type": "function", "function": {"name": "f"}}},
         {"response_format": {"type": "text"}},
         {"response_format": {"type": "json_object"}},
-        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": {"type": "object"}}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "a", "strict": True, "schema": {"type": "object"}},
+            }
+        },
         {"structured_outputs": {"choice": ["yes", "no"]}},
         {"stream": True, "stream_options": {"include_usage": True}},
-        {"metadata": {"a": "b"}, "store": False, "service_tier": "auto", "user": "me", "prompt_cache_key": "k", "verbosity": "low"},
+        {
+            "metadata": {"a": "b"},
+            "store": False,
+            "service_tier": "auto",
+            "user": "me",
+            "prompt_cache_key": "k",
+            "verbosity": "low",
+        },
         {"modalities": ["text"], "reasoning_effort": "low", "parallel_tool_calls": True},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]},
         {"messages": [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
@@ -211,7 +243,9 @@ ECHO = {"prompt": "a", "echo": True, "logprobs": 1}
         ("chat/completions", {"media_io_kwargs": {"image": {}}}, "media", "media_io_kwargs"),
     ],
 )
-def test_what_costs_memory_is_only_where_it_is_allowed(route: str, given: dict[str, Any], allowance: str, param: str) -> None:
+def test_what_costs_memory_is_only_where_it_is_allowed(
+    route: str, given: dict[str, Any], allowance: str, param: str
+) -> None:
     request = asked(route, **given)
     with pytest.raises(BadRequest, match=allowance) as caught:
         request.check_allowed((), ())
@@ -220,7 +254,12 @@ def test_what_costs_memory_is_only_where_it_is_allowed(route: str, given: dict[s
 
 
 def test_an_echo_without_logprobs_needs_nobodys_leave() -> None:
-    for fields_given in ({"echo": True}, {"echo": False, "logprobs": 3}, {"logprobs": 3}, {"echo": True, "logprobs": None}):
+    for fields_given in (
+        {"echo": True},
+        {"echo": False, "logprobs": 3},
+        {"logprobs": 3},
+        {"echo": True, "logprobs": None},
+    ):
         asked("completions", **fields_given).check_allowed((), ())
 
 

@@ -77,5 +77,8 @@ def test_holes_go_back_too() -> None:
 
 def test_holes_are_looked_for_once_when_most_have_left() -> None:
     ebb = Ebb()
-    found = [ebb.has_come(connections) for connections in (5, 4 * FLOOD, 3 * FLOOD, 2 * FLOOD, 2 * FLOOD, FLOOD, FLOOD, 0, 0, FLOOD - 1, 0)]
+    found = [
+        ebb.has_come(connections)
+        for connections in (5, 4 * FLOOD, 3 * FLOOD, 2 * FLOOD, 2 * FLOOD, FLOOD, FLOOD, 0, 0, FLOOD - 1, 0)
+    ]
     assert found == [False, False, False, False, True, False, True, False, True, False, False]

@@ -19,7 +19,9 @@ OURS = {"x-request-id", "x-pilotlight-start", "x-pilotlight-hold-ms", "openai-pr
 async def test_a_warm_answer(stream: bool) -> None:
     async with world() as w:
         reply = await w.ask(stream=stream)
-        assert {name for name in reply.headers if name.startswith(("x-", "openai-", "server"))} == OURS | (OF_STREAMS if stream else set())
+        assert {name for name in reply.headers if name.startswith(("x-", "openai-", "server"))} == OURS | (
+            OF_STREAMS if stream else set()
+        )
         assert reply.headers.get("cache-control") == ("no-cache" if stream else None)
         assert re.fullmatch(r"[0-9a-f]{12}7[0-9a-f]{19}", reply.headers["x-request-id"])
         assert (reply.headers["x-pilotlight-start"], reply.headers["x-pilotlight-hold-ms"]) == ("warm", "0.0")
@@ -36,12 +38,19 @@ async def test_a_cold_answer(stream: bool) -> None:
         await asyncio.sleep(0.02)  # the start takes a while
         begun = time.monotonic() - 0.01
         w.show(
-            endpoint_row(w.row(phases=(Phase(name="spawn", at=begun, seconds=0.002), Phase(name="load", at=begun + 0.002, seconds=0.003))))
+            endpoint_row(
+                w.row(
+                    phases=(
+                        Phase(name="spawn", at=begun, seconds=0.002),
+                        Phase(name="load", at=begun + 0.002, seconds=0.003),
+                    )
+                )
+            )
         )
         reply = await client.answer()
-        assert {name for name in reply.headers if name.startswith(("x-", "openai-", "server"))} == OURS | {"server-timing"} | (
-            OF_STREAMS if stream else set()
-        )
+        assert {name for name in reply.headers if name.startswith(("x-", "openai-", "server"))} == OURS | {
+            "server-timing"
+        } | (OF_STREAMS if stream else set())
         assert reply.headers["x-pilotlight-start"] == "cold"
         held = float(reply.headers["x-pilotlight-hold-ms"])
         assert held >= 15

@@ -53,7 +53,9 @@ class FakeClock:
 class Caller:
     """A waiter that writes down what it was told."""
 
-    def __init__(self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1, user: str = "key k", sequences: int = 1) -> None:
+    def __init__(
+        self, clock: FakeClock, *, seconds: float = 30.0, size: int = 1, user: str = "key k", sequences: int = 1
+    ) -> None:
         self.user, self.sequences = user, sequences
         self.entered_at, self.deadline, self.held_bytes = clock.now, clock.now + seconds, size
         self.held_in: Revision | None = None
@@ -76,7 +78,12 @@ class Caller:
 
 
 def row(
-    *replicas: ReplicaRow, max_held: int = 5, name: str = "tiny", revisions: tuple[str, ...] = ("r1",), task: Any = "generate", **more: Any
+    *replicas: ReplicaRow,
+    max_held: int = 5,
+    name: str = "tiny",
+    revisions: tuple[str, ...] = ("r1",),
+    task: Any = "generate",
+    **more: Any,
 ) -> EndpointRow:
     return EndpointRow(
         name=name,
@@ -99,13 +106,19 @@ class Rig:
     def __init__(self, *, max_bytes: int = 1 << 20) -> None:
         self.clock = FakeClock()
         self.changes: list[tuple[str, bool]] = []
-        self.hold = Hold(clock=self.clock, max_bytes=max_bytes, changed=lambda r, urgent: self.changes.append((r.revision_id, urgent)))
+        self.hold = Hold(
+            clock=self.clock,
+            max_bytes=max_bytes,
+            changed=lambda r, urgent: self.changes.append((r.revision_id, urgent)),
+        )
         self.table = RouteTable(clock=self.clock, hold=self.hold)
         self.sequence = 0
 
     def show(self, *rows: EndpointRow, removed: tuple[str, ...] = (), whole: bool = False) -> None:
         self.sequence += 1
-        self.table.apply(Table(epoch=1, sequence=self.sequence, whole=whole or self.sequence == 1, endpoints=rows, removed=removed))
+        self.table.apply(
+            Table(epoch=1, sequence=self.sequence, whole=whole or self.sequence == 1, endpoints=rows, removed=removed)
+        )
 
     @property
     def revision(self) -> Revision:
@@ -173,7 +186,9 @@ def test_one_with_more_sequences_than_slots_takes_all_of_them_and_waits_for_one(
     rig.show(row(replica(slots=4), slots=4))
     running, heavy, behind = rig.ask(), rig.ask(sequences=128), rig.ask()
     assert heavy.slots and not behind.slots
-    assert rig.revision.demand == 1 + 4 + 1, "more than a replica's slots are no demand for another replica: it runs in one"
+    assert rig.revision.demand == 1 + 4 + 1, (
+        "more than a replica's slots are no demand for another replica: it runs in one"
+    )
     running.slots[0].release()
     assert not behind.slots
     heavy.slots[0].release()
@@ -331,7 +346,9 @@ def test_a_start_that_cannot_succeed_fails_all() -> None:
     rig.show(row(failure="out of memory: needs 9 GB, has 4", retry_after_seconds=12.0))
     for caller in callers:
         assert isinstance(caller.errors[0], StartFailed)
-        assert "needs 9 GB" not in caller.errors[0].message, "a caller is told where its operator finds the reason, and not the reason"
+        assert "needs 9 GB" not in caller.errors[0].message, (
+            "a caller is told where its operator finds the reason, and not the reason"
+        )
         assert "pilotlight ps" in caller.errors[0].message and "(revision r1)" in caller.errors[0].message
         assert caller.errors[0].retry_after == 12.0
     with pytest.raises(StartFailed):
@@ -585,7 +602,9 @@ def test_the_route_is_followed_by_weight() -> None:
 def two(first: ReplicaRow, *, starting: bool = False, routed: str = "r2", second: int = 1) -> EndpointRow:
     """An endpoint whose route leads to r2 now, with a replica of r1 left."""
     made = row(first, starting=starting)
-    other = made.revisions[0].model_copy(update={"revision_id": "r2", "replicas": (replica("p2", slots=second),), "starting": False})
+    other = made.revisions[0].model_copy(
+        update={"revision_id": "r2", "replicas": (replica("p2", slots=second),), "starting": False}
+    )
     return made.model_copy(update={"route": ((routed, 100),), "revisions": (made.revisions[0], other)})
 
 
@@ -618,7 +637,11 @@ def test_a_paused_endpoint_refuses_whoever_calls_and_whoever_waits_also_while_so
     assert running.slots and not waiting.slots
     rig.show(row(replica(slots=1)).model_copy(update={"paused": True}))
     (error,) = waiting.errors
-    assert isinstance(error, EndpointPaused) and (error.status, error.code) == (503, "endpoint_paused") and "'tiny' is paused" in str(error)
+    assert (
+        isinstance(error, EndpointPaused)
+        and (error.status, error.code) == (503, "endpoint_paused")
+        and "'tiny' is paused" in str(error)
+    )
     running.slots[0].release()
     with pytest.raises(EndpointPaused):
         rig.ask()

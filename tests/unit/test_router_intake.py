@@ -39,7 +39,8 @@ class Taken(Intake):
 
 
 @pytest.mark.parametrize(
-    "rest", [PAGE * 1000, b"x: y\r\n" * 1000, b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1000]
+    "rest",
+    [PAGE * 1000, b"x: y\r\n" * 1000, b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1000],
 )
 def test_the_parser_stops_after_the_last_message_that_is_taken(rest: bytes) -> None:
     taken = Taken(2)

@@ -139,11 +139,15 @@ async def test_away_and_back(side: Side) -> None:
 
 
 async def test_own_requests_go_up_and_others_come_down_and_end_with_who_told_them(side: Side) -> None:
-    activator = FakeActivator(f"unix:{side.folder}/a.sock", endpoint_row(replica("p1", slots=9), replica("p2", slots=9)))
+    activator = FakeActivator(
+        f"unix:{side.folder}/a.sock", endpoint_row(replica("p1", slots=9), replica("p2", slots=9))
+    )
     await activator.start()
     await until(lambda: side.table.whole)
     first = side.ask().slots[0].replica.row.replica_id
-    await activator.until(lambda: any(frame.in_flight == {first: 1} for frame in activator.heard if isinstance(frame, Demand)))
+    await activator.until(
+        lambda: any(frame.in_flight == {first: 1} for frame in activator.heard if isinstance(frame, Demand))
+    )
     activator.tell(Depths(others={"p1": 6, "nobody": 3}, routers=2))
     replicas = side.revision.replicas
     await until(lambda: replicas["p1"].others == 3.0)

@@ -1,4 +1,6 @@
-"""Bounds that workers share: whoever looks sees what all have, a death gives its part back, and the bound is never passed."""
+"""Bounds that workers share: whoever looks sees what all have, a death gives its part back, and the bound is never
+passed.
+"""
 
 from __future__ import annotations
 
@@ -90,8 +92,12 @@ def test_all_add_up_whatever_they_do(seed: int, monkeypatch: pytest.MonkeyPatch)
         if dice.random() < 0.01:
             memory.clear(worker)
             them[worker] = Together(memory, worker)
-            true = {key: count for key, count in true.items() if key[0] != worker} | {(worker, name): true[worker, name]}
-        assert them[worker].held(name, true[worker, name]) == sum(count for (_, of), count in true.items() if of == name)
+            true = {key: count for key, count in true.items() if key[0] != worker} | {
+                (worker, name): true[worker, name]
+            }
+        assert them[worker].held(name, true[worker, name]) == sum(
+            count for (_, of), count in true.items() if of == name
+        )
 
 
 def test_with_no_room_to_write_it_down_nothing_more_is_held(monkeypatch: pytest.MonkeyPatch) -> None:

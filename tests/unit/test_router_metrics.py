@@ -104,10 +104,17 @@ async def test_what_is_counted() -> None:
         w.router.metrics.held = w.hold.held
         assert 'pilotlight_router_held_requests{endpoint="tiny"} 1.0' in text(w.router.metrics.collect())
         await asyncio.sleep(0.01)  # the start takes a while
-        w.show(endpoint_row(w.row(rung="parked", phases=(Phase(name="load", at=time.monotonic() - 0.005, seconds=0.002),))))
+        w.show(
+            endpoint_row(w.row(rung="parked", phases=(Phase(name="load", at=time.monotonic() - 0.005, seconds=0.002),)))
+        )
         await client.answer()
         await w.ask()
-        for options in ({"key": None}, {"body": b"{"}, {"body": b"x" * (2 << 20)}, {"url": "/e/none/v1/completions", "prompt": "a"}):
+        for options in (
+            {"key": None},
+            {"body": b"{"},
+            {"body": b"x" * (2 << 20)},
+            {"url": "/e/none/v1/completions", "prompt": "a"},
+        ):
             await w.ask(**options)
         for path, method in (("/nothing", "GET"), ("/v1/chat/completions", "GET"), ("/v1/models", "PUT")):
             await get(w, path, method=method)
@@ -129,7 +136,10 @@ async def test_what_is_counted() -> None:
             'hold_seconds_count{endpoint="tiny"} 1.0',
             'time_to_first_token_seconds_count{endpoint="tiny"} 1.0',
             'latency_seconds_count{endpoint="tiny"} 2.0',
-            *(f'cold_start_phase_seconds_count{{phase="{phase}",rung="parked"}} 1.0' for phase in ("hold", "load", "first_token")),
+            *(
+                f'cold_start_phase_seconds_count{{phase="{phase}",rung="parked"}} 1.0'
+                for phase in ("hold", "load", "first_token")
+            ),
         ):
             assert "pilotlight_router_" + line in told, line
         for secret in (KEY, KEY[-4:], "default", "r1", "p1"):

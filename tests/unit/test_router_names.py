@@ -45,7 +45,9 @@ def test_the_certificate_is_good_for_them() -> None:
 
 
 def two(w: World) -> None:
-    w.show(endpoint_row(w.row()), endpoint_row(w.row(replica_id="p2"), name="other", endpoint_id="e2", revision_id="r2"))
+    w.show(
+        endpoint_row(w.row()), endpoint_row(w.row(replica_id="p2"), name="other", endpoint_id="e2", revision_id="r2")
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,12 @@ async def test_which_endpoint_is_meant(options: dict[str, Any], status: int) -> 
 async def test_models_of_a_host() -> None:
     async with world(domain="llm.test") as w:
         two(w)
-        for path, status in (("/v1/models", 200), ("//v1//models/tiny", 200), ("/v1/models/other", 404), ("/v1/none", 404)):
+        for path, status in (
+            ("/v1/models", 200),
+            ("//v1//models/tiny", 200),
+            ("/v1/models/other", 404),
+            ("/v1/none", 404),
+        ):
             client = await w.client()
             assert (await get(w, path, client=client, host="tiny.llm.test")).status == status
         assert (await get(w, "/v1/models", host="other.llm.test")).status == 403
@@ -88,11 +95,21 @@ async def test_embeddings_are_relayed_and_metered() -> None:
             assert "x-pilotlight-usage" not in reply.headers
         assert {(seen.path, seen.fields["model"]) for seen in w.replica.requests} == {("/v1/embeddings", "tiny")}
         for end in await w.ends():
-            assert (end["input_tokens"], end["output_tokens"], end["count_source"], end["finish"]) == (5, 0, "engine", "complete")
+            assert (end["input_tokens"], end["output_tokens"], end["count_source"], end["finish"]) == (
+                5,
+                0,
+                "engine",
+                "complete",
+            )
 
 
 @pytest.mark.parametrize(
-    ("task", "url"), [("generate", "/e/tiny/v1/embeddings"), ("embed", "/e/tiny/v1/chat/completions"), ("embed", "/e/tiny/v1/completions")]
+    ("task", "url"),
+    [
+        ("generate", "/e/tiny/v1/embeddings"),
+        ("embed", "/e/tiny/v1/chat/completions"),
+        ("embed", "/e/tiny/v1/completions"),
+    ],
 )
 async def test_a_route_of_another_task_wakes_nothing(task: Any, url: str) -> None:
     async with world() as w:

@@ -64,7 +64,8 @@ def test_what_is_refused_is_named(fields: dict[str, Any], param: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b"3", b'{"a":1}x', b'{"a": "\xff"}', b"\x00", b"[" * 100_000, b'{"a":' * 100_000]
+    "body",
+    [b"", b"{", b"[]", b"null", b"3", b'{"a":1}x', b'{"a": "\xff"}', b"\x00", b"[" * 100_000, b'{"a":' * 100_000],
 )
 def test_what_is_no_object_is_refused(body: bytes) -> None:
     with pytest.raises(BadRequest):
@@ -159,12 +160,18 @@ def test_a_body_with_the_right_model_is_not_touched() -> None:
 
 def test_a_missing_model_is_put_in_front() -> None:
     body = b'\n { "messages": [{"content":"{"}], "seed": 1}'
-    assert b"".join(body_for("tiny", read(body, CHAT), body)) == b'{"model":"tiny", "messages": [{"content":"{"}], "seed": 1}'
+    assert (
+        b"".join(body_for("tiny", read(body, CHAT), body))
+        == b'{"model":"tiny", "messages": [{"content":"{"}], "seed": 1}'
+    )
 
 
 def test_what_is_ours_is_put_in_front() -> None:
     body = chat(model="tiny", seed=1)
-    assert b"".join(body_for("tiny", read(body, CHAT), body, own_field("cache_salt", "s"))) == b'{"cache_salt":"s",' + body[1:]
+    assert (
+        b"".join(body_for("tiny", read(body, CHAT), body, own_field("cache_salt", "s")))
+        == b'{"cache_salt":"s",' + body[1:]
+    )
     for fields_given in ({}, {"model": None}):
         body = chat(**fields_given)
         sent = json.loads(b"".join(body_for("tiny", read(body, CHAT), body, own_field("cache_salt", "s"))))
@@ -207,7 +214,8 @@ def test_another_model_does_not_exist() -> None:
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["model", "n", "stream", "messages", "stop", "x"]), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["model", "n", "stream", "messages", "stop", "x"]), inner, max_size=4)
     ),
     max_leaves=8,
 )

@@ -45,7 +45,19 @@ def probes(schema: Any) -> Iterator[Any]:
         ["a"],
         [1],
     )
-    yield from ([[1]], [[]], [None], [1.5], ["a"] * 200, {}, {"a": 1}, {"a": "b"}, {"type": "text"}, {"type": "json_object"}, {"name": 5})
+    yield from (
+        [[1]],
+        [[]],
+        [None],
+        [1.5],
+        ["a"] * 200,
+        {},
+        {"a": 1},
+        {"a": "b"},
+        {"type": "text"},
+        {"type": "json_object"},
+        {"name": 5},
+    )
     if isinstance(schema, dict):
         yield from schema.get("enum", ())
         for bound in (schema.get("minimum"), schema.get("maximum")):
@@ -78,7 +90,9 @@ def test_the_document_says_of_a_field_what_its_rule_does(route: Route, field: st
         taken, allowed = takes(route, field, value), allows(schema, value)
         assert allowed or not taken, f"the document forbids what is served: {str(value)[:99]}"
         if exact and not isinstance(value, list | dict):
-            assert taken or not allowed or _is_whole_as_a_float(value), f"the document allows what is refused: {str(value)[:99]}"
+            assert taken or not allowed or _is_whole_as_a_float(value), (
+                f"the document allows what is refused: {str(value)[:99]}"
+            )
 
 
 def _is_whole_as_a_float(value: Any) -> bool:
@@ -94,7 +108,9 @@ def test_every_route_is_in_it_and_nothing_that_is_not_served() -> None:
             body = operation["requestBody"]["content"]["application/json"]["schema"]
             reference = body["$ref"] if "$ref" in body else body["allOf"][0]["$ref"]
             found = DOCUMENT["components"]["schemas"][reference.rpartition("/")[2]]
-            assert set(found["properties"]) == {field for field, rule in route.fields.items() if rule.schema is not False}
+            assert set(found["properties"]) == {
+                field for field, rule in route.fields.items() if rule.schema is not False
+            }
             assert route.needs in found["required"] and not found["additionalProperties"]
 
 

@@ -1,4 +1,6 @@
-"""Steps 3, 11 and 12 for `/v1/responses` and `/v1/messages`: what goes to the replica, what comes back, and what is recorded."""
+"""Steps 3, 11 and 12 for `/v1/responses` and `/v1/messages`: what goes to the replica, what comes back, and what is
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,14 @@ DELTAS = {
     MESSAGES: b'event: content_block_delta\ndata: {"type":"content_block_delta"}\n\n',
 }
 LASTS = {
-    RESPONSES: b'event: response.completed\ndata: {"type":"response.completed","x":"%s"}\n: pilotlight-usage 5;2;3\n\n' % (b"y" * 500),
+    RESPONSES: b'event: response.completed\ndata: {"type":"response.completed","x":"%s"}\n: pilotlight-usage 5;2;3\n\n'
+    % (b"y" * 500),
     MESSAGES: b'event: message_stop\ndata: {"type":"message_stop"}\n: pilotlight-usage 5;2;3\n\n',
 }
-BEGINNINGS = {RESPONSES: b'event: response.created\ndata: {"a":1}\n\n', MESSAGES: b'event: message_start\ndata: {"a":1}\n\n'}
+BEGINNINGS = {
+    RESPONSES: b'event: response.created\ndata: {"a":1}\n\n',
+    MESSAGES: b'event: message_start\ndata: {"a":1}\n\n',
+}
 BOTH = pytest.mark.parametrize("url", [RESPONSES, MESSAGES])
 
 
@@ -46,11 +52,18 @@ async def test_a_stream_is_passed_on_and_counted_by_its_own_last_event(url: str)
         reply = await w.ask(url=url, body=ASK[url])
         assert reply.body == BEGINNINGS[url] + DELTAS[url] + LASTS[url]
         [end] = await w.ends()
-        assert (end["finish"], end["input_tokens"], end["output_tokens"], end["count_source"]) == ("complete", 5, 3, "engine")
+        assert (end["finish"], end["input_tokens"], end["output_tokens"], end["count_source"]) == (
+            "complete",
+            5,
+            3,
+            "engine",
+        )
         [seen] = w.replica.requests
         assert seen.fields["cache_salt"] and seen.path == url.removeprefix("/e/tiny") and seen.fields["model"] == "tiny"
         if url == RESPONSES:
-            assert seen.fields["request_id"] == f"resp_{end['event_id']}", "the engine counts under the id that it is given"
+            assert seen.fields["request_id"] == f"resp_{end['event_id']}", (
+                "the engine counts under the id that it is given"
+            )
 
 
 @BOTH
@@ -85,7 +98,9 @@ async def test_a_death_within_a_stream_is_told_in_the_apis_own_words_and_its_tok
         told = json.loads(data.removeprefix(b"data: "))
         assert name == b"event: error" and told["type"] == "error" and told["error"]["message"]
         if url == RESPONSES:
-            assert (told["code"], told["sequence_number"]) == ("upstream_error", 0) and told["message"] == told["error"]["message"]
+            assert (told["code"], told["sequence_number"]) == ("upstream_error", 0) and told["message"] == told[
+                "error"
+            ]["message"]
         else:
             assert told["error"]["type"] == "overloaded_error"
         [end] = await w.ends()
@@ -116,7 +131,9 @@ async def test_anthropics_key_header_is_a_key() -> None:
         reply = await w.ask(key=None, headers=(f"x-api-key: {KEY}",))
         assert reply.status == 200
         assert (await w.ask(key=None, headers=("x-api-key: pl_wrong",))).status == 401
-        assert (await w.ask(key="pl_wrong", headers=(f"x-api-key: {KEY}",))).status == 401, "the other header counts where both are there"
+        assert (await w.ask(key="pl_wrong", headers=(f"x-api-key: {KEY}",))).status == 401, (
+            "the other header counts where both are there"
+        )
         assert "x-api-key" not in w.replica.requests[0].headers
 
 

@@ -50,7 +50,9 @@ async def test_expect_100_continue() -> None:
 async def test_expect_100_continue_is_refused_before_the_body() -> None:
     async with world() as w:
         client = await w.client()
-        client.send(HEAD.replace(KEY.encode(), b"wrong") + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
+        client.send(
+            HEAD.replace(KEY.encode(), b"wrong") + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY)
+        )
         assert (await client.answer()).status == 401
         assert await client.closed() == b""
 
@@ -184,7 +186,11 @@ async def test_who_offers_another_protocol_is_served_in_this_one() -> None:
     """As Java's client does on a plain connection: httptools then takes the body for the other protocol's."""
     async with world() as w:
         client = await w.client()
-        offer = ("connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA")
+        offer = (
+            "connection: Upgrade, HTTP2-Settings",
+            "upgrade: h2c",
+            "http2-settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+        )
         client.send(request(headers=offer) + request())
         assert [(await client.answer()).status for _ in range(2)] == [200, 200]
 
@@ -222,7 +228,12 @@ async def test_a_client_that_is_gone_leaves_the_hold() -> None:
         client.leave()
         await w.wait_held(0)
         [end] = await w.ends()
-        assert (end["finish"], end["status"], end["replica_id"], end["count_source"]) == ("client_disconnect", 0, "", "none")
+        assert (end["finish"], end["status"], end["replica_id"], end["count_source"]) == (
+            "client_disconnect",
+            0,
+            "",
+            "none",
+        )
         assert not w.replica.requests
 
 

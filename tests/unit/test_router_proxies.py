@@ -1,4 +1,6 @@
-"""Step 1: whom a request comes from where proxies bring it, and who is believed; who reaches the admin API; where plain HTTP is listened for."""
+"""Step 1: whom a request comes from where proxies bring it, and who is believed; who reaches the admin API; where plain
+HTTP is listened for.
+"""
 
 from __future__ import annotations
 
@@ -62,14 +64,19 @@ def test_no_chain_is_believed_further_than_proxies_wrote_it(told: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("peer", "told", "scheme"), [("10.0.0.1", b"https", "https"), ("10.0.0.1", b"x", "http"), ("9.9.9.9", b"https", "http")]
+    ("peer", "told", "scheme"),
+    [("10.0.0.1", b"https", "https"), ("10.0.0.1", b"x", "http"), ("9.9.9.9", b"https", "http")],
 )
 def test_the_scheme(peer: str, told: bytes, scheme: str) -> None:
     assert Proxies(LAN).scheme(peer, [(b"x-forwarded-proto", told)], "http") == scheme
 
 
-@pytest.mark.parametrize(("trusted", "caller", "scheme"), [((), "127.0.0.1", "http"), (("127.0.0.0/8",), "6.6.6.6", "https")])
-async def test_the_admin_process_hears_of_the_caller_as_far_as_he_is_believed(trusted: tuple[str, ...], caller: str, scheme: str) -> None:
+@pytest.mark.parametrize(
+    ("trusted", "caller", "scheme"), [((), "127.0.0.1", "http"), (("127.0.0.0/8",), "6.6.6.6", "https")]
+)
+async def test_the_admin_process_hears_of_the_caller_as_far_as_he_is_believed(
+    trusted: tuple[str, ...], caller: str, scheme: str
+) -> None:
     async with world(trusted_proxies=trusted) as w:
         admin = await Admin(f"unix:{w.folder}/admin.sock").start()
         brought = ("x-forwarded-for: 6.6.6.6", "x-forwarded-proto: https")
@@ -79,9 +86,13 @@ async def test_the_admin_process_hears_of_the_caller_as_far_as_he_is_believed(tr
         await admin.stop()
 
 
-@pytest.mark.parametrize("path", ["/api/v1/endpoints", "//api/v1/endpoints", "/console", "/v1/organization/usage", "/api"])
+@pytest.mark.parametrize(
+    "path", ["/api/v1/endpoints", "//api/v1/endpoints", "/console", "/v1/organization/usage", "/api"]
+)
 @pytest.mark.parametrize(("reach", "status", "code"), [("off", 404, "not_found"), ("loopback", 403, "forbidden")])
-async def test_where_the_admin_api_is_not_for_all_plain_http_does_not_lead_there(path: str, reach: Reach, status: int, code: str) -> None:
+async def test_where_the_admin_api_is_not_for_all_plain_http_does_not_lead_there(
+    path: str, reach: Reach, status: int, code: str
+) -> None:
     async with world(reach=reach) as w:
         admin = await Admin(f"unix:{w.folder}/admin.sock").start()
         reply = await get(w, path, key=ADMIN_KEY)
@@ -154,7 +165,11 @@ def test_what_is_wrong_is_named(field: str, value: str, says: str) -> None:
 
 def test_networks_are_lists_or_text() -> None:
     for value in ("10.0.0.5, 192.168.1.7/16,unix", ["10.0.0.5", "192.168.1.7/16", "UNIX:"]):
-        assert load(router={"trusted_proxies": value}).router.trusted_proxies == ("10.0.0.5/32", "192.168.0.0/16", "unix")
+        assert load(router={"trusted_proxies": value}).router.trusted_proxies == (
+            "10.0.0.5/32",
+            "192.168.0.0/16",
+            "unix",
+        )
 
 
 def test_a_socket_that_a_killed_router_left_is_taken_over_and_one_in_use_is_not(tmp_path: Path) -> None:

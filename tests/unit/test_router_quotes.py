@@ -1,4 +1,6 @@
-"""What a caller has sent comes back at most in small: no answer quotes more than 100 characters of it, wherever they stood in the request."""
+"""What a caller has sent comes back at most in small: no answer quotes more than 100 characters of it, wherever they
+stood in the request.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def assert_small(reply: bytes, what: str) -> None:
 
 
 def whole(route: Route) -> dict[str, Any]:
-    least: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}]} if route.needs == "messages" else {route.needs: "x"}
+    least: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": "x"}]} if route.needs == "messages" else {route.needs: "x"}
+    )
     return {**least, "max_tokens": 1} if route.also else least
 
 
@@ -63,12 +67,16 @@ async def test_no_engine_gives_it_back_at_length(name: str) -> None:
     async with world() as w:
 
         async def refuse(request: FakeRequest) -> AsyncIterator[bytes]:
-            told = {"error": {"message": f"bad value '{request.body.decode()}'", "type": LONG, "param": LONG, "code": LONG}}
+            told = {
+                "error": {"message": f"bad value '{request.body.decode()}'", "type": LONG, "param": LONG, "code": LONG}
+            }
             yield json_answer(400, json.dumps(told).encode())
 
         w.replica.answer = refuse
         route = ROUTES[name]
-        reply = await w.ask(url=f"/e/tiny/v1/{name}", body=json.dumps({**whole(route), "model": "tiny", "stop": LONG}).encode())
+        reply = await w.ask(
+            url=f"/e/tiny/v1/{name}", body=json.dumps({**whole(route), "model": "tiny", "stop": LONG}).encode()
+        )
         assert 400 <= reply.status < 500
         assert_small(reply.raw_head + reply.body, name)
         reply = await w.ask(url=f"/e/tiny/v1/{name}", body=json.dumps({**whole(route), "model": LONG}).encode())
@@ -77,8 +85,21 @@ async def test_no_engine_gives_it_back_at_length(name: str) -> None:
 
 
 async def test_no_url_or_header_comes_back_at_length() -> None:
-    paths = [f"/{LONG}", f"/v1/models/{LONG}", f"/e/{LONG}/v1/models", f"/e/{LONG}/v1/chat/completions", f"/e/{LONG}/health", f"/v1/{LONG}"]
-    paths += [f"/healthz?{LONG}", f"/api/{LONG}", "/e/" + "%C3%A9" * 400 + "/v1/models", f"http://{LONG}/x", f"/v1/responses/{LONG}"]
+    paths = [
+        f"/{LONG}",
+        f"/v1/models/{LONG}",
+        f"/e/{LONG}/v1/models",
+        f"/e/{LONG}/v1/chat/completions",
+        f"/e/{LONG}/health",
+        f"/v1/{LONG}",
+    ]
+    paths += [
+        f"/healthz?{LONG}",
+        f"/api/{LONG}",
+        "/e/" + "%C3%A9" * 400 + "/v1/models",
+        f"http://{LONG}/x",
+        f"/v1/responses/{LONG}",
+    ]
     async with world() as w:
         for path in paths:
             for method in ("GET", "POST", "DELETE", "OPTIONS", "LOCK"):

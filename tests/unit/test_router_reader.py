@@ -1,4 +1,6 @@
-"""Step 3: large bodies are read beside the loop, as they would be on it; keys take turns, and a reader that dies costs one call a 503."""
+"""Step 3: large bodies are read beside the loop, as they would be on it; keys take turns, and a reader that dies costs
+one call a 503.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from router.errors import BodyTooLarge, RouterError, Unavailable
 from tests.unit.router_world import KEY, request, until, world
 
 LONG = "x" * (LARGE + 1)
-NOISE = json.dumps({"messages": [{"role": "user", "content": "".join(random.Random(0).choices("abcdefgh ", k=LARGE))}]}).encode()
+NOISE = json.dumps(
+    {"messages": [{"role": "user", "content": "".join(random.Random(0).choices("abcdefgh ", k=LARGE))}]}
+).encode()
 
 
 class Beside:
@@ -67,7 +71,13 @@ def body(**fields: Any) -> bytes:
 
 
 MEDIA = [
-    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://h.example/a.png"}}, {"type": "text", "text": LONG}]}
+    {
+        "role": "user",
+        "content": [
+            {"type": "image_url", "image_url": {"url": "https://h.example/a.png"}},
+            {"type": "text", "text": LONG},
+        ],
+    }
 ]
 CASES = [
     body(), body(stream=True, n=3, model="tiny"), body(prompt_logprobs=1), body(messages=MEDIA), body(colour="red"), body(n=0), b"[]", b"{" + LONG.encode(),
@@ -89,9 +99,16 @@ def test_beside_the_loop_a_body_is_what_it_is_on_it(content: bytes, packed: str)
         assert (found.message, found.param, found.status) == (error.message, error.param, error.status)
         return
     assert isinstance(found, Asked) and found.wants == asked.wants
-    assert (found.model, found.stream, found.sequences, found.choices) == (asked.model, asked.stream, asked.sequences, asked.choices)
+    assert (found.model, found.stream, found.sequences, found.choices) == (
+        asked.model,
+        asked.stream,
+        asked.sequences,
+        asked.choices,
+    )
     onward = b"".join(openai.body_for("tiny", found, plain or content, openai.own_field("cache_salt", "s")))
-    assert json.loads(onward) == json.loads(b"".join(openai.body_for("tiny", asked, content, openai.own_field("cache_salt", "s"))))
+    assert json.loads(onward) == json.loads(
+        b"".join(openai.body_for("tiny", asked, content, openai.own_field("cache_salt", "s")))
+    )
 
 
 def test_what_is_too_large_once_it_is_unpacked_is_413() -> None:
@@ -169,7 +186,14 @@ async def test_keys_take_turns_and_who_is_gone_is_passed_over() -> None:
     async with beside() as (there, reader):
         there.may_go.clear()
         gone = job("gone")
-        for user, each in (("a", job("a0")), ("a", job("a1")), ("a", gone), ("a", job("a2")), ("b", job("b0")), ("c", job("c0"))):
+        for user, each in (
+            ("a", job("a0")),
+            ("a", job("a1")),
+            ("a", gone),
+            ("a", job("a2")),
+            ("b", job("b0")),
+            ("c", job("c0")),
+        ):
             reader.read(user, each)
         gone.cancel()
         there.may_go.set()
@@ -179,6 +203,8 @@ async def test_keys_take_turns_and_who_is_gone_is_passed_over() -> None:
 
 def test_in_place_it_is_told_at_once() -> None:
     heard: list[tuple[object, bytes]] = []
-    InPlace().read(KEY, Job(ROUTES["completions"], "", 1000, b'{"prompt": "a", "n": 2}', lambda *told: heard.append(told)))
+    InPlace().read(
+        KEY, Job(ROUTES["completions"], "", 1000, b'{"prompt": "a", "n": 2}', lambda *told: heard.append(told))
+    )
     [(asked, plain)] = heard
     assert isinstance(asked, Asked) and asked.sequences == 2 and plain == b'{"prompt": "a", "n": 2}'

@@ -99,7 +99,9 @@ async def test_strangers_behind_a_trusted_proxy_are_told_apart() -> None:
 
 async def test_who_is_believed_no_proxy_chooses_no_address() -> None:
     async with world(refusals_per_second=SLOW) as w:
-        found = [await status(w, request(key="wrong", headers=(f"x-forwarded-for: 1.2.3.{n}",))) for n in range(AT_ONCE + 1)]
+        found = [
+            await status(w, request(key="wrong", headers=(f"x-forwarded-for: 1.2.3.{n}",))) for n in range(AT_ONCE + 1)
+        ]
         assert found == [401] * AT_ONCE + [429]
 
 

@@ -25,8 +25,19 @@ async def test_json_answer_with_our_headers_and_a_closed_record() -> None:
         assert "x-pilotlight-usage" not in reply.headers
         [end] = await w.ends()
         assert end["event_id"] == reply.headers["x-request-id"] == w.replica.requests[0].request_id
-        assert (end["input_tokens"], end["cached_tokens"], end["output_tokens"], end["count_source"]) == (5, 2, 3, "engine")
-        assert (end["finish"], end["status"], end["start"], end["replica_id"], end["revision_id"]) == ("complete", 200, "warm", "p1", "r1")
+        assert (end["input_tokens"], end["cached_tokens"], end["output_tokens"], end["count_source"]) == (
+            5,
+            2,
+            3,
+            "engine",
+        )
+        assert (end["finish"], end["status"], end["start"], end["replica_id"], end["revision_id"]) == (
+            "complete",
+            200,
+            "warm",
+            "p1",
+            "r1",
+        )
 
 
 async def test_stream_is_passed_on_and_counted() -> None:
@@ -141,7 +152,9 @@ async def test_death_within_json_breaks_the_connection() -> None:
 
 
 async def test_what_is_held_is_not_sent_after_a_dying_replica() -> None:
-    """Its connections end one by one while it can still be reached: only what it had is lost, the rest waits for word of it."""
+    """Its connections end one by one while it can still be reached: only what it had is lost, the rest waits for word
+    of it.
+    """
     async with world() as w:
         w.show(endpoint_row(w.row(slots=2)))
         ending: asyncio.Future[float] = asyncio.get_running_loop().create_future()
@@ -385,10 +398,18 @@ async def test_pipelined_calls_are_answered_in_order() -> None:
     async with world() as w:
         client = await w.client()
         pages = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + KEY.encode() + b"\r\n\r\n"
-        client.send(request() + pages + request(stream=True) + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" + request(key="pl_wrong"))
+        client.send(
+            request()
+            + pages
+            + request(stream=True)
+            + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+            + request(key="pl_wrong")
+        )
         kinds = [await client.answer() for _ in range(5)]
         assert [reply.status for reply in kinds] == [200, 200, 200, 200, 401]
-        assert [reply.headers["content-type"].split(";")[0] for reply in kinds][:3] == ["application/json"] * 2 + ["text/event-stream"]
+        assert [reply.headers["content-type"].split(";")[0] for reply in kinds][:3] == ["application/json"] * 2 + [
+            "text/event-stream"
+        ]
         assert kinds[1].json["data"][0]["id"] == "tiny"
         assert len(await w.ends()) == 2
 
@@ -452,7 +473,8 @@ async def test_a_machine_that_is_gone_is_found_by_the_kernel() -> None:
         upstream = await Pool(f"tcp:127.0.0.1:{listener.getsockname()[1]}").connect()
         connection = upstream.transport.get_extra_info("socket")
         asked = [
-            connection.getsockopt(socket.IPPROTO_TCP, option) for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            connection.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
         ]
         assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) and asked == [60, 15, 4]
         upstream.transport.abort()
@@ -463,13 +485,17 @@ async def test_only_what_is_allowed_comes_from_a_replicas_head(stream: bool) -> 
     async with world() as w:
 
         async def answer(_: FakeRequest) -> AsyncIterator[bytes]:
-            foreign = (
-                "set-cookie: a=b\r\nserver: vllm\r\nx-request-id: theirs\r\naccess-control-allow-origin: *\r\nlocation: /x\r\nx-evil: 1\r\n"
-            )
+            foreign = "set-cookie: a=b\r\nserver: vllm\r\nx-request-id: theirs\r\naccess-control-allow-origin: *\r\nlocation: /x\r\nx-evil: 1\r\n"
             if not stream:
                 yield json_answer(200, b"{}", foreign + "x-pilotlight-usage: 1;0;1\r\n")
                 return
-            yield SSE_HEAD[:-2] + foreign.encode() + b"\r\n" + chunk(b": pilotlight-usage 1;0;1\ndata: [DONE]\n\n") + b"0\r\n\r\n"
+            yield (
+                SSE_HEAD[:-2]
+                + foreign.encode()
+                + b"\r\n"
+                + chunk(b": pilotlight-usage 1;0;1\ndata: [DONE]\n\n")
+                + b"0\r\n\r\n"
+            )
 
         w.replica.answer = answer
         reply = await w.ask(stream=stream)
@@ -479,7 +505,9 @@ async def test_only_what_is_allowed_comes_from_a_replicas_head(stream: bool) -> 
         assert reply.headers["x-request-id"] != "theirs"
 
 
-@pytest.mark.parametrize("kind", ["text/html", "application/javascript", "application/octet-stream", "image/svg+xml", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/html", "application/javascript", "application/octet-stream", "image/svg+xml", ""]
+)
 async def test_what_is_neither_json_nor_events_is_not_passed_on(kind: str) -> None:
     async with world() as w:
 
@@ -488,5 +516,9 @@ async def test_what_is_neither_json_nor_events_is_not_passed_on(kind: str) -> No
 
         w.replica.answer = answer
         reply = await w.ask()
-        assert (reply.status, reply.error["code"], reply.headers["content-type"]) == (503, "upstream_error", "application/json")
+        assert (reply.status, reply.error["code"], reply.headers["content-type"]) == (
+            503,
+            "upstream_error",
+            "application/json",
+        )
         assert b"script" not in reply.body

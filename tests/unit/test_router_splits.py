@@ -1,4 +1,6 @@
-"""Step 11, byte by byte: however TCP cuts a replica's answer, and wherever the replica dies, the client gets something whole."""
+"""Step 11, byte by byte: however TCP cuts a replica's answer, and wherever the replica dies, the client gets something
+whole.
+"""
 
 from __future__ import annotations
 
@@ -171,7 +173,9 @@ def test_a_stream_cut_everywhere(loop: Any) -> None:
 
 
 def test_whole_segments_pass_untouched(loop: Any) -> None:
-    rig = Rig(loop).feed(SSE_HEAD + chunk(EVENTS[0]), chunk(EVENTS[1]) + chunk(EVENTS[2]), STREAM[-(len(chunk(LAST)) + 5) :])
+    rig = Rig(loop).feed(
+        SSE_HEAD + chunk(EVENTS[0]), chunk(EVENTS[1]) + chunk(EVENTS[2]), STREAM[-(len(chunk(LAST)) + 5) :]
+    )
     assert rig.wire.out.endswith(chunk(EVENTS[0]) + chunk(EVENTS[1]) + chunk(EVENTS[2]) + chunk(LAST) + b"0\r\n\r\n")
 
 

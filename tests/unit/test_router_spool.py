@@ -115,7 +115,9 @@ async def test_ends_are_synced_within_their_time(folder: Path) -> None:
     spool.close()
 
 
-async def test_syncs_keep_their_pace_and_take_along_what_was_written_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_syncs_keep_their_pace_and_take_along_what_was_written_meanwhile(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spool_module, "REST_SECONDS", 0.06)
     monkeypatch.setattr(spool_module, "BUSY_LINES", 1)
     disk = Disk()
@@ -162,7 +164,9 @@ async def test_ends_go_with_the_next_open_in_one_write(folder: Path) -> None:
     spool.close()
 
 
-async def test_where_there_is_room_for_the_ends_alone_they_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_where_there_is_room_for_the_ends_alone_they_are_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real, disk = os.ftruncate, Disk(room=9)
     spool = made(folder, disk)
     spool.open(b"1\n")
@@ -246,7 +250,11 @@ async def test_files_are_rotated_and_the_ledger_is_told(folder: Path, monkeypatc
     await until(lambda: told == {"w.0.jsonl": 100, "w.1.jsonl": 100, "w.2.jsonl": 50})
     spool.close()
     tail = Tail(folder)
-    assert [(file.worker, file.number) for file in sorted(tail.scan(), key=lambda f: f.number)] == [("w", 0), ("w", 1), ("w", 2)]
+    assert [(file.worker, file.number) for file in sorted(tail.scan(), key=lambda f: f.number)] == [
+        ("w", 0),
+        ("w", 1),
+        ("w", 2),
+    ]
 
 
 async def test_nothing_is_written_before_the_first_request(folder: Path) -> None:
@@ -308,14 +316,18 @@ async def test_a_disk_that_hangs_bounds_what_is_kept_of_an_answer() -> None:
         client.post(stream=True)
 
         def call() -> Any:
-            return next((exchange.call for connection in w.connections for exchange in connection._turns if exchange.call), None)
+            return next(
+                (exchange.call for connection in w.connections for exchange in connection._turns if exchange.call), None
+            )
 
         await until(lambda: call() and call()._disk_slow)
         answer = call()._answer
         assert MOST_KEPT < answer._kept_bytes == sum(map(len, answer._kept)) < 2 * MOST_KEPT + (256 << 10)
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert sent < whole and answer._kept_bytes < 2 * MOST_KEPT + (256 << 10)  # what is beyond it waits at the replica
+        assert sent < whole and answer._kept_bytes < 2 * MOST_KEPT + (
+            256 << 10
+        )  # what is beyond it waits at the replica
         disk.may_sync.set()
         reply = await client.answer()
         assert reply.status == 200 and sent == whole and reply.body.count(b"x" * (16 << 10)) == whole
@@ -355,7 +367,10 @@ def test_the_lines_are_records(text: str, counts: tuple[int, int, int], phases: 
     spool = Lines()
     made = meter(spool, endpoint_id=text, org_id=text)
     row = ReplicaRow(
-        replica_id=text, address="unix:/x", slots=1, phases=(Phase(name="load", at=time.monotonic() - 1, seconds=9.0),) if phases else ()
+        replica_id=text,
+        address="unix:/x",
+        slots=1,
+        phases=(Phase(name="load", at=time.monotonic() - 1, seconds=9.0),) if phases else (),
     )
     made.held_seconds = 0.25
     made.dispatched(text, Replica(row, pool=Pool("unix:/x"), now=0.0), cold=phases)
@@ -393,7 +408,9 @@ def test_event_ids_are_uuid7_in_hex() -> None:
 
 
 def test_phases_add_up_to_the_wait() -> None:
-    """A start of 3 s, from 10 to 13; init ends where it was dispatched, and the load lies within it, not counted twice."""
+    """A start of 3 s, from 10 to 13; init ends where it was dispatched, and the load lies within it, not counted
+    twice.
+    """
     start = (
         Phase(name="place", at=10.0, seconds=0.5),
         Phase(name="spawn", at=10.5, seconds=0.5),
@@ -423,7 +440,9 @@ def is_locked(file: Path) -> bool:
     return False
 
 
-async def test_one_file_is_locked_from_its_name_on_and_until_the_next_one_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_file_is_locked_from_its_name_on_and_until_the_next_one_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At whatever moment somebody looks, after the first line: one of the names in the folder is locked."""
     monkeypatch.setattr(spool_module, "ROTATE_BYTES", 4)
     held: list[list[str]] = []
@@ -469,7 +488,9 @@ async def test_a_worker_whose_disk_does_not_sync_keeps_its_lock(folder: Path) ->
     assert not any(is_locked(file) for file in folder.glob("*.jsonl"))
 
 
-async def test_a_file_that_cannot_be_closed_costs_one_refusal_and_not_the_thread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_cannot_be_closed_costs_one_refusal_and_not_the_thread(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spool_module, "ROTATE_BYTES", 4)
     monkeypatch.setattr(spool_module, "RETRY_SECONDS", 0.01)
     troubles = [OSError(errno.EIO, "Input/output error")]

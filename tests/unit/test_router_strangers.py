@@ -92,7 +92,9 @@ def descriptors(w: World) -> int:
 
 
 async def served(w: World) -> None:
-    """A good client is, beside them; its time is as short as theirs, so a machine that gives this process no turn may cut it: it comes again."""
+    """A good client is, beside them; its time is as short as theirs, so a machine that gives this process no turn may
+    cut it: it comes again.
+    """
     async with asyncio.timeout(10.0):
         while True:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -103,7 +105,9 @@ async def served(w: World) -> None:
 
 
 @pytest.mark.parametrize("end", [socket.socket.close, reset, None], ids=["leaves", "resets", "stays"])
-async def test_nothing_is_left_of_any_bad_client(end: Callable[[socket.socket], None] | None, request: pytest.FixtureRequest) -> None:
+async def test_nothing_is_left_of_any_bad_client(
+    end: Callable[[socket.socket], None] | None, request: pytest.FixtureRequest
+) -> None:
     request.addfinalizer(gc.enable)
     async with world(**SHORT) as w:
         w.show(endpoint_row(w.row()), endpoint_row(name="cold", endpoint_id="e1", revision_id="r2"))
@@ -223,7 +227,12 @@ async def test_nonsense_in_a_pages_body_does_not_end_the_call_before_it() -> Non
 
 
 @pytest.mark.parametrize(
-    "target", [b"http://h/e/tiny/v1/chat/completions", b"HTTPS://h:443//e/tiny/v1/chat/completions?x=y", b"/e/tiny/v1/chat/completions#x"]
+    "target",
+    [
+        b"http://h/e/tiny/v1/chat/completions",
+        b"HTTPS://h:443//e/tiny/v1/chat/completions?x=y",
+        b"/e/tiny/v1/chat/completions#x",
+    ],
 )
 async def test_a_whole_url_means_its_path(target: bytes) -> None:
     async with world() as w:
@@ -267,7 +276,9 @@ async def test_http_1_0_needs_no_host() -> None:
         assert (await client.answer()).status == 200
 
 
-LIMITS = ClientLimits(max_body=8 << 20, header_seconds=10.0, keep_alive_seconds=75.0, upload_seconds=120.0, unread_seconds=60.0)
+LIMITS = ClientLimits(
+    max_body=8 << 20, header_seconds=10.0, keep_alive_seconds=75.0, upload_seconds=120.0, unread_seconds=60.0
+)
 
 
 async def test_a_byte_now_and_then_gives_no_further_time() -> None:

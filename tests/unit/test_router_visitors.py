@@ -95,9 +95,12 @@ def test_households(one: str, other: str, same: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("descriptors", "most", "most_each"), [(1 << 20, 8192, 4096), (20_000, 8192, 4096), (4096, 1920, 1920), (1024, 384, 384), (64, 1, 1)]
+    ("descriptors", "most", "most_each"),
+    [(1 << 20, 8192, 4096), (20_000, 8192, 4096), (4096, 1920, 1920), (1024, 384, 384), (64, 1, 1)],
 )
-def test_each_client_leaves_a_descriptor_for_its_replica_and_some_for_us(descriptors: int, most: int, most_each: int) -> None:
+def test_each_client_leaves_a_descriptor_for_its_replica_and_some_for_us(
+    descriptors: int, most: int, most_each: int
+) -> None:
     found = visitors_of(8192, 4096, descriptors=descriptors)
     assert (found.most, found.most_each) == (most, most_each)
     assert descriptors < 300 or 2 * found.most + SET_ASIDE <= descriptors

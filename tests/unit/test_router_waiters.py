@@ -74,5 +74,7 @@ def test_what_waits_is_counted_and_everyone_gets_a_turn(asked: list[tuple[str, i
         in_work[waiter.user] += waiter.sequences
         served.append(waiter)
     for user in "abc":
-        assert [waiter for waiter in served if waiter.user == user] == [waiter for waiter in came if waiter.user == user]
+        assert [waiter for waiter in served if waiter.user == user] == [
+            waiter for waiter in came if waiter.user == user
+        ]
     assert waiters.sequences == 0 and all(timer.cancelled for timer in timers.values())

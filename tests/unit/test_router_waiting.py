@@ -48,7 +48,11 @@ async def test_an_early_head_then_comments_then_the_answer() -> None:
         client = await w.client()
         client.post(stream=True)
         status, headers = await client.head()
-        assert (status, headers["content-type"], headers["transfer-encoding"]) == (200, "text/event-stream; charset=utf-8", "chunked")
+        assert (status, headers["content-type"], headers["transfer-encoding"]) == (
+            200,
+            "text/event-stream; charset=utf-8",
+            "chunked",
+        )
         assert len(headers["x-request-id"]) == 32
         comments = []
         body = b""
@@ -66,7 +70,12 @@ async def test_an_early_head_then_comments_then_the_answer() -> None:
         assert rest.startswith(b"data: {")
         assert rest.endswith(b"data: [DONE]\n\n")
         [end] = await w.ends()
-        assert (end["status"], end["finish"], end["output_tokens"], end["count_source"]) == (200, "complete", 3, "engine")
+        assert (end["status"], end["finish"], end["output_tokens"], end["count_source"]) == (
+            200,
+            "complete",
+            3,
+            "engine",
+        )
         client.post(stream=True)  # the framing was right: the connection lives on
         assert (await client.answer()).headers["x-pilotlight-start"] == "warm"
 
@@ -75,7 +84,9 @@ async def test_a_fetch_is_told_with_how_much_is_done_and_no_rest_is_ever_0() -> 
     assert comment("fetch", 12.04, 0.637) == b": pilotlight phase=fetch fetched=63% eta=12.0s\n"
     assert comment("canary", 0.01) == b": pilotlight phase=canary eta=0.1s\n"
     assert comment("hold", 0.0) == b": pilotlight phase=hold\n"
-    assert comment("place", 0.0, waits_for="memory:\n\n2 GiB") == b": pilotlight phase=place (memory: 2 GiB)\n", "no event of its own"
+    assert comment("place", 0.0, waits_for="memory:\n\n2 GiB") == b": pilotlight phase=place (memory: 2 GiB)\n", (
+        "no event of its own"
+    )
 
 
 async def test_a_start_that_waits_for_room_says_why_in_comments_and_at_the_deadline() -> None:
@@ -131,11 +142,19 @@ async def test_a_failure_after_the_early_head_is_an_event(why: str) -> None:
         body = b"".join([piece async for piece in client.chunks()])
         [event] = [line for line in body.split(b"\n") if line.startswith(b"data: ")]
         error = json.loads(event[6:])["error"]
-        expected = {"failure": "start_failed", "deadline": "hold_timeout", "removed": "model_not_found", "engine": "invalid_value"}
+        expected = {
+            "failure": "start_failed",
+            "deadline": "hold_timeout",
+            "removed": "model_not_found",
+            "engine": "invalid_value",
+        }
         assert error["code"] == expected[why]
         [end] = await w.ends()
         assert end["status"] == 200
-        assert end["finish"] == {"failure": "upstream_error", "deadline": "timeout", "removed": "refused", "engine": "refused"}[why]
+        assert (
+            end["finish"]
+            == {"failure": "upstream_error", "deadline": "timeout", "removed": "refused", "engine": "refused"}[why]
+        )
 
 
 async def test_a_failure_within_the_silence_is_a_proper_status() -> None:
@@ -224,7 +243,9 @@ async def test_who_is_turned_away_from_the_warm_path_is_told_as_who_has_waited_a
             body += piece
             seen += piece.startswith(b": pilotlight phase=hold")
             if seen == 2:
-                if why == "full":  # a full one is asked again and again: first none of that is on its way to p1 any more
+                if (
+                    why == "full"
+                ):  # a full one is asked again and again: first none of that is on its way to p1 any more
                     w.show(endpoint_row(w.row(replica_id="p2")))
                     await until(lambda: list(w.table.revisions["r1"].replicas) == ["p2"])
                     await asks_twice(w.replica)
@@ -243,7 +264,12 @@ async def test_who_leaves_after_it_was_turned_away_was_at_no_replica() -> None:
         await w.wait_held(1)
         client.leave()
         [end] = await w.ends()
-        assert (end["finish"], end["replica_id"], end["revision_id"], end["count_source"]) == ("client_disconnect", "", "", "none")
+        assert (end["finish"], end["replica_id"], end["revision_id"], end["count_source"]) == (
+            "client_disconnect",
+            "",
+            "",
+            "none",
+        )
 
 
 async def test_prefer_wait_never_commits_for_who_is_turned_away_either() -> None:

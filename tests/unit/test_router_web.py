@@ -13,7 +13,14 @@ from tests.unit.router_world import ADMIN_KEY, KEY, OTHER_KEY, Client, Reply, Wo
 
 
 async def get(
-    w: World, path: str, *, key: str | None = KEY, method: str = "GET", client: Client | None = None, host: str = "x", headers: str = ""
+    w: World,
+    path: str,
+    *,
+    key: str | None = KEY,
+    method: str = "GET",
+    client: Client | None = None,
+    host: str = "x",
+    headers: str = "",
 ) -> Reply:
     client = client or await w.client()
     auth = f"authorization: Bearer {key}\r\n" if key else ""
@@ -75,7 +82,10 @@ async def test_health_is_asked_without_a_wake(options: Any) -> None:
 
 async def test_every_page_has_an_id_of_its_own() -> None:
     async with world() as w:
-        ids = {(await get(w, path, key=KEY)).headers["x-request-id"] for path in ("/healthz", "/readyz", "/v1/models", "/nothing")}
+        ids = {
+            (await get(w, path, key=KEY)).headers["x-request-id"]
+            for path in ("/healthz", "/readyz", "/v1/models", "/nothing")
+        }
         assert len(ids) == 4
 
 
@@ -117,7 +127,11 @@ async def test_the_admin_relay() -> None:
         assert (reply.status, reply.body, reply.headers["x-own"]) == (201, b"ok", "yes")
         [seen] = admin.requests
         assert seen.path == "/api/v1/endpoints?dry=1%20x"
-        assert (seen.headers["host"], seen.headers["authorization"], seen.headers["x-forwarded-for"]) == ("pilot", "Bearer k", "127.0.0.1")
+        assert (seen.headers["host"], seen.headers["authorization"], seen.headers["x-forwarded-for"]) == (
+            "pilot",
+            "Bearer k",
+            "127.0.0.1",
+        )
         assert seen.body == b"{}"
         assert "x-secret" not in seen.headers
         await admin.stop()
@@ -170,7 +184,9 @@ async def test_the_admin_relay_frames_a_body_of_unknown_length_anew() -> None:
 
         async with await asyncio.start_unix_server(admin, f"{w.folder}/admin.sock"):
             client = await w.client()
-            client.send(b"PUT /api/v1/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n")
+            client.send(
+                b"PUT /api/v1/x HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"
+            )
             assert (await client.head())[0] == 204
         head, body = seen[0].split(b"\r\n\r\n", 1)
         assert b"transfer-encoding: chunked" in head and b"content-length" not in head
@@ -183,7 +199,11 @@ async def test_the_admin_relay_frames_a_body_of_unknown_length_anew() -> None:
         (b"", 503, None),
         (b"HTTP/1.1 200 OK\r\n", 503, None),
         (b"nonsense\r\n\r\n", 503, None),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", 200, b"ab"),  # then the connection breaks: never taken for whole
+        (
+            b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab",
+            200,
+            b"ab",
+        ),  # then the connection breaks: never taken for whole
         (b"HTTP/1.1 413 Large\r\ncontent-length: 2\r\n\r\nno", 413, b"no"),
     ],
 )

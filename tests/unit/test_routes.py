@@ -27,7 +27,10 @@ def test_a_gate_lets_through_what_a_router_sends_and_nothing_else() -> None:
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
 def test_a_route_is_whole(route: Route) -> None:
     assert {route.needs, route.also or route.needs} <= set(route.fields)
-    assert route.head == f"POST {route.path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: ".encode()
+    assert (
+        route.head
+        == f"POST {route.path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: ".encode()
+    )
     assert route.says.endswith(".") and route.answers
     assert f"/v1/{route.name}" in SERVED
 

@@ -1,4 +1,6 @@
-"""Which engine arguments are nobody's to set: by every spelling that vLLM's parser takes for them, and nothing else with them."""
+"""Which engine arguments are nobody's to set: by every spelling that vLLM's parser takes for them, and nothing else
+with them.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,12 @@ def test_so_is_its_opposite(name: str) -> None:
     "engine_args",
     [
         {"max_model_len": 4096, "dtype": "bfloat16", "seed": 7, "tensor-parallel-size": 2},
-        {"tool-call-parser": "hermes", "enable-auto-tool-choice": True, "reasoning-parser": "qwen3", "tokenizer-mode": "slow"},
+        {
+            "tool-call-parser": "hermes",
+            "enable-auto-tool-choice": True,
+            "reasoning-parser": "qwen3",
+            "tokenizer-mode": "slow",
+        },
         {"kv_cache_memory_bytes": 64 << 20, "load_format": "safetensors", "graphs-when-idle": True, "max-num-seqs": 4},
         {"model-impl": "transformers", "model-loader-extra-config": "{}", "enable-prefix-caching": False},
         {"chat-template": "{% for message in messages %}{{ message.content }}{% endfor %}"},
@@ -40,7 +47,9 @@ def test_what_is_an_engines_own_is_let_pass(engine_args: dict[str, str | int | f
     assert refusal(engine_args) == ""
 
 
-@pytest.mark.parametrize(("name", "value"), [("chat-template", "/etc/passwd"), ("generation-config", "/srv"), ("trust_remote_code", True)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("chat-template", "/etc/passwd"), ("generation-config", "/srv"), ("trust_remote_code", True)]
+)
 def test_some_are_refused_only_with_a_value_that_opens_or_executes(name: str, value: str | bool) -> None:
     assert refusal({name: value})
 
@@ -109,4 +118,9 @@ def test_a_replica_spreads_over_no_more_cpus_than_there_are() -> None:
     told = too_wide({"tensor_parallel_size": 4, "dtype": "float32"}, cpus=2)
     assert told.startswith("engine argument tensor_parallel_size=4: ") and "the node has 2" in told
     assert too_wide({"tensor-parallel-size": "2", "pipeline-parallel-size": 2}, cpus=3)
-    assert too_wide({"tensor-parallel-size": 2}, cpus=2) == too_wide({}, cpus=1) == too_wide({"tensor-parallel-size": "x"}, cpus=1) == ""
+    assert (
+        too_wide({"tensor-parallel-size": 2}, cpus=2)
+        == too_wide({}, cpus=1)
+        == too_wide({"tensor-parallel-size": "x"}, cpus=1)
+        == ""
+    )

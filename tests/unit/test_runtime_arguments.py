@@ -47,7 +47,9 @@ def test_a_load_format_of_the_revision_gets_no_settings_of_ours(device: str, nam
     found = given(device, engine_args={name: "safetensors"})
     assert found["load-format"] == "safetensors" and "model-loader-extra-config" not in found
     assert plainly(fork(engine_args={name: "safetensors"})) == "plain: load-format safetensors"
-    assert plainly(fork(engine_args={name: MAPPED})) == plainly(fork(engine_args={name: RING})) == "", "these say for themselves"
+    assert plainly(fork(engine_args={name: MAPPED})) == plainly(fork(engine_args={name: RING})) == "", (
+        "these say for themselves"
+    )
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -57,7 +59,9 @@ def test_a_start_from_nothing_kept_takes_the_engines_own_way_and_says_so(device:
 
 
 def test_settings_of_a_loader_without_its_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="model-loader-extra-config is for a load-format and none is named: set it too"):
+    with pytest.raises(
+        ValueError, match="model-loader-extra-config is for a load-format and none is named: set it too"
+    ):
         given(engine_args={"model_loader_extra_config": '{"enable_multithread_load": true}'})
     both = {"model_loader_extra_config": '{"enable_multithread_load": true}', "load_format": "auto"}
     assert given(engine_args=both)["model-loader-extra-config"] == both["model_loader_extra_config"]
@@ -76,7 +80,14 @@ def test_flags_are_words_without_a_value() -> None:
 def test_the_fingerprint_is_of_what_decides_an_answer() -> None:
     assert fingerprint(fork()) == fingerprint(fork(slots=9, folder="/elsewhere"))
     assert (
-        len({fingerprint(fork()), fingerprint(fork(snapshot="/staged/sha256-2")), fingerprint(fork(engine_args={"dtype": "float32"}))}) == 3
+        len(
+            {
+                fingerprint(fork()),
+                fingerprint(fork(snapshot="/staged/sha256-2")),
+                fingerprint(fork(engine_args={"dtype": "float32"})),
+            }
+        )
+        == 3
     )
 
 

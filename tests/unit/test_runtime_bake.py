@@ -61,7 +61,9 @@ def test_a_touched_copy_is_not_used(tmp_path: Path) -> None:
     assert not bake.usable(file)
 
 
-def test_a_copy_is_trusted_while_this_boot_lasts_and_once_sealed_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_is_trusted_while_this_boot_lasts_and_once_sealed_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, _ = baked(tmp_path, [(8, 8)])
     monkeypatch.setattr(bake, "boot_id", lambda: "another boot")
     assert not bake.usable(file)
@@ -87,7 +89,10 @@ def test_a_copy_without_room_or_given_up_leaves_nothing(tmp_path: Path) -> None:
 
 def test_missing_left_over_and_misshapen_are_errors(tmp_path: Path) -> None:
     _, layout = baked(tmp_path, [(3, 5), (8, 8)])
-    wanted: dict[str, tuple[str, tuple[int, ...]]] = {"layer.0.weight": ("BF16", (3, 5)), "layer.1.weight": ("BF16", (8, 8))}
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+        "layer.0.weight": ("BF16", (3, 5)),
+        "layer.1.weight": ("BF16", (8, 8)),
+    }
     assert set(bake.match(layout, wanted)) == set(wanted)
     with pytest.raises(bake.BakeError, match="lacks other"):
         bake.match(layout, wanted | {"other": ("BF16", (1,))})
@@ -97,7 +102,9 @@ def test_missing_left_over_and_misshapen_are_errors(tmp_path: Path) -> None:
         bake.match(layout, wanted | {"layer.0.weight": ("BF16", (5, 3))})
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 16, (20).to_bytes(8, "little") + json.dumps({"a": {"dtype": "BF16"}}).encode()])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 16, (20).to_bytes(8, "little") + json.dumps({"a": {"dtype": "BF16"}}).encode()]
+)
 def test_what_is_no_copy_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.safetensors"
     file.write_bytes(content)

@@ -13,7 +13,13 @@ BAKED = Path("/state/baked/sha256-1")
 
 
 def root(**other: Any) -> str:
-    given = {"device": "cuda", "hardware": "NVIDIA H200 9.0", "engine": "0.32.0", "torch": "2.13.0", "arguments": {}} | other
+    given = {
+        "device": "cuda",
+        "hardware": "NVIDIA H200 9.0",
+        "engine": "0.32.0",
+        "torch": "2.13.0",
+        "arguments": {},
+    } | other
     return environment(BAKED, **given)["VLLM_CACHE_ROOT"]
 
 

@@ -1,4 +1,6 @@
-"""The last durable count: of every request of a lost replica that has no line, once, whatever died, and never of one that has."""
+"""The last durable count: of every request of a lost replica that has no line, once, whatever died, and never of one
+that has.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def count(request_id: str, output: int) -> RequestCount:
 
 
 def line(request_id: str, output: int = 99) -> bytes:
-    entry = UsageEntry(request_id=request_id, replica_id="r1", input_tokens=10, cached_tokens=4, output_tokens=output, finish="stop")
+    entry = UsageEntry(
+        request_id=request_id, replica_id="r1", input_tokens=10, cached_tokens=4, output_tokens=output, finish="stop"
+    )
     return encode(entry)
 
 
@@ -116,7 +120,9 @@ def test_nothing_is_written_while_nothing_runs_and_the_file_stays_small(tmp_path
 
 
 def test_what_a_full_disk_refuses_is_kept_until_it_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Until then the journal is not called whole, and nobody may conclude that a line does not come; in the next agent, too."""
+    """Until then the journal is not called whole, and nobody may conclude that a line does not come; in the next agent,
+    too.
+    """
     with small_disk(tmp_path / "disk", 1 << 20) as folder:
         (folder / "r1.jsonl").write_bytes(line("z") + b"x" * (BLOCK - len(line("z")) - 100) + b"\n")
         many = [f"q{number}" for number in range(40)]
@@ -176,7 +182,9 @@ def test_a_journal_that_cannot_be_written_is_called_whole_only_afterwards(tmp_pa
 @settings(max_examples=60, deadline=None)
 @given(
     beats=st.lists(
-        st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=6, unique_by=lambda told: told[0]), min_size=1, max_size=8
+        st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=6, unique_by=lambda told: told[0]),
+        min_size=1,
+        max_size=8,
     ),
     power=st.booleans(),
 )
@@ -201,7 +209,9 @@ def test_every_request_in_the_last_beat_has_exactly_one_count(
         Counts(folder)
     else:
         counts.gone("r1")
-    expected = dict.fromkeys(ended, (99, False)) | {name: (made, True) for name, made in last.items() if name not in ended}
+    expected = dict.fromkeys(ended, (99, False)) | {
+        name: (made, True) for name, made in last.items() if name not in ended
+    }
     assert journal(folder) == expected
 
 

@@ -1,4 +1,6 @@
-"""Before a fork every thread is known by name: a stranger is told, one on the list is let live, one on its way out is waited for."""
+"""Before a fork every thread is known by name: a stranger is told, one on the list is let live, one on its way out is
+waited for.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def others() -> set[str]:
 
 
 def test_a_stranger_is_told_by_name(others: set[str]) -> None:
-    with living("pool of tokens"), pytest.raises(Unforkable, match=r"1 threads .* alive in the standby: pool of tokens \(\d+\)"):
+    with (
+        living("pool of tokens"),
+        pytest.raises(Unforkable, match=r"1 threads .* alive in the standby: pool of tokens \(\d+\)"),
+    ):
         check_threads(others, patience=0.0)
 
 

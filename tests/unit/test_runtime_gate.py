@@ -20,9 +20,13 @@ Message = MutableMapping[str, Any]
 
 
 class Engine:
-    """Stands for vLLM's app: answers when told to. `sequences`: so many are opened, and closed if `closes`; `broken`: an error event ends its stream."""
+    """Stands for vLLM's app: answers when told to. `sequences`: so many are opened, and closed if `closes`; `broken`:
+    an error event ends its stream.
+    """
 
-    def __init__(self, journal: Journal, *, stream: bool = False, status: int = 200, sequences: int = 1, broken: bool = False) -> None:
+    def __init__(
+        self, journal: Journal, *, stream: bool = False, status: int = 200, sequences: int = 1, broken: bool = False
+    ) -> None:
         self.journal, self.stream, self.status, self.sequences, self.broken = journal, stream, status, sequences, broken
         self.closes = True
         self.events: list[bytes] = []  # of its stream, where they are not those of a chat
@@ -40,7 +44,9 @@ class Engine:
         kind = b"text/event-stream; charset=utf-8" if self.stream else b"application/json"
         await send({"type": "http.response.start", "status": self.status, "headers": [(b"content-type", kind)]})
         error = [b'data: {"error": {"message": "engine"}}\n\n'] if self.broken else []
-        for piece in [*(self.events or [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"])] if self.stream else [b"{}"]:
+        for piece in (
+            [*(self.events or [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"])] if self.stream else [b"{}"]
+        ):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -65,7 +71,11 @@ def make(tmp_path: Path, *, slots: int = 1, file: str = "", **options: Any) -> t
     journal = Journal(file or str(tmp_path / "j"), "r1", grown=lambda: None, later=lambda seconds, callback: None)
     engine = Engine(journal, **options)
     depths: list[int] = []
-    return Gate(engine, slots=slots, journal=journal, on_depth=depths.append, on_left=engine.left.extend), engine, depths
+    return (
+        Gate(engine, slots=slots, journal=journal, on_depth=depths.append, on_left=engine.left.extend),
+        engine,
+        depths,
+    )
 
 
 async def test_over_the_limit_it_refuses_before_any_work(tmp_path: Path) -> None:
@@ -112,7 +122,16 @@ async def test_a_gate_that_drained_can_be_opened_again(tmp_path: Path) -> None:
 
 async def test_only_what_we_serve_is_let_through(tmp_path: Path) -> None:
     gate, engine, _ = make(tmp_path)
-    for path in ("/pause", "/update_weights", "/invocations", "/v1/load_lora_adapter", "/docs", "/metrics/x", "/v1/models", "/tokenize"):
+    for path in (
+        "/pause",
+        "/update_weights",
+        "/invocations",
+        "/v1/load_lora_adapter",
+        "/docs",
+        "/metrics/x",
+        "/v1/models",
+        "/tokenize",
+    ):
         assert (await call(gate, path))[0] == 404
     assert engine.seen == []
 
@@ -158,9 +177,14 @@ async def test_a_stream_that_ends_in_an_error_is_not_whole_and_what_was_delivere
     assert engine.left == ["0_s"]
 
 
-CREATED, DELTA = b'event: response.created\ndata: {"a":1}\n\n', b'event: response.output_text.delta\ndata: {"delta":"x"}\n\n'
+CREATED, DELTA = (
+    b'event: response.created\ndata: {"a":1}\n\n',
+    b'event: response.output_text.delta\ndata: {"delta":"x"}\n\n',
+)
 COMPLETED, FAILED = (b'event: response.%s\ndata: {"response":{}}\n\n' % word for word in (b"completed", b"failed"))
-START, STOP, ERROR = (b'event: %s\ndata: {"type":"y"}\n\n' % word for word in (b"message_start", b"message_stop", b"error"))
+START, STOP, ERROR = (
+    b'event: %s\ndata: {"type":"y"}\n\n' % word for word in (b"message_start", b"message_stop", b"error")
+)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +199,17 @@ START, STOP, ERROR = (b'event: %s\ndata: {"type":"y"}\n\n' % word for word in (b
         ("/v1/chat/completions", [DELTA], DELTA + b": pilotlight-usage 4;1;2 broken\n"),
     ],
 )
-async def test_every_apis_stream_tells_its_counts_once_at_its_own_end(tmp_path: Path, path: str, events: list[bytes], last: bytes) -> None:
+async def test_every_apis_stream_tells_its_counts_once_at_its_own_end(
+    tmp_path: Path, path: str, events: list[bytes], last: bytes
+) -> None:
     gate, engine, _ = make(tmp_path, stream=True)
     engine.events = events
     engine.go.set()
     _, _, body = await call(gate, path)
     assert body.endswith(last) and body.count(b"pilotlight-usage") == 1
-    assert not any(frame.startswith(b":") and b"data:" not in frame for frame in body.split(b"\n\n")[:-1]), "a comment that stands alone"
+    assert not any(frame.startswith(b":") and b"data:" not in frame for frame in body.split(b"\n\n")[:-1]), (
+        "a comment that stands alone"
+    )
 
 
 @pytest.mark.parametrize("stream", [OPENAI, RESPONSES, MESSAGES])
@@ -189,18 +217,34 @@ async def test_every_apis_stream_tells_its_counts_once_at_its_own_end(tmp_path: 
     ("event", "code"),
     [
         (b'data: {"error": {"message": "cuda", "type": "InternalServerError", "code": 500}}\n\n', "upstream_error"),
-        (b'data: {"error": {"message": "bad grammar /var/x", "type": "BadRequestError", "code": 400}}\n\n', "invalid_value"),
-        (b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"cuda"}}\n\n', "upstream_error"),
-        (b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"message":"cuda"}}}\n\n', "upstream_error"),
+        (
+            b'data: {"error": {"message": "bad grammar /var/x", "type": "BadRequestError", "code": 400}}\n\n',
+            "invalid_value",
+        ),
+        (
+            b'event: error\ndata: {"type":"error","error":{"type":"internal_error","message":"cuda"}}\n\n',
+            "upstream_error",
+        ),
+        (
+            b'event: response.failed\ndata: {"type":"response.failed","response":{"error":{"message":"cuda"}}}\n\n',
+            "upstream_error",
+        ),
         (b"event: error\ndata: no json\n\n", "upstream_error"),
         (b"data: [1]\n\n", "upstream_error"),
     ],
 )
-def test_an_engines_error_in_a_stream_is_told_in_our_words_and_its_apis_form(stream: Stream, event: bytes, code: str) -> None:
+def test_an_engines_error_in_a_stream_is_told_in_our_words_and_its_apis_form(
+    stream: Stream, event: bytes, code: str
+) -> None:
     told = stream.retold(event)
     assert told.endswith(b"\n\n") and told.count(b"\n\n") == 1 and stream.breaks(told)
     fields = json.loads(told.partition(b"data: ")[2])
-    assert fields["error"]["code"] == code and fields["error"]["param"] is None and "cuda" not in str(fields) and "/var" not in str(fields)
+    assert (
+        fields["error"]["code"] == code
+        and fields["error"]["param"] is None
+        and "cuda" not in str(fields)
+        and "/var" not in str(fields)
+    )
     assert (fields.get("type") == "error") == (stream is not OPENAI)
 
 
@@ -240,7 +284,9 @@ async def test_with_as_many_unwritten_lines_as_may_be_it_begins_nothing(tmp_path
         engine.journal.opened(f"{number}_s", f"cmpl-{number:032x}-0", Counts)
         engine.journal.closed(f"{number}_s", "stop")
     status, headers, body = await call(gate)
-    assert status == 503 and b"disk_full" in body and b"x-pilotlight-refused" not in headers, "it is told why, not sent elsewhere"
+    assert status == 503 and b"disk_full" in body and b"x-pilotlight-refused" not in headers, (
+        "it is told why, not sent elsewhere"
+    )
     assert engine.seen == []
 
 
@@ -257,9 +303,12 @@ async def test_an_app_that_fails_gives_its_slot_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "taken"), [(b"3", 3), (b"128", 4), (b"0", 1), (b"", 1), (b"-1", 1), (b"1e9", 1), (b"9" * 5000, 1), ("٣".encode(), 1)]
+    ("said", "taken"),
+    [(b"3", 3), (b"128", 4), (b"0", 1), (b"", 1), (b"-1", 1), (b"1e9", 1), (b"9" * 5000, 1), ("٣".encode(), 1)],
 )
-async def test_a_request_takes_as_many_slots_as_it_says_and_gives_them_back(tmp_path: Path, said: bytes, taken: int) -> None:
+async def test_a_request_takes_as_many_slots_as_it_says_and_gives_them_back(
+    tmp_path: Path, said: bytes, taken: int
+) -> None:
     gate, engine, depths = make(tmp_path, slots=4)
     first = asyncio.ensure_future(call(gate, headers=[(SEQUENCES_HEADER.encode(), said)]))
     await asyncio.sleep(0)

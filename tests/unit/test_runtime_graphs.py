@@ -1,4 +1,6 @@
-"""Graphs are captured when the engine has nothing to do: not before, not twice, not while it sleeps, and no request is lost."""
+"""Graphs are captured when the engine has nothing to do: not before, not twice, not while it sleeps, and no request is
+lost.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The context a replica serves and the cache it gets: they follow the model and the revision's arguments, and what is cut is told."""
+"""The context a replica serves and the cache it gets: they follow the model and the revision's arguments, and what is
+cut is told.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,25 @@ from hypothesis import strategies as st
 from runtime.context import LONGEST_CONTEXT, Described, amount, describe, longest_of
 from runtime.node.kv_cache import BLOCK, Sizing, cache_bytes, cuts, decide, never_fits, token_bytes
 
-QWEN = {"num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024}
+QWEN = {
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "hidden_size": 1024,
+}
 GIB = 1 << 30
 
 
 def test_bytes_a_token_follow_the_config() -> None:
     token = 28 * 2 * 8 * 128 * 2
-    sizing = decide(Described(QWEN | {"max_position_embeddings": 40960}), slots=1, least_bytes=1, max_model_len=0, memory_bytes=64 * GIB)
+    sizing = decide(
+        Described(QWEN | {"max_position_embeddings": 40960}),
+        slots=1,
+        least_bytes=1,
+        max_model_len=0,
+        memory_bytes=64 * GIB,
+    )
     assert sizing.max_model_len == LONGEST_CONTEXT
     assert sizing.kv_cache_bytes == (LONGEST_CONTEXT + 2 * BLOCK) * token
 
@@ -36,7 +50,12 @@ def test_a_config_without_layers_gets_the_setting() -> None:
     memory=st.integers(GIB, 512 * GIB),
 )
 def test_one_longest_sequence_always_fits(layers: int, heads: int, context: int, slots: int, memory: int) -> None:
-    config: dict[str, Any] = {"num_hidden_layers": layers, "num_attention_heads": heads, "head_dim": 64, "max_position_embeddings": context}
+    config: dict[str, Any] = {
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "head_dim": 64,
+        "max_position_embeddings": context,
+    }
     sizing = decide(Described(config), slots=slots, least_bytes=1 << 20, max_model_len=0, memory_bytes=memory)
     token = layers * 2 * heads * 64 * 2
     longest = -(-sizing.max_model_len // BLOCK) * BLOCK * token
@@ -62,9 +81,23 @@ TOKEN = 28 * 2 * 8 * 128 * 2
 
 
 def sized(
-    config: dict[str, Any] = LONG, *, memory: int = 64 * GIB, setting: int = 0, slots: int = 1, task: str = "generate", **args: Any
+    config: dict[str, Any] = LONG,
+    *,
+    memory: int = 64 * GIB,
+    setting: int = 0,
+    slots: int = 1,
+    task: str = "generate",
+    **args: Any,
 ) -> Sizing:
-    return decide(Described(config), slots=slots, least_bytes=1, max_model_len=setting, memory_bytes=memory, task=task, engine_args=args)
+    return decide(
+        Described(config),
+        slots=slots,
+        least_bytes=1,
+        max_model_len=setting,
+        memory_bytes=memory,
+        task=task,
+        engine_args=args,
+    )
 
 
 @pytest.mark.parametrize("given", [131072, "131072", "128K", 131072.0])
@@ -190,7 +223,9 @@ def test_a_cache_that_memory_cuts_is_told_and_one_that_never_fits_is_refused() -
 
 @given(
     st.dictionaries(
-        st.sampled_from(["max_position_embeddings", "num_hidden_layers", "hidden_size", "text_config", "rope_scaling", "head_dim"]),
+        st.sampled_from(
+            ["max_position_embeddings", "num_hidden_layers", "hidden_size", "text_config", "rope_scaling", "head_dim"]
+        ),
         st.none()
         | st.booleans()
         | st.integers()

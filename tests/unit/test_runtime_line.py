@@ -73,7 +73,9 @@ SERVICE_SECONDS = 0.02
 
 
 async def served(lags: list[float], seconds: float) -> list[int]:
-    """How many requests each router gets served by one slot, where each always has one that waits and acts on a turn after its lag."""
+    """How many requests each router gets served by one slot, where each always has one that waits and acts on a turn
+    after its lag.
+    """
     running = 0
     line = Line(lambda: 1 - running)
     done = [0] * len(lags)
@@ -104,7 +106,13 @@ async def served(lags: list[float], seconds: float) -> list[int]:
 
 @pytest.mark.parametrize(
     ("lags", "all_served"),
-    [([0.09, 0.001], True), ([0.001, 0.3], True), ([0.9, 0.001], True), ([0.09, 0.3, 0.001], True), ([5.0, 0.001], False)],
+    [
+        ([0.09, 0.001], True),
+        ([0.001, 0.3], True),
+        ([0.9, 0.001], True),
+        ([0.09, 0.3, 0.001], True),
+        ([5.0, 0.001], False),
+    ],
 )
 def test_a_router_that_lags_is_served_and_costs_the_others_little(lags: list[float], all_served: bool) -> None:
     with asyncio.Runner(loop_factory=Simulated) as runner:

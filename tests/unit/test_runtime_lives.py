@@ -109,7 +109,9 @@ class Scene:
         engine = EngineEnvironment(engine="vllm", version="0", device="cpu")
         self.staging = FakeStaging(staged)
         staging: Any = self.staging
-        self.lives = Lives(environment=engine, paths=self.paths, settings=settings.runtime, staging=staging, tell=self._told)
+        self.lives = Lives(
+            environment=engine, paths=self.paths, settings=settings.runtime, staging=staging, tell=self._told
+        )
         standbys: Any = FakeStandbys(*does)
         self.standbys: FakeStandbys = standbys
         self.lives.standbys = standbys
@@ -229,7 +231,9 @@ async def test_its_death_is_seen_although_its_identity_could_not_be_kept(tmp_pat
     assert (await scene.ended()).failed and broken == []
 
 
-async def test_one_whose_death_could_not_be_seen_is_ended(tmp_path: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_whose_death_could_not_be_seen_is_ended(
+    tmp_path: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def pidfd_open(pid: int) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
 
@@ -242,7 +246,9 @@ async def test_one_whose_death_could_not_be_seen_is_ended(tmp_path: Path, replic
 
 
 @pytest.mark.parametrize(("note", "to_pack"), [("mapped", 30), ("baked", 30), ("plain: quantized", 0), ("", 0)])
-async def test_mapped_weights_will_be_packed_and_count(tmp_path: Path, replica: Replica, note: str, to_pack: int) -> None:
+async def test_mapped_weights_will_be_packed_and_count(
+    tmp_path: Path, replica: Replica, note: str, to_pack: int
+) -> None:
     scene = Scene(tmp_path, replica.forked)
     scene.start()
     await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
@@ -266,7 +272,9 @@ async def test_mapped_weights_will_be_packed_and_count(tmp_path: Path, replica: 
         for why in ("no room for a baked copy", "load-format auto", "after a canary that differed", "the baked copy x")
     ],
 )
-async def test_what_a_start_chose_says_nothing_of_its_snapshot(tmp_path: Path, replica: Replica, note: str, told: list[str]) -> None:
+async def test_what_a_start_chose_says_nothing_of_its_snapshot(
+    tmp_path: Path, replica: Replica, note: str, told: list[str]
+) -> None:
     scene = Scene(tmp_path, replica.forked)
     scene.start()
     await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
@@ -320,7 +328,9 @@ async def test_one_that_beats_lives(tmp_path: Path, replica: Replica) -> None:
     await scene.ended()
 
 
-async def test_one_that_not_even_sigkill_ends_is_given_up(tmp_path: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_not_even_sigkill_ends_is_given_up(
+    tmp_path: Path, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It waits for a device, in the kernel."""
     scene = Scene(tmp_path, replica.forked)
     await serving(scene, replica)

@@ -1,4 +1,6 @@
-"""What an agent says of a revision before it is deployed: what a replica there would cut of its model, and what never fits."""
+"""What an agent says of a revision before it is deployed: what a replica there would cut of its model, and what never
+fits.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def test_without_arguments_no_standby_is_asked(snapshot: Path) -> None:
     answer = looked().at(CheckArguments(check_id="c", slots=4), snapshot)
     assert answer is not None and answer.checked and not answer.reason
     assert "cut to 4096 of the 131072" in answer.notes[0]
-    assert looked("cuda").at(CheckArguments(check_id="c", slots=4), snapshot) == looked().at(CheckArguments(check_id="c"), snapshot)
+    assert looked("cuda").at(CheckArguments(check_id="c", slots=4), snapshot) == looked().at(
+        CheckArguments(check_id="c"), snapshot
+    )
     nowhere = looked().at(CheckArguments(check_id="c", slots=4), None)
     assert nowhere is not None and not nowhere.notes
 

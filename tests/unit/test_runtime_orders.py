@@ -83,6 +83,8 @@ def test_nobody_has_a_node_execute_or_open_what_its_settings_do_not_allow(paths:
             environment=EngineEnvironment(engine="vllm", version="1", device="cpu"), settings=RuntimeSettings(**settings),
         )  # fmt: skip
 
-    with pytest.raises(NotAllowed, match=r"chat-template: it would open files.*runtime\.allow_engine_args, chat-template"):
+    with pytest.raises(
+        NotAllowed, match=r"chat-template: it would open files.*runtime\.allow_engine_args, chat-template"
+    ):
         ordered()
     assert ordered(allow_engine_args="chat-template, lora-modules").engine_args == start.engine_args

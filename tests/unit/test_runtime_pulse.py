@@ -1,4 +1,6 @@
-"""A replica's pulse: it goes on whatever the loop does, never waits for a reader, and is seen to stop with the engine core."""
+"""A replica's pulse: it goes on whatever the loop does, never waits for a reader, and is seen to stop with the engine
+core.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,10 @@ def test_a_socket_nobody_reads_loses_beats_and_keeps_room_for_what_must_be_said(
 
 
 async def test_counts_that_no_packet_holds_come_in_several(ends: tuple[Control, Control]) -> None:
-    counts = [RequestCount(request_id=f"{n:032x}", input_tokens=1 << 20, cached_tokens=1 << 20, output_tokens=1 << 20) for n in range(1000)]
+    counts = [
+        RequestCount(request_id=f"{n:032x}", input_tokens=1 << 20, cached_tokens=1 << 20, output_tokens=1 << 20)
+        for n in range(1000)
+    ]
     beats = Beats(ends[0], Pulse())
     beats.follow(asyncio.get_running_loop(), in_work=lambda: 1000, counts=lambda: counts)
     reading = asyncio.create_task(asyncio.to_thread(_read, ends[1].sock, 3))

@@ -24,7 +24,9 @@ time.sleep(60)
 
 
 def family(mode: str) -> tuple[subprocess.Popen[str], Identity]:
-    process = subprocess.Popen([sys.executable, "-c", FAMILY, mode], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FAMILY, mode], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     identity = Identity.of(process.pid)
     assert identity is not None and process.stdout is not None
     process.stdout.readline()
@@ -44,7 +46,8 @@ def test_a_session_is_ended_even_when_its_leader_is_gone() -> None:
     assert not identity.alive()
     kill_session(identity)
     assert process.stdout is not None
-    process.stdout.read()  # the end of file comes when the last member closes its files, which is just before it is gone
+    # the end of file comes when the last member closes its files, which is just before it is gone
+    process.stdout.read()
     wait_until(lambda: gone(identity.pid), 5, "the session is gone")
 
 

@@ -1,4 +1,6 @@
-"""Words about parking cross, come late, or never: what the agent makes of them. And memory that goes back to the kernel."""
+"""Words about parking cross, come late, or never: what the agent makes of them. And memory that goes back to the
+kernel.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Scene:
         self.resting.park(self.running, Park(epoch=1, sequence=2, replica_id="r1", seconds=seconds))
 
     def unpark(self, climb: int = 1, seconds: float = 30.0) -> None:
-        self.resting.unpark(self.running, Unpark(epoch=1, sequence=3, replica_id="r1", climb=climb, deadline_seconds=seconds))
+        self.resting.unpark(
+            self.running, Unpark(epoch=1, sequence=3, replica_id="r1", climb=climb, deadline_seconds=seconds)
+        )
 
     def close(self) -> None:
         if self.running.timer:

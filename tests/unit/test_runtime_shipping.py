@@ -12,7 +12,14 @@ from runtime.wire import UsageBatch, UsageEntry
 
 
 def line(number: int) -> str:
-    entry = UsageEntry(request_id=f"{number:032x}", replica_id="r1", input_tokens=1, cached_tokens=0, output_tokens=number, finish="stop")
+    entry = UsageEntry(
+        request_id=f"{number:032x}",
+        replica_id="r1",
+        input_tokens=1,
+        cached_tokens=0,
+        output_tokens=number,
+        finish="stop",
+    )
     return entry.model_dump_json() + "\n"
 
 

@@ -13,7 +13,9 @@ LIMITS = Limits(silent=5.0, hang=60.0)
 ALIVE: dict[str, Any] = {"core_beats": 1, "steps": 1, "in_work": 1, "loop_seconds": 0.0}
 
 
-def life(state: str, seconds: int, *, core_beats: int | None = None, steps: int | None = None, **same: Any) -> tuple[Heard, float]:
+def life(
+    state: str, seconds: int, *, core_beats: int | None = None, steps: int | None = None, **same: Any
+) -> tuple[Heard, float]:
     """A beat each second, in which everything moves but for what is given."""
     known = anew(0.0, state)
     for second in range(1, seconds + 1):
@@ -29,7 +31,9 @@ def test_whoever_beats_and_moves_is_fine_for_ever(state: str) -> None:
     assert hung(known, now, LIMITS) == ""
 
 
-@pytest.mark.parametrize(("state", "patience"), [("ready", 5), ("draining", 5), ("parked", 5), ("starting", 60), ("parking", 60)])
+@pytest.mark.parametrize(
+    ("state", "patience"), [("ready", 5), ("draining", 5), ("parked", 5), ("starting", 60), ("parking", 60)]
+)
 def test_a_silent_process_is_hung_after_what_its_state_allows(state: str, patience: int) -> None:
     known, _ = life(state, 100)
     assert hung(known, 100.0 + patience, LIMITS) == ""

@@ -11,9 +11,7 @@ from runtime.node.sizing import held_bytes, held_in, needed, node_memory, own_by
 
 
 def test_what_counts_is_what_the_kernel_cannot_take() -> None:
-    rollup = (
-        "Shared_Clean: 300 kB\nShared_Dirty: 20 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 90 kB\nAnonymous: 30 kB\nPrivate_Hugetlb: 4 kB\n"
-    )
+    rollup = "Shared_Clean: 300 kB\nShared_Dirty: 20 kB\nPrivate_Clean: 1 kB\nPrivate_Dirty: 90 kB\nAnonymous: 30 kB\nPrivate_Hugetlb: 4 kB\n"
     assert held_in(rollup) == 14 << 10, "neither clean pages of files nor such as the disk does not have yet"
 
 
@@ -45,10 +43,14 @@ sys.stdin.read()
 """
 
 
-def test_all_processes_of_a_session_are_weighed_together_and_a_forks_parent_with_what_they_share(tmp_path: Path) -> None:
+def test_all_processes_of_a_session_are_weighed_together_and_a_forks_parent_with_what_they_share(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "mapped"
     file.write_bytes(bytes(64 << 20))
-    child = subprocess.Popen([sys.executable, "-c", CODE, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CODE, str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
     assert child.stdin and child.stdout
     with child:
         assert child.stdout.readline() + child.stdout.readline() == b"1\n1\n"

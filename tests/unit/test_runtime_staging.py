@@ -1,4 +1,6 @@
-"""A node's disk: what goes to make room, and what never does; one fetch however many ask; what failed blocks nothing."""
+"""A node's disk: what goes to make room, and what never does; one fetch however many ask; what failed blocks
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,13 @@ def item(kind: str, digest: str, used_at: float, size: int = 1) -> Item:
 
 
 def test_the_longest_unused_goes_first_and_the_cheapest_of_equals() -> None:
-    items = [item("snapshot", "a", 2), item("baked", "a", 2), item("snapshot", "b", 1), item("partial", "c", 2), item("baked", "d", 0)]
+    items = [
+        item("snapshot", "a", 2),
+        item("baked", "a", 2),
+        item("snapshot", "b", 1),
+        item("partial", "c", 2),
+        item("baked", "d", 0),
+    ]
     assert [(gone.kind, gone.digest) for gone in choose(items, {"d"})] == [
         ("snapshot", "b"), ("baked", "a"), ("partial", "c"), ("snapshot", "a"),
     ]  # fmt: skip
@@ -64,7 +72,11 @@ class Node:
         return pack(
             write(
                 self.folder / name,
-                {"config.json": {"architectures": ["LlamaForCausalLM"]}, "tokenizer.json": TOKENIZER, "model.safetensors": content},
+                {
+                    "config.json": {"architectures": ["LlamaForCausalLM"]},
+                    "tokenizer.json": TOKENIZER,
+                    "model.safetensors": content,
+                },
             ),
             store,
         ).digest
@@ -84,7 +96,12 @@ class Node:
     def staging(self, *, origin: bool = True, max_bytes: int = 0) -> Staging:
         url = str(self.origin) if origin else ""
         staging = Staging(
-            store=self.store, node_dir=self.node_dir, baked=self.baked, origin=url, max_bytes=max_bytes, in_use=lambda: self.used
+            store=self.store,
+            node_dir=self.node_dir,
+            baked=self.baked,
+            origin=url,
+            max_bytes=max_bytes,
+            in_use=lambda: self.used,
         )
         staging.start()
         self.opened.append(staging)
@@ -233,7 +250,9 @@ async def test_a_copy_another_engine_wrote_is_none(node: Node) -> None:
     assert not (node.baked / folder_name(other)).exists()
 
 
-async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_promised(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_promised(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Room is taken only when both have been told whether there is any."""
     one, two = node.model("one", node.origin), node.model("two", node.origin)
     node.used = {one, two}
@@ -357,7 +376,10 @@ def test_copies_of_snapshots_that_are_gone_go_too(tmp_path: Path) -> None:
     node.disk().sweep()
     assert kept.exists()
     assert not orphan.exists()
-    assert {entry.name for entry in node.node_dir.iterdir()} == {f"{folder_name(here)}.stamp", f"{folder_name(gone)}.pin"}
+    assert {entry.name for entry in node.node_dir.iterdir()} == {
+        f"{folder_name(here)}.stamp",
+        f"{folder_name(gone)}.pin",
+    }
     assert [entry.name for entry in node.baked.iterdir()] == [folder_name(here)]
     remove_folder(node.store)
 
@@ -382,7 +404,12 @@ def test_phases_of_a_staged_start_are_as_they_were() -> None:
         Phase(name="load", at=10.3, seconds=0.5),
         Phase(name="init", at=10.2, seconds=0.8),
     ]
-    assert {phase.name: round(phase.seconds, 6) for phase in adding_up(measured)} == {"fetch": 0.1, "spawn": 0.1, "init": 0.3, "load": 0.5}
+    assert {phase.name: round(phase.seconds, 6) for phase in adding_up(measured)} == {
+        "fetch": 0.1,
+        "spawn": 0.1,
+        "init": 0.3,
+        "load": 0.5,
+    }
 
 
 def test_an_engine_never_sees_the_keys_of_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Orders and standbys: none is lost or refused because many come at once, and no more standbys are kept than were asked for."""
+"""Orders and standbys: none is lost or refused because many come at once, and no more standbys are kept than were asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +107,9 @@ async def test_where_none_is_kept_one_is_made_for_the_orders_there_are_and_goes_
     await until(lambda: standbys.ends)
     standbys.ends[0].send(REHEARSED)
     await asyncio.gather(*calls)
-    assert taken(standbys.ends[0]) == ["r0", "r1"] and taken(standbys.ends[0]) is None, "it reads its orders, then the end"
+    assert taken(standbys.ends[0]) == ["r0", "r1"] and taken(standbys.ends[0]) is None, (
+        "it reads its orders, then the end"
+    )
     assert standbys.alive == [] and standbys.told[-1].ready == 0
     standbys._all[0].process.kill()
     await until(lambda: not standbys._all)

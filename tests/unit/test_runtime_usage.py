@@ -1,4 +1,6 @@
-"""The usage journal: one line a request, whatever the order in which engine and HTTP exchange end, and whatever the disk does."""
+"""The usage journal: one line a request, whatever the order in which engine and HTTP exchange end, and whatever the
+disk does.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,10 @@ class Later:
 
 
 def make(
-    path: Path, grown: Callable[[], None] = lambda: None, later: Later | None = None, write: Callable[[int, bytes], int] = os.write
+    path: Path,
+    grown: Callable[[], None] = lambda: None,
+    later: Later | None = None,
+    write: Callable[[int, bytes], int] = os.write,
 ) -> Journal:
     return Journal(str(path), "r1", grown=grown, later=later or Later(), write=write)
 
@@ -236,7 +241,9 @@ def test_on_a_full_disk_lines_are_kept_in_order_and_written_when_there_is_room(t
             "in order, none glued to another"
         )
         assert len(later.due) == bool(journal._kept), "tried again exactly where something is kept"
-        assert [count.request_id for count in journal.running()] == asked[len(whole.splitlines()) :], "what a kill would lose is told"
+        assert [count.request_id for count in journal.running()] == asked[len(whole.splitlines()) :], (
+            "what a kill would lose is told"
+        )
     disk.room = 10_000
     later.pass_by()
     assert [entry.request_id for entry in entries(path)] == asked

@@ -19,7 +19,15 @@ from runtime.wire import Start
 def running(tmp_path: Path) -> Iterator[Running]:
     start = Start(epoch=1, sequence=1, replica_id="r1", revision_id="rev", endpoint="a", digest="sha256:0")
     with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
-        yield Running(start, tmp_path, 0.0, state="ready", identity=Identity.of(process.pid), kv_cache_bytes=8 << 20, to_pack_bytes=4 << 20)
+        yield Running(
+            start,
+            tmp_path,
+            0.0,
+            state="ready",
+            identity=Identity.of(process.pid),
+            kv_cache_bytes=8 << 20,
+            to_pack_bytes=4 << 20,
+        )
         process.kill()
 
 
@@ -39,8 +47,12 @@ async def test_one_that_is_parked_counts_what_it_holds(running: Running) -> None
     assert 0 < running.memory_bytes == running.parked_bytes < 16 << 20 and running.private_bytes == 0
 
 
-@pytest.mark.parametrize(("before", "after"), [("ready", "parked"), ("parked", "starting"), ("ready", "stopped"), ("starting", "starting")])
-async def test_what_was_seen_of_one_that_changed_meanwhile_says_nothing(running: Running, before: str, after: str) -> None:
+@pytest.mark.parametrize(
+    ("before", "after"), [("ready", "parked"), ("parked", "starting"), ("ready", "stopped"), ("starting", "starting")]
+)
+async def test_what_was_seen_of_one_that_changed_meanwhile_says_nothing(
+    running: Running, before: str, after: str
+) -> None:
     told: list[Running] = []
     running.state, running.private_bytes, running.parked_bytes = before, 64 << 20, 64 << 20
     looking = asyncio.ensure_future(Weighing(told.append).look([running]))

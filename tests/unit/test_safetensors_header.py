@@ -1,4 +1,6 @@
-"""The header parser accepts what is whole, refuses the rest with HeaderError alone, and is never laxer than the reference."""
+"""The header parser accepts what is whole, refuses the rest with HeaderError alone, and is never laxer than the
+reference.
+"""
 
 from __future__ import annotations
 
@@ -115,7 +117,8 @@ def test_lengths_are_checked_before_reading(prefix: bytes, size: int, says: str)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**65), 2**65) | st.floats() | st.text(max_size=3),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "a"]), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets", "a"]), inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -124,7 +127,9 @@ json_values = st.recursive(
 tables = st.dictionaries(st.text(max_size=2), json_values, max_size=3)
 
 
-@given(st.binary(max_size=64) | (json_values | tables).map(lambda value: json.dumps(value).encode()), st.integers(0, 64))
+@given(
+    st.binary(max_size=64) | (json_values | tables).map(lambda value: json.dumps(value).encode()), st.integers(0, 64)
+)
 @example(b'{"\\ud800":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}', 0)
 def test_any_bytes_at_all_are_parsed_or_refused(header: bytes, data: int) -> None:
     try:

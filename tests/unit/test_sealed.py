@@ -14,7 +14,13 @@ from runtime.wire import UsageEntry
 
 
 def entry(number: int = 1, **more: object) -> UsageEntry:
-    fields = {"request_id": f"{number:032x}", "replica_id": "r1", "input_tokens": number, "cached_tokens": 0, "output_tokens": 7}
+    fields = {
+        "request_id": f"{number:032x}",
+        "replica_id": "r1",
+        "input_tokens": number,
+        "cached_tokens": 0,
+        "output_tokens": 7,
+    }
     return UsageEntry.model_validate(fields | {"finish": "stop"} | more)
 
 
@@ -22,7 +28,9 @@ def entry(number: int = 1, **more: object) -> UsageEntry:
 def test_a_sealed_line_is_the_same_object_with_one_field_more(fields: dict[str, object]) -> None:
     line = seal(json.dumps(fields).encode())
     assert line.count(b"\n") == 1 and is_whole(line[:-1])
-    assert {name: value for name, value in json.loads(line).items() if name != "crc"} == {k: v for k, v in fields.items() if k != "crc"}
+    assert {name: value for name, value in json.loads(line).items() if name != "crc"} == {
+        k: v for k, v in fields.items() if k != "crc"
+    }
 
 
 @given(number=st.integers(0, 10**6), data=st.data())
@@ -47,11 +55,15 @@ def test_the_line_behind_a_torn_one_is_read(cut: int) -> None:
     whole = encode(entry(1))[:-1]
     torn = whole[: min(cut, len(whole))]
     found = list(recover(torn + encode(entry(2))))
-    assert [said for _, said in found if isinstance(said, UsageEntry)] == ([entry(1)] if torn == whole else []) + [entry(2)]
+    assert [said for _, said in found if isinstance(said, UsageEntry)] == ([entry(1)] if torn == whole else []) + [
+        entry(2)
+    ]
     assert all(offset == 0 for offset, said in found if isinstance(said, Damaged))
 
 
-@pytest.mark.parametrize("bad", [b"", b"{}", b"nonsense", b"\0" * 50, encode(entry())[:40], encode(entry()).replace(b"stop", b"step")])
+@pytest.mark.parametrize(
+    "bad", [b"", b"{}", b"nonsense", b"\0" * 50, encode(entry())[:40], encode(entry()).replace(b"stop", b"step")]
+)
 def test_what_is_no_line_is_said_to_be_none(bad: bytes) -> None:
     with pytest.raises(ValueError, match=r"checksum|no entry"):
         decode(bad)

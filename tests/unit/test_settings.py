@@ -88,10 +88,15 @@ def test_modes_of_new_folders(tmp_path: Path, umask: int) -> None:
         paths.make()
     finally:
         os.umask(before)
-    modes = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in [paths.state.parent, *paths.state.rglob("*"), paths.state]}
+    modes = {
+        folder: stat.S_IMODE(folder.stat().st_mode)
+        for folder in [paths.state.parent, *paths.state.rglob("*"), paths.state]
+    }
     assert modes[paths.state] == modes[paths.run] == 0o711
     assert modes[paths.state.parent] == 0o755
-    assert {mode for folder, mode in modes.items() if folder not in (paths.state, paths.run, paths.state.parent)} == {0o700}
+    assert {mode for folder, mode in modes.items() if folder not in (paths.state, paths.run, paths.state.parent)} == {
+        0o700
+    }
 
 
 def test_folders_that_were_there_keep_their_mode(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""A snapshot is all of the model or nothing, holds no code, is named by its content, and a changed byte is refused by name."""
+"""A snapshot is all of the model or nothing, holds no code, is named by its content, and a changed byte is refused by
+name.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +50,19 @@ TOKENIZER: dict[str, Any] = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}}
 
 def safetensors(names: list[str], size: int = 8) -> bytes:
     """A safetensors file of bf16 tensors of `size` bytes each, their content made of their names."""
-    entries = {name: {"dtype": "BF16", "shape": [size // 2], "data_offsets": [i * size, (i + 1) * size]} for i, name in enumerate(names)}
+    entries = {
+        name: {"dtype": "BF16", "shape": [size // 2], "data_offsets": [i * size, (i + 1) * size]}
+        for i, name in enumerate(names)
+    }
     header = json.dumps(entries).encode()
     return len(header).to_bytes(8, "little") + header + b"".join((name.encode() * size)[:size] for name in names)
 
 
 def lying(*, end: int = 4, data: int = 8, dtype: str = "U8") -> bytes:
     """A file of two tensors, bytes 0 to `end` and 4 to 8 as far as the header goes, and `data` bytes."""
-    entries = {name: {"dtype": dtype, "shape": [e - b], "data_offsets": [b, e]} for name, b, e in (("a", 0, end), ("b", 4, 8))}
+    entries = {
+        name: {"dtype": dtype, "shape": [e - b], "data_offsets": [b, e]} for name, b, e in (("a", 0, end), ("b", 4, 8))
+    }
     header = json.dumps(entries).encode()
     return len(header).to_bytes(8, "little") + header + bytes(data)
 
@@ -77,7 +84,9 @@ def remove(*files: Path) -> None:
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
     """In memory where there is such a place: syncing to a real disk proves nothing here and takes seconds."""
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        dir=memory if os.access(memory, os.W_OK) else tmp_path, ignore_cleanup_errors=True
+    ) as name:
         yield Path(name)
 
 
@@ -114,7 +123,12 @@ def test_pack_makes_an_immutable_copy(model: Path, store: Path) -> None:
     assert digests(store) == [manifest.digest]
     assert is_digest(manifest.digest)
     assert verify(folder) == manifest
-    assert (manifest.architecture, manifest.dtype, manifest.tensors, manifest.tensor_bytes) == ("LlamaForCausalLM", "bfloat16", 4, 32)
+    assert (manifest.architecture, manifest.dtype, manifest.tensors, manifest.tensor_bytes) == (
+        "LlamaForCausalLM",
+        "bfloat16",
+        4,
+        32,
+    )
     assert [file.path for file in manifest.files] == [
         "1_Pooling/config.json",
         "chat_template.jinja",
@@ -166,26 +180,66 @@ REFUSED: list[tuple[str, Damage, type[SnapshotError], str]] = [
         CodeRefused,
         r"config\.json.*auto_map",
     ),
-    ("auto_map deep", lambda m: write(m, {"tokenizer_config.json": {"a": [{"auto_map": "b"}]}}), CodeRefused, "tokenizer_config"),
-    ("auto_map hidden", lambda m: write(m, {"x.json": b'{"auto_map": {"a": 1}, "auto_map": null}'}), CodeRefused, "auto_map"),
-    ("link out", lambda m: (m / "vocab.txt").symlink_to("/etc/passwd"), CodeRefused, r"vocab\.txt is a symlink out of the folder.*cp -rL"),
-    ("link out, left out", lambda m: (m / "notes.txt").symlink_to("/etc/passwd"), CodeRefused, r"notes\.txt is a symlink out of"),
-    ("link to nothing", lambda m: (m / "vocab.txt").symlink_to("gone"), PackError, r"vocab\.txt is a symlink to nothing"),
+    (
+        "auto_map deep",
+        lambda m: write(m, {"tokenizer_config.json": {"a": [{"auto_map": "b"}]}}),
+        CodeRefused,
+        "tokenizer_config",
+    ),
+    (
+        "auto_map hidden",
+        lambda m: write(m, {"x.json": b'{"auto_map": {"a": 1}, "auto_map": null}'}),
+        CodeRefused,
+        "auto_map",
+    ),
+    (
+        "link out",
+        lambda m: (m / "vocab.txt").symlink_to("/etc/passwd"),
+        CodeRefused,
+        r"vocab\.txt is a symlink out of the folder.*cp -rL",
+    ),
+    (
+        "link out, left out",
+        lambda m: (m / "notes.txt").symlink_to("/etc/passwd"),
+        CodeRefused,
+        r"notes\.txt is a symlink out of",
+    ),
+    (
+        "link to nothing",
+        lambda m: (m / "vocab.txt").symlink_to("gone"),
+        PackError,
+        r"vocab\.txt is a symlink to nothing",
+    ),
     (
         "architecture",
         lambda m: write(m, {"config.json": {"architectures": ["LlamaForCasualLM"]}}),
         UnknownModel,
         "'LlamaForCasualLM', which the engine .vLLM. does not know; the nearest it knows: LlamaForCausalLM",
     ),
-    ("unlike any", lambda m: write(m, {"config.json": {"architectures": ["%%%"]}}), UnknownModel, "does not know. Is the name right"),
-    ("overlap", lambda m: write(m, {WEIGHTS: lying(end=6)}), HeaderError, r"model-00001-of-00002\.safetensors: tensor 'b' overlaps"),
+    (
+        "unlike any",
+        lambda m: write(m, {"config.json": {"architectures": ["%%%"]}}),
+        UnknownModel,
+        "does not know. Is the name right",
+    ),
+    (
+        "overlap",
+        lambda m: write(m, {WEIGHTS: lying(end=6)}),
+        HeaderError,
+        r"model-00001-of-00002\.safetensors: tensor 'b' overlaps",
+    ),
     (
         "hole",
         lambda m: write(m, {WEIGHTS: lying(end=2)}),
         HeaderError,
         r"model-00001-of-00002\.safetensors: tensor 'b' leaves a hole of 2 bytes",
     ),
-    ("past the end", lambda m: write(m, {WEIGHTS: lying(data=7)}), HeaderError, r"model-00001-of-00002\.safetensors: .*cut short"),
+    (
+        "past the end",
+        lambda m: write(m, {WEIGHTS: lying(data=7)}),
+        HeaderError,
+        r"model-00001-of-00002\.safetensors: .*cut short",
+    ),
     (
         "unknown dtype",
         lambda m: write(m, {WEIGHTS: lying(dtype="BF17")}),
@@ -201,8 +255,18 @@ REFUSED: list[tuple[str, Damage, type[SnapshotError], str]] = [
     ("folder link", lambda m: (m / "more").symlink_to("/etc"), CodeRefused, "symlink to a folder"),
     ("no plain file", lambda m: os.mkfifo(m / "vocab.txt"), PackError, "no plain file"),
     ("no config", lambda m: remove(m / "config.json"), Incomplete, r"config\.json"),
-    ("no weights", lambda m: remove(*m.glob("*.safetensors"), m / "model.safetensors.index.json"), Incomplete, r"no \.safetensors"),
-    ("missing shard", lambda m: remove(m / "model-00002-of-00002.safetensors"), Incomplete, "model-00002-of-00002.*run it again"),
+    (
+        "no weights",
+        lambda m: remove(*m.glob("*.safetensors"), m / "model.safetensors.index.json"),
+        Incomplete,
+        r"no \.safetensors",
+    ),
+    (
+        "missing shard",
+        lambda m: remove(m / "model-00002-of-00002.safetensors"),
+        Incomplete,
+        "model-00002-of-00002.*run it again",
+    ),
     (
         "missing shard, no index",
         lambda m: remove(m / "model-00001-of-00002.safetensors", m / "model.safetensors.index.json"),
@@ -218,7 +282,12 @@ REFUSED: list[tuple[str, Damage, type[SnapshotError], str]] = [
     ("no architecture", lambda m: write(m, {"config.json": {}}), Incomplete, "architectures"),
     ("no JSON", lambda m: write(m, {"generation_config.json": b"{"}), PackError, r"generation_config\.json is no JSON"),
     ("JSON bomb", lambda m: write(m, {"x.json": b"[" * 100_000}), PackError, r"x\.json is no JSON"),
-    ("cut shard", lambda m: os.truncate(m / "model-00002-of-00002.safetensors", 100), HeaderError, "model-00002-of-00002.*cut short"),
+    (
+        "cut shard",
+        lambda m: os.truncate(m / "model-00002-of-00002.safetensors", 100),
+        HeaderError,
+        "model-00002-of-00002.*cut short",
+    ),
     ("a name", lambda m: write(m, {"a\nb.json": {}}), PackError, "rename"),
     ("our name", lambda m: write(m, {MANIFEST: {}}), PackError, "rename"),
     ("no folder", lambda m: m.rename(m.with_name("gone")), PackError, "no folder"),
@@ -235,7 +304,9 @@ def test_what_is_no_snapshot_is_refused_and_leaves_nothing(
     assert not store.exists() or {entry.name for entry in store.iterdir()} == {".lock"}
 
 
-@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen3ForSequenceClassification", "BertModel", "MixtralForCausalLM"])
+@pytest.mark.parametrize(
+    "architecture", ["LlamaForCausalLM", "Qwen3ForSequenceClassification", "BertModel", "MixtralForCausalLM"]
+)
 def test_what_the_engine_knows_or_makes_of_what_it_knows_is_taken(model: Path, store: Path, architecture: str) -> None:
     write(model, {"config.json": {"architectures": [architecture]}})
     assert pack(model, store).architecture == architecture
@@ -282,7 +353,8 @@ def test_a_model_larger_than_the_disk_is_refused_before_writing(model: Path, sto
     }
     header = json.dumps(tensors).encode()
     shard = (
-        write(model, {"model-00001-of-00002.safetensors": len(header).to_bytes(8, "little") + header}) / "model-00001-of-00002.safetensors"
+        write(model, {"model-00001-of-00002.safetensors": len(header).to_bytes(8, "little") + header})
+        / "model-00001-of-00002.safetensors"
     )
     os.truncate(shard, 8 + len(header) + size)
     with pytest.raises(StoreFull, match="needs 8796"):
@@ -337,7 +409,11 @@ TAMPERED: list[tuple[str, Damage, str]] = [
     ("cut", lambda f: overwrite(f / WEIGHTS, b"x"), f"{WEIGHTS} has 1 bytes"),
     ("config", lambda f: flip(f / "1_Pooling/config.json"), "1_Pooling/config.json"),
     ("manifest", lambda f: flip(f / MANIFEST), "manifest.json"),
-    ("other manifest", lambda f: overwrite(f / MANIFEST, (f / MANIFEST).read_bytes().replace(b"Llama", b"Other")), "not the manifest of"),
+    (
+        "other manifest",
+        lambda f: overwrite(f / MANIFEST, (f / MANIFEST).read_bytes().replace(b"Llama", b"Other")),
+        "not the manifest of",
+    ),
     ("spelling", lambda f: overwrite(f / MANIFEST, (f / MANIFEST).read_bytes() + b" "), "not the manifest of"),
     ("added", lambda f: add(f / "1_Pooling" / "x.py"), r"x\.py does not belong"),
     ("removed", lambda f: remove(f / "tokenizer.model"), r"tokenizer\.model is missing"),
@@ -346,7 +422,9 @@ TAMPERED: list[tuple[str, Damage, str]] = [
 
 
 @pytest.mark.parametrize(("damage", "says"), [case[1:] for case in TAMPERED], ids=[case[0] for case in TAMPERED])
-def test_tampering_is_refused_by_name_also_after_a_first_stage(model: Path, store: Path, tmp_path: Path, damage: Damage, says: str) -> None:
+def test_tampering_is_refused_by_name_also_after_a_first_stage(
+    model: Path, store: Path, tmp_path: Path, damage: Damage, says: str
+) -> None:
     digest = pack(model, store).digest
     folder = stage(store, digest, tmp_path / "node")
     damage(folder)
@@ -370,7 +448,9 @@ def test_staging_again_reads_nothing(model: Path, store: Path, tmp_path: Path, m
     assert len(verified) == 3
 
 
-def test_a_change_while_verifying_is_refused(model: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_while_verifying_is_refused(
+    model: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     digest = pack(model, store).digest
     monkeypatch.setattr(staging, "verify", lambda folder: flip(folder / WEIGHTS))
     with pytest.raises(TamperedError, match="changed while"):
@@ -379,7 +459,9 @@ def test_a_change_while_verifying_is_refused(model: Path, store: Path, tmp_path:
 
 
 def test_a_change_within_the_clocks_grain_is_noticed(model: Path, store: Path, tmp_path: Path) -> None:
-    """stage waits until the kernel's clock has moved on from the newest ctime, so that a later change has another one."""
+    """stage waits until the kernel's clock has moved on from the newest ctime, so that a later change has another
+    one.
+    """
     digest = pack(model, store).digest
     flip(path_of(store, digest) / WEIGHTS)
     flip(path_of(store, digest) / WEIGHTS)  # as it was, this very tick
@@ -389,7 +471,8 @@ def test_a_change_within_the_clocks_grain_is_noticed(model: Path, store: Path, t
 
 
 @pytest.mark.parametrize(
-    "digest", ["", "sha256:", "sha256:" + "a" * 63, "sha256:" + "A" * 64, "sha256:../" + "a" * 61, "sha256:" + "a" * 64 + "\n"]
+    "digest",
+    ["", "sha256:", "sha256:" + "a" * 63, "sha256:" + "A" * 64, "sha256:../" + "a" * 61, "sha256:" + "a" * 64 + "\n"],
 )
 def test_only_digests_name_snapshots(store: Path, tmp_path: Path, digest: str) -> None:
     with pytest.raises(NotStored, match="no digest"):
@@ -401,7 +484,10 @@ def test_an_unknown_digest_is_not_stored(store: Path, tmp_path: Path) -> None:
         stage(store, "sha256:" + "a" * 64, tmp_path)
 
 
-@given(st.text(max_size=12) | st.sampled_from(["../x", "/x", "a/../b", "a//b", "./a", "a/.", MANIFEST, ".hidden", "a\\b", "a\0b", ""]))
+@given(
+    st.text(max_size=12)
+    | st.sampled_from(["../x", "/x", "a/../b", "a//b", "./a", "a/.", MANIFEST, ".hidden", "a\\b", "a\0b", ""])
+)
 def test_no_path_of_a_manifest_leaves_its_folder(path: str) -> None:
     try:
         SnapshotFile(path=path, size=0, sha256="0" * 64)

@@ -20,7 +20,9 @@ from snapshots.transfer import in_order
 
 def file(path: str, size: int) -> SnapshotFile:
     sha256 = hashlib.sha256(b"").hexdigest()
-    return SnapshotFile(path=path, size=size, sha256=sha256, chunks=(sha256,) * -(-size // CHUNK) if size > CHUNK else ())
+    return SnapshotFile(
+        path=path, size=size, sha256=sha256, chunks=(sha256,) * -(-size // CHUNK) if size > CHUNK else ()
+    )
 
 
 MANIFEST = Manifest(

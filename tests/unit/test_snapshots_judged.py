@@ -1,4 +1,6 @@
-"""What was not packed here is held to what packing takes: pulled, staged and deployed by digest, before a byte of it is used."""
+"""What was not packed here is held to what packing takes: pulled, staged and deployed by digest, before a byte of it is
+used.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,17 @@ def made_by_others(store: Path, files: Files, **claims: Any) -> str:
     """A snapshot whose every byte is what its manifest says, and its manifest what its digest says."""
     work = write(store / "work", files)
     listed = tuple(
-        SnapshotFile(path=path, size=(work / path).stat().st_size, sha256=hashlib.sha256((work / path).read_bytes()).hexdigest())
+        SnapshotFile(
+            path=path, size=(work / path).stat().st_size, sha256=hashlib.sha256((work / path).read_bytes()).hexdigest()
+        )
         for path in sorted(files)
     )
-    said: dict[str, Any] = {"architecture": "LlamaForCausalLM", "dtype": "bfloat16", "tensors": 2, "tensor_bytes": 16} | claims
+    said: dict[str, Any] = {
+        "architecture": "LlamaForCausalLM",
+        "dtype": "bfloat16",
+        "tensors": 2,
+        "tensor_bytes": 16,
+    } | claims
     manifest = Manifest(**said, files=listed)
     (work / MANIFEST).write_bytes(manifest.canonical())
     work.rename(store / folder_name(manifest.digest))
@@ -76,8 +85,16 @@ async def test_what_could_not_have_been_packed_is_refused_wherever_it_comes_from
     with pytest.raises(SnapshotError, match=says):  # fetched
         await pull_from(fake, digest, store, steps=Steps(usable=begun.append))
     assert {entry.name for entry in store.iterdir()} == set(), "nothing is left of it"
-    late = ("no tokenizer", "has 1 rows", "cannot be read", "'root/.ssh/id' as its 'vocab'", "read as a file of this machine")
-    assert not begun or says in late, "no engine has seen it; what only a call would show is found before any is let through"
+    late = (
+        "no tokenizer",
+        "has 1 rows",
+        "cannot be read",
+        "'root/.ssh/id' as its 'vocab'",
+        "read as a file of this machine",
+    )
+    assert not begun or says in late, (
+        "no engine has seen it; what only a call would show is found before any is let through"
+    )
     if (files, claims, says) in [case[1:] for case in BY_NAME]:
         assert not fake.reads
     with pytest.raises(SnapshotError, match=says):  # pulled
@@ -106,7 +123,9 @@ async def test_a_machine_that_allows_code_takes_it_and_one_that_no_longer_does_r
         stage(tmp_path / "store", digest, tmp_path / "node")
 
 
-def test_what_an_older_release_has_verified_is_judged_and_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_older_release_has_verified_is_judged_and_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, evil = made_by_others(tmp_path, PLAIN), made_by_others(tmp_path, PLAIN | {"config.json": CODE})
     read: list[Path] = []
     for digest in (good, evil):

@@ -56,9 +56,14 @@ def test_a_file_of_any_bytes_is_steps_or_a_refusal(content: bytes) -> None:
 
 
 def test_a_folder_of_the_hubs_own_tools_says_where_it_is_from(tmp_path: Path) -> None:
-    cached = write(tmp_path / "models--org--name" / "snapshots" / ("c" * 40), {"README.md": b"---\nlicense: 'mit'\n---\nlicense: other\n"})
+    cached = write(
+        tmp_path / "models--org--name" / "snapshots" / ("c" * 40),
+        {"README.md": b"---\nlicense: 'mit'\n---\nlicense: other\n"},
+    )
     assert of_folder(cached) == Step(origin="hf://org/name", commit="c" * 40, licence="mit")
-    plain = write(tmp_path / "plain", {".cache/huggingface/download/config.json.metadata": b"%s\netag\n1.0\n" % (b"d" * 40)})
+    plain = write(
+        tmp_path / "plain", {".cache/huggingface/download/config.json.metadata": b"%s\netag\n1.0\n" % (b"d" * 40)}
+    )
     assert of_folder(plain) == Step(origin=str(plain), commit="d" * 40)
     assert of_folder(tmp_path / "nowhere") == Step(origin=str(tmp_path / "nowhere"))
 
@@ -81,7 +86,9 @@ def test_show_tells_origin_licence_who_and_every_file(tmp_path: Path) -> None:
     assert (told.exit_code, "cannot be read" in told.stderr, digest in told.stdout) == (0, True, True)
 
 
-def test_the_model_that_comes_with_pilotlight_is_named_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_that_comes_with_pilotlight_is_named_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     runner, state = CliRunner(), ["--state", str(tmp_path / "s")]
     digest = runner.invoke(app, ["snapshot", "pack", "pilotlight://demo", *state]).stdout.strip()

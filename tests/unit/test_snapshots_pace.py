@@ -1,4 +1,6 @@
-"""A part that trickles is given up; one that is slow because the whole way is, is not; and what is given up is asked for anew, once."""
+"""A part that trickles is given up; one that is slow because the whole way is, is not; and what is given up is asked
+for anew, once.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +108,9 @@ class Client:
 
 
 @pytest.mark.parametrize("trickles", [True, False])
-async def test_the_general_way_is_as_impatient_and_names_the_chunk(trickles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_general_way_is_as_impatient_and_names_the_chunk(
+    trickles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     client = Client(trickles=trickles)
     bucket, into = Bucket(client, "models", ""), memoryview(bytearray(4000))
     try:

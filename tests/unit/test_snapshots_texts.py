@@ -38,7 +38,9 @@ def test_what_is_no_json_is_refused_by_name(content: bytes) -> None:
         read_json(content, "config.json")
 
 
-@pytest.mark.parametrize("name", sorted({*TOKENIZERS, *(f"x{suffix}" for suffix in TAKEN), "1_Pooling/config.json"} - {f"x{WEIGHTS}"}))
+@pytest.mark.parametrize(
+    "name", sorted({*TOKENIZERS, *(f"x{suffix}" for suffix in TAKEN), "1_Pooling/config.json"} - {f"x{WEIGHTS}"})
+)
 def test_a_manifest_with_a_text_no_model_has_is_refused_before_it_is_fetched(name: str) -> None:
     sizes = {"config.json": 10, "model.safetensors": 1 << 40} | {name: LARGEST_TEXT + 1}
     files = tuple(SnapshotFile(path=path, size=size, sha256="0" * 64) for path, size in sorted(sizes.items()))

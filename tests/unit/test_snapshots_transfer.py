@@ -43,7 +43,9 @@ SIZE = 5 * CHUNK // 2
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Iterator[Path]:
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path, ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        dir=memory if os.access(memory, os.W_OK) else tmp_path, ignore_cleanup_errors=True
+    ) as name:
         yield Path(name)
         for parent, _, _ in os.walk(name):
             Path(parent).chmod(0o700)
@@ -59,7 +61,10 @@ def content() -> bytes:
 def packed(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     config = {"architectures": ["LlamaForCausalLM"]}
-    pack(write(folder / "model", {"config.json": config, "tokenizer.model": b"", "vocab.txt": b"a", WEIGHTS: content}), folder / "origin")
+    pack(
+        write(folder / "model", {"config.json": config, "tokenizer.model": b"", "vocab.txt": b"a", WEIGHTS: content}),
+        folder / "origin",
+    )
     return folder / "origin"
 
 
@@ -97,7 +102,9 @@ class FakeOrigin(Folder):
 def without_chunks(origin: Path, digest: str) -> str:
     """The same snapshot as it was packed before there were chunks."""
     manifest = verify(path_of(origin, digest))
-    old = manifest.model_copy(update={"files": tuple(file.model_copy(update={"chunks": ()}) for file in manifest.files)})
+    old = manifest.model_copy(
+        update={"files": tuple(file.model_copy(update={"chunks": ()}) for file in manifest.files)}
+    )
     with building(origin, 0) as work:
         for file in old.files:
             (work / file.path).write_bytes((path_of(origin, digest) / file.path).read_bytes())
@@ -121,7 +128,9 @@ async def test_a_push_to_a_folder_is_a_store(origin: Path, digest: str, tmp_path
     assert await push(origin, digest, str(tmp_path / "other")) == verify(path_of(tmp_path / "other", digest))
 
 
-async def test_what_was_good_is_not_fetched_again(origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_good_is_not_fetched_again(
+    origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(transfer, "PARALLEL", 1)
     fake = FakeOrigin(origin)
     fake.dies_after = 4
@@ -163,27 +172,37 @@ async def test_a_wrong_chunk_is_fetched_once_more(origin: Path, digest: str, tmp
 async def test_a_chunk_that_stays_wrong_is_refused_by_name(origin: Path, digest: str, tmp_path: Path) -> None:
     fake = FakeOrigin(origin)
     fake.lies[WEIGHTS, CHUNK] = 9
-    with pytest.raises(TamperedError, match=rf"origin/sha256-\w+/{WEIGHTS} has wrong bytes from {CHUNK} to {2 * CHUNK}.*snapshot push"):
+    with pytest.raises(
+        TamperedError, match=rf"origin/sha256-\w+/{WEIGHTS} has wrong bytes from {CHUNK} to {2 * CHUNK}.*snapshot push"
+    ):
         await pull_from(fake, digest, tmp_path / "store")
     assert digests(tmp_path / "store") == []
     fake.lies.clear()
     await pull_from(fake, digest, tmp_path / "store")  # repaired
 
 
-async def test_a_manifest_without_chunks_keeps_its_digest_and_is_pulled(origin: Path, digest: str, tmp_path: Path) -> None:
+async def test_a_manifest_without_chunks_keeps_its_digest_and_is_pulled(
+    origin: Path, digest: str, tmp_path: Path
+) -> None:
     old = without_chunks(origin, digest)
     assert old != digest
     assert b"chunks" not in (path_of(origin, old) / MANIFEST).read_bytes()
     fake = FakeOrigin(origin)
     fake.lies[WEIGHTS, CHUNK] = 1
     await pull_from(fake, old, tmp_path / "store")  # the whole file once more
-    assert {begin: times for (path, begin), times in fake.reads.items() if path == WEIGHTS} == {0: 2, CHUNK: 2, 2 * CHUNK: 2}
+    assert {begin: times for (path, begin), times in fake.reads.items() if path == WEIGHTS} == {
+        0: 2,
+        CHUNK: 2,
+        2 * CHUNK: 2,
+    }
     fake.lies[WEIGHTS, CHUNK] = 2
     with pytest.raises(TamperedError, match=f"{WEIGHTS} does not have the content"):
         await pull_from(fake, old, tmp_path / "another")
 
 
-async def test_packing_what_an_older_version_packed_writes_nothing(origin: Path, digest: str, packed: Path, tmp_path: Path) -> None:
+async def test_packing_what_an_older_version_packed_writes_nothing(
+    origin: Path, digest: str, packed: Path, tmp_path: Path
+) -> None:
     old = without_chunks(origin, digest)
     await push(origin, old, str(tmp_path / "old"))
     assert pack(packed.parent / "model", tmp_path / "old").digest == old
@@ -192,7 +211,9 @@ async def test_packing_what_an_older_version_packed_writes_nothing(origin: Path,
 
 @pytest.mark.parametrize("name", [MANIFEST, "config.json", WEIGHTS])
 @pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
-async def test_what_is_no_file_at_an_origin_keeps_nobody_waiting(kind: str, name: str, origin: Path, digest: str, tmp_path: Path) -> None:
+async def test_what_is_no_file_at_an_origin_keeps_nobody_waiting(
+    kind: str, name: str, origin: Path, digest: str, tmp_path: Path
+) -> None:
     file = path_of(origin, digest) / name
     file.parent.chmod(0o755)
     file.unlink()
@@ -224,7 +245,9 @@ async def test_what_is_not_there_is_said(origin: Path, digest: str, tmp_path: Pa
     assert digests(tmp_path / "store") == []
 
 
-async def test_a_full_disk_leaves_nothing(origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_disk_leaves_nothing(
+    origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with no_file_larger_than(CHUNK), pytest.raises(StoreFull, match="use another disk"):
         await pull(str(origin), digest, tmp_path / "store")
     assert list((tmp_path / "store").iterdir()) == []
@@ -317,7 +340,9 @@ async def test_a_pull_given_up_lets_the_next_one_go_on(origin: Path, digest: str
     assert digests(tmp_path / "store") == [digest]
 
 
-def test_threads_that_stage_the_same_verify_it_once(origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_stage_the_same_verify_it_once(
+    origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verified: list[Path] = []
 
     def slow(folder: Path) -> Manifest:
@@ -337,7 +362,9 @@ def test_threads_that_stage_the_same_verify_it_once(origin: Path, digest: str, t
     assert {entry.suffix for entry in (tmp_path / "node").iterdir()} == {".stamp"}
 
 
-def test_processes_that_stage_the_same_do_the_work_once(origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_stage_the_same_do_the_work_once(
+    origin: Path, digest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def told(folder: Path) -> Manifest:
         with (tmp_path / "verified").open("a") as file:
             file.write("verified\n")
@@ -414,10 +441,15 @@ async def test_an_engine_may_begin_before_the_rest_but_never_on_what_cannot_be_c
         told.append("verified")
 
     await pull_from(
-        Waits(origin), digest, tmp_path / "store", steps=transfer.Steps(usable, verified, lambda folder: told.append(folder.name))
+        Waits(origin),
+        digest,
+        tmp_path / "store",
+        steps=transfer.Steps(usable, verified, lambda folder: told.append(folder.name)),
     )
     assert told[1:] == ["verified", folder_name(digest)]
     assert json.loads(told[0]) == {"architectures": ["LlamaForCausalLM"]}
     told.clear()
-    await pull_from(fake, old, tmp_path / "store", steps=transfer.Steps(lambda _: told.append(str(sum(fake.reads.values())))))
+    await pull_from(
+        fake, old, tmp_path / "store", steps=transfer.Steps(lambda _: told.append(str(sum(fake.reads.values()))))
+    )
     assert told == ["5"]  # all of it: two files of one chunk, one of three, and none of an empty file

@@ -21,7 +21,9 @@ WRITTEN = 'a text with "input_tokens_per_turn":[1, 2], in it'
         {"cached_tokens": 2},
     ],
 )
-def test_lists_by_turn_are_left_out_of_usage_and_of_nothing_else(details: dict[str, object], separators: tuple[str, str]) -> None:
+def test_lists_by_turn_are_left_out_of_usage_and_of_nothing_else(
+    details: dict[str, object], separators: tuple[str, str]
+) -> None:
     told = {
         "type": "response.completed",
         "response": {"output": [{"text": WRITTEN}], "usage": {"input_tokens_details": details, "total_tokens": 9}},

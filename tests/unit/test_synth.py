@@ -96,7 +96,9 @@ def test_the_tokenizer_has_a_text_for_every_token(tiny: Path) -> None:
     assert sorted(vocabulary.values()) == list(range(LIKE["tiny"]["vocab_size"]))
 
 
-@pytest.mark.parametrize(("like", "parameters", "shards"), [("tiny", 27.3e6, 1), ("qwen3-0.6b", 596.0e6, 1), ("llama3-8b", 8.03e9, 4)])
+@pytest.mark.parametrize(
+    ("like", "parameters", "shards"), [("tiny", 27.3e6, 1), ("qwen3-0.6b", 596.0e6, 1), ("llama3-8b", 8.03e9, 4)]
+)
 def test_shapes_add_up_to_the_real_ones(like: str, parameters: float, shards: int) -> None:
     split = shards_of(weights_of(LIKE[like]))
     assert len(split) == shards
@@ -114,12 +116,18 @@ def test_large_models_are_split_with_an_index(folder: Path, monkeypatch: pytest.
         "model.safetensors.index.json",
     ]
     assert find_facts(model, names).tensors == 74
-    assert told[-1][0] == told[-1][1] == json.loads((model / "model.safetensors.index.json").read_text())["metadata"]["total_size"]
+    assert (
+        told[-1][0]
+        == told[-1][1]
+        == json.loads((model / "model.safetensors.index.json").read_text())["metadata"]["total_size"]
+    )
     with (model / "model-00001-of-00003.safetensors").open("rb") as stream:
         assert struct.unpack("<Q", stream.read(8))[0] % 8 == 0
 
 
-def test_what_cannot_be_is_refused_and_leaves_nothing(tiny: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_refused_and_leaves_nothing(
+    tiny: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = sorted(folder.iterdir())
     with pytest.raises(SnapshotError, match=r"choose tiny, qwen3-0\.6b, llama3-8b"):
         synth("gpt-9", folder / "new")

@@ -23,7 +23,9 @@ async def test_a_crash_ends_the_owner_and_is_logged() -> None:
             reached = True
     assert not reached
     assert [str(error) for error in caught.value.exceptions] == ["broken"]
-    assert [(entry["action"], entry["task"], entry["log_level"]) for entry in logs] == [("task_crash", "worker", "error")]
+    assert [(entry["action"], entry["task"], entry["log_level"]) for entry in logs] == [
+        ("task_crash", "worker", "error")
+    ]
 
 
 async def test_what_still_runs_at_the_end_is_cancelled_and_waited_for() -> None:

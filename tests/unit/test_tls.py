@@ -1,4 +1,6 @@
-"""A strict client accepts our certificate for our names and for no other; it is kept while it is good and made anew when not."""
+"""A strict client accepts our certificate for our names and for no other; it is kept while it is good and made anew
+when not.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def handshake(server: tls.ServerTls, name: str) -> None:
     theirs = ssl.create_default_context(cafile=str(server.ca_file))
     theirs.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [ours.wrap_bio(to_server, to_client, server_side=True), theirs.wrap_bio(to_client, to_server, server_hostname=name)]
+    sides = [
+        ours.wrap_bio(to_server, to_client, server_side=True),
+        theirs.wrap_bio(to_client, to_server, server_hostname=name),
+    ]
     for _ in range(6):
         for side in sides:
             try:
@@ -45,7 +50,8 @@ def serial(server: tls.ServerTls) -> int:
 
 
 @pytest.mark.parametrize(
-    "name", ["localhost", "127.0.0.1", "::1", "chat.pilotlight.localhost", "llm.example.org", "chat.example.org", "10.0.0.7"]
+    "name",
+    ["localhost", "127.0.0.1", "::1", "chat.pilotlight.localhost", "llm.example.org", "chat.example.org", "10.0.0.7"],
 )
 def test_a_strict_client_accepts_every_name(paths: Paths, name: str) -> None:
     handshake(tls.ensure(paths, ["llm.example.org", "*.example.org", "10.0.0.7"]), name)
@@ -91,7 +97,9 @@ def test_kept_while_good(paths: Paths, before: Iterable[str], after: Iterable[st
     assert paths.ca_cert.read_bytes() == authority
 
 
-def test_what_was_found_good_is_not_looked_at_again_until_it_changes(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_found_good_is_not_looked_at_again_until_it_changes(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tls.ensure(paths, ["a.example", "b.example"])
     looked: list[list[str]] = []
     real = certificates.make

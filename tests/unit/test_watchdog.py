@@ -1,4 +1,6 @@
-"""Who beats lives; who is stopped is killed in time; and nothing is held against anybody for the listener's own sleep."""
+"""Who beats lives; who is stopped is killed in time; and nothing is held against anybody for the listener's own
+sleep.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ async def test_one_that_is_stopped_is_killed_after_its_seconds(watched: Watched)
 
 
 async def test_a_number_whose_process_is_gone_is_nobodys_and_is_not_killed(watched: Watched) -> None:
-    """Its holder may go on naming it, as where no successor could be started: the number may be another process's by then."""
+    """Its holder may go on naming it, as where no successor could be started: the number may be another process's by
+    then.
+    """
     assert watched.process
     watched.dog.look(0.0)
     watched.process.kill()
@@ -102,7 +106,9 @@ def test_before_its_first_word_a_process_has_time_to_start() -> None:
     assert silent(said, START_SECONDS + 1, 10.0) == [1, 2]
 
 
-async def test_it_speaks_to_systemd_and_what_it_starts_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_speaks_to_systemd_and_what_it_starts_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))

@@ -59,12 +59,16 @@ def settings(tmp_path: Path) -> Settings:
     return found
 
 
-def test_the_log_of_one_replica_is_shown_through_what_was_cut_off(settings: Settings, capfdbinary: pytest.CaptureFixture[Any]) -> None:
+def test_the_log_of_one_replica_is_shown_through_what_was_cut_off(
+    settings: Settings, capfdbinary: pytest.CaptureFixture[Any]
+) -> None:
     logs.show_log(settings, "chat", process=False, follow=False, since=None, replica="r1")
     assert capfdbinary.readouterr().out == b"".join([LOG[2], LOG[3], LOG[5], LOG[6], LOG[7], LOG[9]])
 
 
-def test_a_replica_that_wrote_nothing_is_told_with_those_that_did(settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replica_that_wrote_nothing_is_told_with_those_that_did(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(typer.Exit):
         logs.show_log(settings, "chat", process=False, follow=False, since=None, replica="r7")
     assert "no replica r7 in" in (said := capsys.readouterr().err) and "r3c, r2b, r1a" in said

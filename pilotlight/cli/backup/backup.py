@@ -1,14 +1,15 @@
 """`pilotlight backup`: everything of an installation that cannot be made anew, in one file that is whole or absent.
 
-    manifest.json      what this is, of which release, whether the database and the models are in it
-    secrets/…, ca.pem  without the key pepper no API key ever works again; without the authority clients have to be told anew
-    spool/…, journal/…, audit/… usage, and notes of acts, on their way to Postgres; taken before the database, for what is settled twice is one row
-    database.dump      by pg_dump: endpoints, revisions, keys' hashes, prices, usage
-    staged/*.pin       which snapshots are kept
-    snapshots/…        only with --models: they can be packed or pulled again
+    manifest.json      what this is, of which release, whether the database and the models are in it secrets/…, ca.pem
+    without the key pepper no API key ever works again; without the authority clients have to be told anew spool/…,
+    journal/…, audit/… usage, and notes of acts, on their way to Postgres; taken before the database, for what is
+    settled twice is one row database.dump      by pg_dump: endpoints, revisions, keys' hashes, prices, usage
+    staged/*.pin       which snapshots are kept snapshots/…        only with --models: they can be packed or pulled
+    again
 
-Works while everything runs, and while nothing does. A Postgres of the operator's own (DATABASE_URL) is theirs to back up. The file opens
-everything: it is made for its owner alone to read, and what must survive is a full disk or Ctrl-C half-way: then there is no file.
+Works while everything runs, and while nothing does. A Postgres of the operator's own (DATABASE_URL) is theirs to back
+up. The file opens everything: it is made for its owner alone to read, and what must survive is a full disk or Ctrl-C
+half-way: then there is no file.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def _write(settings: Settings, target: Path, *, models: bool) -> dict[str, Any]:
 
 
 def _files(paths: Paths, *, models: bool) -> Iterator[str]:
-    """Relative to the state folder. What is on its way comes before the database: settled meanwhile, it is the same row twice."""
+    """Relative to the state folder. What is on its way comes before the database: settled meanwhile, it is the same row
+    twice.
+    """
     yield from (name for name in KEPT if (paths.state / name).exists())
     folders = [*ON_THEIR_WAY, *(["snapshots"] if models else [])]
     for folder in folders:
@@ -110,7 +113,9 @@ def _files(paths: Paths, *, models: bool) -> Iterator[str]:
 
 
 def _add_file(archive: tarfile.TarFile, state: Path, name: str) -> None:
-    """As long as it was when it was opened: a spool file grows. One that has been settled meanwhile is in the database."""
+    """As long as it was when it was opened: a spool file grows. One that has been settled meanwhile is in the
+    database.
+    """
     try:
         with (state / name).open("rb") as file:
             entry = archive.gettarinfo(name, arcname=name, fileobj=file)
@@ -155,10 +160,17 @@ def served(settings: Settings) -> Iterator[str]:
 
 
 def client(paths: Paths, dsn: str, program: str, *arguments: str) -> None:
-    """One of Postgres' own programs, of the embedded one's release; the password is in no list of processes. Raises DatabaseError, OSError."""
+    """One of Postgres' own programs, of the embedded one's release; the password is in no list of processes. Raises
+    DatabaseError, OSError.
+    """
     parts = urlsplit(dsn)
     where = dict(parse_qsl(parts.query))
-    named = {"PGHOST": where["host"], "PGPORT": where["port"], "PGUSER": unquote(parts.username or ""), "PGDATABASE": parts.path.strip("/")}
+    named = {
+        "PGHOST": where["host"],
+        "PGPORT": where["port"],
+        "PGUSER": unquote(parts.username or ""),
+        "PGDATABASE": parts.path.strip("/"),
+    }
     environ = {"PATH": os.environ.get("PATH", ""), "PGPASSWORD": unquote(parts.password or ""), **named}
     command = [str(program_folder(paths, server_account(paths.postgres)) / program), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environ)

@@ -1,8 +1,8 @@
 """`pilotlight restore`: an installation from a file of `pilotlight backup`, in a state folder that holds none.
 
-All of it is made beside the place, under another name, and takes its name in the last step: kill -9 half-way leaves the place as it was,
-and the next try begins anew. What must survive is an installation that is there: nothing is ever restored over one. A file is not
-believed: it may write only what a backup has, and only below the new folder.
+All of it is made beside the place, under another name, and takes its name in the last step: kill -9 half-way leaves the
+place as it was, and the next try begins anew. What must survive is an installation that is there: nothing is ever
+restored over one. A file is not believed: it may write only what a backup has, and only below the new folder.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def restore(settings: Settings, source: Path, *, as_json: bool) -> None:
     if not told["database"]:
         say("Its database is a Postgres of your own: restore that from your own backup, and name it in DATABASE_URL.")
     if not told["models"]:
-        say("Its models are not in the backup: `pilotlight snapshot pack` or `pull` them, or let snapshots.origin provide them.")
+        say(
+            "Its models are not in the backup: `pilotlight snapshot pack` or `pull` them, or let snapshots.origin provide them."
+        )
 
 
 def _restored(settings: Settings, source: Path, beside: Path) -> dict[str, Any]:
@@ -86,7 +88,11 @@ def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
     assert stream is not None  # a regular file
     try:
         told: dict[str, Any] = json.loads(stream.read())
-        form, schema, said = int(told["format"]), str(told["schema"]), (bool(told["database"]), bool(told["models"]), str(told["made_at"]))
+        form, schema, said = (
+            int(told["format"]),
+            str(told["schema"]),
+            (bool(told["database"]), bool(told["models"]), str(told["made_at"])),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise tarfile.ReadError(f"its {MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     if form != FORMAT or schema > newest():

@@ -1,11 +1,13 @@
-"""`pilotlight bench coldstart`: wakes of an endpoint from zero, as a client sees them, phase by phase; stock vLLM beside them.
+"""`pilotlight bench coldstart`: wakes of an endpoint from zero, as a client sees them, phase by phase; stock vLLM
+beside them.
 
 Every wake is asked over a fresh TLS connection, from before it is opened to the first token of content; the phases are
-read from the settled row. Stock is vLLM's own server with the same snapshot and the same context and cache, from the start
-of its process to its first token over plain HTTP (`stock.py`), started between the wakes, with the machine otherwise idle.
+read from the settled row. Stock is vLLM's own server with the same snapshot and the same context and cache, from the
+start of its process to its first token over plain HTTP (`stock.py`), started between the wakes, with the machine
+otherwise idle.
 
-Before a wake the endpoint is at rest on the rung it is to be woken from: `parked`, with an engine that keeps its place and
-has given its memory back; `standby`, without a replica and with a rehearsed engine ready; `staged`, without either.
+Before a wake the endpoint is at rest on the rung it is to be woken from: `parked`, with an engine that keeps its place
+and has given its memory back; `standby`, without a replica and with a rehearsed engine ready; `staged`, without either.
 """
 
 from __future__ import annotations
@@ -69,7 +71,9 @@ def wake(api: Api, name: str, key: str, *, rung: str = "standby", rest: float = 
 
 
 def first_token(api: Api, name: str, key: str, question: str = QUESTION) -> tuple[float, str]:
-    """Seconds from before the connection is opened to the first content token, and the request's id. Raises BenchFailed, HTTPError."""
+    """Seconds from before the connection is opened to the first content token, and the request's id. Raises
+    BenchFailed, HTTPError.
+    """
     body = {"messages": [{"role": "user", "content": question}], "stream": True, "max_tokens": 16, "temperature": 0}
     context = ssl.create_default_context(cafile=api.ca_file)
     begin = time.monotonic()
@@ -100,11 +104,17 @@ def until_rest(api: Api, name: str, rung: str = "standby", seconds: float = 600)
         if beside and time.monotonic() > beside + STANDBY_SECONDS:
             raise BenchFailed(_A_STANDBY.format(name=name))
         if time.monotonic() > deadline:
-            raise BenchFailed(f"{name} was not {_AT_REST[rung]} within {seconds:g} s: is its idle timeout short, and min_replicas 0?")
+            raise BenchFailed(
+                f"{name} was not {_AT_REST[rung]} within {seconds:g} s: is its idle timeout short, and min_replicas 0?"
+            )
         time.sleep(0.05)
 
 
-_AT_REST = {"parked": "parked", "standby": "at zero beside a ready standby", "staged": "at zero without a ready standby"}
+_AT_REST = {
+    "parked": "parked",
+    "standby": "at zero beside a ready standby",
+    "staged": "at zero without a ready standby",
+}
 _A_STANDBY = (
     'a standby is kept ready, so a wake of {name} would be one from standby: deploy every endpoint with zero = "staged" or set '
     "PILOTLIGHT_RUNTIME__STANDBYS=0, or measure it with --from standby"
@@ -114,13 +124,22 @@ _A_STANDBY = (
 def rests(status: dict[str, Any], name: str, rung: str) -> bool:
     """Does the endpoint rest on that rung? Raises BenchFailed where it rests on another, for that will not change."""
     endpoints = [endpoint for endpoint in status["endpoints"] if endpoint["name"] == name]
-    states = [replica["state"] for endpoint in endpoints for revision in endpoint["revisions"] for replica in revision["replicas"]]
+    states = [
+        replica["state"]
+        for endpoint in endpoints
+        for revision in endpoint["revisions"]
+        for replica in revision["replicas"]
+    ]
     if rung == "parked":
         if not states:
-            raise BenchFailed(f'{name} went to zero instead of being parked: deploy it with zero = "parked", and call it once before')
+            raise BenchFailed(
+                f'{name} went to zero instead of being parked: deploy it with zero = "parked", and call it once before'
+            )
         return set(states) == {"parked"}
     if "parked" in states:
-        raise BenchFailed(f"{name} is parked and does not go to zero: measure it with --from parked, or deploy it with another `zero`")
+        raise BenchFailed(
+            f"{name} is parked and does not go to zero: measure it with --from parked, or deploy it with another `zero`"
+        )
     return not states and (rung == "standby") == any(node["standbys_ready"] for node in status["nodes"])
 
 
@@ -145,7 +164,11 @@ def summary(ours: list[dict[str, float]], stock: list[float]) -> dict[str, Any]:
     found["phases"] = {name: percentiles([wake.get(name, 0.0) for wake in ours]) for name in names}
     found["all_s"] = [round(wake["seconds"], 4) for wake in ours]
     if stock:
-        found |= {"stock_s": statistics.median(stock), "stock_all_s": stock, "ratio": statistics.median(stock) / found["p50_s"]}
+        found |= {
+            "stock_s": statistics.median(stock),
+            "stock_all_s": stock,
+            "ratio": statistics.median(stock) / found["p50_s"],
+        }
     return found
 
 

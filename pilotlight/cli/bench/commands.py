@@ -9,7 +9,9 @@ import typer
 from pilotlight.cli.options import USAGE, Json, Name, State, print_json, settings_of, stop
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Measure this installation.\n\nExample: pilotlight bench coldstart demo --wakes 20"
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure this installation.\n\nExample: pilotlight bench coldstart demo --wakes 20",
 )
 RUNGS = ("standby", "parked", "staged")  # as `bench.py` knows them
 LOADER_ROUNDS = 3
@@ -23,14 +25,25 @@ def bench() -> None:
 @app.command()
 def coldstart(
     name: Name,
-    wakes: Annotated[int, typer.Option(min=1, help="Wakes from zero; each waits until the endpoint is at zero again.")] = 10,
-    rung: Annotated[str, typer.Option("--from", help=f"Rung to wake from: {', '.join(RUNGS)} (where no standby is kept).")] = "standby",
-    stock: Annotated[int, typer.Option("--stock", min=0, help="Starts of stock vLLM between the wakes, on the same snapshot.")] = 0,
+    wakes: Annotated[
+        int, typer.Option(min=1, help="Wakes from zero; each waits until the endpoint is at zero again.")
+    ] = 10,
+    rung: Annotated[
+        str, typer.Option("--from", help=f"Rung to wake from: {', '.join(RUNGS)} (where no standby is kept).")
+    ] = "standby",
+    stock: Annotated[
+        int, typer.Option("--stock", min=0, help="Starts of stock vLLM between the wakes, on the same snapshot.")
+    ] = 0,
     loaders: Annotated[
         bool,
-        typer.Option("--loaders", help="Also load the snapshot's largest file as others do: safetensors, vLLM, and peers it installs."),
+        typer.Option(
+            "--loaders",
+            help="Also load the snapshot's largest file as others do: safetensors, vLLM, and peers it installs.",
+        ),
     ] = False,
-    key: Annotated[str, typer.Option(envvar="PILOTLIGHT_API_KEY", help="API key; else one is made for this machine.")] = "",
+    key: Annotated[
+        str, typer.Option(envvar="PILOTLIGHT_API_KEY", help="API key; else one is made for this machine.")
+    ] = "",
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -43,6 +56,12 @@ def coldstart(
     if rung not in RUNGS:
         stop(f"--from {rung}: an endpoint can be woken from {', '.join(RUNGS)}", USAGE)
     found = measure_coldstart(
-        settings_of(state), name, key, wakes=wakes, rung=rung, stock_starts=stock, loader_rounds=LOADER_ROUNDS if loaders else 0
+        settings_of(state),
+        name,
+        key,
+        wakes=wakes,
+        rung=rung,
+        stock_starts=stock,
+        loader_rounds=LOADER_ROUNDS if loaders else 0,
     )
     print_json(found) if as_json else print_coldstart(found)

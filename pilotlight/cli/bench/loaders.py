@@ -1,7 +1,7 @@
 """The loader table: one file of weights, loaded by us and by others, warm and cold, each loader where it is installed.
 
-`runtime/loader/probe.py` does the loading, in a process a loader; here are the environments, the medians and the table. A loader
-that fails is in the table with its own words, and so is one whose tensors are not the file's.
+`runtime/loader/probe.py` does the loading, in a process a loader; here are the environments, the medians and the table.
+A loader that fails is in the table with its own words, and so is one whose tensors are not the file's.
 """
 
 from __future__ import annotations
@@ -36,29 +36,47 @@ Say = Callable[[str], None]
 
 
 def compare(file: Path, *, rounds: int, gpu: bool, scratch: Path, say: Say) -> dict[str, Any]:
-    """Median seconds (and bytes a second) of every loader, by name; `scratch`: a folder on the disk that is measured."""
+    """Median seconds (and bytes a second) of every loader, by name; `scratch`: a folder on the disk that is
+    measured.
+    """
     found: dict[str, Any] = {}
     for name in (*CPU, *(GPU if gpu else ())):
         say(f"loading with {name}")
         found[name] = _told(_rows(name, file, rounds, scratch), file.stat().st_size)
     _check(found)
     gpu_lines = "measured" if gpu else "skipped: no GPU"
-    return {"file_bytes": file.stat().st_size, "rounds": rounds, "loaders": found, "gpu_lines": gpu_lines, **(_bus(found) if gpu else {})}
+    return {
+        "file_bytes": file.stat().st_size,
+        "rounds": rounds,
+        "loaders": found,
+        "gpu_lines": gpu_lines,
+        **(_bus(found) if gpu else {}),
+    }
 
 
 def _rows(name: str, file: Path, rounds: int, scratch: Path) -> list[dict[str, Any]]:
     """What the probe said, a row a round and state of the page cache, or one row with an error."""
     package = name.removesuffix(", to the GPU")
     try:
-        python = python_with(_torch(), "numpy", "safetensors", PEERS[package]) if package in PEERS else Path(sys.executable)
+        python = (
+            python_with(_torch(), "numpy", "safetensors", PEERS[package]) if package in PEERS else Path(sys.executable)
+        )
     except NoPeer as error:
         return [{"error": f"not to be had: {error}"}]
     with tempfile.TemporaryDirectory(prefix="loader-", dir=scratch) as folder:
         command = [str(python), "-P", str(PROBE), name, str(file), str(rounds), f"{folder}/own.safetensors"]
-        quiet = {"VLLM_LOGGING_LEVEL": "ERROR", "PYTHONPATH": str(PROBE.parents[2]) if python == Path(sys.executable) else ""}
+        quiet = {
+            "VLLM_LOGGING_LEVEL": "ERROR",
+            "PYTHONPATH": str(PROBE.parents[2]) if python == Path(sys.executable) else "",
+        }
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=SECONDS, check=False, env=children.environment(os.environ) | quiet
+                command,
+                capture_output=True,
+                text=True,
+                timeout=SECONDS,
+                check=False,
+                env=children.environment(os.environ) | quiet,
             )
         except subprocess.TimeoutExpired:
             return [{"error": f"not done after {SECONDS} s"}]
@@ -87,7 +105,9 @@ def _told(rows: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
 
 
 def _check(found: dict[str, Any]) -> None:
-    """Who gives other bytes than the format's own library is told so. A byte of each page is added up, not all of them."""
+    """Who gives other bytes than the format's own library is told so. A byte of each page is added up, not all of
+    them.
+    """
     wanted = found[REFERENCE].get("sum")
     for name, told in found.items():
         ours = told.pop("sum", None)
@@ -111,6 +131,7 @@ def _cells(told: dict[str, Any]) -> tuple[str, str]:
     if "error" in told:
         return f"failed: {told['error']}", ""
     warm, cold = (
-        f"{told[f'{cache}_s']:.3f} s ({told[f'{cache}_gb_per_s']:.1f} GB/s)" if f"{cache}_s" in told else "" for cache in ("warm", "cold")
+        f"{told[f'{cache}_s']:.3f} s ({told[f'{cache}_gb_per_s']:.1f} GB/s)" if f"{cache}_s" in told else ""
+        for cache in ("warm", "cold")
     )
     return warm, cold

@@ -1,4 +1,6 @@
-"""What `pilotlight bench coldstart` does and prints; `bench.py`, `stock.py` and `loaders.py` have the measuring itself."""
+"""What `pilotlight bench coldstart` does and prints; `bench.py`, `stock.py` and `loaders.py` have the measuring
+itself.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,18 @@ def measure_coldstart(
 ) -> dict[str, Any]:
     """Wakes of a deployed endpoint; stock starts, and the loader table, on its snapshot. Raises ApiError."""
     talker = Talker(settings, name, key)
-    list(talker.stream({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}, Took()))  # its key is known then
+    list(
+        talker.stream({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}, Took())
+    )  # its key is known then
     model = path_of(settings.paths.snapshots, Api(settings.paths).call("GET", f"/endpoints/{name}")["digest"])
     sizing = size(model, slots=16, settings=settings.runtime)
 
     def stock_start() -> float:
         return stock.first_token(model, kv_cache_bytes=sizing.kv_cache_bytes, max_model_len=sizing.max_model_len)
 
-    found = bench.coldstart(talker.api, name, talker.key, wakes=wakes, rung=rung, stock=stock_start, stock_starts=stock_starts)
+    found = bench.coldstart(
+        talker.api, name, talker.key, wakes=wakes, rung=rung, stock=stock_start, stock_starts=stock_starts
+    )
     found["from"] = rung
     if loader_rounds:
         bench.until_rest(talker.api, name, rung)
@@ -44,7 +50,9 @@ def compare_loaders(model: Path, scratch: Path, rounds: int) -> dict[str, Any]:
     files = sorted(model.glob("*.safetensors"), key=lambda file: file.stat().st_size)
     if not files:
         raise bench.BenchFailed(f"{model} has no safetensors file to load")
-    return loaders.compare(files[-1], rounds=rounds, gpu=shutil.which("nvidia-smi") is not None, scratch=scratch, say=bench.say)
+    return loaders.compare(
+        files[-1], rounds=rounds, gpu=shutil.which("nvidia-smi") is not None, scratch=scratch, say=bench.say
+    )
 
 
 def print_coldstart(found: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Programs we compare ourselves with, each in a virtual environment of its own, kept between measurements.
 
 Made with the uv beside this Python where there is one, else with pip; either looks where pip is configured to look. An
-environment that was not finished is made anew: its stamp is written last. They lie where nobody else can put a program for us to run. A peer that cannot be had is told, never passed over.
+environment that was not finished is made anew: its stamp is written last. They lie where nobody else can put a program
+for us to run. A peer that cannot be had is told, never passed over.
 """
 
 from __future__ import annotations
@@ -40,7 +41,16 @@ def python_with(*packages: str, place: Path | None = None) -> Path:
         if uv.exists():
             configured = wheels.configuration(Path(sys.executable))
             _install(
-                [str(uv), "pip", "install", "--quiet", "--python", str(python), *wheels.arguments(configured), *packages],
+                [
+                    str(uv),
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--python",
+                    str(python),
+                    *wheels.arguments(configured),
+                    *packages,
+                ],
                 wheels.environment(configured, os.environ),
             )
         else:

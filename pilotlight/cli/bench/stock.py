@@ -47,10 +47,24 @@ def first_token(model: Path, *, kv_cache_bytes: int, max_model_len: int) -> floa
 
 @contextmanager
 def running(model: Path, *, kv_cache_bytes: int, max_model_len: int, slots: int = 0) -> Iterator[Stock]:
-    """Stock vLLM's server, once it gave a first token. `slots`: requests it works on at once; 0: as it likes. Raises BenchFailed."""
+    """Stock vLLM's server, once it gave a first token. `slots`: requests it works on at once; 0: as it likes. Raises
+    BenchFailed.
+    """
     port = free_port()
-    command = [*children.python("vllm.entrypoints.openai.api_server"), "--model", str(model), "--served-model-name", MODEL]
-    command += ["--enforce-eager", "--kv-cache-memory-bytes", str(kv_cache_bytes), "--max-model-len", str(max_model_len)]
+    command = [
+        *children.python("vllm.entrypoints.openai.api_server"),
+        "--model",
+        str(model),
+        "--served-model-name",
+        MODEL,
+    ]
+    command += [
+        "--enforce-eager",
+        "--kv-cache-memory-bytes",
+        str(kv_cache_bytes),
+        "--max-model-len",
+        str(max_model_len),
+    ]
     command += ["--disable-fastapi-docs", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--max-num-seqs", str(slots)] if slots else []
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
@@ -58,7 +72,9 @@ def running(model: Path, *, kv_cache_bytes: int, max_model_len: int, slots: int 
     begin = time.monotonic()
     with tempfile.TemporaryFile() as log:
         environ = children.environment(os.environ) | quiet
-        process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=children.FOLDER, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environ, stdout=log, stderr=log, cwd=children.FOLDER, start_new_session=True
+        )
         try:
             url = f"http://127.0.0.1:{port}"
             yield Stock(url, _poll(process, url, begin), process.pid)
@@ -71,7 +87,13 @@ def running(model: Path, *, kv_cache_bytes: int, max_model_len: int, slots: int 
 
 
 def _poll(process: subprocess.Popen[bytes], url: str, begin: float) -> float:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 16, "temperature": 0}
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+        "max_tokens": 16,
+        "temperature": 0,
+    }
     with httpx.Client(timeout=300, trust_env=False) as client:
         while True:
             if process.poll() is not None:

@@ -1,7 +1,7 @@
 """`make demo`: the whole way once, as a user would go it, on a state folder of its own that is removed at the end.
 
-Everything it shows is asked of the running installation over HTTPS; nothing is timed or counted on the inside. Ctrl-C at
-any moment stops what was started, in order, and removes the folder.
+Everything it shows is asked of the running installation over HTTPS; nothing is timed or counted on the inside. Ctrl-C
+at any moment stops what was started, in order, and removes the folder.
 """
 
 from __future__ import annotations
@@ -75,7 +75,14 @@ async def _steps(settings: Settings, installation: Installation) -> None:
     api = Api(settings.paths)
     await _rehearsed(api)
     deployed = await type_command(
-        "deploy", ENDPOINT, "--model", str(MODEL), "--idle-timeout", str(IDLE_SECONDS), "--no-wait", state=settings.paths.state
+        "deploy",
+        ENDPOINT,
+        "--model",
+        str(MODEL),
+        "--idle-timeout",
+        str(IDLE_SECONDS),
+        "--no-wait",
+        state=settings.paths.state,
     )
     console.print(f"deployed at {deployed.strip()} with min_replicas = 0")
     key = (await type_command("keys", "create", ENDPOINT, state=settings.paths.state)).strip()
@@ -112,7 +119,9 @@ async def _ask(api: Api, key: str, question: str, expected: str) -> dict[str, An
 
 async def _rehearsed(api: Api) -> None:
     console.print("[dim]rehearsing the engine (once; every cold start then forks from it)[/dim]")
-    await _until(lambda: _standby_ready(api), REHEARSAL_SECONDS, f"the standby was not ready in {REHEARSAL_SECONDS:g} s")
+    await _until(
+        lambda: _standby_ready(api), REHEARSAL_SECONDS, f"the standby was not ready in {REHEARSAL_SECONDS:g} s"
+    )
 
 
 async def _standby_ready(api: Api) -> bool:

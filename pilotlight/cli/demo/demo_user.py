@@ -53,7 +53,11 @@ def ask_and_stream(api: Api, endpoint: str, key: str, question: str) -> dict[str
         first, text = 0.0, ""
         try:
             answer = client.chat.completions.with_raw_response.create(
-                model=endpoint, messages=[{"role": "user", "content": question}], stream=True, temperature=0, max_tokens=120
+                model=endpoint,
+                messages=[{"role": "user", "content": question}],
+                stream=True,
+                temperature=0,
+                max_tokens=120,
             )
             for chunk in answer.parse():
                 piece = chunk.choices[0].delta.content if chunk.choices else None
@@ -67,7 +71,9 @@ def ask_and_stream(api: Api, endpoint: str, key: str, question: str) -> dict[str
         headers = answer.headers
         return {
             "id": headers["x-request-id"],
-            "start": headers.get("x-pilotlight-start", "cold"),  # a head that goes out while the call is still held does not say it
+            "start": headers.get(
+                "x-pilotlight-start", "cold"
+            ),  # a head that goes out while the call is still held does not say it
             "first": first,
             "whole": time.monotonic() - begin,
             "text": text,

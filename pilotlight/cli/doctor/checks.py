@@ -32,7 +32,11 @@ class Finding:
 
 def python(settings: Settings) -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding(sys.version_info >= (3, 11), f"{version} at {sys.executable}", "install Pilotlight anew, with Python 3.11 or newer")
+    return Finding(
+        sys.version_info >= (3, 11),
+        f"{version} at {sys.executable}",
+        "install Pilotlight anew, with Python 3.11 or newer",
+    )
 
 
 def engine(settings: Settings) -> Finding:
@@ -48,7 +52,9 @@ def nvidia_driver(settings: Settings) -> Finding:
     needs = installed is not None and installed[0] == "vllm"
     version = _driver_version()
     if version:
-        text = f"{version}" + ("" if needs else f"; vLLM's CUDA build, which would use it, is not installed: {remedy('gpu')}")
+        text = f"{version}" + (
+            "" if needs else f"; vLLM's CUDA build, which would use it, is not installed: {remedy('gpu')}"
+        )
         return Finding(True, text)
     otherwise = f"install the NVIDIA driver (and give the container its GPUs), or vLLM's CPU build: {remedy('cpu')}"
     return Finding(not needs, "none" + ("" if needs else ", and the CPU build needs none"), otherwise)
@@ -59,7 +65,11 @@ def libnuma(settings: Settings) -> Finding:
         ctypes.CDLL("libnuma.so.1")
     except OSError:
         installed = vllm()
-        return Finding(installed is not None and installed[0] == "vllm", "libnuma.so.1 is missing", "run: sudo apt-get install -y libnuma1")
+        return Finding(
+            installed is not None and installed[0] == "vllm",
+            "libnuma.so.1 is missing",
+            "run: sudo apt-get install -y libnuma1",
+        )
     return Finding(True, "libnuma.so.1 is there")
 
 
@@ -77,7 +87,9 @@ def memory(settings: Settings) -> Finding:
 
 def cores(settings: Settings) -> Finding:
     quota, there = cgroups.limits().cores, os.cpu_count() or 1
-    said = f"{cgroups.cores()} of {there} may be used" + (f", by a quota of {quota:g}" if quota is not None and quota < there else "")
+    said = f"{cgroups.cores()} of {there} may be used" + (
+        f", by a quota of {quota:g}" if quota is not None and quota < there else ""
+    )
     return Finding(True, said)
 
 
@@ -100,7 +112,9 @@ def open_files(settings: Settings) -> Finding:
 def need_engine(installed: tuple[str, str] | None) -> None:
     """Stops where there is none: an installation would come up, and each deploy would wait in vain."""
     if installed is None:
-        stop(f"no engine is installed: {remedy('gpu' if _driver_version() else 'cpu')}; `pilotlight doctor` looks at the rest")
+        stop(
+            f"no engine is installed: {remedy('gpu' if _driver_version() else 'cpu')}; `pilotlight doctor` looks at the rest"
+        )
 
 
 def vllm() -> tuple[str, str] | None:

@@ -1,8 +1,9 @@
 """What `doctor` can tell of this machine's clock: certificates, the expiry of keys, and bills go by it.
 
-No clock is right by itself, so it is compared with what there is: 1. what was written on this disk before now, which is not
-later than now; 2. the clock of a Postgres of the operator's, by which keys expire; 3. the kernel's word on whether something
-keeps it in time. Where nothing of that tells, as in a container without a Postgres elsewhere, that is said, and nothing is wrong.
+No clock is right by itself, so it is compared with what there is: 1. what was written on this disk before now, which is
+not later than now; 2. the clock of a Postgres of the operator's, by which keys expire; 3. the kernel's word on whether
+something keeps it in time. Where nothing of that tells, as in a container without a Postgres elsewhere, that is said,
+and nothing is wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ SLACK_SECONDS = 60.0  # a file system's clock may run ahead of ours for a moment
 APART_SECONDS = 5.0
 TIME_ERROR = 5  # of adjtimex(2): not synchronised
 REMEDY = "set the clock and keep it so (timedatectl set-ntp true, or chrony): certificates, keys and bills go by it"
-BOOTED = Path("/run/systemd/system")  # where systemd runs the machine, it can be told to keep the clock; in a container it cannot
+BOOTED = Path(
+    "/run/systemd/system"
+)  # where systemd runs the machine, it can be told to keep the clock; in a container it cannot
 
 
 def clock(settings: Settings) -> Finding:
@@ -37,7 +40,10 @@ def clock(settings: Settings) -> Finding:
     if state == TIME_ERROR and BOOTED.is_dir():
         return Finding(False, f"{shown}{agrees}, and nothing keeps it in time as far as the kernel knows", REMEDY)
     if state in (TIME_ERROR, -1):
-        return Finding(True, f"{shown}{agrees}; whether anything keeps it in time cannot be seen from here: the host's clock counts")
+        return Finding(
+            True,
+            f"{shown}{agrees}; whether anything keeps it in time cannot be seen from here: the host's clock counts",
+        )
     return Finding(True, f"{shown}{agrees}, kept in time as the kernel says")
 
 
@@ -58,7 +64,9 @@ def kernel_state() -> int:
 
 
 def _ahead_of_postgres(settings: Settings) -> float | None:
-    """Seconds our clock is ahead; None where there is none but ours, or it does not answer: that is another check's finding."""
+    """Seconds our clock is ahead; None where there is none but ours, or it does not answer: that is another check's
+    finding.
+    """
     return asyncio.run(_ask(settings.database_url)) if settings.database_url else None
 
 

@@ -1,7 +1,8 @@
-"""`pilotlight doctor`: everything Pilotlight needs of this machine, looked at one by one; nothing is changed, nothing is left.
+"""`pilotlight doctor`: everything Pilotlight needs of this machine, looked at one by one; nothing is changed, nothing
+is left.
 
-The checks are in `checks.py` and `clock.py` (this machine) and `state_checks.py` (the state folder and what it serves). A check that
-crashes is a finding of its own, not the end of the others.
+The checks are in `checks.py` and `clock.py` (this machine) and `state_checks.py` (the state folder and what it serves).
+A check that crashes is a finding of its own, not the end of the others.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def examine(settings: Settings, *, as_json: bool) -> int:
         return FAILED if wrong else OK
     rows = Table("check", "", prose="found", paint={"ok": GREEN, "wrong": RED})
     for name, finding in found.items():
-        rows.add_row(name, "ok" if finding.ok else "wrong", finding.text if finding.ok else f"{finding.text}; {finding.remedy}")
+        rows.add_row(
+            name, "ok" if finding.ok else "wrong", finding.text if finding.ok else f"{finding.text}; {finding.remedy}"
+        )
     show(rows)
     say(f"{wrong} of {len(found)} are wrong" if wrong else "all is well")
     return FAILED if wrong else OK

@@ -31,7 +31,11 @@ def folder(settings: Settings) -> Finding:
     paths = settings.paths
     choose = "choose another with --state"
     if paths.too_long:
-        return Finding(False, f"{paths.state} has more than {LONGEST_STATE} bytes", f"{choose}: the socket of Postgres lies below it")
+        return Finding(
+            False,
+            f"{paths.state} has more than {LONGEST_STATE} bytes",
+            f"{choose}: the socket of Postgres lies below it",
+        )
     above = _first_there(paths.state)
     if not above.is_dir():
         return Finding(False, f"{above} is a file where a folder must be", choose)
@@ -72,7 +76,9 @@ def disk_speed(settings: Settings) -> Finding:
     sync = sorted(syncs)[2]
     ok = speed >= LEAST_SPEED and sync <= LONGEST_SYNC
     text = f"{size(speed)}/s written, a small sync takes {sync * 1000:.1f} ms"
-    return Finding(ok, text, "choose a faster disk with --state: every request's record is synced before its answer begins")
+    return Finding(
+        ok, text, "choose a faster disk with --state: every request's record is synced before its answer begins"
+    )
 
 
 def public_port(settings: Settings) -> Finding:
@@ -90,7 +96,9 @@ def metrics_port(settings: Settings) -> Finding:
     for port in range(first, first + settings.router.workers):
         if why_not("127.0.0.1", port):
             return Finding(
-                False, f"127.0.0.1 port {port} is taken", "choose another with PILOTLIGHT_ROUTER__METRICS_PORT, or go without metrics"
+                False,
+                f"127.0.0.1 port {port} is taken",
+                "choose another with PILOTLIGHT_ROUTER__METRICS_PORT, or go without metrics",
             )
     return Finding(True, f"127.0.0.1 port {first} is free")
 
@@ -112,7 +120,11 @@ def own_certificate(settings: Settings) -> Finding | None:
     left = ends - datetime.now(UTC)
     if left < timedelta(days=SOON_DAYS):
         said = "ended" if left < timedelta(0) else "ends"
-        return Finding(False, f"{pair.certificate} {said} on {ends:%Y-%m-%d}", "renew it; the router takes the new one up by itself")
+        return Finding(
+            False,
+            f"{pair.certificate} {said} on {ends:%Y-%m-%d}",
+            "renew it; the router takes the new one up by itself",
+        )
     return None
 
 
@@ -132,7 +144,9 @@ def certificates(settings: Settings) -> Finding:
         return Finding(False, f"{paths.ca_cert} or {server} is damaged ({error})", renew)
     now = datetime.now(UTC)
     if any(now < certificate.not_valid_before_utc for certificate in found):
-        return Finding(False, "the certificate is from the future", "set the clock, then stop and start `pilotlight up`")
+        return Finding(
+            False, "the certificate is from the future", "set the clock, then stop and start `pilotlight up`"
+        )
     ends = min(certificate.not_valid_after_utc for certificate in found)
     return Finding(now < ends, f"valid until {ends:%Y-%m-%d}" if now < ends else f"it ended on {ends:%Y-%m-%d}", renew)
 
@@ -191,7 +205,9 @@ async def _connect(dsn: str) -> Finding:
         return Finding(False, str(error), "the text says how")
     except REFUSALS as error:
         reason = f"{type(error).__name__}: {without_password(str(error))}"
-        return Finding(False, f"{without_password(dsn)} does not answer ({reason})", "start it, or correct DATABASE_URL")
+        return Finding(
+            False, f"{without_password(dsn)} does not answer ({reason})", "start it, or correct DATABASE_URL"
+        )
     return Finding(True, f"{version} answers at {without_password(dsn)}")
 
 
@@ -209,7 +225,10 @@ def _damage(paths: Paths) -> tuple[str, str] | None:
 
     data = paths.postgres / "data"
     if data.exists() and not (paths.secrets / "database.password").exists():
-        return f"{paths.secrets / 'database.password'} is missing", "restore it from a backup: the database cannot be opened without it"
+        return (
+            f"{paths.secrets / 'database.password'} is missing",
+            "restore it from a backup: the database cannot be opened without it",
+        )
     if data.exists() and not (data / "PG_VERSION").is_file():
         return f"{data} is no whole database", "restore it from a backup; or move it away, and a new one is made"
     for check, file in ((keys.ensure_pepper, paths.key_pepper), (keys.ensure_admin_key, paths.admin_key)):

@@ -35,10 +35,16 @@ class Plan:
 
     def shown(self) -> dict[str, Any]:
         verb = "nothing" if not self.changes else "change" if self.exists else "create"
-        return {"name": self.name, "action": verb, "changes": {field: {"now": a, "after": b} for field, (a, b) in self.changes.items()}}
+        return {
+            "name": self.name,
+            "action": verb,
+            "changes": {field: {"now": a, "after": b} for field, (a, b) in self.changes.items()},
+        }
 
 
-def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bool, wait: bool = True, at_once: bool = False) -> None:
+def apply_manifest(
+    settings: Settings, file: Path, *, dry_run: bool, as_json: bool, wait: bool = True, at_once: bool = False
+) -> None:
     """All that can be refused is refused before anything is packed."""
     manifest = _read(file)
     if manifest.model is not None and not is_on_hub(manifest.model):
@@ -48,10 +54,18 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
     found = _snapshot(settings, manifest, file, dry_run=dry_run)
     weights = {} if isinstance(found, str) or dry_run else {"weight_bytes": found.tensor_bytes}
     wanted = {"digest": found if isinstance(found, str) else found.digest, **manifest.configuration()}
-    if not isinstance(found, str) and "task" not in manifest.model_fields_set and is_embedding([each.path for each in found.files]):
+    if (
+        not isinstance(found, str)
+        and "task" not in manifest.model_fields_set
+        and is_embedding([each.path for each in found.files])
+    ):
         wanted["task"] = "embed"
-        say(f'{manifest.name}: its authors made the model for vectors (modules.json), so task is "embed"; write task to have another')
-    plan = make_plan(manifest.name, wanted, prices, now=_as_it_is_to_be(_endpoint(api, manifest.name)), prices_now=prices_now)
+        say(
+            f'{manifest.name}: its authors made the model for vectors (modules.json), so task is "embed"; write task to have another'
+        )
+    plan = make_plan(
+        manifest.name, wanted, prices, now=_as_it_is_to_be(_endpoint(api, manifest.name)), prices_now=prices_now
+    )
     outcome = Outcome("serves")
     if not dry_run:
         deploy = _execute(api, plan, wanted | weights | {"at_once": at_once, "by": who()}, prices)
@@ -65,7 +79,9 @@ def apply_manifest(settings: Settings, file: Path, *, dry_run: bool, as_json: bo
 
 
 def _snapshot(settings: Settings, manifest: EndpointManifest, file: Path, *, dry_run: bool) -> Manifest | str:
-    """What it is to serve, packed unless this is a dry run; of a model of a hub that is not here yet, a few words. Stops where it is refused."""
+    """What it is to serve, packed unless this is a dry run; of a model of a hub that is not here yet, a few words.
+    Stops where it is refused.
+    """
     if manifest.digest is not None:
         return find_snapshot(settings, manifest.digest)
     assert manifest.model is not None
@@ -82,17 +98,30 @@ def _place(file: Path) -> Path:
 
 
 def make_plan(
-    name: str, wanted: dict[str, Any], prices: dict[str, str], *, now: dict[str, Any] | None, prices_now: dict[str, Any] | None
+    name: str,
+    wanted: dict[str, Any],
+    prices: dict[str, str],
+    *,
+    now: dict[str, Any] | None,
+    prices_now: dict[str, Any] | None,
 ) -> Plan:
     """What differs. Pure."""
-    changes = {field: (now.get(field) if now else None, value) for field, value in wanted.items() if now is None or now.get(field) != value}
+    changes = {
+        field: (now.get(field) if now else None, value)
+        for field, value in wanted.items()
+        if now is None or now.get(field) != value
+    }
     return Plan(name, now is not None, changes | price_changes(prices, prices_now))
 
 
 def price_changes(prices: dict[str, str], now: dict[str, Any] | None) -> dict[str, tuple[Any, Any]]:
     """What differs of them. Pure."""
     current = {field: (now or {}).get(field) for field in prices}
-    differ = [field for field, price in prices.items() if current[field] is None or not _same_price(field, str(current[field]), price)]
+    differ = [
+        field
+        for field, price in prices.items()
+        if current[field] is None or not _same_price(field, str(current[field]), price)
+    ]
     return {f"prices.{field.removesuffix('_per_million')}": (current[field], prices[field]) for field in differ}
 
 
@@ -129,8 +158,9 @@ def _endpoint(api: Api, name: str) -> dict[str, Any] | None:
 
 
 def _prices(api: Api, name: str, valid_from: datetime | None) -> dict[str, Any] | None:
-    """What the endpoint's tokens cost now, by a price of its own or a default; where `valid_from` is still to come, what it has said they cost
-    from then on. None where the server cannot say, or has not been told."""
+    """What the endpoint's tokens cost now, by a price of its own or a default; where `valid_from` is still to come,
+    what it has said they cost from then on. None where the server cannot say, or has not been told.
+    """
     try:
         found = api.call("GET", f"/endpoints/{name}/prices")
     except ApiError as error:
@@ -140,12 +170,16 @@ def _prices(api: Api, name: str, valid_from: datetime | None) -> dict[str, Any] 
     in_force: dict[str, Any] | None = found["in_force"]
     if valid_from is None or valid_from <= datetime.now(UTC):
         return in_force
-    versions = takewhile(lambda row: not row.get("ends"), found["data"])  # newest first, down to where the name was last removed
+    versions = takewhile(
+        lambda row: not row.get("ends"), found["data"]
+    )  # newest first, down to where the name was last removed
     return next((row for row in versions if datetime.fromisoformat(row["valid_from"]) == valid_from), None)
 
 
 def _compared_prices(api: Api, manifest: EndpointManifest) -> tuple[dict[str, str], dict[str, Any] | None]:
-    """The prices that are wanted, and those to compare them with. Stops where they should have begun before now, and others did."""
+    """The prices that are wanted, and those to compare them with. Stops where they should have begun before now, and
+    others did.
+    """
     if manifest.prices is None:
         return {}, None
     valid_from, prices = manifest.prices.valid_from, manifest.prices.body()
@@ -153,7 +187,10 @@ def _compared_prices(api: Api, manifest: EndpointManifest) -> tuple[dict[str, st
     if valid_from is not None and valid_from <= datetime.now(UTC):
         del prices["valid_from"]
         if price_changes(prices, now):
-            stop(f"prices.valid_from is {valid_from.isoformat()}, which is over, and other prices are in force: {TOO_LATE}", USAGE)
+            stop(
+                f"prices.valid_from is {valid_from.isoformat()}, which is over, and other prices are in force: {TOO_LATE}",
+                USAGE,
+            )
     return prices, now
 
 

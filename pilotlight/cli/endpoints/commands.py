@@ -25,7 +25,9 @@ def deploy(
             help="Instead of --model: a snapshot in the store, or as much of its digest as names one; or at the origin, by its whole digest."
         ),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="What the model does: generate or embed. For a new endpoint generate.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What the model does: generate or embed. For a new endpoint generate.")
+    ] = None,
     min_replicas: Annotated[
         int | None, typer.Option(help="Replicas kept running without a call. For a new endpoint 0: it goes to zero.")
     ] = None,
@@ -36,9 +38,14 @@ def deploy(
             "How long without a call until it goes to zero: 90s, 10m, or seconds. For a new endpoint 60.",
         ),
     ] = None,
-    slots: Annotated[int | None, typer.Option(help="Requests a replica works on at once. For a new endpoint 64.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="Requests a replica works on at once. For a new endpoint 64.")
+    ] = None,
     target_concurrency: Annotated[
-        int | None, typer.Option(help="Requests a replica is meant to have; with more another starts. For a new endpoint 0: slots.")
+        int | None,
+        typer.Option(
+            help="Requests a replica is meant to have; with more another starts. For a new endpoint 0: slots."
+        ),
     ] = None,
     zero: Annotated[
         str | None,
@@ -52,7 +59,8 @@ def deploy(
         duration_option("Longest wait of a request for a slot: 90s, 10m, or seconds. For a new endpoint 300."),
     ] = None,
     max_held: Annotated[
-        int | None, typer.Option(help="Most requests waiting at once; one more is answered 503. For a new endpoint 1000.")
+        int | None,
+        typer.Option(help="Most requests waiting at once; one more is answered 503. For a new endpoint 1000."),
     ] = None,
     finish_seconds: Annotated[
         float | None,
@@ -63,7 +71,9 @@ def deploy(
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(help="Origin of a web page that may call it from a browser, or *; may be repeated. Those given are all it has."),
+        typer.Option(
+            help="Origin of a web page that may call it from a browser, or *; may be repeated. Those given are all it has."
+        ),
     ] = None,
     allow: Annotated[
         str | None,
@@ -73,7 +83,10 @@ def deploy(
         ),
     ] = None,
     media_hosts: Annotated[
-        str | None, typer.Option(help="Hosts from which media may be fetched, commas between. For a new endpoint none: data: URLs only.")
+        str | None,
+        typer.Option(
+            help="Hosts from which media may be fetched, commas between. For a new endpoint none: data: URLs only."
+        ),
     ] = None,
     engine_arg: EngineArgs = None,
     unset_engine_arg: UnsetEngineArgs = None,
@@ -85,8 +98,8 @@ def deploy(
 ) -> None:
     """Put an endpoint on a model, from a folder or a hub. The model is packed first. What is not given stays as it is.
 
-    What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. Where nothing serves, as with
-    a new name, one start proves it.
+    What serves goes on until the new revision is ready, and for good where that fails: then the exit code is 1. Where
+    nothing serves, as with a new name, one start proves it.
 
     Example: pilotlight deploy demo --model pilotlight://demo
     """
@@ -118,14 +131,28 @@ def deploy(
             USAGE,
         )
     deploy_endpoint(
-        settings_of(state), name, model, wanted, digest=digest, unset=unset_engine_arg or [], at_once=at_once, wait=waiting, as_json=as_json
+        settings_of(state),
+        name,
+        model,
+        wanted,
+        digest=digest,
+        unset=unset_engine_arg or [],
+        at_once=at_once,
+        wait=waiting,
+        as_json=as_json,
     )
 
 
 def apply(
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="The manifest, a TOML file; - reads it from stdin.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change; nothing is packed or sent.")] = False,
-    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a manifest, and do nothing else.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="The manifest, a TOML file; - reads it from stdin.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would change; nothing is packed or sent.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of a manifest, and do nothing else.")
+    ] = False,
     wait: Wait = False,
     no_wait: NoWait = False,
     at_once: AtOnce = False,
@@ -158,7 +185,8 @@ def ls(state: State = None, as_json: Json = False) -> None:
 
 
 def ps(state: State = None, as_json: Json = False) -> None:
-    """Show what runs now: replicas, nodes, memory, disk. Of a replica: requests in work, memory, the phases of its start.
+    """Show what runs now: replicas, nodes, memory, disk. Of a replica: requests in work, memory, the phases of its
+    start.
 
     Example: pilotlight ps
     """
@@ -170,7 +198,10 @@ def ps(state: State = None, as_json: Json = False) -> None:
 def wake(
     name: Name,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait until the replica is ready, or has failed. So it is unless --no-wait is given.")
+        bool,
+        typer.Option(
+            "--wait", help="Wait until the replica is ready, or has failed. So it is unless --no-wait is given."
+        ),
     ] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once; the start goes on.")] = False,
     state: State = None,
@@ -186,7 +217,8 @@ def wake(
 
 
 def pause(name: Name, state: State = None, as_json: Json = False) -> None:
-    """Stop serving an endpoint without removing it. Running answers may finish, then nothing of it runs; callers get 503 at once.
+    """Stop serving an endpoint without removing it. Running answers may finish, then nothing of it runs; callers get
+    503 at once.
 
     Its keys, prices and revisions stay. It can be changed and deployed meanwhile.
 
@@ -210,12 +242,17 @@ def resume(name: Name, state: State = None, as_json: Json = False) -> None:
 def starts(
     name: Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
     limit: Annotated[int, typer.Option(help="Most rows, 1 to 1000; of a single one the phases are drawn.")] = 20,
-    since: Annotated[str | None, typer.Option(help="Only those begun since: 10m, 2h, 7d ago, or an ISO 8601 time.")] = None,
-    until: Annotated[str | None, typer.Option(help="Only those begun before: 10m, 2h, 7d ago, or an ISO 8601 time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only those begun since: 10m, 2h, 7d ago, or an ISO 8601 time.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Only those begun before: 10m, 2h, 7d ago, or an ISO 8601 time.")
+    ] = None,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """List past cold starts, newest first. Each with where it began (parked, standby, staged), how long it took, phase by phase, or why it failed.
+    """List past cold starts, newest first. Each with where it began (parked, standby, staged), how long it took, phase
+    by phase, or why it failed.
 
     Example: pilotlight starts demo --limit 5
     """
@@ -231,7 +268,8 @@ def events(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """List what happened to an endpoint, newest first. Deploys that served or failed, replicas that died, wrong answers that were caught.
+    """List what happened to an endpoint, newest first. Deploys that served or failed, replicas that died, wrong answers
+    that were caught.
 
     Example: pilotlight events demo
     """
@@ -241,7 +279,8 @@ def events(
 
 
 def rm(name: Name, state: State = None, as_json: Json = False) -> None:
-    """Remove an endpoint. Its replicas drain, its keys are revoked for good, its own prices end; usage and history stay.
+    """Remove an endpoint. Its replicas drain, its keys are revoked for good, its own prices end; usage and history
+    stay.
 
     Deployed again, the name begins anew: default settings, no keys, the default prices.
 

@@ -30,8 +30,9 @@ def deploy_endpoint(
     wait: bool = True,
     as_json: bool = False,
 ) -> None:
-    """Pack, then deploy, then wait until it serves. A model already packed is not packed again; a digest must be in the store, or at the
-    origin; neither: the snapshot it has. Engine arguments given are added to those it has, and those in `unset` are taken away.
+    """Pack, then deploy, then wait until it serves. A model already packed is not packed again; a digest must be in the
+    store, or at the origin; neither: the snapshot it has. Engine arguments given are added to those it has, and those
+    in `unset` are taken away.
 
     `wanted` is judged before anything is packed, by the bounds the server has.
     """
@@ -58,8 +59,14 @@ def deploy_endpoint(
         return
     if outcome.kind != "on its way":
         replicas = f", {done['min_replicas']} to {done['max_replicas']} replicas" if "max_replicas" in done else ""
-        revision = ", as it was" if not deploy["changed"] else f", revision {deploy['number']}" if deploy["number"] > 1 else ""
-        tried = "; not started yet: its first call, or `pilotlight wake`, shows whether it serves" if outcome.kind == "not tried" else ""
+        revision = (
+            ", as it was" if not deploy["changed"] else f", revision {deploy['number']}" if deploy["number"] > 1 else ""
+        )
+        tried = (
+            "; not started yet: its first call, or `pilotlight wake`, shows whether it serves"
+            if outcome.kind == "not tried"
+            else ""
+        )
         say(f"{name} is deployed: {done.get('digest', '')[:19]}…{replicas}{revision}{tried}")
     print(f"{api.url}/e/{name}/v1")
     say(f'next: pilotlight run {name} "…"   or   pilotlight keys create {name}')
@@ -75,7 +82,9 @@ def wake_endpoint(settings: Settings, name: str, *, wait: bool, as_json: bool) -
         outcome = Outcome("serves") if woken["ready"] else until_ready(api, name, deploy)
     end(outcome, woken | {"ready": outcome.kind == "serves"}, as_json=as_json)
     if not as_json:
-        say(f"{name} {'was awake' if woken['ready'] else 'is awake' if outcome.kind == 'serves' else 'starts; `pilotlight ps` shows it'}")
+        say(
+            f"{name} {'was awake' if woken['ready'] else 'is awake' if outcome.kind == 'serves' else 'starts; `pilotlight ps` shows it'}"
+        )
 
 
 def set_paused(settings: Settings, name: str, *, paused: bool, as_json: bool) -> None:
@@ -86,13 +95,17 @@ def set_paused(settings: Settings, name: str, *, paused: bool, as_json: bool) ->
     if as_json:
         print_json(done)
     elif paused:
-        say(f"{name} is paused: running answers may finish, callers are answered 503. `pilotlight resume {name}` ends that.")
+        say(
+            f"{name} is paused: running answers may finish, callers are answered 503. `pilotlight resume {name}` ends that."
+        )
     else:
         say(f"{name} is served again: its next call wakes it")
 
 
 def fields_given(pairs: list[str]) -> dict[str, Any]:
-    """FIELD=VALUE as the configuration's own types; stops where a field is none, or its value not allowed. Hyphens may be underscores."""
+    """FIELD=VALUE as the configuration's own types; stops where a field is none, or its value not allowed. Hyphens may
+    be underscores.
+    """
     known = {field for field in Changes.model_fields if field != "engine_args"}
     given: dict[str, str] = {}
     for pair in pairs:
@@ -122,6 +135,8 @@ def remove_endpoint(settings: Settings, name: str, *, as_json: bool) -> None:
     keys = done.get("revoked_keys", 0)
     revoked = f"{keys} live {'key is' if keys == 1 else 'keys are'} revoked" if keys else "it had no live key"
     prices = "its own prices are over" if done.get("prices_ended") else "it had no prices of its own"
-    say(f"{name} is removed: {revoked}, {prices}; usage and history stay. Deployed again, the name begins without them.")
+    say(
+        f"{name} is removed: {revoked}, {prices}; usage and history stay. Deployed again, the name begins without them."
+    )
     if not done.get("everywhere", True):
         say(UNTOLD)

@@ -1,7 +1,7 @@
 """An endpoint as a file: what may stand in `endpoint.toml`, strictly, and its published JSON Schema.
 
-Its configuration is the admin API's and the activator's own (`activator.wire.Configuration`), so that a mistake is found before anything
-is packed.
+Its configuration is the admin API's and the activator's own (`activator.wire.Configuration`), so that a mistake is
+found before anything is packed.
 """
 
 from __future__ import annotations
@@ -60,17 +60,22 @@ class Prices(Strict):
     output: Money = Field(description="Per million output tokens, in US dollars.")
 
     valid_from: Moment | None = Field(
-        None, description="From when on, a time such as 2026-12-01T00:00:00Z, in UTC unless it says otherwise; without it, from now on."
+        None,
+        description="From when on, a time such as 2026-12-01T00:00:00Z, in UTC unless it says otherwise; without it, from now on.",
     )
 
     def body(self) -> dict[str, str]:
         """As PUT /api/v1/endpoints/NAME/prices takes it."""
         moment = {} if self.valid_from is None else {"valid_from": self.valid_from.isoformat()}
-        return {f"{kind}_per_million": format(getattr(self, kind), "f") for kind in ("input", "cached", "output")} | moment
+        return {
+            f"{kind}_per_million": format(getattr(self, kind), "f") for kind in ("input", "cached", "output")
+        } | moment
 
 
 class Named(Strict):
-    name: str = Field(pattern=f"^{endpoint_names.PATTERN}$", description=f"Public name: {endpoint_names.SAID}; part of its URL.")
+    name: str = Field(
+        pattern=f"^{endpoint_names.PATTERN}$", description=f"Public name: {endpoint_names.SAID}; part of its URL."
+    )
     model: str | None = Field(
         None,
         description="Folder of a Hugging Face model, relative to this file, hf://ORG/NAME[@REVISION], or pilotlight://demo; it is packed. Else give digest.",
@@ -95,7 +100,9 @@ class EndpointManifest(Configuration, Named):
 
     def configuration(self) -> dict[str, Any]:
         """What of it PUT /api/v1/endpoints/NAME takes, but for the digest."""
-        stays = set() if "paused" in self.model_fields_set else {"paused"}  # whoever paused it has a reason that no file knows
+        stays = (
+            set() if "paused" in self.model_fields_set else {"paused"}
+        )  # whoever paused it has a reason that no file knows
         return self.model_dump(mode="json", exclude={"name", "model", "digest", "prices"} | stays)
 
 
@@ -113,7 +120,10 @@ def schema() -> str:
     """The JSON Schema of a manifest, as published in docs/endpoint.schema.json."""
     found = EndpointManifest.model_json_schema()
     one_of = [{"required": ["model"]}, {"required": ["digest"]}]
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **found, "oneOf": one_of}, indent=2)
+    return json.dumps(
+        {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **found, "oneOf": one_of},
+        indent=2,
+    )
 
 
 def explain(error: ValidationError) -> str:

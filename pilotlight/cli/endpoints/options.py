@@ -17,7 +17,11 @@ Wait = Annotated[
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; the deploy goes on.")]
 AtOnce = Annotated[
-    bool, typer.Option("--at-once", help="Put the route on the new revision now, whatever becomes of it; the old one makes room for it.")
+    bool,
+    typer.Option(
+        "--at-once",
+        help="Put the route on the new revision now, whatever becomes of it; the old one makes room for it.",
+    ),
 ]
 EngineArgs = Annotated[
     list[str] | None,
@@ -27,7 +31,9 @@ EngineArgs = Annotated[
         "One is ours: graphs-when-idle=true, on a GPU, answers before CUDA graphs are captured.",
     ),
 ]
-UnsetEngineArgs = Annotated[list[str] | None, typer.Option("--unset-engine-arg", help="An engine argument to clear, KEY; may be repeated.")]
+UnsetEngineArgs = Annotated[
+    list[str] | None, typer.Option("--unset-engine-arg", help="An engine argument to clear, KEY; may be repeated.")
+]
 
 
 def waits(wait: bool, no_wait: bool) -> bool:

@@ -20,7 +20,9 @@ def set_fields(
     name: Name,
     fields: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FIELD=VALUE", help="A field of a manifest, such as idle_timeout_seconds=7; several may be given."),
+        typer.Argument(
+            metavar="FIELD=VALUE", help="A field of a manifest, such as idle_timeout_seconds=7; several may be given."
+        ),
     ] = None,
     engine_arg: EngineArgs = None,
     unset_engine_arg: UnsetEngineArgs = None,
@@ -42,7 +44,16 @@ def set_fields(
         wanted["engine_args"] = engine_args(engine_arg)
     if not wanted and not unset_engine_arg:
         stop("give at least one FIELD=VALUE, --engine-arg KEY=VALUE or --unset-engine-arg KEY", USAGE)
-    deploy_endpoint(settings_of(state), name, None, wanted, unset=unset_engine_arg or [], at_once=at_once, wait=waiting, as_json=as_json)
+    deploy_endpoint(
+        settings_of(state),
+        name,
+        None,
+        wanted,
+        unset=unset_engine_arg or [],
+        at_once=at_once,
+        wait=waiting,
+        as_json=as_json,
+    )
 
 
 def revisions(
@@ -64,7 +75,9 @@ def revisions(
 
 def rollback(
     name: Name,
-    to: Annotated[int | None, typer.Option(help="Number of a revision; without it the newest earlier one that has served.")] = None,
+    to: Annotated[
+        int | None, typer.Option(help="Number of a revision; without it the newest earlier one that has served.")
+    ] = None,
     wait: Wait = False,
     no_wait: NoWait = False,
     at_once: AtOnce = False,
@@ -73,9 +86,10 @@ def rollback(
 ) -> None:
     """Deploy what an earlier revision was. Nothing is packed again. While a deploy is on its way, this drops it.
 
-    After a deploy that failed there is nothing to go back from: what served still serves, and a rollback changes nothing. --to goes further.
-    Repeated while the way back is under way, it changes nothing; repeated once that serves, it goes one further back, and never to a
-    revision that was rolled back from. With --to a repeat never changes anything.
+    After a deploy that failed there is nothing to go back from: what served still serves, and a rollback changes
+    nothing. --to goes further. Repeated while the way back is under way, it changes nothing; repeated once that serves,
+    it goes one further back, and never to a revision that was rolled back from. With --to a repeat never changes
+    anything.
 
     Example: pilotlight rollback demo --to 3
     """

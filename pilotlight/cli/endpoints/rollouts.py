@@ -1,8 +1,8 @@
 """Follows a deploy until its revision serves or has failed; and the commands about revisions.
 
-The old revision serves all the while, so leaving (Ctrl-C, `--no-wait`, a lost connection) changes nothing: the activator goes on with it,
-and whoever leaves is told so. The first revision of a name has no call that would start it: it is woken once, so that what cannot
-start is said by the deploy, and not by the first caller's error.
+The old revision serves all the while, so leaving (Ctrl-C, `--no-wait`, a lost connection) changes nothing: the
+activator goes on with it, and whoever leaves is told so. The first revision of a name has no call that would start it:
+it is woken once, so that what cannot start is said by the deploy, and not by the first caller's error.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def _outcome(api: Api, name: str, deploy: dict[str, Any], *, proves: bool) -> Ou
                 return Outcome("failed", text) if text else Outcome("serves")
             draw(text)
             if time.monotonic() > deadline:
-                stop(f"{name}: after {LONGEST_SECONDS:g} s {text}; what serves goes on, and so does the deploy: `pilotlight ps`")
+                stop(
+                    f"{name}: after {LONGEST_SECONDS:g} s {text}; what serves goes on, and so does the deploy: `pilotlight ps`"
+                )
             time.sleep(POLL_SECONDS)
 
 
@@ -104,19 +106,24 @@ def until_ready(api: Api, name: str, deploy: dict[str, Any]) -> Outcome:
             status = api.call("GET", "/status")
             revision = _revision(_endpoint(status, name), deploy["revision_id"])
             if revision is None:
-                return Outcome("failed", f"{name} was changed or removed meanwhile: `pilotlight ls` shows what there is")
+                return Outcome(
+                    "failed", f"{name} was changed or removed meanwhile: `pilotlight ls` shows what there is"
+                )
             if any(replica["state"] == "ready" for replica in revision["replicas"]):
                 return Outcome("serves")
             if not revision["replicas"] and revision.get("failure"):
                 return Outcome("failed", f"{name}: revision {deploy['number']} cannot start: {revision['failure']}")
             if time.monotonic() > deadline:
-                return Outcome("failed", f"{name}: not ready after {LONGEST_SECONDS:g} s; `pilotlight ps` shows how it stands")
+                return Outcome(
+                    "failed", f"{name}: not ready after {LONGEST_SECONDS:g} s; `pilotlight ps` shows how it stands"
+                )
             draw(f"{name} {standing(revision, status.get('nodes', ()))}")
             time.sleep(POLL_SECONDS)
 
 
 def progress(status: dict[str, Any], name: str, deploy: dict[str, Any], *, proves: bool = False) -> tuple[bool, str]:
-    """(True, "") where it serves, or will with its first call; (True, why) where it never will; else (False, how it stands).
+    """(True, "") where it serves, or will with its first call; (True, why) where it never will; else (False, how it
+    stands).
 
     `proves`: it has the route already, and has been woken to show that it serves. Pure.
     """
@@ -130,7 +137,9 @@ def progress(status: dict[str, Any], name: str, deploy: dict[str, Any], *, prove
         return False, f"revision {number} {standing(revision, status.get('nodes', ()), beside=True)}"
     tried = proves or bool(revision and revision["min_replicas"])
     if revision and revision.get("outcome") == "failed" and (not routed or tried):
-        serving = [r["number"] for r in endpoint["revisions"] if any(part[0] == r["revision_id"] for part in endpoint["route"])]
+        serving = [
+            r["number"] for r in endpoint["revisions"] if any(part[0] == r["revision_id"] for part in endpoint["route"])
+        ]
         goes_on = f"; revision {serving[0]} goes on serving" if serving and not routed else ""
         return True, f"{name}: revision {number} failed: {revision['failure']}{goes_on}"
     if not routed:
@@ -141,11 +150,15 @@ def progress(status: dict[str, Any], name: str, deploy: dict[str, Any], *, prove
 
 
 def _endpoint(status: dict[str, Any], name: str) -> dict[str, Any] | None:
-    return next((endpoint for endpoint in status["endpoints"] if endpoint["name"] == name and not endpoint["removed"]), None)
+    return next(
+        (endpoint for endpoint in status["endpoints"] if endpoint["name"] == name and not endpoint["removed"]), None
+    )
 
 
 def _revision(endpoint: dict[str, Any] | None, revision_id: str) -> dict[str, Any] | None:
-    return next((each for each in endpoint["revisions"] if each["revision_id"] == revision_id), None) if endpoint else None
+    return (
+        next((each for each in endpoint["revisions"] if each["revision_id"] == revision_id), None) if endpoint else None
+    )
 
 
 def end(outcome: Outcome, told: dict[str, Any], *, as_json: bool) -> None:
@@ -167,7 +180,12 @@ def show_revisions(settings: Settings, name: str, limit: int, *, as_json: bool) 
         failed = f"failed: {row['failure']}" if row["failure"] else ""
         said = joined((differs, failed))
         rows.add_row(
-            str(row["number"]), row["state"], row["created_at"][:19].replace("T", " "), row["created_by"], row["digest"][7:19], said
+            str(row["number"]),
+            row["state"],
+            row["created_at"][:19].replace("T", " "),
+            row["created_by"],
+            row["digest"][7:19],
+            said,
         )
     show(rows)
 
@@ -191,4 +209,8 @@ def rollback(settings: Settings, name: str, to: int | None, *, wait: bool, at_on
 
 
 def _why_nothing(to: int | None) -> str:
-    return "" if to is not None else ". The newest revision never served; --to NUMBER goes further back (`pilotlight revisions`)"
+    return (
+        ""
+        if to is not None
+        else ". The newest revision never served; --to NUMBER goes further back (`pilotlight revisions`)"
+    )

@@ -53,7 +53,9 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print_json(status)
         return
-    rows = Table("endpoint", "revision", "demand", "replica", "state", "in flight", "memory", prose="phases of its start, s")
+    rows = Table(
+        "endpoint", "revision", "demand", "replica", "state", "in flight", "memory", prose="phases of its start, s"
+    )
     for endpoint in status["endpoints"]:
         for revision in of_interest(endpoint):
             for replica in revision["replicas"] or [{}]:
@@ -103,7 +105,14 @@ def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> 
         return
     rows = Table("when", "what", "revision", "replica", "node", prose="said")
     for row in found:
-        rows.add_row(row["at"][:19].replace("T", " "), row["kind"], row["revision_id"], row["replica_id"], row["node_id"], row["text"])
+        rows.add_row(
+            row["at"][:19].replace("T", " "),
+            row["kind"],
+            row["revision_id"],
+            row["replica_id"],
+            row["node_id"],
+            row["text"],
+        )
     show(rows, nothing=f"nothing has happened to {name} yet that is told here")
 
 
@@ -111,7 +120,15 @@ def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool 
     if not replica:
         failure = revision.get("failure", "")
         away = revision.get("waits_for", "").startswith(NO_NODE)
-        waits = "waits" if away else "waits for room" if revision.get("waits_for_room") else "paused" if paused else "at zero"
+        waits = (
+            "waits"
+            if away
+            else "waits for room"
+            if revision.get("waits_for_room")
+            else "paused"
+            if paused
+            else "at zero"
+        )
         return ("–", "cannot start" if failure else waits, "", "", failure or revision.get("waits_for", ""))
     phases = sorted(replica["phases"], key=lambda phase: phase["at"])
     depth = f"{replica['in_flight']} of {replica['slots']}"
@@ -122,7 +139,9 @@ def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool 
 
 def _node(node: dict[str, Any]) -> str:
     environment = node["environment"]
-    memory = f"{size(node['committed_bytes'])} of {size(node.get('budget_bytes') or node['memory_bytes'])} memory committed"
+    memory = (
+        f"{size(node['committed_bytes'])} of {size(node.get('budget_bytes') or node['memory_bytes'])} memory committed"
+    )
     if node.get("standby_bytes"):
         memory += f", a standby {size(node['standby_bytes'])}"
     away = "" if node["connected"] else ", not connected"
@@ -142,7 +161,9 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def show_usage(settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool) -> None:
+def show_usage(
+    settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool
+) -> None:
     usage = Api(settings.paths).call("GET", "/usage", params={"limit": limit} | asked(name, since, until))
     if as_json:
         print_json(usage)
@@ -177,7 +198,9 @@ def print_usage(usage: dict[str, Any]) -> None:
     show(rows, nothing=NO_USAGE)
 
 
-def show_cold_starts(settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool) -> None:
+def show_cold_starts(
+    settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool
+) -> None:
     found = Api(settings.paths).call("GET", "/cold-starts", params={"limit": limit} | asked(name, since, until))["data"]
     if as_json:
         print_json(found)
@@ -191,7 +214,10 @@ def show_cold_starts(settings: Settings, name: str | None, limit: int, since: fl
 def print_cold_starts(starts: list[dict[str, Any]]) -> None:
     rows = Table("when", "endpoint", "from", "seconds", "snapshot", "start", prose="phases, s; why it failed")
     for start in starts:
-        told = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in sorted(start["phases"], key=lambda phase: phase["at"]))
+        told = " ".join(
+            f"{phase['name']} {phase['seconds']:.2f}"
+            for phase in sorted(start["phases"], key=lambda phase: phase["at"])
+        )
         rows.add_row(
             start["started_at"][:19].replace("T", " "),
             start["endpoint"],
@@ -210,7 +236,9 @@ def _said(start: dict[str, Any]) -> str:
 
 
 def print_waterfall(phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
-    """One bar a phase on a common axis. `phases`: name, at (monotonic seconds), seconds; the rest of the total is shown too."""
+    """One bar a phase on a common axis. `phases`: name, at (monotonic seconds), seconds; the rest of the total is shown
+    too.
+    """
     begin = min((phase["at"] for phase in phases), default=0.0)
     rows = Table("phase", "seconds", "")
     for phase in sorted(phases, key=lambda phase: phase["at"]):
@@ -223,5 +251,9 @@ def print_waterfall(phases: list[dict[str, Any]], total_seconds: float, width: i
 
 def asked(name: str | None, since: float | None, until: float | None) -> dict[str, Any]:
     """The part of a query that was given: an endpoint, and times in Unix seconds."""
-    given = {"endpoint": name, "since": None if since is None else repr(since), "until": None if until is None else repr(until)}
+    given = {
+        "endpoint": name,
+        "since": None if since is None else repr(since),
+        "until": None if until is None else repr(until),
+    }
     return {key: value for key, value in given.items() if value is not None}

@@ -8,7 +8,9 @@ import typer
 
 from pilotlight.cli.options import USAGE, Json, MaybeName, Name, State, duration_option, settings_of, stop
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="API keys of endpoints.\n\nExample: pilotlight keys create demo")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="API keys of endpoints.\n\nExample: pilotlight keys create demo"
+)
 
 DAY = 86_400.0  # seconds: the grace of an old key unless another is given
 
@@ -27,12 +29,16 @@ def _optional_key_id(key_id: str | None) -> str | None:
 KeyId = Annotated[
     str,
     typer.Argument(
-        help="Id of the key (key_…), as `pilotlight keys ls` shows it; its beginning will do where that names one.", callback=_key_id
+        help="Id of the key (key_…), as `pilotlight keys ls` shows it; its beginning will do where that names one.",
+        callback=_key_id,
     ),
 ]
 RotatedId = Annotated[
     str | None,
-    typer.Argument(help="Id of the key to rotate, or its beginning; needed where the endpoint has several.", callback=_optional_key_id),
+    typer.Argument(
+        help="Id of the key to rotate, or its beginning; needed where the endpoint has several.",
+        callback=_optional_key_id,
+    ),
 ]
 
 
@@ -56,7 +62,8 @@ def create(
 ) -> None:
     """Make an API key for an endpoint. It is shown once, on stdout.
 
-    `eval "$(pilotlight keys create demo --env)"`, and programs that use OpenAI's client, of any version, ask this endpoint.
+    `eval "$(pilotlight keys create demo --env)"`, and programs that use OpenAI's client, of any version, ask this
+    endpoint.
 
     Example: pilotlight keys create demo --label website --expires-in 30d
     """
@@ -74,7 +81,8 @@ def ls(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """List all keys that an endpoint, or all of them, ever had. Of each key only the first and last characters are known.
+    """List all keys that an endpoint, or all of them, ever had. Of each key only the first and last characters are
+    known.
 
     Example: pilotlight keys ls demo --live
     """
@@ -108,7 +116,8 @@ def rotate(
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Make a new key in an old one's place. It works at once, the old one until its grace is over, so that no call fails.
+    """Make a new key in an old one's place. It works at once, the old one until its grace is over, so that no call
+    fails.
 
     Example: pilotlight keys rotate demo --grace 1h
     """

@@ -16,7 +16,9 @@ WHOLE = len("key_") + 20  # characters of a key's id
 UNTOLD = "The routers of this machine have not confirmed it yet: for a moment they may answer as before"
 
 
-def create_key(settings: Settings, name: str, label: str, expires_in: float | None, *, as_json: bool, as_lines: bool = False) -> None:
+def create_key(
+    settings: Settings, name: str, label: str, expires_in: float | None, *, as_json: bool, as_lines: bool = False
+) -> None:
     api = Api(settings.paths)
     body = {"name": label} | ({"expires_in_seconds": expires_in} if expires_in is not None else {})
     made = api.call("POST", f"/endpoints/{name}/keys", json=body)
@@ -43,17 +45,23 @@ def list_keys(settings: Settings, name: str | None, *, live: bool, as_json: bool
     rows = Table("key", "id", *([] if name else ["endpoint"]), "state", "label", "made", "expires")
     for key in found:
         shown, of = f"{key['prefix']}…{key['last_four']}", [] if name else [key["endpoint"] or "–"]
-        rows.add_row(shown, key["key_id"], *of, state_of(key), key["name"] or "–", _short(key["created_at"]), expiry_of(key))
+        rows.add_row(
+            shown, key["key_id"], *of, state_of(key), key["name"] or "–", _short(key["created_at"]), expiry_of(key)
+        )
     show(rows, nothing=f"no {'live ' if live else ''}key yet: pilotlight keys create {name or 'NAME'}")
 
 
 def whole_id(api: Api, given: str) -> str:
-    """The id of the key that `given`, a whole id or the beginning of one, names. Stops where it names none, or several."""
+    """The id of the key that `given`, a whole id or the beginning of one, names. Stops where it names none, or
+    several.
+    """
     if len(given) == WHOLE:
         return given
     found = [key for key in api.call("GET", "/keys")["data"] if key["key_id"].startswith(given)]
     if len(found) != 1:
-        stop(_several(given, found) if found else f"there is no key {given}: `pilotlight keys ls` lists those there are")
+        stop(
+            _several(given, found) if found else f"there is no key {given}: `pilotlight keys ls` lists those there are"
+        )
     return str(found[0]["key_id"])
 
 
@@ -81,7 +89,9 @@ def rotate_key(settings: Settings, name: str, key_id: str | None, grace: float, 
     if not grace:
         say(f"{old} is revoked")
     else:
-        say(f"Both keys work for {duration(grace)}, until {made['replaced_expires_at'][:19].replace('T', ' ')} UTC; then {old} ends.")
+        say(
+            f"Both keys work for {duration(grace)}, until {made['replaced_expires_at'][:19].replace('T', ' ')} UTC; then {old} ends."
+        )
         say(f"When your programs use the new one sooner: pilotlight keys revoke {old}")
     _warn_untold(made)
 

@@ -17,7 +17,10 @@ app = typer.Typer(
 
 Digest = Annotated[str, typer.Argument(help="Digest of the snapshot, or as much of it as names one: sha256:7db3…")]
 
-Digests = Annotated[list[str], typer.Argument(help="Digests of snapshots, each whole or as much of it as names one.", metavar="DIGEST...")]
+Digests = Annotated[
+    list[str],
+    typer.Argument(help="Digests of snapshots, each whole or as much of it as names one.", metavar="DIGEST..."),
+]
 
 
 def _url(url: str) -> str:
@@ -26,13 +29,19 @@ def _url(url: str) -> str:
     return url
 
 
-Url = Annotated[str, typer.Argument(help="s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), or a folder.", callback=_url)]
+Url = Annotated[
+    str,
+    typer.Argument(help="s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), or a folder.", callback=_url),
+]
 
 
 @app.command()
 def pack(
     model: Annotated[
-        str, typer.Argument(help="Folder of a Hugging Face model, hf://ORG/NAME[@REVISION], which is fetched, or pilotlight://demo.")
+        str,
+        typer.Argument(
+            help="Folder of a Hugging Face model, hf://ORG/NAME[@REVISION], which is fetched, or pilotlight://demo."
+        ),
     ],
     state: State = None,
     as_json: Json = False,
@@ -51,7 +60,8 @@ def pack(
 
 @app.command()
 def show(digest: Digest, state: State = None, as_json: Json = False) -> None:
-    """Show what a snapshot is, and where it came from. Origin, commit, licence, who packed it and when, every file with its SHA-256.
+    """Show what a snapshot is, and where it came from. Origin, commit, licence, who packed it and when, every file with
+    its SHA-256.
 
     Example: pilotlight snapshot show sha256:7db3
     """
@@ -114,7 +124,11 @@ def unpin(digests: Digests, state: State = None, as_json: Json = False) -> None:
 def rm(
     digests: Digests,
     force: Annotated[
-        bool, typer.Option("--force", help="Also what an earlier revision had, and while nobody can say what is needed; never what serves.")
+        bool,
+        typer.Option(
+            "--force",
+            help="Also what an earlier revision had, and while nobody can say what is needed; never what serves.",
+        ),
     ] = False,
     state: State = None,
     as_json: Json = False,
@@ -134,13 +148,17 @@ def rm(
 @app.command()
 def prune(
     history: Annotated[
-        bool, typer.Option("--history", help="Also what only earlier revisions had: no rollback to those is possible any more.")
+        bool,
+        typer.Option(
+            "--history", help="Also what only earlier revisions had: no rollback to those is possible any more."
+        ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
-    """Remove all snapshots that nobody needs. No endpoint leads to them, no earlier revision had them, and nobody has pinned them.
+    """Remove all snapshots that nobody needs. No endpoint leads to them, no earlier revision had them, and nobody has
+    pinned them.
 
     Example: pilotlight snapshot prune --dry-run
     """
@@ -177,7 +195,8 @@ def pull(
 ) -> None:
     """Copy a snapshot from S3 or another folder into the store. It is verified before it appears there.
 
-    Example: pilotlight snapshot pull s3://models/pilotlight sha256:7db315718f606073bf5fec9e6a94b0d11a1e6e8855e11a0e191ab00001ade571
+    Example: pilotlight snapshot pull s3://models/pilotlight
+    sha256:7db315718f606073bf5fec9e6a94b0d11a1e6e8855e11a0e191ab00001ade571
     """
     from pilotlight.cli.acts import noting
     from pilotlight.cli.snapshot.store import pull_snapshot

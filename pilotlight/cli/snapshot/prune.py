@@ -1,8 +1,8 @@
 """`pilotlight snapshot rm` and `prune`: snapshots nobody needs leave the disk, with their baked copies.
 
-What must survive is everything that serves, or could serve again: a snapshot an endpoint leads to is never removed, nor is one that is
-pinned; one that only an earlier revision has is what `rollback` would need, and goes only where that is said. While the
-installation cannot be asked nobody knows what is needed.
+What must survive is everything that serves, or could serve again: a snapshot an endpoint leads to is never removed, nor
+is one that is pinned; one that only an earlier revision has is what `rollback` would need, and goes only where that is
+said. While the installation cannot be asked nobody knows what is needed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ MOST_REVISIONS = 1000
 
 @dataclass
 class Needs:
-    """Who needs which snapshot. `now`: digest → endpoints that lead there, or are about to; `earlier`: digest → revisions, as people name
-    them; `unread`: endpoints with more revisions than are told."""
+    """Who needs which snapshot. `now`: digest → endpoints that lead there, or are about to; `earlier`: digest →
+    revisions, as people name them; `unread`: endpoints with more revisions than are told.
+    """
 
     now: dict[str, list[str]] = field(default_factory=dict)
     earlier: dict[str, list[str]] = field(default_factory=dict)
@@ -92,7 +93,10 @@ def _asked(settings: Settings, *, force: bool) -> Needs:
         if force:
             say(f"nobody was asked who needs it: {error}")
             return Needs()
-        stop(f"nobody can say what endpoints need: {error}; or remove one with `pilotlight snapshot rm --force DIGEST`", UNREACHABLE)
+        stop(
+            f"nobody can say what endpoints need: {error}; or remove one with `pilotlight snapshot rm --force DIGEST`",
+            UNREACHABLE,
+        )
     except ApiError as error:
         stop(f"nobody can say what endpoints need: {error}")
 
@@ -112,4 +116,6 @@ def _gone(settings: Settings, found: Iterable[str], *, as_json: bool, dry_run: b
     for digest in freed:
         print(digest)
     verb = "would be freed; nothing has been removed" if dry_run else "freed"
-    say(f"{size(sum(freed.values()))} {verb}" if freed else "nothing to remove: every snapshot here is needed or pinned")
+    say(
+        f"{size(sum(freed.values()))} {verb}" if freed else "nothing to remove: every snapshot here is needed or pinned"
+    )

@@ -1,4 +1,6 @@
-"""`pilotlight snapshot show`: what a snapshot is, and where its bytes came from, as it was told when they were packed."""
+"""`pilotlight snapshot show`: what a snapshot is, and where its bytes came from, as it was told when they were
+packed.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,11 @@ def told(manifest: Manifest, lineage: tuple[Step, ...]) -> list[str]:
         ("size", size(manifest.size)),
     ]
     for step in reversed(lineage):
-        rows += [("origin", step.origin), ("commit", step.commit or "not known"), ("licence", step.licence or "not told")]
+        rows += [
+            ("origin", step.origin),
+            ("commit", step.commit or "not known"),
+            ("licence", step.licence or "not told"),
+        ]
         rows.append((step.how, f"{step.at or 'at a time not kept'} by {step.by or 'somebody'}"))
         rows += [("", line) for line in step.left_out]
     if not lineage:

@@ -91,7 +91,11 @@ def _say_pinned(found: list[str], *, stays: bool, as_json: bool) -> None:
         return
     for digest in found:
         print(digest)
-    say("pinned: what it takes on this node stays" if stays else "not pinned any more: it goes when room is needed and it is not in use")
+    say(
+        "pinned: what it takes on this node stays"
+        if stays
+        else "not pinned any more: it goes when room is needed and it is not in use"
+    )
 
 
 def push_snapshot(settings: Settings, text: str, url: str, *, as_json: bool) -> None:

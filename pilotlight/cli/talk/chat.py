@@ -1,8 +1,8 @@
 """`pilotlight chat`: a conversation in the terminal; whatever is not a terminal may ask too, a line a question.
 
-Answers go to stdout, prompts to stderr. An answer that Ctrl-C stops is kept as far as it came: the engine is told by the
-closed connection, and its tokens so far are billed. A failed answer takes its question back out, so that the next one
-finds a conversation that makes sense.
+Answers go to stdout, prompts to stderr. An answer that Ctrl-C stops is kept as far as it came: the engine is told by
+the closed connection, and its tokens so far are billed. A failed answer takes its question back out, so that the next
+one finds a conversation that makes sense.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ def _answer(talker: Talker, name: str, history: list[Message], max_tokens: int) 
                 sys.stdout.flush()
         print()
         if took.finish == "length":
-            say("cut short: " + (f"--max-tokens is {max_tokens}" if max_tokens else "the conversation fills the model's context"))
+            say(
+                "cut short: "
+                + (f"--max-tokens is {max_tokens}" if max_tokens else "the conversation fills the model's context")
+            )
         say(str(took))
     except KeyboardInterrupt:
         print()

@@ -10,7 +10,9 @@ import typer
 from pilotlight.cli.options import USAGE, Json, Name, State, endpoint_names, settings_of, stop
 
 MaxTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
-Key = Annotated[str, typer.Option(envvar="PILOTLIGHT_API_KEY", help="API key; else one is made for this machine and kept a day.")]
+Key = Annotated[
+    str, typer.Option(envvar="PILOTLIGHT_API_KEY", help="API key; else one is made for this machine and kept a day.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +30,8 @@ def run(
 ) -> None:
     """Ask an endpoint and stream its answer. A call wakes it when it is at zero.
 
-    --json prints the whole answer at its end, with finish_reason, request_id, start (warm or cold), first_token_seconds and usage
-    (tokens).
+    --json prints the whole answer at its end, with finish_reason, request_id, start (warm or cold), first_token_seconds
+    and usage (tokens).
 
     Example: pilotlight run demo "What is Pilotlight?"
     """
@@ -57,7 +59,9 @@ def chat(
 def request(
     request_id: Annotated[
         str,
-        typer.Argument(help="Id of the request, as `x-request-id`, `run` and `usage` say it; its beginning will do where that names one."),
+        typer.Argument(
+            help="Id of the request, as `x-request-id`, `run` and `usage` say it; its beginning will do where that names one."
+        ),
     ],
     state: State = None,
     as_json: Json = False,
@@ -75,15 +79,21 @@ def logs(
     name: Annotated[
         str,
         typer.Argument(
-            help="Name of the endpoint, or of a process: router, activator, agent, standby, postgres …", autocompletion=endpoint_names
+            help="Name of the endpoint, or of a process: router, activator, agent, standby, postgres …",
+            autocompletion=endpoint_names,
         ),
     ],
     process: Annotated[bool, typer.Option("--process", help="The process, where an endpoint has its name.")] = False,
     replica: Annotated[
-        str, typer.Option(help="Only of the replica of this id (`ps` and `starts` show them), or of those it is the beginning of.")
+        str,
+        typer.Option(
+            help="Only of the replica of this id (`ps` and `starts` show them), or of those it is the beginning of."
+        ),
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
-    since: Annotated[str | None, typer.Option(help="Only what was written since: 30s, 10m, 2h ago, or an ISO 8601 time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only what was written since: 30s, 10m, 2h ago, or an ISO 8601 time.")
+    ] = None,
     state: State = None,
 ) -> None:
     """Show what an endpoint, or a process, wrote to its log. Of an endpoint: its replicas on this machine.

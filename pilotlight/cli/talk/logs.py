@@ -1,9 +1,10 @@
-"""`pilotlight logs`: the log file of an endpoint's replicas, or of one of our processes, from a moment on, and followed.
+"""`pilotlight logs`: the log file of an endpoint's replicas, or of one of our processes, from a moment on, and
+followed.
 
-Times come from the lines: ours are JSON with `time`, vLLM's carry month, day and local time without a year (the latest year
-that is not in the future is meant), Postgres' an ISO date in UTC. A line without a time belongs to the line before it. Nothing
-announces what another process appends, so following looks again every FOLLOW_SECONDS; a file that shrank begins anew. What
-was cut off a log (`rotation.py`) is shown before it.
+Times come from the lines: ours are JSON with `time`, vLLM's carry month, day and local time without a year (the latest
+year that is not in the future is meant), Postgres' an ISO date in UTC. A line without a time belongs to the line before
+it. Nothing announces what another process appends, so following looks again every FOLLOW_SECONDS; a file that shrank
+begins anew. What was cut off a log (`rotation.py`) is shown before it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,12 @@ _ISO = re.compile(rb"^(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?)")
 _VLLM = re.compile(rb"(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) (\d\d)-(\d\d) (\d\d):(\d\d):(\d\d) ")
 
 
-def show_log(settings: Settings, name: str, *, process: bool, follow: bool, since: float | None, replica: str = "") -> None:
-    """Of the endpoint of that name, else of the process; `process`: of that in any case. `replica`: how the id of those meant begins."""
+def show_log(
+    settings: Settings, name: str, *, process: bool, follow: bool, since: float | None, replica: str = ""
+) -> None:
+    """Of the endpoint of that name, else of the process; `process`: of that in any case. `replica`: how the id of those
+    meant begins.
+    """
     file = file_of(settings.paths, name, process=process)
     with contextlib.ExitStack() as opened:
         parts = [opened.enter_context(part.open("rb")) for part in parts_of(file)]
@@ -41,7 +46,9 @@ def show_log(settings: Settings, name: str, *, process: bool, follow: bool, sinc
             _need(replica, itertools.chain.from_iterable(parts), file)
             for part in parts:
                 part.seek(0)
-        lines: Iterator[bytes] = itertools.chain(itertools.chain.from_iterable(parts), _followed(parts[-1]) if follow else ())
+        lines: Iterator[bytes] = itertools.chain(
+            itertools.chain.from_iterable(parts), _followed(parts[-1]) if follow else ()
+        )
         for line in since_moment(of_replica(lines, replica) if replica else lines, since):
             sys.stdout.buffer.write(line)
             if follow:
@@ -54,10 +61,15 @@ def _need(replica: str, lines: Iterator[bytes], file: Path) -> None:
     there = replicas_in(lines)
     if not any(each.startswith(replica) for each in there):
         newest = ", ".join(there[: -MOST_NAMED - 1 : -1])
-        stop(f"no replica {replica} in {file}: " + (f"there are {newest}" if there else "none has said that it wrote there"))
+        stop(
+            f"no replica {replica} in {file}: "
+            + (f"there are {newest}" if there else "none has said that it wrote there")
+        )
 
 
-def since_moment(lines: Iterator[bytes] | BinaryIO, since: float | None, *, now: float | None = None) -> Iterator[bytes]:
+def since_moment(
+    lines: Iterator[bytes] | BinaryIO, since: float | None, *, now: float | None = None
+) -> Iterator[bytes]:
     """The lines from the first one written at that moment or later. Pure but for the default `now`."""
     shown = since is None
     for line in lines:

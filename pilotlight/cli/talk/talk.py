@@ -41,7 +41,9 @@ class Took:
 
 
 class Talker:
-    """Asks one endpoint, with the key given or one kept on this machine, which is made anew when it is no longer good."""
+    """Asks one endpoint, with the key given or one kept on this machine, which is made anew when it is no longer
+    good.
+    """
 
     def __init__(self, settings: Settings, name: str, key: str, *, api: Api | None = None) -> None:
         self.api = api or Api(settings.paths)
@@ -49,7 +51,9 @@ class Talker:
         self._kept = settings.paths.secrets / f"run-{name}.key"
         self._made: float | None = None  # when we made the key, of the monotonic clock
         if not (key.isascii() and key.isprintable()):
-            raise ApiError("the API key given has characters that no key has: copy it anew, or let one be made by giving none")
+            raise ApiError(
+                "the API key given has characters that no key has: copy it anew, or let one be made by giving none"
+            )
         self._key = key or self._kept_key() or self._make_key()
 
     @property
@@ -85,7 +89,9 @@ class Talker:
     def _stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
         headers = {"authorization": f"Bearer {self._key}"}
         path = f"/e/{self._name}/v1/chat/completions"
-        with self.api.stream("POST", path, json={**body, "stream": True}, headers=headers, timeout=ANSWER_SECONDS) as answer:
+        with self.api.stream(
+            "POST", path, json={**body, "stream": True}, headers=headers, timeout=ANSWER_SECONDS
+        ) as answer:
             took.start = answer.headers.get("x-pilotlight-start", "")
             took.request_id = answer.headers.get("x-request-id", "")
             for text in pieces(answer.iter_lines(), took):
@@ -116,7 +122,12 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *
     if as_json:
         answer = "".join(talker.stream({**body, "stream_options": {"include_usage": True}}, took))
         first = None if took.first is None else round(took.first, 6)
-        told = {"request_id": took.request_id, "start": took.start or None, "first_token_seconds": first, "usage": took.usage}
+        told = {
+            "request_id": took.request_id,
+            "start": took.start or None,
+            "first_token_seconds": first,
+            "usage": took.usage,
+        }
         print_json({"answer": answer, "finish_reason": took.finish or None, **told})
         return
     with while_held(talker.status, name) as answers:
@@ -131,7 +142,9 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *
 
 
 def pieces(lines: Iterator[str], took: Took) -> Iterator[str]:
-    """The text of each streamed chunk; what it cost in tokens, where a chunk says so, goes to `took`. Raises ApiError for an error in the stream."""
+    """The text of each streamed chunk; what it cost in tokens, where a chunk says so, goes to `took`. Raises ApiError
+    for an error in the stream.
+    """
     for line in lines:
         if line.startswith("data: ") and line != "data: [DONE]":
             data: dict[str, Any] = json.loads(line[6:])

@@ -1,8 +1,8 @@
 """An installation in the background: `up --detach` starts it, `status` says how it stands, `down` stops it.
 
-Who runs is told by the lock `up` holds on its state folder, never by a file alone: a number left by a machine that lost power is nobody's.
-The process meant is held by a descriptor before it is signalled, so that no other one can have its number by then. What must survive is
-a start that fails in the background: its last words are this command's.
+Who runs is told by the lock `up` holds on its state folder, never by a file alone: a number left by a machine that lost
+power is nobody's. The process meant is held by a descriptor before it is signalled, so that no other one can have its
+number by then. What must survive is a start that fails in the background: its last words are this command's.
 """
 
 from __future__ import annotations
@@ -118,14 +118,18 @@ def _held(pid: int) -> Iterator[int]:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if MODULE.encode() not in words:
-            stop(f"process {pid} is no `pilotlight up`: it runs in another container, or as another user; stop it there")
+            stop(
+                f"process {pid} is no `pilotlight up`: it runs in another container, or as another user; stop it there"
+            )
         yield descriptor
     finally:
         os.close(descriptor)
 
 
 def take_down(settings: Settings, *, wait: bool, as_json: bool) -> None:
-    """As Ctrl-C does in the foreground: running answers may finish, then everything ends in order. Nothing to do is no failure."""
+    """As Ctrl-C does in the foreground: running answers may finish, then everything ends in order. Nothing to do is no
+    failure.
+    """
     pid = pid_of(settings.paths)
     if not pid:
         if as_json:
@@ -133,7 +137,9 @@ def take_down(settings: Settings, *, wait: bool, as_json: bool) -> None:
         say(f"nothing runs on {settings.paths.state}")
         return
     if pid < 0:
-        stop("it runs, and was started by a release that does not say which process it is: stop it where it was started")
+        stop(
+            "it runs, and was started by a release that does not say which process it is: stop it where it was started"
+        )
     with _held(pid) as descriptor:
         try:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
@@ -194,9 +200,13 @@ def standing(settings: Settings) -> dict[str, Any]:
 def counted(status: dict[str, Any]) -> dict[str, Any]:
     """What runs, in numbers. Pure."""
     endpoints = [each for each in status["endpoints"] if not each["removed"]]
-    replicas = [replica for each in status["endpoints"] for revision in each["revisions"] for replica in revision["replicas"]]
+    replicas = [
+        replica for each in status["endpoints"] for revision in each["revisions"] for replica in revision["replicas"]
+    ]
     awake = [
-        each for each in endpoints if any(replica["state"] == "ready" for revision in each["revisions"] for replica in revision["replicas"])
+        each
+        for each in endpoints
+        if any(replica["state"] == "ready" for revision in each["revisions"] for replica in revision["replicas"])
     ]
     return {
         "endpoints": len(endpoints),
@@ -220,6 +230,11 @@ def words_of(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if found["answers"]:
         yield "endpoints", f"{found['endpoints']}, {found['awake']} awake with {found['replicas']} replicas"
         ready = found["standbys_ready"]
-        yield "wakes", f"fast: {ready} standby rehearsed" if ready else "slow: no standby is rehearsed (yet); `pilotlight ps` says why"
+        yield (
+            "wakes",
+            f"fast: {ready} standby rehearsed"
+            if ready
+            else "slow: no standby is rehearsed (yet); `pilotlight ps` says why",
+        )
     elif found["running"]:
         yield "trouble", found.get("reason", "")

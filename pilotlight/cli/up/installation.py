@@ -1,13 +1,14 @@
 """`pilotlight up`: everything of one machine in the foreground, supervised.
 
 Starts Postgres (unless DATABASE_URL names one), brings its tables up to date, then activator, ledger, admin and router,
-each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the router
-drains first, Postgres goes last. A process that dies is started again, with a pause that grows; Postgres too, while the
-others go on (`postgres.py`), and where it does not start at all an installation that has served before starts without it. When `up` itself is killed by -9 the kernel tells the others to stop (`supervise.py`), and the
-activator stops what it started. That nobody reads what it prints ends nothing.
+each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the
+router drains first, Postgres goes last. A process that dies is started again, with a pause that grows; Postgres too,
+while the others go on (`postgres.py`), and where it does not start at all an installation that has served before starts
+without it. When `up` itself is killed by -9 the kernel tells the others to stop (`supervise.py`), and the activator
+stops what it started. That nobody reads what it prints ends nothing.
 
-The command becomes this module by exec: it lives as long as the installation, and typer, rich and what draws certificates
-would be 20 MB of it. So nothing here imports them.
+The command becomes this module by exec: it lives as long as the installation, and typer, rich and what draws
+certificates would be 20 MB of it. So nothing here imports them.
 """
 
 from __future__ import annotations
@@ -73,10 +74,14 @@ class Installation:
         return self._settings
 
     async def start(self) -> None:
-        """Returns once the router answers. Raises UpError, PortTaken, DatabaseError, OSError; call `stop` in any case."""
+        """Returns once the router answers. Raises UpError, PortTaken, DatabaseError, OSError; call `stop` in any
+        case.
+        """
         paths = self._settings.paths
         if paths.too_long:
-            raise UpError(f"{paths.state} has more than {LONGEST_STATE} bytes, too many for a socket of Postgres: choose a shorter --state")
+            raise UpError(
+                f"{paths.state} has more than {LONGEST_STATE} bytes, too many for a socket of Postgres: choose a shorter --state"
+            )
         paths.make()
         self._lock = _only_one(paths.run / "up.lock")
         self._short = _kept(paths) if paths.sockets != paths.run else -1
@@ -103,7 +108,9 @@ class Installation:
         self._tell_command_line()
 
     def _have_bundle(self) -> None:
-        """For clients; a disk without room for it ends nothing, and the one of the last start is most often the same."""
+        """For clients; a disk without room for it ends nothing, and the one of the last start is most often the
+        same.
+        """
         try:
             write_bundle(self._settings.paths)
         except OSError as error:
@@ -112,7 +119,8 @@ class Installation:
             )
 
     async def _have_database(self, reserve: Reserve) -> None:
-        """Postgres, with its tables as this version expects them; where this installation has served before, now or later.
+        """Postgres, with its tables as this version expects them; where this installation has served before, now or
+        later.
 
         Raises DatabaseError, OSError.
         """
@@ -156,18 +164,23 @@ class Installation:
                 return
 
     def _tell_command_line(self) -> None:
-        """Where this installation is reached; a disk without room for it keeps what the last start wrote, most often the same."""
+        """Where this installation is reached; a disk without room for it keeps what the last start wrote, most often
+        the same.
+        """
         file, content = (
             self._settings.paths.client,
             json.dumps(
-                {"url": self.url, "metrics": _metrics(self._settings)} | ({"admin": "off"} if self._settings.router.admin == "off" else {})
+                {"url": self.url, "metrics": _metrics(self._settings)}
+                | ({"admin": "off"} if self._settings.router.admin == "off" else {})
             ).encode(),
         )
         try:
             if not file.exists() or file.read_bytes() != content:
                 write_atomic(file, content)
         except OSError as error:
-            self._say(f"the command line cannot be told where this is ({explain_os_error(error)}): start `up` again when that is mended")
+            self._say(
+                f"the command line cannot be told where this is ({explain_os_error(error)}): start `up` again when that is mended"
+            )
 
     def _hung(self, pid: int) -> None:
         names = [child.module for child in self.children if child.pid == pid]
@@ -197,7 +210,9 @@ class Installation:
         await asyncio.gather(*self._keeping)
 
     async def _wait_for_router(self, seconds: float = 60.0) -> None:
-        """Until the router knows keys and endpoints, and the admin API, asked through it, has heard from the activator."""
+        """Until the router knows keys and endpoints, and the admin API, asked through it, has heard from the
+        activator.
+        """
         paths = self._settings.paths
         self.asker = asker = Asker(self._settings, self._host)
         deadline = time.monotonic() + seconds
@@ -208,16 +223,24 @@ class Installation:
                     raise UpError(f"{child.module} does not stay up; the end of {log}: {_last_words(log)}")
             if time.monotonic() > deadline:
                 log = paths.logs / "router.log"
-                raise UpError(f"the router does not answer at {self.url} after {seconds:g} s; the end of {log}: {_last_words(log)}")
+                raise UpError(
+                    f"the router does not answer at {self.url} after {seconds:g} s; the end of {log}: {_last_words(log)}"
+                )
             await asyncio.sleep(0.05)
 
 
 def become_up(settings: Settings, *, as_json: bool) -> NoReturn:
-    """This process goes on as `python -m pilotlight.cli.up.installation`, under the same number, with these settings."""
+    """This process goes on as `python -m pilotlight.cli.up.installation`, under the same number, with these
+    settings.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     words = {"PYTHONIOENCODING": f"{sys.stdout.encoding}:replace"}  # of this terminal; its children write to files
-    os.execve(sys.executable, children.python("pilotlight.cli.up.installation", *([AS_JSON] if as_json else [])), environ(settings) | words)
+    os.execve(
+        sys.executable,
+        children.python("pilotlight.cli.up.installation", *([AS_JSON] if as_json else [])),
+        environ(settings) | words,
+    )
 
 
 def main() -> int:
@@ -287,12 +310,22 @@ def _show(settings: Settings, url: str, *, as_json: bool) -> None:
     paths, metrics = settings.paths, _metrics(settings)
     try:
         if as_json:
-            files = {"ca_file": paths.ca_cert, "ca_bundle": paths.ca_bundle, "admin_key_file": paths.admin_key, "logs": paths.logs}
-            print(json.dumps({"url": url, "metrics": metrics} | {name: str(file) for name, file in files.items()}), flush=True)
+            files = {
+                "ca_file": paths.ca_cert,
+                "ca_bundle": paths.ca_bundle,
+                "admin_key_file": paths.admin_key,
+                "logs": paths.logs,
+            }
+            print(
+                json.dumps({"url": url, "metrics": metrics} | {name: str(file) for name, file in files.items()}),
+                flush=True,
+            )
         else:
             print(f"API        {url}/e/ENDPOINT/v1")
             print(f"CA file    {paths.ca_cert}")
-            print(f"CA bundle  {paths.ca_bundle}  (the machine's authorities and ours: SSL_CERT_FILE for your programs)")
+            print(
+                f"CA bundle  {paths.ca_bundle}  (the machine's authorities and ours: SSL_CERT_FILE for your programs)"
+            )
             print(f"admin key  in {paths.admin_key}")
             print(f"metrics    {metrics}")
             print(f"logs       {paths.logs}", flush=True)
@@ -311,7 +344,9 @@ def _only_one(file: Path) -> int:
             f"another `pilotlight up` runs on {file.parent.parent}: stop it with `pilotlight down`, or choose another folder with --state"
         ) from None
     try:
-        os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)  # for `pilotlight down`; of one length, so that a full disk takes it, too
+        os.pwrite(
+            lock, f"{os.getpid():<20}\n".encode(), 0
+        )  # for `pilotlight down`; of one length, so that a full disk takes it, too
     except OSError as error:
         say(f"`pilotlight down` cannot be told which process this is ({explain_os_error(error)})")
     return lock

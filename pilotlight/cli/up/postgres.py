@@ -1,9 +1,11 @@
-"""The embedded Postgres under `pilotlight up`: when it dies, or does not start, it is started again, while everything else goes on.
+"""The embedded Postgres under `pilotlight up`: when it dies, or does not start, it is started again, while everything
+else goes on.
 
-Warm calls need no Postgres and the ledger's spool keeps their records, so its death ends nothing, however long it lasts. The
-failures to survive: kill -9 of it (its log is replayed), one death after another, a disk or a memory that is full for the
-moment, a server that is stopped or stuck and answers nothing (it is killed), and a database that needs a person. It is tried for ever, after pauses that grow up to LONGEST_PAUSE; each new reason
-is told once, and in between every REMIND_SECONDS that it is still away. Against a full disk it has a reserve (`reserve.py`).
+Warm calls need no Postgres and the ledger's spool keeps their records, so its death ends nothing, however long it
+lasts. The failures to survive: kill -9 of it (its log is replayed), one death after another, a disk or a memory that is
+full for the moment, a server that is stopped or stuck and answers nothing (it is killed), and a database that needs a
+person. It is tried for ever, after pauses that grow up to LONGEST_PAUSE; each new reason is told once, and in between
+every REMIND_SECONDS that it is still away. Against a full disk it has a reserve (`reserve.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ WARM = "Warm calls go on, and their records wait on disk"
 
 
 class Postgres:
-    """The server of one state folder, from `start` to `stop`. `cannot_run` is called whenever it died or did not start."""
+    """The server of one state folder, from `start` to `stop`. `cannot_run` is called whenever it died or did not
+    start.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,9 @@ class Postgres:
         return self._server.dsn
 
     def leave(self) -> None:
-        """Everything ends: one that ends now, since all were told to at once, is not started again in the middle of it."""
+        """Everything ends: one that ends now, since all were told to at once, is not started again in the middle of
+        it.
+        """
         self._leaving = True
 
     async def keep(self) -> NoReturn:
@@ -77,7 +83,9 @@ class Postgres:
                 if failures == 1:
                     self._tell(f"Postgres ended; starting it again. {WARM}")
                 else:
-                    self._tell(f"Postgres does not stay up, see {self._paths.logs / 'postgres.log'}; starting it again for ever. {WARM}")
+                    self._tell(
+                        f"Postgres does not stay up, see {self._paths.logs / 'postgres.log'}; starting it again for ever. {WARM}"
+                    )
                 server, self._server = self._server, None
                 await server.stop()
             else:
@@ -92,7 +100,11 @@ class Postgres:
         while True:
             await asyncio.sleep(PROBE_SECONDS)
             server, now = self._server, attention.look(asyncio.get_running_loop().time())
-            if server is None or not silent_seconds or await answers(self._paths.postgres / f".s.PGSQL.{embedded.PORT}", PROBE_SECONDS):
+            if (
+                server is None
+                or not silent_seconds
+                or await answers(self._paths.postgres / f".s.PGSQL.{embedded.PORT}", PROBE_SECONDS)
+            ):
                 answered_at = now
             elif now - answered_at > silent_seconds and server is self._server:
                 self._tell(f"Postgres has answered nothing for {silent_seconds:g} s; killing it. {WARM}")

@@ -1,8 +1,9 @@
-"""How `pilotlight up` asks the installation it has started: over HTTPS, as a user's program would, without a client library.
+"""How `pilotlight up` asks the installation it has started: over HTTPS, as a user's program would, without a client
+library.
 
-`up` lives as long as the machine and imports little. It asks whether the router answers, and then when wakes are fast: the first standby is
-rehearsed 15 to 30 s after the router is ready, and who calls before that waits for it. The failure to survive is an answer that never
-comes: each question has its own deadline.
+`up` lives as long as the machine and imports little. It asks whether the router answers, and then when wakes are fast:
+the first standby is rehearsed 15 to 30 s after the router is ready, and who calls before that waits for it. The failure
+to survive is an answer that never comes: each question has its own deadline.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ async def _all_of(reader: asyncio.StreamReader) -> bytes:
 
 
 async def tell_when_fast(asker: Asker, settings: Settings, say: Callable[[str], None]) -> None:
-    """Says that wakes are slow, and when they are fast; why not, where no standby is rehearsed in its time. Nothing where none is kept."""
+    """Says that wakes are slow, and when they are fast; why not, where no standby is rehearsed in its time. Nothing
+    where none is kept.
+    """
     if not settings.runtime.standbys:
         return
     begun = asyncio.get_running_loop().time()
@@ -90,4 +93,6 @@ async def tell_when_fast(asker: Asker, settings: Settings, say: Callable[[str], 
             say(SLOW)
             told = True
         await asyncio.sleep(LOOK_SECONDS)
-    say("no standby is rehearsed: each wake loads the engine anew; `pilotlight ps` and `pilotlight logs standby` say why")
+    say(
+        "no standby is rehearsed: each wake loads the engine anew; `pilotlight ps` and `pilotlight logs standby` say why"
+    )

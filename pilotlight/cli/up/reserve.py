@@ -1,10 +1,11 @@
-"""The reserve of the disk: room that is taken while there is plenty, and given up when the disk is full, by `pilotlight up`.
+"""The reserve of the disk: room that is taken while there is plenty, and given up when the disk is full, by `pilotlight
+up`.
 
-Two files that hold nothing. One is for what runs: records of answers, journals, logs. The other is Postgres' own, which on a
-full disk ends, and needs room for its log to start again: it goes only when Postgres cannot run, so that nothing else has
-taken it by then. Both are taken again once there is room for them and for the floor beside them (`room.py`), so that
-giving them up never lets new calls in. The failures to survive: a disk that fills within a second (records then wait in
-memory until the next look), and a disk too small for the reserve, where it is simply not held.
+Two files that hold nothing. One is for what runs: records of answers, journals, logs. The other is Postgres' own, which
+on a full disk ends, and needs room for its log to start again: it goes only when Postgres cannot run, so that nothing
+else has taken it by then. Both are taken again once there is room for them and for the floor beside them (`room.py`),
+so that giving them up never lets new calls in. The failures to survive: a disk that fills within a second (records then
+wait in memory until the next look), and a disk too small for the reserve, where it is simply not held.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Reserve:
     def _give_up(self, file: Path) -> None:
         if size := _size(file):
             os.truncate(file, 0)
-            self._say(f"the disk is full; its reserve of {human(size)} is given up to {_whose(file, self._paths)}. Free some space")
+            self._say(
+                f"the disk is full; its reserve of {human(size)} is given up to {_whose(file, self._paths)}. Free some space"
+            )
 
     def _take_again(self) -> None:
         for file, size in self._sizes.items():
@@ -70,7 +73,9 @@ class Reserve:
                 again = file.exists()
                 take(file, size)
                 if again:
-                    self._say(f"there is room again; the reserve of {human(size)} for {_whose(file, self._paths)} is kept")
+                    self._say(
+                        f"there is room again; the reserve of {human(size)} for {_whose(file, self._paths)} is kept"
+                    )
 
 
 def take(file: Path, size: int) -> None:

@@ -1,10 +1,10 @@
-"""Logs that do not fill the disk: under `pilotlight up` every log file is kept below a size, with some older ones beside it, and all
-of them together below another.
+"""Logs that do not fill the disk: under `pilotlight up` every log file is kept below a size, with some older ones
+beside it, and all of them together below another.
 
-Processes hold their log open by a descriptor, replicas one of their endpoint: a renamed file would go on growing. So what
-a file holds is copied to NAME.log.1 (NAME.log.1 having become NAME.log.2, and so on), and it is cut to nothing in place;
-all of them append, so the next line is its first. A line written between the copy and the cut, microseconds, is lost.
-The failure to survive is a disk too full for the copy: the log stays as it is, and is looked at again.
+Processes hold their log open by a descriptor, replicas one of their endpoint: a renamed file would go on growing. So
+what a file holds is copied to NAME.log.1 (NAME.log.1 having become NAME.log.2, and so on), and it is cut to nothing in
+place; all of them append, so the next line is its first. A line written between the copy and the cut, microseconds, is
+lost. The failure to survive is a disk too full for the copy: the log stays as it is, and is looked at again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def bound(folders: Iterable[Path], most: int) -> list[Path]:
 
 
 def too_many(logs: Iterable[tuple[Path, int, float]], most: int) -> list[Path]:
-    """Of logs with their sizes and times, what must go: the oldest of those that are kept beside, then the largest of the others. Pure."""
+    """Of logs with their sizes and times, what must go: the oldest of those that are kept beside, then the largest of
+    the others. Pure.
+    """
     logs = list(logs)
     total = sum(size for _, size, _ in logs)
     kept = sorted((log for log in logs if log[0].suffix != ".log"), key=lambda log: log[2])

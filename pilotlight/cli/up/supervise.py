@@ -1,8 +1,9 @@
-"""One process of the installation, supervised: started again when it dies, after a pause that grows, until it is to stop.
+"""One process of the installation, supervised: started again when it dies, after a pause that grows, until it is to
+stop.
 
 What a dead one leaves in its session is killed before the next is started: it could hold the port that the next needs.
-The failures to survive: the death of `up` itself (the kernel then tells each child to stop, PR_SET_PDEATHSIG), and a machine
-that refuses a new process or its log for the moment (no memory, no descriptor, a full disk): it is asked again.
+The failures to survive: the death of `up` itself (the kernel then tells each child to stop, PR_SET_PDEATHSIG), and a
+machine that refuses a new process or its log for the moment (no memory, no descriptor, a full disk): it is asked again.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Child:
         try:
             self.process = self._start()
         except (OSError, subprocess.SubprocessError) as error:
-            say(f"pilotlight: {self.module} cannot be started: {explain_os_error(error) if isinstance(error, OSError) else error}")
+            say(
+                f"pilotlight: {self.module} cannot be started: {explain_os_error(error) if isinstance(error, OSError) else error}"
+            )
             return False
         return True
 
@@ -117,9 +120,11 @@ def _as_text(value: object) -> str:
 
 
 def environ(settings: Settings) -> dict[str, str]:
-    """The settings as given, for every process: flags and the file become variables, so that all agree, and nobody reads a file again.
+    """The settings as given, for every process: flags and the file become variables, so that all agree, and nobody
+    reads a file again.
 
-    Compiled modules are kept, whatever the shell says: a process that compiles its own at each start is 3 MB larger for life.
+    Compiled modules are kept, whatever the shell says: a process that compiles its own at each start is 3 MB larger for
+    life.
     """
     ours = {"PILOTLIGHT_STATE_DIR": str(settings.paths.state), "PILOTLIGHT_CONFIG": NO_FILE}
     if settings.database_url:

@@ -54,7 +54,8 @@ def show(
 def sums(
     name: Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
     by: Annotated[
-        list[str] | None, typer.Option("--by", help="endpoint, key, day or month; may be repeated. Unless given: endpoint.")
+        list[str] | None,
+        typer.Option("--by", help="endpoint, key, day or month; may be repeated. Unless given: endpoint."),
     ] = None,
     since: Since = None,
     until: Until = None,
@@ -80,7 +81,9 @@ def export(
     endpoint: Annotated[str | None, typer.Option(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
     since: Since = None,
     until: Until = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write, whole or not at all; stdout unless given.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write, whole or not at all; stdout unless given.")
+    ] = None,
     state: State = None,
 ) -> None:
     """Write all records, one a line, as CSV or JSON lines. They are streamed from Postgres.

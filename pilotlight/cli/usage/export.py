@@ -1,4 +1,6 @@
-"""`pilotlight usage export`: the answer of the admin API, byte by byte, to stdout or into a file that is whole or absent."""
+"""`pilotlight usage export`: the answer of the admin API, byte by byte, to stdout or into a file that is whole or
+absent.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,20 @@ from pilotlight.settings import Settings
 
 
 def export_usage(
-    settings: Settings, *, format: str, endpoint: str | None, since: float | None, until: float | None, output: Path | None
+    settings: Settings,
+    *,
+    format: str,
+    endpoint: str | None,
+    since: float | None,
+    until: float | None,
+    output: Path | None,
 ) -> None:
     parameters = {"format": format} | asked(endpoint, since, until)
     try:
-        with Api(settings.paths).stream("GET", "/api/v1/usage/export", params=parameters) as answer, _target(output) as target:
+        with (
+            Api(settings.paths).stream("GET", "/api/v1/usage/export", params=parameters) as answer,
+            _target(output) as target,
+        ):
             written = 0
             for piece in answer.iter_bytes():
                 target.write(piece)
@@ -36,7 +47,9 @@ def export_usage(
 
 @contextlib.contextmanager
 def _target(output: Path | None) -> Iterator[BinaryIO]:
-    """Stdout; or a file beside `output` that takes its name at the end. What is no plain file is written to as it is. Raises OSError."""
+    """Stdout; or a file beside `output` that takes its name at the end. What is no plain file is written to as it is.
+    Raises OSError.
+    """
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -1,4 +1,6 @@
-"""`pilotlight request`: one request by its id, with what it waited for; and `pilotlight usage sum`: what many came to."""
+"""`pilotlight request`: one request by its id, with what it waited for; and `pilotlight usage sum`: what many came
+to.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ FIELDS = (
 
 def show_request(settings: Settings, given: str, *, as_json: bool) -> None:
     if not (given.isascii() and given.isalnum()) or len(given) < 6:
-        stop("a request's id has 32 of 0-9 and a-f, and at least 6 of them name one: `pilotlight usage` lists them", USAGE)
+        stop(
+            "a request's id has 32 of 0-9 and a-f, and at least 6 of them name one: `pilotlight usage` lists them",
+            USAGE,
+        )
     found = Api(settings.paths).call("GET", f"/requests/{quote(given.lower(), safe='')}")
     if as_json:
         print_json(found)
@@ -42,12 +47,17 @@ def told_of(found: dict[str, Any]) -> list[tuple[str, str]]:
     if found.get("corrections"):
         total = found["total"]
         rows.append(
-            ("in all", f"{total['input_tokens']} in, {total['cached_tokens']} cached, {total['output_tokens']} out, $ {total['cost']}")
+            (
+                "in all",
+                f"{total['input_tokens']} in, {total['cached_tokens']} cached, {total['output_tokens']} out, $ {total['cost']}",
+            )
         )
     return rows
 
 
-def show_sums(settings: Settings, name: str | None, by: list[str], since: float | None, until: float | None, *, as_json: bool) -> None:
+def show_sums(
+    settings: Settings, name: str | None, by: list[str], since: float | None, until: float | None, *, as_json: bool
+) -> None:
     wanted = [each for each in HEADS if each in by]
     answer = Api(settings.paths).call("GET", "/usage/sums", params={"by": ",".join(wanted)} | asked(name, since, until))
     if as_json:
@@ -56,7 +66,9 @@ def show_sums(settings: Settings, name: str | None, by: list[str], since: float 
     rows = Table(*wanted, "requests", "input", "cached", "output", "cost, $")
     for row in answer["data"]:
         named = (row["key_id" if each == "key" else each] or "–" for each in wanted)
-        rows.add_row(*named, *(str(row[each]) for each in ("requests", "input_tokens", "cached_tokens", "output_tokens", "cost")))
+        rows.add_row(
+            *named, *(str(row[each]) for each in ("requests", "input_tokens", "cached_tokens", "output_tokens", "cost"))
+        )
     show(rows, nothing=NO_USAGE)
     if answer["has_more"]:
         say("there is more: ask for less with --since, --until or a name, or export it with `pilotlight usage export`")

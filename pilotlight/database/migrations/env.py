@@ -1,7 +1,8 @@
-"""What alembic runs: every missing migration in one transaction, under a lock of the whole database. See `../migrate.py`.
+"""What alembic runs: every missing migration in one transaction, under a lock of the whole database. See
+`../migrate.py`.
 
-The tables are in a schema of ours. Releases before 2026-11-27 put them beside whatever else was in the database; they are moved, and
-nothing else is touched. What looks like another program's is left alone.
+The tables are in a schema of ours. Releases before 2026-11-27 put them beside whatever else was in the database; they
+are moved, and nothing else is touched. What looks like another program's is left alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from sqlalchemy.pool import NullPool
 from pilotlight.database.connect import SCHEMA, connect
 from pilotlight.database.migrate import REVISION
 
-FIRST = ("orgs", "endpoints", "revisions", "replicas", "keys", "prices", "engine_journal", "usage", "leadership")  # of revision 0001
+FIRST = (
+    "orgs",
+    "endpoints",
+    "revisions",
+    "replicas",
+    "keys",
+    "prices",
+    "engine_journal",
+    "usage",
+    "leadership",
+)  # of revision 0001
 LATER = ("cold_starts", "events", "bad_rungs", "journals")  # up to 0009, the last that was made there
 LOCK = 7_011_973_402_951  # any number, the same for ever
 
@@ -36,7 +47,9 @@ def _upgrade(connection: Connection) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
     _make_schema(connection)
     _move_in(connection)
-    context.configure(connection=connection, version_table=context.config.attributes["version_table"], version_table_schema=SCHEMA)
+    context.configure(
+        connection=connection, version_table=context.config.attributes["version_table"], version_table_schema=SCHEMA
+    )
     context.run_migrations()
 
 

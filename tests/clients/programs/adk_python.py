@@ -15,7 +15,9 @@ def weather(city: str) -> str:
 async def agent():
     """LlmAgent with a tool"""
     model = LiteLlm(model=f"openai/{WIDE}", api_base=WIDE_URL, api_key=WIDE_KEY, max_tokens=24)
-    runner = InMemoryRunner(agent=LlmAgent(name="one", model=model, instruction="Be short.", tools=[weather]), app_name="tried")
+    runner = InMemoryRunner(
+        agent=LlmAgent(name="one", model=model, instruction="Be short.", tools=[weather]), app_name="tried"
+    )
     session = await runner.session_service.create_session(app_name="tried", user_id="user")
     said = types.Content(role="user", parts=[types.Part(text="What is Pilotlight?")])
     events = [event async for event in runner.run_async(user_id="user", session_id=session.id, new_message=said)]

@@ -14,13 +14,17 @@ def weather(city: str) -> str:
 
 async def ask():
     """OpenAIConfig"""
-    answer = await Agent("one", "Be short.", config=OpenAIConfig(**at, max_completion_tokens=16)).ask("What is Pilotlight?")
+    answer = await Agent("one", "Be short.", config=OpenAIConfig(**at, max_completion_tokens=16)).ask(
+        "What is Pilotlight?"
+    )
     assert answer.body
 
 
 async def stream():
     """streaming, with a tool"""
-    answer = await Agent("one", config=OpenAIConfig(**at, max_completion_tokens=16, streaming=True), tools=[weather]).ask("Hi")
+    answer = await Agent(
+        "one", config=OpenAIConfig(**at, max_completion_tokens=16, streaming=True), tools=[weather]
+    ).ask("Hi")
     assert answer.body
 
 

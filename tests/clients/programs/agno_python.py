@@ -29,7 +29,11 @@ def stream():
 
 def responses():
     """OpenAIResponses"""
-    assert Agent(model=OpenAIResponses(**at, max_output_tokens=24, store=False), telemetry=False).run("What is Pilotlight?").content
+    assert (
+        Agent(model=OpenAIResponses(**at, max_output_tokens=24, store=False), telemetry=False)
+        .run("What is Pilotlight?")
+        .content
+    )
 
 
 run(chat, stream, responses)

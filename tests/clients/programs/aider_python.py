@@ -18,7 +18,17 @@ def ask(*options):
     (FOLDER / "hello.py").write_text("print('hello')\n")
     ours = {"OPENAI_BASE_URL": WIDE_URL, "OPENAI_API_KEY": WIDE_KEY}
     (FOLDER / ".aider.model.settings.yml").write_text(f"- name: openai/{WIDE}\n  extra_params: {{max_tokens: 40}}\n")
-    said = out(BIN / "aider", "--model", f"openai/{WIDE}", *QUIET, *options, "--message", "What is Pilotlight?", "hello.py", **ours)
+    said = out(
+        BIN / "aider",
+        "--model",
+        f"openai/{WIDE}",
+        *QUIET,
+        *options,
+        "--message",
+        "What is Pilotlight?",
+        "hello.py",
+        **ours,
+    )
     assert "Tokens:" in said, said[-300:]
 
 

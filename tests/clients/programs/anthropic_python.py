@@ -21,7 +21,11 @@ def stream():
 
 def key():
     """x-api-key"""
-    assert anthropic.Anthropic(base_url=f"{ORIGIN}/e/{CHAT}", api_key=KEY).messages.create(model=CHAT, max_tokens=8, messages=SAY).content
+    assert (
+        anthropic.Anthropic(base_url=f"{ORIGIN}/e/{CHAT}", api_key=KEY)
+        .messages.create(model=CHAT, max_tokens=8, messages=SAY)
+        .content
+    )
 
 
 def wrong_key():

@@ -23,7 +23,10 @@ async def create():
     answer = await client().create(asked)
     assert answer.content
     assert answer.usage.completion_tokens > 0
-    parts = [part async for part in client().create_stream(asked, extra_create_args={"stream_options": {"include_usage": True}})]
+    parts = [
+        part
+        async for part in client().create_stream(asked, extra_create_args={"stream_options": {"include_usage": True}})
+    ]
     assert parts[-1].usage.completion_tokens > 0
 
 
@@ -35,7 +38,9 @@ async def agent():
 
 async def agent_streamed():
     """model_client_stream"""
-    answer = await AssistantAgent("one", model_client=client(), model_client_stream=True).run(task="What is Pilotlight?")
+    answer = await AssistantAgent("one", model_client=client(), model_client_stream=True).run(
+        task="What is Pilotlight?"
+    )
     assert answer.messages[-1].content
 
 

@@ -1,6 +1,8 @@
-"""Agents of the command line that come by npm, each with its own long instructions and tools. Which is tried says the first argument.
+"""Agents of the command line that come by npm, each with its own long instructions and tools. Which is tried says the
+first argument.
 
-What a model this small answers does not matter: that each finishes its turn does. Run by Python, which starts them; Node's packages lie in TRY_MODULES.
+What a model this small answers does not matter: that each finishes its turn does. Run by Python, which starts them;
+Node's packages lie in TRY_MODULES.
 """
 
 import json
@@ -25,7 +27,8 @@ def opencode():
     ours = {"npm": "@ai-sdk/openai-compatible", "options": {"baseURL": WIDE_URL, "apiKey": WIDE_KEY}}
     model = {"name": WIDE, "limit": {"context": 32_000, "output": 60}}
     configured(
-        "opencode.json", json.dumps({"provider": {"ours": ours | {"models": {WIDE: model}}}, "autoupdate": False, "share": "disabled"})
+        "opencode.json",
+        json.dumps({"provider": {"ours": ours | {"models": {WIDE: model}}}, "autoupdate": False, "share": "disabled"}),
     )
     assert out(MODULES / "opencode-linux-x64" / "bin" / "opencode", "run", "-m", f"ours/{WIDE}", SAY, given=b"").strip()
 

@@ -13,7 +13,16 @@ AUTH = f"Authorization: Bearer {KEY}"
 
 def curl(*arguments, given=None):
     return out(
-        "curl", "-sS", "--cacert", os.environ["SSL_CERT_FILE"], "-H", AUTH, "-H", "content-type: application/json", *arguments, given=given
+        "curl",
+        "-sS",
+        "--cacert",
+        os.environ["SSL_CERT_FILE"],
+        "-H",
+        AUTH,
+        "-H",
+        "content-type: application/json",
+        *arguments,
+        given=given,
     )
 
 
@@ -33,13 +42,17 @@ def curl_stream():
 def curl_gzip():
     """gzip body"""
     packed = gzip.compress(BODY.encode())
-    assert json.loads(curl("-H", "content-encoding: gzip", "--data-binary", "@-", f"{URL}/chat/completions", given=packed))["choices"]
+    assert json.loads(
+        curl("-H", "content-encoding: gzip", "--data-binary", "@-", f"{URL}/chat/completions", given=packed)
+    )["choices"]
 
 
 def curl_chunked():
     """chunked, Expect: 100-continue"""
     arguments = ("-H", "transfer-encoding: chunked", "-H", "expect: 100-continue")
-    assert json.loads(curl(*arguments, "--data-binary", "@-", f"{URL}/chat/completions", given=BODY.encode()))["choices"]
+    assert json.loads(curl(*arguments, "--data-binary", "@-", f"{URL}/chat/completions", given=BODY.encode()))[
+        "choices"
+    ]
 
 
 def curl_http2():
@@ -50,7 +63,9 @@ def curl_http2():
 def httpie_chat():
     """chat"""
     verify = os.environ["SSL_CERT_FILE"]
-    assert json.loads(out(BIN / "http", "--ignore-stdin", "--verify", verify, "--raw", BODY, f"{URL}/chat/completions", AUTH))["choices"]
+    assert json.loads(
+        out(BIN / "http", "--ignore-stdin", "--verify", verify, "--raw", BODY, f"{URL}/chat/completions", AUTH)
+    )["choices"]
 
 
 def httpie_stream():

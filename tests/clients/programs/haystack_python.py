@@ -13,13 +13,19 @@ said = [ChatMessage.from_user("What is Pilotlight?")]
 
 def chat():
     """OpenAIChatGenerator"""
-    assert OpenAIChatGenerator(model=CHAT, api_base_url=URL, generation_kwargs={"max_tokens": 16}).run(said)["replies"][0].text
+    assert (
+        OpenAIChatGenerator(model=CHAT, api_base_url=URL, generation_kwargs={"max_tokens": 16})
+        .run(said)["replies"][0]
+        .text
+    )
 
 
 def stream():
     """streamed"""
     parts = []
-    OpenAIChatGenerator(model=CHAT, api_base_url=URL, streaming_callback=parts.append, generation_kwargs={"max_tokens": 16}).run(said)
+    OpenAIChatGenerator(
+        model=CHAT, api_base_url=URL, streaming_callback=parts.append, generation_kwargs={"max_tokens": 16}
+    ).run(said)
     assert parts
 
 
@@ -29,7 +35,9 @@ def embedders():
     assert OpenAITextEmbedder(**at).run("a")["embedding"]
     assert all(
         each.embedding
-        for each in OpenAIDocumentEmbedder(progress_bar=False, **at).run([Document(content=str(n)) for n in range(40)])["documents"]
+        for each in OpenAIDocumentEmbedder(progress_bar=False, **at).run([Document(content=str(n)) for n in range(40)])[
+            "documents"
+        ]
     )
 
 

@@ -13,13 +13,17 @@ class Answer(BaseModel):
 def schema():
     """JSON_SCHEMA"""
     client = instructor.from_openai(openai.OpenAI(), mode=instructor.Mode.JSON_SCHEMA)
-    assert isinstance(client.chat.completions.create(model=CHAT, messages=SAY, response_model=Answer, max_tokens=40), Answer)
+    assert isinstance(
+        client.chat.completions.create(model=CHAT, messages=SAY, response_model=Answer, max_tokens=40), Answer
+    )
 
 
 async def awaited():
     """async"""
     client = instructor.from_openai(openai.AsyncOpenAI(), mode=instructor.Mode.JSON_SCHEMA)
-    assert isinstance(await client.chat.completions.create(model=CHAT, messages=SAY, response_model=Answer, max_tokens=40), Answer)
+    assert isinstance(
+        await client.chat.completions.create(model=CHAT, messages=SAY, response_model=Answer, max_tokens=40), Answer
+    )
 
 
 run(schema, awaited)

@@ -13,12 +13,29 @@ BODY = {"model": CHAT, "messages": SAY, "max_tokens": 8}
 
 
 def ask(body):
-    return out("java", f"-Djavax.net.ssl.trustStore={STORE}", "-Djavax.net.ssl.trustStorePassword=trusted", SOURCE, json.dumps(body))
+    return out(
+        "java",
+        f"-Djavax.net.ssl.trustStore={STORE}",
+        "-Djavax.net.ssl.trustStorePassword=trusted",
+        SOURCE,
+        json.dumps(body),
+    )
 
 
 def chat():
     """chat, three calls on a connection"""
-    out("keytool", "-importcert", "-noprompt", "-alias", "ours", "-file", os.environ["SSL_CERT_FILE"], "-keystore", STORE, *SECRET)
+    out(
+        "keytool",
+        "-importcert",
+        "-noprompt",
+        "-alias",
+        "ours",
+        "-file",
+        os.environ["SSL_CERT_FILE"],
+        "-keystore",
+        STORE,
+        *SECRET,
+    )
     assert ask(BODY).count('"choices"') == 3
 
 

@@ -16,7 +16,11 @@ NAMES = {
     "embedder": (f"openai/{EMBED}", "EMBED"),
 }
 MASTER = f"sk-{uuid4().hex}"  # the proxy's own key
-TOLD = {"EMBED_BASE_URL": EMBED_URL, "EMBED_API_KEY": EMBED_KEY, "LITELLM_MASTER_KEY": MASTER}  # those of the other endpoint are there
+TOLD = {
+    "EMBED_BASE_URL": EMBED_URL,
+    "EMBED_API_KEY": EMBED_KEY,
+    "LITELLM_MASTER_KEY": MASTER,
+}  # those of the other endpoint are there
 
 
 def params(model, ours):
@@ -32,7 +36,17 @@ client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}", api_key=MASTER, max_
 def started():
     """models"""
     stack.enter_context(
-        serving(BIN / "litellm", "--config", FOLDER / "config.yaml", "--host", "127.0.0.1", "--port", port, port=port, **TOLD)
+        serving(
+            BIN / "litellm",
+            "--config",
+            FOLDER / "config.yaml",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+            port=port,
+            **TOLD,
+        )
     )
     assert {model.id for model in client.models.list()} == set(NAMES)
 
@@ -85,7 +99,9 @@ def errors():
 
 def health():
     """/health"""
-    told = httpx.get(f"http://127.0.0.1:{port}/health", headers={"authorization": f"Bearer {MASTER}"}, timeout=60).json()
+    told = httpx.get(
+        f"http://127.0.0.1:{port}/health", headers={"authorization": f"Bearer {MASTER}"}, timeout=60
+    ).json()
     well = {each["model"] for each in told["healthy_endpoints"]}
     assert f"openai/{CHAT}" in well, told
 

@@ -20,7 +20,9 @@ def stream():
 
 def hosted():
     """hosted_vllm/"""
-    assert litellm.completion(model=f"hosted_vllm/{CHAT}", api_base=URL, api_key=KEY, messages=SAY, max_tokens=8).choices
+    assert litellm.completion(
+        model=f"hosted_vllm/{CHAT}", api_base=URL, api_key=KEY, messages=SAY, max_tokens=8
+    ).choices
 
 
 def text():
@@ -37,7 +39,10 @@ def responses():
 
 def embeddings():
     """embedding"""
-    assert len(litellm.embedding(model=f"openai/{EMBED}", api_base=EMBED_URL, api_key=EMBED_KEY, input=["a", "b"]).data) == 2
+    assert (
+        len(litellm.embedding(model=f"openai/{EMBED}", api_base=EMBED_URL, api_key=EMBED_KEY, input=["a", "b"]).data)
+        == 2
+    )
 
 
 def errors():

@@ -26,7 +26,9 @@ client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
 
 def started():
     """models of two connections"""
-    stack.enter_context(serving(BIN / "open-webui", "serve", "--host", "127.0.0.1", "--port", port, port=port, seconds=260, **TOLD))
+    stack.enter_context(
+        serving(BIN / "open-webui", "serve", "--host", "127.0.0.1", "--port", port, port=port, seconds=260, **TOLD)
+    )
     token = client.post("/api/v1/auths/signin", json={"email": "", "password": ""}).json()["token"]
     client.headers["authorization"] = f"Bearer {token}"
     told = client.get("/api/models").json()
@@ -42,9 +44,15 @@ def chat():
 def stream():
     """streamed"""
     asked = {"model": CHAT, "messages": SAY, "max_tokens": 8, "stream": True}
-    lines = [line for line in client.post("/api/chat/completions", json=asked).text.splitlines() if line.startswith("data: ")]
+    lines = [
+        line for line in client.post("/api/chat/completions", json=asked).text.splitlines() if line.startswith("data: ")
+    ]
     assert lines[-1] == "data: [DONE]", lines
-    assert any(json.loads(line[6:])["choices"][0]["delta"].get("content") for line in lines[:-1] if '"choices":[{' in line.replace(" ", ""))
+    assert any(
+        json.loads(line[6:])["choices"][0]["delta"].get("content")
+        for line in lines[:-1]
+        if '"choices":[{' in line.replace(" ", "")
+    )
 
 
 def verify():

@@ -18,7 +18,9 @@ def chat():
 def stream():
     """stream with usage"""
     chunks = list(
-        client.chat.completions.create(model=CHAT, messages=SAY, max_tokens=8, stream=True, stream_options={"include_usage": True})
+        client.chat.completions.create(
+            model=CHAT, messages=SAY, max_tokens=8, stream=True, stream_options={"include_usage": True}
+        )
     )
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     assert chunks[-1].usage.completion_tokens > 0
@@ -81,12 +83,17 @@ def responses_stream():
 
 def wrong_key():
     """401"""
-    raises(openai.AuthenticationError, lambda: openai.OpenAI(api_key="pl_wrong").chat.completions.create(model=CHAT, messages=SAY))
+    raises(
+        openai.AuthenticationError,
+        lambda: openai.OpenAI(api_key="pl_wrong").chat.completions.create(model=CHAT, messages=SAY),
+    )
 
 
 def unknown_model():
     """404"""
-    raises(openai.NotFoundError, lambda: client.chat.completions.create(model="none", messages=SAY), code="model_not_found")
+    raises(
+        openai.NotFoundError, lambda: client.chat.completions.create(model="none", messages=SAY), code="model_not_found"
+    )
 
 
 def too_long():
@@ -102,7 +109,9 @@ def too_long():
 async def many():
     """eight at once, async"""
     async with openai.AsyncOpenAI() as several:
-        answers = await asyncio.gather(*(several.chat.completions.create(model=CHAT, messages=SAY, max_tokens=4) for _ in range(8)))
+        answers = await asyncio.gather(
+            *(several.chat.completions.create(model=CHAT, messages=SAY, max_tokens=4) for _ in range(8))
+        )
     assert all(answer.choices for answer in answers)
 
 

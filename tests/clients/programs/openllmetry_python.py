@@ -16,7 +16,9 @@ client = openai.OpenAI()
 def tokens():
     """Of the answer, as the last span has them."""
     attributes = told.get_finished_spans()[-1].attributes
-    return next(value for name, value in attributes.items() if "usage" in name and ("output" in name or "completion" in name))
+    return next(
+        value for name, value in attributes.items() if "usage" in name and ("output" in name or "completion" in name)
+    )
 
 
 def chat():
@@ -27,7 +29,9 @@ def chat():
 def stream():
     """stream, its usage"""
     asked = {"stream": True, "stream_options": {"include_usage": True}}
-    assert tokens_of(list(client.chat.completions.create(model=CHAT, messages=SAY, max_tokens=8, **asked))[-1]) == tokens()
+    assert (
+        tokens_of(list(client.chat.completions.create(model=CHAT, messages=SAY, max_tokens=8, **asked))[-1]) == tokens()
+    )
 
 
 def tokens_of(answer):

@@ -22,7 +22,10 @@ def text():
 
 def structured():
     """NativeOutput"""
-    assert isinstance(Agent(OpenAIChatModel(CHAT), output_type=NativeOutput(Answer), model_settings=few).run_sync("Is it?").output, Answer)
+    assert isinstance(
+        Agent(OpenAIChatModel(CHAT), output_type=NativeOutput(Answer), model_settings=few).run_sync("Is it?").output,
+        Answer,
+    )
 
 
 def default():

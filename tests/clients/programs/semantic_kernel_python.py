@@ -27,7 +27,10 @@ async def chat():
 
 async def stream():
     """streamed"""
-    parts = [str(part) async for part in OpenAIChatCompletion(ai_model_id=CHAT).get_streaming_chat_message_content(asked(), settings)]
+    parts = [
+        str(part)
+        async for part in OpenAIChatCompletion(ai_model_id=CHAT).get_streaming_chat_message_content(asked(), settings)
+    ]
     assert "".join(parts)
 
 

@@ -29,7 +29,9 @@ def stream():
 
 def agent():
     """ToolCallingAgent, tool_choice=required"""
-    steps = ToolCallingAgent(tools=[Weather()], model=model, max_steps=2).run("How is the weather in Rome?", return_full_result=True)
+    steps = ToolCallingAgent(tools=[Weather()], model=model, max_steps=2).run(
+        "How is the weather in Rome?", return_full_result=True
+    )
     assert steps.token_usage.output_tokens > 0
 
 

@@ -1,6 +1,7 @@
 """What the scripts of this folder share: run each try, and print how it went, a JSON object a line.
 
-They run in environments of their own, where nothing of Pilotlight can be imported. Where the endpoints are stands in variables.
+They run in environments of their own, where nothing of Pilotlight can be imported. Where the endpoints are stands in
+variables.
 """
 
 import asyncio
@@ -24,7 +25,12 @@ FOLDER = Path(tempfile.mkdtemp(prefix="try-", dir=os.environ["HOME"]))
 BIN = Path(sys.executable).parent  # of the environment: its programs
 SAY = [{"role": "user", "content": "What is Pilotlight?"}]
 LONG = [{"role": "user", "content": "word " * 3000}]
-YES_OR_NO = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"], "additionalProperties": False}
+YES_OR_NO = {
+    "type": "object",
+    "properties": {"yes": {"type": "boolean"}},
+    "required": ["yes"],
+    "additionalProperties": False,
+}
 
 
 def run(*tries) -> None:
@@ -60,7 +66,9 @@ def raises(kind, call, **attributes):
 def out(*command, given=None, seconds=140, **environ):
     """What a program prints. Raises AssertionError where it ends badly."""
     parts = list(map(str, command))
-    done = subprocess.run(parts, input=given, capture_output=True, check=False, timeout=seconds, cwd=FOLDER, env=os.environ | environ)
+    done = subprocess.run(
+        parts, input=given, capture_output=True, check=False, timeout=seconds, cwd=FOLDER, env=os.environ | environ
+    )
     said = f"{done.stdout[-400:].decode(errors='replace')} {done.stderr[-400:].decode(errors='replace')}"
     assert done.returncode == 0, f"{Path(parts[0]).name} ended with {done.returncode}: {said}"
     return done.stdout.decode()

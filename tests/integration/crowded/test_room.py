@@ -1,4 +1,6 @@
-"""Two endpoints and room for one, with the real engine: whoever is called is answered, and none of it counts as a failure."""
+"""Two endpoints and room for one, with the real engine: whoever is called is answered, and none of it counts as a
+failure.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ def deploy_both(system: System) -> dict[str, str]:
     """Each with a cache that fits once; returns their keys."""
     (node,) = system.status()["nodes"]
     cache = str(int(0.6 * (node["budget_bytes"] - node["committed_bytes"])))
-    return {name: system.deploy(name, "--engine-arg", f"kv-cache-memory-bytes={cache}", "--idle-timeout", "600") for name in NAMES}
+    return {
+        name: system.deploy(name, "--engine-arg", f"kv-cache-memory-bytes={cache}", "--idle-timeout", "600")
+        for name in NAMES
+    }
 
 
 def lines(system: System, action: str) -> int:
@@ -26,11 +31,16 @@ def lines(system: System, action: str) -> int:
 
 async def test_alternating_calls_are_all_answered_with_at_most_one_switch_per_least_stay(system: System) -> None:
     keys = await asyncio.to_thread(deploy_both, system)
-    began, before = time.monotonic(), {action: lines(system, action) for action in ("evict", "start_failed", "start_impossible")}
+    began, before = (
+        time.monotonic(),
+        {action: lines(system, action) for action in ("evict", "start_failed", "start_impossible")},
+    )
     async with system.async_client("") as client:
         for number in range(6):
             name = NAMES[number % 2]
-            answer = await client.post(f"/e/{name}/v1/chat/completions", json=BODY, headers={"authorization": f"Bearer {keys[name]}"})
+            answer = await client.post(
+                f"/e/{name}/v1/chat/completions", json=BODY, headers={"authorization": f"Bearer {keys[name]}"}
+            )
             assert answer.status_code == 200, answer.text
         switches = lines(system, "evict") - before["evict"]
         assert 1 <= switches <= (time.monotonic() - began) / LEAST_STAY + 1
@@ -53,14 +63,19 @@ async def test_alternating_calls_are_all_answered_with_at_most_one_switch_per_le
 async def test_what_gives_way_finishes_its_answer(system: System) -> None:
     keys = {name: await asyncio.to_thread(system.key, name) for name in NAMES}
     await asyncio.to_thread(
-        wait_until, lambda: [r for name in NAMES for r in system.replicas(name) if r["state"] == "ready"], 60, "one is ready"
+        wait_until,
+        lambda: [r for name in NAMES for r in system.replicas(name) if r["state"] == "ready"],
+        60,
+        "one is ready",
     )
     serving, other = sorted(NAMES, key=lambda name: not any(r["state"] == "ready" for r in system.replicas(name)))
     begun = asyncio.Event()
     async with system.async_client(keys[serving]) as client:
         running_one = asyncio.ensure_future(stream(client, serving, tokens=400, begun=begun))
         await begun.wait()
-        answer = await client.post(f"/e/{other}/v1/chat/completions", json=BODY, headers={"authorization": f"Bearer {keys[other]}"})
+        answer = await client.post(
+            f"/e/{other}/v1/chat/completions", json=BODY, headers={"authorization": f"Bearer {keys[other]}"}
+        )
         assert answer.status_code == 200, answer.text
         finished = await running_one
     assert (finished["chunks"] > 0, finished["finish"], finished["done"]) == (True, "length", True)

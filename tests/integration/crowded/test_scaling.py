@@ -1,4 +1,6 @@
-"""Scaling with the real engine: more replicas under load without touching what runs, memory as measured, and back to zero."""
+"""Scaling with the real engine: more replicas under load without touching what runs, memory as measured, and back to
+zero.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,13 @@ MIB = 1 << 20
 
 async def stream(client: httpx.AsyncClient, name: str, *, tokens: int, begun: asyncio.Event) -> dict[str, Any]:
     """One streamed answer to its end: how many content chunks, how it finished, and whether the last word came."""
-    body = {"messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    body = {
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
     chunks, finish, done = 0, None, False
     async with client.stream("POST", f"/e/{name}/v1/chat/completions", json=body) as answer:
         assert answer.status_code == 200, await answer.aread()
@@ -46,9 +54,15 @@ async def test_a_second_replica_under_load_breaks_no_stream(system: System) -> N
         (first,) = system.replicas("grow")
         assert first["state"] == "ready", "two fit into one"
         calls += [asyncio.ensure_future(stream(client, "grow", tokens=LONG, begun=begun[n])) for n in range(2, STREAMS)]
-        calls += [asyncio.ensure_future(stream(client, "grow", tokens=20, begun=begun[n])) for n in range(STREAMS, STREAMS + MORE)]
+        calls += [
+            asyncio.ensure_future(stream(client, "grow", tokens=20, begun=begun[n]))
+            for n in range(STREAMS, STREAMS + MORE)
+        ]
         await asyncio.to_thread(
-            wait_until, lambda: [r["state"] for r in system.replicas("grow")] == ["ready", "ready"], 60, "a second one is ready"
+            wait_until,
+            lambda: [r["state"] for r in system.replicas("grow")] == ["ready", "ready"],
+            60,
+            "a second one is ready",
         )
         answers = await asyncio.gather(*calls)
     assert [answer["finish"] for answer in answers] == ["length"] * (STREAMS + MORE)
@@ -74,7 +88,11 @@ def test_what_a_replica_takes_is_measured_by_private_pages_and_remembered(system
     resident = sum(_resident(pid) for pid in processes)
     assert len(processes) == 2 and 10 * MIB < replica["private_bytes"] < resident
     assert replica["kv_cache_bytes"] >= 32 * MIB
-    assert replica["private_bytes"] < replica["needs_bytes"] <= replica["private_bytes"] + replica["kv_cache_bytes"] + 8 * MIB
+    assert (
+        replica["private_bytes"]
+        < replica["needs_bytes"]
+        <= replica["private_bytes"] + replica["kv_cache_bytes"] + 8 * MIB
+    )
     (node,) = system.status()["nodes"]
     assert node["budget_bytes"] == int(node["memory_bytes"] * FRACTION)
     assert node["standby_bytes"] > 0 and node["committed_bytes"] >= node["standby_bytes"] + replica["needs_bytes"]
@@ -117,7 +135,12 @@ def evictions(system: System) -> int:
 def _deploy_with_cache(system: System, name: str, nbytes: int) -> str:
     """The demo model with a KV cache of so many bytes; returns a key that already works."""
     (digest,) = {revision["digest"] for endpoint in system.status()["endpoints"] for revision in endpoint["revisions"]}
-    deployed = {"digest": digest, "slots": 4, "idle_timeout_seconds": 600, "engine_args": {"kv_cache_memory_bytes": nbytes}}
+    deployed = {
+        "digest": digest,
+        "slots": 4,
+        "idle_timeout_seconds": 600,
+        "engine_args": {"kv_cache_memory_bytes": nbytes},
+    }
     system.api.call("PUT", f"/endpoints/{name}", json=deployed)
     key: str = system.key(name)
     with system.client(key) as client:

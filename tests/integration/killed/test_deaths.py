@@ -1,4 +1,6 @@
-"""Kill -9 of each process at bad moments: the caller gets an answer or a clear error, the next call works, nothing stays behind."""
+"""Kill -9 of each process at bad moments: the caller gets an answer or a clear error, the next call works, nothing
+stays behind.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,10 @@ def _session(leader: int) -> list[int]:
 async def test_the_replicas_api_process_mid_stream(system: System, demo: str) -> None:
     await asyncio.to_thread(works, system, demo)
     replica = await asyncio.to_thread(system.until_ready, "demo")
-    async with system.async_client(demo) as client, client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
+    async with (
+        system.async_client(demo) as client,
+        client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer,
+    ):
         request_id = answer.headers["x-request-id"]
         lines = []
         async for line in answer.aiter_lines():
@@ -77,14 +82,22 @@ def kept_counts(system: System) -> list[dict[str, int]]:
     file = system.paths.journal / "counts.log"
     lines = file.read_bytes().splitlines()[-2:] if file.exists() else []
     told = [Snapshot.model_validate_json(line, extra="ignore") for line in lines if is_whole(line)]
-    return [{count.request_id: count.output_tokens for replica in said.replicas for count in replica.counts} for said in told]
+    return [
+        {count.request_id: count.output_tokens for replica in said.replicas for count in replica.counts}
+        for said in told
+    ]
 
 
-async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_last_durable_count(system: System, demo: str) -> None:
-    """The engine is stopped while it answers eight: what was delivered by then is what was counted, and once that is on disk the replica
-    is killed. Each pays for exactly what it got, and its row says how that is known."""
+async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_last_durable_count(
+    system: System, demo: str
+) -> None:
+    """The engine is stopped while it answers eight: what was delivered by then is what was counted, and once that is on
+    disk the replica is killed. Each pays for exactly what it got, and its row says how that is known.
+    """
     with system.client(demo) as asking:
-        short = await asyncio.to_thread(asking.post, "/e/demo/v1/completions", json=LONG | {"stream": False, "max_tokens": 1})
+        short = await asyncio.to_thread(
+            asking.post, "/e/demo/v1/completions", json=LONG | {"stream": False, "max_tokens": 1}
+        )
     replica = await asyncio.to_thread(system.until_ready, "demo")
     core = next(pid for pid in _session(replica["pid"]) if pid != replica["pid"])
     delivered, all_answered = dict[str, int](), asyncio.Event()
@@ -103,11 +116,15 @@ async def test_calls_cut_mid_stream_by_their_replicas_death_are_billed_to_the_la
             calls.create_task(call(client))
         await all_answered.wait()
         os.kill(core, signal.SIGSTOP)
-        await asyncio.to_thread(wait_until, lambda: kept_counts(system) == [delivered] * 2, 90, "what was delivered is on disk")
+        await asyncio.to_thread(
+            wait_until, lambda: kept_counts(system) == [delivered] * 2, 90, "what was delivered is on disk"
+        )
         with contextlib.suppress(ProcessLookupError):  # its agent kills what is stopped, too, after a while
             os.kill(replica["pid"], signal.SIGKILL)
     rows = [await asyncio.to_thread(system.request, request_id) for request_id in delivered]
-    assert [(row["finish"], row["count_source"], row["corrections"]) for row in rows] == [("upstream_error", "last_count", [])] * 8
+    assert [(row["finish"], row["count_source"], row["corrections"]) for row in rows] == [
+        ("upstream_error", "last_count", [])
+    ] * 8
     assert {row["event_id"]: row["output_tokens"] for row in rows} == delivered
     assert {row["input_tokens"] for row in rows} == {short.json()["usage"]["prompt_tokens"]}
     assert all(0 < tokens < LONG["max_tokens"] for tokens in delivered.values())
@@ -127,7 +144,9 @@ async def test_the_replicas_api_process_under_load(system: System, demo: str) ->
         assert answer.status_code in (200, 503), answer.text
         if answer.status_code == 503:
             assert answer.json()["error"]["message"] and "retry-after" in answer.headers
-    assert sum(answer.status_code == 503 for answer in answers) <= 16  # its slots: what was held was served by the next replica
+    assert (
+        sum(answer.status_code == 503 for answer in answers) <= 16
+    )  # its slots: what was held was served by the next replica
     nothing_left_of(system, replica)
     await asyncio.to_thread(works, system, demo)
 
@@ -139,7 +158,11 @@ def test_the_engine_core(system: System, demo: str) -> None:
     os.kill(core, signal.SIGKILL)
     death = wait_until(lambda: deaths_of(system, replica), 30, "the death is noticed")[0]
     assert "hung" not in death["text"], "and not only missed, when it said nothing for some time"
-    wait_until(lambda: replica["replica_id"] not in {other["replica_id"] for other in system.replicas("demo")}, 30, "it is gone")
+    wait_until(
+        lambda: replica["replica_id"] not in {other["replica_id"] for other in system.replicas("demo")},
+        30,
+        "it is gone",
+    )
     nothing_left_of(system, replica)
     works(system, demo)
 
@@ -173,7 +196,9 @@ async def test_the_standby_with_an_order_in_hand(system: System, demo: str) -> N
     with contextlib.suppress(ProcessLookupError):  # on a slow machine its agent has found it hung, and done the same
         os.kill(standby, signal.SIGKILL)
     answer = await call
-    assert answer.status_code == 200 or (answer.status_code == 503 and int(answer.headers["retry-after"]) > 0), answer.text
+    assert answer.status_code == 200 or (answer.status_code == 503 and int(answer.headers["retry-after"]) > 0), (
+        answer.text
+    )
     assert len(told("fork_again")) == 1 and len(told("fork_ordered")) == 2, "the next standby got the same order"
     await asyncio.to_thread(works, system, demo)
     await asyncio.to_thread(system.to_zero, "demo")
@@ -187,7 +212,9 @@ def test_the_activator_keeps_what_runs(system: System, demo: str) -> None:
     activator = system.pid_of("activator")
     os.kill(activator, signal.SIGKILL)
     works(system, demo)
-    wait_until(lambda: system.pid_of("activator") != activator and system.status()["nodes"], 90, "the activator is back")
+    wait_until(
+        lambda: system.pid_of("activator") != activator and system.status()["nodes"], 90, "the activator is back"
+    )
     assert system.until_ready("demo")["pid"] == replica["pid"]
     works(system, demo)
     system.to_zero("demo")
@@ -208,7 +235,10 @@ async def test_the_router_mid_stream(system: System, demo: str) -> None:
     await asyncio.to_thread(works, system, demo)
     request_id, router = "", await asyncio.to_thread(system.pid_of, "router")
     with pytest.raises(httpx.HTTPError):
-        async with system.async_client(demo) as client, client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer:
+        async with (
+            system.async_client(demo) as client,
+            client.stream("POST", "/e/demo/v1/completions", json=LONG) as answer,
+        ):
             request_id = answer.headers["x-request-id"]
             lines = answer.aiter_lines()
             await anext(lines)

@@ -1,4 +1,6 @@
-"""Where endpoints rest, with the real engine: parked and back, wrong answers never served, deaths in every phase, no standby at all."""
+"""Where endpoints rest, with the real engine: parked and back, wrong answers never served, deaths in every phase, no
+standby at all.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def works(system: System, key: str, name: str = "rest") -> str:
 
 def until_parked(system: System, name: str = "rest") -> dict[str, Any]:
     def parked() -> list[dict[str, Any]]:
-        return [replica for replica in system.replicas(name) if replica["state"] == "parked" and replica["private_bytes"]]
+        return [
+            replica for replica in system.replicas(name) if replica["state"] == "parked" and replica["private_bytes"]
+        ]
 
     found: dict[str, Any] = wait_until(parked, 90, f"{name} has a parked replica")[0]
     return found
@@ -103,7 +107,9 @@ def test_demand_that_comes_while_it_parks_is_served(system: System, rest: str) -
             assert first_token_seconds(client, "rest") < 20
 
 
-def test_a_parked_replica_that_is_killed_is_forgotten_and_the_next_call_starts_another(system: System, rest: str) -> None:
+def test_a_parked_replica_that_is_killed_is_forgotten_and_the_next_call_starts_another(
+    system: System, rest: str
+) -> None:
     works(system, rest)
     parked = until_parked(system)
     os.kill(parked["pid"], signal.SIGKILL)
@@ -118,7 +124,9 @@ def test_a_new_activator_adopts_it(system: System, rest: str) -> None:
     parked = until_parked(system)
     activator = system.pid_of("activator")
     os.kill(activator, signal.SIGKILL)
-    wait_until(lambda: system.pid_of("activator") != activator and system.status()["nodes"], 90, "the activator is back")
+    wait_until(
+        lambda: system.pid_of("activator") != activator and system.status()["nodes"], 90, "the activator is back"
+    )
     again = until_parked(system)
     assert (again["replica_id"], again["pid"]) == (parked["replica_id"], parked["pid"])
     request_id = works(system, rest)
@@ -129,14 +137,19 @@ def test_a_new_activator_adopts_it(system: System, rest: str) -> None:
 
 
 async def killed_after(system: System, key: str, phase: str, name: str, *, climb: int = 0) -> httpx.Response:
-    """Ask at zero; when the agent says that this phase is done, kill the replica's session. Returns once its death is known: on a busy
-    machine it may have served by then, and is sent no more."""
+    """Ask at zero; when the agent says that this phase is done, kill the replica's session. Returns once its death is
+    known: on a busy machine it may have served by then, and is sent no more.
+    """
     stream, _ = await connect_agent(system.paths.address("agent"))
     call, killed = asyncio.ensure_future(asyncio.to_thread(ask, system, key, name)), ("", 0)
     try:
         async with asyncio.timeout(120):
             async for frame in stream:
-                if isinstance(frame, ReplicaReport) and frame.climb == climb and any(done.name == phase for done in frame.phases):
+                if (
+                    isinstance(frame, ReplicaReport)
+                    and frame.climb == climb
+                    and any(done.name == phase for done in frame.phases)
+                ):
                     killed = frame.replica_id, frame.pid
                     for pid in session_members(frame.pid):
                         with contextlib.suppress(ProcessLookupError):
@@ -159,7 +172,11 @@ def served_or_told(system: System, key: str, name: str, answer: httpx.Response) 
     assert answer.status_code in (200, 503), answer.text
     if answer.status_code == 503:
         assert answer.json()["error"]["message"] and "retry-after" in answer.headers
-        wait_until(lambda: ask(system, key, name).status_code == 200, 60, "the pause after the failure is over, and it serves again")
+        wait_until(
+            lambda: ask(system, key, name).status_code == 200,
+            60,
+            "the pause after the failure is over, and it serves again",
+        )
     works(system, key, name)
 
 
@@ -182,9 +199,13 @@ async def test_a_death_in_each_phase_of_a_climb_from_parked(system: System, rest
     await asyncio.to_thread(works, system, rest)
     parked = await asyncio.to_thread(until_parked, system)
     answer = await killed_after(system, rest, phase, "rest", climb=parked["climb"] + 1)
-    if answer.status_code != 200:  # on a busy machine it may be ready, and have the request, before the signal reaches it
+    if (
+        answer.status_code != 200
+    ):  # on a busy machine it may be ready, and have the request, before the signal reaches it
         row = await asyncio.to_thread(system.request, answer.headers["x-request-id"])
-        assert row["replica_id"] == parked["replica_id"], f"whoever it did not have is held, and served from a standby: {answer.text}"
+        assert row["replica_id"] == parked["replica_id"], (
+            f"whoever it did not have is held, and served from a standby: {answer.text}"
+        )
     await asyncio.to_thread(served_or_told, system, rest, "rest", answer)
     wait_until(lambda: not session_members(parked["pid"]), 30, "nothing of it is left")
 
@@ -193,7 +214,11 @@ async def test_a_death_in_each_phase_of_a_climb_from_parked(system: System, rest
 
 
 def mismatches(system: System) -> list[dict[str, Any]]:
-    return [event for event in system.api.call("GET", "/endpoints/rest/events")["data"] if event["kind"] == "canary_mismatch"]
+    return [
+        event
+        for event in system.api.call("GET", "/endpoints/rest/events")["data"]
+        if event["kind"] == "canary_mismatch"
+    ]
 
 
 def test_a_wrong_answer_never_serves_and_the_next_rungs_down_do(system: System, rest: str) -> None:
@@ -236,6 +261,10 @@ def test_where_everything_rests_on_staged_no_standby_is_kept(system: System, res
     system.cli("rm", "fall")
     key = system.deploy("cold", "--idle-timeout", "0.2", "--zero", "staged", "--slots", "8")
     wait_until(lambda: [node["standbys_ready"] for node in system.status()["nodes"]] == [0], 60, "no standby")
-    wait_until(lambda: not [line for line in system.processes().values() if "-m runtime.fork.standby " in line], 60, "its process is gone")
+    wait_until(
+        lambda: not [line for line in system.processes().values() if "-m runtime.fork.standby " in line],
+        60,
+        "its process is gone",
+    )
     request_id = works(system, key, "cold")
     assert system.request(request_id)["start"] == "cold"

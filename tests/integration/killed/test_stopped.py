@@ -1,4 +1,6 @@
-"""SIGSTOP of each process: it neither dies nor speaks. What callers see, and how long until all is as before, in one table."""
+"""SIGSTOP of each process: it neither dies nor speaks. What callers see, and how long until all is as before, in one
+table.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def test_a_replica_in_the_middle_of_a_stream(system: System, key: str, table: li
     wait_until(lambda: not _session(replica["pid"]), 30, "nothing of it is left")
     events = system.cli("events", "hangs")
     assert "hung: its" in events, events
-    table.append((f"replica: {victim}", f"running stream: an error event after {told:.1f} s; the next call: 200", seconds))
+    table.append(
+        (f"replica: {victim}", f"running stream: an error event after {told:.1f} s; the next call: 200", seconds)
+    )
 
 
 def test_an_idle_standby(system: System, key: str, table: list[Row]) -> None:
@@ -121,7 +125,9 @@ def test_a_worker_of_the_router(system: System, key: str, table: list[Row]) -> N
     answers = [ask(system, key).status_code for _ in range(4)]
     replaced(system, lambda: system.pid_of("router.worker"), worker, 90)
     assert answers == [200] * 4, "the other worker accepts"
-    table.append(("one of two router workers", "new connections: 200 by the other; its own: closed", time.monotonic() - began))
+    table.append(
+        ("one of two router workers", "new connections: 200 by the other; its own: closed", time.monotonic() - began)
+    )
 
 
 def test_the_ledger(system: System, key: str, table: list[Row]) -> None:

@@ -1,4 +1,6 @@
-"""Files that call and deploy. One installation for all of them: its drain is far too short for a stream, which must not go by it."""
+"""Files that call and deploy. One installation for all of them: its drain is far too short for a stream, which must not
+go by it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Deploys on a real line, under traffic: what serves goes on through a bad one, a good one and the way back, and no answer is cut."""
+"""Deploys on a real line, under traffic: what serves goes on through a bad one, a good one and the way back, and no
+answer is cut.
+"""
 
 from __future__ import annotations
 
@@ -93,13 +95,26 @@ def test_good_bad_good_and_back_without_one_failed_call(system: System) -> None:
         events = json.loads(system.cli("events", "deployed", "--json"))
         assert events[0]["kind"] == "deploy_failed" and "revision 1 goes on serving" in events[0]["text"]
         # an argument there is not
-        said = refused(system, "set", "deployed", "--engine-arg", "no-such-argument=1", "--unset-engine-arg", "kv-cache-memory-bytes")
+        said = refused(
+            system,
+            "set",
+            "deployed",
+            "--engine-arg",
+            "no-such-argument=1",
+            "--unset-engine-arg",
+            "kv-cache-memory-bytes",
+        )
         assert "has no 'kv-cache-memory-bytes' to unset" in said, "what failed is not what it has"
         # one field
         system.cli("set", "deployed", "slots=16")
         assert numbers(system) == {3: "serves", 2: "failed", 1: "served"}
         row = next(row for row in json.loads(system.cli("ls", "--json")) if row["name"] == "deployed")
-        assert (row["slots"], row["idle_timeout_seconds"], row["engine_args"], row["last_failed"]) == (16, 600.0, {}, None)
+        assert (row["slots"], row["idle_timeout_seconds"], row["engine_args"], row["last_failed"]) == (
+            16,
+            600.0,
+            {},
+            None,
+        )
         # and back
         system.cli("rollback", "deployed", "--to", "1")
         assert numbers(system)[4] == "serves"

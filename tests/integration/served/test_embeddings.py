@@ -1,4 +1,5 @@
-"""Embedding models as their authors meant them: our vectors are those of sentence-transformers, for three published shapes.
+"""Embedding models as their authors meant them: our vectors are those of sentence-transformers, for three published
+shapes.
 
 sentence-transformers lives in an environment of its own, kept between runs, beside our torch and transformers.
 """

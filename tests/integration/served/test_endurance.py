@@ -1,4 +1,6 @@
-"""Wakes in a row leave nothing behind, and the standby they are forked from does not grow. `make bench` makes two hundred."""
+"""Wakes in a row leave nothing behind, and the standby they are forked from does not grow. `make bench` makes two
+hundred.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def test_ten_wakes_leave_nothing_and_the_standby_does_not_grow(system: System) -
     wake(3)  # the first ones make what later ones find
     before = inventory.take(system.state, [system.up.pid])
     wake(WAKES)
-    wait_until(lambda: not inventory.take(system.state, [system.up.pid]).left_since(before), 60, "no more is there than before the wakes")
+    wait_until(
+        lambda: not inventory.take(system.state, [system.up.pid]).left_since(before),
+        60,
+        "no more is there than before the wakes",
+    )
     after = inventory.take(system.state, [system.up.pid])
     assert len(before.standbys) == 1 and after.standbys == before.standbys, "the very same process"
     assert {"up", "postgres", "postgres process", "agent", "router"} <= before.processes.keys()

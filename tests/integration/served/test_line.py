@@ -28,12 +28,19 @@ def demo(system: System) -> str:
 
 
 def body(question: str = QUESTION, **more: Any) -> dict[str, Any]:
-    return {"model": "line", "messages": [{"role": "user", "content": question}], "max_tokens": 100, "temperature": 0} | more
+    return {
+        "model": "line",
+        "messages": [{"role": "user", "content": question}],
+        "max_tokens": 100,
+        "temperature": 0,
+    } | more
 
 
 def test_a_call_wakes_the_endpoint_streams_is_billed_and_it_goes_back_to_zero(system: System, demo: str) -> None:
     assert system.replicas("line") == []
-    with openai.OpenAI(base_url=f"{system.api.url}/e/line/v1", api_key=demo, http_client=_openai_http(system)) as client:
+    with openai.OpenAI(
+        base_url=f"{system.api.url}/e/line/v1", api_key=demo, http_client=_openai_http(system)
+    ) as client:
         raw = client.chat.completions.with_raw_response.create(**body(stream=True))
         text = "".join(chunk.choices[0].delta.content or "" for chunk in raw.parse() if chunk.choices)
         assert "Pilotlight" in text
@@ -85,7 +92,9 @@ async def test_fifty_calls_at_zero_make_one_start_fifty_answers_and_fifty_rows(s
 
 
 async def test_a_client_that_leaves_is_billed_for_exactly_what_the_engine_made(system: System, demo: str) -> None:
-    """Though the activator, through which the engine's journal comes, is away for longer than a whole answer's count is waited for."""
+    """Though the activator, through which the engine's journal comes, is away for longer than a whole answer's count is
+    waited for.
+    """
     async with system.async_client(demo) as client:
         first = await client.post("/e/line/v1/chat/completions", json=body())
         assert first.status_code == 200
@@ -122,7 +131,9 @@ def _openai_http(system: System) -> Any:
 
     import httpx2
 
-    return httpx2.Client(verify=ssl.create_default_context(cafile=str(system.paths.ca_cert)), trust_env=False, timeout=300)
+    return httpx2.Client(
+        verify=ssl.create_default_context(cafile=str(system.paths.ca_cert)), trust_env=False, timeout=300
+    )
 
 
 @contextlib.contextmanager
@@ -136,7 +147,9 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 async def test_a_client_that_leaves_frees_the_engine(system: System, demo: str) -> None:
-    """At once, and not when the answer would have been whole; `tests/timed/test_within_a_second.py` holds it to a second."""
+    """At once, and not when the answer would have been whole; `tests/timed/test_within_a_second.py` holds it to a
+    second.
+    """
     async with system.async_client(demo) as client:
         assert (await client.post("/e/line/v1/chat/completions", json=body())).status_code == 200
         replica = await asyncio.to_thread(system.until_ready, "line")
@@ -150,9 +163,19 @@ async def test_a_client_that_leaves_frees_the_engine(system: System, demo: str) 
     assert (await asyncio.to_thread(system.until_ready, "line"))["replica_id"] == replica["replica_id"]
 
 
-def test_a_prompt_that_is_too_long_is_refused_as_the_engine_says_it_and_costs_nothing(system: System, demo: str) -> None:
-    said = ({"messages": [{"role": "user", "content": "Why? " * 800}]}, "maximum context length is 1024 tokens", "messages")
-    asked = ({"stream": True, "max_tokens": 1025}, "maximum context length is 1024 tokens, and 'max_tokens' asks for 1025", "max_tokens")
+def test_a_prompt_that_is_too_long_is_refused_as_the_engine_says_it_and_costs_nothing(
+    system: System, demo: str
+) -> None:
+    said = (
+        {"messages": [{"role": "user", "content": "Why? " * 800}]},
+        "maximum context length is 1024 tokens",
+        "messages",
+    )
+    asked = (
+        {"stream": True, "max_tokens": 1025},
+        "maximum context length is 1024 tokens, and 'max_tokens' asks for 1025",
+        "max_tokens",
+    )
     with system.client(demo) as client:
         for more, says, param in (said, asked):
             answer = client.post("/e/line/v1/chat/completions", json=body() | more)
@@ -166,8 +189,9 @@ def test_a_prompt_that_is_too_long_is_refused_as_the_engine_says_it_and_costs_no
 
 
 def test_an_answer_that_must_be_json_of_a_schema_is(system: System, demo: str) -> None:
-    """The grammar has a tokenizer of its own, loaded with the first request that needs it. It lets any white space pass between
-    tokens, of which this model would never have enough: the penalties put an end to that."""
+    """The grammar has a tokenizer of its own, loaded with the first request that needs it. It lets any white space pass
+    between tokens, of which this model would never have enough: the penalties put an end to that.
+    """
     fields = {"answer": {"enum": ["yes", "no"]}, "sure": {"type": "boolean"}}
     schema = {"type": "object", "properties": fields, "required": ["answer", "sure"], "additionalProperties": False}
     wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
@@ -177,7 +201,9 @@ def test_an_answer_that_must_be_json_of_a_schema_is(system: System, demo: str) -
             answer = client.post("/e/line/v1/chat/completions", json=body(stream=stream) | more)
             assert answer.status_code == 200, answer.text
             said = json.loads(_text(answer.text) if stream else answer.json()["choices"][0]["message"]["content"])
-            assert set(said) == {"answer", "sure"} and said["answer"] in ("yes", "no") and isinstance(said["sure"], bool)
+            assert (
+                set(said) == {"answer", "sure"} and said["answer"] in ("yes", "no") and isinstance(said["sure"], bool)
+            )
         free = client.post("/e/line/v1/chat/completions", json=body())
         assert "Pilotlight" in free.json()["choices"][0]["message"]["content"], "others have no grammar"
 
@@ -196,7 +222,9 @@ def test_bad_calls_get_openais_errors(system: System, demo: str) -> None:
         assert client.post("/e/line/v1/chat/completions", json=body()).status_code == 401
 
 
-def test_a_start_that_cannot_succeed_fails_the_held_and_its_operator_has_the_engines_reason(system: System, demo: str) -> None:
+def test_a_start_that_cannot_succeed_fails_the_held_and_its_operator_has_the_engines_reason(
+    system: System, demo: str
+) -> None:
     key = system.deploy("line-broken", "--engine-arg", "kv-cache-memory-bytes=4096")
     with system.client(key) as client:
         answer = client.post("/e/line-broken/v1/chat/completions", json=body() | {"model": "line-broken"})
@@ -213,7 +241,9 @@ def test_every_cold_start_is_kept_with_its_phases_or_the_reason_it_failed(system
 
     for start in wait_until(lambda: kept("line"), 30, "the cold starts are stored"):
         assert (start["ok"], start["endpoint"]) == (True, "line") and start["snapshot_bytes"] > 0
-        assert sum(phase["seconds"] for phase in start["phases"]) == pytest.approx(start["seconds"], rel=0.05, abs=0.25), start
+        assert sum(phase["seconds"] for phase in start["phases"]) == pytest.approx(
+            start["seconds"], rel=0.05, abs=0.25
+        ), start
     failed = wait_until(lambda: kept("line-broken"), 30, "the failed start is stored")[-1]
     assert not failed["ok"] and "cache" in failed["reason"].lower()
     assert "failed: " in system.cli("starts") and "█" in system.cli("starts", "line", "--limit", "1")
@@ -236,7 +266,9 @@ def test_a_key_counts_from_the_moment_it_is_shown_to_the_moment_it_is_revoked(sy
 
 
 def test_a_snapshot_that_was_tampered_with_is_never_served(system: System, demo: str) -> None:
-    """Other bytes on disk while nothing runs: in the weights as they were packed, then in the copy that replicas map."""
+    """Other bytes on disk while nothing runs: in the weights as they were packed, then in the copy that replicas
+    map.
+    """
     path = "/e/line/v1/chat/completions"
     with system.client(demo) as client:
         right = client.post(path, json=body()).json()["choices"][0]["message"]["content"]
@@ -247,11 +279,17 @@ def test_a_snapshot_that_was_tampered_with_is_never_served(system: System, demo:
         refused = client.post(path, json=body(stream=True))
         assert refused.status_code == 503 and "retry-after" in refused.headers and "data:" not in refused.text
         message = refused.json()["error"]["message"]
-        assert "'line' cannot start" in message and "pilotlight ps" in message, "a caller is told where its operator reads the reason"
-        (revision,) = [revision for row in system.status()["endpoints"] if row["name"] == "line" for revision in row["revisions"]]
+        assert "'line' cannot start" in message and "pilotlight ps" in message, (
+            "a caller is told where its operator reads the reason"
+        )
+        (revision,) = [
+            revision for row in system.status()["endpoints"] if row["name"] == "line" for revision in row["revisions"]
+        ]
         assert "model.safetensors does not have the content" in revision["failure"]
         assert not system.replicas("line"), "no engine was even begun"
-        _flip(weights, weights.stat().st_size // 2, 1)  # as it was; and so it serves, when the pause after the failure is over
+        _flip(
+            weights, weights.stat().st_size // 2, 1
+        )  # as it was; and so it serves, when the pause after the failure is over
         wait_until(lambda: client.post(path, json=body()).status_code == 200, 60, "it serves again")
         system.to_zero("line")
         (copy,) = (system.paths.baked / folder).glob("*.safetensors")
@@ -275,7 +313,10 @@ def _flip(file: Path, begin: int, count: int) -> None:
 
 def test_an_embedding_model_answers_is_billed_passes_its_canary_and_goes_to_zero(system: System, demo: str) -> None:
     """The demo model again: one snapshot, two models, which differ in what they do with the last layer."""
-    key, given = system.deploy("line-vectors", "--task", "embed", "--idle-timeout", "600"), ["a first text", "a second, other text"]
+    key, given = (
+        system.deploy("line-vectors", "--task", "embed", "--idle-timeout", "600"),
+        ["a first text", "a second, other text"],
+    )
     for start in ("cold", "warm", "cold"):  # the second cold one has a recorded canary to agree with
         with system.client(key) as client:
             answer = client.post("/e/line-vectors/v1/embeddings", json={"model": "line-vectors", "input": given})

@@ -1,4 +1,6 @@
-"""What is billed is what the engine made: three wakes through the real router, and every client that left is in the sums."""
+"""What is billed is what the engine made: three wakes through the real router, and every client that left is in the
+sums.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ async def test_over_three_wakes_the_rows_sum_up_to_the_engines_own_counters(syst
     assert len({life.replica_id for life in wakes}) == metering.WAKES
     for life in wakes:
         found = [row for row in rows if row["replica_id"] == life.replica_id]
-        assert (life.prompt, life.generation) == (sum(row["input_tokens"] for row in found), sum(row["output_tokens"] for row in found))
+        assert (life.prompt, life.generation) == (
+            sum(row["input_tokens"] for row in found),
+            sum(row["output_tokens"] for row in found),
+        )
         assert {row["start"] for row in found} == {"cold", "warm"} and life.generation > 1000
     for row in rows:
         assert row["replica_id"] or not row["output_tokens"], "who was never dispatched got nothing"
@@ -47,7 +52,9 @@ async def test_over_three_wakes_the_rows_sum_up_to_the_engines_own_counters(syst
 
 async def test_an_export_through_the_router_is_whole_or_visibly_cut_off(system: System) -> None:
     connection = await asyncpg.connect(system.paths.database_dsn.read_text().strip())
-    columns = "event_id, org_id, endpoint_id, key_id, path, streamed, status, finish, start, admitted_at, hold_ms, total_ms"
+    columns = (
+        "event_id, org_id, endpoint_id, key_id, path, streamed, status, finish, start, admitted_at, hold_ms, total_ms"
+    )
     await connection.execute(
         f"INSERT INTO usage ({columns}, input_tokens, cached_tokens, output_tokens, count_source, price_version, cost) "
         "SELECT 'many' || n, 'default', 'ep_gone', 'k', repeat('/', 500), true, 200, 'complete', 'warm', "

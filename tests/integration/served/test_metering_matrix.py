@@ -1,4 +1,6 @@
-"""Every kind of call, as its own `usage` says, as its row says, and as vLLM's own counters say: one start for all of them."""
+"""Every kind of call, as its own `usage` says, as its row says, and as vLLM's own counters say: one start for all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Call:
             for line in answer.iter_lines():
                 if line.startswith("data: "):
                     self.events.append(line.removeprefix("data: "))
-                    seen |= {choice["index"] for choice in json.loads(self.events[-1])["choices"]} if self.leaves else set()
+                    seen |= (
+                        {choice["index"] for choice in json.loads(self.events[-1])["choices"]} if self.leaves else set()
+                    )
                     if self.leaves and len(seen) == self.choices * self.prompts:
                         return
         told = [json.loads(event) for event in self.events if event != "[DONE]"]
@@ -74,7 +78,12 @@ def many(endpoint: str) -> list[Call]:
     for n in (1, 2, 8):
         for stream in (False, True):
             for leaves in (False, True):
-                body: dict[str, Any] = {"prompt": f"{n} {stream} {leaves}", "n": n, "max_tokens": LONG if leaves else 9, "ignore_eos": True}
+                body: dict[str, Any] = {
+                    "prompt": f"{n} {stream} {leaves}",
+                    "n": n,
+                    "max_tokens": LONG if leaves else 9,
+                    "ignore_eos": True,
+                }
                 if stream:
                     body |= {"stream": True, "stream_options": {"include_usage": True}}
                 calls.append(Call(TEXT, body, leaves))
@@ -84,7 +93,11 @@ def many(endpoint: str) -> list[Call]:
         Call(TEXT, {"prompt": ["one", "two more", "three"], "max_tokens": 4}),
         Call(TEXT, {"prompt": ["one", "two more", "three"], "n": 2, "max_tokens": 4} | usage),
         Call(TEXT, {"prompt": [[5, 6, 7], [8, 9]], "n": 2, "max_tokens": 3}),
-        Call(TEXT, {"prompt": ["left", "in the middle"], "n": 2, "max_tokens": LONG, "ignore_eos": True} | usage, leaves=True),
+        Call(
+            TEXT,
+            {"prompt": ["left", "in the middle"], "n": 2, "max_tokens": LONG, "ignore_eos": True} | usage,
+            leaves=True,
+        ),
         Call(TEXT, {"prompt": "say it again", "echo": True, "max_tokens": 5, "logprobs": 1}),
         Call(TEXT, {"prompt": "nothing new", "echo": True, "max_tokens": 0, "logprobs": 1}),
         Call(TEXT, {"prompt": "nothing new", "echo": True, "max_tokens": 0, "n": 2} | usage),
@@ -118,7 +131,8 @@ def test_each_row_is_what_its_answer_says_and_all_are_what_the_engine_counted(sy
     rows = rows_of(system, "many", len(calls))
     assert len(rows) == len(calls)
     of_those_who_left = sorted(
-        (row for row in rows.values() if not row["streamed"] and row["finish"] == "client_disconnect"), key=lambda row: row["admitted_at"]
+        (row for row in rows.values() if not row["streamed"] and row["finish"] == "client_disconnect"),
+        key=lambda row: row["admitted_at"],
     )
     for call in calls:
         if not call.request_id:
@@ -131,7 +145,10 @@ def test_each_row_is_what_its_answer_says_and_all_are_what_the_engine_counted(sy
             assert row["input_tokens"] and 0 < row["output_tokens"] < LONG * call.choices, dump(row)
             continue
         details = call.usage["prompt_tokens_details"]
-        assert (row["input_tokens"], row["output_tokens"]) == (call.usage["prompt_tokens"], call.usage.get("completion_tokens", 0)), call
+        assert (row["input_tokens"], row["output_tokens"]) == (
+            call.usage["prompt_tokens"],
+            call.usage.get("completion_tokens", 0),
+        ), call
         if isinstance(call.body.get("prompt"), str) or call.path == CHAT:
             assert row["cached_tokens"] == details["cached_tokens"], (call, row)
         if call.body["max_tokens" if "max_tokens" in call.body else "model"] == 0:
@@ -180,7 +197,9 @@ def test_what_is_refused_costs_nothing(system: System) -> None:
         {"logprobs": 1000},
     ]
     bodies = [
-        {"model": "refusing", "prompt": "x", "max_tokens": 4, "stream": stream, **fields} for fields in refused for stream in (False, True)
+        {"model": "refusing", "prompt": "x", "max_tokens": 4, "stream": stream, **fields}
+        for fields in refused
+        for stream in (False, True)
     ]
     with system.client(key) as client:
         assert client.post(TEXT, json={"model": "refusing", "prompt": "x", "max_tokens": 1}).status_code == 200
@@ -199,7 +218,8 @@ def test_what_is_refused_costs_nothing(system: System) -> None:
 def test_vectors_count_each_input_once(system: System) -> None:
     key = system.deploy("matrix-vectors", "--task", "embed", "--idle-timeout", "60")
     calls = [
-        Call(VECTORS, {"model": "matrix-vectors", "input": given}) for given in ("one", ["one", "two more", "three"], [[5, 6, 7], [8]])
+        Call(VECTORS, {"model": "matrix-vectors", "input": given})
+        for given in ("one", ["one", "two more", "three"], [[5, 6, 7], [8]])
     ]
     with system.client(key) as client:
         for call in calls:
@@ -208,11 +228,15 @@ def test_vectors_count_each_input_once(system: System) -> None:
     for call in calls:
         assert rows[call.request_id]["input_tokens"] == call.usage["prompt_tokens"] > 0
         assert (rows[call.request_id]["output_tokens"], rows[call.request_id]["count_source"]) == (0, "engine")
-    assert system.engine_counters(system.until_ready("matrix-vectors"))[0] == sum(call.usage["prompt_tokens"] for call in calls)
+    assert system.engine_counters(system.until_ready("matrix-vectors"))[0] == sum(
+        call.usage["prompt_tokens"] for call in calls
+    )
 
 
 def test_a_prompt_that_is_left_while_it_is_read_counts_as_far_as_it_was(system: System) -> None:
-    """Stopped in its middle, so that the client can leave there; where the stop came too early or too late, another is tried."""
+    """Stopped in its middle, so that the client can leave there; where the stop came too early or too late, another is
+    tried.
+    """
     key = system.deploy("reading", "--idle-timeout", "60", "--slots", "4", "--engine-arg", "max-num-batched-tokens=16")
     length, parts, dice, delay = 960, list[int](), random.Random(3), 0.02
     with system.client(key) as client:
@@ -283,7 +307,11 @@ def test_a_stream_that_is_cut_is_billed_what_the_engine_made_and_is_no_whole_ans
     assert row["finish"] == "upstream_error" and row["count_source"] in ("journal", "engine"), dump(row)
     assert row["input_tokens"] > 0 and delivered <= row["output_tokens"] < 2 * LONG, dump(row)
     wait_until(
-        lambda: not any(known == replica["replica_id"] for known in [found["replica_id"] for found in system.replicas(name)]),
+        lambda: (
+            not any(
+                known == replica["replica_id"] for known in [found["replica_id"] for found in system.replicas(name)]
+            )
+        ),
         30,
         "it is gone",
     )

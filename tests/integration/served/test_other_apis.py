@@ -1,4 +1,6 @@
-"""`/v1/responses` and `/v1/messages` through their own SDKs at a real engine: what they tell, what the row has; and errors as they read them."""
+"""`/v1/responses` and `/v1/messages` through their own SDKs at a real engine: what they tell, what the row has; and
+errors as they read them.
+"""
 
 from __future__ import annotations
 
@@ -34,19 +36,27 @@ def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: s
     assert answer.usage is not None and answer.usage.output_tokens > 0 and answer.output_text
     told[answer.id.removeprefix("resp_")] = (answer.usage.input_tokens, answer.usage.output_tokens)
 
-    with ours.responses.stream(model="apis", input=[{"role": "user", "content": QUESTION}], max_output_tokens=8) as stream:
+    with ours.responses.stream(
+        model="apis", input=[{"role": "user", "content": QUESTION}], max_output_tokens=8
+    ) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
-    assert kinds[0] == "response.created" and kinds[-1] == "response.completed" and "response.output_text.delta" in kinds
+    assert (
+        kinds[0] == "response.created" and kinds[-1] == "response.completed" and "response.output_text.delta" in kinds
+    )
     assert final.usage is not None
     told[final.id.removeprefix("resp_")] = (final.usage.input_tokens, final.usage.output_tokens)
 
-    raw = theirs.messages.with_raw_response.create(model="apis", max_tokens=8, messages=[{"role": "user", "content": QUESTION}])
+    raw = theirs.messages.with_raw_response.create(
+        model="apis", max_tokens=8, messages=[{"role": "user", "content": QUESTION}]
+    )
     message = raw.parse()
     read = message.usage.input_tokens + (message.usage.cache_read_input_tokens or 0)
     told[raw.headers["x-request-id"]] = (read, message.usage.output_tokens)
 
-    with theirs.messages.stream(model="apis", max_tokens=8, messages=[{"role": "user", "content": QUESTION}]) as streamed:
+    with theirs.messages.stream(
+        model="apis", max_tokens=8, messages=[{"role": "user", "content": QUESTION}]
+    ) as streamed:
         assert "".join(streamed.text_stream)
         last = streamed.get_final_message()
         identity = streamed.response.headers["x-request-id"]
@@ -71,7 +81,9 @@ def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: s
         )
     assert tools.value.param == "tools" and "--" not in tools.value.message
     with pytest.raises(anthropic.BadRequestError):
-        theirs.messages.create(model="apis", max_tokens=8, extra_body={"temperature": 9.0}, messages=[{"role": "user", "content": "x"}])
+        theirs.messages.create(
+            model="apis", max_tokens=8, extra_body={"temperature": 9.0}, messages=[{"role": "user", "content": "x"}]
+        )
 
 
 ASKED = {"prompt": "What is", "max_tokens": 12, "temperature": 0, "logprobs": 3}
@@ -100,7 +112,11 @@ def test_what_others_ask_for_changes_no_answer_beside_them(system: System, key: 
     with system.client(key) as client, ThreadPoolExecutor(len(OTHERS)) as threads:
         alone = said(client)
         beside = [
-            threads.submit(client.post, "/e/apis/v1/completions", json={"prompt": "A", "max_tokens": 60, "ignore_eos": True} | other)
+            threads.submit(
+                client.post,
+                "/e/apis/v1/completions",
+                json={"prompt": "A", "max_tokens": 60, "ignore_eos": True} | other,
+            )
             for other in OTHERS
         ]
         together = [said(client) for _ in range(4)]
@@ -144,7 +160,9 @@ def test_cached_tokens_are_told_as_they_are_billed(system: System, key: str) -> 
     told: dict[str, int] = {}
     with system.client(key) as client:
         for _ in range(2):
-            answer = client.post("/e/apis/v1/chat/completions", json={"messages": [{"role": "user", "content": LONG}], "max_tokens": 1})
+            answer = client.post(
+                "/e/apis/v1/chat/completions", json={"messages": [{"role": "user", "content": LONG}], "max_tokens": 1}
+            )
             told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens_details"]["cached_tokens"]
             answer = client.post("/e/apis/v1/responses", json={"input": LONG, "max_output_tokens": 1})
             told[answer.headers["x-request-id"]] = answer.json()["usage"]["input_tokens_details"]["cached_tokens"]
@@ -161,7 +179,9 @@ def test_reranking_is_told_as_it_is_billed(system: System) -> None:
     texts = ["Pilotlight serves models.", "A cat sleeps.", "What serves models?"]
     told: dict[str, int] = {}
     with system.client(key) as client:
-        answer = client.post("/e/apis-vectors/v1/rerank", json={"query": "Who serves models?", "documents": texts, "top_n": 2})
+        answer = client.post(
+            "/e/apis-vectors/v1/rerank", json={"query": "Who serves models?", "documents": texts, "top_n": 2}
+        )
         assert answer.status_code == 200, answer.text
         assert len(answer.json()["results"]) == 2
         told[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens"]

@@ -1,4 +1,6 @@
-"""One small installation for what only a real engine shows: forks have randomness of their own, and every seam is used. Real vLLM on CPU."""
+"""One small installation for what only a real engine shows: forks have randomness of their own, and every seam is used.
+Real vLLM on CPU.
+"""
 
 from __future__ import annotations
 
@@ -93,16 +95,24 @@ def checked(system: System, digest: str, **engine_args: str | int | float | bool
         ({}, ""),
         ({"dtype": "float32", "max_model_len": 256, "compilation-config.mode": 0, "graphs-when-idle": True}, ""),
         ({"max_model_len": "many"}, "argument --max-model-len: invalid human_readable_int_or_auto value: 'many'"),
-        ({"max_modl_len": 256}, "engine argument max-modl-len: vLLM 0.32.0 has none of that name; is it max-model-len?"),
+        (
+            {"max_modl_len": 256},
+            "engine argument max-modl-len: vLLM 0.32.0 has none of that name; is it max-model-len?",
+        ),
         ({"max-model": 256}, "engine argument max-model: vLLM 0.32.0 has none of that name"),
         ({"enforce-eager": "yes"}, "engine argument enforce-eager: write true or false, not 'yes'"),
         ({"max-num-seqs": 0}, "engine argument max-num-seqs: Input should be greater than or equal to 1"),
-        ({"max-model-len": 10_000_000}, "User-specified max_model_len (10000000) is greater than the derived max_model_len"),
+        (
+            {"max-model-len": 10_000_000},
+            "User-specified max_model_len (10000000) is greater than the derived max_model_len",
+        ),
         ({"load-format": "folded"}, "Load format `folded` is not supported"),
         ({"tool-call-parser": "nobodys", "enable-auto-tool-choice": True}, "invalid tool call parser: nobodys"),
     ],
 )
-def test_the_engines_own_parser_says_what_is_wrong_with_an_argument(system: System, engine_args: dict[str, Any], told: str) -> None:
+def test_the_engines_own_parser_says_what_is_wrong_with_an_argument(
+    system: System, engine_args: dict[str, Any], told: str
+) -> None:
     digest = system.api.call("GET", "/status")["endpoints"][0]["revisions"][0]["digest"]
     answer = checked(system, digest, **engine_args)
     assert answer.checked
