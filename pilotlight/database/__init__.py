@@ -1,0 +1,1 @@
+"""Postgres, the embedded one or the operator's: found, started, connected to, migrated."""

@@ -1,0 +1,1 @@
+"""Where snapshots lie: a folder, or a bucket of S3."""

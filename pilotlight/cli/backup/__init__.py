@@ -1,0 +1,1 @@
+"""`pilotlight backup` and `restore`: an installation in one file."""

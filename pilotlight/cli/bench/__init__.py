@@ -1,0 +1,1 @@
+"""`pilotlight bench`: how fast this installation is, beside others."""

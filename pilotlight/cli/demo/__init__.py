@@ -1,0 +1,1 @@
+"""`pilotlight demo`: the whole way once, on an installation of its own."""

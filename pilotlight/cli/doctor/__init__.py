@@ -1,0 +1,1 @@
+"""`pilotlight doctor`: what an installation needs of its machine, looked at."""

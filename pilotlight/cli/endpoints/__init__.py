@@ -1,0 +1,1 @@
+"""`pilotlight deploy`, `apply`, `set`, `ls`, `ps`, `rollback` …: endpoints and their revisions."""

@@ -1,0 +1,1 @@
+"""`pilotlight snapshot …`: models as they are stored."""

@@ -1,0 +1,1 @@
+"""`pilotlight run`, `chat` and `logs`: an endpoint asked and listened to."""

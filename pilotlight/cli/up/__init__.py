@@ -1,0 +1,1 @@
+"""`pilotlight up`, `down` and `status`: every process of an installation, started, watched and ended."""

@@ -1,0 +1,1 @@
+"""`pilotlight usage …`: what was used, and what it cost."""
