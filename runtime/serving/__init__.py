@@ -1,1 +1,3 @@
-"""In a replica's API process, around the engine's server: slots, counts, journal and pulse. No torch here. Steps 8, 11, 12."""
+"""In a replica's API process, around the engine's server: slots, counts, journal and pulse. No torch here. Steps 8,
+11, 12.
+"""
