@@ -3,7 +3,7 @@ task.
 
 1. A parked replica of the revision comes up; so does one that is on its way to `parked`.
 2. Else a node is chosen and told to start one.
-3. Where memory is short, `clearing.py` has others give way, and the start is tried again as each of them ends. Its
+3. Where memory is short, `making_room.py` has others give way, and the start is tried again as each of them ends. Its
    callers stay held meanwhile, as they do where no node is there. Only what no node could ever take is refused.
 """
 

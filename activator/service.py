@@ -3,7 +3,7 @@
 The first SIGTERM (or SIGINT) ends every replica gently, then the node's agent; a second one does not wait for what
 runs. A crash, or leadership lost, ends only this process: replicas, agent and routers go on, and whoever leads next
 adopts them. With Postgres away, and one machine to lead, it begins with the catalogue as the last leader kept it
-(`kept.py`), and catches up later.
+(`catalogue_file.py`), and catches up later.
 """
 
 from __future__ import annotations

@@ -35,9 +35,11 @@ CONTRACTS = (
     "activator.catalogue:Endpoint",  # of `catalogue.json`
 )
 
+MOVED = {"runtime.counts:Snapshot": "runtime.node.last_counts:Snapshot"}  # where a release called it otherwise
+
 
 def adapter(contract: str) -> TypeAdapter[Any]:
-    module, _, name = contract.partition(":")
+    module, _, name = MOVED.get(contract, contract).partition(":")
     return TypeAdapter(getattr(importlib.import_module(module), name))
 
 

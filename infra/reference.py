@@ -290,7 +290,7 @@ def request_headers() -> list[str]:
 
 def headers_in_code() -> set[str]:
     """What is named as a header in the router and in the replica's gate."""
-    files = [*(ROOT / "router").rglob("*.py"), ROOT / "runtime" / "gate.py"]
+    files = [*(ROOT / "router").rglob("*.py"), ROOT / "runtime" / "serving" / "gate.py"]
     return {name for file in files for name in headers_named(file.read_text())} - OF_REQUESTS - set(REQUEST_HEADERS)
 
 

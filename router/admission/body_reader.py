@@ -1,5 +1,5 @@
-"""The worker's side of `reading.py`: hands large bodies to the process beside it, one at a time, and hears what is in
-them. Step 3.
+"""The worker's side of `reading_process.py`: hands large bodies to the process beside it, one at a time, and hears what
+is in them. Step 3.
 
 Keys take turns, so whoever sends large bodies only waits for their own. The process is started for the first such body
 and ends when there was none for a while. The failures to survive: a process that dies, stands still or cannot be

@@ -1,5 +1,5 @@
 """Step 5: the bounded wait of a request for a slot, first come first served per revision and key; keys share
-(`waiters.py`).
+(`queue.py`).
 
 Every request that enters is granted a slot, refused, or leaves, exactly once; a slot is released exactly once, whoever
 asks how often. The queue is bounded by the endpoint's `max_held`, by `max_held_bytes`, both of all workers of this

@@ -2,10 +2,10 @@
 no more.
 
 Step 12. A line that is there ends the wait at once. While something waits the activator is asked what the journals have
-said (`word.py`), and who cannot have a line any more is settled by the router's own figures. The failures to survive:
-an activator that is away (what waits waits on; lines that come all the same count), a node that never comes back (after
-`ledger.journal_wait_seconds` its requests are settled, and corrected should it come), and Postgres away (nothing is
-concluded without it).
+said (`watermark.py`), and who cannot have a line any more is settled by the router's own figures. The failures to
+survive: an activator that is away (what waits waits on; lines that come all the same count), a node that never comes
+back (after `ledger.journal_wait_seconds` its requests are settled, and corrected should it come), and Postgres away
+(nothing is concluded without it).
 """
 
 from __future__ import annotations

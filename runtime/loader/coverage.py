@@ -1,7 +1,7 @@
 """What of a model's memory a load has written, and what of the snapshot it therefore lacks. Pure. Step 9, phase `load`.
 
-`whole.py` watches; here it is added up. A fused parameter is missed under its shards' names, which are those that a
-reader can look for in the snapshot.
+`completeness.py` watches; here it is added up. A fused parameter is missed under its shards' names, which are those
+that a reader can look for in the snapshot.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ linear layers, and `pack_one` packs a layer at a time between two steps once the
 copy vLLM's own loading writes one: its parameters lie in the new file, and take what the snapshot holds as it arrives.
 Only what is known to be untouched between loading and packing is baked: unquantized linear and embedding layers, one
 tensor-parallel rank; everything else takes vLLM's own way, and `outcome` says why. What is baked, or could be, was
-loaded whole (`whole.py`).
+loaded whole (`completeness.py`).
 """
 
 from __future__ import annotations

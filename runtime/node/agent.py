@@ -2,8 +2,8 @@
 
 It never imports the engine: that is the standby's. It outlives its caller; an activator that comes back reads the whole
 state on connecting. Commands are fenced by (epoch, sequence), the highest seen is kept in a file. When the agent itself
-dies by -9 its replicas end with their control sockets, and the next agent removes what they left. `lives.py` has what
-it does with each replica.
+dies by -9 its replicas end with their control sockets, and the next agent removes what they left. `replicas.py` has
+what it does with each replica.
 """
 
 from __future__ import annotations

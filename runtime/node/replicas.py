@@ -1,7 +1,7 @@
 """The lives of this node's replicas, from the order to the last trace. Step 8.
 
 A replica's death is seen by its pidfd within milliseconds; its whole session is then ended, and its folder and shared
-memory removed. How it begins is told in `births.py`, how it rests in `resting.py`. The failures to survive: a replica
+memory removed. How it begins is told in `births.py`, how it rests in `parking.py`. The failures to survive: a replica
 that hangs, one that ends by itself at any moment, and one that not even SIGKILL ends.
 """
 

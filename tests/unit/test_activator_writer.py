@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import asyncpg
@@ -180,9 +181,9 @@ async def test_after_an_outage_usage_goes_in_few_statements_and_each_batch_is_ac
     for number in range(100):
         writer.usage(
             batch(number).entries,
-            lambda number=number: heard.append(number),
+            partial(heard.append, number),
             complete=("gone",) if number == 99 else (),
-        )  # type: ignore[misc]
+        )
     writer.replica(record("b", "ready"))
     writer.usage((), lambda: heard.append(100))
     postgres.there.set()

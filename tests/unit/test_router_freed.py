@@ -13,7 +13,7 @@ from router.edge.freed import FLOOD, Ebb
 AS_A_FLOOD = """
 import ctypes, sys
 from pathlib import Path
-from router import freed
+from router.edge import freed
 
 def private():
     return sum(int(line.split()[1]) << 10 for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "Private_Dirty" in line)
@@ -47,7 +47,7 @@ def test_blocks_of_closed_connections_go_back_to_the_machine() -> None:
 HOLES = """
 import ctypes
 from pathlib import Path
-from router import freed
+from router.edge import freed
 
 def private():
     return sum(int(line.split()[1]) << 10 for line in Path("/proc/self/smaps_rollup").read_text().splitlines() if "Private_Dirty" in line)

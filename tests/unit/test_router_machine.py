@@ -101,7 +101,7 @@ def test_all_add_up_whatever_they_do(seed: int, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_with_no_room_to_write_it_down_nothing_more_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router.machine, "MOST_ENDPOINTS", 2)
+    monkeypatch.setattr(router.hold.machine, "MOST_ENDPOINTS", 2)
     one = Together(Memory.make(1), 0)
     assert (one.held("a", 1), one.held("b", 1)) == (1, 1)
     assert one.held("c", 1) > 1 << 60

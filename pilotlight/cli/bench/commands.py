@@ -13,7 +13,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Measure this installation.\n\nExample: pilotlight bench coldstart demo --wakes 20",
 )
-RUNGS = ("standby", "parked", "staged")  # as `bench.py` knows them
+RUNGS = ("standby", "parked", "staged")  # as `coldstart.py` knows them
 LOADER_ROUNDS = 3
 
 

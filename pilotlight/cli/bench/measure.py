@@ -1,4 +1,4 @@
-"""What `pilotlight bench coldstart` does and prints; `bench.py`, `stock.py` and `loaders.py` have the measuring
+"""What `pilotlight bench coldstart` does and prints; `coldstart.py`, `stock.py` and `loaders.py` have the measuring
 itself.
 """
 

@@ -15,7 +15,7 @@ from pilotlight.ports import free_port
 PARENT = """
 import asyncio, sys
 from pilotlight.settings import load
-from router import workers
+from router import parent as parents
 from router.edge.listeners import Listeners
 from router.hold.machine import Memory
 
@@ -23,7 +23,7 @@ async def main():
     config = load(state_dir=sys.argv[1], router={"port": int(sys.argv[2])})
     config.paths.make()
     sys.executable = sys.argv[3]  # what it starts for a worker
-    parent = workers._Parent(Listeners.bind(config), Memory.make(1), config)
+    parent = parents._Parent(Listeners.bind(config), Memory.make(1), config)
     await parent.keep(0)
 
 asyncio.run(main())
@@ -33,12 +33,14 @@ asyncio.run(main())
 def test_a_worker_that_is_stopped_ends_with_its_parent_and_the_port_is_free(tmp_path: Path) -> None:
     said, worker = tmp_path / "said", tmp_path / "worker"
     os.mkfifo(said)
+    hears = os.open(said, os.O_RDONLY | os.O_NONBLOCK)
     worker.write_text(f"#!/bin/sh\necho $$ > {said}\nexec sleep 1000\n")
     worker.chmod(0o700)
     port = free_port()
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "state"), str(port), str(worker)])
     try:
-        pid = int(said.read_text())
+        assert select.select([hears], [], [], 30)[0], "no worker was started"
+        pid = int(os.read(hears, 20))
         held = os.pidfd_open(pid)
         os.kill(pid, signal.SIGSTOP)
     finally:
@@ -50,6 +52,7 @@ def test_a_worker_that_is_stopped_ends_with_its_parent_and_the_port_is_free(tmp_
     if not ended:
         signal.pidfd_send_signal(held, signal.SIGKILL)
     os.close(held)
+    os.close(hears)
     assert ended
     with socket.create_server(("127.0.0.1", port)):
         pass
