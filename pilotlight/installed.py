@@ -23,3 +23,12 @@ def remedy(extra: str = "", *, root: Path = CHECKOUT) -> str:
         return f"run `{f'PILOTLIGHT_EXTRA={extra} ' if extra else ''}make setup`, and start pilotlight from its .venv"
     package = f"pilotlight[{extra}]" if extra else "pilotlight"
     return f"install {package} as docs/installing.md says"
+
+
+def installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pilotlight")
+    except PackageNotFoundError:  # a folder of sources that was never installed
+        return f"unknown (not installed: {remedy()})"

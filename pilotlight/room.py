@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight.settings import DiskSettings, Paths
+from pilotlight.sizes import human
 
 LOOK_SECONDS = 0.25  # how old what is known of the disk may be when a call is admitted
 
@@ -108,12 +109,3 @@ def taken(folder: Path) -> int:
                     else:
                         total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total
-
-
-def human(count: float) -> str:
-    """Bytes as people read them, in powers of 1000. (The command line's `size` comes with more than `up` needs.)"""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit != "GB" else f"{count:.1f} GB"
-        count /= 1000
-    return f"{count:.1f} TB"

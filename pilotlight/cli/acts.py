@@ -100,3 +100,13 @@ def user() -> str:
         name = f"uid {uid}"
     before = os.environ.get("SUDO_USER", "")
     return f"{name}, by sudo of {before}" if before and uid == 0 else name
+
+
+def who() -> str:
+    """Who deploys, as `pilotlight revisions` tells it."""
+    import getpass
+
+    try:
+        return f"{getpass.getuser()} (local)"
+    except (KeyError, OSError):  # a user without a name
+        return "local"

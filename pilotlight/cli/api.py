@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from pilotlight.cli.acts import user
-from pilotlight.cli.exit_codes import ApiError, Unreachable, explain_os_error
+from pilotlight.cli.exit_codes import ApiError, Unreachable, explain_os_error, say
 from pilotlight.cli.reaching import AdminConnection, LocalConnection
 from pilotlight.keys import well_formed
 from pilotlight.settings import Paths
@@ -27,6 +27,7 @@ __all__ = ["Answer", "Api", "ApiError", "Unreachable"]
 
 Connect = Callable[[float], HTTPConnection]  # of so many seconds' patience with each step
 PIECE = 1 << 16
+UNCONFIRMED = "The routers of this machine have not confirmed it yet: for a moment they may answer as before"
 
 
 class Answer:
@@ -174,3 +175,19 @@ def message_of(status: int, content: bytes) -> str:
         return str(json.loads(content)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {status}: {content[:200].decode(errors='replace')}"
+
+
+def filters(name: str | None, since: float | None, until: float | None) -> dict[str, Any]:
+    """The part of a query that was given: an endpoint, and times in Unix seconds."""
+    given = {
+        "endpoint": name,
+        "since": None if since is None else repr(since),
+        "until": None if until is None else repr(until),
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def warn_unconfirmed(answer: dict[str, Any]) -> None:
+    """Says so where a change is made, and not every router of this machine has confirmed it."""
+    if not answer.get("everywhere", True):
+        say(UNCONFIRMED)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from pilotlight.cli.options import USAGE, print_json, stop
+from pilotlight.installed import installed_version
 
 
 def print_version(*, as_json: bool = False) -> None:
@@ -16,17 +17,6 @@ def print_version(*, as_json: bool = False) -> None:
         print_json({"version": version})
     else:
         print(f"pilotlight {version}")
-
-
-def installed_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("pilotlight")
-    except PackageNotFoundError:  # a folder of sources that was never installed
-        from pilotlight.installed import remedy
-
-        return f"unknown (not installed: {remedy()})"
 
 
 def print_help(context: Any, words: list[str]) -> None:

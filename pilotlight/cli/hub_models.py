@@ -1,16 +1,15 @@
-"""`hf://org/name[@revision]` on the command line: fetched into the hub's cache, packed, and its commit kept in the
-lineage.
-"""
+"""`hf://org/name[@revision]` on the command line: the model is fetched into the cache, and its commit is kept."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pilotlight.cli.options import USAGE, say, stop
-from pilotlight.cli.packing import pack_folder, progress_bar, refusals
+from pilotlight.cli.refusals import progress_bar, refusals
 from pilotlight.settings import Settings
 from snapshots.errors import HubError
 from snapshots.hub import PREFIX, Fetched, Reference, cache_folder, fetch, parse
 from snapshots.lineage import Step, licence_of
-from snapshots.manifest import Manifest
 
 
 def reference_of(text: str) -> Reference:
@@ -21,8 +20,10 @@ def reference_of(text: str) -> Reference:
         stop(str(error), USAGE)
 
 
-def pack_from_hub(settings: Settings, text: str) -> Manifest:
-    """Stops where the hub, the network, a disk or what the model is made of refuses."""
+def fetch_from_hub(settings: Settings, text: str) -> tuple[Path, str, Step]:
+    """(folder, name, where it is from) of a model, ready to be packed. Stops where the hub, the network or a disk
+    refuses.
+    """
     reference = reference_of(text)
     settings.paths.make()
     with refusals(f"cannot fetch {reference}"), progress_bar("fetching") as progress:
@@ -32,7 +33,7 @@ def pack_from_hub(settings: Settings, text: str) -> Manifest:
     say(f"{said}: the hub was not reached, so this is what an earlier download has left" if got.offline else said)
     for line in got.left_out:
         say(line)
-    return pack_folder(settings, got.folder, str(reference), _step(reference, got))
+    return got.folder, str(reference), _step(reference, got)
 
 
 def _step(reference: Reference, got: Fetched) -> Step:

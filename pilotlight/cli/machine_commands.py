@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pilotlight.cli.options import Json, State, settings_of
+from pilotlight.cli.options import Json, State, settings_of, span
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 
@@ -48,7 +48,7 @@ def up(
 
     Example: pilotlight up --port 8443
     """
-    from pilotlight.cli.doctor.checks import need_engine, vllm
+    from pilotlight.cli.engine import need_engine, vllm
 
     need_engine(vllm())
     if detach:
@@ -142,7 +142,6 @@ def audit(
     Example: pilotlight audit --since 7d
     """
     from pilotlight.cli.audit import show_audit
-    from pilotlight.cli.times import span
 
     show_audit(settings_of(state), *span(since, until), limit, as_json=as_json)
 
@@ -196,7 +195,7 @@ def demo() -> None:
     Example: pilotlight demo
     """
     from pilotlight.cli.demo.demo import run_demo
-    from pilotlight.cli.doctor.checks import need_engine, vllm
+    from pilotlight.cli.engine import need_engine, vllm
 
     need_engine(vllm())
 

@@ -71,6 +71,7 @@ for register in (
     endpoint_commands.register,
     revision_commands.register,
     talk_commands.register,
+    usage_commands.register,
 ):
     register(app)
 app.add_typer(key_commands.app, name="keys")

@@ -47,6 +47,7 @@ __all__ = [
     "print_json",
     "say",
     "settings_of",
+    "span",
     "stop",
 ]  # fmt: skip
 
@@ -89,6 +90,23 @@ def seconds(parameter: typer.CallbackParam, text: str | None) -> float | None:
 def duration_option(meaning: str) -> Any:
     """An option that takes a duration as people write it. Its value is in seconds."""
     return typer.Option(parser=str, callback=seconds, metavar="DURATION", help=meaning)
+
+
+def span(since: str | None, until: str | None) -> tuple[float | None, float | None]:
+    """`--since` and `--until` in Unix seconds; stops where one is no moment, or the second lies before the first."""
+    begin, end = _moment("--since", since), _moment("--until", until)
+    if begin is not None and end is not None and end < begin:
+        stop(f"--until {until} lies before --since {since}: swap them", USAGE)
+    return begin, end
+
+
+def _moment(option: str, text: str | None) -> float | None:
+    from pilotlight.cli.times import MomentError, unix_seconds
+
+    try:
+        return None if text is None else unix_seconds(text)
+    except MomentError as error:
+        stop(f"{option} {error}", USAGE)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

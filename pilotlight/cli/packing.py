@@ -1,23 +1,20 @@
-"""Long work on model files with a progress bar, on a terminal only; and every way it can be refused as one line."""
+"""A model on its way into the store: found by its name, packed, and remembered with where it is from."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pilotlight.cli.acts import who
 from pilotlight.cli.model_names import OWN, folder_named, is_on_hub
-from pilotlight.cli.options import FAILED, UNREACHABLE, explain_os_error, say, stop
+from pilotlight.cli.options import explain_os_error, say
+from pilotlight.cli.refusals import progress_bar, refusals
 from pilotlight.settings import Settings
-from snapshots.errors import HubAway, NotStored, SnapshotError, Unreachable
+from snapshots.errors import NotStored
 from snapshots.manifest import Manifest
 
 if TYPE_CHECKING:
     from snapshots.lineage import Step
-
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
 def pack_model(settings: Settings, model: str, *, beside: Path = Path()) -> Manifest:
@@ -28,9 +25,9 @@ def pack_model(settings: Settings, model: str, *, beside: Path = Path()) -> Mani
     from snapshots.lineage import of_folder
 
     if is_on_hub(model):
-        from pilotlight.cli.hub_models import pack_from_hub
+        from pilotlight.cli.hub_models import fetch_from_hub
 
-        return pack_from_hub(settings, model)
+        return pack_folder(settings, *fetch_from_hub(settings, model))
     folder = folder_named(model, beside=beside)
     settings.paths.make()
     step = of_folder(folder.resolve())
@@ -67,7 +64,6 @@ def tell_origin(settings: Settings, manifest: Manifest, step: Step) -> None:
     """Keep where a snapshot is from, who packed it and when. A disk that does not take it costs nothing else."""
     from datetime import UTC, datetime
 
-    from pilotlight.cli.endpoints.rollouts import who
     from snapshots.lineage import remember
 
     told = step.model_copy(update={"by": who(), "at": datetime.now(UTC).isoformat(timespec="seconds")})
@@ -111,33 +107,7 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
 
 def _whole(settings: Settings, digest: str) -> str:
     """As much of a digest as names one in the store of this installation is as good as all of it."""
-    from pilotlight.cli.snapshot.store import find_digest
+    from pilotlight.cli.digests import find_digest
     from snapshots.manifest import is_digest
 
     return digest if is_digest(digest) else find_digest(settings.paths.snapshots, digest)
-
-
-@contextmanager
-def refusals(doing: str) -> Iterator[None]:
-    """What snapshots, the kernel or an object store refuse, as one line and an exit code."""
-    try:
-        yield
-    except SnapshotError as error:
-        stop(f"{doing}: {error}", UNREACHABLE if isinstance(error, Unreachable | HubAway) else FAILED)
-    except OSError as error:
-        stop(f"{doing}: {explain_os_error(error)}")
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Progress | None]:
-    """A bar on stderr where that is a terminal, else None."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

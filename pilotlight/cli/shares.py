@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pilotlight.cli.doctor.checks import Finding
-from pilotlight.cli.endpoints.show import size
+from pilotlight.cli.findings import Finding
 from pilotlight.cli.tables import Table
 from pilotlight.room import blocks, free_bytes, look, shortage, taken
 from pilotlight.settings import Paths, Settings
+from pilotlight.sizes import human
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ def shares(settings: Settings) -> list[Share]:
 
 def shares_table(found: list[Share], paths: Paths) -> Table:
     rows = Table("disk", "used", "bound", "reserve", "free")
-    free = size(free_bytes(paths.state))
+    free = human(free_bytes(paths.state))
     for number, share in enumerate(found):
-        bound = size(share.bound) if share.bound else ""
-        kept = f"{size(min(share.kept, share.reserve))} of {size(share.reserve)}" if share.reserve else ""
-        rows.add_row(share.name, size(share.used) if share.bound else "", bound, kept, "" if number else free)
+        bound = human(share.bound) if share.bound else ""
+        kept = f"{human(min(share.kept, share.reserve))} of {human(share.reserve)}" if share.reserve else ""
+        rows.add_row(share.name, human(share.used) if share.bound else "", bound, kept, "" if number else free)
     return rows
 
 
@@ -67,7 +67,7 @@ def bounds(settings: Settings) -> Finding:
     ]  # Postgres' log may pass its bound for a moment
     if over:
         text = ", ".join(
-            f"{share.name} has {size(share.used)} of {size(share.bound)} ({share.setting})" for share in over
+            f"{share.name} has {human(share.used)} of {human(share.bound)} ({share.setting})" for share in over
         )
         return Finding(
             False,
@@ -75,7 +75,7 @@ def bounds(settings: Settings) -> Finding:
             "raise the bound named, or free some space; bills are never deleted: export and remove old ones by hand",
         )
     given = [share for share in found if share.kept < share.reserve]
-    text = ", ".join(f"{share.name} {size(share.used)} of {size(share.bound)}" for share in found if share.bound)
+    text = ", ".join(f"{share.name} {human(share.used)} of {human(share.bound)}" for share in found if share.bound)
     if given:
-        text += f"; of the reserve {size(sum(share.kept for share in given))} of {size(sum(share.reserve for share in given))} are held"
+        text += f"; of the reserve {human(sum(share.kept for share in given))} of {human(sum(share.reserve for share in given))} are held"
     return Finding(True, text)

@@ -1,14 +1,10 @@
-"""Moments and durations as people write them: `10m` ago, an ISO 8601 time; for `1h`. Pure but for the default `now`,
-and `span`.
-"""
+"""Moments and durations as people write them: `10m` ago, an ISO 8601 time; for `1h`. Pure but for the default `now`."""
 
 from __future__ import annotations
 
 import re
 import time
 from datetime import UTC, datetime
-
-from pilotlight.cli.options import USAGE, stop
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -28,21 +24,6 @@ def unix_seconds(text: str, *, now: float | None = None) -> float:
             f"{text!r}: write 30s, 10m, 2h, 7d or 2w ago, or a time such as 2026-01-31T12:00Z (UTC unless it says)"
         ) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def span(since: str | None, until: str | None) -> tuple[float | None, float | None]:
-    """`--since` and `--until` in Unix seconds; stops where one is no moment, or the second lies before the first."""
-    begin, end = _moment("--since", since), _moment("--until", until)
-    if begin is not None and end is not None and end < begin:
-        stop(f"--until {until} lies before --since {since}: swap them", USAGE)
-    return begin, end
-
-
-def _moment(option: str, text: str | None) -> float | None:
-    try:
-        return None if text is None else unix_seconds(text)
-    except MomentError as error:
-        stop(f"{option} {error}", USAGE)
 
 
 def duration_seconds(text: str) -> float:

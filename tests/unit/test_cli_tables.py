@@ -15,6 +15,7 @@ from pilotlight.cli.endpoints import rollouts, show
 from pilotlight.cli.exit_codes import one_line, printable, say
 from pilotlight.cli.keys import keys
 from pilotlight.cli.tables import BOLD, RED, Table, cells, width_of_stdout, written
+from pilotlight.cli.usage.show import print_usage
 from pilotlight.settings import load
 
 KEY_ID, DIGEST, REQUEST = "key_528b9a7513254aca0dbe", "sha256:" + "7db31571" * 8, "01a1fc1d72bd76379792f5d24e066cc7"
@@ -64,7 +65,7 @@ def test_no_cell_is_ever_lost_cut_or_broken(seed: int) -> None:
 def test_a_pipe_gets_one_line_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     assert width_of_stdout() is None
-    show.print_usage({"rows": [usage_row()]})
+    print_usage({"rows": [usage_row()]})
     assert len(capsys.readouterr().out.splitlines()) == 2
     monkeypatch.setenv("COLUMNS", "80")
     assert width_of_stdout() == 80
@@ -163,7 +164,7 @@ def test_whatever_one_copies_is_whole_in_80_columns(
         show, "Api", Told({"data": [endpoint | {"idle_timeout_seconds": 60.0, "zero": "standby", "slots": 64}]})
     )
     show.show_endpoints(settings, as_json=False)
-    show.print_usage({"rows": [usage_row()]})
+    print_usage({"rows": [usage_row()]})
     monkeypatch.setattr(rollouts, "Api", Told({"data": [revision_row()]}))
     rollouts.show_revisions(settings, "demo", 20, as_json=False)
     words = capsys.readouterr().out.split()

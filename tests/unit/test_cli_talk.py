@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from pilotlight import keys
+from pilotlight.cli import talker as callers
 from pilotlight.cli.api import ApiError
 from pilotlight.cli.talk import chat, talk
-from pilotlight.cli.talk.talk import Message, Talker, Took, pieces
+from pilotlight.cli.talker import Message, Talker, Took, pieces
 from pilotlight.settings import Settings, load
 from tests.fakes_cli import Call, Said, answered, prepared
 
@@ -68,7 +69,7 @@ def talker(settings: Settings, server: Server, key: str = "") -> Talker:
 def test_a_new_key_is_asked_again_until_the_routers_know_it(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(talk, "LEARN_SECONDS", 0.5)
+    monkeypatch.setattr(callers, "LEARN_SECONDS", 0.5)
     server, took = Server(learns=2), Took()
     assert list(talker(settings, server).stream({}, took)) == ["He", "llo"]
     assert (len(server.made), len(server.asked)) == (1, 3)
@@ -92,7 +93,7 @@ def test_a_given_key_that_is_wrong_is_told(settings: Settings) -> None:
 
 
 def test_it_gives_up_on_a_key_the_routers_never_learn(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(talk, "LEARN_SECONDS", 0.05)
+    monkeypatch.setattr(callers, "LEARN_SECONDS", 0.05)
     begin = time.monotonic()
     with pytest.raises(ApiError, match="the key is wrong"):
         list(talker(settings, Server(learns=10**6)).stream({}, Took()))

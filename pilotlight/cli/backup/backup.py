@@ -29,14 +29,15 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pilotlight.cli.drawn import line
-from pilotlight.cli.endpoints.show import size
 from pilotlight.cli.options import UNREACHABLE, explain_os_error, print_json, say, stop
+from pilotlight.cli.running import is_running
 from pilotlight.database import embedded
 from pilotlight.database.account import server_account
 from pilotlight.database.binaries import program_folder
 from pilotlight.database.errors import DatabaseError
 from pilotlight.database.migrate import newest
 from pilotlight.settings import Paths, Settings
+from pilotlight.sizes import human
 
 FORMAT = 1
 MANIFEST, DUMP = "manifest.json", "database.dump"
@@ -61,7 +62,7 @@ def back_up(settings: Settings, target: Path, *, models: bool, as_json: bool) ->
         return
     print(target)
     say(
-        f"{size(target.stat().st_size)}; keep it where nobody else reads it: it opens everything. `pilotlight restore {target}` makes an installation of it."
+        f"{human(target.stat().st_size)}; keep it where nobody else reads it: it opens everything. `pilotlight restore {target}` makes an installation of it."
     )
     if not told["database"]:
         say("The database is a Postgres of your own (DATABASE_URL): back it up with pg_dump, at about this time.")
@@ -146,8 +147,6 @@ def _add_database(archive: tarfile.TarFile, settings: Settings) -> None:
 @contextmanager
 def served(settings: Settings) -> Iterator[str]:
     """The embedded Postgres' DSN: of the one that runs, else of one started for this. Raises DatabaseError, OSError."""
-    from pilotlight.cli.doctor.state_checks import is_running
-
     if is_running(settings.paths):
         yield settings.paths.database_dsn.read_text()
         return

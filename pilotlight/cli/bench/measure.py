@@ -12,7 +12,7 @@ from pilotlight.cli.api import Api
 from pilotlight.cli.bench import coldstart as bench
 from pilotlight.cli.bench import loaders, stock
 from pilotlight.cli.tables import Table, show, show_text
-from pilotlight.cli.talk.talk import Talker, Took
+from pilotlight.cli.talker import Talker, Took
 from pilotlight.settings import Settings
 from runtime.node.kv_cache import size
 from snapshots.store.disk import path_of

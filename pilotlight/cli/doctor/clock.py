@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pilotlight
-from pilotlight.cli.doctor.checks import Finding
+from pilotlight.cli.findings import Finding
 from pilotlight.settings import Paths, Settings
 
 SLACK_SECONDS = 60.0  # a file system's clock may run ahead of ours for a moment

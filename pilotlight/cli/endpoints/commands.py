@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.endpoints.options import AtOnce, EngineArgs, NoWait, UnsetEngineArgs, Wait, engine_args, waits
-from pilotlight.cli.options import USAGE, Json, Model, Name, State, duration_option, endpoint_names, settings_of, stop
+from pilotlight.cli.options import (
+    USAGE,
+    Json,
+    Model,
+    Name,
+    State,
+    duration_option,
+    endpoint_names,
+    settings_of,
+    span,
+    stop,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -257,7 +268,6 @@ def starts(
     Example: pilotlight starts demo --limit 5
     """
     from pilotlight.cli.endpoints.show import show_cold_starts
-    from pilotlight.cli.times import span
 
     show_cold_starts(settings_of(state), name, limit, *span(since, until), as_json=as_json)
 

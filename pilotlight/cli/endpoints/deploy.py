@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from activator.wire import Changes
-from pilotlight.cli.api import Api
+from pilotlight.cli.acts import who
+from pilotlight.cli.api import Api, warn_unconfirmed
 from pilotlight.cli.endpoints.manifest import explain
-from pilotlight.cli.endpoints.rollouts import Outcome, end, follow, until_ready, who
-from pilotlight.cli.keys.keys import UNTOLD
+from pilotlight.cli.endpoints.rollouts import Outcome, end, follow, until_ready
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.packing import find_snapshot, pack_model
 from pilotlight.settings import Settings
@@ -138,5 +138,4 @@ def remove_endpoint(settings: Settings, name: str, *, as_json: bool) -> None:
     say(
         f"{name} is removed: {revoked}, {prices}; usage and history stay. Deployed again, the name begins without them."
     )
-    if not done.get("everywhere", True):
-        say(UNTOLD)
+    warn_unconfirmed(done)

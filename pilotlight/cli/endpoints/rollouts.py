@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pilotlight.cli.acts import who
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.drawn import line, standing
 from pilotlight.cli.options import print_json, say, stop
@@ -33,16 +34,6 @@ class Outcome:
 
     def told(self) -> dict[str, str]:
         return {"outcome": self.kind, "failure": self.text if self.kind == "failed" else ""}
-
-
-def who() -> str:
-    """Who deploys, as `pilotlight revisions` tells it."""
-    import getpass
-
-    try:
-        return f"{getpass.getuser()} (local)"
-    except (KeyError, OSError):  # a user without a name
-        return "local"
 
 
 def follow(api: Api, name: str, deploy: dict[str, Any], *, wait: bool, at_once: bool = False) -> Outcome:

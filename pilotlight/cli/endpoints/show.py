@@ -1,18 +1,19 @@
-"""The commands that show something: ls, ps, usage, and the waterfall of a cold start."""
+"""The commands that show endpoints: ls, ps, events, and the cold starts of `starts`."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pilotlight.cli.api import Api
+from pilotlight.cli.api import Api, filters
 from pilotlight.cli.drawn import NO_NODE
 from pilotlight.cli.options import print_json, say
 from pilotlight.cli.tables import Table, show, show_text
+from pilotlight.cli.waterfall import print_waterfall
 from pilotlight.room import look, shortage
 from pilotlight.settings import Settings
+from pilotlight.sizes import human
 
 NO_ENDPOINT = "no endpoint yet: pilotlight deploy NAME --model FOLDER"
-NO_USAGE = "no request that fits: a row is there about a second after its answer"
 
 
 def show_endpoints(settings: Settings, *, as_json: bool) -> None:
@@ -81,12 +82,13 @@ def of_interest(endpoint: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _show_disk(settings: Settings) -> None:
     from pilotlight.cli import shares
-    from pilotlight.cli.doctor import state_checks
+    from pilotlight.cli.postgres_check import postgres
+    from pilotlight.cli.running import is_running
 
     show(shares.shares_table(shares.shares(settings), settings.paths))
     if reason := shortage(look(settings.paths), settings.disk):
         show_text(f"new calls are refused: {reason}", alarm=True)
-    if state_checks.is_running(settings.paths) and not (found := state_checks.postgres(settings)).ok:
+    if is_running(settings.paths) and not (found := postgres(settings)).ok:
         show_text(f"Postgres: {found.text}; it is tried for ever, and records wait on disk", alarm=True)
 
 
@@ -134,16 +136,14 @@ def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool 
     depth = f"{replica['in_flight']} of {replica['slots']}"
     taken = replica.get("private_bytes", 0) + replica.get("kv_cache_bytes", 0)
     told = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in phases)
-    return replica["replica_id"], replica["state"], depth, size(taken) if taken else "", told
+    return replica["replica_id"], replica["state"], depth, human(taken) if taken else "", told
 
 
 def _node(node: dict[str, Any]) -> str:
     environment = node["environment"]
-    memory = (
-        f"{size(node['committed_bytes'])} of {size(node.get('budget_bytes') or node['memory_bytes'])} memory committed"
-    )
+    memory = f"{human(node['committed_bytes'])} of {human(node.get('budget_bytes') or node['memory_bytes'])} memory committed"
     if node.get("standby_bytes"):
-        memory += f", a standby {size(node['standby_bytes'])}"
+        memory += f", a standby {human(node['standby_bytes'])}"
     away = "" if node["connected"] else ", not connected"
     reason = f" ({node['standby_reason']})" if node.get("standby_reason") else ""
     return (
@@ -152,56 +152,12 @@ def _node(node: dict[str, Any]) -> str:
     )
 
 
-def size(count: float) -> str:
-    """Bytes as people read them, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit in ("B", "kB", "MB") else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def show_usage(
-    settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool
-) -> None:
-    usage = Api(settings.paths).call("GET", "/usage", params={"limit": limit} | asked(name, since, until))
-    if as_json:
-        print_json(usage)
-        return
-    print_usage(usage)
-    print_totals(usage)
-
-
-def print_totals(usage: dict[str, Any]) -> None:
-    totals = usage["totals"]
-    shown = f"; shown are the newest {len(usage['rows'])}" if usage.get("has_more") else ""
-    say(
-        f"in all {totals['requests']} requests, {totals['input_tokens']} tokens in ({totals['cached_tokens']} cached), "
-        f"{totals['output_tokens']} out, $ {totals['cost']}{shown}"
-    )
-
-
-def print_usage(usage: dict[str, Any]) -> None:
-    rows = Table("request", "when", "start", "finish", "input", "cached", "output", "counted by", "cost, $")
-    for row in usage["rows"]:
-        rows.add_row(
-            row["event_id"],
-            row["admitted_at"][:19].replace("T", " "),
-            row["start"],
-            row["finish"],
-            str(row["input_tokens"]),
-            str(row["cached_tokens"]),
-            str(row["output_tokens"]),
-            row["count_source"] + (", correction" if row.get("corrects") else ""),
-            str(row["cost"]),
-        )
-    show(rows, nothing=NO_USAGE)
-
-
 def show_cold_starts(
     settings: Settings, name: str | None, limit: int, since: float | None, until: float | None, *, as_json: bool
 ) -> None:
-    found = Api(settings.paths).call("GET", "/cold-starts", params={"limit": limit} | asked(name, since, until))["data"]
+    found = Api(settings.paths).call("GET", "/cold-starts", params={"limit": limit} | filters(name, since, until))[
+        "data"
+    ]
     if as_json:
         print_json(found)
     elif len(found) == 1:
@@ -223,7 +179,7 @@ def print_cold_starts(starts: list[dict[str, Any]]) -> None:
             start["endpoint"],
             start["rung"],
             f"{start['seconds']:.3f}",
-            size(start["snapshot_bytes"]) if start["snapshot_bytes"] else "–",
+            human(start["snapshot_bytes"]) if start["snapshot_bytes"] else "–",
             start["cold_start_id"],
             f"{told}; failed: {start['reason']}" if start["reason"] else told,
         )
@@ -233,27 +189,3 @@ def print_cold_starts(starts: list[dict[str, Any]]) -> None:
 def _said(start: dict[str, Any]) -> str:
     begun = f"{start['endpoint']} from {start['rung']}, {start['started_at'][:19].replace('T', ' ')} UTC, replica {start['replica_id']}"
     return f"{begun}; failed: {start['reason']}" if start["reason"] else begun
-
-
-def print_waterfall(phases: list[dict[str, Any]], total_seconds: float, width: int = 40) -> None:
-    """One bar a phase on a common axis. `phases`: name, at (monotonic seconds), seconds; the rest of the total is shown
-    too.
-    """
-    begin = min((phase["at"] for phase in phases), default=0.0)
-    rows = Table("phase", "seconds", "")
-    for phase in sorted(phases, key=lambda phase: phase["at"]):
-        offset = round((phase["at"] - begin) / total_seconds * width) if total_seconds else 0
-        length = max(1, round(phase["seconds"] / total_seconds * width)) if total_seconds else 1
-        rows.add_row(phase["name"], f"{phase['seconds']:.3f}", " " * min(offset, width) + "█" * min(length, width))
-    rows.add_row("whole", f"{total_seconds:.3f}", "")
-    show(rows)
-
-
-def asked(name: str | None, since: float | None, until: float | None) -> dict[str, Any]:
-    """The part of a query that was given: an endpoint, and times in Unix seconds."""
-    given = {
-        "endpoint": name,
-        "since": None if since is None else repr(since),
-        "until": None if until is None else repr(until),
-    }
-    return {key: value for key, value in given.items() if value is not None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from pilotlight.cli.api import Api
+from pilotlight.cli.api import Api, warn_unconfirmed
 from pilotlight.cli.options import print_json, say, stop
 from pilotlight.cli.tables import Table, show
 from pilotlight.cli.times import duration
@@ -13,7 +13,6 @@ from pilotlight.cli.trust import lines
 from pilotlight.settings import Settings
 
 WHOLE = len("key_") + 20  # characters of a key's id
-UNTOLD = "The routers of this machine have not confirmed it yet: for a moment they may answer as before"
 
 
 def create_key(
@@ -32,7 +31,7 @@ def create_key(
         print(made["key"])
         say("Keep it now, it is not shown again. For your programs (--env prints these lines with the key in them):")
         say("\n".join(f"  {each}" for each in lines(api.url, name, "KEY", bundle)))
-    _warn_untold(made)
+    warn_unconfirmed(made)
 
 
 def list_keys(settings: Settings, name: str | None, *, live: bool, as_json: bool) -> None:
@@ -73,7 +72,7 @@ def revoke_key(settings: Settings, given: str, *, as_json: bool) -> None:
         print_json(done)
         return
     say(f"{key_id} is revoked: calls with it are answered 401 from now on")
-    _warn_untold(done)
+    warn_unconfirmed(done)
 
 
 def rotate_key(settings: Settings, name: str, key_id: str | None, grace: float, *, as_json: bool) -> None:
@@ -93,7 +92,7 @@ def rotate_key(settings: Settings, name: str, key_id: str | None, grace: float, 
             f"Both keys work for {duration(grace)}, until {made['replaced_expires_at'][:19].replace('T', ' ')} UTC; then {old} ends."
         )
         say(f"When your programs use the new one sooner: pilotlight keys revoke {old}")
-    _warn_untold(made)
+    warn_unconfirmed(made)
 
 
 def _to_rotate(api: Api, name: str, key_id: str | None) -> str:
@@ -137,11 +136,6 @@ def expiry_of(key: dict[str, Any], *, now: datetime | None = None) -> str:
         return "–"
     left = (datetime.fromisoformat(key["expires_at"]) - (now or datetime.now(UTC))).total_seconds()
     return f"{_short(key['expires_at'])} (in {duration(left)})" if left > 0 else _short(key["expires_at"])
-
-
-def _warn_untold(answer: dict[str, Any]) -> None:
-    if not answer.get("everywhere", True):
-        say(UNTOLD)
 
 
 def _short(moment: str) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from pilotlight.cli.api import Api, ApiError, Unreachable
-from pilotlight.cli.endpoints.show import size
+from pilotlight.cli.digests import find_digest
 from pilotlight.cli.options import UNREACHABLE, print_json, say, stop
-from pilotlight.cli.packing import refusals
-from pilotlight.cli.snapshot.store import find_digest
+from pilotlight.cli.refusals import refusals
 from pilotlight.settings import Settings
+from pilotlight.sizes import human
 from runtime.node.disk import Disk
 from snapshots.pins import pinned
 from snapshots.store.disk import digests
@@ -117,5 +117,7 @@ def _gone(settings: Settings, found: Iterable[str], *, as_json: bool, dry_run: b
         print(digest)
     verb = "would be freed; nothing has been removed" if dry_run else "freed"
     say(
-        f"{size(sum(freed.values()))} {verb}" if freed else "nothing to remove: every snapshot here is needed or pinned"
+        f"{human(sum(freed.values()))} {verb}"
+        if freed
+        else "nothing to remove: every snapshot here is needed or pinned"
     )

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from pilotlight.cli.endpoints.show import size
+from pilotlight.cli.digests import find_digest
 from pilotlight.cli.options import print_json, say
-from pilotlight.cli.packing import refusals
-from pilotlight.cli.snapshot.store import described, find_digest
+from pilotlight.cli.refusals import refusals
+from pilotlight.cli.snapshot.store import described
 from pilotlight.settings import Settings
+from pilotlight.sizes import human
 from snapshots.errors import LineageError
 from snapshots.lineage import Step, steps
 from snapshots.manifest import Manifest, read_manifest
@@ -48,7 +49,7 @@ def told(manifest: Manifest, lineage: tuple[Step, ...]) -> list[str]:
         ("architecture", manifest.architecture),
         ("dtype", manifest.dtype),
         ("tensors", manifest.tensors),
-        ("size", size(manifest.size)),
+        ("size", human(manifest.size)),
     ]
     for step in reversed(lineage):
         rows += [
@@ -60,6 +61,6 @@ def told(manifest: Manifest, lineage: tuple[Step, ...]) -> list[str]:
         rows += [("", line) for line in step.left_out]
     if not lineage:
         rows.append(("origin", "nobody has told: it was packed by an earlier release, or came from another store"))
-    rows += [("file", f"{file.sha256}  {size(file.size):>9}  {file.path}") for file in manifest.files]
+    rows += [("file", f"{file.sha256}  {human(file.size):>9}  {file.path}") for file in manifest.files]
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]

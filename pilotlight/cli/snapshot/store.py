@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pilotlight.cli.endpoints.show import size
+from pilotlight.cli.digests import find_digest, the_one
 from pilotlight.cli.options import USAGE, print_json, say, stop
-from pilotlight.cli.packing import pack_model, progress_bar, refusals, tell_origin
+from pilotlight.cli.packing import pack_model, tell_origin
+from pilotlight.cli.refusals import progress_bar, refusals
 from pilotlight.cli.tables import Table, show
 from pilotlight.settings import Settings
+from pilotlight.sizes import human
 from snapshots.errors import SnapshotError
 from snapshots.lineage import Step, carry
 from snapshots.manifest import Manifest, folder_name, is_digest, read_manifest
@@ -29,7 +30,7 @@ def verify_snapshot(settings: Settings, text: str, *, as_json: bool) -> None:
 
     with refusals(f"cannot verify {text}"):
         manifest = verify(path_of(settings.paths.snapshots, find_digest(settings.paths.snapshots, text)))
-    say(f"every byte is what the digest says: {len(manifest.files)} files, {size(manifest.size)}")
+    say(f"every byte is what the digest says: {len(manifest.files)} files, {human(manifest.size)}")
     _print(manifest, as_json=as_json)
 
 
@@ -49,7 +50,7 @@ def list_snapshots(settings: Settings, *, as_json: bool) -> None:
         if "error" in row:
             rows.add_row(row["digest"], row["error"], "", "", "", "", keeps)
         else:
-            sizes = size(row["bytes"]), size(row["baked_bytes"])
+            sizes = human(row["bytes"]), human(row["baked_bytes"])
             rows.add_row(row["digest"], row["architecture"], row["dtype"], str(row["tensors"]), *sizes, keeps)
     show(rows, nothing=f"no snapshot in {store} yet: pilotlight snapshot pack MODEL, or deploy one")
 
@@ -79,7 +80,7 @@ def unpin_snapshots(settings: Settings, texts: list[str], *, as_json: bool) -> N
     node_dir = settings.paths.staged
     with refusals("cannot unpin"):
         stay = pinned(node_dir)
-        found = [_the_one(text, stay, "pinned snapshot", node_dir) for text in texts]
+        found = [the_one(text, stay, "pinned snapshot", node_dir) for text in texts]
         for digest in found:
             unpin(node_dir, digest)
     _say_pinned(found, stays=False, as_json=as_json)
@@ -143,23 +144,7 @@ def synth_model(folder: Path, like: str, seed: int, *, as_json: bool) -> None:
         print_json({"folder": str(folder), "like": like, "seed": seed, "bytes": written})
         return
     print(folder)
-    say(f"{size(written)} of random weights, shaped like {like}; next: pilotlight deploy NAME --model {folder}")
-
-
-def find_digest(store: Path, text: str) -> str:
-    """A digest given whole or as a beginning that names one; stops where it names none or several."""
-    return _the_one(text, digests(store), "snapshot", store)
-
-
-def _the_one(text: str, among: Iterable[str], what: str, place: Path) -> str:
-    wanted = text.lower().replace("sha256-", "sha256:")
-    wanted = wanted if wanted.startswith("sha256:") else f"sha256:{wanted}"
-    found = [digest for digest in among if digest.startswith(wanted)]
-    if not found:
-        stop(f"no {what} {text} in {place}: `pilotlight snapshot ls` shows what is there")
-    if len(found) > 1:
-        stop(f"{text} names {len(found)} snapshots: give more of the digest")
-    return found[0]
+    say(f"{human(written)} of random weights, shaped like {like}; next: pilotlight deploy NAME --model {folder}")
 
 
 def described(manifest: Manifest) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import sys
 from pilotlight.cli.api import ApiError
 from pilotlight.cli.drawn import while_held
 from pilotlight.cli.options import say
-from pilotlight.cli.talk.talk import Message, Talker, Took
+from pilotlight.cli.talker import Message, Talker, Took
 from pilotlight.settings import Settings
 
 PROMPT = "> "

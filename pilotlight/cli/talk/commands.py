@@ -16,7 +16,7 @@ Key = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    for command in (run, chat, logs, request):
+    for command in (run, chat, logs):
         app.command()(command)
 
 
@@ -54,25 +54,6 @@ def chat(
     from pilotlight.cli.talk.chat import converse
 
     converse(settings_of(state), name, system, max_tokens, key)
-
-
-def request(
-    request_id: Annotated[
-        str,
-        typer.Argument(
-            help="Id of the request, as `x-request-id`, `run` and `usage` say it; its beginning will do where that names one."
-        ),
-    ],
-    state: State = None,
-    as_json: Json = False,
-) -> None:
-    """Show one request: what it waited for, and what it costs. A cold start phase by phase.
-
-    Example: pilotlight request 01a1fc1d72bd76379792f5d24e066cc7
-    """
-    from pilotlight.cli.usage.requests import show_request
-
-    show_request(settings_of(state), request_id, as_json=as_json)
 
 
 def logs(

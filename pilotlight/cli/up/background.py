@@ -22,9 +22,10 @@ from pilotlight import children
 from pilotlight.cli.drawn import line
 from pilotlight.cli.exit_codes import FAILED, OK, UNREACHABLE, ApiError, printable, say
 from pilotlight.cli.options import print_json, stop
+from pilotlight.cli.running import pid_of
 from pilotlight.cli.tables import Table, show
 from pilotlight.cli.times import duration
-from pilotlight.settings import Paths, Settings
+from pilotlight.settings import Settings
 
 LOOK_SECONDS = 0.5
 MODULE = "pilotlight.cli.up.installation"
@@ -96,18 +97,6 @@ def show_files(told: dict[str, Any]) -> None:
             print(f"{name:<10} {'in ' if field == 'admin_key_file' else ''}{told[field]}")
 
 
-def pid_of(paths: Paths) -> int:
-    """Of the `up` that holds the state folder; 0 where none does, or it does not say."""
-    from pilotlight.cli.doctor.state_checks import is_running
-
-    if not is_running(paths):
-        return 0
-    try:
-        return int((paths.run / "up.lock").read_text().split()[0])
-    except (OSError, ValueError, IndexError):
-        return -1
-
-
 @contextmanager
 def _held(pid: int) -> Iterator[int]:
     """A descriptor of the process, once it is known to be an `up`. Stops where it is none."""
@@ -175,7 +164,7 @@ def show_standing(settings: Settings, *, as_json: bool) -> int:
 
 def standing(settings: Settings) -> dict[str, Any]:
     from pilotlight.cli.api import Api
-    from pilotlight.cli.help import installed_version
+    from pilotlight.installed import installed_version
 
     paths = settings.paths
     pid = pid_of(paths)

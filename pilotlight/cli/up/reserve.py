@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from pilotlight.cli.exit_codes import explain_os_error
-from pilotlight.room import free_bytes, held, human, reserve
+from pilotlight.room import free_bytes, held, reserve
 from pilotlight.settings import DiskSettings, Paths
+from pilotlight.sizes import human
 
 LOOK_SECONDS = 0.5
 GIVE_UP_PART = 4  # below this part of the floor the reserve goes: new calls have long been refused

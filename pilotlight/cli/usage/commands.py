@@ -1,4 +1,4 @@
-"""The commands about usage: `usage [NAME]`, short for `usage show [NAME]`, and `usage export`."""
+"""The commands about usage: `usage show`, which `usage [NAME]` is short for, `usage sum`, `usage export`, `request`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pilotlight.cli.options import USAGE, Json, State, endpoint_names, settings_of, stop
+from pilotlight.cli.options import USAGE, Json, State, endpoint_names, settings_of, span, stop
 
 
 class ShowUnlessNamed(TyperGroup):
@@ -31,6 +31,11 @@ Since = Annotated[str | None, typer.Option(help="Only requests admitted since: 1
 Until = Annotated[str | None, typer.Option(help="Only requests admitted before: 10m, 2h, 7d ago, or an ISO 8601 time.")]
 
 
+def register(top: typer.Typer) -> None:
+    """`request` is a command of its own, beside the group."""
+    top.command()(request)
+
+
 @app.command()
 def show(
     name: Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
@@ -44,8 +49,7 @@ def show(
 
     Example: pilotlight usage show demo --since 2026-01-01 --until 2026-02-01
     """
-    from pilotlight.cli.endpoints.show import show_usage
-    from pilotlight.cli.times import span
+    from pilotlight.cli.usage.show import show_usage
 
     show_usage(settings_of(state), name, limit, *span(since, until), as_json=as_json)
 
@@ -66,7 +70,6 @@ def sums(
 
     Example: pilotlight usage sum --by day --by endpoint --since 30d
     """
-    from pilotlight.cli.times import span
     from pilotlight.cli.usage.requests import show_sums
 
     wanted = by or ["endpoint"]
@@ -90,10 +93,28 @@ def export(
 
     Example: pilotlight usage export --format csv --endpoint demo --since 30d -o usage.csv
     """
-    from pilotlight.cli.times import span
     from pilotlight.cli.usage.export import export_usage
 
     if format not in ("csv", "jsonl"):
         stop(f"--format {format}: it is csv or jsonl", USAGE)
     begin, end = span(since, until)
     export_usage(settings_of(state), format=format, endpoint=endpoint, since=begin, until=end, output=output)
+
+
+def request(
+    request_id: Annotated[
+        str,
+        typer.Argument(
+            help="Id of the request, as `x-request-id`, `run` and `usage` say it; its beginning will do where that names one."
+        ),
+    ],
+    state: State = None,
+    as_json: Json = False,
+) -> None:
+    """Show one request: what it waited for, and what it costs. A cold start phase by phase.
+
+    Example: pilotlight request 01a1fc1d72bd76379792f5d24e066cc7
+    """
+    from pilotlight.cli.usage.requests import show_request
+
+    show_request(settings_of(state), request_id, as_json=as_json)

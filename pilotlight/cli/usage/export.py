@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pilotlight.cli.api import Api, ApiError
-from pilotlight.cli.endpoints.show import asked
+from pilotlight.cli.api import Api, ApiError, filters
 from pilotlight.cli.options import say, stop
 from pilotlight.settings import Settings
 
@@ -27,7 +26,7 @@ def export_usage(
     until: float | None,
     output: Path | None,
 ) -> None:
-    parameters = {"format": format} | asked(endpoint, since, until)
+    parameters = {"format": format} | filters(endpoint, since, until)
     try:
         with (
             Api(settings.paths).stream("GET", "/api/v1/usage/export", params=parameters) as answer,

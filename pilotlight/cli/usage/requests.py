@@ -7,10 +7,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from pilotlight.cli.api import Api
-from pilotlight.cli.endpoints.show import NO_USAGE, asked, print_waterfall
+from pilotlight.cli.api import Api, filters
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.tables import Table, show
+from pilotlight.cli.usage.show import NO_USAGE
+from pilotlight.cli.waterfall import print_waterfall
 from pilotlight.settings import Settings
 
 HEADS = {"month": "month", "day": "day", "endpoint": "endpoint", "key": "key"}
@@ -59,7 +60,9 @@ def show_sums(
     settings: Settings, name: str | None, by: list[str], since: float | None, until: float | None, *, as_json: bool
 ) -> None:
     wanted = [each for each in HEADS if each in by]
-    answer = Api(settings.paths).call("GET", "/usage/sums", params={"by": ",".join(wanted)} | asked(name, since, until))
+    answer = Api(settings.paths).call(
+        "GET", "/usage/sums", params={"by": ",".join(wanted)} | filters(name, since, until)
+    )
     if as_json:
         print_json(answer["data"])
         return
