@@ -22,6 +22,7 @@ import pytest
 from pilotlight import children, tls
 from pilotlight.cli import main as command_line
 from pilotlight.cli import trust
+from pilotlight.cli.running import pid_of
 from pilotlight.cli.up import background as running
 from pilotlight.cli.up import installation as up
 from pilotlight.cli.up import readiness
@@ -79,11 +80,11 @@ def test_a_background_start_that_fails_says_its_last_words_and_has_its_exit_code
 
 def test_one_that_runs_is_not_started_again(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
     lock = up._only_one(settings.paths.run / "up.lock")
-    assert running.pid_of(settings.paths) == os.getpid()
+    assert pid_of(settings.paths) == os.getpid()
     assert running.detach(settings, as_json=False) == 1
     assert "it runs already" in capfd.readouterr().err
     os.close(lock)
-    assert running.pid_of(settings.paths) == 0, "a number that nobody's lock stands behind is nobody's"
+    assert pid_of(settings.paths) == 0, "a number that nobody's lock stands behind is nobody's"
 
 
 HOLDS = """
