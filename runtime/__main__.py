@@ -19,7 +19,7 @@ from runtime.node import metrics
 from runtime.node.agent import Agent
 from runtime.node.staging import Staging
 from runtime.node.standby_pool import Standbys
-from runtime.reap import bury_orphans
+from runtime.reap import collect_orphans
 from runtime.wire import MOST_STOPS, EngineEnvironment, ToAgent
 
 REHEARSAL_MODEL = Path(snapshots.__file__).parent / "demo" / "model"
@@ -89,7 +89,7 @@ async def run(settings: Settings) -> None:
     )
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, bury_orphans)
+    loop.add_signal_handler(signal.SIGCHLD, collect_orphans)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     agent.begin(standbys)

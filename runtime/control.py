@@ -15,6 +15,7 @@ import socket
 import struct
 import termios
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -122,6 +123,16 @@ class Beat(Frame):
 # Replica → agent
 
 
+class LoadOutcome(StrEnum):
+    """How a replica got its weights."""
+
+    MAPPED = "mapped"  # from a baked copy that was there
+    BAKED = "baked"  # from a baked copy that it has just written
+    RING = "ring"  # through the pinned ring, to a GPU
+    PLAIN_SNAPSHOT = "plain_snapshot"  # by vLLM's own loader: this snapshot has no baked copy, now or later
+    PLAIN_START = "plain_start"  # by vLLM's own loader, for a reason of this one start
+
+
 class Born(Frame):
     kind: Literal["born"] = "born"
     pid: int
@@ -131,6 +142,7 @@ class Born(Frame):
 class PhaseDone(Frame):
     kind: Literal["phase"] = "phase"
     phase: Phase
+    load: LoadOutcome | None = None  # of the phase `load`; its note says the same for people
 
 
 class Serving(Frame):

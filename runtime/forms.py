@@ -56,10 +56,10 @@ def event(error: Mapping[str, Any], form: Form, *, status: int) -> bytes:
 
     Of the Responses API it has that one's fields and an `error`, by which OpenAI's SDKs know one.
     """
-    told = body(error, form, status=status)
+    payload = body(error, form, status=status)
     if form == "openai":
-        return b"data: %s\n\n" % json.dumps(told).encode()
+        return b"data: %s\n\n" % json.dumps(payload).encode()
     if form == "responses":
         said = {field: error[field] for field in ("code", "message", "param")}
-        told = {"type": "error", **said, "sequence_number": 0, **told}
-    return b"event: error\ndata: %s\n\n" % json.dumps(told).encode()
+        payload = {"type": "error", **said, "sequence_number": 0, **payload}
+    return b"event: error\ndata: %s\n\n" % json.dumps(payload).encode()

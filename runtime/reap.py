@@ -92,7 +92,7 @@ def reap_leftovers(replicas: Path) -> list[str]:
     return found
 
 
-def bury_orphans() -> None:
+def collect_orphans() -> None:
     """SIGCHLD in an agent: collect what it inherited (an engine core whose API process died, a replica whose standby
     did).
     """

@@ -13,14 +13,14 @@ VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9]\b")
 _END = re.compile(r"(?<=[.!?])\s+(?=[A-Z'\"`(])")
 
 
-def told(text: str, longest: int) -> str:
+def first_sentences(text: str, longest: int) -> str:
     """The first sentences, of no more than `longest` characters together; of a first one that is longer, its first
     words.
     """
     first, *rest = _END.split(" ".join(text.split()))
-    said = first if len(first) <= longest else f"{first[: longest - 2].rpartition(' ')[0] or first[: longest - 2]} …"
+    kept = first if len(first) <= longest else f"{first[: longest - 2].rpartition(' ')[0] or first[: longest - 2]} …"
     for sentence in rest:
-        if VARIABLE.search(sentence) or len(said) + 1 + len(sentence) > longest:
+        if VARIABLE.search(sentence) or len(kept) + 1 + len(sentence) > longest:
             break
-        said += f" {sentence}"
-    return said
+        kept += f" {sentence}"
+    return kept

@@ -24,7 +24,7 @@ ARRIVAL = "arrival"
 FILES = "files"
 LOOK_SECONDS = 0.001
 ALIVE_SECONDS = 0.25  # between two looks whether the writer lives
-_COMING, _WHOLE, _FAILED = 0, 1, 2
+_COMING, _COMPLETE, _FAILED = 0, 1, 2
 _GOOD = 1
 
 
@@ -50,7 +50,7 @@ def arrived(folder: Path) -> float | None:
     return chunks.count(_GOOD) / len(chunks) if chunks else None
 
 
-class Teller:
+class Writer:
     """The writer's side: made anew for each try, so that who reads an earlier one's sees it dead."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -67,13 +67,13 @@ class Teller:
     def good(self, path: str, number: int) -> None:
         self._map[1 + self._firsts[path] + number] = _GOOD
 
-    def whole(self) -> None:
-        self._map[0] = _WHOLE
+    def complete(self) -> None:
+        self._map[0] = _COMPLETE
 
     def close(self) -> None:
         """All there is to tell has been told: what is not whole now has failed."""
         if self._descriptor >= 0:
-            if self._map[0] != _WHOLE:
+            if self._map[0] != _COMPLETE:
                 self._map[0] = _FAILED
             os.close(self._descriptor)
             self._descriptor = -1
@@ -92,7 +92,7 @@ class Arrival:
 
     def wait(self, path: str, begin: int, end: int) -> None:
         """Return when these bytes of a file are there and good. Raises FetchEnded."""
-        if begin >= end or self._map[0] == _WHOLE:
+        if begin >= end or self._map[0] == _COMPLETE:
             return
         first = 1 + self._firsts[path] + begin // CHUNK
         wanted = bytes([_GOOD]) * ((end - 1) // CHUNK - begin // CHUNK + 1)
@@ -112,4 +112,4 @@ class Arrival:
         except BlockingIOError:
             return False
         fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        return self._map[0] != _WHOLE
+        return self._map[0] != _COMPLETE

@@ -100,11 +100,11 @@ def _prompts(paths: Collection[str], read: Callable[[str], bytes]) -> tuple[str,
         return ()
     given = {str(name)[:40]: text[:100] for name, text in prompts.items() if isinstance(text, str) and text}
     usual = found.get("default_prompt_name")
-    told = "; ".join(
+    quoted = "; ".join(
         f"{name}: {text!r}" + (" (by default)" if name == usual else "") for name, text in list(given.items())[:4]
     )
     return (
-        (f"its authors put a prompt before each text, which a client of the API must do itself: {told}",)
-        if told
+        (f"its authors put a prompt before each text, which a client of the API must do itself: {quoted}",)
+        if quoted
         else ()
     )

@@ -45,7 +45,7 @@ class Facts:
     dtype: str
     tensors: int
     tensor_bytes: int
-    told: tuple[str, ...] = ()  # what whoever packs should hear
+    notes: tuple[str, ...] = ()  # what whoever packs should hear
 
 
 def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: bool = False, twice: bool = True) -> Facts:
@@ -64,12 +64,12 @@ def find_facts(folder: Path, paths: list[str], *, code: bool = False, begun: boo
     tensors = [tensor for header in headers.values() for tensor in header.tensors]
     if not tensors:
         raise Incomplete("the weights hold no tensor at all: get them anew from where they came from")
-    architecture, dtype, told = check_documents(folder, paths, documents, tensors, code=code, begun=begun)
+    architecture, dtype, notes = check_documents(folder, paths, documents, tensors, code=code, begun=begun)
     most = Counter[str]()
     for tensor in tensors:
         most[tensor.dtype] += tensor.end - tensor.begin
     common = most.most_common(1)[0][0]
-    return Facts(architecture, dtype or DTYPES.get(common, common.lower()), len(tensors), sum(most.values()), told)
+    return Facts(architecture, dtype or DTYPES.get(common, common.lower()), len(tensors), sum(most.values()), notes)
 
 
 def read_documents(folder: Path, paths: list[str], *, code: bool = False) -> dict[str, dict[str, Any]]:
@@ -106,10 +106,10 @@ def check_documents(
     if not code and not begun:
         check_tokenizer(folder, paths, documents, _rows(config, tensors), _placeholders(config))
     chats = begun or check_chat_templates(folder, paths, documents)
-    told = check_modules(paths, lambda path: (folder / path).read_bytes())
+    notes = check_modules(paths, lambda path: (folder / path).read_bytes())
     if not chats and architecture.endswith(GENERATES) and not is_embedding(paths):
-        told += (NONE,)
-    return architecture, dtype, told
+        notes += (NONE,)
+    return architecture, dtype, notes
 
 
 def _document(file: Path, path: str, asking: dict[str, str]) -> dict[str, Any]:

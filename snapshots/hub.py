@@ -106,7 +106,7 @@ def fetch(
         check_before_weights(folder, selection, code=code)
         _need_room(cache, folder, listed.sizes, weights)
         _download(reference, listed.commit, weights, cache, endpoint, progress)  # 3
-    return Fetched(folder, listed.commit, listed.licence, tuple(selection.told()))
+    return Fetched(folder, listed.commit, listed.licence, tuple(selection.left_out_lines()))
 
 
 def cache_folder(state: Path, shared: str = "") -> Path:
@@ -170,7 +170,7 @@ def _download(
 ) -> Path:
     from huggingface_hub import snapshot_download
 
-    from snapshots.hub_progress import told
+    from snapshots.hub_progress import bar_class
 
     return Path(
         snapshot_download(
@@ -181,7 +181,7 @@ def _download(
             allow_patterns=[escaped(name) for name in names],
             max_workers=AT_ONCE,
             library_name="pilotlight",
-            tqdm_class=told(progress),
+            tqdm_class=bar_class(progress),
         )
     )
 

@@ -14,10 +14,10 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 COUNTED = "Reconstructing"  # the beginning of what the bar for bytes written is called
 
 
-def told(progress: Progress | None) -> type[Any]:
+def bar_class(progress: Progress | None) -> type[Any]:
     """A class that does what of a bar is used, and tells `progress`."""
 
-    class Told:
+    class Bar:
         _lock = threading.RLock()
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,7 +35,7 @@ def told(progress: Progress | None) -> type[Any]:
         def set_lock(cls, lock: Any) -> None:
             cls._lock = lock
 
-        def __enter__(self) -> Told:
+        def __enter__(self) -> Bar:
             return self
 
         def __exit__(self, *_: object) -> None:
@@ -58,4 +58,4 @@ def told(progress: Progress | None) -> type[Any]:
 
         set_description_str = set_postfix = set_postfix_str = reset = close = set_description
 
-    return Told
+    return Bar

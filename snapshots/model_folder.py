@@ -56,7 +56,7 @@ class Source:
 class ModelFolder:
     root: Path  # resolved
     sources: tuple[Source, ...]  # the files to take, sorted by path
-    told: tuple[str, ...]  # what is left out, in words
+    left_out: tuple[str, ...]  # what is left out, in words
 
 
 def look(folder: Path, *, code: bool = False) -> ModelFolder:
@@ -70,7 +70,7 @@ def look(folder: Path, *, code: bool = False) -> ModelFolder:
         if "/" not in path:
             _refuse_link_out(root, path)
     _refuse_incomplete(root, set(paths), set(selection.taken))
-    return ModelFolder(root, tuple(_source(root, path) for path in selection.taken), tuple(selection.told()))
+    return ModelFolder(root, tuple(_source(root, path) for path in selection.taken), tuple(selection.left_out_lines()))
 
 
 def sources(folder: Path) -> list[Source]:

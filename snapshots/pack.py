@@ -46,7 +46,7 @@ def pack(
     """
     found = look(folder, code=code)
     files = list(found.sources)
-    for line in (*found.told, *find_facts(found.root, [source.path for source in files], code=code).told):
+    for line in (*found.left_out, *find_facts(found.root, [source.path for source in files], code=code).notes):
         tell(line)
     known = _of_same_sizes(store, files)
     if known is not None and [file.sha256 for file in _each(files, None, progress)] == [
@@ -133,9 +133,9 @@ def _copied(source: Source, work: Path | None, count: Callable[[int], None], *, 
 def _transfer(
     path: str, source: int, target: int | None, count: Callable[[int], None], *, chunked: bool
 ) -> SnapshotFile:
-    whole, chunks, size, buffer = hashlib.sha256(), list[str](), 0, memoryview(bytearray(CHUNK))
+    digest, chunks, size, buffer = hashlib.sha256(), list[str](), 0, memoryview(bytearray(CHUNK))
     while length := _fill(source, buffer):
-        whole.update(buffer[:length])
+        digest.update(buffer[:length])
         if chunked:
             chunks.append(hashlib.sha256(buffer[:length]).hexdigest())
         if target is not None:
@@ -144,7 +144,7 @@ def _transfer(
                 written += os.write(target, buffer[written:length])
         size += length
         count(length)
-    return SnapshotFile(path=path, size=size, sha256=whole.hexdigest(), chunks=tuple(chunks) if size > CHUNK else ())
+    return SnapshotFile(path=path, size=size, sha256=digest.hexdigest(), chunks=tuple(chunks) if size > CHUNK else ())
 
 
 def _fill(source: int, buffer: memoryview) -> int:

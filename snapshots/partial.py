@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight.files import populate, write_atomic
-from snapshots.arrival import FILES, Teller
+from snapshots.arrival import FILES, Writer
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile
 from snapshots.store.disk import free, publish, remove_folder
 
@@ -94,14 +94,14 @@ class Partial:
             with path.open("ab") as stream:
                 stream.truncate(file.size)
         self._good = self._believed()
-        self._teller = Teller(folder, manifest)
+        self._arrival = Writer(folder, manifest)
         for file in manifest.files:
             for chunk in self._chunks[file.path]:
                 self._tell(chunk)
         self._journal = (folder / "journal").open("ab", buffering=0)
 
     def close(self) -> None:
-        self._teller.close()
+        self._arrival.close()
         self._journal.close()
 
     def room(self) -> int:
@@ -112,7 +112,7 @@ class Partial:
         """Bytes that are still to be taken from the disk."""
         return sum(max(0, file.size - self._path(file).stat().st_blocks * 512) for file in self._manifest.files)
 
-    def take(self) -> None:
+    def allocate(self) -> None:
         """Take all the space there will be need of."""
         for file in self._manifest.files:
             if file.size:
@@ -133,8 +133,9 @@ class Partial:
         return memoryview(mapped)[chunk.begin : chunk.begin + chunk.length]
 
     def keep(self, chunk: Chunk, length: int) -> bool:
-        """Keep a chunk of which `length` bytes came, if it is what the manifest says; where that does not say, `whole`
-        will tell.
+        """Keep a chunk of which `length` bytes came, if it is what the manifest says.
+
+        Where the manifest does not say it of chunks, `is_good` will tell.
         """
         content = memoryview(self._maps[chunk.file.path])[chunk.begin : chunk.begin + chunk.length]
         digest = hashlib.sha256(content).hexdigest()
@@ -145,7 +146,7 @@ class Partial:
         self._tell(chunk)
         return True
 
-    def whole(self, file: SnapshotFile) -> bool:
+    def is_good(self, file: SnapshotFile) -> bool:
         """Is a file, all of whose chunks are there, what the manifest says?
 
         Where the manifest knows chunks, each was checked as it came, and hashing all of it again would tell nothing
@@ -158,14 +159,14 @@ class Partial:
             good = hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
         for chunk in chunks:
             if good:
-                self._teller.good(*chunk.key)
+                self._arrival.good(*chunk.key)
             else:
                 self._good.discard(chunk.key)
         return good
 
     def verified(self) -> None:
         """All files are whole."""
-        self._teller.whole()
+        self._arrival.complete()
 
     def publish(self, store: Path) -> Path:
         """Make what is verified durable, and let it appear in the store. Until `remove` the files have two names
@@ -189,7 +190,7 @@ class Partial:
 
     def _tell(self, chunk: Chunk) -> None:
         if chunk.sha256 is not None and chunk.key in self._good:
-            self._teller.good(*chunk.key)
+            self._arrival.good(*chunk.key)
 
     def _path(self, file: SnapshotFile) -> Path:
         return self.files / file.path

@@ -51,7 +51,7 @@ class Selection:
     taken: tuple[str, ...]  # sorted
     left_out: dict[str, tuple[str, ...]]  # why → paths
 
-    def told(self) -> list[str]:
+    def left_out_lines(self) -> list[str]:
         """What is left out, a line for each reason, few names each."""
         return [f"left out, {why}: {_few(paths)}" for why, paths in self.left_out.items() if paths]
 

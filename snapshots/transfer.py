@@ -158,7 +158,7 @@ async def _partial(folder: Path, manifest: Manifest, room: Room | None) -> Async
             async with room(lacks) if room is not None else nullcontext():
                 if lacks > (left := partial.room()):
                     raise StoreFull(disk.no_room(store, lacks, left))
-                await uncancelled(asyncio.to_thread(partial.take))
+                await uncancelled(asyncio.to_thread(partial.allocate))
             yield partial
         finally:
             partial.close()
@@ -217,7 +217,7 @@ class _Pull:
         there = [file for file in self._files if not self._left[file.path]]
         if not self._early:
             await self._begin()
-        await together([self._whole_ones(there), *(self._work(number) for number in range(PARALLEL))])
+        await together([self._complete_files(there), *(self._work(number) for number in range(PARALLEL))])
         if self._checked_at_the_end:
             await self._usable()
 
@@ -231,7 +231,7 @@ class _Pull:
             await self._usable()
         self._begun.set()
 
-    async def _whole_ones(self, files: list[SnapshotFile]) -> None:
+    async def _complete_files(self, files: list[SnapshotFile]) -> None:
         for file in files:
             await self._check(file)
 
@@ -264,11 +264,11 @@ class _Pull:
         """Hash a whole file. Where its chunks were no help (an old manifest), one that is wrong is fetched once
         more.
         """
-        if await asyncio.to_thread(self._partial.whole, file):
+        if await asyncio.to_thread(self._partial.is_good, file):
             return
         for chunk in chunks_of(file):
             await self._fetch(chunk)
-        if not await asyncio.to_thread(self._partial.whole, file):
+        if not await asyncio.to_thread(self._partial.is_good, file):
             raise TamperedError(
                 f"{self._origin.name}/{folder_name(self._digest)}/{file.path} does not have the content its manifest says: {PUSH}"
             )

@@ -46,7 +46,7 @@ def arguments(fork: Fork, *, device: str, version: str, seed: int) -> Given:
             given["dtype"] = VECTORS
         if fork.max_model_len:
             given["max-model-len"] = fork.max_model_len
-    if not plainly(fork):
+    if not own_loader_reason(fork):
         given |= _way(fork, device)
     given |= _allowed(fork)
     given |= {name: value for name, value in revisions(fork).items() if name != GRAPHS_WHEN_IDLE}
@@ -65,18 +65,18 @@ def words(given: Given) -> list[str]:
     return spoken
 
 
-def plainly(fork: Fork) -> str:
-    """Why vLLM's own loaders are used, for the phases; "" where they are not. Raises ValueError."""
+def own_loader_reason(fork: Fork) -> str:
+    """Why vLLM's own loaders are used, for the phases; "" where ours is. Raises ValueError."""
     asked = revisions(fork)
     if asked.get(LOAD_FORMAT) in (MAPPED, RING):
         return ""
     if LOAD_FORMAT in asked:
-        return f"plain: {LOAD_FORMAT} {asked[LOAD_FORMAT]}"
+        return f"{LOAD_FORMAT} {asked[LOAD_FORMAT]}"
     if ITS_SETTINGS in asked:
         raise ValueError(
             f"{ITS_SETTINGS} is for a {LOAD_FORMAT} and none is named: set it too, such as {LOAD_FORMAT}=auto"
         )
-    return "plain: after a canary that differed" if fork.plain else ""
+    return "after a canary that differed" if fork.plain else ""
 
 
 def graphs_when_idle(fork: Fork, *, device: str) -> bool:

@@ -28,7 +28,7 @@ TOLERANCE = 0.05  # nats; bf16 sums in another order (batch shape, thread count)
 Answer = list[tuple[int, float]]  # token id, log-probability in nats
 
 
-async def sing(engine: AsyncLLM, record: Path, request_id: str) -> None:
+async def check(engine: AsyncLLM, record: Path, request_id: str) -> None:
     """Ask, and compare with the record; make the record where there is none. Raises CanaryMismatch."""
     heard = await ask(engine, request_id)
     recorded = json.loads(write_once(record, json.dumps(heard).encode()))
@@ -51,9 +51,11 @@ async def ask(engine: AsyncLLM, request_id: str) -> Answer:
     )
     answer: Answer = []
     async for output in engine.generate(prompt, parameters, request_id=request_id):
-        told = output.outputs[0]
-        assert told.logprobs is not None
-        answer = [(token, chances[token].logprob) for token, chances in zip(told.token_ids, told.logprobs, strict=True)]
+        choice = output.outputs[0]
+        assert choice.logprobs is not None
+        answer = [
+            (token, chances[token].logprob) for token, chances in zip(choice.token_ids, choice.logprobs, strict=True)
+        ]
     return answer
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.002  # 1 - cosine; bf16 sums in another order (batch shape, thread count, packing) make it about 0.00005
 
 
-async def sing(engine: AsyncLLM, record: Path, request_id: str) -> None:
+async def check(engine: AsyncLLM, record: Path, request_id: str) -> None:
     """Ask, and compare with the record; make the record where there is none. Raises CanaryMismatch."""
     heard = await ask(engine, request_id)
     if (flaw := differs(heard, heard)) is not None:  # nothing to remember, either

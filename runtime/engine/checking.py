@@ -23,7 +23,7 @@ from runtime.argument_names import too_wide
 from runtime.control import Check, Checked, Control, Fork
 from runtime.engine import arguments as engine_arguments
 from runtime.engine.rehearsed import REFUSED, Rehearsal
-from runtime.reason import told
+from runtime.reason import first_sentences
 
 CHECK_SECONDS = 10  # a child that takes longer is ended, and its deploy is told that nothing was checked
 KV_CACHE_BYTES = 1 << 30  # as good as any: how much there is, the node decides at a start
@@ -102,4 +102,4 @@ def _of_the_configuration(found: Any) -> str:
 
 def _line(text: Any) -> str:
     """The first sentences of an error that may have pages."""
-    return told(str(text), LONGEST_REASON)
+    return first_sentences(str(text), LONGEST_REASON)

@@ -67,13 +67,13 @@ def engine_seed() -> int:
     return secrets.randbits(SEED_BITS)
 
 
-def take_replica(replica: Replica) -> None:
+def adopt_replica(replica: Replica) -> None:
     """Right after the standby's fork, before anything of the engine runs. Everything on the list."""
     for own in OWN:
         own.make(replica)
 
 
-def take_process(replica: Replica) -> None:
+def adopt_process(replica: Replica) -> None:
     """In a process that the replica itself forked: what two processes of one replica may not share either."""
     for own in OWN:
         if own.per == "process":
@@ -108,9 +108,9 @@ def _names(replica: Replica) -> None:
 def _folders(replica: Replica) -> None:
     """Temporary files, ZMQ sockets and shared memory where the agent finds and removes them."""
     os.environ["TMPDIR"] = os.environ["VLLM_RPC_BASE_PATH"] = replica.folder
-    seams.take("folder of temporary files", lambda usual: replica.folder)
+    seams.replace("folder of temporary files", lambda usual: replica.folder)
     multiprocessing.process.current_process()._config.pop("tempdir", None)  # type: ignore[attr-defined]
-    seams.take("prefix of shared memory", lambda usual: "/" + shared_memory_prefix(replica.replica_id))
+    seams.replace("prefix of shared memory", lambda usual: "/" + shared_memory_prefix(replica.replica_id))
 
 
 def _tracker(_: Replica) -> None:

@@ -27,9 +27,9 @@ log = logging.getLogger("vllm.pilotlight")
 def capture_when_idle() -> None:
     """For the one engine this process will build, in whichever process its workers are."""
     for runner in ("capture", "capture of the second runner"):
-        seams.take(runner, put_off)
-    seams.take("capture by name", lambda nothing: lambda worker: capture(worker.model_runner))
-    seams.take("engine core's wait", lambda wait: when_idle(wait, IDLE_SECONDS))
+        seams.replace(runner, put_off)
+    seams.replace("capture by name", lambda nothing: lambda worker: capture(worker.model_runner))
+    seams.replace("engine core's wait", lambda wait: when_idle(wait, IDLE_SECONDS))
 
 
 def put_off(capture_model: Callable[..., int]) -> Callable[..., int]:
@@ -69,9 +69,9 @@ def capture(runner: Any) -> int:
         return 0
     del runner.put_off
     begin = time.monotonic()
-    taken: int = waiting()
-    log.info("CUDA graphs: captured when idle, %.1f s, %d MiB", time.monotonic() - begin, taken >> 20)
-    return taken
+    captured: int = waiting()
+    log.info("CUDA graphs: captured when idle, %.1f s, %d MiB", time.monotonic() - begin, captured >> 20)
+    return captured
 
 
 def when_idle(process_input_queue: Callable[[Any], None], seconds: float) -> Callable[[Any], None]:

@@ -171,7 +171,7 @@ def meter(journal: Journal) -> None:
     """Before the engine is built."""
     Metered.journal, Metered.reading = journal, Reading()
     note_what_is_read(Metered.reading)
-    seams.take("output processor", lambda theirs: Metered)
+    seams.replace("output processor", lambda theirs: Metered)
     _mark_what_is_not_asked_for()
 
 
@@ -187,7 +187,7 @@ def _mark_what_is_not_asked_for() -> None:
 
         return to_sampling_params
 
-    seams.take("sampling parameters", marking)
+    seams.replace("sampling parameters", marking)
 
 
 @contextlib.contextmanager
@@ -203,7 +203,7 @@ def of_the_canary(engine: AsyncLLM, journal: Journal, *, asked: int, made: int) 
         yield f"canary-{CANARY}"
     finally:
         engine.output_processor.unlisted = False
-        counted = journal.take(CANARY)
+        counted = journal.discard(CANARY)
     if counted is None or (counted.input, counted.output) != (asked, made):
         found = "nothing" if counted is None else f"{counted.input} + {counted.output}"
         raise MeteringBroken(

@@ -15,19 +15,19 @@ class Pages:
     """All such memory of one process."""
 
     def __init__(self) -> None:
-        self._taken: list[mmap.mmap] = []
+        self._mappings: list[mmap.mmap] = []
 
-    def take(self, size: int) -> mmap.mmap:
+    def allocate(self, size: int) -> mmap.mmap:
         """`size` bytes, zero. Raises OSError."""
-        taken = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._taken.append(taken)
-        return taken
+        mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._mappings.append(mapping)
+        return mapping
 
     def give_back(self) -> int:
         """Forget what is in them; returns the bytes. Raises OSError."""
-        for taken in self._taken:
-            taken.madvise(mmap.MADV_DONTNEED)
-        return sum(map(len, self._taken))
+        for mapping in self._mappings:
+            mapping.madvise(mmap.MADV_DONTNEED)
+        return sum(map(len, self._mappings))
 
 
 kv_pages = Pages()

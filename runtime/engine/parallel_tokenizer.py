@@ -36,8 +36,8 @@ def load_the_tokenizer_beside_the_engine_core(*, log_stats: bool) -> None:
 
         return renderer_from_config
 
-    seams.take("renderer", beside)
-    seams.take("client of the engine core", lambda make: staticmethod(lambda *args, **kwargs: clients.pop()))
+    seams.replace("renderer", beside)
+    seams.replace("client of the engine core", lambda make: staticmethod(lambda *args, **kwargs: clients.pop()))
 
 
 def _once_the_core_is_answered(meanwhile: Callable[[], None]) -> None:
@@ -56,4 +56,4 @@ def _once_the_core_is_answered(meanwhile: Callable[[], None]) -> None:
 
         return wait_for_engine_startup
 
-    seams.take("wait for the engine core", meanwhile_too)
+    seams.replace("wait for the engine core", meanwhile_too)

@@ -33,9 +33,9 @@ from runtime.serving.phases import Phases
 GIVE_BACK = "pilotlight_give_back"  # what the engine core is asked for, by name
 
 
-def teach_the_engine_core() -> None:
+def add_give_back_to_the_engine_core() -> None:
     """Before the engine core is forked: what it has to know to give its memory back."""
-    seams.take("give back", lambda nothing: lambda core: give_back())
+    seams.replace("give back", lambda nothing: lambda core: give_back())
 
 
 def give_back() -> int:

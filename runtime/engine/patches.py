@@ -30,34 +30,34 @@ PROCESSOR_FILES = (
 )
 
 
-def take(device: str) -> None:
+def apply(device: str) -> None:
     """All of them. Call it after the rehearsal: some keep what the rehearsal found."""
     if device == "cpu":
         # Registering walks every loaded name (0.4 s); the rehearsal did it for this process and its forks.
-        seams.take("kernels of Triton", lambda register: classmethod(lambda cls: None))
+        seams.replace("kernels of Triton", lambda register: classmethod(lambda cls: None))
         # The list of CPUs comes from a subprocess, asked twice (13 ms).
-        if seams.take("list of CPUs", functools.cache):
+        if seams.replace("list of CPUs", functools.cache):
             cpu_resource_utils._get_cpu_list()
-        seams.take("KV cache", zeroed_by_the_kernel)
+        seams.replace("KV cache", zeroed_by_the_kernel)
         # Seeding the CPU's generator also notes, with a stack trace, that CUDA's must be seeded later (8 ms).
-        seams.take("seed of CUDA", lambda seed_all: lambda seed: None)
-        seams.take("process groups", one_group_for_one_process)
+        seams.replace("seed of CUDA", lambda seed_all: lambda seed: None)
+        seams.replace("process groups", one_group_for_one_process)
     # The engine core configures logging anew; each of 400 loggers clears the caches of all others (120 ms).
-    seams.take("engine core's logging", lambda configure: lambda config: None)
+    seams.replace("engine core's logging", lambda configure: lambda config: None)
     # vLLM freezes the heap when an engine is built: over a heap this size 0.5 s, and done by the standby.
-    seams.take("freezing the heap", lambda freeze: lambda: None)
+    seams.replace("freezing the heap", lambda freeze: lambda: None)
     # Plug-ins are looked for in the metadata of every installed package, five times in a replica's two processes (17 ms
     # each).
-    seams.take("plug-ins", lambda look: look().select)
+    seams.replace("plug-ins", lambda look: look().select)
     # The generation config is read eight times (16 ms).
-    seams.take("generation config", read_once)
+    seams.replace("generation config", read_once)
     # Its routes are closed by our gate; the set-up compiles the chat template four times (24 ms).
-    seams.take("routes of Anthropic", lambda merge: classmethod(lambda cls, online_renderer: False))
+    seams.replace("routes of Anthropic", lambda merge: classmethod(lambda cls, online_renderer: False))
     load_when_asked_for()
-    seams.take("template of a processor", only_where_there_is_one)
-    seams.take("pool of tokenizers", pool_of_itself)
-    seams.take("cached tokenizer", listed_once)
-    seams.take("tokenizer's constructor", without_a_copy)
+    seams.replace("template of a processor", only_where_there_is_one)
+    seams.replace("pool of tokenizers", pool_of_itself)
+    seams.replace("cached tokenizer", listed_once)
+    seams.replace("tokenizer's constructor", without_a_copy)
 
 
 def load_when_asked_for() -> None:
@@ -73,8 +73,8 @@ def load_when_asked_for() -> None:
     def keep(manager: Any, later: Any) -> None:
         manager._tokenizer = later
 
-    if seams.take("tokenizer of grammars, when asked for", lambda nothing: property(tokenizer, keep)):
-        seams.take("tokenizer of grammars", lambda load: functools.partial(functools.partial, load))
+    if seams.replace("tokenizer of grammars, when asked for", lambda nothing: property(tokenizer, keep)):
+        seams.replace("tokenizer of grammars", lambda load: functools.partial(functools.partial, load))
 
 
 def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +83,7 @@ def zeroed_by_the_kernel(allocate: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def zeros(size: int, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        return torch.frombuffer(kv_pages.take(size), dtype=dtype)
+        return torch.frombuffer(kv_pages.allocate(size), dtype=dtype)
 
     def allocate_kv_cache(*args: Any, **kwargs: Any) -> Any:
         with seams.lent(torch, "zeros", zeros):

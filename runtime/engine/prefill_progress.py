@@ -55,7 +55,7 @@ def note_what_is_read(reading: Reading) -> None:
 
         return schedule
 
-    seams.take("schedule", noting)
+    seams.replace("schedule", noting)
 
 
 def _note(reading: Reading, request: Any) -> None:

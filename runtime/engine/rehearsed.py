@@ -35,8 +35,7 @@ from vllm.tokenizers.registry import cached_get_tokenizer, cached_tokenizer_from
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from runtime.engine import patches as shortcuts
-from runtime.engine import seams
+from runtime.engine import patches, seams
 from runtime.engine.threads import MAY_LIVE, Unforkable, check_threads
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
@@ -89,7 +88,7 @@ def _import_architectures() -> None:
     def inspect_model_cls(self: registry._LazyRegisteredModel) -> registry._ModelInfo:
         return registry._ModelInfo.from_model_cls(self.load_model_cls())
 
-    seams.take("inspection of model classes", lambda inspect: inspect_model_cls)
+    seams.replace("inspection of model classes", lambda inspect: inspect_model_cls)
     for architecture in ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM"):
         if registered := registry.ModelRegistry.models.get(architecture):
             registry._try_inspect_model_cls(architecture, registered)
@@ -100,7 +99,7 @@ def _build_and_drop_an_engine(model: Path) -> None:
     from vllm import LLM, SamplingParams
     from vllm.distributed.parallel_state import destroy_distributed_environment, destroy_model_parallel
 
-    seams.take("monitor of tqdm", lambda interval: 0)  # its monitor is a thread
+    seams.replace("monitor of tqdm", lambda interval: 0)  # its monitor is a thread
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     llm = LLM(str(model), enforce_eager=True, max_model_len=128, kv_cache_memory_bytes=8 << 20, disable_log_stats=True)
     # Log-probabilities as the canary asks for them, then sampling: each has first times of its own (30 ms).
@@ -135,7 +134,7 @@ def _configure_and_read_the_tokenizer(defaults: argparse.Namespace) -> None:
 
 def hold_still(device: str) -> None:
     """Keep a fork from repeating what was rehearsed, and freeze what it inherits."""
-    shortcuts.take(device)
+    patches.apply(device)
     gc.collect()
     gc.freeze()
 

@@ -2,7 +2,7 @@
 lost. Step 8.
 
 None of it has a promise of its makers. So each seam is written down with the parameters it had when it was tested,
-looked at before it is taken, and counts how often it was gone through. A seam that does not fit any more is left out
+checked before it is replaced, and counts how often it was gone through. A seam that does not fit any more is left out
 where it only saves time or memory, and the phase `init` says so; one that bills, isolates or starts the engine at all
 raises `SeamBroken`, which ends the start with its reason. What must survive is a seam that still fits and is never gone
 through: the test starts an engine and reads the counters.
@@ -180,7 +180,7 @@ SEAMS: dict[str, Seam] = {
     ),
     "cached tokenizer": Seam(
         "vllm.tokenizers.hf", "get_cached_tokenizer", "tokenizer",
-        False, "", "shortcuts, vocabulary", "0.2 s of a start",
+        False, "", "patches, vocabulary", "0.2 s of a start",
     ),
     "tokenizer's constructor": Seam(
         "transformers.tokenization_utils_tokenizers", "TokenizersBackend.__init__", "self, *args, **kwargs",
@@ -211,7 +211,7 @@ def shape(thing: Any) -> str:
         parameters = inspect.signature(thing).parameters.values()
     except (TypeError, ValueError):
         return VALUE
-    told: list[str] = []
+    words: list[str] = []
     for parameter in parameters:
         star = (
             "*"
@@ -220,10 +220,10 @@ def shape(thing: Any) -> str:
             if parameter.kind is parameter.VAR_KEYWORD
             else ""
         )
-        if parameter.kind is parameter.KEYWORD_ONLY and not any(word.startswith("*") for word in told):
-            told.append("*")
-        told.append(star + parameter.name + ("=" if parameter.default is not parameter.empty else ""))
-    return ", ".join(told)
+        if parameter.kind is parameter.KEYWORD_ONLY and not any(word.startswith("*") for word in words):
+            words.append("*")
+        words.append(star + parameter.name + ("=" if parameter.default is not parameter.empty else ""))
+    return ", ".join(words)
 
 
 class Uses:
@@ -255,15 +255,15 @@ class Uses:
 
 
 uses = Uses()
-_taken: set[str] = set()
+_replaced: set[str] = set()
 
 
-def take(name: str, make: Callable[[Any], Any]) -> bool:
+def replace(name: str, make: Callable[[Any], Any]) -> bool:
     """Put what `make` makes of what is there in its place. False where it does not fit, and is left out. Raises
     SeamBroken.
     """
     seam = SEAMS[name]
-    if name not in _taken and (difference := seam.differs()):
+    if name not in _replaced and (difference := seam.differs()):
         if seam.must:
             raise SeamBroken(
                 f"{seam.module}.{seam.attribute} {difference}. Without it: {seam.without}. "
@@ -274,7 +274,7 @@ def take(name: str, make: Callable[[Any], Any]) -> bool:
     owner, attribute = seam.owner()
     original = getattr(owner, attribute, None)
     setattr(owner, attribute, counting(name, make(original), original))
-    _taken.add(name)
+    _replaced.add(name)
     return True
 
 

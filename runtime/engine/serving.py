@@ -42,22 +42,22 @@ from runtime.control import (
     Failed,
     Fork,
     Journaled,
+    LoadOutcome,
     ParkNow,
     Serving,
     UnparkNow,
 )
 from runtime.engine import arguments as engine_arguments
-from runtime.engine import caches, canary_embed, seams, vocabulary
+from runtime.engine import caches, canary, canary_embed, seams, vocabulary
 from runtime.engine import fork_state as own
-from runtime.engine.canary import sing
 from runtime.engine.graphs import capture_when_idle
 from runtime.engine.guarding import Guarded
 from runtime.engine.metering import Abandoned, meter, of_the_canary
 from runtime.engine.parallel_tokenizer import load_the_tokenizer_beside_the_engine_core
-from runtime.engine.parking import Parking, teach_the_engine_core
+from runtime.engine.parking import Parking, add_give_back_to_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
 from runtime.loader import streamed  # noqa: F401  (its load format is known to the forks)
-from runtime.loader.formats import outcome
+from runtime.loader.formats import report
 from runtime.loader.mapped import unpacked
 from runtime.serving import log_marks as whose_line
 from runtime.serving.gate import Gate
@@ -72,7 +72,7 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
     """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
     seams.uses.own()
     replica = own.Replica(fork.replica_id, fork.folder)
-    own.take_replica(replica)
+    own.adopt_replica(replica)
     pulse = Pulse()
     beats = Beats(control, pulse)
     beats.begin()
@@ -82,13 +82,14 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
     _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control, pulse, replica)
     _count_steps(pulse)
     _time_the_load(phases)
-    teach_the_engine_core()
+    add_give_back_to_the_engine_core()
     if engine_arguments.graphs_when_idle(fork, device=rehearsal.device):
         capture_when_idle()
     if fork.baked:
         vocabulary.remember(Path(fork.baked) / f"vocabulary-{rehearsal.version}.json", fork.snapshot)
     args = arguments(rehearsal, fork)
-    outcome.note = engine_arguments.plainly(fork)  # our loaders say more
+    if reason := engine_arguments.own_loader_reason(fork):  # else our loaders report
+        report.set(LoadOutcome.PLAIN_START, reason)
     uvloop.run(_serve(rehearsal, args, fork, control, phases, began, beats))
 
 
@@ -193,14 +194,14 @@ async def _serve(
 
 async def _canary(engine: AsyncLLM, journal: Journal, fork: Fork, phases: Phases, record: Path) -> None:
     """Before every `ready`, from whatever rung. Raises CanaryMismatch, MeteringBroken."""
-    sings = {"generate": sing, "embed": canary_embed.sing}.get(fork.task)
-    if sings is not None:
+    check = {"generate": canary.check, "embed": canary_embed.check}.get(fork.task)
+    if check is not None:
         made = CANARY_ANSWER_TOKENS if fork.task == "generate" else 0
         with (
             phases.phase("canary"),
             of_the_canary(engine, journal, asked=CANARY_PROMPT_TOKENS, made=made) as request_id,
         ):
-            await sings(engine, record, request_id)
+            await check(engine, record, request_id)
 
 
 class _Server(uvicorn.Server):
@@ -270,7 +271,7 @@ def _end_with_the_engine_core(engine: AsyncLLM, journal: Journal, control: Contr
 def _fork_instead_of_spawn() -> None:
     """vLLM's CPU platform asks for spawn, which would import everything again; on a GPU fork is its default."""
     context = multiprocessing.get_context("fork")
-    seams.take("how processes are made", lambda choose: lambda method=None: context)
+    seams.replace("how processes are made", lambda choose: lambda method=None: context)
 
 
 def _run_the_model_in_the_engine_core(
@@ -281,7 +282,7 @@ def _run_the_model_in_the_engine_core(
     """
     if device == "cpu":
         # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
-        seams.take("executor", lambda choose: staticmethod(lambda vllm_config: UniProcExecutor))
+        seams.replace("executor", lambda choose: staticmethod(lambda vllm_config: UniProcExecutor))
         _pack_between_steps()
 
     def as_ours(original: Callable[..., None]) -> staticmethod[..., None]:
@@ -289,7 +290,7 @@ def _run_the_model_in_the_engine_core(
 
     def run(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         end_with_parent()
-        own.take_process(replica)
+        own.adopt_process(replica)
         whose_line.say(replica.replica_id, "engine core")
         if device == "cpu":
             set_num_threads(threads)
@@ -300,7 +301,7 @@ def _run_the_model_in_the_engine_core(
             control.send(Failed(reason=f"{type(error).__name__}: {error}"))
             raise
 
-    seams.take("engine core process", as_ours)
+    seams.replace("engine core process", as_ours)
 
 
 def _count_steps(pulse: Pulse) -> None:
@@ -315,7 +316,7 @@ def _count_steps(pulse: Pulse) -> None:
 
         return counted
 
-    seams.take("engine step", counting)
+    seams.replace("engine step", counting)
 
 
 def _pack_between_steps() -> None:
@@ -333,7 +334,7 @@ def _pack_between_steps() -> None:
 
         return step_and_pack
 
-    seams.take("engine step", packing)
+    seams.replace("engine step", packing)
 
 
 def _time_the_load(phases: Phases) -> None:
@@ -342,8 +343,8 @@ def _time_the_load(phases: Phases) -> None:
         def load_model(worker: Any, **kwargs: Any) -> None:
             begin = time.monotonic()
             original(worker, **kwargs)
-            phases.add("load", begin, note=outcome.note)
+            phases.add("load", begin, note=report.note, load=report.outcome)
 
         return load_model
 
-    seams.take("load", timed)
+    seams.replace("load", timed)

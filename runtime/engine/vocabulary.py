@@ -25,7 +25,7 @@ def remember(file: Path, model: str) -> None:
     """For the tokenizer that lies with `model`, in this process: what `file` holds is believed; where there is none it
     is written.
     """
-    seams.take("cached tokenizer", lambda cache: kept(cache, file, model))
+    seams.replace("cached tokenizer", lambda cache: kept(cache, file, model))
 
 
 def kept(cache: Callable[[Any], Any], file: Path, model: str) -> Callable[[Any], Any]:

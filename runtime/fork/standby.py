@@ -82,7 +82,7 @@ def attend(rehearsal: Rehearsal, control: Control) -> None:
         for fd, _event in poll.poll():
             if fd == woken:
                 os.read(woken, 4096)
-                bury(control)
+                collect_children(control)
                 continue
             got = control.receive()
             if got is None:
@@ -121,7 +121,7 @@ def fork(rehearsal: Rehearsal, order: Fork, control_fd: int, control: Control, p
     os.close(control_fd)
 
 
-def bury(control: Control) -> None:
+def collect_children(control: Control) -> None:
     """Collect every child that has died and tell the agent, whose children they are not."""
     while True:
         try:

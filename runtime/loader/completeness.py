@@ -61,12 +61,12 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
         """
         given = {name for name, _ in self._given}
         here = _places(self._model)
-        whole = {
+        complete = {
             name: place for name, place in self._places.items() if here.get(name) == place
         }  # a replaced one is the model's affair
         lost = []
-        for name, missing in unwritten(whole, self._written).items():
-            if missing < whole[name][1] or self._must(name, loaded, large):
+        for name, missing in unwritten(complete, self._written).items():
+            if missing < complete[name][1] or self._must(name, loaded, large):
                 lost += in_the_snapshot(name, given, getattr(self._model, "packed_modules_mapping", {}))
         if lost:
             raise BakeError(f"the snapshot lacks {some(lost)}: pack the model again from all of its files")

@@ -5,7 +5,7 @@ parameters are views of a mapped file, whose pages all replicas of the node shar
 linear layers, and `pack_one` packs a layer at a time between two steps once there is traffic. Where there is no usable
 copy vLLM's own loading writes one: its parameters lie in the new file, and take what the snapshot holds as it arrives.
 Only what is known to be untouched between loading and packing is baked: unquantized linear and embedding layers, one
-tensor-parallel rank; everything else takes vLLM's own way, and `outcome` says why. What is baked, or could be, was
+tensor-parallel rank; everything else takes vLLM's own way, and `report` says why. What is baked, or could be, was
 loaded whole (`completeness.py`).
 """
 
@@ -31,11 +31,12 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.base_loader import BaseModelLoader
 from vllm.model_executor.model_loader.utils import process_weights_after_loading
 
+from runtime.control import LoadOutcome
 from runtime.loader import bake
 from runtime.loader.arriving import ArrivingLoader
 from runtime.loader.completeness import Watch
 from runtime.loader.first_token import linear, populate
-from runtime.loader.formats import MAPPED, outcome
+from runtime.loader.formats import MAPPED, Loaded, report
 from snapshots.singleflight import alone
 
 SMALL_BYTES = (
@@ -94,10 +95,10 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
 
     def __init__(self, load_config: Any) -> None:
         super().__init__(load_config)
-        told = load_config.model_loader_extra_config
-        self._folder = Path(told["baked"]) if told["baked"] else None
+        extra = load_config.model_loader_extra_config
+        self._folder = Path(extra["baked"]) if extra["baked"] else None
         self._plain = ArrivingLoader(
-            type(load_config)(load_format="auto"), Path(told["arriving"]) if told.get("arriving") else None
+            type(load_config)(load_format="auto"), Path(extra["arriving"]) if extra.get("arriving") else None
         )
 
     def download_model(self, model_config: ModelConfig) -> None:
@@ -126,7 +127,7 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         4. There is no room for one: as vLLM does.
         """
         if vllm_config.quant_config is not None:  # 1; how such a model is even built is vLLM's own
-            outcome.note = "plain: quantized"
+            report.set(LoadOutcome.PLAIN_SNAPSHOT, "quantized")
             quantized: nn.Module = self._plain.load_model(
                 vllm_config=vllm_config, model_config=model_config, prefix=prefix
             )
@@ -136,20 +137,21 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         try:
             # Without a device context: it costs a call into Python at every call into torch, 20 ms for 28 layers.
             model: nn.Module = self.create_model(vllm_config=vllm_config, model_config=model_config, prefix=prefix)
-            outcome.note = self._load(model, vllm_config, model_config)
+            report.set(*self._load(model, vllm_config, model_config))
         finally:
             torch.set_default_dtype(dtype)
-        log.info("weights: %s", outcome.note)
+        log.info("weights: %s", report.note)
         return model.eval()
 
-    def _load(self, model: nn.Module, vllm_config: VllmConfig, model_config: ModelConfig) -> str:
+    def _load(self, model: nn.Module, vllm_config: VllmConfig, model_config: ModelConfig) -> Loaded:
         if reason := unmappable(model, vllm_config):  # 1
             self.load_weights(model, model_config)
-            return _finish_plainly(model, model_config, reason)
+            return _finish_plain(model, model_config, LoadOutcome.PLAIN_SNAPSHOT, reason)
         if self._folder is None:  # 4
-            return self._load_plainly(model, model_config, "no room for a baked copy")
+            return self._load_plain(model, model_config, "no room for a baked copy")
         layout = layout_of(model)
-        file, note = self._folder / f"{compatibility_key(model_config, layout)}.safetensors", "mapped"
+        file = self._folder / f"{compatibility_key(model_config, layout)}.safetensors"
+        outcome = LoadOutcome.MAPPED
         if not bake.usable(file):  # 3
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with alone(bake.lock_of(file)):
@@ -158,23 +160,21 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
                         baking = bake.Baking(file, layout)
                     except OSError as error:  # 4
                         log.warning("no baked copy can be written (%s)", error)
-                        return self._load_plainly(
-                            model, model_config, f"no baked copy can be written ({error.strerror})"
-                        )
+                        return self._load_plain(model, model_config, f"no baked copy can be written ({error.strerror})")
                     if reason := self._bake(model, model_config, baking, layout):  # 1
-                        return _finish_plainly(model, model_config, reason)
-                    note = "baked"
+                        return _finish_plain(model, model_config, LoadOutcome.PLAIN_SNAPSHOT, reason)
+                    outcome = LoadOutcome.BAKED
         try:
             map_model(model, file)  # 2
         except (bake.BakeError, OSError) as error:  # 1; not this model's, or it went meanwhile
             log.warning("the baked copy cannot be mapped (%s)", error)
-            return self._load_plainly(model, model_config, f"the baked copy cannot be mapped ({error})")
+            return self._load_plain(model, model_config, f"the baked copy cannot be mapped ({error})")
         postpone_packing(model, model_config.dtype)
         if not bake.sealed(file):
             sealing = threading.Timer(SEAL_SECONDS, _seal, (file,))
             sealing.daemon = True
             sealing.start()
-        return note
+        return Loaded(outcome)
 
     def _bake(self, model: nn.Module, model_config: ModelConfig, baking: bake.Baking, layout: bake.Layout) -> str:
         """Load the model into the new copy. Why that is none, though the model is loaded; "" where it is. Raises
@@ -182,7 +182,7 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         """
         try:
             lie_in(model, baking.map, layout)
-            self._load_whole(model, model_config)
+            self._load_complete(model, model_config)
             reason = _left(model, baking, layout)
         except BaseException:
             baking.drop()
@@ -193,20 +193,20 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
             baking.finish()
         return reason
 
-    def _load_plainly(self, model: nn.Module, model_config: ModelConfig, reason: str) -> str:
-        """As vLLM's own loader does with a model that is built."""
-        self._load_whole(model, model_config)
-        return _finish_plainly(model, model_config, reason)
+    def _load_plain(self, model: nn.Module, model_config: ModelConfig, reason: str) -> Loaded:
+        """As vLLM's own loader does with a model that is built, for a reason of this one start."""
+        self._load_complete(model, model_config)
+        return _finish_plain(model, model_config, LoadOutcome.PLAIN_START, reason)
 
-    def _load_whole(self, model: nn.Module, model_config: ModelConfig) -> None:
+    def _load_complete(self, model: nn.Module, model_config: ModelConfig) -> None:
         """vLLM's own loading, of which nothing may be missing or left over. Raises BakeError."""
         loading: Any = model
         load_weights, loaded = loading.load_weights, set[str]()
 
         def remember(weights: Iterable[tuple[str, torch.Tensor]]) -> Any:
-            told = load_weights(watch.noting(weights))
-            loaded.update(told or ())  # not every model says what it has loaded
-            return told
+            names = load_weights(watch.noting(weights))
+            loaded.update(names or ())  # not every model says what it has loaded
+            return names
 
         with Watch(model) as watch:
             loading.load_weights = remember
@@ -215,9 +215,9 @@ class MappedLoader(BaseModelLoader):  # type: ignore[misc]
         watch.check(loaded, SMALL_BYTES)
 
 
-def _finish_plainly(model: nn.Module, model_config: ModelConfig, reason: str) -> str:
+def _finish_plain(model: nn.Module, model_config: ModelConfig, outcome: LoadOutcome, reason: str) -> Loaded:
     process_weights_after_loading(model, model_config, torch.device("cpu"))
-    return f"plain: {reason}"
+    return Loaded(outcome, reason)
 
 
 def _left(model: nn.Module, baking: bake.Baking, layout: bake.Layout) -> str:

@@ -275,8 +275,8 @@ def in_fork(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         os.write(writing, json.dumps(answer).encode())
         os._exit(0)
     os.close(writing)
-    with open(reading, "rb") as told:
-        text = told.read()
+    with open(reading, "rb") as file:
+        text = file.read()
     _, status = os.waitpid(child, 0)
     return json.loads(text) if text else {"error": f"it ended with {os.waitstatus_to_exitcode(status)}"}
 

@@ -4,7 +4,7 @@ For engines on a GPU (`--load-format pilotlight_ring`): which files a model need
 stays vLLM's own; only how their bytes come to the device is ours. While a tensor is put where the model wants it, the
 next are read and copied. No tensor is ever written again, so a reload that collects a layer's before it uses them may
 keep them. Where vLLM would read only a part of the files, or files that are no safetensors, its own way is taken, and
-`outcome` says so. Importing this initialises no device: a standby does, for its forks.
+`report` says so. Importing this initialises no device: a standby does, for its forks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from vllm.model_executor.model_loader import register_model_loader
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.platforms import current_platform
 
+from runtime.control import LoadOutcome
 from runtime.loader.device import device_of, unpin
-from runtime.loader.formats import RING, outcome
+from runtime.loader.formats import RING, report
 from runtime.loader.plan import Plan
 from runtime.loader.ring import plan_files, stream
 
@@ -46,13 +47,14 @@ class RingLoader(DefaultModelLoader):  # type: ignore[misc]
             source.allow_patterns_overrides,
         )
         if reason := "files that are no safetensors" if not safetensors else self._reads_a_part(source):
-            outcome.note = f"plain: {reason}"
+            report.set(LoadOutcome.PLAIN_SNAPSHOT, reason)
             own: Iterator[tuple[str, torch.Tensor]] = super()._get_weights_iterator(source)
             return own
         self.counter_before_loading_weights = self.counter_before_loading_weights or time.perf_counter()
         target = torch.device(self.load_config.device or current_platform.device_type)
         planned = plan_files(sorted(map(Path, files)), names_in(Path(folder) / index))
-        outcome.note = outcome.note or "ring"  # a model may have a second source, read in vLLM's way
+        if report.outcome is None:  # a model may have a second source, read in vLLM's way
+            report.set(LoadOutcome.RING)
         return _prefixed(source.prefix, planned, target)
 
     def _reads_a_part(self, source: Any) -> str:

@@ -123,23 +123,23 @@ def _number(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
 
 def cuts(sizing: Sizing, *, slots: int) -> list[str]:
     """What of the model a replica on CPU does not serve, and how to have it: for who deploys it."""
-    told, served = [], sizing.context
+    notes, served = [], sizing.context
     if served.longest > served.tokens and not served.asked:
         cache = (
             f", for which a replica's cache takes {served.longest * sizing.token_bytes / 1e9:.1f} GB"
             if sizing.token_bytes
             else ""
         )
-        told.append(
+        notes.append(
             f"its context is cut to {served.tokens} of the {served.longest} tokens that the model has: engine argument "
             f"max-model-len={served.longest} gives all of it{cache}; runtime.max_model_len is for every endpoint of a node"
         )
     if sizing.wanted_bytes > sizing.kv_cache_bytes:
-        told.append(
+        notes.append(
             f"its cache holds {sizing.kv_cache_bytes // sizing.token_bytes} tokens, a quarter of the node's memory, where {slots} slots would "
             f"use {sizing.wanted_bytes // sizing.token_bytes}: long requests may wait for each other; give it fewer slots, or a larger node"
         )
-    return told
+    return notes
 
 
 def never_fits(sizing: Sizing, *, memory_bytes: int) -> str:

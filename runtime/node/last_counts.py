@@ -80,12 +80,12 @@ class Counts:
     ) -> None:
         """A beat, or the `rest` of one. `turned`: the replica's event loop has turned since the beat before."""
         before = self._heard.get(replica_id)
-        told = {count.request_id: count for count in counts}
+        now = {count.request_id: count for count in counts}
         if before is not None and rest:
-            before.counts |= told
+            before.counts |= now
             return
         heard = _Heard(
-            told, before.size if before else 0, self._size(replica_id), (before.turns if before else 0) + turned
+            now, before.size if before else 0, self._size(replica_id), (before.turns if before else 0) + turned
         )
         self._heard[replica_id] = heard
 
@@ -255,7 +255,7 @@ def _append(journal: io.FileIO, data: bytes) -> None:
 
 def lost(replica_id: str, counts: Iterable[RequestCount], written: bytes) -> list[UsageEntry]:
     """The partial entries of those requests that have no line in `written`. Pure."""
-    whole = {
+    finished = {
         said.request_id for line in written.splitlines() for _, said in recover(line) if isinstance(said, UsageEntry)
     }
     return [
@@ -269,5 +269,5 @@ def lost(replica_id: str, counts: Iterable[RequestCount], written: bytes) -> lis
             partial=True,
         )
         for count in counts
-        if count.request_id not in whole
+        if count.request_id not in finished
     ]

@@ -27,6 +27,7 @@ from runtime.control import (
     Failed,
     FromReplica,
     Journaled,
+    LoadOutcome,
     Parked,
     PhaseDone,
     Serving,
@@ -48,9 +49,6 @@ from runtime.wire import HUNG, Drain, EngineEnvironment, Park, Phase, Start, Sto
 
 log = structlog.get_logger()
 
-OF_THE_START = tuple(
-    f"plain: {why}" for why in ("no ", "load-format", "after ", "the baked copy")
-)  # notes silent on the snapshot
 LAST_WORDS_SECONDS = 1.0  # for a replica that is ended to write down what runs
 DEPTH_SECONDS = 0.1  # between two reports of a replica's depth
 KILL_SECONDS = 5.0  # for a killed replica to be gone
@@ -176,6 +174,8 @@ class Lives:
             self.standbys.done_with(running.start.replica_id)
             self._born(running, Identity(frame.pid, frame.start_time))
         elif isinstance(frame, PhaseDone):
+            if frame.load is not None:
+                self._loaded(running, frame.load)
             self.measured(running, frame.phase)
         elif isinstance(frame, Serving):
             self._serving(running, frame.address)
@@ -349,14 +349,16 @@ class Lives:
     def _changed(self, running: Running) -> None:
         self._tell(running.describe())
 
+    def _loaded(self, running: Running, outcome: LoadOutcome) -> None:
+        """A replica has its weights, and says how."""
+        if outcome is LoadOutcome.PLAIN_SNAPSHOT:
+            self._staging.unmappable(running.start.digest)
+        if outcome in (LoadOutcome.MAPPED, LoadOutcome.BAKED):
+            running.to_pack_bytes = packed_bytes(baked(self._paths, running.start.digest))
+        self._staging.loaded(running.start.digest, self._births.copy(running.start), outcome)
+
     def measured(self, running: Running, phase: Phase) -> None:
         """A phase of its start has ended."""
-        if phase.note.startswith("plain: ") and not phase.note.startswith(OF_THE_START):
-            self._staging.unmappable(running.start.digest)
-        if phase.name == "load" and phase.note in ("mapped", "baked"):
-            running.to_pack_bytes = packed_bytes(baked(self._paths, running.start.digest))
-        if phase.name == "load":
-            self._staging.loaded(running.start.digest, self._births.copy(running.start), phase.note)
         running.add(phase)
         if running.state == "starting":
             self._changed(running)

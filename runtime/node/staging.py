@@ -23,6 +23,7 @@ from pathlib import Path
 
 import structlog
 
+from runtime.control import LoadOutcome
 from runtime.node.disk import RESERVE_BYTES, Disk, Item, Kind, choose, room
 from runtime.node.fetcher import Fetcher
 from snapshots.errors import SnapshotError, StoreFull
@@ -136,10 +137,10 @@ class Staging:
                 "when a snapshot was last used is not kept", action="use_unkept", digest=digest, reason=str(error)
             )
 
-    def loaded(self, digest: str, copy: str, note: str) -> None:
-        """A replica has its weights; `note` of its phase says how: what was to be baked is, or will not be."""
+    def loaded(self, digest: str, copy: str, outcome: LoadOutcome) -> None:
+        """A replica has its weights: what was to be baked is, or will not be."""
         try:
-            if note in ("baked", "mapped") and not self._disk.has_copy(digest, copy):
+            if outcome in (LoadOutcome.BAKED, LoadOutcome.MAPPED) and not self._disk.has_copy(digest, copy):
                 self._disk.know_copy(digest, copy)
         except OSError as error:  # the next start makes room for it once more, and finds it there
             log.warning(

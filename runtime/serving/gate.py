@@ -168,11 +168,11 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
     streaming = broken = over = False
     stream = STREAMS[FORMS[path]]
 
-    def whole() -> bytes:
+    def final_counts() -> bytes:
         counted = Counts() if path in FREE else journal.settle(request_id)
         if counted is None:
             log.error("an answer that nobody counted", action="usage_uncounted", request_id=request_id)
-        return told(counted)
+        return counts_header(counted)
 
     def head(message: Message) -> Message:
         nonlocal streaming
@@ -182,7 +182,7 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
             return message
         if message["status"] >= 400:  # 1
             journal.void(request_id)
-        headers.append((b"x-pilotlight-usage", told(Counts()) if message["status"] >= 400 else whole()))
+        headers.append((b"x-pilotlight-usage", counts_header(Counts()) if message["status"] >= 400 else final_counts()))
         return {**message, "headers": headers}
 
     def body(message: Message) -> Message:
@@ -202,8 +202,8 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
             return message
         over = True
         if broken or not stream.ends(event):  # 2, 4
-            return {**message, "body": stream.broken(event, told(journal.so_far(request_id)))}
-        return {**message, "body": stream.counted(event, whole())}  # 3
+            return {**message, "body": stream.broken(event, counts_header(journal.so_far(request_id)))}
+        return {**message, "body": stream.counted(event, final_counts())}  # 3
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -215,7 +215,7 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
     return sending
 
 
-def told(counts: Counts | None) -> bytes:
+def counts_header(counts: Counts | None) -> bytes:
     """ "INPUT;CACHED;OUTPUT", in tokens; "none" where nobody counted them."""
     return b"none" if counts is None else b"%d;%d;%d" % counts
 

@@ -22,7 +22,7 @@ _PID = re.compile(rb"\bpid=(\d+)\)")
 
 def say(replica_id: str, process: str) -> None:
     """On stdout, by the process itself."""
-    told = {
+    mark = {
         "time": datetime.now(UTC).isoformat(),
         "event": EVENT,
         "process": process,
@@ -30,7 +30,7 @@ def say(replica_id: str, process: str) -> None:
         "pid": os.getpid(),
     }
     with contextlib.suppress(OSError):
-        os.write(1, json.dumps(told).encode() + b"\n")
+        os.write(1, json.dumps(mark).encode() + b"\n")
 
 
 def of_replica(lines: Iterable[bytes], beginning: str) -> Iterator[bytes]:
@@ -38,7 +38,7 @@ def of_replica(lines: Iterable[bytes], beginning: str) -> Iterator[bytes]:
     owners: dict[int, str] = {}
     owner = ""
     for line in lines:
-        if said := _said(line):
+        if said := _mark_of(line):
             owner = owners[said[0]] = said[1]
         elif found := _PID.search(line):
             owner = owners.get(int(found[1]), "")
@@ -48,15 +48,15 @@ def of_replica(lines: Iterable[bytes], beginning: str) -> Iterator[bytes]:
 
 def replicas_in(lines: Iterable[bytes]) -> list[str]:
     """All that say so in a log, the newest last. Pure."""
-    return list(dict.fromkeys(said[1] for line in lines if (said := _said(line))))
+    return list(dict.fromkeys(said[1] for line in lines if (said := _mark_of(line))))
 
 
-def _said(line: bytes) -> tuple[int, str] | None:
+def _mark_of(line: bytes) -> tuple[int, str] | None:
     """The pid and the replica that a first line names."""
     if not line.startswith(b"{") or EVENT.encode() not in line:
         return None
     try:
-        told = json.loads(line)
-        return (int(told["pid"]), str(told["replica_id"])) if told["event"] == EVENT else None
+        mark = json.loads(line)
+        return (int(mark["pid"]), str(mark["replica_id"])) if mark["event"] == EVENT else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -10,20 +10,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runtime.control import Control, PhaseDone
+from runtime.control import Control, LoadOutcome, PhaseDone
 from runtime.wire import Phase, PhaseName
 
 
 class Phases:
     def __init__(self, control: Control) -> None:
         self._control = control
-        self.done: list[Phase] = []
 
-    def add(self, name: PhaseName, begin: float, end: float | None = None, note: str = "") -> None:
-        """Report a step that began at `begin` (monotonic seconds) and ended at `end`, by default now."""
-        phase = Phase(name=name, at=begin, seconds=(time.monotonic() if end is None else end) - begin, note=note)
-        self.done.append(phase)
-        self._control.send(PhaseDone(phase=phase))
+    def add(self, name: PhaseName, begin: float, *, note: str = "", load: LoadOutcome | None = None) -> None:
+        """Report a step that began at `begin` (monotonic seconds) and ends now. `load`: the outcome of phase `load`."""
+        phase = Phase(name=name, at=begin, seconds=time.monotonic() - begin, note=note)
+        self._control.send(PhaseDone(phase=phase, load=load))
 
     @contextmanager
     def phase(self, name: PhaseName) -> Iterator[None]:

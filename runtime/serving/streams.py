@@ -85,8 +85,8 @@ STREAMS: Mapping[Form, Stream] = {stream.form: stream for stream in (OPENAI, RES
 def _status(event: bytes) -> int:
     """The code in an engine's error, which tells whose fault it is; 0 where none can be read."""
     try:
-        told = json.loads(event.partition(b"data: ")[2])
-        code = told["error"]["code"]
+        sent = json.loads(event.partition(b"data: ")[2])
+        code = sent["error"]["code"]
     except (ValueError, TypeError, KeyError, RecursionError):
         return 0
     return code if isinstance(code, int) else 0

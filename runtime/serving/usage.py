@@ -202,7 +202,7 @@ class Journal:
             if not tally.written and (tally.open or tally.finish):
                 yield request_id, tally.counts()
 
-    def take(self, request_id: str) -> Counts | None:
+    def discard(self, request_id: str) -> Counts | None:
         """What was counted for a request that is to leave no line. None: nothing whole. Nothing of it is left
         afterwards.
         """

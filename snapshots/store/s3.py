@@ -119,11 +119,11 @@ class Bucket:
                 found += [digest for name in names if (digest := digest_of_folder(name))]
         slots = asyncio.Semaphore(CONNECTIONS)
 
-        async def whole(digest: str) -> bool:
+        async def is_complete(digest: str) -> bool:
             async with slots:
                 return await self.head(self.key(digest, MANIFEST)) is not None
 
-        there = await asyncio.gather(*map(whole, found))
+        there = await asyncio.gather(*map(is_complete, found))
         return sorted(digest for digest, is_whole in zip(found, there, strict=True) if is_whole)
 
     async def manifest(self, digest: str) -> bytes:

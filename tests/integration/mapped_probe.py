@@ -15,7 +15,7 @@ def loaded(model: str, load_format: str, baked: str) -> dict[str, Any]:
     from vllm.v1.executor.abstract import Executor
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    from runtime.loader.formats import MAPPED, outcome
+    from runtime.loader.formats import MAPPED, report
     from runtime.loader.mapped import unpacked
 
     Executor.get_class = staticmethod(lambda vllm_config: UniProcExecutor)
@@ -39,8 +39,8 @@ def loaded(model: str, load_format: str, baked: str) -> dict[str, Any]:
         return [list(output.outputs[0].token_ids) for output in llm.generate(prompts, parameters, use_tqdm=False)]
 
     postponed = len(unpacked.layers)
-    said: dict[str, Any] = {"note": outcome.note, "postponed": postponed, "first": answers()}
-    if outcome.note == "mapped":
+    said: dict[str, Any] = {"note": report.note, "postponed": postponed, "first": answers()}
+    if report.note == "mapped":
         unpacked.pack_one()  # one layer packed, the others not: a reload copes with both
         llm.collective_rpc("reload_weights")
         said |= {"left": len(unpacked.layers), "reloaded": answers(), "whole": whole(llm.llm_engine.vllm_config)}
@@ -87,7 +87,7 @@ def whole(vllm_config: Any) -> dict[str, Any]:
             model = initialize_model(config, model_class=model_class)
             loader._plain.get_all_weights = given
             try:
-                loader._load_whole(model, config.model_config)
+                loader._load_complete(model, config.model_config)
             except ValueError as error:
                 return str(error)
         return compatibility_key(config.model_config, layout_of(model))

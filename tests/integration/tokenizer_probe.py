@@ -1,4 +1,4 @@
-"""What vLLM's tokenizer pool says of some text, before and after the shortcuts were taken and its vocabulary kept. For
+"""What vLLM's tokenizer pool says of some text, before and after the patches were applied and its vocabulary kept. For
 a fork: it takes seams.
 """
 
@@ -18,8 +18,7 @@ def told(model: str) -> dict[str, Any]:
     from vllm.renderers import hf as renderer
     from vllm.tokenizers.hf import CachedHfTokenizer
 
-    from runtime.engine import patches as shortcuts
-    from runtime.engine import vocabulary
+    from runtime.engine import patches, vocabulary
 
     def said() -> dict[str, Any]:
         own = CachedHfTokenizer.from_pretrained(model)
@@ -48,7 +47,7 @@ def told(model: str) -> dict[str, Any]:
     before = said()
     renderer._PROCESSOR_CHAT_TEMPLATES.clear()
     assert vllm.platforms.current_platform.is_cpu()
-    shortcuts.take("cpu")
+    patches.apply("cpu")
     found: dict[str, Any] = {"before": before, "after": said(), "again": said()}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "new" / "vocabulary.json"

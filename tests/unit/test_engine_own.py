@@ -39,7 +39,7 @@ def in_a_fork(work: Callable[[], Any]) -> Any:
 
 def a_replica(name: str) -> own.Replica:
     replica = own.Replica(name, f"/run/{name}")
-    own.take_replica(replica)
+    own.adopt_replica(replica)
     return replica
 
 
@@ -73,7 +73,7 @@ def test_two_processes_of_one_replica_share_only_what_is_the_replicas() -> None:
         replica = a_replica("one")
 
         def as_its_engine_core() -> Shown:
-            own.take_process(replica)
+            own.adopt_process(replica)
             return shown()
 
         core = in_a_fork(as_its_engine_core)

@@ -100,7 +100,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_seam_is_taken_more_than_once_and_counts_its_uses(engine: ModuleType) -> None:
     must = next(iter(seams.SEAMS))
     for _ in range(2):
-        assert seams.take(must, lambda step: lambda core, steps=1: step(core, steps) + 1)
+        assert seams.replace(must, lambda step: lambda core, steps=1: step(core, steps) + 1)
     assert engine.step(None) == 3
     assert seams.uses.counts()[must] == 2 and seams.uses.note() == ""
 
@@ -113,8 +113,8 @@ def test_one_that_does_not_fit_stops_the_start_or_is_left_out_and_said(engine: M
     else:
         engine.step = broken  # type: ignore[attr-defined]
     with pytest.raises(seams.SeamBroken, match=r"engine_for_seams\.step takes .* Without it: nothing is counted"):
-        seams.take(must, lambda step: step)
-    assert not seams.take(cheap, lambda step: step)
+        seams.replace(must, lambda step: step)
+    assert not seams.replace(cheap, lambda step: step)
     assert seams.uses.note().startswith(f"without: {cheap} (takes (")
     assert getattr(engine, "step", None) is broken, "it is as it was"
 

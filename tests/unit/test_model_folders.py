@@ -351,7 +351,7 @@ def test_no_name_of_code_or_a_pickle_is_ever_chosen_and_none_is_lost(names: list
 def test_what_is_said_stays_short_and_is_fit_for_a_terminal(model: Path) -> None:
     write(model, {f"{'x' * 200}{number}.md": b"" for number in range(50)})
     write(model, {"a\x1b[2Jb.txt": b"", "\udcff.txt": b""})
-    told = look(model).told
+    told = look(model).left_out
     assert max(map(len, told)) < 600
     assert all(line.isprintable() for line in told)
 

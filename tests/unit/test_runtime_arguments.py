@@ -10,7 +10,7 @@ import pytest
 
 from runtime import logprobs
 from runtime.control import Fork
-from runtime.engine.arguments import arguments, fingerprint, graphs_when_idle, plainly, words
+from runtime.engine.arguments import arguments, fingerprint, graphs_when_idle, own_loader_reason, words
 from runtime.loader.formats import MAPPED, RING
 
 
@@ -31,7 +31,7 @@ def test_on_a_cpu_weights_are_mapped_from_the_folder_of_the_copies() -> None:
     found = given()
     assert found["load-format"] == MAPPED
     assert json.loads(found["model-loader-extra-config"]) == {"baked": "/baked/sha256-1", "arriving": "/partial"}
-    assert plainly(fork()) == ""
+    assert own_loader_reason(fork()) == ""
 
 
 def test_on_a_gpu_they_come_through_the_ring() -> None:
@@ -46,16 +46,16 @@ def test_on_a_gpu_they_come_through_the_ring() -> None:
 def test_a_load_format_of_the_revision_gets_no_settings_of_ours(device: str, name: str) -> None:
     found = given(device, engine_args={name: "safetensors"})
     assert found["load-format"] == "safetensors" and "model-loader-extra-config" not in found
-    assert plainly(fork(engine_args={name: "safetensors"})) == "plain: load-format safetensors"
-    assert plainly(fork(engine_args={name: MAPPED})) == plainly(fork(engine_args={name: RING})) == "", (
-        "these say for themselves"
-    )
+    assert own_loader_reason(fork(engine_args={name: "safetensors"})) == "load-format safetensors"
+    assert (
+        own_loader_reason(fork(engine_args={name: MAPPED})) == own_loader_reason(fork(engine_args={name: RING})) == ""
+    ), "these say for themselves"
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_start_from_nothing_kept_takes_the_engines_own_way_and_says_so(device: str) -> None:
     assert not {"load-format", "model-loader-extra-config"} & given(device, plain=True).keys()
-    assert plainly(fork(plain=True)) == "plain: after a canary that differed"
+    assert own_loader_reason(fork(plain=True)) == "after a canary that differed"
 
 
 def test_settings_of_a_loader_without_its_name_are_refused() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.engine import canary_embed
-from runtime.engine.canary_embed import differs, sing
+from runtime.engine.canary_embed import check, differs
 from runtime.errors import CanaryMismatch
 
 RECORDED = [math.sin(number) for number in range(1, 65)]
@@ -46,9 +46,9 @@ async def test_the_first_is_recorded_and_the_next_are_compared(tmp_path: Path, m
     monkeypatch.setattr(canary_embed, "ask", ask)
     engine: Any = None
     with pytest.raises(CanaryMismatch, match="give no embedding"):
-        await sing(engine, record, "canary")
+        await check(engine, record, "canary")
     assert not record.exists(), "what is no vector is nothing to compare with"
-    await sing(engine, record, "canary")
-    await sing(engine, record, "canary")
+    await check(engine, record, "canary")
+    await check(engine, record, "canary")
     with pytest.raises(CanaryMismatch, match="the canary of canary points elsewhere"):
-        await sing(engine, record, "canary")
+        await check(engine, record, "canary")

@@ -18,7 +18,20 @@ from structlog.testing import capture_logs
 
 from pilotlight.frames import Frame
 from pilotlight.settings import load
-from runtime.control import Beat, Born, Control, Depth, DrainNow, Fork, Parked, ParkNow, PhaseDone, Serving, ToReplica
+from runtime.control import (
+    Beat,
+    Born,
+    Control,
+    Depth,
+    DrainNow,
+    Fork,
+    LoadOutcome,
+    Parked,
+    ParkNow,
+    PhaseDone,
+    Serving,
+    ToReplica,
+)
 from runtime.node.births import FORK_TRIES
 from runtime.node.last_counts import Counts
 from runtime.node.replica_record import Running
@@ -43,7 +56,7 @@ class FakeStaging:
         whole.set_result(None)
         return Staged(self.folder, whole)
 
-    def loaded(self, digest: str, copy: str, note: str) -> None: ...
+    def loaded(self, digest: str, copy: str, outcome: LoadOutcome) -> None: ...
 
     def unmappable(self, digest: str) -> None:
         self.of_the_snapshot.append(digest)
@@ -245,9 +258,9 @@ async def test_one_whose_death_could_not_be_seen_is_ended(
     assert replica.process.wait(5) == -9
 
 
-@pytest.mark.parametrize(("note", "to_pack"), [("mapped", 30), ("baked", 30), ("plain: quantized", 0), ("", 0)])
+@pytest.mark.parametrize("load", [*LoadOutcome, None])
 async def test_mapped_weights_will_be_packed_and_count(
-    tmp_path: Path, replica: Replica, note: str, to_pack: int
+    tmp_path: Path, replica: Replica, load: LoadOutcome | None
 ) -> None:
     scene = Scene(tmp_path, replica.forked)
     scene.start()
@@ -255,33 +268,27 @@ async def test_mapped_weights_will_be_packed_and_count(
     copies = scene.paths.baked / DIGEST.replace(":", "-")
     copies.mkdir(parents=True)
     (copies / "key.safetensors").write_bytes(b"x" * 30)
-    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1, note=note)))
+    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1), load=load))
     (running,) = scene.lives.all()
     await scene.until(lambda: [phase.name for phase in running.phases] == ["fetch", "load"])
     running.first_bytes = running.private_bytes = 100
+    to_pack = 30 if load in (LoadOutcome.MAPPED, LoadOutcome.BAKED) else 0
     assert running.memory_bytes == 100 + running.kv_cache_bytes + to_pack
     replica.process.kill()
     await scene.ended()
 
 
-@pytest.mark.parametrize(
-    ("note", "told"),
-    [("plain: quantized", [DIGEST]), ("plain: LoRA", [DIGEST]), ("mapped", [])]
-    + [
-        (f"plain: {why}", [])
-        for why in ("no room for a baked copy", "load-format auto", "after a canary that differed", "the baked copy x")
-    ],
-)
+@pytest.mark.parametrize("load", LoadOutcome)
 async def test_what_a_start_chose_says_nothing_of_its_snapshot(
-    tmp_path: Path, replica: Replica, note: str, told: list[str]
+    tmp_path: Path, replica: Replica, load: LoadOutcome
 ) -> None:
     scene = Scene(tmp_path, replica.forked)
     scene.start()
     await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
-    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1, note=note)))
+    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1), load=load))
     (running,) = scene.lives.all()
     await scene.until(lambda: [phase.name for phase in running.phases] == ["fetch", "load"])
-    assert scene.staging.of_the_snapshot == told
+    assert scene.staging.of_the_snapshot == ([DIGEST] if load is LoadOutcome.PLAIN_SNAPSHOT else [])
     replica.process.kill()
     await scene.ended()
 

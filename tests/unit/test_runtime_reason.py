@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.reason import told
+from runtime.reason import first_sentences
 
 ADVICE = (
     "User-specified max_model_len (999999) is greater than the derived max_model_len (max_position_embeddings=1024.0 in config.json). "
@@ -27,10 +27,10 @@ ADVICE = (
     ],
 )
 def test_it_is_told_in_whole_sentences(text: str, longest: int, said: str) -> None:
-    assert told(text, longest) == said
+    assert first_sentences(text, longest) == said
 
 
 @given(st.text(), st.integers(10, 100))
 def test_whatever_it_says_it_is_one_line_and_fits(text: str, longest: int) -> None:
-    said = told(text, longest)
+    said = first_sentences(text, longest)
     assert len(said) <= longest and len(said.splitlines()) <= 1

@@ -108,7 +108,7 @@ def test_a_replica_that_is_gone_is_not_parked(tmp_path: Path) -> None:
 
 def test_pages_given_back_are_zero_again_and_take_no_memory() -> None:
     pages = Pages()
-    taken = pages.take(1 << 20)
+    taken = pages.allocate(1 << 20)
     taken[:] = b"x" * (1 << 20)
     assert pages.give_back() == 1 << 20
     assert taken[:] == bytes(1 << 20)

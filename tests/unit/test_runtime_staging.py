@@ -14,6 +14,7 @@ import pytest
 
 from pilotlight.settings import load
 from runtime.__main__ import standby_environ
+from runtime.control import LoadOutcome
 from runtime.node import disk
 from runtime.node.disk import Disk, Item, choose, room
 from runtime.node.replica_record import adding_up
@@ -240,7 +241,7 @@ async def test_a_start_that_writes_no_copy_evicts_nothing_for_one(node: Node) ->
 async def test_a_copy_another_engine_wrote_is_none(node: Node) -> None:
     staging, here, other = await two_of_which_one_has_a_copy(node)
     node.bake(here, 0)
-    staging.loaded(here, COPY, "mapped")
+    staging.loaded(here, COPY, LoadOutcome.MAPPED)
     assert (await staging.bring(here, COPY)).bakes
     assert (node.baked / folder_name(other)).exists()
     again = node.staging(max_bytes=340_000)  # which copy is known survives a restart
@@ -257,7 +258,7 @@ async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_prom
     one, two = node.model("one", node.origin), node.model("two", node.origin)
     node.used = {one, two}
     staging, told, both = node.staging(max_bytes=200_000), list[str](), threading.Event()
-    make_room, take = staging.make_room, Partial.take
+    make_room, take = staging.make_room, Partial.allocate
 
     async def telling(size: int, of: tuple[disk.Kind, str] | None = None) -> None:
         try:
@@ -271,7 +272,7 @@ async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_prom
         take(partial)
 
     monkeypatch.setattr(staging, "make_room", telling)
-    monkeypatch.setattr(Partial, "take", when_both_were_told)
+    monkeypatch.setattr(Partial, "allocate", when_both_were_told)
     took = await asyncio.gather(*(staging.bring(digest) for digest in (one, two)), return_exceptions=True)
     assert [isinstance(each, StoreFull) for each in took].count(True) == 1, took
     assert sum(item.size for item in node.disk().items()) <= 200_000
@@ -288,7 +289,7 @@ async def test_room_for_a_copy_is_kept_until_it_is_written(node: Node) -> None:
     folder = node.bake(one, SIZE // 2)
     assert not (await staging.bring(two, COPY)).bakes  # half of it is taken, half still to be
     (folder / "key.safetensors").unlink()
-    staging.loaded(one, COPY, "plain: no baked copy can be written")
+    staging.loaded(one, COPY, LoadOutcome.PLAIN_START)
     assert (await staging.bring(two, COPY)).bakes
     assert not (await staging.bring(one, COPY)).bakes
     node.used = {one}  # the other died before it said anything

@@ -146,11 +146,11 @@ def test_the_canary_is_counted_and_leaves_nothing(tmp_path: Path) -> None:
         assert journal.running() == []
         if closes:
             journal.closed("c", "length")
-        assert journal.take(CANARY) == (Counts(5, 2, 2) if closes else None)
+        assert journal.discard(CANARY) == (Counts(5, 2, 2) if closes else None)
     journal.closed("c", "abort")
     journal.end("abort")
     assert entries(tmp_path / "j") == [] and not journal._tallies and not journal._sequences
-    assert journal.take(CANARY) is None
+    assert journal.discard(CANARY) is None
 
 
 def test_what_runs_is_known_while_it_runs_and_written_when_the_replica_ends(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from snapshots.arrival import Arrival, FetchEnded, Teller, arrived
+from snapshots.arrival import Arrival, FetchEnded, Writer, arrived
 from snapshots.manifest import CHUNK, Manifest, SnapshotFile
 from snapshots.partial import chunks_of
 from snapshots.transfer import in_order
@@ -32,8 +32,8 @@ MANIFEST = Manifest(
 
 
 @pytest.fixture
-def teller(tmp_path: Path) -> Teller:
-    return Teller(tmp_path, MANIFEST)
+def writer(tmp_path: Path) -> Writer:
+    return Writer(tmp_path, MANIFEST)
 
 
 def returns(arrival: Arrival, path: str, begin: int, end: int) -> bool:
@@ -51,25 +51,25 @@ def returns(arrival: Arrival, path: str, begin: int, end: int) -> bool:
     return returned.wait(0.02)
 
 
-def test_bytes_are_given_out_when_all_their_chunks_are_good(tmp_path: Path, teller: Teller) -> None:
+def test_bytes_are_given_out_when_all_their_chunks_are_good(tmp_path: Path, writer: Writer) -> None:
     arrival = Arrival(tmp_path)
-    teller.good("a.safetensors", 1)
-    teller.good("b.safetensors", 0)
+    writer.good("a.safetensors", 1)
+    writer.good("b.safetensors", 0)
     assert returns(arrival, "a.safetensors", CHUNK, 2 * CHUNK)
     assert not returns(arrival, "a.safetensors", CHUNK - 1, CHUNK + 1)
     assert not returns(arrival, "a.safetensors", CHUNK, 2 * CHUNK + 1)
     assert returns(arrival, "b.safetensors", 0, CHUNK)
     assert not returns(arrival, "b.safetensors", 0, CHUNK + 1)
     assert returns(arrival, "empty", 0, 0)
-    teller.whole()
+    writer.complete()
     assert returns(arrival, "a.safetensors", 0, 3 * CHUNK)
-    teller.close()
+    writer.close()
     assert returns(arrival, "config.json", 0, 10)
 
 
-def test_a_fetch_that_failed_is_told(tmp_path: Path, teller: Teller) -> None:
+def test_a_fetch_that_failed_is_told(tmp_path: Path, writer: Writer) -> None:
     arrival = Arrival(tmp_path)
-    threading.Timer(0.01, teller.close).start()
+    threading.Timer(0.01, writer.close).start()
     with pytest.raises(FetchEnded, match=r"a\.safetensors ended before bytes 0 to 8"):
         arrival.wait("a.safetensors", 0, 8)
 
@@ -77,9 +77,9 @@ def test_a_fetch_that_failed_is_told(tmp_path: Path, teller: Teller) -> None:
 DIES = """
 import sys
 from pathlib import Path
-from snapshots.arrival import Teller
+from snapshots.arrival import Writer
 from snapshots.manifest import Manifest
-teller = Teller(Path(sys.argv[1]), Manifest.model_validate_json(sys.argv[2]))
+writer = Writer(Path(sys.argv[1]), Manifest.model_validate_json(sys.argv[2]))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -98,13 +98,13 @@ def test_a_fetch_whose_process_was_killed_is_noticed(tmp_path: Path, monkeypatch
             arrival.wait("config.json", 0, 10)
 
 
-def test_the_next_try_has_a_word_of_its_own(tmp_path: Path, teller: Teller) -> None:
+def test_the_next_try_has_a_word_of_its_own(tmp_path: Path, writer: Writer) -> None:
     first = Arrival(tmp_path)
-    teller.good("config.json", 0)
-    teller.close()
-    again = Teller(tmp_path, MANIFEST)
+    writer.good("config.json", 0)
+    writer.close()
+    again = Writer(tmp_path, MANIFEST)
     assert not returns(Arrival(tmp_path), "config.json", 0, 10)
-    again.whole()
+    again.complete()
     with pytest.raises(FetchEnded):
         first.wait("a.safetensors", 0, 1)
 
@@ -115,10 +115,10 @@ def test_what_an_engine_reads_first_comes_first() -> None:
     assert [chunk.key for chunk in late] == [("a.safetensors", 1), ("a.safetensors", 2), ("b.safetensors", 1)]
 
 
-def test_how_much_is_there_can_be_asked_at_any_time(tmp_path: Path, teller: Teller) -> None:
+def test_how_much_is_there_can_be_asked_at_any_time(tmp_path: Path, writer: Writer) -> None:
     assert arrived(tmp_path) == 0.0
     for number in (0, 2):
-        teller.good("a.safetensors", number)
+        writer.good("a.safetensors", number)
     assert arrived(tmp_path) == pytest.approx(2 / 6)
-    teller.close()
+    writer.close()
     assert arrived(tmp_path / "nothing") is None

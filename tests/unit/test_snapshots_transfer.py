@@ -284,7 +284,7 @@ async def test_a_disk_that_fills_up_takes_no_good_chunk_with_it(
     with pytest.raises(StoreFull, match="budget"):
         await pull_from(fake, digest, store, room=no_room)
     with monkeypatch.context() as patched:
-        patched.setattr(partial, "Teller", full)  # not even opened
+        patched.setattr(partial, "Writer", full)  # not even opened
         with pytest.raises(StoreFull):
             await pull_from(fake, digest, store)
     fake.dies_after = 1_000_000
