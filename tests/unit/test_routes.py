@@ -14,7 +14,7 @@ from router.errors import BadRequest, UpstreamError
 from router.relay import meter
 from router.relay.meter import NOTHING, Tokens
 from runtime.forms import DONE, FORMS, FREE, TOKEN, Form
-from runtime.serving.gate import told
+from runtime.serving.gate import counts_header
 from runtime.serving.streams import STREAMS
 from runtime.serving.usage import Counts
 
@@ -75,9 +75,9 @@ LAST: dict[Form, bytes] = {
 def test_what_a_gate_writes_a_meter_reads(form: Form) -> None:
     stream, event = STREAMS[form], LAST[form]
     assert stream.ends(event)
-    counted: Any = Heard(form, stream.counted(event, told(Counts(7, 2, 5))))
+    counted: Any = Heard(form, stream.counted(event, counts_header(Counts(7, 2, 5))))
     assert (meter.told(counted), meter.whole(counted)) == (Tokens(7, 2, 5, "engine"), True)
-    nobody: Any = Heard(form, stream.counted(event, told(None)))
+    nobody: Any = Heard(form, stream.counted(event, counts_header(None)))
     assert (meter.told(nobody), meter.whole(nobody)) == (NOTHING, True)
-    cut: Any = Heard(form, stream.broken(stream.retold(b""), told(Counts(7, 2, 5))))
+    cut: Any = Heard(form, stream.broken(stream.retold(b""), counts_header(Counts(7, 2, 5))))
     assert (meter.told(cut), meter.whole(cut)) == (Tokens(7, 2, 5, "engine", broken=True), False)
