@@ -92,7 +92,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     names = list(seams.SEAMS)[:2]
     monkeypatch.setitem(seams.SEAMS, names[0], usual)
     monkeypatch.setitem(seams.SEAMS, names[1], replace(usual, must=False))
-    monkeypatch.setattr(seams, "_taken", set())
+    monkeypatch.setattr(seams, "_replaced", set())
     monkeypatch.setattr(seams, "uses", seams.Uses())
     return module
 

@@ -277,7 +277,7 @@ async def test_a_disk_that_fills_up_takes_no_good_chunk_with_it(
         yield
 
     with monkeypatch.context() as patched:
-        patched.setattr(Partial, "take", full)
+        patched.setattr(Partial, "allocate", full)
         with pytest.raises(StoreFull, match="use another disk"):
             await pull_from(fake, digest, store)
     assert CHUNK <= weights.stat().st_blocks * 512 < 2 * CHUNK  # but for what is good it is given back
@@ -310,7 +310,7 @@ async def test_room_is_left_when_it_is_taken_or_cannot_be(
         told.append("taken")
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(Partial, "take", take)
+    monkeypatch.setattr(Partial, "allocate", take)
     with pytest.raises(StoreFull):
         await pull_from(FakeOrigin(origin), digest, tmp_path / "store", room=room)
     assert told == [f"{verify(path_of(origin, digest)).size}", "taken", "left"]
