@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from runtime.argument_names import plain_name
-from runtime.wire import Task, Zero
+from runtime.tasks import Task
+from runtime.wire import Zero
 
 EngineArgs = Mapping[str, str | int | float | bool]
 Outcome = Literal["", "proved", "failed"]  # "": not tried yet

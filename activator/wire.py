@@ -21,9 +21,11 @@ from pydantic_core import PydanticCustomError
 from pilotlight.frames import PROTOCOL, Frame
 from pilotlight.origins import Origins
 from runtime.argument_names import one_spelling
-from runtime.wire import Phase, PhaseName, Rung, Task, Zero
+from runtime.tasks import DEFAULT, KINDS, Task, deployable
+from runtime.wire import Phase, PhaseName, Rung, Zero
 
 SHARED_CACHE = "shared_prefix_cache"
+PARKING = " or ".join(task for task, kind in KINDS.items() if kind.parks)
 MOST_HOSTS = 64
 _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 HOST = re.compile(rf"({_LABEL}\.)+[a-z]([a-z0-9-]*[a-z0-9])?")
@@ -180,7 +182,7 @@ class Configuration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    task: Literal["generate", "embed"] = Field("generate", description="What the model does.")  # those that have routes
+    task: Annotated[Task, AfterValidator(deployable)] = Field(DEFAULT, description="What the model does.")
     engine_args: EngineArguments = Field(
         {},
         description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048; underscores are hyphens. One is ours: "graphs-when-idle" = true, on a GPU, '
@@ -263,11 +265,10 @@ class Configuration(BaseModel):
                 ("media_hosts", "allow"),
                 'media_hosts names hosts, and allow has no "media": add it, or leave the hosts out',
             )
-        if self.zero == "parked" and self.task != "generate":
+        if self.zero == "parked" and not KINDS[self.task].parks:
             yield (
                 ("zero", "task"),
-                f'zero is "parked" and the task is {self.task}: what comes up from parked must pass the canary, which only generate has; '
-                'use "standby"',
+                f'zero is "parked" and the task is {self.task}: only a replica with the task {PARKING} can be parked; use "standby"',
             )
 
     def _decides(self, *fields: str) -> bool:

@@ -341,7 +341,7 @@ def routes() -> Iterator[str]:
     rows = (
         (
             f"`POST /v1/{route.name}`",
-            route.task,
+            ", ".join(route.tasks),
             ", ".join(f"`{field}`" for field in (route.needs, route.also) if field),
             "yes" if route.streams else "no",
             route.says,

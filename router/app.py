@@ -20,6 +20,7 @@ from router.admission.body_reader import InPlace, Reads
 from router.admission.cors import Cors
 from router.admission.proxies import Proxies
 from router.admission.request import Request, new_event_id
+from router.admission.routes import wrong_task
 from router.admission.strangers import Strangers
 from router.clock import Clock
 from router.errors import BadRequest, Draining, Forbidden, ModelNotFound, NotReady, RouterError, UpstreamError, quoted
@@ -339,10 +340,8 @@ class Call:
         name, route = endpoint.row.name, self._request.route
         if revision is None:
             raise NotReady(f"'{name}' has no revision to serve it yet. Deploy one, or try again in a moment.")
-        if revision.row.task != route.task:
-            raise BadRequest(
-                f"'{name}' does the task '{revision.row.task}'; {route.path} needs '{route.task}'. Use a route of its task."
-            )
+        if revision.row.task not in route.tasks:
+            raise wrong_task(name, revision.row.task, route)
         seconds, wait = (
             endpoint.row.hold_seconds,
             self._request.wait_seconds if b"prefer" in self._request.headers else None,

@@ -99,6 +99,7 @@ REFUSED: Mapping[str, tuple[str, str, Judge]] = {
     **_each("data-parallel-rpc-port data-parallel-backend data-parallel-external-lb data-parallel-hybrid-lb", SPREADS, SCALE),
     **_each("data-parallel-multi-port-external-lb data-parallel-supervisor-port enable-elastic-ep", SPREADS, SCALE),
     **_each("tokens-only skip-tokenizer-init", UNCOUNTED, LEAVE_OUT, _on),
+    **_each("enable-flash-late-interaction", UNCOUNTED, LEAVE_OUT, _on),
     **_each("stream-interval", MISCOUNTED, LEAVE_OUT),
     **_each("help", "is no argument of an engine", LEAVE_OUT),
 }  # fmt: skip

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.argument_names import plain_name
+from runtime.tasks import KINDS, Task
 
 EngineArgs = Mapping[str, str | int | float | bool]
 
 LONGEST_CONTEXT = 4096  # tokens, on CPU
-# type of an embedding model on CPU: with two bytes its vectors are not its authors' (a cosine of 0.9998), nor sooner
+# type on CPU of a model that pools: with two bytes its vectors are not its authors' (a cosine of 0.9998), nor sooner
 # there
 VECTORS = "float32"
 NAMES = (
@@ -74,7 +75,7 @@ def describe(snapshot: Path) -> Described:
     return Described(config, sentence, _whole(_file(snapshot / "tokenizer_config.json").get("model_max_length")))
 
 
-def context(described: Described, *, task: str, engine_args: EngineArgs, setting: int) -> Context:
+def context(described: Described, *, task: Task, engine_args: EngineArgs, setting: int) -> Context:
     """`setting`: the node's longest context on CPU; 0: none is set."""
     longest = longest_of(described, task=task, overrides=overrides(engine_args))
     asked = amount(arguments(engine_args).get("max-model-len"))
@@ -84,13 +85,13 @@ def context(described: Described, *, task: str, engine_args: EngineArgs, setting
     return Context(min(longest or most, most), longest, asked=False)
 
 
-def longest_of(described: Described, *, task: str, overrides: Mapping[str, Any] | None = None) -> int:
+def longest_of(described: Described, *, task: Task, overrides: Mapping[str, Any] | None = None) -> int:
     """In tokens; 0 where nobody says."""
     config = {**described.config, **(overrides or {})}
     inner = config.get("text_config")
     text: Mapping[str, Any] = {**inner, **(overrides or {})} if isinstance(inner, dict) else config
     least = min((found for name in NAMES if (found := _whole(text.get(name)))), default=0)
-    if task == "embed":
+    if KINDS[task].pools:
         if described.sentence:
             return described.sentence
         if least and described.tokenizer:

@@ -21,18 +21,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from pilotlight.frames import Frame
-from runtime.wire import Phase, RequestCount, Task
+from runtime.tasks import Task
+from runtime.wire import Phase, RequestCount
 
 LARGEST_PACKET = 128 << 10  # bytes
 MOST_UNREAD = 0.5  # of a socket's buffer that what may be lost fills: the rest is for what must be said
-CANARY_PROMPT_TOKENS = 2
-CANARY_ANSWER_TOKENS = 2  # a prefill of more than one row and a decode of one: each reads all weights
-
-
-def canary_prompt(vocabulary: int) -> list[int]:
-    """Token ids that a vocabulary of that size has, the same at every start."""
-    return [1 + (7 * number) % (vocabulary - 1) for number in range(1, CANARY_PROMPT_TOKENS + 1)]
-
 
 # Agent → standby
 

@@ -1,9 +1,8 @@
-"""The APIs whose routes we serve: which path is whose, and how an answer that fails looks in each. Steps 3 and 11.
-Pure.
+"""The APIs whose routes we serve, and how an answer that fails looks in each. Steps 3 and 11. Pure.
 
-Told once, for the router and for the gate of a replica: a route that one of them knows and the other does not would be
-served to nobody, or counted by nobody. The failure to survive is an error in the middle of a stream, which is told by
-whoever sees it, and must look the same.
+Router and gate share it: an error in the middle of a stream is told by whichever of them sees it. The failure to
+survive is one that looks different from the two, so that a client reads only one of them. Which route is of which API
+says `runtime/tasks.py`.
 """
 
 from __future__ import annotations
@@ -13,21 +12,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 Form = Literal["openai", "responses", "messages"]  # whose shape errors and events of a route have
-
-FORMS: Mapping[str, Form] = {
-    "/v1/chat/completions": "openai",
-    "/v1/completions": "openai",
-    "/v1/embeddings": "openai",
-    "/rerank": "openai",
-    "/score": "openai",
-    "/v1/responses": "responses",
-    "/v1/messages": "messages",
-    "/v1/messages/count_tokens": "messages",
-}
-"""The inference routes of a replica. Its gate lets nobody call any other."""
-
-FREE = frozenset({"/v1/messages/count_tokens"})
-"""No model works for them: nothing is counted, and that is no mistake."""
 
 TOKEN: Mapping[Form, bytes] = {
     "openai": b"data: {",

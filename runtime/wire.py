@@ -15,10 +15,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pilotlight.frames import PROTOCOL, Frame
+from runtime.tasks import DEFAULT, Task
 
 PhaseName = Literal["hold", "place", "spawn", "fetch", "load", "init", "canary", "first_token"]
 ReplicaState = Literal["starting", "ready", "draining", "parking", "parked", "stopped"]
-Task = Literal["generate", "embed", "score"]
 Rung = Literal["parked", "standby", "staged", "stored"]  # where a climb to `ready` begins
 Zero = Literal["parked", "standby", "staged"]  # where a revision rests without a call
 
@@ -104,7 +104,7 @@ class Start(Frame):
     revision_id: str
     endpoint: str  # the served model's name
     digest: str  # snapshot, "sha256:…"
-    task: Task = "generate"
+    task: Task = DEFAULT
     engine_args: dict[str, str | int | float | bool] = {}
     slots: int = 64
     deadline_seconds: float = 300.0
@@ -169,7 +169,7 @@ class CheckArguments(Frame):
 
     kind: Literal["check_arguments"] = "check_arguments"
     check_id: str
-    task: Task = "generate"
+    task: Task = DEFAULT
     engine_args: dict[str, str | int | float | bool] = {}
     digest: str = ""  # of the snapshot they are for; "", or one the node does not have: the arguments are only parsed
     slots: int = 0  # of the revision they are for; 0: from an activator that does not ask what is cut

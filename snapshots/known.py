@@ -16,6 +16,7 @@ from snapshots.errors import CodeRefused, UnknownModel
 
 Kind = Literal["model_type", "tokenizer", "quantization", "draft", "pooling"]
 NOT_ON_CPU = {"modelopt_fp4", "modelopt_mxfp8", "mxfp8"}
+CLASSIFIES = "ForSequenceClassification"  # how the names of such architectures end
 FORMATS_NOT_ON_CPU = ("nvfp4", "mxfp8", "mxfp6")
 ALLOW = "or let code of models run on this machine (snapshots.model_code), if you trust and have read it"
 
@@ -55,11 +56,20 @@ def check_alone(architecture: str) -> None:
         )
 
 
-def unfit(architecture: str, task: str) -> str:
-    """Why a model of this architecture does not do this task; "" where it does, or nobody knows."""
-    if task == "generate" and architecture in known("pooling"):
-        return f"its model ({architecture}) makes vectors and no text: deploy it with --task embed"
-    return ""
+def makes_text(architecture: str) -> bool:
+    """Whether the engine could have a model of this architecture generate; True where nobody knows."""
+    return architecture not in known("pooling")
+
+
+def classifies(architecture: str) -> bool:
+    """Whether a model of this architecture gives texts a score for each of its labels."""
+    return architecture.endswith(CLASSIFIES)
+
+
+def labels(config: dict[str, Any]) -> int:
+    """How many labels a classifying model has, as transformers reads its configuration."""
+    named = config.get("id2label")
+    return len(named) if isinstance(named, dict) else int(config.get("num_labels") or 2)
 
 
 def unfit_here(config: dict[str, Any], device: str) -> str:

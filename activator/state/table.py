@@ -15,6 +15,7 @@ from activator.policy.failures import Trouble
 from activator.policy.lifecycle import Replica
 from activator.policy.progress import Step
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
+from runtime.tasks import DEFAULT
 
 EPOCH_BITS = 32  # sequences per epoch
 
@@ -131,7 +132,7 @@ def endpoint_row(endpoint: Endpoint, revisions: Iterable[RevisionRow]) -> Endpoi
         org_id=endpoint.org_id,
         endpoint_id=endpoint.endpoint_id,
         created=endpoint.created,
-        task=routed.task if routed else "generate",
+        task=routed.task if routed else DEFAULT,
         max_held=endpoint.max_held,
         hold_seconds=endpoint.hold_seconds,
         route=endpoint.route,

@@ -18,6 +18,7 @@ from activator.policy.estimates import Expected
 from activator.state.table import TableBook
 from activator.wire import EndpointRow
 from pilotlight.frames import Encoded
+from runtime.tasks import DEFAULT
 
 PART_ROWS = 100  # about a millisecond of a router's loop
 SAME_SECONDS = 1.0  # who joins so soon after another gets what that one got
@@ -62,7 +63,7 @@ def resting(endpoint: Endpoint, expected: Expected) -> str:
     route = ",".join(f"[{quoted(revision_id)},{weight}]" for revision_id, weight in endpoint.route)
     return (
         f'{{"name":{quoted(endpoint.name)},"org_id":{quoted(endpoint.org_id)},"endpoint_id":{quoted(endpoint.endpoint_id)},'
-        f'"created":{endpoint.created},"task":"{routed[0].task if routed else "generate"}","max_held":{endpoint.max_held},'
+        f'"created":{endpoint.created},"task":"{routed[0].task if routed else DEFAULT}","max_held":{endpoint.max_held},'
         f'"hold_seconds":{endpoint.hold_seconds},"route":[{route}],"revisions":[{revisions}],"cors_origins":{json.dumps(endpoint.cors_origins)},'
         f'"paused":{_json(endpoint.paused)}}}'
     )

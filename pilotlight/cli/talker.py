@@ -16,6 +16,7 @@ from typing import Any
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.keys import well_formed
 from pilotlight.settings import Settings
+from runtime.tasks import CHAT
 
 KEY_SECONDS = 86_400.0  # a key made for this machine lives a day
 ANSWER_SECONDS = 600.0
@@ -89,7 +90,7 @@ class Talker:
 
     def _stream(self, body: dict[str, Any], took: Took) -> Iterator[str]:
         headers = {"authorization": f"Bearer {self._key}"}
-        path = f"/e/{self._name}/v1/chat/completions"
+        path = f"/e/{self._name}{CHAT.public}"
         with self.api.stream(
             "POST", path, json={**body, "stream": True}, headers=headers, timeout=ANSWER_SECONDS
         ) as answer:

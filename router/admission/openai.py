@@ -118,7 +118,7 @@ def body_for(name: str, asked: Asked, body: bytes, own: bytes = b"") -> tuple[by
 
 def _sequences(prompts: int, choices: int, route: Route) -> int:
     """As many slots as it takes. Raises BadRequest where that is more than one request may."""
-    if route.task == "embed":
+    if route.pools:
         return -(-prompts // INPUTS_A_SLOT)
     if prompts * choices > MOST_SEQUENCES:
         raise BadRequest(

@@ -31,9 +31,11 @@ from router.edge import openapi
 from router.edge.admin_relay import AdminRelay
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
 from router.hold.replicas import Endpoint
+from runtime import tasks
+from runtime.tasks import RESPONSES
 
 ANY = ["GET", "POST", "DELETE"]
-SERVED = ", ".join(f"/v1/{name}" for name in ROUTES) + " and /v1/models"
+SERVED = ", ".join(route.public for route in tasks.ROUTES) + " and /v1/models"
 
 
 def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
@@ -54,7 +56,7 @@ def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
             *[Route(f"{prefix}/v1/models/{{model}}", models.one) for prefix in ("", "/e/{endpoint}")],
             Route("/e/{endpoint}/health", models.health),
             *[
-                Route(f"{prefix}/v1/responses/{{rest:path}}", _not_kept, methods=ANY)
+                Route(f"{prefix}{RESPONSES.public}/{{rest:path}}", _not_kept, methods=ANY)
                 for prefix in ("", "/e/{endpoint}")
             ],
             *[Route(prefix + rest, relay) for prefix in RELAYED for rest in ("", "/{rest:path}")],
@@ -190,7 +192,7 @@ async def _post_only(request: Request) -> Response:
 
 async def _not_kept(request: Request) -> Response:
     raise NotFound(
-        "Answers are not kept here, so none can be read, cancelled or deleted later. Use what POST /v1/responses returns."
+        f"Answers are not kept here, so none can be read, cancelled or deleted later. Use what POST {RESPONSES.public} returns."
     )
 
 

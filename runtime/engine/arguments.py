@@ -16,6 +16,7 @@ from runtime.argument_names import plain_name
 from runtime.context import VECTORS
 from runtime.control import Fork
 from runtime.loader.formats import MAPPED, RING
+from runtime.tasks import KINDS
 
 LOAD_FORMAT, ITS_SETTINGS = "load-format", "model-loader-extra-config"
 MEDIA_HOSTS = "allowed-media-domains"
@@ -36,13 +37,12 @@ def arguments(fork: Fork, *, device: str, version: str, seed: int) -> Given:
         "enable-prompt-tokens-details": True,
         "seed": seed,
     }
-    if fork.task == "embed":
-        given |= {"runner": "pooling", "convert": "embed"}
+    given |= KINDS[fork.task].engine_args
     if device == "cuda" and fork.parks:
         given["enable-sleep-mode"] = True
     if device == "cpu":
         given |= {"enforce-eager": True, "kv-cache-memory-bytes": fork.kv_cache_bytes}
-        if fork.task == "embed":
+        if KINDS[fork.task].pools:
             given["dtype"] = VECTORS
         if fork.max_model_len:
             given["max-model-len"] = fork.max_model_len

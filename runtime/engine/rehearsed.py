@@ -37,6 +37,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from runtime.engine import patches, seams
 from runtime.engine.threads import MAY_LIVE, Unforkable, check_threads
+from runtime.tasks import GENERATE
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
 
@@ -67,7 +68,7 @@ def rehearse(model: Path) -> Rehearsal:
     parser = make_arg_parser(Parser())
     defaults = parser.parse_args(["--model", str(model), "--disable-fastapi-docs"])
     validate_parsed_serve_args(defaults)
-    app = build_app(defaults, ("generate",), None)
+    app = build_app(defaults, (GENERATE,), None)
     _import_architectures()
     if device == "cpu":
         _build_and_drop_an_engine(model)

@@ -34,8 +34,6 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from pilotlight.process_death import end_with_parent
 from runtime.control import (
-    CANARY_ANSWER_TOKENS,
-    CANARY_PROMPT_TOKENS,
     Control,
     Depth,
     DrainNow,
@@ -48,7 +46,7 @@ from runtime.control import (
     UnparkNow,
 )
 from runtime.engine import arguments as engine_arguments
-from runtime.engine import caches, canary, canary_embed, seams, vocabulary
+from runtime.engine import caches, canary, seams, vocabulary
 from runtime.engine import fork_state as own
 from runtime.engine.graphs import capture_when_idle
 from runtime.engine.guarding import Guarded
@@ -64,6 +62,7 @@ from runtime.serving.gate import Gate
 from runtime.serving.phases import Phases
 from runtime.serving.pulse import Beats, Pulse
 from runtime.serving.usage import Journal
+from runtime.tasks import GENERATE, canary_of
 
 STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
@@ -141,8 +140,8 @@ async def _serve(
         config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
     )
     beats.follow(loop, in_work=engine.output_processor.must_step, counts=journal.running)
-    tasks = ("generate",) if fork.task == "generate" else await engine.get_supported_tasks()
-    app = rehearsal.app if fork.task == "generate" else build_app(args, tasks, engine.model_config)
+    tasks = (GENERATE,) if fork.task == GENERATE else await engine.get_supported_tasks()
+    app = rehearsal.app if fork.task == GENERATE else build_app(args, tasks, engine.model_config)
     app.state.args = args
     await init_app_state(engine, app.state, args, tasks)
     gate = Gate(
@@ -194,14 +193,12 @@ async def _serve(
 
 async def _canary(engine: AsyncLLM, journal: Journal, fork: Fork, phases: Phases, record: Path) -> None:
     """Before every `ready`, from whatever rung. Raises CanaryMismatch, MeteringBroken."""
-    check = {"generate": canary.check, "embed": canary_embed.check}.get(fork.task)
-    if check is not None:
-        made = CANARY_ANSWER_TOKENS if fork.task == "generate" else 0
-        with (
-            phases.phase("canary"),
-            of_the_canary(engine, journal, asked=CANARY_PROMPT_TOKENS, made=made) as request_id,
-        ):
-            await check(engine, record, request_id)
+    expected = canary_of(fork.task)
+    with (
+        phases.phase("canary"),
+        of_the_canary(engine, journal, asked=expected.read, made=expected.made) as request_id,
+    ):
+        await canary.check(engine, canary.CANARIES[fork.task], record, request_id)
 
 
 class _Server(uvicorn.Server):

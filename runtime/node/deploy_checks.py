@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -17,8 +18,9 @@ from pilotlight.settings import RuntimeSettings
 from runtime.control import Checked
 from runtime.node.kv_cache import cuts, never_fits, size
 from runtime.node.sizing import node_memory
+from runtime.tasks import EMBED, KINDS, SCORE, Task
 from runtime.wire import ArgumentsChecked, CheckArguments
-from snapshots.known import unfit, unfit_here
+from snapshots.known import classifies, labels, makes_text, unfit_here
 
 MOST_NOTES = 1000  # of checks that a standby has not answered
 
@@ -56,7 +58,7 @@ class Looked:
             return ""
         try:
             config = json.loads((snapshot / "config.json").read_text())
-            return unfit(str(config.get("architectures")[0]), frame.task) or unfit_here(config, self._device)
+            return unfit(config, frame.task) or unfit_here(config, self._device)
         except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
             log.warning(
                 "a snapshot's architecture cannot be read", action="unread", digest=frame.digest, reason=str(error)
@@ -76,3 +78,16 @@ class Looked:
             return (), ""
         memory = node_memory()
         return tuple(cuts(sizing, slots=frame.slots)), never_fits(sizing, memory_bytes=memory)
+
+
+def unfit(config: dict[str, Any], task: Task) -> str:
+    """Why a model does not do this task; "" where it does, or nobody knows. Raises LookupError, TypeError, ValueError
+    for a configuration that cannot be read.
+    """
+    architecture = str(config["architectures"][0])
+    if not KINDS[task].pools and not makes_text(architecture):
+        fits: Task = SCORE if classifies(architecture) else EMBED
+        return f"its model ({architecture}) makes no text: deploy it with --task {fits}, for it {KINDS[fits].does}"
+    if task == SCORE and classifies(architecture) and (found := labels(config)) != 1:
+        return f"its model ({architecture}) has {found} labels, and scores come from a model with one: take a reranker"
+    return ""

@@ -13,12 +13,13 @@ from pathlib import Path
 from pilotlight import cgroups
 from pilotlight.settings import Paths, RuntimeSettings
 from runtime.argument_names import executes_or_opens
-from runtime.control import CANARY_ANSWER_TOKENS, CANARY_PROMPT_TOKENS, Fork
+from runtime.control import Fork
 from runtime.errors import NotAllowed
 from runtime.loader.bake import lock_of, stamp_of
 from runtime.node.kv_cache import Sizing
 from runtime.node.replica_record import Running
 from runtime.node.staging import Staged
+from runtime.tasks import canary_of
 from runtime.wire import EngineEnvironment, Start
 from snapshots.manifest import folder_name
 from snapshots.singleflight import alone
@@ -60,8 +61,7 @@ def canary_key(start: Start, environment: EngineEnvironment, threads: int) -> st
     sum.
     """
     deciding = [
-        CANARY_PROMPT_TOKENS,
-        CANARY_ANSWER_TOKENS,
+        *canary_of(start.task),
         start.digest,
         environment.model_dump(),
         start.task,

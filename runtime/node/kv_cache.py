@@ -17,6 +17,7 @@ from typing import Any
 from pilotlight.settings import RuntimeSettings
 from runtime.context import VECTORS, Context, Described, EngineArgs, amount, arguments, context, describe, overrides
 from runtime.node.sizing import node_memory
+from runtime.tasks import DEFAULT, KINDS, Task
 
 TOKENS_A_SLOT = 256
 BLOCK = 128  # tokens, vLLM's CPU block
@@ -53,7 +54,7 @@ def size(
     *,
     slots: int,
     settings: RuntimeSettings,
-    task: str = "generate",
+    task: Task = DEFAULT,
     engine_args: EngineArgs | None = None,
 ) -> Sizing:
     """Read the snapshot's config and size its cache. Raises OSError or ValueError for a config that cannot be read."""
@@ -80,7 +81,7 @@ def decide(
     least_bytes: int,
     max_model_len: int,
     memory_bytes: int,
-    task: str = "generate",
+    task: Task = DEFAULT,
     engine_args: EngineArgs | None = None,
 ) -> Sizing:
     given = engine_args or {}
@@ -94,7 +95,7 @@ def decide(
     return Sizing(min(max(wanted, least_bytes), most), served.tokens, served, token, wanted)
 
 
-def token_bytes(config: Mapping[str, Any], engine_args: EngineArgs, *, task: str = "generate") -> int:
+def token_bytes(config: Mapping[str, Any], engine_args: EngineArgs, *, task: Task = DEFAULT) -> int:
     """What the cache takes of memory for each token; 0 where the configuration does not say."""
     config = {**config, **overrides(engine_args)}
     inner = config.get("text_config")
@@ -104,9 +105,9 @@ def token_bytes(config: Mapping[str, Any], engine_args: EngineArgs, *, task: str
     return layers * 2 * (_number(text, KV_HEADS) or heads) * head * element_bytes(engine_args, task=task)
 
 
-def element_bytes(engine_args: EngineArgs, *, task: str = "generate") -> int:
+def element_bytes(engine_args: EngineArgs, *, task: Task = DEFAULT) -> int:
     """Of an element of the cache: by its own type where one is given, else by the model's."""
-    given = ({"dtype": VECTORS} if task == "embed" else {}) | arguments(engine_args)
+    given = ({"dtype": VECTORS} if KINDS[task].pools else {}) | arguments(engine_args)
     for name in ("kv-cache-dtype", "dtype"):
         kind = str(given.get(name, "auto")).lower()
         if kind != "auto":

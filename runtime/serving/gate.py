@@ -16,10 +16,10 @@ from typing import Any
 
 import structlog
 
-from runtime.forms import FORMS, FREE
 from runtime.serving.line import Line
 from runtime.serving.streams import STREAMS
 from runtime.serving.usage import Counts, Journal
+from runtime.tasks import BY_PATH, Route
 from runtime.wire import ROUTER_HEADER, SEQUENCES_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
 
 Message = MutableMapping[str, Any]
@@ -74,7 +74,7 @@ class Gate:
             await self._app(scope, receive, send)
         elif path == TURN_PATH:
             await self._turn(scope, receive, send)
-        elif path not in FORMS:
+        elif (route := BY_PATH.get(path)) is None:
             await _answer(
                 send,
                 404,
@@ -90,9 +90,9 @@ class Gate:
         ):
             await _refuse(send, b"full")
         else:
-            await self._admit(scope, receive, send)
+            await self._admit(route, scope, receive, send)
 
-    async def _admit(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def _admit(self, route: Route, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """One free slot is enough to come in, whatever it takes: what it has too many waits in the engine, behind its
         own.
         """
@@ -102,7 +102,7 @@ class Gate:
         request_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         self._journal.begun(request_id)
         try:
-            await self._app(scope, receive, _metered(send, self._journal, request_id, scope["path"]))
+            await self._app(scope, receive, _metered(send, self._journal, request_id, route))
         finally:
             self.in_flight -= sequences  # first: whatever happens behind it, the slot is given back
             self.line.give()
@@ -156,7 +156,7 @@ def _said(scope: MutableMapping[str, Any], header: str) -> str:
     return next((value.decode("latin-1") for name, value in scope["headers"] if name == header.encode()), "")
 
 
-def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
+def _metered(send: Send, journal: Journal, request_id: str, route: Route) -> Send:
     """Wrap `send` so that the engine's counts travel with the answer.
 
     1. Not a stream: whole with its head. An error is not billed.
@@ -166,10 +166,10 @@ def _metered(send: Send, journal: Journal, request_id: str, path: str) -> Send:
     4. A stream that ends without one, and without an error: as 2.
     """
     streaming = broken = over = False
-    stream = STREAMS[FORMS[path]]
+    stream = STREAMS[route.form]
 
     def final_counts() -> bytes:
-        counted = Counts() if path in FREE else journal.settle(request_id)
+        counted = journal.settle(request_id) if route.counted else Counts()
         if counted is None:
             log.error("an answer that nobody counted", action="usage_uncounted", request_id=request_id)
         return counts_header(counted)

@@ -110,4 +110,4 @@ async def test_no_answer_is_undeclared(tmp_path: Path, name: str, key: str, path
         output, _ = await run.communicate()
         assert run.returncode == 0, output.decode()[-6000:]
         served = {request.path for request in w.replica.requests}
-        assert served >= {route.path for route in ROUTES.values() if (route.task == "embed") == (name == "vectors")}
+        assert served >= {route.path for route in ROUTES.values() if route.pools == (name == "vectors")}

@@ -34,7 +34,8 @@ from router.ledger.spool import Spool
 from router.ledger.wire import KeyRow, Policy
 from router.ledger.worker_locks import Workers
 from router.metrics import Metrics
-from runtime.wire import Phase, Task
+from runtime.tasks import Task
+from runtime.wire import Phase
 from tests.fakes import FakeReplica
 
 PEPPER = b"p" * 32

@@ -335,7 +335,7 @@ def test_deploy_answers_even_when_postgres_is_away(tmp_path: Path) -> None:
         ({"digest": DIGEST, "slots": 0}, "slots"),
         ({"digest": DIGEST, "hold_seconds": 1e9}, "hold_seconds"),
         ({"digest": DIGEST, "idle_timeout_seconds": 8 * 86400}, "idle_timeout_seconds"),
-        ({"digest": DIGEST, "task": "score"}, "task"),
+        ({"digest": DIGEST, "task": "classify"}, "task"),
         ({"digest": DIGEST, "slots": 4, "target_concurrency": 5}, "target_concurrency"),
         ({"digest": DIGEST, "task": "embed", "zero": "parked"}, "zero"),
         ({"digest": DIGEST, "colour": "red"}, "colour"),

@@ -72,7 +72,11 @@ def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_
             2,
             "not be more than slots (4)",
         ),
-        (("deploy", "x", "--model", "/nowhere", "--task", "score"), 2, "task: Input should be 'generate' or 'embed'"),
+        (
+            ("deploy", "x", "--model", "/nowhere", "--task", "classify"),
+            2,
+            "task: Input should be 'generate', 'embed' or 'score'",
+        ),
         (
             ("deploy", "x", "--model", "/nowhere", "--idle-timeout", "soon"),
             2,

@@ -81,8 +81,14 @@ def test_a_whole_manifest() -> None:
             'name = "chat"\nmodel = "a"\nslots = 4\ntarget_concurrency = 5',
             "target_concurrency (5) must not be more than slots (4)",
         ),
-        ('name = "chat"\nmodel = "a"\ntask = "embed"\nzero = "parked"', "which only generate has"),
-        ('name = "chat"\nmodel = "a"\ntask = "score"', "task: Input should be 'generate' or 'embed' (got 'score')"),
+        (
+            'name = "chat"\nmodel = "a"\ntask = "embed"\nzero = "parked"',
+            "only a replica with the task generate can be parked",
+        ),
+        (
+            'name = "chat"\nmodel = "a"\ntask = "classify"',
+            "task: Input should be 'generate', 'embed' or 'score' (got 'classify')",
+        ),
         ('name = "chat"\nmodel = "a"\nengine_args = {a = nan}', "engine_args.a: must be a finite number"),
         (
             'name = "chat"\nmodel = "a"\n[prices]\ninput = 1\ncached = 1\noutput = 1\nvalid_from = 5',

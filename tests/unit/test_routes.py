@@ -1,32 +1,104 @@
-"""Each inference route is told once, and whole: to the router, to a replica's gate, in the forms of its API."""
+"""Tasks and routes stand in one table, each entry whole: at the router, at a replica's gate, in its API's form."""
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from pydantic import AfterValidator
 
+from activator.wire import Changes
 from router import errors
-from router.admission.routes import ROUTES, Route
+from router.admission.routes import CHECKS, ROUTES, Route, wrong_task
 from router.edge.web import SERVED
 from router.errors import BadRequest, UpstreamError
 from router.relay import meter
 from router.relay.meter import NOTHING, Tokens
-from runtime.forms import DONE, FORMS, FREE, TOKEN, Form
+from runtime import tasks
+from runtime.forms import DONE, TOKEN, Form
 from runtime.serving.gate import counts_header
 from runtime.serving.streams import STREAMS
 from runtime.serving.usage import Counts
+from runtime.tasks import BY_PATH, GENERATE, KINDS, SCORE, Kind, Task, canary_of, deployable
+
+ROOT = Path(__file__).parents[2]
+PRODUCT = ("activator", "pilotlight", "router", "runtime", "snapshots")
+TABLE = "runtime/tasks.py"
+OTHER_THINGS = {  # what is spelt alike and is another thing
+    "runtime/loader/completeness.py": {SCORE},  # a layer
+    "snapshots/chat_templates.py": {
+        tasks.CHAT.public,
+        tasks.COMPLETIONS.public,
+    },  # told to people; snapshots know no routes
+}
 
 
 def test_a_gate_lets_through_what_a_router_sends_and_nothing_else() -> None:
-    assert sorted(route.path for route in ROUTES.values()) == sorted(FORMS)
-    assert set(FORMS) >= FREE
+    assert sorted(route.path for route in ROUTES.values()) == sorted(BY_PATH)
+    assert set(CHECKS) == set(tasks.ROUTES)
+
+
+def test_no_path_and_no_task_is_spelt_but_in_the_table() -> None:
+    modules = [path for package in PRODUCT for path in (ROOT / package).rglob("*.py")]
+    found = {path.relative_to(ROOT).as_posix(): spelt(path.read_text()) for path in modules}
+    assert found.pop(TABLE) >= set(KINDS)
+    assert {name: texts for name, texts in found.items() if texts} == OTHER_THINGS, "read it from runtime/tasks.py"
+
+
+def test_what_is_spelt_is_found() -> None:
+    assert spelt('a = f"{b}/v1/chat/completions"\nif c == "embed":\n    """score"""\n') == {
+        "/v1/chat/completions",
+        "embed",
+    }
+
+
+def spelt(source: str) -> set[str]:
+    """Tasks, and paths of routes in whatever text, but for what is told to readers of the code only."""
+    paths = sorted({path for route in tasks.ROUTES for path in (route.public, route.path)}, key=len, reverse=True)
+    one = re.compile("|".join(rf"{re.escape(path)}(?![\\w/])" for path in paths))
+    tree = ast.parse(source)
+    read = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    found = [str(node.value) for node in texts if id(node) not in read]
+    return {text for text in found if text in KINDS} | {path for text in found for path in one.findall(text)}
+
+
+def test_every_task_is_whole() -> None:
+    assert set(KINDS) == set(get_args(Task)) and all(routes_of_task(task) for task in KINDS)
+    for task in KINDS:
+        canary = canary_of(task)
+        prompt = canary.prompt(1000)
+        assert len(prompt) == canary.read > 1 and all(0 < token < 1000 for token in prompt)
+        assert (canary.made == 0) is KINDS[task].pools, "it is counted as the task's own answers are"
+
+
+def test_a_task_without_a_canary_is_not_deployed() -> None:
+    silent: dict[Task, Kind] = {**KINDS, "score": replace(KINDS["score"], canary=None)}
+    with pytest.raises(ValueError, match=r"score has no canary.*use one of generate, embed"):
+        canary_of("score", silent)
+    asked = [each.func for each in Changes.model_fields["task"].metadata if isinstance(each, AfterValidator)]
+    assert asked == [deployable], "a configuration asks for it"
+
+
+def test_a_route_of_another_task_says_which_it_needs_and_what_is_served() -> None:
+    error = wrong_task("chat", GENERATE, ROUTES["rerank"])
+    assert "'chat' does the task 'generate', and /v1/rerank needs 'score' or 'embed'" in error.message
+    assert "/v1/chat/completions" in error.message and "/v1/embeddings" not in error.message
+
+
+def routes_of_task(task: Task) -> list[Route]:
+    return [route for route in ROUTES.values() if task in route.tasks]
 
 
 @pytest.mark.parametrize("route", ROUTES.values(), ids=ROUTES)
 def test_a_route_is_whole(route: Route) -> None:
     assert {route.needs, route.also or route.needs} <= set(route.fields)
+    assert route.streams is ("stream" in route.fields) and route.tasks
     assert (
         route.head
         == f"POST {route.path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\nx-request-id: ".encode()
@@ -36,7 +108,7 @@ def test_a_route_is_whole(route: Route) -> None:
 
 
 def test_every_form_is_whole() -> None:
-    assert set(TOKEN) == set(STREAMS) == set(get_args(Form)) == set(FORMS.values())
+    assert set(TOKEN) == set(STREAMS) == set(get_args(Form)) == {route.form for route in ROUTES.values()}
 
 
 @pytest.mark.parametrize("form", get_args(Form))

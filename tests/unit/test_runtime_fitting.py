@@ -9,7 +9,8 @@ import pytest
 
 from pilotlight.settings import RuntimeSettings
 from runtime.node.deploy_checks import Looked
-from runtime.wire import CheckArguments, Task
+from runtime.tasks import Task
+from runtime.wire import CheckArguments
 from snapshots.known import unfit_here
 
 
@@ -18,6 +19,16 @@ from snapshots.known import unfit_here
     [
         ({"architectures": ["BertModel"]}, "generate", "--task embed"),
         ({"architectures": ["BertModel"]}, "embed", ""),
+        ({"architectures": ["BertForSequenceClassification"]}, "generate", "--task score"),
+        ({"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}, "score", ""),
+        (
+            {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "no", "1": "yes"}},
+            "score",
+            "has 2 labels",
+        ),
+        ({"architectures": ["BertForSequenceClassification"]}, "score", "has 2 labels"),
+        ({"architectures": ["BertForSequenceClassification"], "num_labels": 1}, "score", ""),
+        ({"architectures": ["HF_ColBERT"]}, "score", ""),
         ({"architectures": ["LlamaForCausalLM"]}, "generate", ""),
         ({"architectures": ["LlamaForCausalLM"]}, "embed", ""),
         ({"architectures": []}, "generate", ""),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from runtime.context import LONGEST_CONTEXT, Described, amount, describe, longest_of
 from runtime.node.kv_cache import BLOCK, Sizing, cache_bytes, cuts, decide, never_fits, token_bytes
+from runtime.tasks import Task
 
 QWEN = {
     "num_hidden_layers": 28,
@@ -86,7 +87,7 @@ def sized(
     memory: int = 64 * GIB,
     setting: int = 0,
     slots: int = 1,
-    task: str = "generate",
+    task: Task = "generate",
     **args: Any,
 ) -> Sizing:
     return decide(

@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from pilotlight.cli.api import Api, ApiError
+from runtime.tasks import CHAT
 
 QUESTION = "What is Pilotlight?"
 STANDBY_SECONDS = 10.0  # that one which made a replica has to go, where none is kept
@@ -78,7 +79,7 @@ def first_token(api: Api, name: str, key: str, question: str = QUESTION) -> tupl
     context = ssl.create_default_context(cafile=api.ca_file)
     begin = time.monotonic()
     with httpx.Client(verify=context, timeout=300, trust_env=False) as client:
-        url, headers = f"{api.url}/e/{name}/v1/chat/completions", {"authorization": f"Bearer {key}"}
+        url, headers = f"{api.url}/e/{name}{CHAT.public}", {"authorization": f"Bearer {key}"}
         with client.stream("POST", url, json=body, headers=headers) as answer:
             took = first_content(answer.iter_lines(), begin)
             if answer.status_code != 200 or took is None:

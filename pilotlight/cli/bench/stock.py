@@ -20,6 +20,7 @@ import httpx
 from pilotlight import children
 from pilotlight.cli.bench.coldstart import QUESTION, BenchFailed, first_content
 from pilotlight.ports import free_port
+from runtime.tasks import CHAT
 
 START_SECONDS = 600.0  # the longest a start may take
 MODEL = "m"
@@ -101,7 +102,7 @@ def _poll(process: subprocess.Popen[bytes], url: str, begin: float) -> float:
             if time.monotonic() - begin > START_SECONDS:
                 raise BenchFailed(f"stock vLLM gave no token within {START_SECONDS:g} s")
             try:
-                with client.stream("POST", f"{url}/v1/chat/completions", json=body) as answer:
+                with client.stream("POST", f"{url}{CHAT.path}", json=body) as answer:
                     if (took := first_content(answer.iter_lines(), begin)) is not None:
                         return took
             except httpx.HTTPError:

@@ -13,6 +13,7 @@ from typing import Any
 from pilotlight.cli.acts import who
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.endpoints.manifest import EndpointManifest, ManifestError, read_manifest, schema
+from pilotlight.cli.endpoints.meant_for import meant_for
 from pilotlight.cli.endpoints.rollouts import Outcome, end, follow
 from pilotlight.cli.model_names import folder_named, is_on_hub
 from pilotlight.cli.options import USAGE, say, stop
@@ -20,7 +21,6 @@ from pilotlight.cli.packing import find_snapshot, known_of_hub, pack_model
 from pilotlight.cli.refusals import refusals
 from pilotlight.cli.tables import Table, show, written
 from pilotlight.settings import Settings
-from snapshots.embedding import is_embedding
 from snapshots.manifest import Manifest
 
 TOO_LATE = "what was used has its price; give a later time, or none for from now on"
@@ -56,15 +56,10 @@ def apply_manifest(
     found = _snapshot(settings, manifest, file, dry_run=dry_run)
     weights = {} if isinstance(found, str) or dry_run else {"weight_bytes": found.tensor_bytes}
     wanted = {"digest": found if isinstance(found, str) else found.digest, **manifest.configuration()}
-    if (
-        not isinstance(found, str)
-        and "task" not in manifest.model_fields_set
-        and is_embedding([each.path for each in found.files])
-    ):
-        wanted["task"] = "embed"
-        say(
-            f'{manifest.name}: its authors made the model for vectors (modules.json), so task is "embed"; write task to have another'
-        )
+    meant = meant_for(found) if not isinstance(found, str) and "task" not in manifest.model_fields_set else None
+    if meant is not None:
+        wanted["task"], why = meant
+        say(f'{manifest.name}: {why}, so task is "{meant[0]}"; write task to have another')
     plan = make_plan(
         manifest.name, wanted, prices, now=_as_it_is_to_be(_endpoint(api, manifest.name)), prices_now=prices_now
     )

@@ -20,6 +20,7 @@ from pilotlight.cli.options import (
     span,
     stop,
 )
+from runtime.tasks import DEFAULT, described
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +38,8 @@ def deploy(
         ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="What the model does: generate or embed. For a new endpoint generate.")
+        str | None,
+        typer.Option(help=f"What the model does: {described()}. For a new endpoint {DEFAULT}, or what its files say."),
     ] = None,
     min_replicas: Annotated[
         int | None, typer.Option(help="Replicas kept running without a call. For a new endpoint 0: it goes to zero.")

@@ -11,11 +11,11 @@ from activator.wire import Changes
 from pilotlight.cli.acts import who
 from pilotlight.cli.api import Api, warn_unconfirmed
 from pilotlight.cli.endpoints.manifest import explain
+from pilotlight.cli.endpoints.meant_for import meant_for
 from pilotlight.cli.endpoints.rollouts import Outcome, end, follow, until_ready
 from pilotlight.cli.options import USAGE, print_json, say, stop
 from pilotlight.cli.packing import find_snapshot, pack_model
 from pilotlight.settings import Settings
-from snapshots.embedding import is_embedding
 
 
 def deploy_endpoint(
@@ -45,9 +45,10 @@ def deploy_endpoint(
     if model or digest:
         manifest = find_snapshot(settings, digest) if digest else pack_model(settings, str(model))
         snapshot = {"digest": manifest.digest, "weight_bytes": manifest.tensor_bytes}
-        if "task" not in wanted and is_embedding([file.path for file in manifest.files]):
-            wanted = wanted | {"task": "embed"}
-            say(f"{name} is deployed with --task embed, for its authors made the model for vectors (modules.json)")
+        if "task" not in wanted and (meant := meant_for(manifest)) is not None:
+            task, why = meant
+            wanted = wanted | {"task": task}
+            say(f"{name} is deployed with --task {task}, for {why}")
     how = {"merge_engine_args": True, "unset_engine_args": unset, "at_once": at_once, "by": who()}
     done = api.call("PUT", f"/endpoints/{name}", json=snapshot | wanted | how)
     deploy = done["deploy"]
