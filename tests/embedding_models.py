@@ -1,5 +1,5 @@
-"""Embedding models of three published shapes, small and with random weights: what their folders say is as their
-authors' folders say it.
+"""Models that pool, of published shapes, small and with random weights: what their folders say is as their authors'
+folders say it.
 
 mean    sentence-transformers/all-MiniLM-L6-v2: BERT, the mean of all tokens, normalised, 256 of 512 positions, an
 unused `pooler` cls     BAAI/bge-small-en-v1.5: BERT, the first token, normalised last    Qwen/Qwen3-Embedding-0.6B:
@@ -25,7 +25,7 @@ WIDE = 2560  # of the projection: more than a megabyte of weights
 
 
 def make(shape: str, folder: Path) -> Path:
-    """One of the three, as a Hugging Face folder."""
+    """One of those that make vectors, as a Hugging Face folder."""
     import torch
     from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
@@ -62,6 +62,27 @@ def make(shape: str, folder: Path) -> Path:
     )
     if shape == "mean":
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 256, "do_lower_case": False}))
+    return folder
+
+
+def make_reranker(folder: Path) -> Path:
+    """cross-encoder/ms-marco-MiniLM-L6-v2's shape: BERT that reads two texts at once and has one label."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(7)
+    folder.mkdir(parents=True)
+    sizes = {"hidden_size": DIM, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=_bert(folder), max_position_embeddings=512, num_labels=1, **sizes)
+    model: Any = BertForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6.0)  # so that pairs differ
+    model.save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text())
+    said = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "5.1.0"}}
+    (folder / "config.json").write_text(json.dumps(written | said))
     return folder
 
 
