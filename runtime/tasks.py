@@ -2,7 +2,7 @@
 
 Everything else is made of this table: a replica's gate (step 11), the router's admission (step 3), `/openapi.json`, the
 configuration of endpoints, the canaries and the reference. To serve another route, add a `Route` here and its fields in
-`router/admission/routes.py`. To serve another task, add a `Kind` here and its canary in `runtime/engine/canaries.py`.
+`router/admission/routes.py`. To serve another task, add a `Kind` here and its canary in `runtime/engine/canary.py`.
 The failure to survive is an entry that is half there. A route that only one side knows would be served to nobody, or
 counted by nobody; a task without a canary would serve whatever it says, so it is not deployed.
 """
