@@ -1,9 +1,8 @@
-"""Pilotlight's ground floor, which every part stands on, and on the top floor its command line.
+"""Pilotlight's ground floor, on which every part stands; its top floor is the command line.
 
-structlog imports rich where it finds it, to draw tracebacks in colours: 80 modules and 4 MB that no service uses. So it
-is imported as if there were none; every package of ours imports this one first. It is imported only once somebody logs:
-a command that shows a line of text must be there in 0.2 s, and structlog takes half of that. Who wants rich later has
-it.
+Every package of ours imports this one first, because it keeps rich away from structlog. structlog imports rich to draw
+tracebacks in colours: 80 modules and 4 MB that no service uses. structlog itself is imported once somebody logs: it
+takes half of the 0.2 s in which a command must show its text. Who wants rich later has it.
 """
 
 import sys

@@ -1,11 +1,13 @@
 """Who changed what: a note of each act of an operator, on this disk until Postgres has it. Beside the way of a request.
 
-A note is a small file in STATE/audit, made before the act begins and written anew when it has ended; the admin process
-takes those that have ended into Postgres, where no row can be changed. So an act leaves its row whether Postgres is
-there or not, and whether it came by the admin API or by a command on files. The failures to survive: kill -9 amid an
-act (whoever acts holds a lock on its note, so a note that nobody holds tells of an act whose outcome is unknown), a
-note written twice into Postgres (its id is the row's key), and a disk that is full: the act goes on, for a leaked key
-must be revoked all the same, and `begin` says that its note is missing.
+A note is a small file in STATE/audit, made before the act begins and written anew when it has ended. The admin process
+takes ended notes into Postgres, where no row can be changed. So an act leaves its row whether Postgres is there or not,
+by the admin API or by a command on files.
+
+The failures to survive: kill -9 amid an act, a note that is written twice into Postgres, and a full disk. Whoever acts
+holds a lock on its note, so a note that nobody holds tells of an act whose outcome is unknown. A note's id is its row's
+key. On a full disk the act goes on, for a leaked key must be revoked all the same; `begin` says that the note is
+missing.
 """
 
 from __future__ import annotations

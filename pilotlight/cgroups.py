@@ -1,9 +1,9 @@
 """What this process may use of its machine: the limits of its cgroups, old and new, and the cores it may run on.
 
-A container, a systemd unit or a `taskset` has less than the machine, and the kernel does not say so where one usually
-asks: memory over the limit is taken by killing, time over the quota by standing still. The failures to survive: version
-1, version 2 and both at once, a limit that only a parent has, a container that sees its own part of the tree as the
-root, and files that are not there.
+A container, a systemd unit or a `taskset` has less than the machine, and the usual questions to the kernel do not show
+it. Memory over the limit is taken by killing, time over the quota by standing still. The failures to survive: version
+1, version 2 and both at once, a limit that only a parent has, and files that are not there. A container may also see
+its own part of the tree as the root.
 """
 
 from __future__ import annotations

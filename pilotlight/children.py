@@ -1,12 +1,12 @@
 """How every process of ours starts another: which Python, from which folder, with which variables. Before step 1.
 
-The failure to survive: a working folder or an environment that was not made for us. A `queue.py` or `router.py` in the
-folder where somebody typed `pilotlight up` would be imported in place of ours; a `VLLM_API_KEY` of another program
-would lock every caller out; a token of another tool would lie in the memory of an engine. So a child gets no folder of
-its starter's in its import path (`-P`, for its own children `PYTHONSAFEPATH`), and of the variables only those that
-stand here.
+The failure to survive: a working folder or an environment that was not made for us. A `queue.py` in the folder where
+somebody typed `pilotlight up` would be imported in place of Python's. A `VLLM_API_KEY` of another program would lock
+every caller out, and a token of another tool would lie in the memory of an engine.
 
-An operator who needs another one in the engines, as `LD_PRELOAD` or `NCCL_DEBUG`, names it in `runtime.environment`.
+So a child has no folder of its starter's in its import path (`-P`, and `PYTHONSAFEPATH` for its own children). Of the
+variables it gets only those that stand here. An operator who needs another in the engines, such as `LD_PRELOAD` or
+`NCCL_DEBUG`, names it in `runtime.environment`.
 """
 
 from __future__ import annotations

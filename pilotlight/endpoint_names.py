@@ -1,8 +1,8 @@
-"""What an endpoint may be called: a DNS label in small letters, for it is part of its URL, and may be a host's name
-(`router.domain`). Pure.
+"""What an endpoint may be called: a DNS label in small letters, for it is part of its URL and may be a host's name.
+Pure.
 
-Told once, for the command line, manifests, the admin API and the activator: a name that one of them takes and another
-does not would be an endpoint that can be made and not removed.
+Command line, manifests, admin API and activator share it. The failure to survive is a name that one of them takes and
+another does not. Its endpoint could be made and not removed.
 """
 
 from __future__ import annotations

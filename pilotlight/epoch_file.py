@@ -1,8 +1,8 @@
 """An epoch that is kept on disk: the highest under which this node has obeyed, or this machine has led. Steps 6 and 7.
 
-The file has its full size from the first moment and is overwritten in place, one of two halves at a time, each with its
-checksum: a disk without room takes a new epoch as well, and a write that was cut off leaves the other half. The failure
-left is a disk that takes nothing at all (EIO, EROFS, or no room for the file when it was first made): `keep` raises.
+The file has its full size from the first moment. It is overwritten in place, one of two halves at a time, each with its
+checksum. So a disk without room takes a new epoch as well, and a write that was cut off leaves the other half. The
+failure left is a disk that takes nothing at all (EIO, EROFS, or no room when the file was first made): `keep` raises.
 """
 
 from __future__ import annotations

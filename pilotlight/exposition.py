@@ -1,11 +1,11 @@
-"""Metrics as Prometheus scrapes them (its text format, version 0.0.4): families of plain numbers, written line by line
-and served.
+"""Metrics as Prometheus scrapes them (its text format, version 0.0.4): families of numbers, written and served.
 
-A process keeps numbers, not metric objects, for a warm request has no time for them; they are read when somebody
+A process keeps numbers, not metric objects, for a warm request has no time for them. They are read when somebody
 scrapes, in slices, so that nothing else of the process waits. Every process serves its own: the router's workers on
-loopback ports, the others on Unix sockets in the run folder, which the first worker asks and passes on. Failures to
-survive: a scraper that says nothing or never reads (cut off), a process that is away (the rest is told all the same),
-and a port that is taken.
+loopback ports, the others on Unix sockets in the run folder. The first worker asks those and passes on what they say.
+
+The failures to survive: a scraper that says nothing or never reads, a process that is away, and a port that is taken.
+The first is cut off; of the second the rest is told all the same.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Files that are either whole or absent: how every small file of ours (keys, certificates, addresses, stamps) is
-written.
+"""Files that are either complete or absent: how keys, certificates, addresses and stamps are written.
 
-Each write goes to a new file beside the target, is synced, and takes the target's name in one step, so that kill -9 or
-power loss at any moment leaves the old content or the new, never a part, and a secret is never readable by others.
+Each write goes to a new file beside the target, is synced, and takes the target's name in one step. So kill -9 or power
+loss at any moment leaves the old content or the new, never a part. A secret is never readable by others.
 """
 
 from __future__ import annotations

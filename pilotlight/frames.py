@@ -2,13 +2,13 @@
 
 A frame is a frozen pydantic model with a literal `kind`, sent as one line of JSON over a stream socket. The callee's
 package owns its frames (`activator/wire.py`, `runtime/wire.py`); this module only carries them. It must survive a peer
-that sends nonsense or a line without end (that one connection ends with `FrameError`), one that dies within a line (the
-same as having left), and one that never reads (cut off when `MOST_UNSENT` bytes wait for it).
+that sends nonsense or a line without end: that one connection ends with `FrameError`. A peer that dies within a line
+counts as having left. One that never reads is cut off when `MOST_UNSENT` bytes wait for it.
 
-Two releases talk to each other while one takes the other's place, so contracts only ever gain: a field with a default,
-a kind of frame. The sender is strict (a misspelt field is an error where it is made), the reader is tolerant: it passes
-over fields and kinds it does not know. Each hello carries the sender's `protocol`; only a change that is no addition
-raises it, and a peer of another one is refused by name (`check_protocol`).
+Two releases talk to each other while one takes the other's place. So contracts only ever gain: a field with a default,
+a kind of frame. The sender is strict: a misspelt field is an error where it is made. The reader passes over fields and
+kinds it does not know. Each hello carries the sender's `protocol`. Only a change that is not an addition raises it, and
+a peer of another one is refused by name (`check_protocol`).
 
 An address is `unix:/path/to.sock` or `tcp:HOST:PORT`; nobody outside this module takes one apart.
 """

@@ -1,10 +1,11 @@
 """API keys: how they are made, recognised and remembered. Step 2 looks one up by `hash_key`.
 
-A key is `pl_`, 24 random base62 characters (142 bits) and 6 more that are the CRC-32 of what precedes them, so that a
-typing error, or a leaked key in a log, is recognised without a database. Only `hash_key`'s result, the first five and
-the last four characters are ever stored. A database that is stolen without the pepper, a file in `paths.secrets`, gives
-no way to test guesses; a pepper that is lost makes every key worthless, which is why it is written once and never
-replaced.
+A key is `pl_`, 24 random base62 characters (142 bits) and 6 more that are the CRC-32 of what precedes them. So a typing
+error, or a leaked key in a log, is recognised without a database. Only `hash_key`'s result, the first five and the last
+four characters are ever stored.
+
+The failures to survive: a database that is stolen without the pepper, a file in `paths.secrets`, gives no way to test
+guesses. A pepper that is lost makes every key worthless, so it is written once and never replaced.
 """
 
 from __future__ import annotations

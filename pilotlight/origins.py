@@ -1,8 +1,7 @@
-"""Origins of web pages, as browsers name them in `Origin`: which may read our answers. For the settings and for an
-endpoint's configuration.
+"""Origins of web pages, as browsers name them in `Origin`: which may read our answers. For settings and endpoints.
 
-An origin that can never match, for it has a path or a typing error, would be an open question for whoever looks for it:
-it is refused.
+The failure to survive is an origin that can never match, for it has a path or a typing error. Whoever wrote it would
+look for its fault in vain, so it is refused.
 """
 
 from __future__ import annotations

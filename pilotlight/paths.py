@@ -1,8 +1,8 @@
 """Where things lie: the state folder, by default and as given, and everything in it. Before step 1.
 
-The failures to survive: a user without a home or without a name (a line says what to give), a umask that would lock
-others out or let them in (modes are set, not hoped for), a folder that is there (its mode stays), and a path too long
-for sockets.
+The failures to survive: a user without a home or a name, a folder that is there, and a path too long for sockets. A
+line says what to give; a folder's mode stays. A umask that would lock others out, or let them in, does not count: modes
+are set.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Ports for installations that stand beside others: the demo, benchmarks and tests. Before step 1.
 
-The failure to survive: a port that was free when we looked, and is another's when the router binds it. Such a port is
-taken by one of two: a second program of ours that looked at the same moment, or any connection to elsewhere, for which
-the kernel picks a port of its own range. So the ports given out here lie outside that range where it leaves room, and
-each is claimed for the life of this process by a name in the kernel's abstract sockets, which goes with the process
-however it ends.
+The failure to survive: a port that was free when we looked, and is another's when the router binds it. A second program
+of ours may have looked at the same moment. Or a connection to elsewhere has it, for which the kernel picks a port of
+its own range. So the ports given out here lie outside that range where it leaves room. Each is claimed for the life of
+this process by a name in the kernel's abstract sockets, which goes with the process however it ends.
 """
 
 from __future__ import annotations

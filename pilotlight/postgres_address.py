@@ -1,9 +1,8 @@
-"""The address of a Postgres as people have it: what a provider prints, turned into what our driver understands.
-Standard library only.
+"""The address of a Postgres: what a provider prints, turned into what our driver understands. Standard library only.
 
-The failure to survive: an address that works with `psql` and not with us. Drivers' names in the scheme, parameters of
-libpq, of pools and of other drivers are understood, or passed over where they say nothing to us; what is about
-encryption is never passed over. Variables of libpq (`PGHOST`, `PGSSLMODE` …) count for nothing, but for the password's,
+The failure to survive: an address that works with `psql` and not with us. Drivers' names in the scheme are understood.
+So are parameters of libpq, of pools and of other drivers, or they are passed over where they say nothing to us. What is
+about encryption is never passed over. Of libpq's variables (`PGHOST`, `PGSSLMODE` …) only the password's count,
 `PGPASSWORD` and `PGPASSFILE`.
 """
 

@@ -1,11 +1,12 @@
-"""How much room an installation's disk has, what of it is spoken for, and when new calls must wait: one answer for all
-who ask.
+"""How much room an installation's disk has, what of it is spoken for, and when new calls must wait.
 
 Spool, journals, logs and the embedded Postgres share the disk with snapshots and baked copies. Each has a bound, and
 what runs has a reserve: files that only take room (`reserve.py` keeps them), given up when the disk is full. New calls
-are refused while less than `disk.floor_bytes` are free besides the reserve, so that what runs always finds room for its
-records. The failure to survive is a disk that fills, or is filled by others, at any moment. Used by the router (steps 2
-and 12), by `up`, by `doctor` and `ps`.
+are refused while less than `disk.floor_bytes` are free besides the reserve, so what runs always finds room for its
+records.
+
+The failure to survive is a disk that fills, or is filled by others, at any moment. Used by the router (steps 2 and 12),
+by `up`, by `doctor` and `ps`.
 """
 
 from __future__ import annotations

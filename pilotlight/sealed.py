@@ -1,9 +1,9 @@
 """Lines that show damage: a JSON object whose last field, `crc`, is a checksum of the bytes before it.
 
 Step 12: records that money hangs on are kept in append-only files, the router's spool and the replicas' journals. The
-failures to survive: a write torn by a crash or a full disk (the next line is then glued to it), a bit or block that
-flipped on its way to the disk and back, and a line of the release before, which had no checksum. A sealed line is still
-one JSON object, so a tolerant reader that knows nothing of seals reads it, too.
+failures to survive: a torn write, a bit that flipped on the disk, and a line of an older release, without a checksum. A
+crash or a full disk tears a write, and the next line is then glued to it. A sealed line is still one JSON object, so a
+tolerant reader that knows nothing of seals reads it, too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The file of settings, `pilotlight.toml`: which one counts, and what it holds. Before step 1.
 
 The failure to survive: a working folder of somebody else's. Whoever writes that file chooses the database, the store
-and the state folder, and for root that is the machine; so a file that a stranger may write is read only where it is
+and the state folder, and for root that is the machine. So a file that a stranger may write is read only where it is
 named.
 """
 

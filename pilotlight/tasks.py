@@ -1,9 +1,9 @@
 """Background work that nobody forgets: tasks with a name, a reference, and an owner that falls when they crash.
 
 A composition root wraps its life in `async with Tasks() as tasks`. A task that crashes is logged at once, the owner's
-waiting is cancelled, and the `async with` raises the crash: the process ends and its supervisor starts it anew. An
-error that is swallowed would leave a process that answers probes and does nothing. On the way out all tasks are
-cancelled.
+waiting is cancelled, and the `async with` raises the crash. The process ends and its supervisor starts it anew. The
+failure to survive is an error that is swallowed: it would leave a process that answers probes and does nothing. On the
+way out all tasks are cancelled.
 """
 
 from __future__ import annotations

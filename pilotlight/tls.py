@@ -1,10 +1,12 @@
 """Encryption for the public port out of the box: a local authority, and the server certificate it signs. Before step 1.
 
-`ensure` is called by every start. It makes what is missing, renews what runs out or lacks a name (`certificates.py`),
-and otherwise only reads: a stamp says which files were found good, for which names and until when, and is believed as
-long as they are the same. Clients trust `paths.ca_cert`; the authority's key never leaves `paths.secrets`. Certificate
-and key of the server are one file, replaced in one step: kill -9 half-way, or a router that starts just then, never
-sees a pair that does not fit.
+`ensure` is called by every start. It makes what is missing and renews what runs out or lacks a name
+(`certificates.py`); otherwise it only reads. A stamp says which files were found good, for which names and until when,
+and is believed as long as they are the same. Clients trust `paths.ca_cert`; the authority's key never leaves
+`paths.secrets`.
+
+The failure to survive: kill -9 half-way, or a router that starts just then. Certificate and key of the server are one
+file, replaced in one step, so nobody sees a pair that does not fit.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Which of our processes turn no more: each says once a second that its event loop does, in the words of systemd's
-sd_notify.
+"""Which of our processes stand still: each says once a second that its event loop turns, by systemd's sd_notify.
 
-A process that dies is started again at once; one that is stopped or stands still kept its place and did nothing.
-Whoever starts processes listens with a `Watchdog` at a socket of its own, which its children find in `NOTIFY_SOCKET` as
-under systemd, and kills those that have fallen silent: what restarts the dead restarts them. Under systemd `up` says
-the same to it. The failures to survive: silence that is the listener's own (it was stopped, the machine slept: such
-time does not count), a start that takes long (more patience before the first word), a listener that is gone (nobody is
-told, and nothing breaks), and a process that died meanwhile, whose number is another's (it is held by a descriptor;
-only who lives is killed).
+A process that dies is started again at once; one that is stopped keeps its place and does nothing. So whoever starts
+processes listens with a `Watchdog` at a socket of its own, which its children find in `NOTIFY_SOCKET`. It kills those
+that have fallen silent, and what restarts the dead restarts them. Under systemd `up` says the same to it.
+
+The failures to survive: silence that is the listener's own (it was stopped, or the machine slept) does not count. A
+start that takes long has more patience before the first word. Where the listener is gone, nobody is told and nothing
+breaks. A process that died meanwhile may have left its number to another, so each is held by a descriptor.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Where pip is configured to find packages, in words for uv, which does not read pip's configuration. Standard library
-only.
+"""Where pip is configured to find packages, in words for uv, which does not read that. Standard library only.
 
-For whoever installs: `make setup`, before anything is installed, and the peers that `bench` compares with. The failures
-to survive: a machine behind a proxy, behind a TLS inspector with an authority of its own, or with a mirror only; each
-of which pip was told of long ago.
+It is for whoever installs: `make setup`, before anything is installed, and the peers that `bench` compares with. The
+failures to survive: a machine behind a proxy, behind a TLS inspector with its own authority, or with a mirror only. pip
+was told of each of them long ago.
 """
 
 from __future__ import annotations

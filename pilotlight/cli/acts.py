@@ -1,9 +1,8 @@
-"""Commands that change something on this machine without the admin API leave a note of who did it, as the API's own
-acts do.
+"""Commands that change this machine without the admin API leave a note of who did it, as the API's own acts do.
 
-Every command stands in one of the three tables, and a test holds it to its place: what goes through the admin API is
-noted there, what changes files is noted here, the rest changes nothing that lasts. The failure to survive is a disk
-that takes no note: the command goes on (it may be the one that makes room), and says so.
+Every command stands in one of three tables, and a test holds it to its place. What goes through the admin API is noted
+there; what changes files is noted here; the rest changes nothing that lasts. The failure to survive is a disk that
+takes no note. Then the command goes on and says so: it may be the one that makes room.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""The command line's way to a running installation: its URL, CA and admin key, from the state folder `up` wrote them
-to.
+"""The command line's way to a running installation: its URL, CA and admin key, from the state folder.
 
 It must survive a state folder that is half-written or damaged: each such file is named, with what to do. The client is
-Python's own `http.client`: a command that shows a table has to be there in 0.3 s, and a larger client takes half of
-that to be imported. Each call has a connection of its own, so a router that was started anew between two of them is not
-noticed.
+Python's own `http.client`. A command that shows a table has 0.3 s, and a larger client takes half of that to be
+imported. Each call has a connection of its own, so a router that was started anew in between is not noticed.
 """
 
 from __future__ import annotations

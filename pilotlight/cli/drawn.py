@@ -1,8 +1,7 @@
-"""A line on stderr that says how something stands, while one waits for it; and the words for what a wake waits for.
+"""A line on stderr that says how something stands while one waits for it, and the words for what a wake waits for.
 
-On a terminal the line is drawn anew, and gone at the end; elsewhere each new kind of news is a line, once. What must
-survive is the wait itself: an installation that cannot say how it stands is asked again, and what is waited for says by
-itself what is wrong.
+On a terminal the line is drawn anew, and gone at the end. Elsewhere each new kind of news is a line, once. What must
+survive is the wait itself: an installation that cannot say how it stands is asked again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """`pilotlight`: the command line. Data goes to stdout, talk to stderr; exit codes are in the help of this command.
 
-The commands stand in `*_commands.py`, one module a subject. Each imports what it needs when it runs: `pilotlight
---help` must be there in 0.2 s, and no command but `up` may need Postgres drivers or an engine. Whatever is refused, by
-us, by the kernel or on the network, is one line on stderr here, never a traceback.
+Each subject is a folder with its `commands.py`; what several subjects need is a module beside them. A command imports
+what it needs when it runs, for `pilotlight --help` must be there in 0.2 s. No command but `up` may need Postgres
+drivers or an engine. Whatever is refused, by us, by the kernel or on the network, is one line on stderr here, never a
+traceback.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What names a model, on the command line and in a manifest: a folder, a model of a hub, or the one that comes with
-Pilotlight.
+"""What names a model on the command line and in a manifest: a folder, a model of a hub, or the one of Pilotlight's own.
 
-Read before anything is packed. What must survive is a name copied from somewhere else (a page of the hub, a bucket, a
-file of a folder): whoever gives one is told how to write what was meant.
+It is read before anything is packed. What must survive is a name that was copied from somewhere else: a page of the
+hub, a bucket, a file of a folder. Whoever gives one is told how to write what was meant.
 """
 
 from __future__ import annotations

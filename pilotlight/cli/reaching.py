@@ -1,9 +1,8 @@
-"""How the command line reaches the installation of its own machine, whatever certificate strangers are shown and
-wherever the admin API is.
+"""How the command line reaches the installation of its own machine, whatever certificate others are shown.
 
-By the name `localhost` the router shows the certificate of our own authority, also where the operator has one of his
-own; and where the router does not lead to the admin API (`router.admin` is off), that is asked at its socket, which
-only its owner can open.
+By the name `localhost` the router shows the certificate of our own authority, also where the operator has another. The
+router may not lead to the admin API (`router.admin` is off). Then the admin process is asked at its socket, which only
+its owner can open.
 """
 
 from __future__ import annotations

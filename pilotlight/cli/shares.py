@@ -1,7 +1,7 @@
-"""Who has what of the installation's disk: what each part takes, what it may take, and what is kept for it. For `ps`
-and `doctor`.
+"""Who has what of the installation's disk: what each part takes, what it may take, and its reserve. For `ps` and
+`doctor`.
 
-Looked at on this machine, in the state folder, so that it is told also while nothing of the installation answers.
+It looks at the state folder on this machine, so it also tells while nothing of the installation answers.
 """
 
 from __future__ import annotations

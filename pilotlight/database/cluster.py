@@ -1,13 +1,12 @@
-"""The data folder of the embedded Postgres: made once, under another name until it is whole, and never by root's
-rights.
+"""The data folder of the embedded Postgres: made once, under another name until it is complete.
 
-postgres-new-…/      an `initdb` at work, or one that was killed: removed by the next
-postgres/            owned by the server's account, 0700
-  data/              the database cluster
-  .s.PGSQL.5432      the socket
+    postgres-new-…/      an `initdb` at work, or one that was killed: removed by the next
+    postgres/            owned by the server's account, 0700
+      data/              the database cluster
+      .s.PGSQL.5432      the socket
 
-What root makes, and gives to that account, it makes in a folder of root's: in one of the account's, somebody else who
-runs as it (`nobody` often has others) could put a link in its place in between.
+The failure to survive: somebody else who runs as that account (`nobody` often has others) and puts a link in the place
+of a folder. So what root makes for that account, it makes in a folder of root's.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """One way to connect to Postgres, for pools, leases, listeners, migrations and checks. Steps 6 and 12.
 
 Whatever the operator's address is (`postgres_address.py`), each session speaks to our schema alone, under limits of its
-own. They are set by a statement, not when connecting: PgBouncer refuses settings it does not know there. The failures
-to survive: another program in the same database (we have a schema of our own), and a pooler that gives a session's
-statements to whichever connection is free: locks, LISTEN and settings would be somebody else's, so such a one is
-refused with the reason (`transactions_are_pooled`).
+own. They are set by a statement, not when connecting: PgBouncer refuses settings it does not know there.
+
+The failures to survive: another program in the same database, and a pooler that gives a session's statements to
+whichever connection is free. We have a schema of our own. Behind such a pooler locks, LISTEN and settings would be
+somebody else's, so it is refused with the reason (`transactions_are_pooled`).
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""The embedded Postgres: a real server from the first minute, on a Unix socket in the state folder, ended with its
-starter.
+"""The embedded Postgres: a real server from the first minute, on a Unix socket in the state folder.
 
     server = await embedded.start(paths)     # `pilotlight up`, before every other process
     await server.ended()                     # returns only when it died: stop() and start() again
     await server.stop()
 
-What it survives: kill -9 of the starter (the kernel then tells Postgres to shut down; should one be left all the same,
-the next start ends it), of Postgres (its log is replayed), of either in the middle of the first `initdb` (which works
-under another name until it is done), a stale postmaster.pid, and a second `up` on the same folder, which is refused.
+It ends with its starter. What it survives: kill -9 of the starter, of Postgres, and of either amid the first `initdb`.
+The kernel tells Postgres to shut down when its starter is killed; should one be left, the next start ends it. Postgres
+replays its log. `initdb` works under another name until it is done. A stale postmaster.pid does not hinder a start, and
+a second `up` on the same folder is refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Servers nobody owns any more: what a kill -9 may leave at work in a data folder is ended before a new one starts
-there.
+"""Servers nobody owns any more: what a kill -9 left at work in a data folder is ended before a new one starts there.
 
-A process belongs to a data folder when it is a `postgres` whose working folder that is; a pid file alone could name a
+A process belongs to a data folder when it is a `postgres` and that is its working folder. A pid file alone could name a
 stranger who got the number since. A backend orphaned by the death of its postmaster counts too: it could still write.
 """
 

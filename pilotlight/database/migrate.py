@@ -1,10 +1,9 @@
-"""Brings the tables to what this version expects: `await migrate(dsn)` after Postgres is up, before anything else
-connects.
+"""Brings the tables to what this version expects: `await migrate(dsn)`, after Postgres is up and before anything else.
 
-alembic and SQLAlchemy need most of a second and 30 MB, so a process that finds nothing to do never imports them, and
-where there is something to do a child does it: `python -m pilotlight.database.migrate`. It must survive kill -9
-half-way (all migrations are one transaction) and two processes that migrate at once (an advisory lock; the second finds
-it done).
+alembic and SQLAlchemy need most of a second and 30 MB. A process that finds nothing to do never imports them; where
+there is something to do, a child does it: `python -m pilotlight.database.migrate`. It must survive kill -9 half-way and
+two processes that migrate at once. All migrations are one transaction; under an advisory lock the second process finds
+it done.
 """
 
 from __future__ import annotations

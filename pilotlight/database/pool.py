@@ -1,7 +1,7 @@
-"""Connections to Postgres, the embedded one or the operator's. Routers' workers never open one; ledger, admin,
-activator do.
+"""Connections to Postgres, the embedded one or the operator's, for ledger, admin and activator. Router workers open
+none.
 
-It must survive a Postgres that is away (one clear error, to be tried again by the caller) and one that hangs: every
+It must survive a Postgres that is away (one clear error, to be tried again by the caller) and one that hangs. Every
 statement has a time limit, on the server and, a little longer, here.
 """
 

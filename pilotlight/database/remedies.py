@@ -1,7 +1,7 @@
 """What to do where Postgres does not let us in: one sentence for each way it can be, from the driver's error. Pure.
 
-The failure to survive is a true and useless answer: "is it running?" of a server that runs, and only does not believe a
-password, does not show a certificate that we know, or has no connection left.
+The failure to survive is a true and useless answer: "is it running?" of a server that runs. It may only not accept a
+password, show a certificate that we do not know, or have no connection left.
 """
 
 from __future__ import annotations

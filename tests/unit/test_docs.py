@@ -110,3 +110,10 @@ def test_every_page_is_reached_from_the_readme() -> None:
 )
 def test_what_is_wrong_is_found(line: str, said: str) -> None:
     assert (said in fault(line)) and bool(said) is bool(fault(line))
+
+
+def test_what_a_page_tells_to_edit_is_there() -> None:
+    """`NAME` of `FILE.py`: the name stands in that file."""
+    named = re.findall(r"`(\w+)(?:\.\w+)*` of\s+`([\w/]+\.py)`", (ROOT / "docs" / "contributing.md").read_text())
+    assert len(named) > 8
+    assert not [(name, file) for name, file in named if not re.search(rf"\b{name}\b", (ROOT / file).read_text())]

@@ -1,14 +1,15 @@
-"""`pilotlight backup`: everything of an installation that cannot be made anew, in one file that is whole or absent.
+"""`pilotlight backup`: everything of an installation that cannot be made anew, in one file that is complete or absent.
 
-    manifest.json      what this is, of which release, whether the database and the models are in it secrets/…, ca.pem
-    without the key pepper no API key ever works again; without the authority clients have to be told anew spool/…,
-    journal/…, audit/… usage, and notes of acts, on their way to Postgres; taken before the database, for what is
-    settled twice is one row database.dump      by pg_dump: endpoints, revisions, keys' hashes, prices, usage
-    staged/*.pin       which snapshots are kept snapshots/…        only with --models: they can be packed or pulled
-    again
+    manifest.json      what this is, of which release, whether the database and the models are in it
+    secrets/…, ca.pem  without the key pepper no API key ever works again; without the authority clients must trust anew
+    spool/…, journal/…, audit/…   usage and notes of acts on their way to Postgres; taken before the database, for what
+                       is settled twice is one row
+    database.dump      by pg_dump: endpoints, revisions, keys' hashes, prices, usage
+    staged/*.pin       which snapshots are kept
+    snapshots/…        only with --models: they can be packed or pulled again
 
-Works while everything runs, and while nothing does. A Postgres of the operator's own (DATABASE_URL) is theirs to back
-up. The file opens everything: it is made for its owner alone to read, and what must survive is a full disk or Ctrl-C
+It works while everything runs, and while nothing does. A Postgres of the operator's own (DATABASE_URL) is theirs to
+back up. The file opens everything, so only its owner may read it. What must survive is a full disk or a Ctrl-C
 half-way: then there is no file.
 """
 

@@ -1,8 +1,8 @@
 """`pilotlight restore`: an installation from a file of `pilotlight backup`, in a state folder that holds none.
 
-All of it is made beside the place, under another name, and takes its name in the last step: kill -9 half-way leaves the
-place as it was, and the next try begins anew. What must survive is an installation that is there: nothing is ever
-restored over one. A file is not believed: it may write only what a backup has, and only below the new folder.
+All of it is made beside the place, under another name, and takes its name in the last step. So a kill -9 half-way
+leaves the place as it was, and the next try begins anew. What must survive is an installation that is there: nothing is
+ever restored over one. The file is not trusted: it may write only what a backup has, and only below the new folder.
 """
 
 from __future__ import annotations

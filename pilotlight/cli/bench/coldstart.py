@@ -1,13 +1,15 @@
-"""`pilotlight bench coldstart`: wakes of an endpoint from zero, as a client sees them, phase by phase; stock vLLM
-beside them.
+"""`pilotlight bench coldstart`: wakes of an endpoint from zero, as a client sees them, phase by phase.
 
-Every wake is asked over a fresh TLS connection, from before it is opened to the first token of content; the phases are
-read from the settled row. Stock is vLLM's own server with the same snapshot and the same context and cache, from the
-start of its process to its first token over plain HTTP (`stock.py`), started between the wakes, with the machine
-otherwise idle.
+Every wake is asked over a fresh TLS connection, and timed from before it is opened to the first token of content. The
+phases are read from the settled row. Stock vLLM may be measured between the wakes (`stock.py`), on a machine that is
+otherwise idle. It has the same snapshot, context and cache, and is timed from the start of its process to its first
+token.
 
-Before a wake the endpoint is at rest on the rung it is to be woken from: `parked`, with an engine that keeps its place
-and has given its memory back; `standby`, without a replica and with a rehearsed engine ready; `staged`, without either.
+Before a wake the endpoint rests on the rung it is to be woken from:
+
+    parked      an engine keeps its place and has given its memory back
+    standby     there is no replica, and a rehearsed engine is ready
+    staged      there is neither
 """
 
 from __future__ import annotations

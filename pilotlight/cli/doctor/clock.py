@@ -1,9 +1,12 @@
 """What `doctor` can tell of this machine's clock: certificates, the expiry of keys, and bills go by it.
 
-No clock is right by itself, so it is compared with what there is: 1. what was written on this disk before now, which is
-not later than now; 2. the clock of a Postgres of the operator's, by which keys expire; 3. the kernel's word on whether
-something keeps it in time. Where nothing of that tells, as in a container without a Postgres elsewhere, that is said,
-and nothing is wrong.
+No clock is right by itself, so it is compared with what there is:
+
+    1. what was written on this disk before now, which is not later than now
+    2. the clock of a Postgres of the operator's, by which keys expire
+    3. the kernel's word on whether something keeps the clock in time
+
+A container without a Postgres elsewhere may have none of these. Then that is said, and nothing is wrong.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Follows a deploy until its revision serves or has failed; and the commands about revisions.
 
-The old revision serves all the while, so leaving (Ctrl-C, `--no-wait`, a lost connection) changes nothing: the
-activator goes on with it, and whoever leaves is told so. The first revision of a name has no call that would start it:
-it is woken once, so that what cannot start is said by the deploy, and not by the first caller's error.
+The old revision serves all the while, so leaving (Ctrl-C, `--no-wait`, a lost connection) changes nothing. The
+activator goes on with the deploy, and whoever leaves is told so. The first revision of a name has no call that would
+start it, so it is woken once. What cannot start is then said by the deploy, and not by the first caller's error.
 """
 
 from __future__ import annotations

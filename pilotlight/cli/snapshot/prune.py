@@ -1,8 +1,8 @@
 """`pilotlight snapshot rm` and `prune`: snapshots nobody needs leave the disk, with their baked copies.
 
-What must survive is everything that serves, or could serve again: a snapshot an endpoint leads to is never removed, nor
-is one that is pinned; one that only an earlier revision has is what `rollback` would need, and goes only where that is
-said. While the installation cannot be asked nobody knows what is needed.
+What must survive is everything that serves, or could serve again. A snapshot that an endpoint leads to is never
+removed, nor is one that is pinned. One that only an earlier revision has is what `rollback` would need, so it goes only
+where that is asked for. While the installation cannot be asked, nobody knows what is needed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`pilotlight chat`: a conversation in the terminal; whatever is not a terminal may ask too, a line a question.
 
-Answers go to stdout, prompts to stderr. An answer that Ctrl-C stops is kept as far as it came: the engine is told by
-the closed connection, and its tokens so far are billed. A failed answer takes its question back out, so that the next
-one finds a conversation that makes sense.
+Answers go to stdout, prompts to stderr. An answer that Ctrl-C stops is kept as far as it came. The engine hears of it
+by the closed connection, and its tokens so far are billed. A failed answer takes its question back out, so that the
+next one finds a conversation that makes sense.
 """
 
 from __future__ import annotations

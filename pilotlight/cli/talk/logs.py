@@ -1,10 +1,10 @@
-"""`pilotlight logs`: the log file of an endpoint's replicas, or of one of our processes, from a moment on, and
-followed.
+"""`pilotlight logs`: the log of an endpoint's replicas, or of one of our processes, from a moment on, and followed.
 
-Times come from the lines: ours are JSON with `time`, vLLM's carry month, day and local time without a year (the latest
-year that is not in the future is meant), Postgres' an ISO date in UTC. A line without a time belongs to the line before
-it. Nothing announces what another process appends, so following looks again every FOLLOW_SECONDS; a file that shrank
-begins anew. What was cut off a log (`rotation.py`) is shown before it.
+Times come from the lines. Ours are JSON with `time`. vLLM's lines have month, day and local time; the latest year that
+is not in the future is meant. Postgres' have an ISO date in UTC. A line without a time belongs to the line before it.
+
+Nothing announces what another process appends, so following looks again every FOLLOW_SECONDS. A file that shrank begins
+anew. What was cut off a log (`rotation.py`) is shown before it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """An installation in the background: `up --detach` starts it, `status` says how it stands, `down` stops it.
 
-Who runs is told by the lock `up` holds on its state folder, never by a file alone: a number left by a machine that lost
-power is nobody's. The process meant is held by a descriptor before it is signalled, so that no other one can have its
-number by then. What must survive is a start that fails in the background: its last words are this command's.
+Who runs is told by the lock on the state folder (`running.py`), never by a file alone. The process is held by a
+descriptor before it is signalled, so that no other one can have its number by then. What must survive is a start that
+fails in the background: its last words are this command's.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
 """`pilotlight up`: everything of one machine in the foreground, supervised.
 
-Starts Postgres (unless DATABASE_URL names one), brings its tables up to date, then activator, ledger, admin and router,
-each a process of its own session, so that a Ctrl-C reaches only this one and the others are stopped in order: the
-router drains first, Postgres goes last. A process that dies is started again, with a pause that grows; Postgres too,
-while the others go on (`postgres.py`), and where it does not start at all an installation that has served before starts
-without it. When `up` itself is killed by -9 the kernel tells the others to stop (`supervise.py`), and the activator
-stops what it started. That nobody reads what it prints ends nothing.
+It starts Postgres (unless DATABASE_URL names one) and brings its tables up to date, then starts activator, ledger,
+admin and router. Each is a process of its own session, so a Ctrl-C reaches only this one. The others are stopped in
+order: the router drains first, Postgres goes last.
 
-The command becomes this module by exec: it lives as long as the installation, and typer, rich and what draws
-certificates would be 20 MB of it. So nothing here imports them.
+The failures to survive: a process that dies is started again, with a pause that grows; Postgres too, while the others
+go on (`postgres.py`). Where Postgres does not start at all, an installation that has served before starts without it.
+When `up` itself is killed by -9 the kernel tells the others to stop (`supervise.py`), and the activator stops what it
+started. A closed stdout does not stop it.
+
+The command becomes this module by exec, because it lives as long as the installation. So nothing here imports typer,
+rich and what draws certificates, 20 MB in all.
 """
 
 from __future__ import annotations

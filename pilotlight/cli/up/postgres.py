@@ -1,11 +1,11 @@
-"""The embedded Postgres under `pilotlight up`: when it dies, or does not start, it is started again, while everything
-else goes on.
+"""The embedded Postgres under `pilotlight up`: when it dies, or does not start, it is started again.
 
-Warm calls need no Postgres and the ledger's spool keeps their records, so its death ends nothing, however long it
-lasts. The failures to survive: kill -9 of it (its log is replayed), one death after another, a disk or a memory that is
-full for the moment, a server that is stopped or stuck and answers nothing (it is killed), and a database that needs a
-person. It is tried for ever, after pauses that grow up to LONGEST_PAUSE; each new reason is told once, and in between
-every REMIND_SECONDS that it is still away. Against a full disk it has a reserve (`reserve.py`).
+Warm calls need no Postgres, and the ledger's spool keeps their records. So its death ends nothing, however long it
+lasts. The failures to survive: kill -9 of it (its log is replayed), one death after another, and a full disk or memory.
+A server that is stopped or stuck and answers nothing is killed. A database may also need a person.
+
+It is tried for ever, after pauses that grow up to LONGEST_PAUSE. Each new reason is told once, and every REMIND_SECONDS
+that it is still away. Against a full disk it has a reserve (`reserve.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""How `pilotlight up` asks the installation it has started: over HTTPS, as a user's program would, without a client
-library.
+"""How `pilotlight up` asks the installation it has started: over HTTPS, without a client library.
 
-`up` lives as long as the machine and imports little. It asks whether the router answers, and then when wakes are fast:
-the first standby is rehearsed 15 to 30 s after the router is ready, and who calls before that waits for it. The failure
-to survive is an answer that never comes: each question has its own deadline.
+`up` lives as long as the machine and imports little. It asks whether the router answers, and then when wakes are fast.
+The first standby is rehearsed 15 to 30 s after the router is ready, and a call before that waits for it. The failure to
+survive is an answer that never comes: each question has its own deadline.
 """
 
 from __future__ import annotations

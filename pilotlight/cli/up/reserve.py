@@ -1,11 +1,12 @@
-"""The reserve of the disk: room that is taken while there is plenty, and given up when the disk is full, by `pilotlight
-up`.
+"""The reserve of the disk: room that `pilotlight up` takes while there is plenty, and gives up when the disk is full.
 
-Two files that hold nothing. One is for what runs: records of answers, journals, logs. The other is Postgres' own, which
-on a full disk ends, and needs room for its log to start again: it goes only when Postgres cannot run, so that nothing
-else has taken it by then. Both are taken again once there is room for them and for the floor beside them (`room.py`),
-so that giving them up never lets new calls in. The failures to survive: a disk that fills within a second (records then
-wait in memory until the next look), and a disk too small for the reserve, where it is simply not held.
+It is two files that hold nothing. One is for what runs: records of answers, journals, logs. The other is for Postgres,
+which ends on a full disk and needs room for its log to start again. It goes only when Postgres cannot run, so that
+nothing else has taken it by then. Both are taken again once there is room for them and for the floor beside them
+(`room.py`). So giving them up never lets new calls in.
+
+The failures to survive: a disk that fills within a second, and one too small for the reserve. In the first case records
+wait in memory until the next look; in the second no reserve is held.
 """
 
 from __future__ import annotations

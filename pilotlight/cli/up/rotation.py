@@ -1,10 +1,9 @@
-"""Logs that do not fill the disk: under `pilotlight up` every log file is kept below a size, with some older ones
-beside it, and all of them together below another.
+"""Logs that do not fill the disk: under `pilotlight up` each has a largest size, and so have all of them together.
 
 Processes hold their log open by a descriptor, replicas one of their endpoint: a renamed file would go on growing. So
-what a file holds is copied to NAME.log.1 (NAME.log.1 having become NAME.log.2, and so on), and it is cut to nothing in
-place; all of them append, so the next line is its first. A line written between the copy and the cut, microseconds, is
-lost. The failure to survive is a disk too full for the copy: the log stays as it is, and is looked at again.
+the content of a file is copied to NAME.log.1, after NAME.log.1 has become NAME.log.2, and so on. Then the file is cut
+to nothing in place; all processes append, so the next line is its first. A line written between the copy and the cut,
+microseconds, is lost. The failure to survive is a disk too full for the copy: the log stays, and is looked at again.
 """
 
 from __future__ import annotations

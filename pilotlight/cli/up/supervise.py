@@ -1,9 +1,9 @@
-"""One process of the installation, supervised: started again when it dies, after a pause that grows, until it is to
-stop.
+"""One process of the installation, supervised: started again when it dies, after a pause that grows.
 
 What a dead one leaves in its session is killed before the next is started: it could hold the port that the next needs.
-The failures to survive: the death of `up` itself (the kernel then tells each child to stop, PR_SET_PDEATHSIG), and a
-machine that refuses a new process or its log for the moment (no memory, no descriptor, a full disk): it is asked again.
+The failures to survive: the death of `up` itself, and a machine that refuses a new process or its log for the moment.
+In the first case the kernel tells each child to stop (PR_SET_PDEATHSIG). In the second (no memory, no descriptor, a
+full disk) the machine is asked again.
 """
 
 from __future__ import annotations
