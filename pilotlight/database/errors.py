@@ -1,10 +1,12 @@
-"""What can go wrong with the database, drawn as a tree. Every text says what to do.
+"""What can go wrong with the database, drawn as a tree.
 
-DatabaseError
-├── Unreachable      no Postgres answers there, or it refuses us
-├── Unfit            it is one that this version cannot work with
-├── SchemaError      its tables are not ones this version can work with
-└── EmbeddedError    the embedded Postgres cannot be started here
+    DatabaseError
+    ├── Unreachable      no Postgres answers there, or it refuses us
+    ├── Unfit            it is one that this version cannot work with
+    ├── SchemaError      its tables are not ones this version can work with
+    └── EmbeddedError    the embedded Postgres cannot be started here
+
+Every text says what to do.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_what_is_wrong_is_found(line: str, said: str) -> None:
 
 
 def test_what_a_page_tells_to_edit_is_there() -> None:
-    """`NAME` of `FILE.py`: the name stands in that file."""
+    """Where it names something of a file, that stands there."""
     named = re.findall(r"`(\w+)(?:\.\w+)*` of\s+`([\w/]+\.py)`", (ROOT / "docs" / "contributing.md").read_text())
     assert len(named) > 8
     assert not [(name, file) for name, file in named if not re.search(rf"\b{name}\b", (ROOT / file).read_text())]
