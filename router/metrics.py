@@ -18,6 +18,7 @@ from pilotlight.exposition import Family, Histogram, Sample
 from router.admission.doorstep import Doorstep
 from router.admission.rates import Rates
 from router.admission.visitors import Visitors
+from router.ledger.record import Tokens
 from runtime.wire import Phase
 
 OTHER = "(other)"  # no endpoint can be called so
@@ -61,10 +62,10 @@ class Metrics:
         first_token: float | None,
         total: float,
         phases: tuple[Phase, ...],
-        tokens: tuple[Any, ...],
+        tokens: Tokens,
     ) -> None:
         """One request has ended; times in seconds. `status` 0: the client left before it had one. `first_token`: of a
-        stream. `rung` and `phases`: of the cold start it waited for. `tokens` begins with input, cached and output."""
+        stream. `rung` and `phases`: of the cold start it waited for."""
         series = self._of(endpoint)
         series.requests[status] += 1
         series.latency.observe(total)
@@ -77,9 +78,9 @@ class Metrics:
             for phase in phases:
                 self._phases.setdefault((phase.name, rung), Histogram()).observe(phase.seconds)
         counted = series.tokens
-        counted[0] += tokens[0]
-        counted[1] += tokens[1]
-        counted[2] += tokens[2]
+        counted[0] += tokens.input
+        counted[1] += tokens.cached
+        counted[2] += tokens.output
 
     def uncounted(self, endpoint: str) -> None:
         """A whole answer whose tokens nobody counted."""

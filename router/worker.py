@@ -39,7 +39,6 @@ from router.admission.body_reader import Reader
 from router.admission.ledger_link import LedgerLink
 from router.admission.rates import Rates
 from router.admission.visitors import Visitors
-from router.app import Router
 from router.edge import certificate, freed
 from router.edge.door import Door, Porter
 from router.edge.exchange import ClientLimits
@@ -54,6 +53,7 @@ from router.hold.turns import stand_in_line
 from router.ledger.spool import Spool
 from router.ledger.wire import WorkerHello
 from router.metrics import Metrics
+from router.shared import Router
 
 COLLECTED = (
     50_000,
@@ -86,13 +86,7 @@ class Worker:
         room = Watched(lambda: look(paths), config.disk, clock=loop.time)
         self.spool = Spool(paths.spool, self.worker_id, loop=loop, shortage=room)
         self.keys = Keys(pepper=ensure_pepper(paths), wall=time.time)
-        self.demand = DemandBook(
-            clock=loop,
-            requests=lambda: self.table.requests(),
-            acknowledged=lambda: self.table.at[1],
-            in_flight=lambda: self.table.in_flight(),
-            of=lambda revisions: self.table.of(revisions),
-        )
+        self.demand = DemandBook(clock=loop)
         self.hold = Hold(
             clock=loop,
             max_bytes=config.router.max_held_bytes,
@@ -265,7 +259,7 @@ async def serve(
             exposition.close()
             worker.reader.close()
             worker.spool.close()
-            worker.demand.tell()  # none: else the last told would count until the activator calls us silent
+            worker.demand.tell()  # none: else what was sent last would count until the activator calls us silent
 
 
 def run(

@@ -37,6 +37,7 @@ from router.hold.hold import Hold, Slot
 from router.hold.replicas import Revision as Routed
 from router.hold.table import RouteTable
 from router.ledger.policy import LiveKeys, Policies
+from router.ledger.record import Tokens
 from router.ledger.server import PART_KEYS
 from router.ledger.wire import FromLedger, KeyRow, PolicyChange, PolicyPart
 from router.metrics import Metrics
@@ -112,18 +113,12 @@ class Worker:
         loop = asyncio.get_running_loop()
         self.keys = Keys(pepper=PEPPER, wall=time.time)
         self.said: list[int] = []
-        self.demand = DemandBook(
-            clock=loop,
-            requests=lambda: self.table.requests(),
-            acknowledged=lambda: self.table.at[1],
-            in_flight=lambda: self.table.in_flight(),
-            of=lambda revisions: self.table.of(revisions),
-        )
+        self.demand = DemandBook(clock=loop)
         self.hold = Hold(clock=loop, max_bytes=1 << 30, changed=self.demand.changed)
         self.table = RouteTable(clock=loop, hold=self.hold)
 
     def begin(self) -> None:
-        self.demand.begin(self._say)
+        self.demand.begin(self._say, self.table)
         self.demand.partly = True
 
     def _say(self, frame: Frame) -> None:
@@ -162,7 +157,9 @@ async def size(count: int) -> dict[str, float]:
     metrics = Metrics()
     metrics.known = worker.table.endpoints.__contains__
     for name in worker.table.endpoints:
-        metrics.ended(name, status=200, start="warm", held=0.1, first_token=0.1, total=1.0, phases=(), tokens=(1, 0, 1))
+        metrics.ended(
+            name, status=200, start="warm", held=0.1, first_token=0.1, total=1.0, phases=(), tokens=Tokens(1, 0, 1)
+        )
     found["scrape_ms"] = milliseconds(lambda: text(metrics.collect()))
     return found
 

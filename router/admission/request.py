@@ -1,4 +1,4 @@
-"""Step 1: which calls take the hot path, and what of one call the later steps need."""
+"""Step 1: which requests are inference calls, and what of one call the later steps need."""
 
 from __future__ import annotations
 
@@ -53,6 +53,11 @@ class Request:
         match = _WAIT.search(prefer) if prefer else None
         return float(match[1]) if match else None
 
+    def most_held(self, seconds: float) -> float:
+        """How long it may be held: `seconds`, or less where its `Prefer: wait=N` says so."""
+        wait = self.wait_seconds if b"prefer" in self.headers else None
+        return seconds if wait is None else min(wait, seconds)
+
     def upstream(self, event_id: str, body: Sequence[bytes | memoryview], sequences: int = 1) -> bytes:
         """The request as the replica is to have it: nothing of the client's head but what is allow-listed. `body`: its
         parts, which are copied once.
@@ -78,14 +83,14 @@ def expects_continue(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def aimed(url: bytes, method: bytes) -> tuple[bytes, tuple[Route, str | None] | None]:
-    """The path that a request's first line means, and what `hot` says of it where this may be a call. Raises
+    """The path that a request's first line means, and what `match_route` says of it where this may be a call. Raises
     BadRequest.
     """
     path = origin_form(url, method)
-    return path, hot(path) if method == b"POST" else None
+    return path, match_route(path) if method == b"POST" else None
 
 
-def hot(url: bytes) -> tuple[Route, str | None] | None:
+def match_route(url: bytes) -> tuple[Route, str | None] | None:
     """The route and the endpoint named in the URL, if this is an inference route; `//` counts as `/`."""
     path = url.partition(b"?")[0]
     if b"%" in path:

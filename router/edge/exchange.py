@@ -1,8 +1,9 @@
-"""Step 1, one client request as its connection sees it: a hot one, which is also the sink of its answer. (`page.py` has
-the others.)
+"""One inference request as its connection sees it, and the sink of its answer. Steps 1 and 2.
 
-Requests of one connection take turns, in order, whatever kind each is: `begin` is called when its turn has come, which
-may be before its body is whole. The failure to survive is a client that is refused or leaves while it still sends.
+Requests of one connection take turns, in order, whatever kind each is (`asgi_turn.py` has the others): `begin` is
+called when its turn has come, which may be before its body is here. Until its record is open a request is refused here,
+by a plain answer; from then on its call answers it. The failure to survive is a client that is refused or leaves while
+it still sends.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from router.admission.body_reader import LARGE, Job
 from router.admission.openai import Asked
 from router.admission.request import Request, expects_continue, new_event_id
 from router.admission.visitors import STRANGERS, Standing
-from router.app import Call, Router
+from router.app import Call, open_call
 from router.errors import BodyTooLarge, QueueFull, RouterError
+from router.shared import Router
 
 PIECE = 256 << 10  # bytes; one that grew to megabytes would be copied again and again
 MOST_DISCARDED = 64 << 10  # bytes of a refused request's body that are read so that the connection can be kept
@@ -54,7 +56,7 @@ class Connection(Protocol):
 
 
 class Exchange:
-    """One inference call."""
+    """One inference request, from its head to its answer."""
 
     __slots__ = (
         "_begun", "_connection", "_counted", "_encoding", "_expects_continue", "_for_pages", "_limits", "_pieces", "_reading", "_received", "_refusal", "_request", "_router",
@@ -70,8 +72,12 @@ class Exchange:
         chunked: bool,
         keep_alive: bool,
     ) -> None:
-        self._connection, self._router, self._request, self._limits = connection, router, request, limits
-        self.chunked, self.keep_alive = chunked, keep_alive
+        self._connection = connection
+        self._router = router
+        self._request = request
+        self._limits = limits
+        self.chunked = chunked
+        self.keep_alive = keep_alive
         self._expects_continue = b"expect" in request.headers and expects_continue(request.headers.items())
         origin = request.headers.get(b"origin")
         self._for_pages = (
@@ -79,8 +85,11 @@ class Exchange:
         )  # of the head of its answer
         self._encoding = ""  # of its body
         self._pieces: list[bytes | bytearray] = []  # of its body, in few places: a byte in tiny chunks is a byte
-        self._size = self._counted = 0
-        self._begun = self._received = self.complete = False
+        self._size = 0
+        self._counted = 0  # of these bytes, as coming in
+        self._begun = False
+        self._received = False
+        self.complete = False
         self._tenant: Tenant | None = None
         self._refusal: RouterError | None = None
         self._reading: Job | None = None  # its body, in the process beside us
@@ -108,11 +117,11 @@ class Exchange:
         try:
             self._tenant = self._connection.caller.tenant(headers)
         except RouterError as error:  # 1
-            told = self._connection.strange(error.with_traceback(None))  # whose frames refer to us
-            if told is error and 0 <= length <= MOST_DISCARDED and not self._expects_continue:
-                self._refusal, self.keep_alive = told, self.keep_alive and self._connection.patient
+            refusal = self._connection.strange(error.with_traceback(None))  # whose frames refer to us
+            if refusal is error and 0 <= length <= MOST_DISCARDED and not self._expects_continue:
+                self._refusal, self.keep_alive = refusal, self.keep_alive and self._connection.patient
                 return True
-            self.refuse(told)
+            self.refuse(refusal)
             return False
         if not self._connection.caller.proven:
             self._connection.proven()
@@ -130,7 +139,9 @@ class Exchange:
 
     def refuse(self, error: RouterError) -> None:
         """Answer with this when its turn comes, and close: the rest of the request is not read."""
-        self._refusal, self.keep_alive, self._received = error.with_traceback(None), False, True
+        self._refusal = error.with_traceback(None)
+        self.keep_alive = False
+        self._received = True
         self._read_no_more()
         self._drop_body()
         if self._begun:
@@ -217,30 +228,27 @@ class Exchange:
             if self._expects_continue:
                 self._expects_continue = False
                 self._connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            return
-        body = self._small() if self._refusal is None else b""
-        if body is None:
+        elif self._refusal is not None:
+            self._turn_down(self._refusal)
+        elif self._size > LARGE:
             self._hand_over()
+        elif self._encoding:
+            self._serve_packed()
         else:
-            self._answer(body)
+            self._serve(b"".join(self._pieces))
 
-    def _small(self) -> bytes | None:
-        """The body, unpacked; None where it is large. One that is not what it says it is refuses the request."""
-        if self._size > LARGE:
-            return None
-        body = b"".join(self._pieces)
-        if not self._encoding:
-            return body
+    def _serve_packed(self) -> None:
+        """A body that is not what it says it is refuses the request; one that is large unpacked is read elsewhere."""
         most = min(LARGE, self._limits.max_body)
         try:
-            return encoding.unpack(body, self._encoding, most=most)
-        except BodyTooLarge as error:
-            if most < self._limits.max_body:
-                return None
-            self._refusal = error.with_traceback(None)
+            body = encoding.unpack(b"".join(self._pieces), self._encoding, most=most)
         except RouterError as error:
-            self._refusal = error.with_traceback(None)
-        return b""
+            if isinstance(error, BodyTooLarge) and most < self._limits.max_body:
+                self._hand_over()
+            else:
+                self._turn_down(error)
+        else:
+            self._serve(body)
 
     def _hand_over(self) -> None:
         """A large body is read elsewhere, and counts as coming in meanwhile."""
@@ -254,41 +262,42 @@ class Exchange:
     def _read(self, asked: Asked | RouterError, body: bytes) -> None:
         self._reading = None
         if isinstance(asked, RouterError):
-            self._refusal = asked
-            self._answer(b"")
+            self._turn_down(asked)
         else:
-            self._answer(body, asked)
+            self._serve(body, asked)
 
     def _read_no_more(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
 
-    def _answer(self, body: bytes, asked: Asked | None = None) -> None:
-        """`asked`: what is in the body, where that has been read."""
+    def _turn_down(self, error: RouterError) -> None:
+        """Answer it so. It leaves no record."""
         self._drop_body()
-        if self._refusal is None:
-            self._serve(body, asked)
-            return
-        self._router.metrics.refused(self._refusal.status)
-        form = self._request.route.form
-        self.write(
-            errors.answer(self._refusal, request_id=new_event_id().encode(), keep_alive=self.keep_alive, form=form)
-        )
+        self._router.metrics.refused(error.status)
+        form, request_id = self._request.route.form, new_event_id().encode()
+        self.write(errors.answer(error, request_id=request_id, keep_alive=self.keep_alive, form=form))
         self.finish()
 
-    def _serve(self, body: bytes, asked: Asked | None) -> None:
+    def _serve(self, body: bytes, asked: Asked | None = None) -> None:
+        """`asked`: what is in the body, where that has been read."""
+        self._drop_body()
         assert self._tenant is not None
         self._request.body = body
-        self.call = call = Call(self._router, self._request, self._tenant, self)
+        try:
+            call = self.call = open_call(self._router, self._request, self._tenant, self, asked)
+        except RouterError as error:
+            self._turn_down(error)
+            return
         if self._connection.flow.write_paused:
             call.pause()
-        call.run(asked)
+        call.start()
 
     def _drop_body(self) -> None:
         if self._counted:
             self._router.uploads.drop(self)
-        self._size = self._counted = 0
+            self._counted = 0
+        self._size = 0
         self._pieces = []
 
 

@@ -22,10 +22,10 @@ from router.admission.auth import authorization
 from router.admission.request import expects_continue
 from router.admission.strangers import OPEN
 from router.admission.visitors import STRANGERS, Standing
-from router.app import Router
 from router.edge.exchange import MOST_DISCARDED, ClientLimits, too_large
 from router.edge.farewell import LOST
 from router.errors import QueueFull, Refused, RouterError
+from router.shared import Router
 
 
 class Connection(Protocol):

@@ -25,7 +25,6 @@ from router.admission.routes import ROUTES, Route
 from router.admission.strangers import MOST_STRANGE
 from router.admission.target import fields_of, without_offer
 from router.admission.visitors import LOCAL, STRANGERS, Standing, standing_of
-from router.app import Router
 from router.edge.door import Visit
 from router.edge.exchange import ClientLimits, Exchange
 from router.edge.farewell import LOST, Farewell
@@ -33,6 +32,7 @@ from router.edge.intake import Enough, Intake
 from router.edge.page import Head, Page
 from router.edge.patience import LINGER_SECONDS, Patience
 from router.errors import BadRequest, RouterError, TooSlow, WrongMethod
+from router.shared import Router
 
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
 MOST_AT_ONCE = 4  # requests of one connection begun in one go; then others have their turn

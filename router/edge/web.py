@@ -24,13 +24,13 @@ from router.admission.admin_reach import RELAYED, Guarded, Reach
 from router.admission.auth import Tenant, authorization
 from router.admission.cors import with_cors
 from router.admission.proxies import with_callers
-from router.admission.request import hot, named_by_host, new_event_id
+from router.admission.request import match_route, named_by_host, new_event_id
 from router.admission.routes import ROUTES
-from router.app import Router
 from router.edge import openapi
 from router.edge.admin_relay import AdminRelay
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
 from router.hold.replicas import Endpoint
+from router.shared import Router
 from runtime import tasks
 from runtime.tasks import RESPONSES
 
@@ -143,7 +143,7 @@ class Models:
         tenant = self._router.keys.tenant(authorization(dict(request.headers.raw)))
         if "endpoint" in request.path_params:
             return [self._router.endpoint(tenant, request.path_params["endpoint"])]
-        if not self._router.table.whole:
+        if not self._router.table.complete:
             raise NotReady("This router has just started and does not know its endpoints yet. Try again in a moment.")
         return self._of(tenant)
 
@@ -179,7 +179,9 @@ def _ready(router: Router) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         if router.ready:
             return JSONResponse({"status": "ready"})
-        waits = [what for what, known in (("keys", router.keys.known), ("endpoints", router.table.whole)) if not known]
+        waits = [
+            what for what, known in (("keys", router.keys.known), ("endpoints", router.table.complete)) if not known
+        ]
         status = "draining" if router.draining else "waiting for " + " and ".join(waits)
         return JSONResponse({"status": status}, status_code=503, headers={"retry-after": "1"})
 
@@ -198,7 +200,7 @@ async def _not_kept(request: Request) -> Response:
 
 async def _told(request: Request, error: Exception) -> Response:
     assert isinstance(error, RouterError)
-    called = hot(request.scope["path"].encode())
+    called = match_route(request.scope["path"].encode())
     told = errors.payload(error, called[0].form) if called else errors.payload(error)
     return Response(told, status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)})
 

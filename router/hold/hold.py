@@ -8,6 +8,15 @@ last word; where it says that it is full, one place in its line is taken for all
 to survive: a replica that refuses or cannot be reached (the request returns to the head, and the youngest gives way if
 that breaks the bound), a start that cannot succeed, an endpoint that is removed, an activator that is away (the
 deadline still holds), and a waiter that fails while it is woken.
+
+    ask ──a slot is free──────────────────→ has a slot ──Slot.release──→ gone
+     │                                       ↑  │
+     └─none is──→ held ──wake, or its turn───┘  │ Slot.give_back: the replica would not have it
+                   ↑ │                          │
+                   ├─┼──────────────────────────┘
+                   │ ├─ its deadline, a full queue, a failed start, a removed endpoint ──→ refused
+                   │ └─ leave ──→ gone
+                   └─ held at another revision, where the endpoint's route has moved
 """
 
 from __future__ import annotations
@@ -49,7 +58,8 @@ class Waiter(Protocol):
         """That it is for the engine: it takes as many slots."""
 
     @property
-    def held_bytes(self) -> int: ...
+    def held_bytes(self) -> int:
+        """Of its request."""
 
     @property
     def entered_at(self) -> float:
@@ -59,9 +69,11 @@ class Waiter(Protocol):
     def deadline(self) -> float:
         """In the clock's seconds."""
 
-    def granted(self, slot: Slot) -> None: ...
+    def granted(self, slot: Slot) -> None:
+        """It has a slot."""
 
-    def refused(self, error: RouterError) -> None: ...
+    def refused(self, error: RouterError) -> None:
+        """It waits no more, and has none."""
 
 
 LineUp = Callable[[Replica, float, Callable[[bytes | None, bool], None]], Timer]
@@ -77,33 +89,37 @@ class Slot:
     __slots__ = ("_hold", "_released", "replica", "revision", "slots", "turn", "user")
 
     def __init__(self, hold: Hold, revision: Revision, replica: Replica, turn: bytes, user: str, slots: int) -> None:
-        self._hold, self.revision, self.replica, self.turn = hold, revision, replica, turn
-        self.user, self.slots = user, slots
+        self._hold = hold
+        self.revision = revision
+        self.replica = replica
+        self.turn = turn
+        self.user = user
+        self.slots = slots
         self._released = False
 
     def release(self) -> None:
         """Give it back; the next waiter gets it. Later calls do nothing."""
         if not self._released:
             self._released = True
-            self._hold._released(self)
+            self._hold.take_back(self)
 
     def broke(self) -> None:
         """The replica broke the request's connection off: what waits is not sent after it, into a process that may be
         dying.
         """
         if not self._released:
-            self._hold._rest(self.revision, self.replica, BROKEN_SECONDS)
+            self._hold.rest(self.revision, self.replica, BROKEN_SECONDS)
 
-    def back(self, waiter: Waiter, mark: Mark) -> None:
-        """The replica would not have the request: give the slot back and `waiter` its place at the head."""
+    def give_back(self, waiter: Waiter, mark: Mark) -> None:
+        """The replica would not have the request: the slot is free, and `waiter` has its place at the head again."""
         if not self._released:
             self._released = True
-            self._hold._back(self, waiter, mark)
+            self._hold.put_back(self, waiter, mark)
 
 
 class Hold:
     """All waiting of one worker. `changed(revision, urgent)` hears of every change of demand. `line_up` None: no gate
-    has a line.
+    has a line. `chance` gives numbers in [0, 1), by which it chooses between equals.
     """
 
     def __init__(
@@ -114,9 +130,13 @@ class Hold:
         changed: Callable[[Revision, bool], None],
         line_up: LineUp | None = None,
         machine: Machine | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._machine: Machine = machine or Alone()
-        self._clock, self._changed, self._line_up = clock, changed, line_up
+        self._clock = clock
+        self._changed = changed
+        self._line_up = line_up
+        self._chance = chance
         self._bytes: Budget[Waiter] = Budget(
             max_bytes, give_way=self._give_way, workers=self._machine.workers, shared=self._machine.held_bytes
         )
@@ -133,7 +153,7 @@ class Hold:
         """
         if revision.endpoint.row.paused:  # 0
             raise start_failed(revision, self._clock.time())
-        if not revision.waiting.sequences and (replica := pick(revision.replicas.values())):  # 1
+        if not revision.waiting.sequences and (replica := pick(revision.replicas.values(), self._chance)):  # 1
             return self._grant(revision, replica, waiter)
         if revision.failed:  # 2
             raise start_failed(revision, self._clock.time())
@@ -146,7 +166,7 @@ class Hold:
                 self._machine.held(endpoint_id, held)
                 raise queue_full(revision, self._clock.time())
         if goes is not None and self._bytes.stays(waiter.user, waiter, waiter.held_bytes, without=goes):
-            self._take(revision, goes)
+            self._remove(revision, goes)
             goes.refused(queue_full(revision, self._clock.time()))
         if not self._bytes.add(waiter.user, waiter, waiter.held_bytes):
             self._say(revision)
@@ -162,7 +182,7 @@ class Hold:
     def leave(self, waiter: Waiter) -> None:
         """The waiter's caller is gone. Does nothing if it does not wait."""
         if revision := waiter.held_in:
-            self._take(revision, waiter)
+            self._remove(revision, waiter)
             self._changed(revision, False)
 
     def held(self) -> dict[str, int]:
@@ -181,7 +201,7 @@ class Hold:
         endpoint = revision.endpoint
         gone = endpoint.revisions.get(revision.revision_id) is not revision
         if gone or (revision.waiting and revision.ending and not endpoint.leads_to(revision)):  # 1
-            target = None if endpoint.removed else endpoint.routed(random.random())
+            target = None if endpoint.removed else endpoint.routed(self._chance())
             self._move(revision, target)
         elif revision.failed:  # 2
             self._refuse_all(revision, lambda: start_failed(revision, self._clock.time()))
@@ -196,9 +216,9 @@ class Hold:
             return
         revision.waking = True
         try:
-            while revision.waiting and (replica := pick(revision.replicas.values())):
+            while revision.waiting and (replica := pick(revision.replicas.values(), self._chance)):
                 waiter = revision.waiting.whose_turn(revision.in_work)
-                self._take(revision, waiter)
+                self._remove(revision, waiter)
                 self._hand(waiter, self._grant(revision, replica, waiter))
         finally:
             revision.waking = False
@@ -219,7 +239,7 @@ class Hold:
         sequences, user = waiter.sequences, waiter.user
         slots = sequences if sequences == 1 else min(revision.slots_for(sequences), replica.row.slots)
         replica.in_flight += slots
-        revision.take(user, slots)
+        revision.count_in_work(user, slots)
         self.busy.add(revision)
         self._changed(revision, False)
         return Slot(self, revision, replica, turn, user, slots)
@@ -252,7 +272,7 @@ class Hold:
             return
         elif revision.waiting:  # 3
             waiter = revision.waiting.whose_turn(revision.in_work)
-            self._take(revision, waiter)
+            self._remove(revision, waiter)
             self._hand(waiter, self._grant(revision, replica, waiter, turn))
         self.wake(revision)
 
@@ -263,37 +283,41 @@ class Hold:
         replica.leave_line()
         self.wake(revision)
 
-    def _released(self, slot: Slot) -> None:
+    def take_back(self, slot: Slot) -> None:
+        """A slot is released: the next waiter gets it."""
         slot.replica.in_flight -= slot.slots
         if slot.replica.full and slot.replica.place is None:  # else it goes to who is first in its line: maybe others'
             slot.replica.leave_line()
         revision = slot.revision
-        revision.take(slot.user, -slot.slots)
+        revision.count_in_work(slot.user, -slot.slots)
         self._look_whether_busy(revision)
         if revision.waiting.sequences or revision.crowded:
             self.wake(revision)
         self._changed(revision, False)
 
-    def _back(self, slot: Slot, waiter: Waiter, mark: Mark) -> None:
+    def put_back(self, slot: Slot, waiter: Waiter, mark: Mark) -> None:
+        """A replica would not have the request that has this slot."""
         revision, replica = slot.revision, slot.replica
         replica.in_flight -= slot.slots
-        revision.take(slot.user, -slot.slots)
-        if mark == "dead":
-            self._rest(revision, replica, DEAD_RETRY_SECONDS)
-        else:
-            setattr(replica, mark, True)
-            revision.crowded = revision.crowded or mark == "full"
+        revision.count_in_work(slot.user, -slot.slots)
+        match mark:
+            case "dead":
+                self.rest(revision, replica, DEAD_RETRY_SECONDS)
+            case "draining":
+                replica.draining = True
+            case "full":
+                replica.full = revision.crowded = True
         fits = self._bytes.add(waiter.user, waiter, waiter.held_bytes)
         self._enter(revision, waiter, back=True)
         if not fits:
             self._give_way(waiter)
         if self._say(revision) > revision.endpoint.row.max_held:
             youngest = revision.waiting.youngest_of_the_most()
-            self._take(revision, youngest)
+            self._remove(revision, youngest)
             youngest.refused(queue_full(revision, self._clock.time()))
         self.refresh(revision)
 
-    def _rest(self, revision: Revision, replica: Replica, seconds: float) -> None:
+    def rest(self, revision: Revision, replica: Replica, seconds: float) -> None:
         """Nobody is granted a slot there for so long, unless the activator says that it is gone."""
         if not replica.dead:
             replica.dead = True
@@ -302,7 +326,7 @@ class Hold:
     def _give_way(self, waiter: Waiter) -> None:
         """More bytes wait than there is room for, and its key has most of them."""
         if revision := waiter.held_in:
-            self._take(revision, waiter)
+            self._remove(revision, waiter)
             self._changed(revision, False)
             waiter.refused(bytes_full(revision, self._clock.time()))
 
@@ -331,8 +355,8 @@ class Hold:
         self._say(revision)
         self._changed(revision, len(revision.waiting) == 1)
 
-    def _take(self, revision: Revision, waiter: Waiter) -> None:
-        revision.waiting.take(waiter)
+    def _remove(self, revision: Revision, waiter: Waiter) -> None:
+        revision.waiting.remove(waiter)
         waiter.held_in = None
         revision.endpoint.held -= 1
         self._bytes.drop(waiter)
@@ -350,14 +374,14 @@ class Hold:
             self.busy.discard(revision)
 
     def _expire(self, revision: Revision, waiter: Waiter) -> None:
-        self._take(revision, waiter)
+        self._remove(revision, waiter)
         self._changed(revision, False)
         waiter.refused(hold_timeout(revision, self._clock.time()))
 
     def _refuse_all(self, revision: Revision, error: Callable[[], RouterError]) -> None:
         for waiter in list(revision.waiting):
             if waiter.held_in is revision:  # what one does when it is refused may take another with it
-                self._take(revision, waiter)
+                self._remove(revision, waiter)
                 waiter.refused(error())
         self._changed(revision, False)
 
@@ -368,7 +392,7 @@ class Hold:
         for waiter in list(revision.waiting):
             if waiter.held_in is not revision:
                 continue  # it gave way to one before it
-            self._take(revision, waiter)
+            self._remove(revision, waiter)
             fits = self._bytes.add(waiter.user, waiter, waiter.held_bytes)
             self._enter(target, waiter)
             if not fits:

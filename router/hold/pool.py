@@ -44,7 +44,7 @@ class Pool:
         self._idle: list[Upstream] = []
         self._closed = False
 
-    def take(self) -> Upstream | None:
+    def reuse(self) -> Upstream | None:
         """The connection used last, if one is idle."""
         return self._idle.pop() if self._idle else None
 
@@ -105,12 +105,12 @@ class Upstream(asyncio.Protocol):
         self.heard = self.done = self.chunked = False
         self.token, self.status = token, 0
         self.headers: list[tuple[bytes, bytes]] = []
-        self.pieces: list[bytes] = []  # of the body, not yet taken; the first `complete` make whole chunks
+        self.pieces: list[bytes] = []  # of the body, not yet read; the first `complete` make whole chunks
         self.complete = self.events = 0
         self.tail = self.usage = b""
         self.transport.write(request)
 
-    def take(self, *, partial: bool) -> list[bytes]:
+    def read(self, *, partial: bool) -> list[bytes]:
         """The body since the last call, as far as it makes whole chunks, or all of it."""
         count = len(self.pieces) if partial or self.done else self.complete
         taken, self.pieces = self.pieces[:count], self.pieces[count:]

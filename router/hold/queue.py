@@ -57,7 +57,7 @@ class Waiters(Generic[W]):
         mine[waiter] = next(self._first), sequences
         mine.move_to_end(waiter, last=False)
 
-    def take(self, waiter: W) -> None:
+    def remove(self, waiter: W) -> None:
         """It waits no more."""
         self._all.pop(waiter).cancel()
         mine = self._of[waiter.user]

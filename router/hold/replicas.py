@@ -9,8 +9,7 @@ whether a slot is free.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from random import random
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow
@@ -105,7 +104,7 @@ class Revision:
         """What a request of so many takes of a replica: all its slots at most."""
         return min(sequences, self.row.slots) if self.row.slots else sequences
 
-    def take(self, user: str, slots: int) -> None:
+    def count_in_work(self, user: str, slots: int) -> None:
         """So many more of this key's are in work, or fewer."""
         self.granted += slots
         left = self.in_work.get(user, 0) + slots
@@ -135,6 +134,12 @@ class Revision:
         """Why its start waits, where nothing that runs could serve; else ""."""
         return self.row.waits_for if all(replica.draining for replica in self.replicas.values()) else ""
 
+    def had_replica(self, *, before: float) -> bool:
+        """Whether a replica that could take a request was seen before that time, in the loop's seconds."""
+        return any(
+            replica.seen_at < before and not (replica.draining or replica.dead) for replica in self.replicas.values()
+        )
+
     def remaining(self, now: float) -> float:
         """Seconds until the start that is on its way is over, or the next one would be; never 0, however long it has
         taken.
@@ -156,7 +161,7 @@ class Revision:
             self.replicas.pop(replica_id).close()
         for replica_id, replica_row in rows.items():
             known = self.replicas.get(replica_id)
-            if known is not None and _same_climb(known.row, replica_row):
+            if known is not None and _same_start(known.row, replica_row):
                 known.update(replica_row, anew=anew)
                 continue
             if known is not None:
@@ -176,8 +181,8 @@ class Revision:
             self.began = now - row.phase_began_seconds
 
 
-def _same_climb(known: ReplicaRow, row: ReplicaRow) -> bool:
-    """A replica that was parked and is ready again takes requests again: its draining was of its last climb."""
+def _same_start(known: ReplicaRow, row: ReplicaRow) -> bool:
+    """A replica that was parked and is ready again takes requests again: it drained before its last start."""
     return known.address == row.address and known.cold_start_id == row.cold_start_id
 
 
@@ -217,8 +222,9 @@ class Endpoint:
         return route[-1][0]
 
 
-def pick(replicas: Iterable[Replica]) -> Replica | None:
+def pick(replicas: Iterable[Replica], chance: Callable[[], float]) -> Replica | None:
     """The replica with a free slot that has the fewest requests, ours and others'; of several any, each as likely.
+    `chance` gives numbers in [0, 1).
 
     Others' count by one over the number of routers: what is heard of them is late, and were each of R routers to level
     all of a difference by itself, together they would level it R times over, to and fro. Each by itself balances its
@@ -235,6 +241,6 @@ def pick(replicas: Iterable[Replica]) -> Replica | None:
             best, least, ties = replica, depth, 1
         elif depth == least:
             ties += 1
-            if random() * ties < 1.0:
+            if chance() * ties < 1.0:
                 best = replica
     return best

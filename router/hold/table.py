@@ -25,13 +25,15 @@ class RouteTable:
 
     def __init__(self, *, clock: Clock, hold: Hold, gone: Callable[[str], None] = lambda _: None) -> None:
         """`gone` hears the name of every endpoint that is removed."""
-        self._clock, self._hold, self._gone_from_here = clock, hold, gone
+        self._clock = clock
+        self._hold = hold
+        self._gone_from_here = gone
         self.endpoints: dict[str, Endpoint] = {}
         self.by_id: dict[str, Endpoint] = {}
         self.by_org: dict[str, dict[str, Endpoint]] = {}
         self.revisions: dict[str, Revision] = {}  # those gone from the table too, while they have demand
         self.at = (0, 0)
-        self.whole = False
+        self.complete = False  # a whole table has been applied
         self._named: set[str] | None = None  # by the parts of a whole table so far; None: none is on its way
         self._replicas: dict[str, Replica] = {}
         self._shared: set[Replica] = set()  # those that others have requests in, as heard last
@@ -41,14 +43,14 @@ class RouteTable:
     def apply(self, frame: Table) -> None:
         """Raises Stale; then nothing has changed."""
         at = (frame.epoch, frame.sequence)
-        if at < self.at or not (frame.whole or self.whole or self._named is not None):
+        if at < self.at or not (frame.whole or self.complete or self._named is not None):
             raise Stale(
                 f"table {at} is older than {self.at}" if at < self.at else "a delta came before any whole table"
             )
         anew = frame.whole and frame.epoch > self.at[0]
         gone = self._gone(frame)
         if self._named is None:
-            self.at, self.whole = at, True
+            self.at, self.complete = at, True
         touched = [revision for name in gone for revision in self._remove(name)]
         touched += [revision for row in frame.endpoints for revision in self._put(row, anew)]
         for revision in touched:
@@ -66,6 +68,11 @@ class RouteTable:
             return ()
         named, self._named = self._named, None
         return [name for name in self.endpoints if name not in named]
+
+    @property
+    def sequence(self) -> int:
+        """Of the last frame that was applied: what the activator is told that we know."""
+        return self.at[1]
 
     def requests(self) -> dict[str, int]:
         """Demand by revision id, of those that have any."""

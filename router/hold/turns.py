@@ -35,7 +35,7 @@ class Turn:
         self._pool, self._news, self._request = pool, news, _ASK % waited
         self._connecting: asyncio.Task[None] | None = None
         self._retried = False
-        self._upstream = pool.take()
+        self._upstream = pool.reuse()
         if self._upstream is not None:
             self._upstream.send(self, self._request)
         else:
@@ -64,7 +64,7 @@ class Turn:
     # The upstream's news
 
     def received(self, upstream: Upstream, segment: bytes, head: bool) -> None:
-        upstream.take(partial=True)
+        upstream.read(partial=True)
         if upstream.done:
             fields = dict(upstream.headers)
             turn = fields.get(TURN_HEADER.encode()) if upstream.status == 200 else None

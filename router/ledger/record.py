@@ -6,7 +6,7 @@ and says so in `finish`. Step 12.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -21,7 +21,22 @@ CountSource = Literal[
 ]  # of a row; last_count: the replica was lost, its last durable count
 
 
+class Tokens(NamedTuple):
+    """Counts of one answer, and who counted them."""
+
+    input: int = 0
+    cached: int = 0  # part of input
+    output: int = 0
+    source: CountSource = "none"
+    broken: bool = False  # the engine's stream ended in an error, and these are what it had made
+
+
+NO_TOKENS = Tokens()
+
+
 class OpenRecord(Frame):
+    """A request that is about to be dispatched or held."""
+
     kind: Literal["open"] = "open"
     event_id: str  # UUIDv7 hex; the x-request-id of the caller and of the replica
     org_id: str
@@ -33,6 +48,8 @@ class OpenRecord(Frame):
 
 
 class EndRecord(Frame):
+    """How a request ended, and what it has used."""
+
     kind: Literal["end"] = "end"
     event_id: str
     revision_id: str = ""

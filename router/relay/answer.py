@@ -47,7 +47,7 @@ class Answer:
 
     __slots__ = (
         "_durable",
-        "_ended",
+        "_finished",
         "_form",
         "_hold_back",
         "_kept",
@@ -61,20 +61,26 @@ class Answer:
     )
 
     def __init__(
-        self, sink: Sink, spool: Spool, hold_back: Callable[[bool], None] | None = None, form: Form = "openai"
+        self,
+        sink: Sink,
+        spool: Spool,
+        hold_back: Callable[[bool], None] | None = None,
+        form: Form = "openai",
+        number: int = 0,
     ) -> None:
+        """`number`: the open record's in the spool. Every byte waits until that is durable."""
+        self.sink = sink
+        self._spool = spool
+        self._hold_back = hold_back or _nobody
         self._form = form
-        self.sink, self._spool, self._hold_back = sink, spool, hold_back or _nobody
+        self._number = number
+        self._durable = False
         self.status = 0
-        self.committed = self.streaming = self._ended = False
-        self._number = 0
-        self._durable = True
+        self.committed = False
+        self.streaming = False
+        self._finished = False
         self._kept: list[bytes] = []
         self._kept_bytes = 0
-
-    def open(self, number: int) -> None:
-        """The open record has this number in the spool: from now on every byte waits for it."""
-        self._number, self._durable = number, False
 
     def head(self, status: int, *lines: bytes, streaming: bool) -> bytes:
         """The bytes of the head with these lines. They count as given: write them with what follows."""
@@ -109,9 +115,10 @@ class Answer:
             if before <= MOST_KEPT < self._kept_bytes:
                 self._hold_back(True)
 
-    def end(self) -> None:
+    def finish(self) -> None:
+        """All of it is written."""
         if self._kept:
-            self._ended = True
+            self._finished = True
         else:
             self.sink.finish()
 
@@ -125,16 +132,16 @@ class Answer:
         if self.status == 0:  # 1
             self.status = error.status
             self.write(errors.answer(error, request_id=request_id, keep_alive=self.sink.keep_alive, form=self._form))
-            self.end()
+            self.finish()
         elif self.streaming:  # 2
             self.write(self.framed(errors.event(error, self._form), last=True))
-            self.end()
+            self.finish()
         else:  # 3
             self._spool.flush()
             self.sink.cut()
 
-    def over(self) -> None:
-        """Its call is over, which `hold_back` refers to, and that to this: what is kept still goes out."""
+    def let_go(self) -> None:
+        """Its call is closed, which `hold_back` refers to, and that to this: what is kept still goes out."""
         self._hold_back = _nobody
 
     def _release(self) -> None:
@@ -145,7 +152,7 @@ class Answer:
         if self._kept_bytes > MOST_KEPT:
             self._hold_back(False)
         self._kept_bytes = 0
-        if self._ended:
+        if self._finished:
             self.sink.finish()
 
 

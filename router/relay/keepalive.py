@@ -16,7 +16,7 @@ from router.relay.answer import Answer
 WAITING_SECONDS = 5.0
 
 
-class Waiting:
+class Keepalive:
     """The comments of one held stream. `describe` gives the comment, `fields` the head's fields."""
 
     __slots__ = ("_answer", "_clock", "_describe", "_fields", "_next", "_seconds", "_timer")
@@ -30,13 +30,11 @@ class Waiting:
         fields: Iterable[tuple[bytes, bytes]],
         describe: Callable[[], bytes],
     ) -> None:
-        self._clock, self._seconds, self._answer, self._fields, self._describe = (
-            clock,
-            seconds,
-            answer,
-            fields,
-            describe,
-        )
+        self._clock = clock
+        self._seconds = seconds
+        self._answer = answer
+        self._fields = fields
+        self._describe = describe
         self._next = clock.time() + seconds
         self._timer: Timer | None = None
         self.start()

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii as quoted
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import structlog
 
@@ -22,7 +22,7 @@ from router.admission.auth import Tenant
 from router.finish import Finish
 from router.hold.pool import Upstream
 from router.hold.replicas import Endpoint, Replica
-from router.ledger.record import CountSource
+from router.ledger.record import NO_TOKENS, Tokens
 from router.ledger.spool import Spool
 from router.metrics import Metrics
 from runtime.forms import DONE, TOKEN
@@ -47,42 +47,31 @@ def waited_for(start: tuple[Phase, ...], admitted: float, dispatched: float) -> 
     return (Phase(name="hold", at=admitted, seconds=max(rest, 0.0)), *shared)
 
 
-class Tokens(NamedTuple):
-    input: int = 0
-    cached: int = 0  # part of input
-    output: int = 0
-    source: CountSource = "none"
-    broken: bool = False  # the engine's stream ended in an error, and these are what it had made
-
-
-NOTHING = Tokens()
-
-
-def told(upstream: Upstream) -> Tokens | None:
-    """The engine's counts in a complete answer; NOTHING where its replica says that nobody counted it."""
+def reported_tokens(upstream: Upstream) -> Tokens | None:
+    """The engine's counts in a complete answer; NO_TOKENS where its replica says that nobody counted it."""
     match = _HEADER.fullmatch(upstream.usage) if upstream.usage else _COMMENT.search(upstream.tail)
     if match is None:
         return None
     if match[1] is None:
-        return NOTHING
+        return NO_TOKENS
     prompt, cached, output, *broken = match.groups()
     return Tokens(int(prompt), int(cached), int(output), "engine", bool(broken and broken[0]))
 
 
-def whole(upstream: Upstream) -> bool:
-    """Whether a stream has said its last word; only the last chunk may be missing."""
+def has_last_event(upstream: Upstream) -> bool:
+    """Whether the last event of a stream is here; only its last chunk may be missing."""
     if upstream.token == TOKEN["openai"]:
         return upstream.tail.endswith(DONE)
     found = _COMMENT.search(upstream.tail)
     return found is not None and found[4] is None
 
 
-def relayed(upstream: Upstream | None, choices: int = 1) -> Tokens:
+def estimated_tokens(upstream: Upstream | None, choices: int = 1) -> Tokens:
     """What has passed by: one token an event, but for the first of each of a chat's choices, which only names the
     role.
     """
     if upstream is None or not upstream.heard:
-        return NOTHING
+        return NO_TOKENS
     named = choices if upstream.token == TOKEN["openai"] else 0
     return Tokens(output=max(upstream.events - named, 0), source="relayed")
 
@@ -139,7 +128,7 @@ class Meter:
         self.cold, self.rung = cold, ""
         self.phases = waited_for((), self._opened, self._monotonic()) if cold else ()
 
-    def turned_away(self) -> None:
+    def undelivered(self) -> None:
         """The replica never had it: nothing was made there, and no journal will name it."""
         self.revision_id = self.replica_id = ""
 
@@ -155,13 +144,13 @@ class Meter:
         if self.cold:
             self.phases += (Phase(name="first_token", at=self._dispatched, seconds=now - self._dispatched),)
 
-    def close(self, *, status: int, finish: Finish, tokens: Tokens = NOTHING) -> None:
+    def close(self, *, status: int, finish: Finish, tokens: Tokens = NO_TOKENS) -> None:
         """Write the end record. Before the last byte of the answer."""
         if self._closed:
             return
         self._closed = True
         if finish == "complete" and tokens.source != "engine":
-            tokens = NOTHING
+            tokens = NO_TOKENS
             self._metrics.uncounted(self._endpoint)
             log.error(
                 "an answer that nobody counted",

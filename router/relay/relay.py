@@ -16,8 +16,9 @@ from typing import Literal, Protocol
 from router.errors import RouterError, UpstreamError
 from router.hold.hold import Mark
 from router.hold.pool import Pool, Upstream
+from router.ledger.record import Tokens
 from router.relay.answer import EVENTS, JSON, Answer, lines_of
-from router.relay.meter import Tokens, told, whole
+from router.relay.meter import has_last_event, reported_tokens
 from runtime.forms import TOKEN, Form
 
 MOST_CARRIED = 256 << 10  # bytes of one unfinished chunk; a longer one is passed on in parts
@@ -28,31 +29,30 @@ KINDS = (b"application/json", b"text/event-stream")  # of a replica's body
 
 
 class Handler(Protocol):
-    """Who had the request sent. Of `turned_away`, `refused_there`, `failed` and `ended` exactly one is called, unless
-    it calls `stop`.
+    """Who had the request sent. Of `undelivered`, `engine_refused`, `failed` and `complete` exactly one is called,
+    unless it calls `stop`.
     """
 
-    def answering(self) -> bytes:
+    def response_headers(self) -> bytes:
         """The replica's head is here. Returns the lines to put behind the status line."""
 
     def first_byte(self) -> None:
         """The first of the body is here."""
 
-    def timing(self) -> bytes:
-        """The same as `answering`'s, as a comment, for a stream whose head went out before."""
+    def timing_comment(self) -> bytes:
+        """The same as a comment, for a stream whose head went out before."""
 
-    def turned_away(self, mark: Mark) -> None:
+    def undelivered(self, mark: Mark) -> None:
         """The replica never had the request: it may go elsewhere."""
 
-    def refused_there(self, status: int, body: bytes) -> None:
+    def engine_refused(self, status: int, body: bytes) -> None:
         """The engine's answer is an error, whole."""
 
-    def failed(self, error: RouterError) -> None: ...
+    def failed(self, error: RouterError) -> None:
+        """There will be no whole answer."""
 
-    def ending(self, status: int, tokens: Tokens | None) -> None:
-        """The answer is whole; its last byte is written when this returns."""
-
-    def ended(self) -> None: ...
+    def complete(self, status: int, tokens: Tokens | None, last: bytes) -> None:
+        """The answer is whole with its `last` bytes, which are for the handler to write."""
 
 
 class Relay:
@@ -76,7 +76,7 @@ class Relay:
 
     def start(self) -> None:
         """Send the request: at once where a connection is idle."""
-        upstream = self._pool.take()
+        upstream = self._pool.reuse()
         if upstream is not None:
             self._send(upstream)
         else:
@@ -108,7 +108,7 @@ class Relay:
             upstream = await self._pool.connect()
         except (OSError, ValueError):  # AddressError is a ValueError, TimeoutError an OSError
             self._connecting = None
-            self._handler.turned_away("dead")
+            self._handler.undelivered("dead")
             return
         self._connecting = None
         self._send(upstream)
@@ -139,15 +139,9 @@ class Relay:
             self._begun = True
             self._handler.first_byte()
         if upstream.done:
-            self._end(upstream, out)
+            self._handler.complete(upstream.status, reported_tokens(upstream), out)
         elif out:
             self._answer.write(out)
-
-    def _end(self, upstream: Upstream, out: bytes) -> None:
-        self._handler.ending(upstream.status, told(upstream))
-        self._answer.write(out)
-        self._answer.end()
-        self._handler.ended()
 
     def lost(self, upstream: Upstream, why: str, *, closed: bool) -> None:
         """There is no more.
@@ -161,8 +155,9 @@ class Relay:
             self.upstream = None
             self._connect()
             return
-        if self._mode in ("raw", "framed") and self._answer.streaming and whole(upstream):  # 2
-            self._end(upstream, self._answer.framed(b"".join(upstream.take(partial=True)), last=True))
+        if self._mode in ("raw", "framed") and self._answer.streaming and has_last_event(upstream):  # 2
+            last = self._answer.framed(b"".join(upstream.read(partial=True)), last=True)
+            self._handler.complete(upstream.status, reported_tokens(upstream), last)
             return
         self.broken = closed
         when = "before it answered" if self._mode == "head" else "within its answer"  # 3
@@ -194,11 +189,11 @@ class Relay:
             self._mode = "collect"
             return b""
         streaming = kind.startswith(KINDS[1])
-        ours = self._handler.answering()
+        ours = self._handler.response_headers()
         self._request = b""  # it will not be sent again
         if self._answer.committed:  # 4
             self._mode = "framed" if streaming else "collect"
-            return self._answer.framed(self._handler.timing()) if streaming else b""
+            return self._answer.framed(self._handler.timing_comment()) if streaming else b""
         self._mode = "raw" if self._answer.sink.chunked or not upstream.chunked else "framed"  # 5
         wanted = _PASSED if self._mode == "raw" else _REFRAMED
         passed = lines_of([field for field in upstream.headers if field[0] in wanted])
@@ -207,14 +202,14 @@ class Relay:
 
     def _taken(self, upstream: Upstream) -> bytes:
         partial = not self._answer.streaming or not upstream.chunked or sum(map(len, upstream.pieces)) > MOST_CARRIED
-        return b"".join(upstream.take(partial=partial))
+        return b"".join(upstream.read(partial=partial))
 
     def _swallow(self, upstream: Upstream) -> None:
         """An answer the client does not get as it is: a refusal, or an error after our own head."""
-        self._body = (self._body + b"".join(upstream.take(partial=True)))[:MOST_COLLECTED]
+        self._body = (self._body + b"".join(upstream.read(partial=True)))[:MOST_COLLECTED]
         if not upstream.done:
             return
         if self._mode == "refused":
-            self._handler.turned_away(self._refusal)
+            self._handler.undelivered(self._refusal)
         else:
-            self._handler.refused_there(upstream.status, self._body)
+            self._handler.engine_refused(upstream.status, self._body)

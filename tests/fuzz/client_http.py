@@ -16,7 +16,6 @@ from uvicorn.server import ServerState
 
 from pilotlight.keys import hash_key
 from router.admission.auth import Keys
-from router.app import Router
 from router.edge.exchange import ClientLimits
 from router.edge.protocol import MOST_STASHED, RouterProtocol
 from router.edge.web import pages
@@ -24,6 +23,7 @@ from router.hold.hold import Hold
 from router.hold.table import RouteTable
 from router.ledger.wire import KeyRow, Policy
 from router.metrics import Metrics
+from router.shared import Router
 from tests.fuzz.wires import Wire, segments, turn
 
 KEY = "pl_fuzz"

@@ -12,8 +12,8 @@ import httptools
 
 from router.errors import RouterError
 from router.hold.pool import Pool, Upstream
+from router.ledger.record import Tokens
 from router.relay.answer import Answer
-from router.relay.meter import Tokens
 from router.relay.relay import Relay
 from runtime.forms import Form
 from tests.fuzz.wires import Wire, segments, turn
@@ -74,30 +74,29 @@ class Ends:
         self.answer = answer
         self.times = 0
 
-    def answering(self) -> bytes:
+    def response_headers(self) -> bytes:
         return b"x-request-id: 0\r\n"
 
     def first_byte(self) -> None:
         return
 
-    def timing(self) -> bytes:
+    def timing_comment(self) -> bytes:
         return b": timing\n\n"
 
-    def turned_away(self, mark: str) -> None:
+    def undelivered(self, mark: str) -> None:
         self.times += 1
 
-    def refused_there(self, status: int, body: bytes) -> None:
+    def engine_refused(self, status: int, body: bytes) -> None:
         self.times += 1
 
     def failed(self, error: RouterError) -> None:
         self.times += 1
         self.answer.fail(error, request_id=b"0")
 
-    def ending(self, status: int, tokens: Tokens | None) -> None:
-        return
-
-    def ended(self) -> None:
+    def complete(self, status: int, tokens: Tokens | None, last: bytes) -> None:
         self.times += 1
+        self.answer.write(last)
+        self.answer.finish()
 
 
 def target(data: bytes) -> None:

@@ -22,7 +22,6 @@ from pilotlight.keys import hash_key, mint
 from router.admission.admin_reach import Reach
 from router.admission.auth import Keys
 from router.admission.body_reader import Reads
-from router.app import Router
 from router.edge.exchange import ClientLimits
 from router.edge.protocol import RouterProtocol
 from router.edge.web import pages
@@ -34,6 +33,7 @@ from router.ledger.spool import Spool
 from router.ledger.wire import KeyRow, Policy
 from router.ledger.worker_locks import Workers
 from router.metrics import Metrics
+from router.shared import Router
 from runtime.tasks import Task
 from runtime.wire import Phase
 from tests.fakes import FakeReplica

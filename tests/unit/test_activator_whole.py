@@ -115,9 +115,9 @@ def test_parts_are_one_table_to_a_router() -> None:
 def test_a_connection_that_broke_between_parts_is_begun_anew() -> None:
     rig = Rig()
     rig.table.apply(Table(epoch=1, sequence=1, whole=True, more=True, endpoints=(row(name="lost"),)))
-    assert not rig.table.whole
+    assert not rig.table.complete
     rig.table.apply(Table(epoch=1, sequence=1, whole=True, endpoints=(row(name="kept"),)))
-    assert rig.table.whole and set(rig.table.endpoints) == {"kept"}
+    assert rig.table.complete and set(rig.table.endpoints) == {"kept"}
 
 
 def _caller(rig: Rig) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from pilotlight.exposition import Exposition, Family, Histogram, ask, text
+from router.ledger.record import Tokens
 from router.metrics import OTHER, Metrics
 
 NOTHING: dict[str, Any] = {
@@ -18,7 +19,7 @@ NOTHING: dict[str, Any] = {
     "first_token": None,
     "total": 0.3,
     "phases": (),
-    "tokens": (1, 0, 2),
+    "tokens": Tokens(1, 0, 2),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 from activator.policy.lifecycle import Replica as Known
@@ -30,7 +31,9 @@ def test_the_least_deep_is_chosen_counting_what_others_have() -> None:
 def test_of_equals_it_is_not_always_the_first() -> None:
     rig = Rig()
     rig.show(row(*(replica(name) for name in "abc")))
-    picked = Counter(found.row.replica_id for _ in range(600) if (found := pick(rig.revision.replicas.values())))
+    picked = Counter(
+        found.row.replica_id for _ in range(600) if (found := pick(rig.revision.replicas.values(), random.random))
+    )
     assert set(picked) == {"a", "b", "c"} and min(picked.values()) > 100
 
 
@@ -81,7 +84,7 @@ def test_a_row_lifts_dead_and_not_full() -> None:
         caller = Caller(rig.clock)
         slot = rig.hold.ask(rig.revision, caller)
         assert slot is not None
-        slot.back(caller, mark)  # type: ignore[arg-type]
+        slot.give_back(caller, mark)  # type: ignore[arg-type]
         rig.show(row(replica("a")))
         assert (caller.held_in is not None) is held
         rig.clock.advance(FULL_RETRY_SECONDS)

@@ -26,20 +26,14 @@ class Told(Rig):
     def __init__(self, *, partial: bool = True) -> None:
         self.clock = FakeClock()
         self.frames: list[Demand] = []
-        self.demand = DemandBook(
-            clock=self.clock,
-            requests=lambda: self.table.requests(),
-            acknowledged=lambda: self.table.at[1],
-            in_flight=lambda: self.table.in_flight(),
-            of=lambda revisions: self.table.of(revisions),
-        )
+        self.demand = DemandBook(clock=self.clock)
         self.hold = Hold(clock=self.clock, max_bytes=1 << 20, changed=self.demand.changed)
         self.table = RouteTable(clock=self.clock, hold=self.hold)
         self.sequence = 0
         self.book, self.depths = ActivatorsBook(30.0), DepthBook()
         self.book.join("w", 1, 0.0)
         self.depths.join(1, ())
-        self.demand.begin(self._hear)
+        self.demand.begin(self._hear, self.table)
         self.demand.partly = partial
 
     def _hear(self, frame: Frame) -> None:

@@ -165,7 +165,7 @@ def test_a_slot_is_released_once() -> None:
     caller = rig.ask()
     for _ in range(3):
         caller.slots[0].release()
-    caller.slots[0].back(caller, "full")
+    caller.slots[0].give_back(caller, "full")
     assert rig.revision.replicas["p1"].in_flight == rig.revision.demand == 0
 
 
@@ -301,7 +301,7 @@ def test_back_at_the_head_and_the_replica_rests_a_moment() -> None:
     first = rig.ask()
     rig.revision.replicas["p1"].full = True
     second = rig.ask()
-    first.slots.pop().back(first, "full")
+    first.slots.pop().give_back(first, "full")
     assert list(rig.revision.waiting) == [first, second]
     rig.clock.advance(0.05)
     assert first.slots
@@ -312,7 +312,7 @@ def test_an_end_at_a_full_replica_wakes_at_once() -> None:
     rig = Rig()
     rig.show(row(replica(slots=4)))
     running, first = rig.ask(), rig.ask()
-    first.slots.pop().back(first, "full")
+    first.slots.pop().give_back(first, "full")
     assert not first.slots
     running.slots[0].release()
     assert first.slots
@@ -323,7 +323,7 @@ def test_a_return_over_the_bound_costs_the_youngest_its_place() -> None:
     rig.show(row(replica(), max_held=2))
     first = rig.ask()
     second, third = rig.ask(), rig.ask()
-    first.slots.pop().back(first, "dead")
+    first.slots.pop().give_back(first, "dead")
     assert isinstance(third.errors[0], QueueFull)
     assert list(rig.revision.waiting) == [first, second]
 
@@ -332,7 +332,7 @@ def test_a_dead_replica_is_left_alone_until_its_next_row() -> None:
     rig = Rig()
     rig.show(row(replica()))
     caller = rig.ask()
-    caller.slots.pop().back(caller, "dead")
+    caller.slots.pop().give_back(caller, "dead")
     rig.clock.advance(0.5)
     assert not caller.slots
     rig.show(row(replica()))
@@ -495,7 +495,7 @@ class HoldMachine(RuleBasedStateMachine):
         if slots and not caller.left:
             caller.slots.remove(slots[0])
             caller.release_at_once = False
-            slots[0].back(caller, mark)
+            slots[0].give_back(caller, mark)
 
     @rule(name=st.sampled_from("abc"), slots=st.integers(1, 3))
     def replica_changes(self, name: str, slots: int) -> None:
@@ -570,7 +570,7 @@ class SlotsNeverExceeded(RuleBasedStateMachine):
             if mark is None:
                 caller.slots[0].release()
             else:
-                caller.slots.pop().back(caller, mark)
+                caller.slots.pop().give_back(caller, mark)
 
     @rule(seconds=st.sampled_from([0.01, 0.05, 1.0]))
     def time_passes(self, seconds: float) -> None:

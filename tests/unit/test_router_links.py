@@ -33,12 +33,7 @@ class Side:
     def __init__(self, folder: Path) -> None:
         loop = asyncio.get_running_loop()
         self.folder = folder
-        self.demand = DemandBook(
-            clock=loop,
-            requests=lambda: self.table.requests(),
-            acknowledged=lambda: self.table.at[1],
-            in_flight=lambda: self.table.in_flight(),
-        )
+        self.demand = DemandBook(clock=loop)
         self.hold = Hold(clock=loop, max_bytes=1 << 20, changed=self.demand.changed)
         self.table = RouteTable(clock=loop, hold=self.hold)
         self.link = ActivatorLink(address=f"unix:{folder}/a.sock", router_id="w", table=self.table, demand=self.demand)
@@ -86,7 +81,7 @@ def _made(self: Caller, loop: asyncio.AbstractEventLoop) -> None:
 async def test_table_then_demand_then_acknowledgement(side: Side) -> None:
     activator = FakeActivator(f"unix:{side.folder}/a.sock", endpoint_row())
     await activator.start()
-    await until(lambda: side.table.whole)
+    await until(lambda: side.table.complete)
     await activator.until(lambda: activator.acknowledged == 1)
     began = time.monotonic()
     waiting = side.ask()
@@ -125,7 +120,7 @@ async def test_away_and_back(side: Side) -> None:
     """The last table serves on; what waits waits; whoever is back hears the whole demand."""
     activator = FakeActivator(f"unix:{side.folder}/a.sock", endpoint_row(replica(slots=1)))
     await activator.start()
-    await until(lambda: side.table.whole)
+    await until(lambda: side.table.complete)
     await activator.stop()
     await until(lambda: side.demand._send is None)
     running, waiting = side.ask(), side.ask()
@@ -143,7 +138,7 @@ async def test_own_requests_go_up_and_others_come_down_and_end_with_who_told_the
         f"unix:{side.folder}/a.sock", endpoint_row(replica("p1", slots=9), replica("p2", slots=9))
     )
     await activator.start()
-    await until(lambda: side.table.whole)
+    await until(lambda: side.table.complete)
     first = side.ask().slots[0].replica.row.replica_id
     await activator.until(
         lambda: any(frame.in_flight == {first: 1} for frame in activator.heard if isinstance(frame, Demand))
@@ -170,7 +165,7 @@ async def test_an_old_leader_changes_nothing(side: Side) -> None:
 async def test_an_old_frame_of_a_new_connection_ends_it(side: Side) -> None:
     activator = FakeActivator(f"unix:{side.folder}/a.sock", endpoint_row())
     await activator.start()
-    await until(lambda: side.table.whole)
+    await until(lambda: side.table.complete)
     activator.tell(Table(epoch=0, sequence=9, whole=False, removed=("tiny",)))
     await activator.until(lambda: len(activator.routers) == 2)
     assert "tiny" in side.table.endpoints

@@ -76,7 +76,7 @@ def test_what_went_back_counts_too() -> None:
     waits = [them[0].ask(), them[1].ask()]
     waits.append(them[1].ask())
     assert waits[1].slots and not waits[2].slots
-    running.slots.pop().back(running, "full")
+    running.slots.pop().give_back(running, "full")
     assert isinstance(waits[0].errors[0], QueueFull), "the youngest here gives way"
 
 

@@ -12,6 +12,7 @@ import pytest
 from activator.edges import metrics as of_activator
 from pilotlight.exposition import Family, Histogram, text
 from router.ledger import metrics as of_ledger
+from router.ledger.record import Tokens
 from router.metrics import Metrics
 from runtime.node import metrics as of_agent
 from runtime.wire import Phase
@@ -48,7 +49,7 @@ def families() -> Iterator[Family]:
         first_token=0.2,
         total=0.3,
         phases=(Phase(name="load", at=0.0, seconds=0.1),),
-        tokens=(1, 0, 1),
+        tokens=Tokens(1, 0, 1),
     )
     metrics.refused(401)
     yield from metrics.collect()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.admission.openai import body_for, own_field, read
-from router.admission.request import hot
+from router.admission.request import match_route
 from router.admission.routes import ROUTES
 from router.errors import BadRequest, ModelNotFound
 
@@ -251,4 +251,4 @@ def test_any_json_is_read_or_refused(value: Any) -> None:
     ],
 )
 def test_hot_urls(url: bytes, found: Any) -> None:
-    assert hot(url) == found
+    assert match_route(url) == found

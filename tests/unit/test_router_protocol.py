@@ -260,7 +260,7 @@ async def test_a_crash_while_passing_on_strands_nothing(monkeypatch: pytest.Monk
         raise RuntimeError("a bug")
 
     async with world() as w:
-        monkeypatch.setattr(Call, "ending", crash)
+        monkeypatch.setattr(Call, "complete", crash)
         client = await w.client()
         client.post()
         assert await client.closed() == b""

@@ -12,9 +12,9 @@ import pytest
 
 from router.errors import RouterError, UpstreamError
 from router.hold.pool import Pool, Upstream
+from router.ledger.record import Tokens
 from router.relay.answer import Answer
 from router.relay.engine_words import error_of
-from router.relay.meter import Tokens
 from router.relay.relay import Relay
 from tests.fakes import SSE_HEAD, chunk, event, json_answer
 
@@ -68,30 +68,30 @@ class Outcome:
         self.answer = answer
         self.news: list[Any] = []
 
-    def answering(self) -> bytes:
-        self.news.append("answering")
+    def response_headers(self) -> bytes:
+        self.news.append("head")
         return b"x-request-id: id\r\n"
 
     def first_byte(self) -> None:
         self.news.append("first byte")
 
-    def timing(self) -> bytes:
+    def timing_comment(self) -> bytes:
         return b": pilotlight timing\n"
 
-    def turned_away(self, mark: str) -> None:
+    def undelivered(self, mark: str) -> None:
         self.news.append(mark)
 
-    def refused_there(self, status: int, body: bytes) -> None:
+    def engine_refused(self, status: int, body: bytes) -> None:
         self.failed(error_of(status, body, request_id="id"))
 
     def failed(self, error: RouterError) -> None:
         self.news.append(error.code)
         self.answer.fail(error, request_id=b"id")
 
-    def ending(self, status: int, tokens: Tokens | None) -> None:
+    def complete(self, status: int, tokens: Tokens | None, last: bytes) -> None:
         self.news.append(tokens)
-
-    def ended(self) -> None:
+        self.answer.write(last)
+        self.answer.finish()
         self.news.append("ended")
 
 
@@ -162,7 +162,7 @@ def test_a_stream_cut_at_every_byte(loop: Any, chunked: bool, committed: bool) -
         rig = Rig(loop, chunked=chunked, committed=committed).feed(STREAM[:cut], STREAM[cut:])
         assert rig.body == told + b"".join(EVENTS) + LAST, cut
         assert rig.wire.finished
-        assert rig.outcome.news == ["answering", "first byte", Tokens(5, 2, 2, "engine"), "ended"]
+        assert rig.outcome.news == ["head", "first byte", Tokens(5, 2, 2, "engine"), "ended"]
 
 
 def test_a_stream_cut_everywhere(loop: Any) -> None:
@@ -183,7 +183,7 @@ def test_whole_segments_pass_untouched(loop: Any) -> None:
 def test_what_is_no_chunk_is_not_passed_on(loop: Any, size: bytes) -> None:
     rig = Rig(loop).feed(SSE_HEAD + chunk(EVENTS[0]), size + b"\r\nabcd\r\n")
     assert b"abcd" not in rig.wire.out
-    assert rig.outcome.news == ["answering", "first byte", UpstreamError.code]
+    assert rig.outcome.news == ["head", "first byte", UpstreamError.code]
 
 
 def test_json_cut_at_every_byte(loop: Any) -> None:
@@ -191,7 +191,7 @@ def test_json_cut_at_every_byte(loop: Any) -> None:
         rig = Rig(loop).feed(LENGTH[:cut], LENGTH[cut:])
         assert rig.wire.out.endswith(b'\r\n\r\n{"a": 1}')
         assert b"content-length: 8\r\n" in rig.wire.out
-        assert rig.outcome.news == ["answering", "first byte", Tokens(5, 2, 2, "engine"), "ended"]
+        assert rig.outcome.news == ["head", "first byte", Tokens(5, 2, 2, "engine"), "ended"]
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -28,12 +28,12 @@ from router.errors import SpoolFull
 from router.hold.pool import Pool
 from router.hold.replicas import Endpoint, Replica
 from router.ledger import spool as spool_module
-from router.ledger.record import EndRecord, OpenRecord, SpoolLine
+from router.ledger.record import NO_TOKENS, EndRecord, OpenRecord, SpoolLine, Tokens
 from router.ledger.spool import Spool
 from router.ledger.tail import Tail
 from router.metrics import Metrics
 from router.relay.answer import MOST_KEPT
-from router.relay.meter import NOTHING, Meter, Tokens, waited_for
+from router.relay.meter import Meter, waited_for
 from runtime.wire import Phase
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, event
 from tests.unit.router_world import endpoint_row, key_row, until, world
@@ -390,7 +390,7 @@ def test_the_lines_are_records(text: str, counts: tuple[int, int, int], phases: 
 def test_a_meter_closes_once() -> None:
     spool = Lines()
     made = meter(spool)
-    made.close(status=503, finish="timeout", tokens=NOTHING)
+    made.close(status=503, finish="timeout", tokens=NO_TOKENS)
     made.close(status=200, finish="complete", tokens=Tokens(1, 1, 1, "engine"))
     assert len(spool.lines) == 2
     ended = json.loads(spool.lines[1])

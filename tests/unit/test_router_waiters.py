@@ -33,7 +33,7 @@ def test_a_key_that_has_all_slots_gets_none_while_another_waits() -> None:
     assert waiters.whose_turn({"a": 64}) is one
     assert waiters.whose_turn({"a": 1, "b": 1}) is many[0], "equal shares: who has waited longest"
     assert waiters.whose_turn({}) is many[0]
-    waiters.take(one)
+    waiters.remove(one)
     assert waiters.whose_turn({"a": 64}) is many[0], "alone it has them all"
 
 
@@ -42,7 +42,7 @@ def test_who_comes_back_is_first_again() -> None:
     first, second, other = Waits("a"), Waits("a"), Waits("b")
     for waiter in (first, second, other):
         waiters.add(waiter, Timer())
-    waiters.take(second)
+    waiters.remove(second)
     waiters.put_back(second, Timer())
     assert waiters.whose_turn({}) is waiters.oldest() is second
     assert list(waiters) == [second, first, other]
@@ -70,7 +70,7 @@ def test_what_waits_is_counted_and_everyone_gets_a_turn(asked: list[tuple[str, i
     while waiters:
         waiter = waiters.whose_turn(in_work)
         assert in_work[waiter.user] == min(in_work[each.user] for each in waiters)
-        waiters.take(waiter)
+        waiters.remove(waiter)
         in_work[waiter.user] += waiter.sequences
         served.append(waiter)
     for user in "abc":

@@ -186,7 +186,7 @@ async def test_prefer_wait_shortens_and_never_commits() -> None:
         await w.wait_held(1)
         [waiter] = w.table.revisions["r1"].waiting
         assert waiter.deadline - waiter.entered_at == 1.0
-        assert waiter._waiting is None  # type: ignore[attr-defined]
+        assert waiter._keepalive is None  # type: ignore[attr-defined]
         w.show(endpoint_row(w.row()))
         assert (await client.answer()).status == 200
 

@@ -17,8 +17,8 @@ from router import errors
 from router.admission.routes import CHECKS, ROUTES, Route, wrong_task
 from router.edge.web import SERVED
 from router.errors import BadRequest, UpstreamError
+from router.ledger.record import NO_TOKENS, Tokens
 from router.relay import meter
-from router.relay.meter import NOTHING, Tokens
 from runtime import tasks
 from runtime.forms import DONE, TOKEN, Form
 from runtime.serving.gate import counts_header
@@ -148,8 +148,8 @@ def test_what_a_gate_writes_a_meter_reads(form: Form) -> None:
     stream, event = STREAMS[form], LAST[form]
     assert stream.ends(event)
     counted: Any = Heard(form, stream.counted(event, counts_header(Counts(7, 2, 5))))
-    assert (meter.told(counted), meter.whole(counted)) == (Tokens(7, 2, 5, "engine"), True)
+    assert (meter.reported_tokens(counted), meter.has_last_event(counted)) == (Tokens(7, 2, 5, "engine"), True)
     nobody: Any = Heard(form, stream.counted(event, counts_header(None)))
-    assert (meter.told(nobody), meter.whole(nobody)) == (NOTHING, True)
+    assert (meter.reported_tokens(nobody), meter.has_last_event(nobody)) == (NO_TOKENS, True)
     cut: Any = Heard(form, stream.broken(stream.retold(b""), counts_header(Counts(7, 2, 5))))
-    assert (meter.told(cut), meter.whole(cut)) == (Tokens(7, 2, 5, "engine", broken=True), False)
+    assert (meter.reported_tokens(cut), meter.has_last_event(cut)) == (Tokens(7, 2, 5, "engine", broken=True), False)
