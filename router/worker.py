@@ -44,7 +44,7 @@ from router.edge.door import Door, Porter
 from router.edge.exchange import ClientLimits
 from router.edge.listeners import BACKLOG, Listeners
 from router.edge.protocol import RouterProtocol
-from router.edge.web import pages
+from router.edge.web import asgi_app
 from router.hold.activator_link import ActivatorLink, DemandBook
 from router.hold.hold import Hold
 from router.hold.machine import Alone, Machine, Memory, Together
@@ -221,7 +221,7 @@ async def serve(
     )  # one worker tells of them, or they would count twice
     exposition = Exposition(worker.metrics.collect, others=others)
     await exposition.on_port(config.router.metrics_port + index)
-    application = pages(worker.router, admin=config.paths.address("admin"), reach=config.router.admin)
+    application = asgi_app(worker.router, admin=config.paths.address("admin"), reach=config.router.admin)
     server = Server(
         uvicorn.Config(
             application,

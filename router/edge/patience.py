@@ -44,14 +44,14 @@ class Patience:
         if renewed:
             self.until = min(now + self._limits.header_seconds, self._whole_by)
 
-    def answered(self, now: float, *, whole: bool) -> None:
-        """Nothing is due from us; `whole`: nor is there more to come of the last request."""
-        self.until = now + (self._limits.keep_alive_seconds if whole else self._limits.header_seconds)
+    def answered(self, now: float, *, complete: bool) -> None:
+        """Nothing is due from us; `complete`: nor is there more to come of the last request."""
+        self.until = now + (self._limits.keep_alive_seconds if complete else self._limits.header_seconds)
 
     def linger(self, now: float) -> None:
         self.until = now + LINGER_SECONDS
 
-    def told(self) -> str:
+    def refusal(self) -> str:
         """What a client hears whose time is over."""
         limits = self._limits
         return (

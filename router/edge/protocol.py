@@ -1,7 +1,14 @@
-"""Step 1: the HTTP/1.1 server's side of one client connection, on top of uvicorn's protocol class.
+"""The HTTP/1.1 server's side of one client connection, on top of uvicorn's protocol class. Step 1.
 
-An inference call takes the hot path: callbacks from the socket to the hold and the relay, no ASGI and no task. All else
-becomes uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, pipelined too: they take turns.
+An inference call goes by callbacks from the socket to the hold and the relay: no ASGI and no task. All else becomes
+uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, pipelined too: they take turns.
+
+    head is here ──_take_turn──→ waits ──_go_on: it is first, and──→ being answered ──turn_over──→ over
+     (_receive_call,               │     the client has read most    │                            │ next turn, or
+      _receive_asgi)               │     of what it was answered     │                            ├ idle, or
+         │                         │                                 │                            └ _close
+         └─ _refuse ──→ a turn of its own, whose answer closes       └─ broken_off ──┐
+                                   └──── the client leaves: _leave ──────────────────┴──→ gone
 
 Failures to survive: clients that send slowly, endlessly or nonsense (deadlines and caps, each with its own status),
 that read slowly or never (nothing more is made for them, and after `unread_seconds` they are cut), and that leave: the
@@ -15,23 +22,22 @@ import asyncio
 from collections import deque
 from typing import Any
 
-import httptools
-import structlog
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from router.admission.auth import Caller
 from router.admission.request import Request, aimed, named_by_host
 from router.admission.routes import ROUTES, Route
 from router.admission.strangers import MOST_STRANGE
-from router.admission.target import fields_of, without_offer
+from router.admission.target import fields_of
 from router.admission.visitors import LOCAL, STRANGERS, Standing, standing_of
+from router.app import Call
+from router.edge.asgi_turn import AsgiTurn, Head
 from router.edge.door import Visit
 from router.edge.exchange import ClientLimits, Exchange
 from router.edge.farewell import LOST, Farewell
-from router.edge.intake import Enough, Intake
-from router.edge.page import Head, Page
+from router.edge.intake import Intake
 from router.edge.patience import LINGER_SECONDS, Patience
-from router.errors import BadRequest, RouterError, TooSlow, WrongMethod
+from router.errors import BadRequest, RouterError, TooSlow
 from router.shared import Router
 
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
@@ -41,29 +47,30 @@ MOST_STASHED = (
 )  # bytes of pipelined requests not looked at yet; then the connection ends after the answers that are due
 MOST_UNSENT = 64 << 10  # bytes that wait for a client to read; then nothing more is made for it
 
-log = structlog.get_logger()
-
 
 class RouterProtocol(Intake):
-    """`_deaf`: refused, or the last request of this connection is here."""
+    """One client connection: its turns, its deadlines and its end. `_deaf`: refused, or its last request is here."""
 
     __slots__ = (
-        "_at_once", "_due", "_farewell", "_ignored", "_leaving", "_limits", "_patience", "_period", "_receiving", "_router", "_stalled", "_stash",
+        "_due", "_farewell", "_ignored", "_leaving", "_limits", "_patience", "_period", "_receiving", "_router", "_stalled", "_stash",
         "_strange", "_turns", "_watch", "caller", "patient", "peer", "visit",
     )  # fmt: skip
 
     def __init__(self, *uvicorns: Any, router: Router, limits: ClientLimits) -> None:
         super().__init__(*uvicorns)
-        self._router, self._limits = router, limits
+        self._router = router
+        self._limits = limits
         self.caller = Caller(router.keys)
-        self._turns: deque[Exchange | Page] = deque()  # the first is being answered
-        self._receiving: Exchange | Page | None = None  # whose body is coming
-        self._take_in()
+        self._turns: deque[Exchange | AsgiTurn] = deque()  # the first is being answered
+        self._receiving: Exchange | AsgiTurn | None = None  # whose body is coming
+        self._begin_intake()
         self._leaving = False  # the server is: close after the answers that are due
         self._due = False  # the first turn has come, and waits for the client to read what it was answered before
-        self._ignored = self._at_once = self._strange = 0
-        self._stash = bytearray()
-        self.patient, self.peer = True, LOCAL
+        self._stash = bytearray()  # what came before its turn
+        self._ignored = 0  # bytes that came after the last request that is taken
+        self._strange = 0  # requests without a good key
+        self.patient = True
+        self.peer = LOCAL
         self._patience = Patience(limits, self.loop.time())
         self.visit: Visit | None = None  # set by whoever accepted it
         self._watch: asyncio.TimerHandle | None = None
@@ -154,8 +161,8 @@ class RouterProtocol(Intake):
             return
         if self._turns:
             self._due = True
-        else:  # of a page the body may still be coming
-            self._patience.answered(self.loop.time(), whole=not self._in_message)
+        else:  # its body may still be coming, where the application did not wait for it
+            self._patience.answered(self.loop.time(), complete=not self._in_message)
         if self._due or self._stash:
             self._go_on()
 
@@ -220,7 +227,7 @@ class RouterProtocol(Intake):
         if called is not None:
             self._receive_call(called[0], called[1], fields, version == "1.1")
         else:
-            self._receive_page(method.decode("ascii"), version)
+            self._receive_asgi(method.decode("ascii"), version)
 
     def _receive_call(self, route: Route, name: str | None, fields: dict[bytes, bytes], modern: bool) -> None:
         if name is None and self._router.domain:
@@ -232,9 +239,22 @@ class RouterProtocol(Intake):
         self._deaf = not exchange.admit()
         self._take_turn(exchange)
 
+    def _receive_asgi(self, method: str, version: str) -> None:
+        keep = version == "1.1" and self.parser.should_keep_alive() and not self._leaving
+        head = Head(method, self.url, self.headers, version)
+        turn = AsgiTurn(self, self._router, self._limits, head, keep_alive=keep)
+        try:
+            turn.check()
+        except RouterError as error:
+            turn.gone()
+            self._refuse(error, known=turn.known)
+            return
+        self._receiving = turn
+        self._take_turn(turn)
+
     def on_message_complete(self) -> None:
         if self._pieces:
-            self._take_body()
+            self._receive_body()
         if self._deaf or self._upgrading:
             return
         self._in_message = False
@@ -243,38 +263,12 @@ class RouterProtocol(Intake):
             self._deaf = not receiving.keep_alive
             receiving.received()
 
-    def _take_body(self) -> None:
-        """What has come of it in this segment."""
-        body = self._body()
-        try:
-            self._deaf = self._deaf or (self._receiving is not None and not self._receiving.add(body))
-        except RouterError as error:
-            self._refuse(error)
-
-    # Reading
-
-    def _feed(self, data: bytes) -> None:
-        self._at_once = 0
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if not self._deaf:
-                self._without_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, Enough):
-                log.error("a request could not be taken in", action="protocol", exc_info=error.__context__)
-                self.transport.abort()
-        except httptools.HttpParserError as error:
-            if not self._deaf:
-                self._refuse(BadRequest(f"This is not HTTP/1.1 as we know it: {error}."))
-        else:
-            if self._in_message and not self._deaf:  # else it came whole: the way of nearly all
-                self._await_rest(len(data))
+    # A segment was read
 
     def _await_rest(self, size: int) -> None:
         body = bool(self._pieces)
         if body:
-            self._take_body()
+            self._receive_body()
         if self._deaf:
             return
         self._patience.rest(self.loop.time(), self._messages, not self._in_head, self._body_bytes)
@@ -288,32 +282,7 @@ class RouterProtocol(Intake):
             data, self._stash = bytes(self._stash), bytearray()
             self._feed(data)
 
-    def _without_upgrade(self, rest: bytes) -> None:
-        """The client offers another protocol (h2c, WebSocket): we go on with this one, as we may. httptools takes the
-        body for the other's.
-        """
-        method = self.parser.get_method()
-        self._upgrading = False
-        if method == b"CONNECT":
-            self._refuse(WrongMethod("This is no proxy. Send requests for paths of this server."))
-            return
-        self.parser = httptools.HttpRequestParser(self)
-        self._feed(without_offer(method, self.url, self.headers) + rest)
-
-    def _receive_page(self, method: str, version: str) -> None:
-        keep = version == "1.1" and self.parser.should_keep_alive() and not self._leaving
-        head = Head(method, self.url, self.headers, version)
-        page = Page(self, self._router, self._limits, head, keep_alive=keep)
-        try:
-            page.check()
-        except RouterError as error:
-            page.gone()
-            self._refuse(error, known=page.known)
-            return
-        self._receiving = page
-        self._take_turn(page)
-
-    def _take_turn(self, turn: Exchange | Page) -> None:
+    def _take_turn(self, turn: Exchange | AsgiTurn) -> None:
         self._turns.append(turn)
         if len(self._turns) == 1:
             self._due = True
@@ -328,8 +297,8 @@ class RouterProtocol(Intake):
         good key.
 
         1. A call: it is answered so.
-        2. A page that has its answer, whole or in part: its body will never be whole, so the connection ends.
-        3. A page that has none yet, or nothing that is any request: as good as a call that is refused.
+        2. An ASGI turn that has its answer, whole or in part: its body will never be whole, so the connection ends.
+        3. One that has none yet, or nothing that is any request: as good as a call that is refused.
         """
         self._deaf = True
         receiving, self._receiving = self._receiving, None
@@ -369,7 +338,8 @@ class RouterProtocol(Intake):
 
     # Ends
 
-    def _call(self) -> Any:
+    def _call(self) -> Call | None:
+        """The call that is being answered."""
         turn = self._turns[0] if self._turns else None
         return turn.call if isinstance(turn, Exchange) else None
 
@@ -405,7 +375,7 @@ class RouterProtocol(Intake):
         )
         if not waiting or left > 0 or self.transport.is_closing():  # 1
             return
-        if coming and not (isinstance(self._receiving, Page) and self._receiving.answered):  # 2
-            self._refuse(TooSlow(self._patience.told()))
+        if coming and not (isinstance(self._receiving, AsgiTurn) and self._receiving.answered):  # 2
+            self._refuse(TooSlow(self._patience.refusal()))
         else:  # 3
             self._farewell.begin()

@@ -38,7 +38,7 @@ ANY = ["GET", "POST", "DELETE"]
 SERVED = ", ".join(route.public for route in tasks.ROUTES) + " and /v1/models"
 
 
-def pages(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
+def asgi_app(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
     """The application; `admin` is the address of the admin process, `reach` who gets to it."""
     relay = Guarded(AdminRelay(admin, refused=router.metrics.refused), reach)
     models = Models(router)

@@ -18,7 +18,7 @@ from pilotlight.keys import hash_key
 from router.admission.auth import Keys
 from router.edge.exchange import ClientLimits
 from router.edge.protocol import MOST_STASHED, RouterProtocol
-from router.edge.web import pages
+from router.edge.web import asgi_app
 from router.hold.hold import Hold
 from router.hold.table import RouteTable
 from router.ledger.wire import KeyRow, Policy
@@ -58,7 +58,7 @@ def _router() -> Router:
 
 ROUTER = _router()
 CONFIG = uvicorn.Config(
-    pages(ROUTER, admin="unix:/nonexistent/admin.sock"), ws="none", log_config=None, access_log=False, lifespan="off"
+    asgi_app(ROUTER, admin="unix:/nonexistent/admin.sock"), ws="none", log_config=None, access_log=False, lifespan="off"
 )
 CONFIG.load()
 

@@ -24,7 +24,7 @@ from router.admission.auth import Keys
 from router.admission.body_reader import Reads
 from router.edge.exchange import ClientLimits
 from router.edge.protocol import RouterProtocol
-from router.edge.web import pages
+from router.edge.web import asgi_app
 from router.hold.hold import Hold
 from router.hold.replicas import Revision
 from router.hold.table import RouteTable
@@ -301,7 +301,7 @@ async def world(
         times = {"header_seconds": 10.0, "keep_alive_seconds": 75.0, "upload_seconds": 120.0, "unread_seconds": 60.0}
         given: dict[str, Any] = {**sizes, **times, **limits}
         config = uvicorn.Config(
-            pages(router, admin=f"unix:{folder}/admin.sock", reach=reach),
+            asgi_app(router, admin=f"unix:{folder}/admin.sock", reach=reach),
             ws="none",
             log_config=None,
             access_log=False,

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from router.admission.strangers import MOST_STRANGE
+from router.edge.asgi_turn import AsgiTurn
 from router.edge.exchange import ClientLimits, Exchange
-from router.edge.page import Page
 from router.edge.patience import BODY_STEP, LINGER_SECONDS, Patience
 from router.edge.protocol import RouterProtocol
 from tests.unit.router_world import KEY, World, endpoint_row, request, until, world
@@ -129,7 +129,7 @@ async def test_nothing_is_left_of_any_bad_client(
         for client in them.values():
             client.close()
         await until(lambda: descriptors(w) <= before)
-        left = [each for each in gc.get_objects() if isinstance(each, RouterProtocol | Exchange | Page)]
+        left = [each for each in gc.get_objects() if isinstance(each, RouterProtocol | Exchange | AsgiTurn)]
         assert not left, "nobody looks for cycles for a long time, and each would keep what TLS has read for it"
         assert len(w.replica.requests) <= 4, "nothing is sent for those who have left"
 
@@ -295,9 +295,9 @@ async def test_a_byte_now_and_then_gives_no_further_time() -> None:
     for step in range(20):
         patience.rest(10.0 + 9 * step, 1, True, BODY_STEP + (BODY_STEP + 1) * (step + 1))
     assert patience.until == 121.0, "whatever comes, all of it has its time"
-    patience.answered(200.0, whole=True)
+    patience.answered(200.0, complete=True)
     assert patience.until == 275.0
-    patience.answered(200.0, whole=False)
+    patience.answered(200.0, complete=False)
     assert patience.until == 210.0
     patience.linger(300.0)
     assert patience.until == 300.0 + LINGER_SECONDS

@@ -1,6 +1,6 @@
-"""Step 1, the other branch: a request that goes to the ASGI application, as uvicorn's own cycle, in its turn.
+"""A request for the ASGI application, as uvicorn's own cycle, in its turn on its connection. Step 1, the other branch.
 
-Only pages of the admin process read a body; all others' is passed over. Reading is never paused, so that a client that
+Only the admin process reads a body; all others are passed over. Reading is never paused, so that a client that
 leaves is seen at once: what waits for the admin process is bounded and counted instead. The failures to survive: a
 client that is answered before its body is whole, one that never sends the rest, and a stranger who sends a large one.
 """
@@ -29,7 +29,7 @@ from router.shared import Router
 
 
 class Connection(Protocol):
-    """What a page needs of its connection."""
+    """What such a request needs of its connection."""
 
     app: ASGI3Application
     loop: asyncio.AbstractEventLoop
@@ -82,8 +82,8 @@ def scope_of(head: Head, connection: Connection) -> HTTPScope:
     }
 
 
-class Page:
-    """One such request. Its head is whole."""
+class AsgiTurn:
+    """One such request, from its head to its answer."""
 
     __slots__ = (
         "_begun",
@@ -108,7 +108,9 @@ class Page:
         *,
         keep_alive: bool,
     ) -> None:
-        self._connection, self._router, self._limits = connection, router, limits
+        self._connection = connection
+        self._router = router
+        self._limits = limits
         scope, headers = scope_of(head, connection), head.headers
         self._size, self._begun = 0, False
         self.user = STRANGERS  # as who it shares what all have
@@ -135,7 +137,7 @@ class Page:
             keep_alive=keep_alive and (self._wanted or not passed_over),
             on_response=self._over,
         )
-        self.cycle.page = self
+        self.cycle.turn = self
 
     @property
     def keep_alive(self) -> bool:
@@ -175,7 +177,7 @@ class Page:
         if self._wanted and sized is not None and int(sized) > self._most:
             raise self._too_much()
 
-    def told(self, status: int) -> None:
+    def about_to_answer(self, status: int) -> None:
         """It is about to be answered so."""
         if status < 400 and self.known:
             self._connection.proven()
@@ -197,7 +199,9 @@ class Page:
 
     def _let_go(self) -> None:
         """The cycle refers to us, and we to it: it would keep a lost connection, and all that TLS has read for it."""
-        self.cycle.page, self.cycle.transport, self.cycle.flow = None, LOST, FlowControl(LOST)
+        self.cycle.turn = None
+        self.cycle.transport = LOST
+        self.cycle.flow = FlowControl(LOST)
         self.cycle.on_response = _nothing
 
     def add(self, body: bytes) -> bool:
@@ -225,7 +229,7 @@ class Page:
             self.cycle.more_body = False
             self.cycle.message_event.set()
 
-    def taken(self, size: int) -> None:
+    def consumed(self, size: int) -> None:
         """The application has so much of the body."""
         self._router.uploads.less(self, size)
 
@@ -265,37 +269,37 @@ def _nothing() -> None:
 class Cycle(RequestResponseCycle):
     """uvicorn's, which tells how much of the body was taken, and what is answered."""
 
-    page: Page | None
+    turn: AsgiTurn | None
 
     async def receive(self) -> ASGIReceiveEvent:
         message = await super().receive()
-        if message["type"] == "http.request" and self.page is not None:
-            self.page.taken(len(message["body"]))
+        if message["type"] == "http.request" and self.turn is not None:
+            self.turn.consumed(len(message["body"]))
         return message
 
     async def send(self, message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start" and self.page is not None:
-            self.page.told(message["status"])
+        if message["type"] == "http.response.start" and self.turn is not None:
+            self.turn.about_to_answer(message["status"])
         await super().send(message)
 
 
 class Way:
-    """The transport as a page's cycle has it: closing is the connection's, which gives a client that still sends time
+    """The transport as such a cycle has it: closing is the connection's, which gives a client that still sends time
     to read its answer.
     """
 
-    __slots__ = ("_page",)
+    __slots__ = ("_turn",)
 
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    def __init__(self, turn: AsgiTurn) -> None:
+        self._turn = turn
 
     def write(self, data: bytes) -> None:
-        self._page._connection.transport.write(data)
+        self._turn._connection.transport.write(data)
 
     def is_closing(self) -> bool:
-        return self._page._connection.transport.is_closing()
+        return self._turn._connection.transport.is_closing()
 
     def close(self) -> None:
         """After the whole answer this does nothing: the end of the turn closes, where it has to."""
-        if not self._page.answered:
-            self._page._connection.broken_off()
+        if not self._turn.answered:
+            self._turn._connection.broken_off()
