@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pilotlight.files import write_atomic
+from pilotlight.parsed import json_of
 
 Outcome = Literal["done", "refused", "failed", "unknown"]  # unknown: whoever acted was killed amid it
 
@@ -175,7 +176,7 @@ def _left(path: Path) -> bytes | None:
 
 def _understood(content: bytes) -> Note | None:
     try:
-        note = noted(**json.loads(content))
+        note = noted(**json_of(content))
     except (ValueError, TypeError, AttributeError, OverflowError):
         return None
     known = note.outcome in ("done", "refused", "failed", "unknown") and ID.fullmatch(note.act_id)

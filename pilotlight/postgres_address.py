@@ -51,6 +51,7 @@ DRIVERS = frozenset(
 )
 ALIASES = {"database": "dbname", "hostaddr": "host"}
 FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile")
+UNWRITTEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # what an address cannot hold as it is
 SECRET = re.compile(r"(^|[?&])((?:ssl)?password=)[^&]*", re.I)
 # About encryption, and of no meaning to us: with these values they ask for nothing that we do not do.
 HARMLESS = {
@@ -154,6 +155,8 @@ def _parts(url: str) -> tuple[str, str, str, str, str]:
     BadAddress.
     """
     text = re.sub(r"^psql\s+", "", url.strip()).strip("'\"")
+    if UNWRITTEN.search(text):
+        raise BadAddress("it has a control character, or bytes that are no UTF-8: write such a byte as %XX")
     found = SCHEME.match(text)
     if not found:
         if re.match(r"\s*\w+\s*=", text):
@@ -282,4 +285,7 @@ def _own_name() -> str:
 
 
 def _short(text: str, most: int = 60) -> str:
+    """For an error; nothing of what may be another address, pasted behind the first, with a password in it."""
+    if "@" in text:
+        return "…"
     return text if len(text) <= most else f"{text[:most]}…"

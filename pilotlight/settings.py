@@ -9,7 +9,6 @@ process.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pilotlight import settings_file
 from pilotlight.networks import Networks, Plain
 from pilotlight.origins import Origins
+from pilotlight.parsed import json_of
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
 from pilotlight.postgres_address import whole
 from pilotlight.setting_kinds import ArgumentNames, File, Names, Store
@@ -401,7 +401,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         value: Any = environ[name]
         if not keys:
             try:
-                value = json.loads(value)
+                value = json_of(value)
             except ValueError as error:
                 raise SettingsError(f"bad settings: {section}: {name} must hold a JSON object ({error})") from error
         for key in reversed(keys):

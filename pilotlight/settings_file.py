@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pilotlight.parsed import toml_of
 from pilotlight.paths import SettingsError, absolute
 
 FILE = "pilotlight.toml"
@@ -27,8 +27,8 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
     if file is None:
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return toml_of(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise SettingsError(f"{file} is no TOML: {error}") from error
     except OSError as error:
         raise SettingsError(

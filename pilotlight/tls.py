@@ -25,6 +25,7 @@ from pathlib import Path
 from pilotlight.addresses import of_this_machine
 from pilotlight.certificate_terms import ALWAYS, NameRefused
 from pilotlight.files import write_atomic
+from pilotlight.parsed import json_of
 from pilotlight.settings import Paths, RouterSettings, SettingsError, load
 
 
@@ -97,7 +98,7 @@ def due(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = None)
 def _stamped(stamp: Path, paths: Paths, server: Path, names: list[str], now: datetime) -> bool:
     """Whether these very files were found good for all the names, and nothing has to be renewed yet."""
     try:
-        found = json.loads(stamp.read_bytes())
+        found = json_of(stamp.read_bytes())
         return (
             found["digest"] == _digest(paths, server)
             and set(names) <= set(found["names"])

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from pilotlight.files import write_atomic
+from pilotlight.parsed import json_of
 from snapshots.errors import TamperedError
 from snapshots.judging import judge_contents, judge_names
 from snapshots.manifest import digest_of_folder, folder_name, read_manifest
@@ -107,7 +108,7 @@ def _state(folder: Path) -> State:
 
 def _stamped(stamp: Path) -> State | None:
     try:
-        state: State = json.loads(stamp.read_bytes())
+        state: State = json_of(stamp.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return state if isinstance(state, dict) else None

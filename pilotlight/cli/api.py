@@ -19,6 +19,7 @@ from pilotlight.cli.acts import user
 from pilotlight.cli.exit_codes import ApiError, Unreachable, explain_os_error, say
 from pilotlight.cli.reaching import AdminConnection, LocalConnection
 from pilotlight.keys import well_formed
+from pilotlight.parsed import json_of
 from pilotlight.settings import Paths
 
 __all__ = ["Answer", "Api", "ApiError", "Unreachable"]
@@ -65,7 +66,7 @@ class Api:
 
     def __init__(self, paths: Paths, *, timeout: float = 30.0, connect: Connect | None = None) -> None:
         try:
-            told = json.loads(paths.client.read_text())
+            told = json_of(paths.client.read_text())
             self.url = str(told["url"])
             key = paths.admin_key.read_text().strip()
             self.ca_file = str(paths.ca_cert)
@@ -105,7 +106,7 @@ class Api:
         with self.stream(method, f"/api/v1{path}", **arguments) as answer:
             content = answer.read()
         try:
-            return json.loads(content) if content else None
+            return json_of(content) if content else None
         except ValueError:
             raise self.silent(HTTPException("what answers there is not Pilotlight's admin API")) from None
 
@@ -170,7 +171,7 @@ def _body(value: Any) -> tuple[bytes | None, dict[str, str]]:
 def message_of(status: int, content: bytes) -> str:
     """The message of an OpenAI-shaped error, else the status."""
     try:
-        return str(json.loads(content)["error"]["message"])
+        return str(json_of(content)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {status}: {content[:200].decode(errors='replace')}"
 

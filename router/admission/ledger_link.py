@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from pilotlight.frames import FrameError, FrameStream, connect
 from router import reconnect
@@ -67,7 +66,7 @@ class LedgerLink:
             self._keys.replace(Policy.model_validate_json(self._file.read_bytes(), extra="ignore"))
         except FileNotFoundError:
             log.info("no policy is kept here; waiting for the ledger", action="policy", file=str(self._file))
-        except (OSError, ValidationError) as error:
+        except (OSError, ValueError) as error:  # pydantic's, or a hash that is none
             log.warning(
                 "the kept policy cannot be read; waiting for the ledger",
                 action="policy",

@@ -39,8 +39,8 @@ class Keeping:
         self.due = asyncio.Event()  # a long policy has changed
 
     def read(self) -> Policy:
-        """Raises FileNotFoundError, OSError, ValidationError."""
-        return Policy.model_validate_json(self.file.read_bytes(), extra="ignore")
+        """Raises FileNotFoundError, OSError, ValueError."""
+        return read(self.file)
 
     async def run(self, policy: Kept) -> None:
         while True:
@@ -64,3 +64,11 @@ class Keeping:
             log.error(
                 "the policy cannot be kept on disk", action="ledger.policy", file=str(self.file), reason=str(error)
             )
+
+
+def read(file: Path) -> Policy:
+    """A kept policy, whose keys' hashes are hashes. Raises FileNotFoundError, OSError, ValueError."""
+    policy = Policy.model_validate_json(file.read_bytes(), extra="ignore")
+    for key in policy.keys:
+        bytes.fromhex(key.hash)
+    return policy

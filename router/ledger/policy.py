@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import structlog
-from pydantic import ValidationError
 
 from router.ledger.keeping import SHORT, Keeping
 from router.ledger.postgres import Outage, until_done
@@ -219,7 +218,7 @@ class Policies:
             kept = self._keeping.read()
         except FileNotFoundError:
             return
-        except (ValidationError, OSError) as error:
+        except (ValueError, OSError) as error:
             log.warning(
                 "the kept policy cannot be read; waiting for Postgres",
                 action="ledger.policy",

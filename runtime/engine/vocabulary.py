@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.files import write_once
+from pilotlight.parsed import json_of
 from runtime.engine import seams
 
 log = logging.getLogger("vllm.pilotlight")
@@ -63,7 +64,7 @@ def _listing(kind: type, vocabulary: dict[str, int]) -> Iterator[None]:
 def read(file: Path) -> tuple[int, int] | None:
     """(largest id, characters of the longest token), or None where they are not known."""
     try:
-        kept = json.loads(file.read_bytes())
+        kept = json_of(file.read_bytes())
         return int(kept["largest_id"]), int(kept["longest_token"])
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight.files import populate, sync_folder, write_atomic
+from pilotlight.parsed import json_of
 from snapshots.singleflight import alone
 
 PAGE = 4096  # bytes
@@ -166,7 +167,7 @@ def read_layout(file: Path) -> Layout:
             raise BakeError(f"{file.name} has a header of {length} bytes")
         text = opened.read(length)
     try:
-        table = json.loads(text)
+        table = json_of(text)
         start = LENGTH_BYTES + length
         found = [
             (name, entry["dtype"], tuple(entry["shape"]), entry["data_offsets"])

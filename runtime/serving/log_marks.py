@@ -16,6 +16,8 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from pilotlight.parsed import json_of
+
 EVENT = "replica process"
 _PID = re.compile(rb"\bpid=(\d+)\)")
 
@@ -56,7 +58,7 @@ def _mark_of(line: bytes) -> tuple[int, str] | None:
     if not line.startswith(b"{") or EVENT.encode() not in line:
         return None
     try:
-        mark = json.loads(line)
+        mark = json_of(line)
         return (int(mark["pid"]), str(mark["replica_id"])) if mark["event"] == EVENT else None
     except (ValueError, KeyError, TypeError):
         return None

@@ -10,8 +10,9 @@ from typing import Any, cast
 from activator.wire import FromActivator, ToActivator
 from pilotlight.frames import FrameError, FrameStream
 from router.ledger.wire import FromLedger, ToLedger
+from runtime.wire import FromAgent, ToAgent
 
-CONTRACTS = (FromActivator, ToActivator, FromLedger, ToLedger)
+CONTRACTS = (FromActivator, ToActivator, FromLedger, ToLedger, FromAgent, ToAgent)
 MOST_FRAMES = 64
 
 SEEDS = (
@@ -20,6 +21,8 @@ SEEDS = (
     b"\x01" + b'{"kind":"demand","router_id":"r","table_sequence":1,"requests":{"r1":2}}\n',
     b"\x02" + b'{"kind":"policy","version":1,"keys":[]}\n',
     b"\x03" + b'{"kind":"hello","worker_id":"w","pid":1}\n{"kind":"unknown","x":[1,{}]}\n',
+    b"\x04" + b'{"kind":"refused","replica_id":"r","reason":"no"}\n{"kind":"shipped","replica_id":"r","up_to":1e400}\n',
+    b"\x05" + b'{"kind":"check_arguments","check_id":"c","engine_args":{"a":"\\ud800"}}\n{"kind":"alive"}\n',
 )
 
 _loop = asyncio.new_event_loop()

@@ -17,6 +17,7 @@ import typer
 
 from pilotlight import keys
 from pilotlight.cli.backup import backup, restore
+from pilotlight.cli.backup.backup import MANIFEST
 from pilotlight.database.migrate import newest
 from pilotlight.settings import Settings, load
 from snapshots.manifest import folder_name
@@ -163,6 +164,24 @@ def test_what_is_no_backup_of_ours_leaves_nothing(
         restore.restore(into(settings), file, as_json=False)
     assert said in capsys.readouterr().err
     assert sorted(tmp_path.iterdir()) == sorted([*there, file])
+
+
+@pytest.mark.parametrize("said", ['{"format": Infinity}', "[" * 60000, '{"format": 1, "schema": null}'])
+def test_a_manifest_that_is_none_is_told(said: str, settings: Settings, tmp_path: Path) -> None:
+    file = archive(tmp_path / "odd.tar", (MANIFEST, said.encode()))
+    with pytest.raises(typer.Exit):
+        restore.restore(into(settings), file, as_json=False)
+    assert not into(settings).paths.state.exists()
+
+
+def test_a_file_with_holes_is_not_filled_in(settings: Settings, tmp_path: Path) -> None:
+    """512 bytes that say they are 4 GiB."""
+    from tests.fuzz.backup_files import WITH_HOLES
+
+    file = tmp_path / "holes.tar"
+    file.write_bytes(WITH_HOLES)
+    with tarfile.open(file) as archive, pytest.raises(tarfile.ReadError, match="nothing that a backup has"):
+        restore.unpack(archive, into(settings).paths, lambda text: None)
 
 
 @pytest.mark.parametrize("left", [0, 100, 512, 1000, 2000])

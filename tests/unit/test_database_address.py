@@ -124,6 +124,9 @@ def test_no_variable_of_libpq_counts(url: str, monkeypatch: pytest.MonkeyPatch) 
         (f"{HOST}/db?sslmode=disable&channel_binding=require", "leave one of them out"),
         (f"{HOST}/db?sslmode=verify-full&sslrootcert=/is/not/there.pem", "no file"),
         (f"{HOST}/db?connect_timeout=soon", "connect_timeout=soon"),
+        (f"{HOST}/db?sslx={HOST}/db", "sslx=… is about encryption"),
+        ("postgresql://u:p\udcff@h/db", "no UTF-8"),
+        (f"{HOST}/d\x00b", "control character"),
     ],
 )
 def test_what_cannot_be_used_is_named(url: str, says: str) -> None:

@@ -189,9 +189,10 @@ async def test_the_kept_policy_serves_until_a_ledger_is_there(side: Side) -> Non
     (side.folder / "policy.json").write_text(POLICY.model_dump_json())
     side.ledger._restore()
     side.keys.caller(b"Bearer " + KEY.encode())
-    (side.folder / "policy.json").write_text("{")
-    side.ledger._restore()
-    assert side.keys.known
+    for damaged in ("{", POLICY.model_dump_json().replace(POLICY.keys[0].hash, "x0")):
+        (side.folder / "policy.json").write_text(damaged)
+        side.ledger._restore()
+        assert side.keys.known
 
 
 async def test_the_ledger_hears_of_the_spool_also_after_it_was_away(side: Side) -> None:

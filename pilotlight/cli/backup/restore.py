@@ -7,11 +7,10 @@ ever restored over one. The file is not trusted: it may write only what a backup
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pilotlight.cli.drawn import line
 from pilotlight.cli.options import explain_os_error, print_json, say, stop
 from pilotlight.database.errors import DatabaseError
 from pilotlight.database.migrate import newest
+from pilotlight.parsed import json_of
 from pilotlight.settings import Paths, Settings
 from snapshots.store.disk import remove_folder
 
@@ -67,11 +67,7 @@ def _restored(settings: Settings, source: Path, beside: Path) -> dict[str, Any]:
     _away(beside)  # of a try that was killed
     there = settings.model_copy(update={"state_dir": beside, "database_url": ""})
     with tarfile.open(source, mode="r:") as archive, line() as draw:
-        told = _manifest(archive)
-        there.paths.make()
-        for entry in _entries(archive):
-            draw(f"restoring {entry.name.partition('/')[0]}")
-            _extract(archive, entry, there.paths)
+        told = unpack(archive, there.paths, draw)
         if told["database"]:
             draw("restoring the database")
             _restore_database(there)
@@ -79,21 +75,31 @@ def _restored(settings: Settings, source: Path, beside: Path) -> dict[str, Any]:
     return told
 
 
+def unpack(archive: tarfile.TarFile, paths: Paths, draw: Callable[[str], None]) -> dict[str, Any]:
+    """Every file of a backup, below the new folder, and what its manifest says. Raises TarError, OSError."""
+    told = _manifest(archive)
+    paths.make()
+    for entry in _entries(archive):
+        draw(f"restoring {entry.name.partition('/')[0]}")
+        _extract(archive, entry, paths)
+    return told
+
+
 def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
     """The first entry. Raises TarError; stops where it is of another format, or a later release."""
     first = archive.next()
-    if first is None or first.name != MANIFEST or not first.isreg() or first.size > LARGEST_MANIFEST:
+    if first is None or first.name != MANIFEST or not _is_plain(first) or first.size > LARGEST_MANIFEST:
         raise tarfile.ReadError(f"it does not begin with {MANIFEST}")
     stream = archive.extractfile(first)
     assert stream is not None  # a regular file
     try:
-        told: dict[str, Any] = json.loads(stream.read())
+        told: dict[str, Any] = json_of(stream.read())
         form, schema, said = (
             int(told["format"]),
             str(told["schema"]),
             (bool(told["database"]), bool(told["models"]), str(told["made_at"])),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise tarfile.ReadError(f"its {MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     if form != FORMAT or schema > newest():
         stop(f"this backup is of a later release (format {form}, tables {schema}): restore it with that one")
@@ -103,9 +109,14 @@ def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
 def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """All after the manifest. Raises TarError for what no backup has, and where the file ends too early."""
     while (entry := archive.next()) is not None:
-        if not entry.isreg() or not ALLOWED.fullmatch(entry.name) or ".." in entry.name.split("/"):
+        if not _is_plain(entry) or not ALLOWED.fullmatch(entry.name) or ".." in entry.name.split("/"):
             raise tarfile.ReadError(f"{entry.name[:100]!r} is nothing that a backup has")
         yield entry
+
+
+def _is_plain(entry: tarfile.TarInfo) -> bool:
+    """A file whose bytes are all there: one with holes would write more than the backup has."""
+    return entry.isreg() and not entry.issparse()
 
 
 def _extract(archive: tarfile.TarFile, entry: tarfile.TarInfo, paths: Paths) -> None:

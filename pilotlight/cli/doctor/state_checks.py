@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from pilotlight.cli.findings import Finding
 from pilotlight.cli.port_checks import why_not
 from pilotlight.cli.running import is_running
+from pilotlight.parsed import json_of
 from pilotlight.settings import LONGEST_STATE, Paths, Settings
 from pilotlight.sizes import human
 
@@ -150,7 +150,7 @@ def certificates(settings: Settings) -> Finding:
 def _told_metrics(paths: Paths) -> str:
     """Where `up` said that they are; it may have had to take another port than the one in the settings."""
     try:
-        return str(json.loads(paths.client.read_bytes())["metrics"])
+        return str(json_of(paths.client.read_bytes())["metrics"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -7,7 +7,6 @@ found before anything is packed.
 from __future__ import annotations
 
 import json
-import tomllib
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
@@ -17,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from activator.wire import Configuration
 from pilotlight import endpoint_names
+from pilotlight.parsed import toml_of
 
 SCHEMA_ID = "https://pilotlight.dev/endpoint.schema.json"
 ONE_OF = "give one of model (a folder, or hf://ORG/NAME) and digest (of a packed snapshot)"
@@ -45,7 +45,10 @@ def _written(value: object) -> object:
 
 
 def _utc(value: datetime) -> datetime:
-    return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    try:
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time of the years 1 to 9999, in UTC too") from None
 
 
 Moment = Annotated[datetime, BeforeValidator(_written), AfterValidator(_utc)]
@@ -109,11 +112,11 @@ class EndpointManifest(Configuration, Named):
 def read_manifest(text: str, source: str) -> EndpointManifest:
     """Raises ManifestError, which names `source` and every field that is wrong."""
     try:
-        return EndpointManifest.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise ManifestError(f"{source} is no TOML: {error}") from None
+        return EndpointManifest.model_validate(toml_of(text))
     except ValidationError as error:
         raise ManifestError(f"{source}: {explain(error)} (`pilotlight apply --schema` says what is allowed)") from None
+    except ValueError as error:
+        raise ManifestError(f"{source} is no TOML: {error}") from None
 
 
 def schema() -> str:

@@ -8,13 +8,13 @@ survive is an answer that never comes: each question has its own deadline.
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 from pilotlight import keys
 from pilotlight.cli.reaching import HERE
+from pilotlight.parsed import json_of
 from pilotlight.settings import Settings
 
 LOOK_SECONDS = 0.5  # between two looks at the standbys: the admin API does not push
@@ -38,7 +38,7 @@ class Asker:
         """Of the admin API; None where nobody says it now."""
         body = await self._get("/api/v1/status")
         try:
-            found = json.loads(body or b"null")
+            found = json_of(body or b"null")
         except ValueError:
             return None
         return found if isinstance(found, dict) else None
