@@ -1,20 +1,27 @@
 """Who may use the admin API, and the one shape of its errors.
 
 Step 2's counterpart for the admin API: every request carries the installation's admin key as a bearer token, compared
-in constant time, before anything else is looked at.
+in constant time, before anything else is looked at. A wrong one is told in the log (`wrong_keys.py`).
 """
 
 from __future__ import annotations
 
 import hmac
 import math
+import time
 
+import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from router.admin.wrong_keys import WrongKeys
 from router.errors import NotFound, RouterError, Unauthorized, WrongMethod, payload, quoted
+
+HERE = "this machine"
+
+log = structlog.get_logger()
 
 
 class RequireAdminKey:
@@ -22,6 +29,7 @@ class RequireAdminKey:
 
     def __init__(self, app: ASGIApp, *, key: str) -> None:
         self._app, self._expected = app, key.encode()
+        self._wrong = WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -31,9 +39,17 @@ class RequireAdminKey:
                 refusal = Unauthorized(
                     "this needs the admin key: send `Authorization: Bearer KEY` with the key in STATE/secrets/admin.key"
                 )
+                if key:
+                    self._tell(Request(scope))
                 await answer(refusal)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _tell(self, request: Request) -> None:
+        told = self._wrong.came(request.headers.get("x-forwarded-for", ""), time.monotonic())
+        if told is not None:
+            who, count = told
+            log.warning("a wrong admin key", action="admin.wrong_key", origin=who or HERE, count=count)
 
 
 def answer(error: RouterError) -> Response:

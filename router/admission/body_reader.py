@@ -2,25 +2,25 @@
 is in them. Step 3.
 
 Keys take turns, so whoever sends large bodies only waits for their own. The process is started for the first such body
-and ends when there was none for a while. The failures to survive: a process that dies, stands still or cannot be
-started (the call is answered 503, and the next body finds a new one), and a caller who leaves while the body is read
-(nobody is told).
+and ends when there was none for a while. The failures to survive: a process that dies, stands still, cannot be started
+or says what it should not (the call is answered 503, the process is ended, and the next body finds a new one), and a
+caller who leaves while the body is read (nobody is told). Whatever else happens here, nobody waits for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import socket
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
 import structlog
 
 from pilotlight import children
+from pilotlight.parsed import json_of
 from router.admission import reading_process as reading
 from router.admission.openai import LARGE_BODY, Asked
 from router.admission.routes import Route
@@ -29,6 +29,7 @@ from router.errors import RouterError, Unavailable
 LARGE = LARGE_BODY  # bytes; what is smaller is read in place
 SECONDS = 30.0  # for one body, once it is its turn
 IDLE_SECONDS = 60.0
+TIMES = 4  # an answer is never longer than so many bodies: one that is written anew has spaces and \\u00e9 in it
 _DIED = "This router could not read the body just now. Send the request again."
 
 log = structlog.get_logger()
@@ -88,17 +89,29 @@ class Reader:
             self._waiting[user] = jobs  # behind the others
         return job
 
+    def _left(self, job: Job | None) -> Iterator[Job]:
+        """Whom nobody would tell: of a fault of ours, or as the worker ends."""
+        if job is not None:
+            yield job
+            self.close()
+        while self._waiting:
+            yield self._next()
+
     async def _work(self) -> None:
         loop = asyncio.get_running_loop()
         if self._ending is not None:
             self._ending.cancel()
+        job: Job | None = None
         try:
             while self._waiting:
                 job = self._next()
                 if not job.cancelled:
                     result, body = await self._read(job)
                     loop.call_soon(_tell, job, result, body)
+                job = None
         finally:
+            for left in self._left(job):
+                loop.call_soon(_tell, left, Unavailable(_DIED, retry_after=1.0), b"")
             self._working = None
             self._ending = loop.call_later(IDLE_SECONDS, self.close)
 
@@ -109,7 +122,8 @@ class Reader:
                 if self._connection is None:
                     self._connection = await self._connect()
                 told, plain = await _asked(self._connection, job.head, body)
-        except (OSError, EOFError, TimeoutError) as error:
+            return reading.understood(told), plain or body
+        except (OSError, EOFError, TimeoutError, ValueError, LookupError, TypeError) as error:
             log.warning(
                 "a large body could not be read",
                 action="reading",
@@ -118,7 +132,6 @@ class Reader:
             )
             self.close()
             return Unavailable(_DIED, retry_after=1.0), b""
-        return reading.understood(told), plain or body
 
 
 def _tell(job: Job, result: Asked | RouterError, body: bytes) -> None:
@@ -127,12 +140,16 @@ def _tell(job: Job, result: Asked | RouterError, body: bytes) -> None:
 
 
 async def _asked(connection: Connection, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
-    """Raises OSError, EOFError."""
+    """Raises OSError, EOFError; ValueError for what is no answer."""
     stream, writer = connection
     writer.write(reading.framed(head, body))
     writer.write(body)
     head_size, body_size = reading.SIZES.unpack(await stream.readexactly(reading.SIZES.size))
-    told: dict[str, Any] = json.loads(await stream.readexactly(head_size))
+    if head_size + body_size > TIMES * max(head["most"], len(body), LARGE):
+        raise ValueError(f"an answer of {head_size} and {body_size} bytes")
+    told = json_of(await stream.readexactly(head_size))
+    if not isinstance(told, dict):
+        raise ValueError("an answer that is no object")
     return told, await stream.readexactly(body_size)
 
 

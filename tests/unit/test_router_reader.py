@@ -166,6 +166,63 @@ async def test_a_reader_that_dies_costs_one_call_a_503() -> None:
         assert (await w.ask(body=NOISE)).status == 200 and there.started == 2
 
 
+WHAT_NONE_SAYS = [
+    reading.SIZES.pack(3, 0) + b"[1]",
+    reading.SIZES.pack(2, 0) + b"{]",
+    reading.SIZES.pack(2, 0) + b"{}",
+    reading.SIZES.pack(4, 0) + b"null",
+    reading.SIZES.pack(20000, 0) + b"[" * 20000,
+    reading.SIZES.pack(15, 0) + b'{"error":"Bad"}',
+    reading.SIZES.pack(2, 1 << 31) + b"{}",
+]
+
+
+@pytest.mark.parametrize("said", WHAT_NONE_SAYS)
+async def test_one_that_says_nonsense_is_ended_and_who_waits_is_read_by_the_next(said: bytes) -> None:
+    async with beside() as (there, reader):
+        good, heard = there.connect, list[object]()
+
+        async def connect() -> Connection:
+            if there.started:
+                return await good()
+            there.started += 1
+            ours, theirs = socket.socketpair()
+            theirs.sendall(said)
+            there.threads.append(threading.Thread(target=_until_it_is_closed, args=(theirs,)))
+            there.threads[-1].start()
+            return await asyncio.open_unix_connection(sock=ours)
+
+        reader._connect = connect
+        for _ in range(2):
+            job = Job(ROUTES["completions"], "", 1000, b'{"prompt": "a"}', lambda asked, _: heard.append(asked))
+            reader.read("k", job)
+        await until(lambda: len(heard) == 2)
+        assert isinstance(heard[0], Unavailable) and isinstance(heard[1], Asked) and there.started == 2
+
+
+def _until_it_is_closed(theirs: socket.socket) -> None:
+    with theirs:
+        while theirs.recv(1 << 16):
+            pass
+
+
+async def test_a_fault_of_ours_leaves_nobody_waiting() -> None:
+    async def connect() -> Connection:
+        raise AssertionError("a fault")
+
+    heard: list[object] = []
+    reader = Reader(connect)
+    for _ in range(3):
+        reader.read("k", Job(ROUTES["completions"], "", 1000, b"{}", lambda asked, _: heard.append(asked)))
+    working = reader._working
+    assert working is not None
+    with pytest.raises(AssertionError, match="a fault"):
+        await working
+    await until(lambda: len(heard) == 3)
+    assert all(isinstance(each, Unavailable) for each in heard)
+    reader.close()
+
+
 async def test_one_that_cannot_be_started_is_503() -> None:
     async def connect() -> Connection:
         raise OSError("no more processes")

@@ -14,8 +14,8 @@ from snapshots.manifest import Manifest, SnapshotFile
 from snapshots.selection import TAKEN, TOKENIZERS, WEIGHTS
 from snapshots.texts import LARGEST_TEXT, MOST_CONTAINERS, MOST_VALUES, read_json
 
-# A header of weights has bounds of its own; the other two are files of ours, or read no further than some kilobytes.
-OTHERWISE = {"safetensors_header.py", "stage.py", "other_formats.py", "synth.py", "texts.py"}
+# A header of weights has bounds of its own; the others are files of ours, or read no further than some kilobytes.
+OTHERWISE = {"safetensors_header.py", "other_formats.py", "synth.py", "texts.py"}
 
 
 @pytest.mark.parametrize(
