@@ -1,4 +1,5 @@
-"""How `make test` spreads what starts real processes over the workers of pytest-xdist.
+"""How the tests are spread over the cores: what needs no installation by forks (`tests/forked.py`), and what starts real
+processes over the workers of pytest-xdist, as `make test` calls it.
 
 Files that share something dear go to one worker, one after the other: a folder with an installation (`shared` in
 `tests/integration/system.py`), and the files that fork one imported vLLM (`tests/integration/forks.py`). Every other
@@ -9,13 +10,21 @@ And no example of Hypothesis has a time to keep, nor the making of it: a busy ma
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import forked
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("unit", settings.get_profile("default"), max_examples=20)  # `make unit` has ten seconds
 settings.load_profile("default")
+
+FOLDER = Path(__file__).parent
+UNIT = FOLDER / "unit"
+FORKED = (UNIT, FOLDER / "slow", FOLDER / "sim")  # need no installation, so they are run by forks
 
 HERE = "tests/integration"
 SHARED = (f"{HERE}/killed", f"{HERE}/served", f"{HERE}/crowded")
@@ -31,6 +40,29 @@ LONGEST_FIRST = (
     ),
     *(FORKS[0], f"{HERE}/test_stored.py", f"{HERE}/crowded", f"{HERE}/test_ledger.py"),
 )
+
+
+FILES = pytest.StashKey[list[Path]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Unit tests alone have fewer examples of Hypothesis; `--hypothesis-profile=default` has its way."""
+    given = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    if config.option.hypothesis_profile is None and all(path.is_relative_to(UNIT) for path in given):
+        settings.load_profile("unit")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> bool | None:
+    session.config.stash[FILES] = files = forked.files_of(session.config, FORKED)
+    return bool(files) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    if files := session.config.stash.get(FILES, []):
+        forked.run(session, files)
+    return bool(files) or None
 
 
 def unit_of(file: str) -> str:
