@@ -1,5 +1,5 @@
-"""How the tests are spread over the cores: what needs no installation by forks (`tests/forked.py`), and what starts real
-processes over the workers of pytest-xdist, as `make test` calls it.
+"""How the tests are spread over the cores: what needs no installation by forks (`tests/forked.py`), what starts real
+processes by the workers of pytest-xdist, as `make test` calls it.
 
 Files that share something dear go to one worker, one after the other: a folder with an installation (`shared` in
 `tests/integration/system.py`), and the files that fork one imported vLLM (`tests/integration/forks.py`). Every other

@@ -325,3 +325,10 @@ class FakeLedger(_Peer):
 
     def _first(self) -> tuple[Frame, ...]:
         return (self.policy,) if self.policy is not None else ()
+
+
+class Admin(FakeReplica):
+    """Stands in for the admin process: one answer, after it has seen the request."""
+
+    async def talk(self, request: FakeRequest) -> Any:
+        yield b"HTTP/1.1 201 Created\r\nx-own: yes\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok"

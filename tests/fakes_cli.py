@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
@@ -97,3 +99,40 @@ def answered(settings: Settings, answers: Answers) -> Api:
 
 def never(call: Call) -> Said:
     raise AssertionError(f"nobody should be asked: {call.method} {call.path}")
+
+
+class FakeApi:
+    url, ca_file = "https://here", "ca.pem"
+
+    def __init__(self, *found: dict[str, Any], everywhere: bool = True) -> None:
+        self.found, self.everywhere = list(found), everywhere
+        self.asked: list[tuple[str, str, Any]] = []
+
+    def call(self, method: str, path: str, **given: Any) -> Any:
+        self.asked.append((method, path, given.get("json", given.get("params"))))
+        if method == "GET":
+            return {"data": self.found}
+        ends = (NOW + timedelta(hours=1)).isoformat()
+        return {"key": "pl_new", "key_id": "key_new", "replaced_expires_at": ends, "everywhere": self.everywhere}
+
+
+class FakeServer:
+    """A Postgres that lives until it is told otherwise."""
+
+    dsn = "postgresql:///fake"
+
+    def __init__(self) -> None:
+        self.died, self.stopped = asyncio.Event(), False
+
+    async def ended(self) -> None:
+        await self.died.wait()
+
+    async def stop(self) -> None:
+        self.died.set()
+        self.stopped = True
+
+    def kill(self) -> None:
+        self.died.set()
+
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +101,68 @@ class GatedReplica(Changes):
 async def _left(receive: Any) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+ID = "0123456789abcdef0123456789abcdef"
+
+
+Message = MutableMapping[str, Any]
+
+
+class Engine:
+    """Stands for vLLM's app: answers when told to. `sequences`: so many are opened, and closed if `closes`; `broken`:
+    an error event ends its stream.
+    """
+
+    def __init__(
+        self, journal: Journal, *, stream: bool = False, status: int = 200, sequences: int = 1, broken: bool = False
+    ) -> None:
+        self.journal, self.stream, self.status, self.sequences, self.broken = journal, stream, status, sequences, broken
+        self.closes = True
+        self.events: list[bytes] = []  # of its stream, where they are not those of a chat
+        self.go = asyncio.Event()
+        self.seen: list[str] = []
+        self.left: list[str] = []  # what the gate says is left over
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        self.seen.append(scope["path"])
+        for number in range(self.sequences):
+            self.journal.opened(f"{number}_s", f"chatcmpl-{ID}", lambda: Counts(4, 1, 2))
+        await self.go.wait()
+        for number in range(self.sequences if self.closes else 0):
+            self.journal.closed(f"{number}_s", "stop")
+        kind = b"text/event-stream; charset=utf-8" if self.stream else b"application/json"
+        await send({"type": "http.response.start", "status": self.status, "headers": [(b"content-type", kind)]})
+        error = [b'data: {"error": {"message": "engine"}}\n\n'] if self.broken else []
+        for piece in (
+            [*(self.events or [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"])] if self.stream else [b"{}"]
+        ):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def call(
+    gate: Gate, path: str = "/v1/chat/completions", *, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "path": path, "headers": [(b"x-request-id", ID.encode()), *headers]}
+    await gate(scope, receive, send)
+    return sent[0]["status"], dict(sent[0]["headers"]), b"".join(message.get("body", b"") for message in sent[1:])
+
+
+def make(tmp_path: Path, *, slots: int = 1, file: str = "", **options: Any) -> tuple[Gate, Engine, list[int]]:
+    journal = Journal(file or str(tmp_path / "j"), "r1", grown=lambda: None, later=lambda seconds, callback: None)
+    engine = Engine(journal, **options)
+    depths: list[int] = []
+    return (
+        Gate(engine, slots=slots, journal=journal, on_depth=depths.append, on_left=engine.left.extend),
+        engine,
+        depths,
+    )

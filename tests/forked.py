@@ -1,6 +1,6 @@
-"""The fork runner of pytest: tests that need no installation are collected and run in forks of one process, file by file.
+"""The fork runner of pytest: tests that need no installation are collected and run in forks of one process.
 
-Each fork takes the next file when it is done with one, so collecting is spread over the cores too. (Workers of
+A fork takes the next file when it is done with one, so collecting is spread over the cores too. (Workers of
 pytest-xdist each import everything and collect every file: that alone is longer than a run of the unit tests.) What
 the forks have in common is imported before them, once. A small selection, `-x`, `--pdb`, `-s` and `--lf` run as ever.
 What must not happen: a fork dies, and takes its tests with it unnoticed.
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 FEWEST = 8  # files; forks are not worth it for less
-COMMON = ("tests.fakes", "tests.fakes_activator", "tests.unit.router_world", "hypothesis.stateful")
+COMMON = ("tests.fakes", "tests.fakes_activator", "tests.router_world", "hypothesis.stateful")
 
 
 def files_of(config: pytest.Config, folders: Sequence[Path]) -> list[Path]:
@@ -58,7 +58,9 @@ def run(session: pytest.Session, files: list[Path]) -> None:
     gc.collect()
     gc.freeze()  # what every test stands on lives to the end: the collector need not look at it again and again
     todo, more = os.pipe()
-    os.write(more, b"".join(number.to_bytes(2) for number in range(len(files))))  # a fork reads a number, runs that file
+    os.write(
+        more, b"".join(number.to_bytes(2) for number in range(len(files)))
+    )  # a fork reads a number, runs that file
     os.close(more)
     forks: dict[Connection, _Fork] = {}
     for _ in range((os.cpu_count() or 1) + 2):  # more than cores: some wait now and then

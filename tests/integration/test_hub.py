@@ -19,7 +19,7 @@ from snapshots import hub
 from snapshots.errors import CodeRefused, HubAway, HubError, HubRefused, Incomplete, PackError, UnknownModel
 from snapshots.pack import pack
 from tests.hub_server import Hub, serving
-from tests.unit.test_snapshots import safetensors
+from tests.model_folders import safetensors
 
 NOBODY = "http://127.0.0.1:9"  # a port where nothing listens
 LLAMA = json.dumps({"architectures": ["LlamaForCausalLM"]}).encode()

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from cryptography import x509
 
+from tests.certificates import write_pair
+from tests.fakes import Admin
 from tests.integration.test_router_process import Site, site, stopped
-from tests.unit.test_router_certificate import write_pair
-from tests.unit.test_router_web import Admin
 
 
 async def serial_shown(s: Site, name: str | None) -> int:

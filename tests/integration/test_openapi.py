@@ -19,7 +19,7 @@ import pytest
 from pilotlight.cli.bench.peers import python_with
 from router.admission.routes import ROUTES
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, json_answer
-from tests.unit.router_world import KEY, OTHER_KEY, endpoint_row, world
+from tests.router_world import KEY, OTHER_KEY, endpoint_row, world
 
 pytestmark = pytest.mark.timeout(900)  # the first time here its environment is installed
 

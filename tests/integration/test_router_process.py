@@ -26,7 +26,7 @@ from pilotlight.ports import free_port
 from pilotlight.settings import Paths
 from router.ledger.wire import KeyRow, Policy
 from tests.fakes import SSE_HEAD, Die, FakeActivator, FakeLedger, FakeReplica, FakeRequest, chunk, event
-from tests.unit.router_world import endpoint_row, until
+from tests.router_world import endpoint_row, until
 
 
 class Site:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from activator.policy.turns import STARTS_STAYED, bound
 from runtime.wire import Drain, Phase, Start, Stop
-from tests.fakes_activator import World, endpoint, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
 
 GIB = 1 << 30
 

@@ -15,7 +15,8 @@ from activator import events
 from activator.catalogue import Endpoint
 from activator.wire import Done
 from runtime.wire import ArgumentsChecked, CheckArguments, Drain, Start, Stop
-from tests.fakes_activator import World, endpoint, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
 
 GIB = 1 << 30
 

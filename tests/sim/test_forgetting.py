@@ -10,7 +10,8 @@ from activator.catalogue import Endpoint
 from activator.state.memory import MOST_LIKE, Memory
 from activator.state.nodes import Nodes
 from runtime.wire import Phase
-from tests.fakes_activator import World, endpoint, report, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, report, revision
 
 
 def remembered(world: World) -> dict[str, set[str]]:

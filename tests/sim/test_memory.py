@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runtime.wire import Drain, KeepStandbys, StandbyReport, Start, Stop
-from tests.fakes_activator import World, endpoint, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
 
 GIB = 1 << 30
 LEAST_STAY = 4.0  # seconds: four starts from a standby, as long as they are expected to take before any was seen

@@ -14,7 +14,8 @@ import pytest
 from activator import events
 from activator.wire import Alive, Table
 from runtime.wire import Drain, Phase, Refused, ReplicaReport, StandbyReport, Start, Stop, UsageBatch, UsageEntry
-from tests.fakes_activator import SimAgent, World, endpoint, report, revision
+from tests.activator_world import SimAgent, World
+from tests.fakes_activator import endpoint, report, revision
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from activator import events
 from activator.policy.lifecycle import UNPARK_SECONDS
 from activator.policy.quarantine import BAD_SECONDS
 from runtime.wire import Drain, KeepStandbys, Park, Start, Stop, Unpark
-from tests.fakes_activator import SimAgent, World, endpoint, report, revision
+from tests.activator_world import SimAgent, World
+from tests.fakes_activator import endpoint, report, revision
 
 
 @pytest.fixture

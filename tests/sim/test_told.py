@@ -7,7 +7,8 @@ import pytest
 from activator import events
 from activator.wire import Depths, Table
 from runtime.wire import Phase, PhaseName
-from tests.fakes_activator import World, endpoint, report, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, report, revision
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import structlog
 from activator import events
 from activator.policy.turns import STARTS_STAYED
 from runtime.wire import Drain, Start, Stop
-from tests.fakes_activator import World, endpoint, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
 from tests.sim.room import GIB, Node, alternating, busy, open_loop
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import cast
 
 import asyncpg
@@ -12,31 +10,7 @@ import pytest
 
 from activator.store import housekeeping
 from activator.store.connection import Pool
-
-
-class FakePool:
-    """Postgres away for each of `trouble`, then with so many old rows of each kind."""
-
-    def __init__(self, trouble: list[Exception], rows: int) -> None:
-        self.trouble, self.left = trouble, dict.fromkeys(housekeeping.SQL.values(), rows)
-        self.done = asyncio.Event()
-
-    @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[FakePool]:
-        if self.trouble:
-            raise self.trouble.pop(0)
-        yield self
-        self.done.set()
-
-    async def fetchval(self, statement: str) -> int:
-        assert statement == housekeeping.SIZE["bytes"]
-        return 100
-
-    async def execute(self, statement: str, days: float, batch: int) -> str:
-        assert days == (730.0 if statement == housekeeping.SQL["audit"] else 30.0)
-        deleted = min(batch, self.left[statement])
-        self.left[statement] -= deleted
-        return f"DELETE {deleted}"
+from tests.fakes_activator import FakePool
 
 
 async def test_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from activator.state.table import TableBook, endpoint_row, revision_row
 from activator.state.table_parts import PART_ROWS, WholeTable, resting
 from activator.wire import EndpointRow, FromActivator, RevisionRow, Table
 from router.hold.table import RouteTable
-from tests.fakes_activator import World, endpoint, revision
-from tests.unit.test_router_hold import Rig, replica, row
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
+from tests.fakes_router import Rig, replica, row
 
 READ: TypeAdapter[Any] = TypeAdapter(FromActivator)
 
@@ -121,6 +122,6 @@ def test_a_connection_that_broke_between_parts_is_begun_anew() -> None:
 
 
 def _caller(rig: Rig) -> Any:
-    from tests.unit.test_router_hold import Caller
+    from tests.fakes_router import Caller
 
     return Caller(rig.clock)

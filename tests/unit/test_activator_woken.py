@@ -11,7 +11,8 @@ from activator.events import WakeAsked
 from activator.policy.failures import Trouble
 from activator.state.wakes import Woken
 from activator.wire import Done
-from tests.fakes_activator import World, endpoint, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
 
 
 def woken(world: World, name: str = "a", org_id: str = "default") -> Done:

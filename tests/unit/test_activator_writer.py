@@ -7,11 +7,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
-import asyncpg
 import pytest
 
 from activator.effects import Links, RealEffects
@@ -21,44 +19,10 @@ from activator.state import journals
 from activator.state.journals import Journals
 from activator.store import writer as module
 from activator.store.replicas import ReplicaRecord
-from activator.store.statements import statements
 from activator.store.writer import Writer
 from pilotlight.frames import Frame
 from runtime.wire import Ship, Shipped, UsageBatch, UsageEntry, UsageStored
-
-
-class FakePostgres:
-    """A pool and its one connection. It can be away, and it can refuse."""
-
-    def __init__(self) -> None:
-        self.there = asyncio.Event()
-        self.asked = asyncio.Event()
-        self.done: list[tuple[str, tuple[Any, ...]]] = []
-        self.refuses = ""  # a replica id, or a request id
-
-    @asynccontextmanager
-    async def acquire(self, timeout: float) -> AsyncIterator[FakePostgres]:
-        self.asked.set()
-        await self.there.wait()
-        yield self
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        yield
-
-    async def execute(self, statement: str, *values: Any) -> None:
-        if self.refuses and (self.refuses in values or any(isinstance(v, list) and self.refuses in v for v in values)):
-            raise asyncpg.DataError("no")
-        names = {
-            text: name for subject in ("replicas", "journal", "bad_rungs") for name, text in statements(subject).items()
-        }
-        self.done.append((names[statement], values))
-
-    def rows(self) -> list[tuple[str, str]]:
-        return [(values[0], values[4]) for name, values in self.done if name == "put_replica"]
-
-    def usage(self) -> list[str]:
-        return [request_id for name, values in self.done if name == "add_usage" for request_id in values[0]]
+from tests.fakes_activator import FakePostgres
 
 
 class Stream:

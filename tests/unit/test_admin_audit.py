@@ -24,7 +24,7 @@ from pilotlight.cli.main import app
 from pilotlight.cli.snapshot import commands as snapshot_commands
 from pilotlight.settings import Paths
 from router.admin.acts import ACTS, differing, recorded
-from tests.unit.test_admin_api import ADMIN_KEY, DIGEST, Bench, play
+from tests.fakes_admin import ADMIN_KEY, DIGEST, Bench, play
 
 KEY_ID = "key_0"
 TRIED: dict[

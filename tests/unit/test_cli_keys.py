@@ -16,8 +16,7 @@ from pilotlight.cli.options import span
 from pilotlight.cli.talk import logs
 from pilotlight.cli.times import MomentError, duration, duration_seconds
 from pilotlight.settings import Paths, Settings
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+from tests.fakes_cli import NOW, FakeApi
 
 
 def key(name: str, *, expires: float | None = None, revoked: bool = False) -> dict[str, Any]:
@@ -25,21 +24,6 @@ def key(name: str, *, expires: float | None = None, revoked: bool = False) -> di
     moment = None if expires is None else (datetime.now(UTC) + timedelta(seconds=expires)).isoformat()
     common = {"key_id": name, "prefix": "pl_ab", "last_four": "wxyz", "name": "web", "created_at": NOW.isoformat()}
     return {**common, "expires_at": moment, "revoked_at": NOW.isoformat() if revoked else None}
-
-
-class FakeApi:
-    url, ca_file = "https://here", "ca.pem"
-
-    def __init__(self, *found: dict[str, Any], everywhere: bool = True) -> None:
-        self.found, self.everywhere = list(found), everywhere
-        self.asked: list[tuple[str, str, Any]] = []
-
-    def call(self, method: str, path: str, **given: Any) -> Any:
-        self.asked.append((method, path, given.get("json", given.get("params"))))
-        if method == "GET":
-            return {"data": self.found}
-        ends = (NOW + timedelta(hours=1)).isoformat()
-        return {"key": "pl_new", "key_id": "key_new", "replaced_expires_at": ends, "everywhere": self.everywhere}
 
 
 @pytest.fixture

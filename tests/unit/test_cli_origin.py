@@ -13,7 +13,7 @@ from pilotlight.cli.main import app
 from pilotlight.cli.packing import find_snapshot
 from pilotlight.settings import SettingsError, load
 from snapshots.pack import pack
-from tests.unit.test_snapshots import TOKENIZER, safetensors, write
+from tests.model_folders import TOKENIZER, safetensors, write
 
 
 @pytest.fixture

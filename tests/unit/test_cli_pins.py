@@ -13,7 +13,7 @@ from pilotlight.settings import Settings
 from snapshots.pack import pack
 from snapshots.pins import pinned
 from snapshots.store.disk import remove_folder
-from tests.unit.test_snapshots import TOKENIZER, safetensors, write
+from tests.model_folders import TOKENIZER, safetensors, write
 
 ABSENT = "sha256:" + "a" * 64
 

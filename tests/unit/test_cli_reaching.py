@@ -15,7 +15,7 @@ from pilotlight.cli.api import Api, Unreachable
 from pilotlight.cli.up.readiness import Asker
 from pilotlight.settings import Settings, load
 from router.edge.certificate import Certificates, Pair
-from tests.unit.test_router_certificate import write_pair
+from tests.certificates import write_pair
 
 
 async def says(who: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

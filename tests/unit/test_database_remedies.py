@@ -15,7 +15,7 @@ import pytest
 from pilotlight.database.connect import unreachable
 from pilotlight.database.remedies import AWAY, remedy
 from pilotlight.postgres_address import BadAddress, understood
-from tests.unit.test_router_certificate import write_pair
+from tests.certificates import write_pair
 
 
 def handshake(folder: Path, *, trusts: str, name: str, days: float = 9) -> ssl.SSLCertVerificationError:

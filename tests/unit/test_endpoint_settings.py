@@ -22,7 +22,8 @@ from activator.store.catalogue import SQL
 from activator.wire import Configuration, Deploy
 from pilotlight.cli.endpoints import commands as endpoint_commands
 from pilotlight.cli.main import app
-from tests.fakes_activator import World, endpoint, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FIELDS = tuple(Configuration.model_fields)

@@ -16,8 +16,8 @@ from router.ledger.settle import Settler
 from router.ledger.shelf import Shelf
 from router.ledger.tail import Tail
 from router.ledger.waits import Waits, asking
-from tests.unit.router_world import nobody, until
-from tests.unit.test_ledger_settle import FakeStore
+from tests.fakes_ledger import FakeStore
+from tests.router_world import nobody, until
 
 Loop = tuple[Callable[[], Coroutine[Any, Any, None]], Callable[[], None]]  # and what wakes it
 

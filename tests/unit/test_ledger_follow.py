@@ -20,8 +20,7 @@ from router.ledger.follow import Follower
 from router.ledger.join import Join
 from router.ledger.tail import Tail
 from router.ledger.worker_locks import Workers
-from tests.unit.test_ledger_join import ended, opened
-from tests.unit.test_ledger_tail import line, sealed
+from tests.ledger_lines import ended, line, opened, sealed
 
 
 class Ledger:

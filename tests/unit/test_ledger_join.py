@@ -11,53 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.finish import Finish
 from router.ledger import join as join_module
 from router.ledger.join import Join, best
 from router.ledger.prices import Price, PriceList
-from router.ledger.record import EndRecord, OpenRecord, ToldBy
+from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.row import UsageRow, figures, usage_row
 from router.ledger.watermark import PARTING_SECONDS, Unfinished, Word
 from runtime.wire import Phase, UsageEntry
+from tests.ledger_lines import ended, journalled, opened
 
 PRICES = PriceList([Price(version=7, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)])
-
-
-def opened(event_id: str) -> OpenRecord:
-    return OpenRecord(
-        event_id=event_id,
-        org_id="default",
-        endpoint_id="ep",
-        key_id="key",
-        path="/v1/completions",
-        streamed=True,
-        admitted_at=1e9,
-    )
-
-
-def ended(
-    event_id: str, *, source: ToldBy = "engine", replica: str = "rep", tokens: int = 5, finish: Finish = "complete"
-) -> EndRecord:
-    return EndRecord(
-        event_id=event_id,
-        replica_id=replica,
-        status=200,
-        finish=finish,
-        input_tokens=tokens,
-        output_tokens=tokens,
-        count_source=source,
-    )
-
-
-def journalled(event_id: str, tokens: int = 9) -> UsageEntry:
-    return UsageEntry(
-        request_id=event_id,
-        replica_id="rep",
-        input_tokens=tokens,
-        cached_tokens=0,
-        output_tokens=tokens,
-        finish="abort",
-    )
 
 
 def settle_all(join: Join) -> list[UsageRow]:

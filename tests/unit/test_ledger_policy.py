@@ -14,7 +14,7 @@ from router.ledger.client import key_told
 from router.ledger.policy import LiveKeys, Policies
 from router.ledger.server import LedgerServer
 from router.ledger.wire import Applied, FromLedger, KeyRow, Policy, Spooled, ToLedger, WorkerHello
-from tests.unit.router_world import nobody
+from tests.router_world import nobody
 
 KEY = KeyRow(hash="00", key_id="key_1", org_id="default", endpoint_id="ep", scope="inference")
 

@@ -5,7 +5,6 @@ never.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import asyncpg
@@ -19,70 +18,12 @@ from pilotlight.frames import FrameError
 from router.ledger import postgres, waits
 from router.ledger.join import Case, Join
 from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Outage
-from router.ledger.prices import Price, PriceList
-from router.ledger.row import UsageRow
 from router.ledger.settle import BATCH_ROWS, Settler
 from router.ledger.shelf import Kept, Shelf
-from router.ledger.store import LedgerStore, Settled
 from router.ledger.waits import Said, Waits
-from router.ledger.watermark import Unfinished
-from runtime.wire import UsageEntry
-from tests.unit.router_world import until
-from tests.unit.test_ledger_join import ended, journalled, opened
-
-
-class FakeStore(LedgerStore):
-    """Postgres as the settler sees it; `trouble` is raised, one a statement, before anything else happens."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, UsageRow] = {}
-        self.batches: list[int] = []
-        self.price_rows = [
-            Price(version=1, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)
-        ]
-        self.entries: dict[str, UsageEntry] = {}
-        self.silent: list[Unfinished] = []
-        self.trouble: list[Exception] = []
-        self.poison: set[str] = set()
-        self.changed = asyncio.Condition()
-
-    async def _stumble(self) -> None:
-        await asyncio.sleep(0)
-        if self.trouble:
-            raise self.trouble.pop(0)
-
-    async def settle(self, rows: Sequence[UsageRow], *, newest_price: int) -> Settled:
-        await self._stumble()
-        if self.poison & {row.event_id for row in rows}:
-            raise asyncpg.DataError("invalid input")
-        newest = max(price.version for price in self.price_rows)
-        if newest == newest_price:
-            self.batches.append(len(rows))
-            for row in rows:
-                self.rows.setdefault(row.event_id, row)
-            async with self.changed:
-                self.changed.notify_all()
-        return Settled(newest, len(rows))
-
-    async def journal(self, request_ids: Sequence[str]) -> list[UsageEntry]:
-        await self._stumble()
-        return [self.entries[name] for name in request_ids if name in self.entries]
-
-    async def unfinished(self, replicas: Sequence[str], endpoints: Sequence[str]) -> list[Unfinished]:
-        await self._stumble()
-        named = {replica.replica_id: replica for replica in self.silent}
-        return [
-            *(named.get(name, Unfinished(name)) for name in replicas),
-            *(r for r in self.silent if r.endpoint_id in endpoints),
-        ]
-
-    async def prices(self) -> PriceList:
-        await self._stumble()
-        return PriceList(self.price_rows)
-
-    async def has(self, count: int) -> None:
-        async with self.changed, asyncio.timeout(5):
-            await self.changed.wait_for(lambda: len(self.rows) >= count)
+from tests.fakes_ledger import FakeStore
+from tests.ledger_lines import ended, journalled, opened
+from tests.router_world import until
 
 
 class Bench:

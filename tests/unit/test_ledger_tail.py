@@ -10,21 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilotlight.sealed import seal
-from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.tail import CHUNK_BYTES, SpoolFile, Tail
-from tests.unit.test_ledger_join import ended, opened
+from tests.ledger_lines import ended, line, opened, sealed
 
 NAME = "worker-1.3.jsonl"
-
-
-def line(record: OpenRecord | EndRecord) -> bytes:
-    return record.model_dump_json().encode() + b"\n"
-
-
-def sealed(record: OpenRecord | EndRecord) -> bytes:
-    """As this release writes it."""
-    return seal(record.model_dump_json().encode())
 
 
 def read_all(tail: Tail, name: str = NAME) -> list[str]:

@@ -6,81 +6,20 @@ from __future__ import annotations
 
 import gc
 import json
-import mmap
 import os
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from runtime.loader.plan import PAGE, Plan, PlanError, plan
-from runtime.loader.ring import Done, LoadError, describe, load, plan_files, stream
+from runtime.loader.ring import LoadError, describe, load, plan_files, stream
 from snapshots.errors import HeaderError
-from snapshots.safetensors_header import Tensor
+from tests.fakes_runtime import WAIT, FakeDevice
 
 SLOT = PAGE
-WAIT = 10.0  # seconds, at most
-
-
-class Copy:
-    def __init__(self, device: FakeDevice, block: bytearray, at: int, content: memoryview) -> None:
-        self.device, self.block, self.at, self.content = device, block, at, content
-        self.ended = threading.Event()
-
-    def run(self) -> None:
-        """Only now the slot is looked at, as a device would."""
-        with self.device.lock:
-            if not self.ended.is_set():
-                self.block[self.at : self.at + len(self.content)] = self.content
-                self.ended.set()
-
-    def wait(self) -> None:
-        self.device.waited += 1
-        assert self.ended.wait(WAIT)
-
-
-class FakeDevice:
-    dtypes = frozenset({"U8", "BF16"})
-
-    def __init__(self, *, lazy: bool = False, breaks: bool = False) -> None:
-        self.lazy, self.breaks = lazy, breaks
-        self.buffers, self.allocated, self.waited, self.closed = 0, 0, 0, False
-        self.copies: list[Copy] = []
-        self.lock = threading.Lock()
-        self.begun = threading.Semaphore(0)  # copies so far
-
-    def buffer(self, nbytes: int) -> memoryview:
-        with self.lock:
-            self.buffers += 1
-        return memoryview(mmap.mmap(-1, nbytes))
-
-    def block(self, nbytes: int) -> bytearray:
-        if self.breaks:
-            raise MemoryError("the device is full")
-        self.allocated += 1
-        return bytearray(nbytes)
-
-    def copy(self, block: bytearray, at: int, content: memoryview) -> Done:
-        copy = Copy(self, block, at, content)
-        with self.lock:
-            self.copies.append(copy)
-        if not self.lazy:
-            copy.run()
-        self.begun.release()
-        return copy
-
-    def hand_over(self, block: bytearray, copies: Sequence[Done]) -> None:
-        for copy in copies:
-            assert isinstance(copy, Copy)
-            copy.run()
-
-    def tensor(self, block: bytearray, at: int, tensor: Tensor) -> bytes:
-        return bytes(block[at : at + tensor.end - tensor.begin])
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @pytest.fixture

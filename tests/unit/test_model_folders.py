@@ -20,17 +20,8 @@ from snapshots.model_folder import look
 from snapshots.other_formats import refuse_other_formats
 from snapshots.pack import pack
 from snapshots.selection import may_be_in_a_snapshot, select
-from tests.unit.test_snapshots import TOKENIZER, Damage, safetensors, write
+from tests.model_folders import LLAMA, PLAIN, TOKENIZER, Damage, Files, safetensors, write
 
-Files = dict[str, bytes | dict[str, Any]]
-
-LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 4}
-PLAIN: Files = {
-    "config.json": LLAMA,
-    "tokenizer.json": TOKENIZER,
-    "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": "{{ messages }}"},
-    "model.safetensors": safetensors(["a", "b"]),
-}
 INDEX = "model.safetensors.index.json"
 
 

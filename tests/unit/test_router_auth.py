@@ -14,7 +14,7 @@ from pilotlight.keys import hash_key
 from router.admission.auth import Caller, Keys, keyed
 from router.errors import Forbidden, NotReady, Unauthorized
 from router.ledger.wire import Policy, PolicyChange
-from tests.unit.router_world import ADMIN_KEY, KEY, OLD_KEY, OTHER_KEY, PEPPER, POLICY, key_row, request, world
+from tests.router_world import ADMIN_KEY, KEY, OLD_KEY, OTHER_KEY, PEPPER, POLICY, key_row, request, world
 
 
 def known() -> Keys:
@@ -185,7 +185,7 @@ async def test_refusals_over_the_wire_leave_no_record(options: Any, status: int,
 
 
 async def test_a_route_that_does_not_fit_the_task_wakes_nothing() -> None:
-    from tests.unit.router_world import endpoint_row
+    from tests.router_world import endpoint_row
 
     async with world() as w:
         w.show(endpoint_row(task="embed"))

@@ -9,7 +9,7 @@ from activator.policy.lifecycle import Replica as Known
 from activator.state.queue_depths import DepthBook
 from router.hold.hold import FULL_RETRY_SECONDS, Slot
 from router.hold.replicas import LEAST_REMAINING_SECONDS, pick
-from tests.unit.test_router_hold import Caller, Rig, replica, row
+from tests.fakes_router import Caller, Rig, replica, row
 
 
 def ask(rig: Rig) -> Slot:

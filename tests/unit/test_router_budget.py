@@ -14,8 +14,7 @@ from router.app import Call
 from router.hold.budget import Budget
 from router.hold.machine import Memory, Together
 from router.ledger.wire import Policy
-from tests.unit.router_world import KEY, OTHER_KEY, POLICY, endpoint_row, key_row, request, until, world
-from tests.unit.test_router_strangers import raw, tell
+from tests.router_world import KEY, OTHER_KEY, POLICY, endpoint_row, key_row, raw, request, tell, until, world
 
 AUTH = b"authorization: Bearer %s\r\n"
 HEAD = b"POST /e/%s/v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + AUTH

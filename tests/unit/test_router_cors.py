@@ -11,7 +11,7 @@ import pytest
 from activator.wire import Changes
 from pilotlight.origins import normal
 from pilotlight.settings import SettingsError, from_environment, load
-from tests.unit.router_world import ADMIN_KEY, OTHER_KEY, Client, Reply, World, endpoint_row, request, world
+from tests.router_world import ADMIN_KEY, OTHER_KEY, Client, Reply, World, endpoint_row, request, world
 
 APP, OTHER = "https://app.example.org", "https://evil.example.org"
 CHAT = "/e/tiny/v1/chat/completions"

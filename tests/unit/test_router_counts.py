@@ -11,7 +11,7 @@ import pytest
 
 from pilotlight.exposition import text
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, event, json_answer
-from tests.unit.router_world import World, endpoint_row, world
+from tests.router_world import World, endpoint_row, world
 
 LAST = b"0\r\n\r\n"
 

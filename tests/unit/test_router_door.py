@@ -22,7 +22,7 @@ from pilotlight.settings import Paths
 from router.admission.rates import Rates
 from router.admission.visitors import Standing, Visitors
 from router.edge.door import Door, Porter, Visit
-from tests.unit.router_world import until
+from tests.router_world import until
 
 
 @cache

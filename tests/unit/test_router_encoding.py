@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from router.admission.encoding import MOST_MEMBERS, named, unpack
 from router.errors import BadRequest, BodyTooLarge, RouterError, UnsupportedEncoding
-from tests.unit.router_world import ADMIN_KEY, request, world
+from tests.router_world import ADMIN_KEY, request, world
 
 if sys.version_info >= (3, 14):
     from compression import zstd

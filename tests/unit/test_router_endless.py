@@ -13,7 +13,7 @@ import pytest
 
 from router.edge.intake import LONGEST_HEAD
 from router.edge.protocol import RouterProtocol
-from tests.unit.router_world import ADMIN_KEY, KEY, until, world
+from tests.router_world import ADMIN_KEY, KEY, until, world
 
 CHUNKED = b"transfer-encoding: chunked\r\n\r\n"
 TARGETS = {

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from runtime.wire import Phase
-from tests.unit.router_world import endpoint_row, world
+from tests.router_world import endpoint_row, world
 
 OF_STREAMS = {"x-accel-buffering"}
 OURS = {"x-request-id", "x-pilotlight-start", "x-pilotlight-hold-ms", "openai-processing-ms"}

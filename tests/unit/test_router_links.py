@@ -23,8 +23,8 @@ from router.hold.table import RouteTable
 from router.ledger.spool import Spool
 from router.ledger.wire import Applied, Policy, Spooled, WorkerHello
 from tests.fakes import FakeActivator, FakeLedger
-from tests.unit.router_world import KEY, PEPPER, POLICY, endpoint_row, until
-from tests.unit.test_router_hold import Caller, replica
+from tests.fakes_router import Caller, replica
+from tests.router_world import KEY, PEPPER, POLICY, endpoint_row, until
 
 
 class Side:

@@ -15,7 +15,7 @@ from router.errors import QueueFull
 from router.hold.hold import Hold
 from router.hold.machine import Alone, Memory, Together
 from router.hold.table import RouteTable
-from tests.unit.test_router_hold import Caller, Rig, row
+from tests.fakes_router import Caller, Rig, row
 
 
 class Worker(Rig):

@@ -16,8 +16,7 @@ from router.ledger.record import Tokens
 from router.metrics import Metrics
 from runtime.node import metrics as of_agent
 from runtime.wire import Phase
-from tests.unit.router_world import KEY, endpoint_row, world
-from tests.unit.test_router_web import get
+from tests.router_world import KEY, endpoint_row, get, world
 
 UNITS = (
     "_seconds",

@@ -10,8 +10,7 @@ from pilotlight import tls
 from pilotlight.addresses import of_this_machine
 from pilotlight.settings import RouterSettings
 from router.admission.request import named_by_host
-from tests.unit.router_world import OTHER_KEY, World, endpoint_row, world
-from tests.unit.test_router_web import get
+from tests.router_world import OTHER_KEY, World, endpoint_row, get, world
 
 
 @pytest.mark.parametrize(

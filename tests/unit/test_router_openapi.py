@@ -14,7 +14,7 @@ from router.admission.openai import read
 from router.admission.routes import ROUTES, Route
 from router.edge import openapi
 from router.errors import BadRequest
-from tests.unit.router_world import world
+from tests.router_world import world
 
 DOCUMENT = openapi.document()
 FIELDS = [(route, field) for route in ROUTES.values() for field in route.fields]

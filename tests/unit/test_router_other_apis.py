@@ -15,7 +15,7 @@ from router.admission.openai import body_for, own_field, read
 from router.admission.routes import ROUTES
 from router.errors import BadRequest
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, json_answer
-from tests.unit.router_world import KEY, endpoint_row, world
+from tests.router_world import KEY, endpoint_row, world
 
 RESPONSES, MESSAGES = "/e/tiny/v1/responses", "/e/tiny/v1/messages"
 ASK: dict[str, bytes] = {

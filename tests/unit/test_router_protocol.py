@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.router_world import KEY, endpoint_row, request, until, world
+from tests.router_world import KEY, endpoint_row, request, until, world
 
 AUTH = b"authorization: Bearer " + KEY.encode() + b"\r\n"
 HEAD = b"POST /e/tiny/v1/chat/completions HTTP/1.1\r\nhost: x\r\n" + AUTH

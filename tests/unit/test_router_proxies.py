@@ -19,8 +19,8 @@ from pilotlight.settings import SettingsError, load
 from router.admission.admin_reach import OF_PROXIES, Reach, from_here
 from router.admission.proxies import Proxies
 from router.edge.listeners import Listeners
-from tests.unit.router_world import ADMIN_KEY, world
-from tests.unit.test_router_web import Admin, get
+from tests.fakes import Admin
+from tests.router_world import ADMIN_KEY, get, world
 
 LAN = ("10.0.0.0/8", "fd00::/8")
 

@@ -16,7 +16,7 @@ from router.admission.openai import read
 from router.admission.routes import ROUTES, Route
 from router.errors import LONGEST_QUOTE, BadRequest
 from tests.fakes import FakeRequest, json_answer
-from tests.unit.router_world import ADMIN_KEY, KEY, world
+from tests.router_world import ADMIN_KEY, KEY, world
 
 LONG = "q" * 400
 WIDE = "é" * 400  # `\u00e9` in an answer's JSON

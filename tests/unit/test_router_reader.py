@@ -22,7 +22,7 @@ from router.admission.body_reader import LARGE, Connection, InPlace, Job, Reader
 from router.admission.openai import Asked
 from router.admission.routes import ROUTES
 from router.errors import BodyTooLarge, RouterError, Unavailable
-from tests.unit.router_world import KEY, request, until, world
+from tests.router_world import KEY, request, until, world
 
 LONG = "x" * (LARGE + 1)
 NOISE = json.dumps(

@@ -9,7 +9,7 @@ import pytest
 from router.admission.rates import SAVED_SECONDS
 from router.admission.strangers import MOST_STRANGE
 from router.edge.exchange import MOST_DISCARDED
-from tests.unit.router_world import ADMIN_KEY, KEY, World, endpoint_row, request, until, world
+from tests.router_world import ADMIN_KEY, KEY, World, endpoint_row, request, until, world
 
 pytestmark = pytest.mark.asyncio
 

@@ -12,7 +12,7 @@ import pytest
 from router.hold.hold import BROKEN_SECONDS
 from router.hold.pool import Pool
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, event, json_answer
-from tests.unit.router_world import KEY, endpoint_row, request, until, world
+from tests.router_world import KEY, endpoint_row, request, until, world
 
 
 async def test_json_answer_with_our_headers_and_a_closed_record() -> None:

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -36,7 +35,8 @@ from router.relay.answer import MOST_KEPT
 from router.relay.meter import Meter, waited_for
 from runtime.wire import Phase
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, event
-from tests.unit.router_world import endpoint_row, key_row, until, world
+from tests.fakes_ledger import Disk
+from tests.router_world import endpoint_row, key_row, until, world
 
 LINES: TypeAdapter[OpenRecord | EndRecord] = TypeAdapter(SpoolLine)
 
@@ -45,32 +45,6 @@ LINES: TypeAdapter[OpenRecord | EndRecord] = TypeAdapter(SpoolLine)
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
-
-
-class Disk:
-    """A disk with so much room, which can be told not to sync, or to wait."""
-
-    def __init__(self, room: int = 1 << 30) -> None:
-        self.room, self.broken = room, False
-        self.syncs = 0
-        self.may_sync = threading.Event()
-        self.may_sync.set()
-        self.asked = threading.Event()  # to sync, for the first time
-
-    def write(self, descriptor: int, data: bytes) -> int:
-        if self.room <= 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written = os.write(descriptor, data[: self.room])
-        self.room -= written
-        return written
-
-    def sync(self, descriptor: int) -> None:
-        self.asked.set()
-        self.may_sync.wait(5)
-        self.syncs += 1
-        if self.broken:
-            raise OSError(errno.EIO, "Input/output error")
-        os.fdatasync(descriptor)
 
 
 def made(folder: Path, disk: Disk) -> Spool:

@@ -20,7 +20,7 @@ from router.edge.asgi_turn import AsgiTurn
 from router.edge.exchange import ClientLimits, Exchange
 from router.edge.patience import BODY_STEP, LINGER_SECONDS, Patience
 from router.edge.protocol import RouterProtocol
-from tests.unit.router_world import KEY, World, endpoint_row, request, until, world
+from tests.router_world import KEY, World, endpoint_row, raw, request, tell, until, world
 
 AUTH = b"authorization: Bearer " + KEY.encode() + b"\r\n"
 CALL = b"POST /e/tiny/v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
@@ -58,26 +58,6 @@ HELD = {  # these wait for a replica, which takes no deadline of the client's
     "held, and part of a body behind it": request(url="/e/cold/v1/chat/completions") + CALL + AUTH + b"content-length: 90000\r\n\r\nx",
     "held, and a page's body behind it": request(url="/e/cold/v1/chat/completions") + b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: 90000\r\n\r\nx",
 }  # fmt: skip
-
-
-def raw(w: World, *, buffer: int = 0, source: str = "127.0.0.1") -> socket.socket:
-    """A client that does nothing by itself. `buffer`: bytes its kernel takes for it."""
-    client = socket.socket()
-    client.bind((source, 0))
-    if buffer:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    client.connect(("127.0.0.1", w.port))
-    client.setblocking(False)
-    return client
-
-
-async def tell(client: socket.socket, data: bytes) -> None:
-    """Send it, as far as the other side takes it."""
-    try:
-        async with asyncio.timeout(1.0):
-            await asyncio.get_running_loop().sock_sendall(client, data)
-    except (ConnectionError, TimeoutError):
-        return  # it was refused amid: so much the better
 
 
 def reset(client: socket.socket) -> None:

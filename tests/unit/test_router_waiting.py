@@ -12,7 +12,7 @@ import pytest
 from router.relay.keepalive import comment
 from runtime.wire import Phase
 from tests.fakes import FakeReplica, FakeRequest, json_answer
-from tests.unit.router_world import endpoint_row, until, world
+from tests.router_world import endpoint_row, until, world
 
 
 def phases_since(seconds: float) -> tuple[Phase, ...]:

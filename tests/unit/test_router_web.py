@@ -8,24 +8,8 @@ from typing import Any
 import pytest
 
 from pilotlight.exposition import text
-from tests.fakes import FakeReplica, FakeRequest
-from tests.unit.router_world import ADMIN_KEY, KEY, OTHER_KEY, Client, Reply, World, endpoint_row, world
-
-
-async def get(
-    w: World,
-    path: str,
-    *,
-    key: str | None = KEY,
-    method: str = "GET",
-    client: Client | None = None,
-    host: str = "x",
-    headers: str = "",
-) -> Reply:
-    client = client or await w.client()
-    auth = f"authorization: Bearer {key}\r\n" if key else ""
-    client.send(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{auth}{headers}content-length: 0\r\n\r\n".encode())
-    return await client.answer()
+from tests.fakes import Admin, FakeRequest
+from tests.router_world import ADMIN_KEY, KEY, OTHER_KEY, endpoint_row, get, world
 
 
 async def test_models() -> None:
@@ -106,13 +90,6 @@ async def test_a_bug_is_an_openai_error_too(monkeypatch: pytest.MonkeyPatch) -> 
     async with world() as w:
         monkeypatch.setattr(w.router.keys, "tenant", lambda _: 1 / 0)
         assert (await get(w, "/v1/models")).error["type"] == "server_error"
-
-
-class Admin(FakeReplica):
-    """Stands in for the admin process: one answer, after it has seen the request."""
-
-    async def talk(self, request: FakeRequest) -> Any:
-        yield b"HTTP/1.1 201 Created\r\nx-own: yes\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok"
 
 
 async def test_the_admin_relay() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runtime.loader import bake
 from snapshots.safetensors_header import read_header
-from tests.unit.test_snapshots import no_file_larger_than
+from tests.model_folders import no_file_larger_than
 
 shapes = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=12)
 

@@ -11,9 +11,8 @@ import pytest
 
 from runtime.serving.line import MOST_IN_LINE, Line
 from runtime.wire import TURN_HEADER
-from tests.fakes_gate import GatedReplica
-from tests.unit.router_world import endpoint_row, until, world
-from tests.unit.test_runtime_gate import call, make
+from tests.fakes_gate import GatedReplica, call, make
+from tests.router_world import endpoint_row, until, world
 
 
 def named(turn: str | None) -> list[tuple[bytes, bytes]]:

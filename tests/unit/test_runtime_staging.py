@@ -27,7 +27,7 @@ from snapshots.partial import Partial
 from snapshots.pins import pin, pinned, unpin
 from snapshots.stage import stage
 from snapshots.store.disk import digests, remove_folder
-from tests.unit.test_snapshots import TOKENIZER, safetensors, write
+from tests.model_folders import TOKENIZER, safetensors, write
 
 SIZE = 100_000  # bytes of the weights of each snapshot
 COPY = "engine 1 bfloat16"  # which baked copy is wanted

@@ -4,17 +4,15 @@ name.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import resource
 import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +39,9 @@ from snapshots.pack import manifest_of, pack
 from snapshots.stage import stage
 from snapshots.store.disk import digests, path_of
 from snapshots.verify import verify
-
-Damage = Callable[[Path], object]
+from tests.model_folders import Damage, no_file_larger_than, safetensors, write
 
 WEIGHTS = "model-00001-of-00002.safetensors"
-TOKENIZER: dict[str, Any] = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}}}
-
-
-def safetensors(names: list[str], size: int = 8) -> bytes:
-    """A safetensors file of bf16 tensors of `size` bytes each, their content made of their names."""
-    entries = {
-        name: {"dtype": "BF16", "shape": [size // 2], "data_offsets": [i * size, (i + 1) * size]}
-        for i, name in enumerate(names)
-    }
-    header = json.dumps(entries).encode()
-    return len(header).to_bytes(8, "little") + header + b"".join((name.encode() * size)[:size] for name in names)
 
 
 def lying(*, end: int = 4, data: int = 8, dtype: str = "U8") -> bytes:
@@ -65,13 +51,6 @@ def lying(*, end: int = 4, data: int = 8, dtype: str = "U8") -> bytes:
     }
     header = json.dumps(entries).encode()
     return len(header).to_bytes(8, "little") + header + bytes(data)
-
-
-def write(folder: Path, files: dict[str, bytes | dict[str, Any]]) -> Path:
-    for path, content in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-    return folder
 
 
 def remove(*files: Path) -> None:
@@ -326,16 +305,6 @@ def test_links_within_the_folder_are_followed(model: Path, store: Path) -> None:
     folder = path_of(store, pack(model, store).digest)
     assert not (folder / "tokenizer.model").is_symlink()
     assert not (folder / "blob").exists()
-
-
-@contextlib.contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_full_disk_leaves_nothing(model: Path, store: Path) -> None:

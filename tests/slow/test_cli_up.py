@@ -34,6 +34,7 @@ from pilotlight.cli.up.postgres import Postgres
 from pilotlight.database.embedded import EmbeddedPostgres
 from pilotlight.database.errors import EmbeddedError
 from pilotlight.settings import LONGEST_STATE, LogSettings, Paths, RouterSettings, Settings, load
+from tests.fakes_cli import FakeServer
 
 
 @pytest.fixture
@@ -272,25 +273,6 @@ async def test_what_a_dead_child_leaves_in_its_session_is_killed_with_it(
     asyncio.get_running_loop().remove_reader(held)
     os.close(held)
     await (stopping or child.stop())
-
-
-class FakeServer:
-    """A Postgres that lives until it is told otherwise."""
-
-    dsn = "postgresql:///fake"
-
-    def __init__(self) -> None:
-        self.died, self.stopped = asyncio.Event(), False
-
-    async def ended(self) -> None:
-        await self.died.wait()
-
-    async def stop(self) -> None:
-        self.died.set()
-        self.stopped = True
-
-    def kill(self) -> None:
-        self.died.set()
 
 
 async def test_a_dead_postgres_is_started_again_however_often_it_does_not_start_at_first(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from pilotlight.cli.main import app
 from snapshots.errors import LineageError
 from snapshots.lineage import MOST_STEPS, Step, file_of, newest_of, of_folder, parse, remember, steps
-from tests.unit.test_snapshots import TOKENIZER, safetensors, write
+from tests.model_folders import TOKENIZER, safetensors, write
 
 DIGEST = "sha256:" + "a" * 64
 MODEL: dict[str, bytes | dict[str, Any]] = {

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.fakes import Die, FakeReplica, FakeRequest
-from tests.unit.router_world import World, endpoint_row, until, world
+from tests.router_world import World, endpoint_row, until, world
 
 
 async def caller(w: World, dice: random.Random, outcomes: list[str]) -> None:

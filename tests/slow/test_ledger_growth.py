@@ -19,7 +19,7 @@ from router.ledger.keeping import SHORT
 from router.ledger.policy import CHANGES_KEPT, LiveKeys, Policies
 from router.ledger.server import PART_KEYS, LedgerServer
 from router.ledger.wire import Applied, FromLedger, KeyRow, Policy, PolicyChange, PolicyPart, ToLedger, WorkerHello
-from tests.unit.router_world import PEPPER, nobody, until
+from tests.router_world import PEPPER, nobody, until
 
 
 def key(number: int, *, endpoint: str = "ep_1", expires_at: float = 0.0) -> KeyRow:

@@ -19,9 +19,8 @@ from snapshots.errors import SnapshotError
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name
 from snapshots.stage import adopt, stage
 from snapshots.transfer import Steps, pull, pull_from
-from tests.unit.test_model_folders import LLAMA, PLAIN, Files
-from tests.unit.test_snapshots import safetensors, write
-from tests.unit.test_snapshots_transfer import FakeOrigin
+from tests.fakes_snapshots import FakeOrigin
+from tests.model_folders import LLAMA, PLAIN, Files, safetensors, write
 
 CODE: dict[str, Any] = LLAMA | {"model_type": "mymodel", "auto_map": {"AutoModel": "modeling_evil.Evil"}}
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from runtime.control import (
     Control,
     Depth,
     DrainNow,
-    Fork,
     LoadOutcome,
     Parked,
     ParkNow,
@@ -36,54 +35,13 @@ from runtime.node.births import FORK_TRIES
 from runtime.node.last_counts import Counts
 from runtime.node.replica_record import Running
 from runtime.node.replicas import Lives
-from runtime.node.staging import Staged
 from runtime.node.usage_shipper import Shipping
 from runtime.node.watermark import Word
 from runtime.reap import Identity
-from runtime.wire import Drain, EngineEnvironment, Park, Phase, ReplicaReport, StandbyReport, Start, Stop
+from runtime.wire import Drain, EngineEnvironment, Park, Phase, ReplicaReport, Start, Stop
+from tests.fakes_runtime import FakeStaging, FakeStandbys, Forking
 
 DIGEST = "sha256:" + "0" * 64
-Forking = Callable[[socket.socket], Awaitable[None]]
-
-
-class FakeStaging:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.of_the_snapshot = folder, list[str]()
-        (folder / "config.json").write_text("{}")
-
-    async def bring(self, digest: str, copy: str = "") -> Staged:
-        whole = asyncio.get_running_loop().create_future()
-        whole.set_result(None)
-        return Staged(self.folder, whole)
-
-    def loaded(self, digest: str, copy: str, outcome: LoadOutcome) -> None: ...
-
-    def unmappable(self, digest: str) -> None:
-        self.of_the_snapshot.append(digest)
-
-    def close(self) -> None: ...
-
-
-class FakeStandbys:
-    """Does with each order what it is told to, the last for ever."""
-
-    def __init__(self, *does: Forking) -> None:
-        self._does, self.orders, self.lost = list(does), list[Fork](), list[str]()
-
-    def report(self) -> StandbyReport:
-        return StandbyReport(ready=1)
-
-    def listen(self, now: float) -> list[str]:
-        lost, self.lost = self.lost, []
-        return lost
-
-    def done_with(self, replica_id: str) -> None: ...
-
-    async def fork(self, order: Fork, replica_end: socket.socket, *, fresh: bool = False) -> None:
-        self.orders.append(order)
-        await (self._does.pop(0) if len(self._does) > 1 else self._does[0])(replica_end)
-
-    def close(self) -> None: ...
 
 
 class Replica:

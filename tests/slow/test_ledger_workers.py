@@ -12,8 +12,7 @@ from pathlib import Path
 
 from router.ledger.tail import Tail
 from router.ledger.worker_locks import OLD_GRACE_SECONDS, Workers, is_alive
-from tests.unit.test_ledger_join import opened
-from tests.unit.test_ledger_tail import line, sealed
+from tests.ledger_lines import line, opened, sealed
 
 
 class Kernel:

@@ -12,7 +12,6 @@ import random
 import shutil
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -30,11 +29,11 @@ from snapshots.partial import Partial, chunks_of
 from snapshots.singleflight import alone
 from snapshots.stage import stage
 from snapshots.store.disk import building, digests, path_of, publish
-from snapshots.store.origin import Folder
 from snapshots.store.s3_push import MOST_PARTS, part_size
 from snapshots.transfer import digests_at, pull, pull_from, push
 from snapshots.verify import verify
-from tests.unit.test_snapshots import no_file_larger_than, safetensors, write
+from tests.fakes_snapshots import FakeOrigin
+from tests.model_folders import no_file_larger_than, safetensors, write
 
 WEIGHTS = "model.safetensors"
 SIZE = 5 * CHUNK // 2
@@ -77,26 +76,6 @@ def origin(tmp_path: Path, packed: Path) -> Path:
 @pytest.fixture
 def digest(origin: Path) -> str:
     return digests(origin)[0]
-
-
-class FakeOrigin(Folder):
-    """A folder that counts what is read from it, and lies, dies or waits as told."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.reads: Counter[tuple[str, int]] = Counter()
-        self.lies: Counter[tuple[str, int]] = Counter()  # how often a chunk is answered wrongly
-        self.dies_after = 1_000_000
-
-    async def fill(self, digest: str, path: str, begin: int, into: memoryview) -> int:
-        length = await super().fill(digest, path, begin, into)
-        if self.reads.total() >= self.dies_after:
-            raise Unreachable("gone")
-        self.reads[path, begin] += 1
-        if self.lies[path, begin] > 0:
-            self.lies[path, begin] -= 1
-            into[0] ^= 1
-        return length
 
 
 def without_chunks(origin: Path, digest: str) -> str:

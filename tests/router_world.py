@@ -323,3 +323,39 @@ async def world(
             server.close()
             await replica.stop()
             lines.close()
+
+
+async def get(
+    w: World,
+    path: str,
+    *,
+    key: str | None = KEY,
+    method: str = "GET",
+    client: Client | None = None,
+    host: str = "x",
+    headers: str = "",
+) -> Reply:
+    client = client or await w.client()
+    auth = f"authorization: Bearer {key}\r\n" if key else ""
+    client.send(f"{method} {path} HTTP/1.1\r\nhost: {host}\r\n{auth}{headers}content-length: 0\r\n\r\n".encode())
+    return await client.answer()
+
+
+def raw(w: World, *, buffer: int = 0, source: str = "127.0.0.1") -> socket.socket:
+    """A client that does nothing by itself. `buffer`: bytes its kernel takes for it."""
+    client = socket.socket()
+    client.bind((source, 0))
+    if buffer:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.connect(("127.0.0.1", w.port))
+    client.setblocking(False)
+    return client
+
+
+async def tell(client: socket.socket, data: bytes) -> None:
+    """Send it, as far as the other side takes it."""
+    try:
+        async with asyncio.timeout(1.0):
+            await asyncio.get_running_loop().sock_sendall(client, data)
+    except (ConnectionError, TimeoutError):
+        return  # it was refused amid: so much the better

@@ -23,7 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from activator import events
 from activator.wire import EndpointRow, Table
-from tests.fakes_activator import World, endpoint, revision
+from tests.activator_world import World
+from tests.fakes_activator import endpoint, revision
 
 ROUTERS = ("w1", "w2", "w3")
 SILENT = 30.0
