@@ -23,12 +23,12 @@ demo: setup       ## wake an endpoint at zero, ask it, bill it, put it back to z
 up: setup         ## start everything on this machine, in the foreground
 	@$(BIN)/pilotlight up
 
-# The unit tests fork over the cores by themselves; what starts real processes runs in two workers, as tests/conftest.py spreads
-# it; what is timed comes last and alone.
+# What needs no installation forks over the cores by itself (tests/forked.py); what starts one runs in two workers, as
+# tests/conftest.py spreads it; what is timed comes last and alone.
 test: setup       ## every test this machine can run
 	@failed=0; \
-	$(PYTEST) --hypothesis-profile=default tests/unit || failed=1; \
-	$(PYTEST) -p xdist.plugin -n 2 --dist loadscope --no-loadscope-reorder tests/integration tests/acceptance tests/sim || failed=1; \
+	$(PYTEST) tests/unit tests/slow tests/sim || failed=1; \
+	$(PYTEST) -p xdist.plugin -n 2 --dist loadscope --no-loadscope-reorder tests/integration tests/acceptance || failed=1; \
 	$(PYTEST) tests/timed tests/gpu || failed=1; \
 	exit $$failed
 

@@ -1,4 +1,4 @@
-"""Whatever routers hear and tell in whatever order, the activator knows as many requests as they have: a state machine."""
+"""Whatever a router hears and tells in whatever order, the activator knows its demand: a state machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.fakes_router import Caller, Told, replica, row
+
+NAMES = "abc"
 
 
 class Telling(RuleBasedStateMachine):
@@ -66,6 +68,3 @@ TestTelling = Telling.TestCase
 
 
 TestTelling.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
-
-
-NAMES = "abc"
