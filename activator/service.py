@@ -49,7 +49,7 @@ PATIENCE_SECONDS = 5.0  # beyond the drain, for agents to report that replicas a
 async def lead(settings: Settings, launcher: Launcher) -> None:
     """Returns after a signal to end. Raises LeadershipLost (in a group), DatabaseError, and whatever crashed."""
     settings.paths.make()
-    Notifier.take().keep()
+    Notifier.of_starter().keep()
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)

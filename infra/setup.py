@@ -93,7 +93,7 @@ def make_uv() -> None:
     """A virtual environment holding uv, from the hash-locked uv.txt. One that is not whole is made anew. Raises
     CalledProcessError.
     """
-    if not is_whole(VENV):
+    if not is_complete(VENV):
         if importlib.util.find_spec("ensurepip") is None:  # Debian and Ubuntu have it apart
             version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
             sys.exit(
@@ -121,7 +121,7 @@ def make_uv() -> None:
         )
 
 
-def is_whole(folder: Path) -> bool:
+def is_complete(folder: Path) -> bool:
     """Whether a virtual environment was made to its end, here, and by this Python: a checkout that was moved takes one
     along that leads back.
     """

@@ -76,10 +76,10 @@ def noted(**given: Any) -> Note:
 
 def bounded(values: Mapping[str, Any]) -> dict[str, Any]:
     """As much of it as a row may hold: of what is too large only the names of its fields. Pure."""
-    told: dict[str, Any] = _bounded(dict(values))
-    if len(json.dumps(told)) > LARGEST:
-        told = {"fields": [plain(str(name))[:40] for name in values][:MOST_PARTS]}
-    return told
+    kept: dict[str, Any] = _bounded(dict(values))
+    if len(json.dumps(kept)) > LARGEST:
+        kept = {"fields": [plain(str(name))[:40] for name in values][:MOST_PARTS]}
+    return kept
 
 
 def _bounded(value: Any, name: str = "", depth: int = 0) -> Any:
@@ -118,8 +118,8 @@ class Begun:
         """The whole note. Whether it is on the disk is in `error`; an earlier failure is made good where there is room
         by now.
         """
-        told = {"outcome": outcome, "reason": reason, "changed": changed or {}}
-        note = self.note = noted(**(vars(self.note) | told))
+        ending = {"outcome": outcome, "reason": reason, "changed": changed or {}}
+        note = self.note = noted(**(vars(self.note) | ending))
         try:
             write_atomic(self._path, note.bytes(), mode=READABLE)
             self.error = ""

@@ -43,10 +43,10 @@ def cores() -> int:
     """Threads that can compute at once: at least one. A quota of one and a half lets two threads stand still for a
     quarter of the time.
     """
-    return whole_cores(len(os.sched_getaffinity(0)), limits().cores)
+    return usable_cores(len(os.sched_getaffinity(0)), limits().cores)
 
 
-def whole_cores(allowed: int, quota: float | None) -> int:
+def usable_cores(allowed: int, quota: float | None) -> int:
     """Pure."""
     return max(1, min(allowed, math.floor(quota + 0.01) if quota is not None else allowed))
 

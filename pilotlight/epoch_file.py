@@ -23,7 +23,7 @@ HALF = 512  # bytes: a disk's smallest sector, which is written whole or not
 
 def keep(file: Path, epoch: int) -> None:
     """Have the file hold this epoch, durably: in place where it has its full size. Raises OSError."""
-    if not is_whole(file):
+    if not is_full_size(file):
         write_atomic(file, _half(read(file)) + _half(epoch))
         return
     halves = [_epoch_of(half) for half in _halves(file.read_bytes())]
@@ -53,7 +53,7 @@ def read(file: Path) -> int:
     return max(epochs)
 
 
-def is_whole(file: Path) -> bool:
+def is_full_size(file: Path) -> bool:
     """Has it its full size, so that it can be overwritten in place?"""
     with contextlib.suppress(OSError):
         return file.stat().st_size == 2 * HALF

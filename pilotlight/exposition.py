@@ -58,7 +58,11 @@ class Family:
         labels: tuple[str, ...] = (),
         samples: Iterable[Sample] = (),
     ) -> None:
-        self.name, self.type, self.documentation, self.labels, self.samples = name, kind, documentation, labels, samples
+        self.name = name
+        self.type = kind
+        self.documentation = documentation
+        self.labels = labels
+        self.samples = samples
 
     def lines(self) -> Iterator[str]:
         name = self.name + "_total" if self.type == "counter" else self.name

@@ -130,7 +130,7 @@ def _settle(kept: dict[str, str], arguments: dict[str, Any], *, hosts: str, path
         kept.setdefault("dbname", user)
 
 
-def whole(url: str) -> str:
+def with_absolute_files(url: str) -> str:
     """The same address with its files named whole: processes with other working folders read it too. Raises
     SettingsError.
     """
@@ -138,7 +138,7 @@ def whole(url: str) -> str:
     if not mark or not any(name in query for name in FILES):
         return url
     pairs = parse_qsl(query, keep_blank_values=True)
-    return f"{head}?{urlencode([(name, _whole(name, value)) for name, value in pairs])}"
+    return f"{head}?{urlencode([(name, _absolute_file(name, value)) for name, value in pairs])}"
 
 
 def without_password(text: str) -> str:
@@ -146,7 +146,7 @@ def without_password(text: str) -> str:
     return SECRET.sub(r"\1\2…", re.sub(r"(://[^:/@?]*):.*@", r"\1:…@", text))
 
 
-def _whole(name: str, value: str) -> str:
+def _absolute_file(name: str, value: str) -> str:
     return str(absolute(Path(value))) if name in FILES and value and value != "system" else value
 
 

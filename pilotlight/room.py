@@ -62,7 +62,9 @@ class Watched:
     """The shortage as one process knows it: looked at when asked, at most every LOOK_SECONDS."""
 
     def __init__(self, look: Callable[[], Room], limits: DiskSettings, *, clock: Callable[[], float]) -> None:
-        self._look, self._limits, self._clock = look, limits, clock
+        self._look = look
+        self._limits = limits
+        self._clock = clock
         self._look_at, self._reason = float("-inf"), ""
 
     def __call__(self) -> str:

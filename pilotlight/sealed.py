@@ -36,7 +36,7 @@ def is_sealed(line: bytes) -> bool:
     return line[-LENGTH:-10] == MARK
 
 
-def is_whole(line: bytes) -> bool:
+def is_intact(line: bytes) -> bool:
     """Has it a seal that fits? `line` without its newline."""
     return line[-LENGTH:] == b',"crc":"%08x"}' % crc32(line[:-LENGTH])
 

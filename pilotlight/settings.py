@@ -21,7 +21,7 @@ from pilotlight.networks import Networks, Plain
 from pilotlight.origins import Origins
 from pilotlight.parsed import json_of
 from pilotlight.paths import LONGEST_STATE, Paths, SettingsError, absolute, default_state_dir, make_folder
-from pilotlight.postgres_address import whole
+from pilotlight.postgres_address import with_absolute_files
 from pilotlight.setting_kinds import ArgumentNames, File, Names, Store
 
 __all__ = ["LONGEST_STATE", "PREFIX", "Paths", "Section", "Settings", "SettingsError", "load", "make_folder"]
@@ -354,7 +354,7 @@ class Settings(Section):
     state_dir: Annotated[Path, AfterValidator(absolute)] = Field(
         default_factory=default_state_dir, description="Folder of everything this machine keeps."
     )
-    database_url: Annotated[str, AfterValidator(whole)] = Field(
+    database_url: Annotated[str, AfterValidator(with_absolute_files)] = Field(
         default="", description="Postgres to use instead of the embedded one (also DATABASE_URL)."
     )
     router: RouterSettings = RouterSettings()

@@ -40,7 +40,7 @@ class Notifier:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if address else None
 
     @staticmethod
-    def take() -> Notifier:
+    def of_starter() -> Notifier:
         """Whom our starter has told us of. What we start ourselves is not told of it."""
         return Notifier(os.environ.pop(VARIABLE, ""))
 
@@ -70,15 +70,22 @@ def silent(said: Mapping[int, Said], now: float, seconds: float) -> list[int]:
 
 
 class Watchdog:
-    """The side that listens. `running` gives the processes it watches now; `told` is called with the pid of one it
+    """The side that listens. `running` gives the processes it watches now; `on_silent` is called with the pid of one it
     kills.
     """
 
     def __init__(
-        self, path: Path, *, running: Callable[[], Iterable[int]], silent_seconds: float, told: Callable[[int], None]
+        self,
+        path: Path,
+        *,
+        running: Callable[[], Iterable[int]],
+        silent_seconds: float,
+        on_silent: Callable[[int], None],
     ) -> None:
         """Raises OSError."""
-        self._running, self._silent_seconds, self._told = running, silent_seconds, told
+        self._running = running
+        self._silent_seconds = silent_seconds
+        self._on_silent = on_silent
         self._said: dict[int, Said] = {}
         self._held: dict[int, int] = {}  # descriptors of those it watches, which mean them for ever; a number does not
         self._attention = Attention()
@@ -121,7 +128,7 @@ class Watchdog:
         if not self._silent_seconds:
             return
         for pid in silent(self._said, self._now, self._silent_seconds):
-            self._told(pid)
+            self._on_silent(pid)
             del self._said[pid]  # its successor has a number of its own
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._held[pid], signal.SIGKILL)

@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 async def supervise(config: Settings, listeners: Listeners) -> int:
     """Run the workers until SIGTERM; the exit status is the highest of theirs."""
-    Notifier.take().keep()
+    Notifier.of_starter().keep()
     parent = _Parent(listeners, Memory.make(config.router.workers), config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -48,7 +48,7 @@ class _Parent:
             config.paths.sockets / "workers.sock",
             running=lambda: [process.pid for process in self._running if process.returncode is None],
             silent_seconds=config.watch.silent_seconds,
-            told=lambda pid: log.error("a worker is silent; killing it", action="worker_hung", pid=pid),
+            on_silent=lambda pid: log.error("a worker is silent; killing it", action="worker_hung", pid=pid),
         )
 
     def stop(self) -> None:

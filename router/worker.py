@@ -213,7 +213,7 @@ async def serve(
     plain: bool = False,
 ) -> None:
     """Serve until SIGTERM. `plain`: without TLS, which is for benchmarks."""
-    Notifier.take().keep()
+    Notifier.of_starter().keep()
     certificates = None if plain else certificate.of_settings(config)
     worker = Worker(config, machine or Alone())
     others = (

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
-from pilotlight.sealed import Damaged, is_sealed, is_whole, pieces, seal
+from pilotlight.sealed import Damaged, is_intact, is_sealed, pieces, seal
 from runtime.wire import UsageEntry
 
 START = b'{"request_id":'
@@ -25,7 +25,7 @@ def encode(entry: UsageEntry) -> bytes:
 def decode(line: bytes) -> UsageEntry:
     """The entry of one line, with or without its newline. Raises Damaged, a ValueError that says what is wrong."""
     line = line.rstrip(b"\n")
-    if is_sealed(line) and not is_whole(line):
+    if is_sealed(line) and not is_intact(line):
         raise Damaged("its checksum does not fit: it was changed after it was written")
     try:
         return UsageEntry.model_validate_json(line, extra="ignore")

@@ -16,7 +16,9 @@ class Speaker:
     """One server, and what it calls the model. `client`: with base URL, certificate and key."""
 
     def __init__(self, client: httpx.AsyncClient, path: str, model: str) -> None:
-        self._client, self._path, self._model = client, path, model
+        self._client = client
+        self._path = path
+        self._model = model
 
     async def moments(self, prompt: str, tokens: int) -> list[float]:
         """When each chunk of a greedy answer of that many tokens came, in seconds. Raises HTTPError."""

@@ -97,7 +97,7 @@ async def measure(model: Path, found: dict[str, Any], *, wakes: int, stock_start
         finally:
             if beside:
                 await asyncio.to_thread(beside.close)
-                found |= _told(beside)
+                found |= _figures(beside)
     found["targets"] = targets(found, wakes)
 
 
@@ -189,7 +189,7 @@ def compared(before: inventory.Inventory, after: inventory.Inventory) -> dict[st
     }
 
 
-def _told(trickle: Trickle) -> dict[str, Any]:
+def _figures(trickle: Trickle) -> dict[str, Any]:
     seconds = trickle.seconds or [0.0]
     return {
         "trickle, calls": len(trickle.seconds),

@@ -147,9 +147,9 @@ def key(number: int, count: int) -> tuple[KeyRow, bytes]:
 async def size(count: int) -> dict[str, float]:
     known, worker = endpoints(count), Worker()
     book = TableBook(1)
-    whole = WholeTable(book, Expected([]), lambda *_: _at_rest())
-    found = {"join_activator_ms": milliseconds(lambda: whole.parts(known, 1.0))}
-    parts = whole.parts(known, 1.0)
+    table = WholeTable(book, Expected([]), lambda *_: _at_rest())
+    found = {"join_activator_ms": milliseconds(lambda: table.parts(known, 1.0))}
+    parts = table.parts(known, 1.0)
     turns = [milliseconds(lambda part=part: worker.table.apply(TABLES.validate_json(part.line))) for part in parts]  # type: ignore[misc]
     found |= {"join_turn_ms": max(turns), "join_router_ms": sum(turns)}
     found |= await keys(count, worker)

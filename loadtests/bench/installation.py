@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from loadtests.bench.inventory import Inventory, take
+from loadtests.bench.inventory import Inventory, inventory_of
 from pilotlight.cli.api import Api, ApiError
 from pilotlight.cli.bench import coldstart as measured
 from pilotlight.cli.up.installation import Installation
@@ -25,11 +25,13 @@ class Bench:
     """What a measurement needs of a running installation."""
 
     def __init__(self, api: Api, installation: Installation, paths: Paths) -> None:
-        self.api, self.installation, self.paths = api, installation, paths
+        self.api = api
+        self.installation = installation
+        self.paths = paths
 
     def inventory(self) -> Inventory:
         """What the installation holds of the machine now."""
-        return take(self.paths.state, [child.pid for child in self.installation.children])
+        return inventory_of(self.paths.state, [child.pid for child in self.installation.children])
 
     async def deploy(self, name: str, model: Path, **wanted: Any) -> str:
         """Pack, deploy at zero and return a key."""

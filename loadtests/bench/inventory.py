@@ -72,7 +72,7 @@ class Inventory:
         return {kind: found for kind, found in grown.items() if found}
 
 
-def take(state: Path, roots: Iterable[int] = ()) -> Inventory:
+def inventory_of(state: Path, roots: Iterable[int] = ()) -> Inventory:
     """Of the installation on this state folder; `roots`: processes whose descendants are counted beside those that name
     it.
     """

@@ -81,18 +81,21 @@ async def _shared(bench: Bench, model: Path) -> dict[str, Any]:
         await bench.call("DELETE", "/endpoints/pair")
         await bench.until_zero("pair")
     rows = [["replica", "resident, MB", "shared, MB", "private, MB", "PSS, MB"]]
-    for number, told in enumerate(mappings, start=1):
-        private = told["Private_Clean"] + told["Private_Dirty"]
+    for number, mapping in enumerate(mappings, start=1):
+        private = mapping["Private_Clean"] + mapping["Private_Dirty"]
         rows.append(
             [
                 str(number),
-                *(f"{value / 1e6:.1f}" for value in (told["Rss"], told["Rss"] - private, private, told["Pss"])),
+                *(
+                    f"{value / 1e6:.1f}"
+                    for value in (mapping["Rss"], mapping["Rss"] - private, private, mapping["Pss"])
+                ),
             ]
         )
-    size = max(told["Size"] for told in mappings)
+    size = max(mapping["Size"] for mapping in mappings)
     return {
         "weights_mapped_by_replicas": len(mappings),
-        "weights_pss_over_size": round(sum(told["Pss"] for told in mappings) / size, 4),
+        "weights_pss_over_size": round(sum(mapping["Pss"] for mapping in mappings) / size, 4),
         "tables": {"The mapped weights of two replicas before repacking": rows},
     }
 
@@ -105,15 +108,15 @@ def _mappings(state: Path, baked: Path) -> list[Counter[str]]:
             text = Path(f"/proc/{pid}/smaps").read_text()
         except OSError:
             continue
-        told, inside = Counter[str](), False
+        mapping, inside = Counter[str](), False
         for row in text.splitlines():
             name, *rest = row.split()
             if not name.endswith(":"):  # the first row of a mapping: addresses, rights, offset, device, inode, path
                 inside = str(baked) in row and ".safetensors" in row
             elif inside and rest[-1:] == ["kB"]:
-                told[name.rstrip(":")] += int(rest[0]) << 10
-        if told["Rss"]:
-            found.append(told)
+                mapping[name.rstrip(":")] += int(rest[0]) << 10
+        if mapping["Rss"]:
+            found.append(mapping)
     return found
 
 
@@ -150,10 +153,10 @@ async def _in_turn(ours: Speaker, theirs: Speaker, started: stock.Stock) -> tupl
     """Of each (one stream's tokens a second, four streams' together), a round each."""
     found: tuple[list[list[float]], list[list[float]]] = ([], [])
     for number in range(ROUNDS):
-        for speaker, told in zip((ours, theirs), found, strict=True):
+        for speaker, paces in zip((ours, theirs), found, strict=True):
             if speaker is theirs:
                 started.resume()
-            told.append([pace(await speaker.moments(f"Round {number}", LAST_TOKENS)), await speaker.together()])
+            paces.append([pace(await speaker.moments(f"Round {number}", LAST_TOKENS)), await speaker.together()])
             if speaker is theirs:
                 started.pause()
         measured.say(f"round {number}: ours {found[0][-1][1]:.1f}, stock {found[1][-1][1]:.1f} tokens/s together")
@@ -163,7 +166,7 @@ async def _in_turn(ours: Speaker, theirs: Speaker, started: stock.Stock) -> tupl
 def _paces(moments: list[float], ours: list[list[float]], theirs: list[list[float]]) -> dict[str, Any]:
     """Medians. `moments`: of the first answer, which begins on mapped weights."""
     (alone, together), (stock_alone, stock_together) = (
-        map(statistics.median, zip(*told, strict=True)) for told in (ours, theirs)
+        map(statistics.median, zip(*paces, strict=True)) for paces in (ours, theirs)
     )
     return {
         "decode_mapped_tokens_per_s": round(pace(moments[:MAPPED_TOKENS]), 2),

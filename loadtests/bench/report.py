@@ -95,9 +95,9 @@ def _waterfall(phases: dict[str, dict[str, float]]) -> list[str]:
     """Each phase begins where the ones before it ended, by their medians."""
     rows, begin = [["phase", "begins at, s", "p50, s", "p95, s", "p99, s"]], 0.0
     for name in ordered(phases):
-        told = phases[name]
-        rows.append([name, f"{begin:.3f}", *(f"{told[at]:.3f}" for at in ("p50_s", "p95_s", "p99_s"))])
-        begin += told["p50_s"]
+        figures = phases[name]
+        rows.append([name, f"{begin:.3f}", *(f"{figures[at]:.3f}" for at in ("p50_s", "p95_s", "p99_s"))])
+        begin += figures["p50_s"]
     return _table(rows)
 
 

@@ -65,7 +65,9 @@ class Settling:
     """A ledger, its Postgres, and the spool of a worker that we play."""
 
     def __init__(self, spool: Path, ledger: int, postgres: int, connection: asyncpg.Connection) -> None:
-        self._ledger, self._postgres, self._connection = ledger, postgres, connection
+        self._ledger = ledger
+        self._postgres = postgres
+        self._connection = connection
         self._file = (spool / f"{uuid.uuid4().hex}.0.jsonl").open("ab", buffering=0)
         fcntl.flock(
             self._file, fcntl.LOCK_EX

@@ -116,7 +116,7 @@ async def _one(bench: Bench, title: str, manifest: Manifest, wakes: int, found: 
         at_most("must", f"{title}: wake over 1.15 × download + staged", wake["p50_s"] / allowed, 1.0, "")
     )
     found[f"{title}, phases from the store, p50 s"] = ", ".join(
-        f"{phase} {told['p50_s']:.3f}" for phase, told in wake["phases"].items()
+        f"{phase} {figures['p50_s']:.3f}" for phase, figures in wake["phases"].items()
     )
 
 

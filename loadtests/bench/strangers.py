@@ -159,7 +159,9 @@ class Soak:
     """`other`: the control's router, None for none."""
 
     def __init__(self, router: Struck, other: Struck | None, each: int) -> None:
-        self.router, self._other, self._each = router, other, each
+        self.router = router
+        self._other = other
+        self._each = each
         self.seen = Seen()
         self._highest = (0, 0)
 

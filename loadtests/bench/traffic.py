@@ -75,7 +75,11 @@ class Caller(asyncio.Protocol):
     def __init__(
         self, request: bytes, left: list[int], over: asyncio.Event, taken: list[float], gaps: list[float]
     ) -> None:
-        self.request, self.left, self.over, self.taken, self.gaps = request, left, over, taken, gaps
+        self.request = request
+        self.left = left
+        self.over = over
+        self.taken = taken
+        self.gaps = gaps
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)

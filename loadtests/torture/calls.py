@@ -35,7 +35,7 @@ class Heard:
     """
 
     ids: set[str] = field(default_factory=set)
-    whole: int = 0
+    complete: int = 0
     left: int = 0
     broken: int = 0  # by whoever was killed
     refused: Counter[str] = field(default_factory=Counter)
@@ -81,7 +81,7 @@ async def _once(
             if await _read(answer, most if call.stream else None):
                 heard.left += 1
             else:
-                heard.whole += 1
+                heard.complete += 1
     except TimeoutError:
         if patience is None:
             raise

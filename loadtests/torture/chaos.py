@@ -53,7 +53,10 @@ class Chaos:
 
     def __init__(self, bench: Bench, postgres: Postgres, dice: random.Random, *, away: dict[str, float]) -> None:
         """`away`: for how long Postgres and the activator are, in seconds."""
-        self._bench, self._postgres, self._dice, self._away = bench, postgres, dice, away
+        self._bench = bench
+        self._postgres = postgres
+        self._dice = dice
+        self._away = away
         self.killed: dict[str, float] = {}
         self.done: list[str] = []
 

@@ -61,7 +61,9 @@ class Engine:
     """One step after the other while there is work; a step makes a token for each living sequence."""
 
     def __init__(self, journal: Counted, log: Log, *, stepped: Callable[[], None]) -> None:
-        self._journal, self._log, self._stepped = journal, log, stepped
+        self._journal = journal
+        self._log = log
+        self._stepped = stepped
         self._running: dict[str, Request] = {}
         self._work = asyncio.Event()
 
@@ -144,7 +146,7 @@ class App:
             if body.get("stream"):
                 await self._stream(request, left, send)
             else:
-                await self._whole(request, left, send)
+                await self._in_one_piece(request, left, send)
         finally:
             left.cancel()
             self._engine.abort(request)
@@ -164,7 +166,7 @@ class App:
             await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
-    async def _whole(self, request: Request, left: asyncio.Future[None], send: Send) -> None:
+    async def _in_one_piece(self, request: Request, left: asyncio.Future[None], send: Send) -> None:
         async for _ in _news(request, left):
             pass
         if left.done():

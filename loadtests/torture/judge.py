@@ -63,7 +63,7 @@ def judge(
     figures |= {
         "at a killed replica": at_killed,
         "asked again elsewhere": again,
-        "output tokens made": sum(work.whole.output for works in made.values() for work in works),
+        "output tokens made": sum(work.total.output for works in made.values() for work in works),
     }
     figures |= {"output tokens billed": sum(row.output for row in rows), "wrong": len(faults)}
     return Verdict(faults, figures | {f"counted by {source}": count for source, count in sorted(sources.items())})
@@ -71,22 +71,22 @@ def judge(
 
 def _tokens(row: Row, works: Sequence[Work], killed_at: float | None) -> list[str]:
     billed = Made(row.input, row.output)
-    whole = _sum(work.whole for work in works)
-    if billed == whole:
+    total = _sum(work.total for work in works)
+    if billed == total:
         return []
     if killed_at is None:
         return [
-            f"{row.event_id} ({row.finish}, counted by {row.source}) made {tuple(whole)} and is billed {tuple(billed)}"
+            f"{row.event_id} ({row.finish}, counted by {row.source}) made {tuple(total)} and is billed {tuple(billed)}"
         ]
     least = _sum(work.until(killed_at - SLACK_SECONDS) for work in works)
-    between = least.input <= billed.input <= whole.input and least.output <= billed.output <= whole.output
+    between = least.input <= billed.input <= total.input and least.output <= billed.output <= total.output
     if not between:
         return [
-            f"{row.event_id}, at a killed replica, is billed {tuple(billed)}: not from {tuple(least)} to {tuple(whole)}"
+            f"{row.event_id}, at a killed replica, is billed {tuple(billed)}: not from {tuple(least)} to {tuple(total)}"
         ]
     if row.source in ("engine", "journal"):
         return [
-            f"{row.event_id}, at a killed replica, is billed {tuple(billed)} of {tuple(whole)}, and says {row.source}"
+            f"{row.event_id}, at a killed replica, is billed {tuple(billed)} of {tuple(total)}, and says {row.source}"
         ]
     return []
 

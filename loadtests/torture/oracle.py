@@ -36,7 +36,7 @@ class Work:
         )
 
     @property
-    def whole(self) -> Made:
+    def total(self) -> Made:
         return self.until(float("inf"))
 
 

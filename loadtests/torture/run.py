@@ -94,10 +94,15 @@ async def torture(plan: Plan) -> Verdict:
             chaos = Chaos(bench, postgres, dice, away=plan.away)
             await _call(plan, bench, key, dice, heard, chaos)
             verdict = await _judged(postgres.dsn, folder / "oracle", heard, chaos)
-            told = {"calls": plan.calls, "told whole": heard.whole, "left": heard.left, "broken off": heard.broken}
-            told |= {f"asked again after {why}": count for why, count in sorted(heard.refused.items())}
+            counted = {
+                "calls": plan.calls,
+                "told whole": heard.complete,
+                "left": heard.left,
+                "broken off": heard.broken,
+            }
+            counted |= {f"asked again after {why}": count for why, count in sorted(heard.refused.items())}
             kills = {f"kills: {name}": chaos.done.count(name) for name in sorted(set(chaos.done))}
-            return Verdict(verdict.faults, told | kills | verdict.figures)
+            return Verdict(verdict.faults, counted | kills | verdict.figures)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -66,13 +66,13 @@ class Api:
 
     def __init__(self, paths: Paths, *, timeout: float = 30.0, connect: Connect | None = None) -> None:
         try:
-            told = json_of(paths.client.read_text())
-            self.url = str(told["url"])
+            found = json_of(paths.client.read_text())
+            self.url = str(found["url"])
             key = paths.admin_key.read_text().strip()
             self.ca_file = str(paths.ca_cert)
             context = ssl.create_default_context(cafile=self.ca_file)
             self._connect = self._connect_admin = connect or _connector(self.url, context)
-            if told.get("admin") == "off":
+            if found.get("admin") == "off":
                 self._connect_admin = lambda seconds: AdminConnection(paths.run / "admin.sock", timeout=seconds)
         except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename in (None, str(paths.ca_cert)) and paths.client.exists():

@@ -32,14 +32,20 @@ def show_audit(settings: Settings, since: float | None, until: float | None, lim
     for row in found["data"]:
         who = f"{row['said_by']} with {row['who']}" if row["said_by"] else row["who"]
         rows.add_row(
-            row["at"][:19].replace("T", " "), row["act"], row["object"], row["outcome"], who, row["origin"], told(row)
+            row["at"][:19].replace("T", " "),
+            row["act"],
+            row["object"],
+            row["outcome"],
+            who,
+            row["origin"],
+            what_changed(row),
         )
     show(rows)
     if found["has_more"]:
         say("there is more: ask for less with --since and --until, or for more with --limit")
 
 
-def told(row: dict[str, Any]) -> str:
+def what_changed(row: dict[str, Any]) -> str:
     """What changed; where nobody knows, what was asked; why it was refused. Pure."""
     values = row["changed"] or row["asked"]
     parts = [f"{name}: {_value(value)}" for name, value in values.items() if value not in (None, "", {}, [])]

@@ -56,7 +56,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def whole(
+def root(
     version: Annotated[
         bool,
         typer.Option(

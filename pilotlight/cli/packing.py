@@ -38,14 +38,14 @@ def pack_folder(settings: Settings, folder: Path, name: str, step: Step) -> Mani
     """Pack what is here, and keep where it is from. Stops where the folder, called `name`, is refused."""
     from snapshots.pack import pack
 
-    told: list[str] = []
+    notes: list[str] = []
     with refusals(f"cannot pack {name}"), progress_bar("packing") as progress:
         manifest = pack(
-            folder, settings.paths.snapshots, progress, tell=told.append, code=settings.snapshots.model_code
+            folder, settings.paths.snapshots, progress, tell=notes.append, code=settings.snapshots.model_code
         )
-    for line in told:
+    for line in notes:
         say(line)
-    tell_origin(settings, manifest, step.model_copy(update={"left_out": (*step.left_out, *told)}))
+    tell_origin(settings, manifest, step.model_copy(update={"left_out": (*step.left_out, *notes)}))
     return manifest
 
 
@@ -66,9 +66,9 @@ def tell_origin(settings: Settings, manifest: Manifest, step: Step) -> None:
 
     from snapshots.lineage import remember
 
-    told = step.model_copy(update={"by": who(), "at": datetime.now(UTC).isoformat(timespec="seconds")})
+    known = step.model_copy(update={"by": who(), "at": datetime.now(UTC).isoformat(timespec="seconds")})
     try:
-        remember(settings.paths.snapshots, manifest.digest, told)
+        remember(settings.paths.snapshots, manifest.digest, known)
     except OSError as error:
         say(f"where {manifest.digest[:19]}… is from is not kept: {explain_os_error(error)}")
 
@@ -89,7 +89,7 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
             return parse_manifest(await origin.manifest(digest), digest, f"{origin.name}/{MANIFEST}")
 
     url, code = settings.snapshots.origin, settings.snapshots.model_code
-    digest = _whole(settings, digest)
+    digest = _complete(settings, digest)
     with refusals(f"cannot use {digest[:19]}…"):
         try:
             folder = path_of(settings.paths.snapshots, digest)
@@ -105,7 +105,7 @@ def find_snapshot(settings: Settings, digest: str) -> Manifest:
         return manifest
 
 
-def _whole(settings: Settings, digest: str) -> str:
+def _complete(settings: Settings, digest: str) -> str:
     """As much of a digest as names one in the store of this installation is as good as all of it."""
     from pilotlight.cli.digests import find_digest
     from snapshots.manifest import is_digest

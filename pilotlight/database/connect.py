@@ -90,8 +90,8 @@ def unreachable(url: str, error: Exception) -> Unreachable:
     with contextlib.suppress(BadAddress):
         address = understood(url)
         place, password = address.place, address.password
-    told = f"{type(error).__name__}: {without_password(str(error))}"
-    return Unreachable(f"no Postgres to work with at {place} ({told}): {remedy(error, password=password)}")
+    reason = f"{type(error).__name__}: {without_password(str(error))}"
+    return Unreachable(f"no Postgres to work with at {place} ({reason}): {remedy(error, password=password)}")
 
 
 async def check(url: str, connection: Session) -> None:

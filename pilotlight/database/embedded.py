@@ -64,7 +64,9 @@ class EmbeddedPostgres:
     """A running server. `dsn` is for asyncpg and also stands in `paths.database_dsn`."""
 
     def __init__(self, process: subprocess.Popen[bytes], lock: int, dsn: str) -> None:
-        self._process, self._lock, self.dsn = process, lock, dsn
+        self._process = process
+        self._lock = lock
+        self.dsn = dsn
         self._watch = os.pidfd_open(process.pid)
 
     @property

@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        Notifier.take().keep()
+        Notifier.of_starter().keep()
 
 
 def main() -> None:

@@ -37,7 +37,7 @@ from router.ledger.worker_locks import Workers
 async def run(given: settings.Settings) -> None:
     paths, stop = given.paths, asyncio.Event()
     paths.make()
-    Notifier.take().keep()
+    Notifier.of_starter().keep()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     database = Database(given, application="ledger")

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from pilotlight.files import write_atomic
 from pilotlight.frames import Frame
-from pilotlight.sealed import is_sealed, is_whole, pieces, seal
+from pilotlight.sealed import is_intact, is_sealed, pieces, seal
 from router.ledger.join import Case
 from router.ledger.record import EndRecord, OpenRecord
 from runtime.wire import UsageEntry
@@ -98,7 +98,7 @@ def _read(line: bytes) -> Iterator[tuple[bytes, Kept | str]]:
 
 
 def _kept(line: bytes) -> Kept | str:
-    if is_sealed(line) and not is_whole(line):
+    if is_sealed(line) and not is_intact(line):
         return "its checksum does not fit: it was changed after it was written"
     try:
         return Kept.model_validate_json(line, extra="ignore")

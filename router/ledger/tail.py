@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from pilotlight.sealed import is_sealed, is_whole, pieces
+from pilotlight.sealed import is_intact, is_sealed, pieces
 from router.ledger.record import UNNAMED, EndRecord, OpenRecord, SpoolLine
 
 CHUNK_BYTES = 256 << 10  # read at once: about 3 ms of parsing; also the longest line there may be
@@ -161,7 +161,7 @@ class Tail:
 
     def _parse(self, lines: list[bytes], file: SpoolFile, chunk: Chunk) -> None:
         """All at once, a third cheaper than line by line, where nothing is wrong."""
-        if all(map(is_whole, lines)) or (not file.sealed and not any(map(is_sealed, lines))):
+        if all(map(is_intact, lines)) or (not file.sealed and not any(map(is_sealed, lines))):
             try:
                 records = _lines.validate_json(b"[" + b",".join(lines) + b"]", extra="ignore")
             except ValidationError:
@@ -198,7 +198,7 @@ def _record(line: bytes, file: SpoolFile) -> OpenRecord | EndRecord | str:
     Lines without checksums are the release before's.
     """
     if is_sealed(line):
-        if not is_whole(line):
+        if not is_intact(line):
             return "its checksum does not fit: it was changed after it was written"  # 1
         file.sealed = True
     elif file.sealed:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from pilotlight.epoch_file import is_whole, keep, read
+from pilotlight.epoch_file import is_full_size, keep, read
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ class Fence:
         kept = read(file)
         self.highest = (kept, 0)
         self._kept: int | None = (
-            kept if is_whole(file) else None
+            kept if is_full_size(file) else None
         )  # the epoch on disk; None: no file that can be overwritten
         self.retry()
 

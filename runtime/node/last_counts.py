@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from pilotlight.files import write_atomic
 from pilotlight.frames import Frame
-from pilotlight.sealed import is_whole, seal
+from pilotlight.sealed import is_intact, seal
 from runtime.journal_line import encode, recover
 from runtime.wire import RequestCount, UsageEntry
 
@@ -197,7 +197,7 @@ class Counts:
         """What the last whole line of the file says."""
         lines = self._file.read_bytes().splitlines() if self._file.exists() else []
         for line in reversed(lines):
-            if is_whole(line):
+            if is_intact(line):
                 try:
                     return Snapshot.model_validate_json(line, extra="ignore").replicas
                 except ValidationError as error:

@@ -4,7 +4,7 @@ is whole in them.
 
 from __future__ import annotations
 
-from pilotlight.sealed import Damaged, is_sealed, is_whole, seal
+from pilotlight.sealed import Damaged, is_intact, is_sealed, seal
 from runtime.journal_line import recover
 
 ENTRY = b'{"request_id":"01a21b4f8c30751baf68910292d7a728","input_tokens":5,"cached_tokens":2,"output_tokens":3,"finish":"stop"}'
@@ -25,5 +25,5 @@ def target(data: bytes) -> None:
     for offset, said in found:
         if not 0 <= offset <= len(line):
             raise AssertionError(f"at {offset} of {len(line)} bytes")
-        if not isinstance(said, Damaged) and is_sealed(line) and len(found) == 1 and not is_whole(line):
+        if not isinstance(said, Damaged) and is_sealed(line) and len(found) == 1 and not is_intact(line):
             raise AssertionError("a broken seal was believed")

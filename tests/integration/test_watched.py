@@ -54,7 +54,7 @@ async def test_a_process_that_is_stopped(settings: Settings, module: str) -> Non
         settings.paths.run / "w.sock",
         running=lambda: [child.pid for child in children],
         silent_seconds=3.0,
-        told=told.append,
+        on_silent=told.append,
     )
     watching = asyncio.create_task(watchdog.run())
     children.append(Child(module, settings, notify=watchdog.environ))
@@ -75,7 +75,7 @@ async def test_a_worker_of_the_router_and_its_parent(settings: Settings) -> None
         settings.paths.run / "w.sock",
         running=lambda: [child.pid for child in children],
         silent_seconds=3.0,
-        told=told.append,
+        on_silent=told.append,
     )
     watching = asyncio.create_task(watchdog.run())
     children.append(Child("router", settings, notify=watchdog.environ))

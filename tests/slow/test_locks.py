@@ -52,16 +52,16 @@ def environment(folder: Path, *, said: str = sys.version, place: str = "") -> Pa
 
 
 def test_an_environment_that_is_not_whole_is_known(setup: ModuleType, tmp_path: Path) -> None:
-    assert setup.is_whole(environment(tmp_path / "whole"))
-    assert setup.is_whole(Path(sys.prefix)), "ours"
-    assert not setup.is_whole(tmp_path / "nowhere")
-    assert not setup.is_whole(environment(tmp_path / "interrupted", said="")), "no pip in it yet"
-    assert not setup.is_whole(environment(tmp_path / "older", said="3.11.0 (main)")), "another Python's"
-    assert not setup.is_whole(environment(tmp_path / "moved", place="/elsewhere/.venv"))
+    assert setup.is_complete(environment(tmp_path / "whole"))
+    assert setup.is_complete(Path(sys.prefix)), "ours"
+    assert not setup.is_complete(tmp_path / "nowhere")
+    assert not setup.is_complete(environment(tmp_path / "interrupted", said="")), "no pip in it yet"
+    assert not setup.is_complete(environment(tmp_path / "older", said="3.11.0 (main)")), "another Python's"
+    assert not setup.is_complete(environment(tmp_path / "moved", place="/elsewhere/.venv"))
     dangling = environment(tmp_path / "dangling") / "bin" / "python"
     dangling.unlink()
     dangling.symlink_to("/nowhere/python3")
-    assert not setup.is_whole(tmp_path / "dangling"), "its Python was removed"
+    assert not setup.is_complete(tmp_path / "dangling"), "its Python was removed"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,7 +36,7 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.killed: list[int] = []
         self.process: subprocess.Popen[bytes] | None = None
-        self.dog = Watchdog(folder / "w.sock", running=self._running, silent_seconds=10.0, told=self.killed.append)
+        self.dog = Watchdog(folder / "w.sock", running=self._running, silent_seconds=10.0, on_silent=self.killed.append)
         self.process = subprocess.Popen([sys.executable, "-c", BEATS], env=os.environ | self.dog.environ)
         self.spoke = asyncio.Event()
         asyncio.get_running_loop().add_reader(self.dog._socket, self._hear)
@@ -112,7 +112,7 @@ async def test_it_speaks_to_systemd_and_what_it_starts_does_not(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        notifier = Notifier.take()
+        notifier = Notifier.of_starter()
         assert "NOTIFY_SOCKET" not in os.environ
         notifier.say("READY=1")
         notifier.keep()
@@ -120,7 +120,7 @@ async def test_it_speaks_to_systemd_and_what_it_starts_does_not(
 
 
 async def test_without_a_listener_nothing_is_said_and_nothing_breaks(tmp_path: Path) -> None:
-    Notifier.take().keep()
+    Notifier.of_starter().keep()
     Notifier(str(tmp_path / "nobody")).keep()
 
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from activator.wire import Done
 from pilotlight.audit import Note, noted, waiting
 from pilotlight.cli import acts
-from pilotlight.cli.audit import told
+from pilotlight.cli.audit import what_changed
 from pilotlight.cli.main import app
 from pilotlight.cli.snapshot import commands as snapshot_commands
 from pilotlight.settings import Paths
@@ -247,4 +247,4 @@ def test_a_row_is_told_by_what_changed_else_by_what_was_asked() -> None:
         changed={"slots": [None, 2], "revision": None},
     )
     row: dict[str, Any] = {name: getattr(note, name) for name in ("asked", "changed", "reason")}
-    assert told(row) == "slots: – → 2" and told(row | {"changed": {}, "reason": "no"}) == "no; slots: 2"
+    assert what_changed(row) == "slots: – → 2" and what_changed(row | {"changed": {}, "reason": "no"}) == "no; slots: 2"

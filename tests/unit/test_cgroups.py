@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight import cgroups
-from pilotlight.cgroups import Limits, limits, whole_cores
+from pilotlight.cgroups import Limits, limits, usable_cores
 
 GB = 1 << 30
 
@@ -120,7 +120,7 @@ def test_the_narrowest_holds(tmp_path: Path, name: str) -> None:
     [(8, None, 8), (1, None, 1), (8, 2.0, 2), (8, 1.5, 1), (8, 0.25, 1), (2, 64.0, 2), (4, 2.9999, 3)],
 )
 def test_as_many_threads_as_can_run(allowed: int, quota: float | None, threads: int) -> None:
-    assert whole_cores(allowed, quota) == threads
+    assert usable_cores(allowed, quota) == threads
 
 
 def test_this_machine_answers() -> None:

@@ -110,10 +110,10 @@ def test_a_request_is_told_with_what_was_added_to_it_later() -> None:
     }
     later = {"event_id": "c1", "input_tokens": 0, "cached_tokens": 0, "output_tokens": -3, "cost": "-0.01"}
     total = {"input_tokens": 7, "cached_tokens": 0, "output_tokens": 43, "cost": "0.09"}
-    told = dict(requests.told_of(row | {"corrections": [later], "total": total}))
+    told = dict(requests.known_fields(row | {"corrections": [later], "total": total}))
     assert told["event_id"] == REQUEST and "key_id" not in told
     assert told["correction"] == "c1: +0 in, +0 cached, -3 out, $ -0.01" and told["in all"].endswith("43 out, $ 0.09")
-    assert "in all" not in dict(requests.told_of(row | {"corrections": []}))
+    assert "in all" not in dict(requests.known_fields(row | {"corrections": []}))
 
 
 def test_usage_is_summed_by_what_is_named_in_one_order(

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.database.connect import transactions_are_pooled
-from pilotlight.postgres_address import DRIVERS, BadAddress, understood, whole, without_password
+from pilotlight.postgres_address import DRIVERS, BadAddress, understood, with_absolute_files, without_password
 
 HOST = "postgresql://u:p@ep-cool-1.eu.example.net"
 
@@ -147,11 +147,11 @@ def test_a_password_as_it_is_typed(password: str) -> None:
 
 def test_files_are_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert whole("postgresql://u@h/db?sslmode=verify-full&sslrootcert=ca.pem").endswith(
+    assert with_absolute_files("postgresql://u@h/db?sslmode=verify-full&sslrootcert=ca.pem").endswith(
         f"sslrootcert={str(tmp_path / 'ca.pem').replace('/', '%2F')}"
     )
-    assert whole("postgresql://u@h/db?sslrootcert=system") == "postgresql://u@h/db?sslrootcert=system"
-    assert whole("postgresql://u:p@h/db") == "postgresql://u:p@h/db"
+    assert with_absolute_files("postgresql://u@h/db?sslrootcert=system") == "postgresql://u@h/db?sslrootcert=system"
+    assert with_absolute_files("postgresql://u:p@h/db") == "postgresql://u:p@h/db"
 
 
 def test_no_password_is_shown() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from pilotlight.cli import shares
 from pilotlight.cli.up import rotation
-from pilotlight.cli.up.reserve import Reserve, take
+from pilotlight.cli.up.reserve import Reserve, allocate
 from pilotlight.database.embedded import wal
 from pilotlight.room import Room, Watched, blocks, held, look, reserve, shortage, taken
 from pilotlight.settings import DiskSettings, Paths, load
@@ -85,7 +85,7 @@ def test_a_disk_too_small_for_the_reserve_has_none_and_says_so_once(paths: Paths
         keeper.look()
     assert blocks(paths.reserve) == 0 and blocks(paths.postgres_reserve) == MB
     with pytest.raises(OSError, match="No space"):
-        take(paths.reserve, 64 * MB)
+        allocate(paths.reserve, 64 * MB)
     assert paths.reserve.stat().st_size == 0
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from activator.wire import ReplicaRow
-from pilotlight.sealed import is_whole
+from pilotlight.sealed import is_intact
 from router.admission.auth import Tenant
 from router.admission.request import new_event_id
 from router.edge.exchange import Exchange
@@ -351,7 +351,7 @@ def test_the_lines_are_records(text: str, counts: tuple[int, int, int], phases: 
     made.first_byte()
     made.close(status=200, finish="complete", tokens=Tokens(*counts, "engine"))
     opened, ended = (LINES.validate_json(line, extra="ignore") for line in spool.lines)
-    assert all(is_whole(line.removesuffix(b"\n")) for line in spool.lines)
+    assert all(is_intact(line.removesuffix(b"\n")) for line in spool.lines)
     assert isinstance(opened, OpenRecord)
     assert isinstance(ended, EndRecord)
     assert opened.event_id == ended.event_id == made.event_id

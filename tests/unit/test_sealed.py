@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.sealed import Damaged, is_sealed, is_whole, seal
+from pilotlight.sealed import Damaged, is_intact, is_sealed, seal
 from runtime.journal_line import decode, encode, recover
 from runtime.wire import UsageEntry
 
@@ -27,7 +27,7 @@ def entry(number: int = 1, **more: object) -> UsageEntry:
 @given(st.dictionaries(st.text(), st.integers() | st.text(), min_size=1))
 def test_a_sealed_line_is_the_same_object_with_one_field_more(fields: dict[str, object]) -> None:
     line = seal(json.dumps(fields).encode())
-    assert line.count(b"\n") == 1 and is_whole(line[:-1])
+    assert line.count(b"\n") == 1 and is_intact(line[:-1])
     assert {name: value for name, value in json.loads(line).items() if name != "crc"} == {
         k: v for k, v in fields.items() if k != "crc"
     }

@@ -53,4 +53,4 @@ def test_the_oracle_is_read_as_it_was_written(tmp_path: Path) -> None:
     log.step(1.0, [("a", 7, 2), ("b", 3, 1)])
     log.step(2.0, [("a", 0, 1)])
     (work,) = oracle.read(tmp_path)["a"]
-    assert work.replica_id == "r1" and work.whole == Made(7, 3) and work.until(1.5) == Made(7, 2)
+    assert work.replica_id == "r1" and work.total == Made(7, 3) and work.until(1.5) == Made(7, 2)

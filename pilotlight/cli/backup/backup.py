@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pilotlight.cli.drawn import line
@@ -53,21 +53,21 @@ def back_up(settings: Settings, target: Path, *, models: bool, as_json: bool) ->
     if target.is_dir():
         stop(f"{target} is a folder: give the file to write, such as {target / 'pilotlight.tar'}")
     try:
-        told = _write(settings, target, models=models)
+        manifest = _write(settings, target, models=models)
     except DatabaseError as error:
         stop(f"cannot back up the database: {error}")
     except OSError as error:
         stop(f"cannot write {target}: {explain_os_error(error)}")
     if as_json:
-        print_json(told | {"file": str(target), "bytes": target.stat().st_size})
+        print_json(manifest | {"file": str(target), "bytes": target.stat().st_size})
         return
     print(target)
     say(
         f"{human(target.stat().st_size)}; keep it where nobody else reads it: it opens everything. `pilotlight restore {target}` makes an installation of it."
     )
-    if not told["database"]:
+    if not manifest["database"]:
         say("The database is a Postgres of your own (DATABASE_URL): back it up with pg_dump, at about this time.")
-    if not told["models"]:
+    if not manifest["models"]:
         say("Models are not in it (--models takes them along): packed or pulled again they have the same digests.")
 
 
@@ -81,10 +81,10 @@ def _write(settings: Settings, target: Path, *, models: bool) -> dict[str, Any]:
             tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
             line() as draw,
         ):
-            told = {
+            manifest = {
                 "format": FORMAT, "schema": newest(), "made_at": datetime.now(UTC).isoformat(), "database": not settings.database_url, "models": models,
             }  # fmt: skip
-            _add_bytes(archive, MANIFEST, json.dumps(told).encode())
+            _add_bytes(archive, MANIFEST, json.dumps(manifest).encode())
             for file in _files(settings.paths, models=models):
                 draw(f"backing up {file.partition('/')[0]}")
                 _add_file(archive, settings.paths.state, file)
@@ -97,7 +97,7 @@ def _write(settings: Settings, target: Path, *, models: bool) -> dict[str, Any]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
-    return told
+    return manifest
 
 
 def _files(paths: Paths, *, models: bool) -> Iterator[str]:
@@ -120,11 +120,18 @@ def _add_file(archive: tarfile.TarFile, state: Path, name: str) -> None:
     """
     try:
         with (state / name).open("rb") as file:
-            entry = archive.gettarinfo(name, arcname=name, fileobj=file)
-            entry.mode, entry.uid, entry.gid, entry.uname, entry.gname = 0o600, 0, 0, "", ""
-            archive.addfile(entry, file)
+            _add_open_file(archive, name, file)
     except FileNotFoundError:
         return
+
+
+def _add_open_file(archive: tarfile.TarFile, name: str, file: BinaryIO) -> None:
+    """For its owner alone to read, and of nobody's in particular."""
+    entry = archive.gettarinfo(arcname=name, fileobj=file)
+    entry.mode = 0o600
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    archive.addfile(entry, file)
 
 
 def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -140,9 +147,7 @@ def _add_database(archive: tarfile.TarFile, settings: Settings) -> None:
         dump = Path(folder) / DUMP
         client(paths, dsn, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={dump}")
         with dump.open("rb") as file:
-            entry = archive.gettarinfo(str(dump), arcname=DUMP, fileobj=file)
-            entry.mode, entry.uid, entry.gid, entry.uname, entry.gname = 0o600, 0, 0, "", ""
-            archive.addfile(entry, file)
+            _add_open_file(archive, DUMP, file)
 
 
 @contextmanager

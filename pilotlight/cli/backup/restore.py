@@ -38,7 +38,7 @@ def restore(settings: Settings, source: Path, *, as_json: bool) -> None:
         stop(f"{paths.state} is too long for the engines' sockets: choose a shorter --state")
     beside = paths.state.with_name(f"{paths.state.name}.new")
     try:
-        told = _restored(settings, source, beside)
+        manifest = _restored(settings, source, beside)
         if paths.state.exists():
             paths.state.rmdir()
         beside.rename(paths.state)
@@ -51,12 +51,12 @@ def restore(settings: Settings, source: Path, *, as_json: bool) -> None:
     finally:
         _away(beside)
     if as_json:
-        print_json(told | {"state": str(paths.state)})
+        print_json(manifest | {"state": str(paths.state)})
         return
-    say(f"restored in {paths.state}, as of {told['made_at'][:19].replace('T', ' ')} UTC; next: pilotlight up")
-    if not told["database"]:
+    say(f"restored in {paths.state}, as of {manifest['made_at'][:19].replace('T', ' ')} UTC; next: pilotlight up")
+    if not manifest["database"]:
         say("Its database is a Postgres of your own: restore that from your own backup, and name it in DATABASE_URL.")
-    if not told["models"]:
+    if not manifest["models"]:
         say(
             "Its models are not in the backup: `pilotlight snapshot pack` or `pull` them, or let snapshots.origin provide them."
         )
@@ -67,22 +67,22 @@ def _restored(settings: Settings, source: Path, beside: Path) -> dict[str, Any]:
     _away(beside)  # of a try that was killed
     there = settings.model_copy(update={"state_dir": beside, "database_url": ""})
     with tarfile.open(source, mode="r:") as archive, line() as draw:
-        told = unpack(archive, there.paths, draw)
-        if told["database"]:
+        manifest = unpack(archive, there.paths, draw)
+        if manifest["database"]:
             draw("restoring the database")
             _restore_database(there)
     _make_read_only(there.paths)
-    return told
+    return manifest
 
 
 def unpack(archive: tarfile.TarFile, paths: Paths, draw: Callable[[str], None]) -> dict[str, Any]:
     """Every file of a backup, below the new folder, and what its manifest says. Raises TarError, OSError."""
-    told = _manifest(archive)
+    manifest = _manifest(archive)
     paths.make()
     for entry in _entries(archive):
         draw(f"restoring {entry.name.partition('/')[0]}")
         _extract(archive, entry, paths)
-    return told
+    return manifest
 
 
 def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
@@ -93,17 +93,17 @@ def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
     stream = archive.extractfile(first)
     assert stream is not None  # a regular file
     try:
-        told: dict[str, Any] = json_of(stream.read())
+        manifest: dict[str, Any] = json_of(stream.read())
         form, schema, said = (
-            int(told["format"]),
-            str(told["schema"]),
-            (bool(told["database"]), bool(told["models"]), str(told["made_at"])),
+            int(manifest["format"]),
+            str(manifest["schema"]),
+            (bool(manifest["database"]), bool(manifest["models"]), str(manifest["made_at"])),
         )
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise tarfile.ReadError(f"its {MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     if form != FORMAT or schema > newest():
         stop(f"this backup is of a later release (format {form}, tables {schema}): restore it with that one")
-    return told | dict(zip(("database", "models", "made_at"), said, strict=True))
+    return manifest | dict(zip(("database", "models", "made_at"), said, strict=True))
 
 
 def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

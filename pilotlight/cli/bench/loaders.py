@@ -42,7 +42,7 @@ def compare(file: Path, *, rounds: int, gpu: bool, scratch: Path, say: Say) -> d
     found: dict[str, Any] = {}
     for name in (*CPU, *(GPU if gpu else ())):
         say(f"loading with {name}")
-        found[name] = _told(_rows(name, file, rounds, scratch), file.stat().st_size)
+        found[name] = _figures(_rows(name, file, rounds, scratch), file.stat().st_size)
     _check(found)
     gpu_lines = "measured" if gpu else "skipped: no GPU"
     return {
@@ -90,18 +90,18 @@ def _torch() -> str:
     return f"torch=={importlib.metadata.version('torch')}"
 
 
-def _told(rows: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
+def _figures(rows: Iterable[dict[str, Any]], size: int) -> dict[str, Any]:
     listed = list(rows)
     if errors := [row["error"] for row in listed if "error" in row]:
         return {"error": errors[0]}
-    told: dict[str, Any] = {"bytes": listed[0]["bytes"], "sum": listed[0]["sum"]}
+    figures: dict[str, Any] = {"bytes": listed[0]["bytes"], "sum": listed[0]["sum"]}
     for cache in ("warm", "cold"):
         if seconds := [row["seconds"] for row in listed if row["cache"] == cache]:
-            told |= {
+            figures |= {
                 f"{cache}_s": round(statistics.median(seconds), 4),
                 f"{cache}_gb_per_s": round(size / statistics.median(seconds) / 1e9, 2),
             }
-    return told
+    return figures
 
 
 def _check(found: dict[str, Any]) -> None:
@@ -109,10 +109,10 @@ def _check(found: dict[str, Any]) -> None:
     them.
     """
     wanted = found[REFERENCE].get("sum")
-    for name, told in found.items():
-        ours = told.pop("sum", None)
-        if ours != wanted and name in CPU and name != BARE and "error" not in told:
-            told["error"] = f"its tensors are not the file's ({ours} for {wanted})"
+    for name, figures in found.items():
+        ours = figures.pop("sum", None)
+        if ours != wanted and name in CPU and name != BARE and "error" not in figures:
+            figures["error"] = f"its tensors are not the file's ({ours} for {wanted})"
 
 
 def _bus(found: dict[str, Any]) -> dict[str, float]:
@@ -124,14 +124,14 @@ def _bus(found: dict[str, Any]) -> dict[str, float]:
 def lines(found: dict[str, Any]) -> list[tuple[str, str, str]]:
     """(loader, warm, cold) as text, fastest first, errors last."""
     rows = sorted(found["loaders"].items(), key=lambda item: item[1].get("warm_s", 1e9))
-    return [(name, *_cells(told)) for name, told in rows]
+    return [(name, *_cells(figures)) for name, figures in rows]
 
 
-def _cells(told: dict[str, Any]) -> tuple[str, str]:
-    if "error" in told:
-        return f"failed: {told['error']}", ""
+def _cells(figures: dict[str, Any]) -> tuple[str, str]:
+    if "error" in figures:
+        return f"failed: {figures['error']}", ""
     warm, cold = (
-        f"{told[f'{cache}_s']:.3f} s ({told[f'{cache}_gb_per_s']:.1f} GB/s)" if f"{cache}_s" in told else ""
+        f"{figures[f'{cache}_s']:.3f} s ({figures[f'{cache}_gb_per_s']:.1f} GB/s)" if f"{cache}_s" in figures else ""
         for cache in ("warm", "cold")
     )
     return warm, cold

@@ -59,12 +59,12 @@ def print_coldstart(found: dict[str, Any]) -> None:
     """The waterfall: each phase where the ones before it have ended, by their medians."""
     rows = Table(f"from {found['from']}, {found['wakes']} wakes", "p50, s", "p95, s", "p99, s", "")
     rows.add_row("first token", *(f"{found[at]:.3f}" for at in POINTS), "")
-    begin, whole = 0.0, max(sum(told["p50_s"] for told in found["phases"].values()), 1e-9)
+    begin, total = 0.0, max(sum(figures["p50_s"] for figures in found["phases"].values()), 1e-9)
     for phase in bench.ordered(found["phases"]):
-        told = found["phases"][phase]
-        bar = " " * round(begin / whole * WIDTH) + "█" * max(1, round(told["p50_s"] / whole * WIDTH))
-        rows.add_row(f"  {phase}", *(f"{told[at]:.3f}" for at in POINTS), bar)
-        begin += told["p50_s"]
+        figures = found["phases"][phase]
+        bar = " " * round(begin / total * WIDTH) + "█" * max(1, round(figures["p50_s"] / total * WIDTH))
+        rows.add_row(f"  {phase}", *(f"{figures[at]:.3f}" for at in POINTS), bar)
+        begin += figures["p50_s"]
     if "stock_s" in found:
         rows.add_row("stock vLLM", f"{found['stock_s']:.2f}", "", "", "")
         rows.add_row("ratio", f"{found['ratio']:.0f} ×", "", "", "")

@@ -80,12 +80,12 @@ async def _ask(dsn: str) -> float | None:
     try:
         connection = await connect(dsn, application="doctor", timeout=5)
         before = time.time()
-        told = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
+        theirs = float(await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8"))
         after = time.time()
         await connection.close()
     except (*REFUSALS, DatabaseError):
         return None
-    return (before + after) / 2 - told
+    return (before + after) / 2 - theirs
 
 
 def _written(moment: float) -> str:

@@ -88,7 +88,7 @@ def public_port(settings: Settings) -> Finding:
 def metrics_port(settings: Settings) -> Finding:
     first = settings.router.metrics_port
     if is_running(settings.paths):
-        return Finding(True, f"{_told_metrics(settings.paths) or f'127.0.0.1 port {first}'}: this installation runs")
+        return Finding(True, f"{_served_metrics(settings.paths) or f'127.0.0.1 port {first}'}: this installation runs")
     for port in range(first, first + settings.router.workers):
         if why_not("127.0.0.1", port):
             return Finding(
@@ -147,7 +147,7 @@ def certificates(settings: Settings) -> Finding:
     return Finding(now < ends, f"valid until {ends:%Y-%m-%d}" if now < ends else f"it ended on {ends:%Y-%m-%d}", renew)
 
 
-def _told_metrics(paths: Paths) -> str:
+def _served_metrics(paths: Paths) -> str:
     """Where `up` said that they are; it may have had to take another port than the one in the settings."""
     try:
         return str(json_of(paths.client.read_bytes())["metrics"])

@@ -32,7 +32,7 @@ class Outcome:
     kind: Literal["serves", "failed", "on its way", "not tried"]
     text: str = ""
 
-    def told(self) -> dict[str, str]:
+    def fields(self) -> dict[str, str]:
         return {"outcome": self.kind, "failure": self.text if self.kind == "failed" else ""}
 
 
@@ -152,10 +152,10 @@ def _revision(endpoint: dict[str, Any] | None, revision_id: str) -> dict[str, An
     )
 
 
-def end(outcome: Outcome, told: dict[str, Any], *, as_json: bool) -> None:
+def end(outcome: Outcome, shown: dict[str, Any], *, as_json: bool) -> None:
     """As JSON what there is to tell, failed or not; and the end with exit code 1 where it failed."""
     if as_json:
-        print_json(told | outcome.told())
+        print_json(shown | outcome.fields())
     if outcome.kind == "failed":
         stop(outcome.text)
 

@@ -40,13 +40,13 @@ def show_endpoints(settings: Settings, *, as_json: bool) -> None:
 
 def _revisions(row: dict[str, Any]) -> str:
     """The one that serves, the one that is to follow it, and the newest where that has failed."""
-    told = str(row.get("number") or "–")
+    text = str(row.get("number") or "–")
     if row.get("next"):
-        told += f", {row['next']['number']} on its way"
+        text += f", {row['next']['number']} on its way"
     elif row.get("last_failed"):
         number = row["last_failed"]["number"]
-        told += " fails" if number == row.get("number") else f", {number} failed"
-    return f"{told}, paused" if row.get("paused") else told
+        text += " fails" if number == row.get("number") else f", {number} failed"
+    return f"{text}, paused" if row.get("paused") else text
 
 
 def show_status(settings: Settings, *, as_json: bool) -> None:
@@ -135,8 +135,8 @@ def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool 
     phases = sorted(replica["phases"], key=lambda phase: phase["at"])
     depth = f"{replica['in_flight']} of {replica['slots']}"
     taken = replica.get("private_bytes", 0) + replica.get("kv_cache_bytes", 0)
-    told = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in phases)
-    return replica["replica_id"], replica["state"], depth, human(taken) if taken else "", told
+    phases_text = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in phases)
+    return replica["replica_id"], replica["state"], depth, human(taken) if taken else "", phases_text
 
 
 def _node(node: dict[str, Any]) -> str:
@@ -170,7 +170,7 @@ def show_cold_starts(
 def print_cold_starts(starts: list[dict[str, Any]]) -> None:
     rows = Table("when", "endpoint", "from", "seconds", "snapshot", "start", prose="phases, s; why it failed")
     for start in starts:
-        told = " ".join(
+        phases_text = " ".join(
             f"{phase['name']} {phase['seconds']:.2f}"
             for phase in sorted(start["phases"], key=lambda phase: phase["at"])
         )
@@ -181,7 +181,7 @@ def print_cold_starts(starts: list[dict[str, Any]]) -> None:
             f"{start['seconds']:.3f}",
             human(start["snapshot_bytes"]) if start["snapshot_bytes"] else "–",
             start["cold_start_id"],
-            f"{told}; failed: {start['reason']}" if start["reason"] else told,
+            f"{phases_text}; failed: {start['reason']}" if start["reason"] else phases_text,
         )
     show(rows, nothing="no start that fits: the first call of an endpoint makes one, or `pilotlight wake NAME`")
 

@@ -12,7 +12,7 @@ from pilotlight.cli.times import duration
 from pilotlight.cli.trust import lines
 from pilotlight.settings import Settings
 
-WHOLE = len("key_") + 20  # characters of a key's id
+ID_LENGTH = len("key_") + 20  # characters of a key's id
 
 
 def create_key(
@@ -50,11 +50,11 @@ def list_keys(settings: Settings, name: str | None, *, live: bool, as_json: bool
     show(rows, nothing=f"no {'live ' if live else ''}key yet: pilotlight keys create {name or 'NAME'}")
 
 
-def whole_id(api: Api, given: str) -> str:
+def complete_id(api: Api, given: str) -> str:
     """The id of the key that `given`, a whole id or the beginning of one, names. Stops where it names none, or
     several.
     """
-    if len(given) == WHOLE:
+    if len(given) == ID_LENGTH:
         return given
     found = [key for key in api.call("GET", "/keys")["data"] if key["key_id"].startswith(given)]
     if len(found) != 1:
@@ -66,7 +66,7 @@ def whole_id(api: Api, given: str) -> str:
 
 def revoke_key(settings: Settings, given: str, *, as_json: bool) -> None:
     api = Api(settings.paths)
-    key_id = whole_id(api, given)
+    key_id = complete_id(api, given)
     done = api.call("DELETE", f"/keys/{key_id}")
     if as_json:
         print_json(done)

@@ -23,15 +23,15 @@ def show_snapshot(settings: Settings, text: str, *, as_json: bool) -> None:
     with refusals(f"cannot show {text}"):
         digest = find_digest(store, text)
         manifest = read_manifest(path_of(store, digest), digest)
-        lineage, trouble = _lineage(settings, digest)
-    if trouble:
-        say(trouble)
+        lineage, damage = _lineage(settings, digest)
+    if damage:
+        say(damage)
     if as_json:
         files = [{"path": file.path, "bytes": file.size, "sha256": file.sha256} for file in manifest.files]
         lines = [step.model_dump(mode="json") for step in lineage]
         print_json({**described(manifest), "lineage": lines, "file_list": files})
         return
-    for line in told(manifest, lineage):
+    for line in described_in_lines(manifest, lineage):
         print(line)
 
 
@@ -42,7 +42,7 @@ def _lineage(settings: Settings, digest: str) -> tuple[tuple[Step, ...], str]:
         return (), str(error)
 
 
-def told(manifest: Manifest, lineage: tuple[Step, ...]) -> list[str]:
+def described_in_lines(manifest: Manifest, lineage: tuple[Step, ...]) -> list[str]:
     """A line a fact, nothing cut: newest step first. Pure."""
     rows: list[tuple[str, Any]] = [
         ("digest", manifest.digest),

@@ -64,13 +64,13 @@ def _rest() -> str | None:
 
 
 def _answer(talker: Talker, name: str, history: list[Message], max_tokens: int) -> str:
-    took, told = Took(), ""
+    took, answer = Took(), ""
     stream = talker.stream({"messages": history} | ({"max_tokens": max_tokens} if max_tokens else {}), took)
     try:
         with while_held(talker.status, name) as answers:
             for text in stream:
                 answers()
-                told += text
+                answer += text
                 sys.stdout.write(text)
                 sys.stdout.flush()
         print()
@@ -85,4 +85,4 @@ def _answer(talker: Talker, name: str, history: list[Message], max_tokens: int) 
         say("stopped")
     finally:
         stream.close()  # type: ignore[attr-defined]
-    return told
+    return answer

@@ -18,13 +18,13 @@ def ask(settings: Settings, name: str, prompt: str, max_tokens: int, key: str, *
     if as_json:
         answer = "".join(talker.stream({**body, "stream_options": {"include_usage": True}}, took))
         first = None if took.first is None else round(took.first, 6)
-        told = {
+        details = {
             "request_id": took.request_id,
             "start": took.start or None,
             "first_token_seconds": first,
             "usage": took.usage,
         }
-        print_json({"answer": answer, "finish_reason": took.finish or None, **told})
+        print_json({"answer": answer, "finish_reason": took.finish or None, **details})
         return
     with while_held(talker.status, name) as answers:
         for text in talker.stream(body, took):

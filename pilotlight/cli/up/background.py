@@ -59,11 +59,11 @@ def detach(settings: Settings, *, as_json: bool) -> int:
     if not ready:
         say(_last_words(log, begun) or f"pilotlight: it ended at once; see {log}")
         return process.wait()
-    told = json.loads(ready)
+    found = json.loads(ready)
     if as_json:
-        print_json(told | {"pid": process.pid})
+        print_json(found | {"pid": process.pid})
     else:
-        show_files(told)
+        show_files(found)
         say(f"pilotlight: {AGAIN}; its words are in {log}")
     return OK
 
@@ -84,8 +84,8 @@ def _last_words(log: Path, begun: int) -> str:
     return printable(said[-1]) if said else ""
 
 
-def show_files(told: dict[str, Any]) -> None:
-    print(f"API        {told['url']}/e/ENDPOINT/v1")
+def show_files(found: dict[str, Any]) -> None:
+    print(f"API        {found['url']}/e/ENDPOINT/v1")
     for name, field in (
         ("CA file", "ca_file"),
         ("CA bundle", "ca_bundle"),
@@ -93,8 +93,8 @@ def show_files(told: dict[str, Any]) -> None:
         ("metrics", "metrics"),
         ("logs", "logs"),
     ):
-        if field in told:
-            print(f"{name:<10} {'in ' if field == 'admin_key_file' else ''}{told[field]}")
+        if field in found:
+            print(f"{name:<10} {'in ' if field == 'admin_key_file' else ''}{found[field]}")
 
 
 @contextmanager

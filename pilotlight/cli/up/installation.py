@@ -102,7 +102,7 @@ class Installation:
             paths.sockets / "watch.sock",
             running=lambda: [child.pid for child in self.children if child.pid],  # of those that live
             silent_seconds=self._settings.watch.silent_seconds,
-            told=self._hung,
+            on_silent=self._hung,
         )
         self._keeping.append(asyncio.create_task(watchdog.run(), name="watchdog"))
         self.children = [Child(module, self._settings, notify=watchdog.environ) for module in PROCESSES]
@@ -152,15 +152,15 @@ class Installation:
 
     async def _migrate_later(self) -> None:
         """Bring the tables up to date once Postgres is there."""
-        told = ""
+        last_reason = ""
         while True:
             await asyncio.sleep(MIGRATE_SECONDS)
             try:
                 await migrate(self._settings.database_url or self._settings.paths.database_dsn.read_text())
             except (DatabaseError, OSError) as error:
-                if isinstance(error, SchemaError | Unfit) and str(error) != told:
-                    told = str(error)
-                    self._say(one_line(told))
+                if isinstance(error, SchemaError | Unfit) and str(error) != last_reason:
+                    last_reason = str(error)
+                    self._say(one_line(last_reason))
             else:
                 self._say("Postgres answers, and has its tables")
                 return
@@ -261,7 +261,7 @@ def main() -> int:
 async def _run(settings: Settings, *, as_json: bool) -> int:
     installation = Installation(settings, say)
     stopping = asyncio.Event()
-    systemd = Notifier.take()
+    systemd = Notifier.of_starter()
     systemd.keep()
     for number in stopped_by():
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

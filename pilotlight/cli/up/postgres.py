@@ -44,9 +44,12 @@ class Postgres:
         start: Callable[[Paths], Awaitable[EmbeddedPostgres]] = embedded.start,
         cannot_run: Callable[[], None] = lambda: None,
     ) -> None:
-        self._paths, self._say, self._start, self._cannot_run = paths, say, start, cannot_run
+        self._paths = paths
+        self._say = say
+        self._start = start
+        self._cannot_run = cannot_run
         self._server: EmbeddedPostgres | None = None
-        self._told, self._told_at = "", 0.0
+        self._last_text, self._last_said_at = "", 0.0
         self._leaving = False
 
     @property
@@ -119,13 +122,13 @@ class Postgres:
             self._tell(f"Postgres cannot work: {reason}. It is tried again for ever. {WARM}")
         else:
             self._say("Postgres is back")
-            self._told = ""
+            self._last_text = ""
 
     def _tell(self, text: str) -> None:
         """Each new text once; one that stays the same now and then."""
         now = asyncio.get_running_loop().time()
-        if text != self._told or now - self._told_at > REMIND_SECONDS:
-            self._told, self._told_at = text, now
+        if text != self._last_text or now - self._last_said_at > REMIND_SECONDS:
+            self._last_text, self._last_said_at = text, now
             self._say(text)
 
     async def stop(self) -> None:

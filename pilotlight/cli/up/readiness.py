@@ -81,16 +81,16 @@ async def tell_when_fast(asker: Asker, settings: Settings, say: Callable[[str], 
     if not settings.runtime.standbys:
         return
     begun = asyncio.get_running_loop().time()
-    told = False
+    said_slow = False
     while asyncio.get_running_loop().time() < begun + settings.runtime.rehearsal_seconds + 60.0:
         nodes = (await asker.status() or {}).get("nodes", [])
         if any(node.get("standbys_ready") for node in nodes):
-            if told:
+            if said_slow:
                 say(FAST)
             return
-        if not told:
+        if not said_slow:
             say(SLOW)
-            told = True
+            said_slow = True
         await asyncio.sleep(LOOK_SECONDS)
     say(
         "no standby is rehearsed: each wake loads the engine anew; `pilotlight ps` and `pilotlight logs standby` say why"

@@ -30,9 +30,11 @@ class Reserve:
     """Both files. `say` hears what is given up and taken again."""
 
     def __init__(self, paths: Paths, limits: DiskSettings, say: Callable[[str], None]) -> None:
-        self._paths, self._limits, self._say = paths, limits, say
+        self._paths = paths
+        self._limits = limits
+        self._say = say
         self._sizes = {paths.reserve: limits.reserve_bytes, paths.postgres_reserve: limits.postgres_reserve_bytes}
-        self._trouble = ""
+        self._last_error = ""
 
     async def keep(self) -> NoReturn:
         """Look for ever: a disk tells nobody when it fills."""
@@ -47,11 +49,11 @@ class Reserve:
             if free < self._limits.floor_bytes // GIVE_UP_PART:
                 self._give_up(self._paths.reserve)
             else:
-                self._take_again()
-            self._trouble = ""
+                self._fill_again()
+            self._last_error = ""
         except OSError as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
+            if str(error) != self._last_error:
+                self._last_error = str(error)
                 self._say(f"the disk's reserve is not kept for now: {explain_os_error(error)}")
 
     def for_postgres(self) -> None:
@@ -69,18 +71,18 @@ class Reserve:
                 f"the disk is full; its reserve of {human(size)} is given up to {_whose(file, self._paths)}. Free some space"
             )
 
-    def _take_again(self) -> None:
+    def _fill_again(self) -> None:
         for file, size in self._sizes.items():
             if _size(file) < size and free_bytes(self._paths.state) >= self._limits.floor_bytes + size:
                 again = file.exists()
-                take(file, size)
+                allocate(file, size)
                 if again:
                     self._say(
                         f"there is room again; the reserve of {human(size)} for {_whose(file, self._paths)} is kept"
                     )
 
 
-def take(file: Path, size: int) -> None:
+def allocate(file: Path, size: int) -> None:
     """Have the file take so much of the disk, or nothing. Raises OSError."""
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

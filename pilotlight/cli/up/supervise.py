@@ -46,7 +46,7 @@ class Child:
     @property
     def pid(self) -> int:
         """0 while none lives: a dead one's number may be another's by now."""
-        return self.process.pid if self.process is not None and _lives(self.process) else 0
+        return self.process.pid if self.process is not None and _is_alive(self.process) else 0
 
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._settings.paths.logs / f"{self.module}.log").open("ab") as log:
@@ -94,7 +94,7 @@ class Child:
     async def stop(self) -> None:
         self._stopping = True
         if self.process is not None:
-            if _lives(self.process):
+            if _is_alive(self.process):
                 os.kill(self.process.pid, signal.SIGTERM)
             try:
                 async with asyncio.timeout(stop_seconds(self.module, self._settings)):
@@ -136,14 +136,14 @@ def environ(settings: Settings) -> dict[str, str]:
     return children.environment(os.environ, also=children.names(settings.runtime.environment)) | ours
 
 
-def _lives(process: subprocess.Popen[bytes]) -> bool:
+def _is_alive(process: subprocess.Popen[bytes]) -> bool:
     """Its status is left for `wait`: until that is called nobody else gets its number, nor its session's."""
     return process.returncode is None and os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> None:
     """Return when it has died, and what it left in its session with it; its status is left for `wait`."""
-    if _lives(process):
+    if _is_alive(process):
         watch = os.pidfd_open(process.pid)
         gone = asyncio.Event()
         loop = asyncio.get_running_loop()

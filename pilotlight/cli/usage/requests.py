@@ -32,14 +32,14 @@ def show_request(settings: Settings, given: str, *, as_json: bool) -> None:
         print_json(found)
         return
     rows = Table("request", prose="")
-    for field, told in told_of(found):
-        rows.add_row(field, told)
+    for field, value in known_fields(found):
+        rows.add_row(field, value)
     show(rows)
     if found.get("phases"):
         print_waterfall(found["phases"], (found.get("first_byte_ms") or 0.0) / 1000)
 
 
-def told_of(found: dict[str, Any]) -> list[tuple[str, str]]:
+def known_fields(found: dict[str, Any]) -> list[tuple[str, str]]:
     """What is known of it, field by field; with its corrections, what it comes to. Pure."""
     rows = [(field, str(found[field])) for field in FIELDS if found.get(field) not in (None, "")]
     for row in found.get("corrections", ()):

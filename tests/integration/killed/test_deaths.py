@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pilotlight.sealed import is_whole
+from pilotlight.sealed import is_intact
 from runtime.node.last_counts import Snapshot
 from tests.integration.system import QUESTION, System, wait_until
 
@@ -81,7 +81,7 @@ def kept_counts(system: System) -> list[dict[str, int]]:
     """What the agent's last two lines say that each request in work has, in tokens of its answer."""
     file = system.paths.journal / "counts.log"
     lines = file.read_bytes().splitlines()[-2:] if file.exists() else []
-    told = [Snapshot.model_validate_json(line, extra="ignore") for line in lines if is_whole(line)]
+    told = [Snapshot.model_validate_json(line, extra="ignore") for line in lines if is_intact(line)]
     return [
         {count.request_id: count.output_tokens for replica in said.replicas for count in replica.counts}
         for said in told

@@ -26,14 +26,14 @@ def test_ten_wakes_leave_nothing_and_the_standby_does_not_grow(system: System) -
         bench.until_rest(system.api, "again")
 
     wake(3)  # the first ones make what later ones find
-    before = inventory.take(system.state, [system.up.pid])
+    before = inventory.inventory_of(system.state, [system.up.pid])
     wake(WAKES)
     wait_until(
-        lambda: not inventory.take(system.state, [system.up.pid]).left_since(before),
+        lambda: not inventory.inventory_of(system.state, [system.up.pid]).left_since(before),
         60,
         "no more is there than before the wakes",
     )
-    after = inventory.take(system.state, [system.up.pid])
+    after = inventory.inventory_of(system.state, [system.up.pid])
     assert len(before.standbys) == 1 and after.standbys == before.standbys, "the very same process"
     assert {"up", "postgres", "postgres process", "agent", "router"} <= before.processes.keys()
     assert before.standby.private > 0
