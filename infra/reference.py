@@ -18,104 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infra.reference_meanings import ABSTRACT, ADMIN, ERRORS, HEADERS, INTERNAL, NAMES, OF_REQUESTS, REQUEST_HEADERS
 from pilotlight.exposition import Family
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 PAGE, SCHEMA = ROOT / "docs" / "reference.md", ROOT / "docs" / "endpoint.schema.json"
 
-HEADERS = {
-    "x-request-id": "The request's id: in the usage row, in `GET /api/v1/requests/ID`, in the logs. On every answer, errors too.",
-    "x-pilotlight-start": "`warm`, or `cold` where the request waited for a replica to start. Not on a stream whose head went out while it was held.",
-    "x-pilotlight-hold-ms": "How long the request waited for a slot, in milliseconds.",
-    "server-timing": "After a cold start its phases, in milliseconds, as browsers' developer tools read them.",
-    "openai-processing-ms": "From admission to the head of the answer, in milliseconds, as OpenAI's servers tell it.",
-    "retry-after": "With 503: seconds after which to try again, at least 1, from what cold starts took so far. With 429 likewise.",
-    "www-authenticate": "With 401: `Bearer`.",
-    "cache-control": "`no-store` with a new key; `no-cache` on event streams.",
-    "x-accel-buffering": "`no` on event streams: a proxy on the way is to pass them on as they come.",
-    "allow": "With 405: the methods the path takes.",
-    "access-control-allow-origin": "To a web page whose origin `router.cors_origins` or the endpoint's `cors_origins` has: on every answer, errors too; all our headers may be read.",
-    "accept-encoding": "With 415: the encodings that a body may have.",
-}
-REQUEST_HEADERS = {
-    "authorization": "`Bearer` and an API key of the endpoint.",
-    "x-api-key": "The same key, as Anthropic's clients send it; where both are there, `authorization` counts.",
-    "expect": "`100-continue`: the body is asked for once the key is known to be good.",
-    "content-encoding": "`gzip`, `deflate` or `zstd`: the body is unpacked, to `router.max_body_bytes` at most. Any other is answered 415; the admin API takes none.",
-    "origin": "Of a web page: see access-control-allow-origin. A preflight needs no key, and is 403 where the origin is let in nowhere.",
-    "prefer": "`wait=N`: wait at most N seconds for a slot, then 503.",
-    "transfer-encoding": "`chunked`, or none. What is packed hop by hop is answered 415.",
-    "traceparent": "Passed on to the engine, as W3C Trace Context has it.",
-    "tracestate": "Passed on to the engine.",
-}
-INTERNAL = {
-    "x-pilotlight-refused": "`full` or `draining`: the replica did not begin; the request goes back to the head of the hold.",
-    "x-pilotlight-usage": "What the engine counted, with an answer that is not streamed.",
-}
-OF_REQUESTS = {
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-pilotlight-by",
-}  # relayed to the admin process, or dropped
-# What is ours to describe: HTTP's own (content-length, connection) are not.
-NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow|access-control-allow-origin|accept-encoding"
-ERRORS = {
-    "RouterError": "An error of ours; the log of the router or the admin process has it.",
-    "BadRequest": "The body, the path or the query is malformed, or not for this endpoint; `param` names the field.",
-    "TooLong": "Prompt and answer together have more tokens than the model's context.",
-    "EngineRefused": "The engine does not take the request; the message says what of it, or has an id to ask the operator about.",
-    "Unauthorized": "No key, a wrong, expired or revoked one.",
-    "Forbidden": "The key is another endpoint's; or a preflight's origin is in no `cors_origins`.",
-    "NotFound": "There is no such path, endpoint, key or settled request.",
-    "ModelNotFound": "`model` names no endpoint.",
-    "WrongMethod": "The path is there, the method is not.",
-    "TooSlow": "Head, or the next part of the body, did not come within `router.header_seconds`, or all of it within `router.upload_seconds`.",
-    "BodyTooLarge": "The body has more than `router.max_body_bytes`.",
-    "UrlTooLong": "The URL is too long.",
-    "UnsupportedEncoding": "The body's `Content-Encoding` is none of gzip, deflate and zstd, or there are several.",
-    "TooMany": "More requests without a good key have come from this address than `router.refusals_per_second_per_address`. With a key nothing changes.",
-    "HeadTooLarge": "The headers are too large.",
-    "Unavailable": "The activator or the database is away for the moment.",
-    "NotReady": "This router does not know the endpoints and keys yet.",
-    "Draining": "This router is stopping.",
-    "SpoolFull": "This router cannot write usage records: its disk fails.",
-    "DiskFull": "The disk is full, or the spool or the journals have all they may; the message says how much is free and needed.",
-    "QueueFull": "`max_held` requests of the endpoint wait already; or bodies that wait, or come in, have `router.max_held_bytes`, and this key's most of them.",
-    "HoldTimeout": "No slot became free within `hold_seconds`; where there was no room for a replica, the message says what it waited for.",
-    "EndpointPaused": "The endpoint's operator has paused it (`pilotlight pause`).",
-    "StartFailed": "A replica could not be started, or is larger than any node; `pilotlight ps` has the reason.",
-    "UpstreamError": "The replica broke off before it answered.",
-    "EngineFailed": "The engine failed at the request; the router's log has its own words under the request's id.",
-}
-ABSTRACT = {"Refused"}
-ADMIN = {
-    "GET /endpoints": "All endpoints, each with the revision it leads to.",
-    "GET /endpoints/{name}": "One of them.",
-    "PUT /endpoints/{name}": "Make the endpoint, or put it on another configuration; what is not given stays as it is, and the same again changes nothing. The old revision serves until the new one is ready (`at_once`: not), and goes on where that fails: `deploy` in the answer, then `next` and `last_failed` of the endpoint, say how it stands.",
-    "GET /endpoints/{name}/revisions": "Every revision it ever had, newest first: number, when, by whom, its state, and what differs from the one before.",
-    "POST /endpoints/{name}/rollback": "Deploy what an earlier revision was: `to` its number, or the one before what serves that has served and was not rolled back from; a deploy that is on its way is dropped. Repeated while it is on its way it changes nothing; repeated once it serves, and without `to`, it goes one further back.",
-    "DELETE /endpoints/{name}": "Remove it: its replicas drain, its keys are revoked, its own prices end; usage and history stay.",
-    "POST /endpoints/{name}/wake": "Start a replica as a call would, and answer at once, 202; `ready`: one was there already. It goes back to rest after its idle timeout.",
-    "GET /status": "Every endpoint, revision, replica and node, as the activator sees them now.",
-    "GET /endpoints/{name}/events": "What happened to it that you should hear of, newest first: deploys that served or failed, wrong answers that were caught.",
-    "POST /endpoints/{name}/keys": "Make a key; the answer is the only time it is shown, and comes when this machine's routers know it.",
-    "GET /endpoints/{name}/keys": "All keys it ever had, without the keys themselves.",
-    "GET /keys": "All keys of all endpoints, without the keys themselves.",
-    "POST /keys/{key_id}/rotate": "Make a key in its place; the old one ends after `grace_seconds`, a day unless given.",
-    "DELETE /keys/{key_id}": "Revoke a key, at once and for ever.",
-    "GET /endpoints/{name}/prices": "Its prices, newest first (one that `ends`: it was removed), and the one in force, which may be a default.",
-    "PUT /endpoints/{name}/prices": "A new price, from now or from `valid_from` on; no row is ever changed.",
-    "GET /usage": "The newest rows up to `limit`, by `endpoint`, `since` and `until`, and totals over all that match.",
-    "GET /usage/sums": "Sums `by` endpoint, key, day and month (with commas between them; in UTC), by `endpoint`, `since` and `until`.",
-    "GET /usage/export": "All rows as `format` csv or jsonl, by `endpoint`, `since` and `until`, streamed.",
-    "GET /requests/{event_id}": "The row of one request, with its phases; the beginning of its id will do, where that names one.",
-    "GET /audit": "Who changed what, newest first, by `since` and `until`: every act that changes something, with its outcome. No row is ever changed; each is kept `activator.audit_days`. Who asks may say his name in `x-pilotlight-by`: it stands beside the key, which alone is proved.",
-    "GET /cold-starts": "Past cold starts, failed ones too, with rung and phases, by `endpoint`, `since` and `until`.",
-}
 INTRODUCTION = """# Reference
 
 Made from the code by `python infra/reference.py`; a test holds it complete. What the words mean: [ARCHITECTURE.md](../ARCHITECTURE.md).
@@ -366,20 +275,17 @@ def admin_routes() -> list[tuple[str, str, str]]:
     from router.admin.audit import Audit
 
     nothing: Any = None
-    routes = (
-        make_app(
-            store=nothing,
-            activator="unix:/nowhere",
-            ledger="unix:/nowhere",
-            admin_key="",
-            pepper=b"",
-            snapshots=nothing,
-            audit=Audit(nothing, ROOT),
-        )
-        .routes[0]
-        .routes
-        or []
+    app = make_app(
+        store=nothing,
+        activator="unix:/nowhere",
+        ledger="unix:/nowhere",
+        admin_key="",
+        pepper=b"",
+        snapshots=nothing,
+        audit=Audit(nothing, ROOT),
     )
+    mount: Any = app.routes[0]
+    routes = mount.routes or []
     return [
         (method, route.path, ADMIN.get(f"{method} {route.path}", ""))
         for route in routes

@@ -23,6 +23,7 @@ import sysconfig
 import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -31,11 +32,12 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORM = "x86_64-manylinux_2_35"  # as Ubuntu 22.04; vLLM's own wheels ask for nearly as much
 PYTHON = VENV / "bin" / "python"
 UV = VENV / "bin" / "uv"
-# By its file: the package it lies in needs what is only about to be installed.
-_spec = importlib.util.spec_from_file_location("wheels", ROOT / "pilotlight" / "wheels.py")
-assert _spec is not None and _spec.loader is not None
-wheels = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(wheels)
+if TYPE_CHECKING:
+    from pilotlight import wheels
+else:  # by its file: the package it lies in needs what is only about to be installed
+    _spec = importlib.util.spec_from_file_location("wheels", ROOT / "pilotlight" / "wheels.py")
+    wheels = importlib.util.module_from_spec(_spec)
+    _spec.loader.exec_module(wheels)
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
@@ -126,7 +128,7 @@ def is_complete(folder: Path) -> bool:
     along that leads back.
     """
     activate = folder / "bin" / "activate"
-    asked = [folder / "bin" / "python", "-P", "-c", "import pip, sys; print(sys.version)"]
+    asked: list[str | Path] = [folder / "bin" / "python", "-P", "-c", "import pip, sys; print(sys.version)"]
     try:
         if str(folder) not in activate.read_text():
             return False
@@ -169,7 +171,18 @@ def compile_modules() -> None:
     (templates) is passed over.
     """
     modules = sysconfig.get_path("purelib", "venv", vars={"base": str(VENV)})
-    command = [PYTHON, "-P", "-m", "compileall", "-qq", "-j", "0", "-x", r"/(torch|vllm|transformers|triton)/", modules]
+    command: list[str | Path] = [
+        PYTHON,
+        "-P",
+        "-m",
+        "compileall",
+        "-qq",
+        "-j",
+        "0",
+        "-x",
+        r"/(torch|vllm|transformers|triton)/",
+        modules,
+    ]
     subprocess.run(command, check=False)
 
 
@@ -191,7 +204,7 @@ def lock() -> None:
         "--custom-compile-command",
         "make lock",
         "--override",
-        LOCKS / "overrides.txt",
+        str(LOCKS / "overrides.txt"),
     ]
     project = ROOT / "pyproject.toml"
     plan: dict[str, tuple[list[str], list[object]]] = {  # constrained by, and from what; in this order

@@ -18,7 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import setup
+from infra import setup
+from pilotlight import wheels
 
 DIST = setup.ROOT / "dist"
 PIPX = "pipx>=1.7"
@@ -128,7 +129,7 @@ def see_it_serve(program: Path, folder: Path) -> None:
 
 def clean(command: list[object], folder: Path, *, cwd: Path | None = None) -> None:
     """Run it as somebody who has nothing but this folder, and where pip finds packages."""
-    found = setup.wheels.configuration(setup.PYTHON)
+    found = wheels.configuration(setup.PYTHON)
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -145,7 +146,7 @@ def clean(command: list[object], folder: Path, *, cwd: Path | None = None) -> No
         "PIPX_BIN_DIR": str(folder / "bin"),
         "XDG_CONFIG_DIRS": os.environ.get("XDG_CONFIG_DIRS", ""),
     }
-    environ = setup.wheels.environment(found, kept | ours)
+    environ = wheels.environment(found, kept | ours)
     subprocess.run([str(part) for part in command], check=True, cwd=cwd or folder, env=environ)
 
 

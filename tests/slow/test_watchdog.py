@@ -23,7 +23,7 @@ import asyncio
 from pilotlight.watchdog import Notifier
 
 async def main():
-    Notifier.take().keep()
+    Notifier.of_starter().keep()
     await asyncio.Event().wait()
 
 asyncio.run(main())
