@@ -39,6 +39,11 @@ def start_time(pid: int) -> int | None:
     return None if seen is None or seen.state == ZOMBIE else seen.start_time
 
 
+def boot_id() -> str:
+    """Of the kernel that runs: equal ids share a monotonic clock, and a page cache. Raises OSError."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def everybody() -> Iterator[tuple[int, Seen]]:
     """All there are, zombies included."""
     for name in os.listdir("/proc"):

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter
 
 from pilotlight.frames import Frame
 from runtime.tasks import Task
-from runtime.wire import Phase, RequestCount
+from runtime.wire import DeviceKind, Phase, RequestCount
 
 LARGEST_PACKET = 128 << 10  # bytes
 MOST_UNREAD = 0.5  # of a socket's buffer that what may be lost fills: the rest is for what must be said
@@ -81,7 +81,7 @@ class Rehearsed(Frame):
     kind: Literal["rehearsed"] = "rehearsed"
     engine: str
     version: str
-    device: Literal["cpu", "cuda"]
+    device: DeviceKind
     seconds: float
     private_bytes: int
     threads: int  # alive in the standby: each is a risk at a fork

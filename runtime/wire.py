@@ -21,6 +21,7 @@ PhaseName = Literal["hold", "place", "spawn", "fetch", "load", "init", "canary",
 ReplicaState = Literal["starting", "ready", "draining", "parking", "parked", "stopped"]
 Rung = Literal["parked", "standby", "staged", "stored"]  # where a climb to `ready` begins
 Zero = Literal["parked", "standby", "staged"]  # where a revision rests without a call
+DeviceKind = Literal["cpu", "cuda"]  # what an engine computes on
 
 MOST_STOPS = (
     32  # texts an answer may stop at. OpenAI's API and vLLM by itself have 4; evaluation harnesses send half a dozen
@@ -42,7 +43,7 @@ class EngineEnvironment(Frame):
 
     engine: str  # "vllm"
     version: str
-    device: Literal["cpu", "cuda"]
+    device: DeviceKind
 
 
 class ReplicaReport(Frame):

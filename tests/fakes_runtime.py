@@ -12,7 +12,6 @@ from pathlib import Path
 from runtime.control import Fork, LoadOutcome
 from runtime.loader.ring import Done
 from runtime.node.staging import Staged
-from runtime.wire import StandbyReport
 from snapshots.safetensors_header import Tensor
 
 Forking = Callable[[socket.socket], Awaitable[None]]
@@ -20,42 +19,31 @@ Forking = Callable[[socket.socket], Awaitable[None]]
 
 class FakeStaging:
     def __init__(self, folder: Path) -> None:
-        self.folder, self.of_the_snapshot = folder, list[str]()
+        self.folder, self.loads = folder, list[tuple[str, LoadOutcome]]()
         (folder / "config.json").write_text("{}")
 
     async def bring(self, digest: str, copy: str = "") -> Staged:
-        whole = asyncio.get_running_loop().create_future()
-        whole.set_result(None)
-        return Staged(self.folder, whole)
+        verified = asyncio.get_running_loop().create_future()
+        verified.set_result(None)
+        return Staged(self.folder, verified)
 
-    def loaded(self, digest: str, copy: str, outcome: LoadOutcome) -> None: ...
-
-    def unmappable(self, digest: str) -> None:
-        self.of_the_snapshot.append(digest)
-
-    def close(self) -> None: ...
+    def loaded(self, digest: str, copy: str, outcome: LoadOutcome) -> None:
+        self.loads.append((copy, outcome))
 
 
-class FakeStandbys:
+class FakeOrders:
     """Does with each order what it is told to, the last for ever."""
 
+    ready = True
+
     def __init__(self, *does: Forking) -> None:
-        self._does, self.orders, self.lost = list(does), list[Fork](), list[str]()
-
-    def report(self) -> StandbyReport:
-        return StandbyReport(ready=1)
-
-    def listen(self, now: float) -> list[str]:
-        lost, self.lost = self.lost, []
-        return lost
+        self._does, self.orders = list(does), list[Fork]()
 
     def done_with(self, replica_id: str) -> None: ...
 
     async def fork(self, order: Fork, replica_end: socket.socket, *, fresh: bool = False) -> None:
         self.orders.append(order)
         await (self._does.pop(0) if len(self._does) > 1 else self._does[0])(replica_end)
-
-    def close(self) -> None: ...
 
 
 class FakeDevice:

@@ -38,6 +38,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from runtime.engine import patches, seams
 from runtime.engine.threads import MAY_LIVE, Unforkable, check_threads
 from runtime.tasks import GENERATE
+from runtime.wire import DeviceKind
 
 set_num_threads = torch.set_num_threads  # vLLM replaces it while it sets up a CPU worker; replicas need the real one
 
@@ -49,7 +50,7 @@ class Rehearsal:
     """What a fork starts from."""
 
     version: str
-    device: str  # "cpu" or "cuda"
+    device: DeviceKind
     parser: FlexibleArgumentParser
     defaults: argparse.Namespace  # arguments of a serve command with nothing but a model
     app: Any  # FastAPI application for task `generate`; other tasks' routes depend on the model
@@ -64,7 +65,7 @@ class Parser(FlexibleArgumentParser):  # type: ignore[misc]
 
 def rehearse(model: Path) -> Rehearsal:
     """Go through an engine's start once. `model` is a small snapshot folder of an architecture everybody uses."""
-    device = "cpu" if current_platform.is_cpu() else "cuda"
+    device: DeviceKind = "cpu" if current_platform.is_cpu() else "cuda"
     parser = make_arg_parser(Parser())
     defaults = parser.parse_args(["--model", str(model), "--disable-fastapi-docs"])
     validate_parsed_serve_args(defaults)

@@ -53,7 +53,7 @@ def main(control_fd: int, model: Path) -> int:
         Rehearsed(
             engine="vllm",
             version=rehearsal.version,
-            device=rehearsal.device,  # type: ignore[arg-type]
+            device=rehearsal.device,
             seconds=time.monotonic() - begin,
             private_bytes=memory.private_bytes(),
             threads=threads,

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from pilotlight.files import populate, sync_folder, write_atomic
 from pilotlight.parsed import json_of
+from pilotlight.processes import boot_id
 from snapshots.singleflight import alone
 
 PAGE = 4096  # bytes
@@ -153,10 +154,6 @@ def stamp_of(file: Path) -> Path:
 def state_of(file: Path) -> str:
     status = file.stat()
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
-
-
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def read_layout(file: Path) -> Layout:

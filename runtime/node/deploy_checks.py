@@ -27,12 +27,12 @@ MOST_NOTES = 1000  # of checks that a standby has not answered
 log = structlog.get_logger()
 
 
-class Looked:
+class DeployChecks:
     def __init__(self, *, device: str, settings: RuntimeSettings) -> None:
         self._device, self._settings = device, settings
         self._notes: dict[str, tuple[str, ...]] = {}  # by check, until a standby has answered
 
-    def at(self, frame: CheckArguments, snapshot: Path | None) -> ArgumentsChecked | None:
+    def look(self, frame: CheckArguments, snapshot: Path | None) -> ArgumentsChecked | None:
         """The answer, where no standby need be asked; None where one must be, whose answer gets what was found here.
 
         `snapshot`: None where the node does not have it.
@@ -46,8 +46,10 @@ class Looked:
         self._notes[frame.check_id] = notes
         return None
 
-    def checked(self, told: Checked) -> ArgumentsChecked:
-        return ArgumentsChecked(check_id=told.check_id, reason=told.reason, notes=self._notes.pop(told.check_id, ()))
+    def answer(self, checked: Checked) -> ArgumentsChecked:
+        return ArgumentsChecked(
+            check_id=checked.check_id, reason=checked.reason, notes=self._notes.pop(checked.check_id, ())
+        )
 
     def unchecked(self, check_id: str, why: str) -> ArgumentsChecked:
         return ArgumentsChecked(check_id=check_id, checked=False, reason=why, notes=self._notes.pop(check_id, ()))

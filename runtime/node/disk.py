@@ -19,10 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
 from snapshots.manifest import digest_of_folder, folder_name
 from snapshots.pins import SUFFIX as PIN
 from snapshots.pins import pinned
 from snapshots.store.disk import PULLED, UNFINISHED, building, remove_folder
+
+log = structlog.get_logger()
 
 RESERVE_BYTES = 256 << 20  # of the disk, left to everything else: journals, logs, Postgres
 ORDER = ("baked", "partial", "snapshot")  # of those unused equally long, what is cheapest to have again goes first
@@ -44,18 +48,42 @@ class Disk:
     """The folders of one node. Methods block, and raise OSError."""
 
     def __init__(self, *, store: Path, node_dir: Path, baked: Path) -> None:
-        self._store, self._node_dir, self._baked = store, node_dir, baked
+        self.store = store
+        self.node_dir = node_dir
+        self._baked = baked
+        self._without_copies: set[str] = set()  # digests
 
     def use(self, digest: str) -> None:
-        """Remember that it is used now."""
-        (self._node_dir / f"{folder_name(digest)}.used").touch()
+        """Remember that it is used now. A disk that cannot may let this snapshot go too early; it is here all the
+        same.
+        """
+        try:
+            (self.node_dir / f"{folder_name(digest)}.used").touch()
+        except OSError as error:
+            log.warning(
+                "when a snapshot was last used is not kept", action="use_unkept", digest=digest, reason=str(error)
+            )
+
+    def link(self, digest: str) -> Path:
+        """What replicas open: it leads to where the snapshot is now."""
+        return self.node_dir / folder_name(digest)
+
+    def lead(self, digest: str, target: Path) -> None:
+        """Let the link lead to `target`, in one step."""
+        link = self.link(digest)
+        if link.is_symlink() and link.readlink() == target:
+            return
+        fresh = link.with_name(f".{link.name}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target)
+        fresh.replace(link)
 
     def baked(self, digest: str) -> Path:
         return self._baked / folder_name(digest)
 
     def size_of(self, kind: Kind, digest: str) -> int:
         """Bytes one item takes now; 0 where it is not here."""
-        parent = self._baked if kind == "baked" else self._store
+        parent = self._baked if kind == "baked" else self.store
         return size_of(parent / f"{PULLED if kind == 'partial' else ''}{folder_name(digest)}")
 
     def has_copy(self, digest: str, copy: str) -> bool:
@@ -68,12 +96,20 @@ class Disk:
         with suppress(FileNotFoundError):  # they have gone already
             (self.baked(digest) / _known(copy)).touch()
 
+    def can_have_copies(self, digest: str) -> bool:
+        """False once a replica has found that its engine takes this snapshot as it is."""
+        return digest not in self._without_copies
+
+    def know_without_copies(self, digest: str) -> None:
+        """A replica has found so. It is found out anew where the snapshot goes and comes back."""
+        self._without_copies.add(digest)
+
     def pinned(self) -> frozenset[str]:
-        return pinned(self._node_dir)
+        return pinned(self.node_dir)
 
     def items(self) -> list[Item]:
         found = []
-        for entry in _folders(self._store):
+        for entry in _folders(self.store):
             if (digest := digest_of_folder(entry.name)) is not None:
                 found.append(Item("snapshot", digest, entry, size_of(entry), self._used_at(digest, entry)))
             elif (
@@ -93,8 +129,9 @@ class Disk:
         if item.kind == "partial":
             return self._remove_partial(item.folder)
         if item.kind == "snapshot":
+            self._without_copies.discard(item.digest)
             for rest in (".stamp", ""):
-                (self._node_dir / f"{item.folder.name}{rest}").unlink(missing_ok=True)
+                (self.node_dir / f"{item.folder.name}{rest}").unlink(missing_ok=True)
         _remove(item.folder)
         return True
 
@@ -102,20 +139,20 @@ class Disk:
         """At the agent's start: what belongs to a snapshot that is not here any more goes, and so do links of replicas
         long gone.
         """
-        for entry in self._node_dir.iterdir():
+        for entry in self.node_dir.iterdir():
             if entry.name.endswith(PIN):
                 continue  # it outlives its snapshot
             digest = digest_of_folder(entry.name.partition(".")[0])
-            if entry.is_symlink() or (digest is not None and not (self._store / folder_name(digest)).is_dir()):
+            if entry.is_symlink() or (digest is not None and not (self.store / folder_name(digest)).is_dir()):
                 entry.unlink(missing_ok=True)
         for entry in _folders(self._baked):
-            if digest_of_folder(entry.name) is None or not (self._store / entry.name).is_dir():
+            if digest_of_folder(entry.name) is None or not (self.store / entry.name).is_dir():
                 _remove(entry)
-        with building(self._store, 0):
+        with building(self.store, 0):
             pass  # who packs removes what a kill has left; on a node that only fetches nobody does
 
     def _used_at(self, digest: str, folder: Path) -> float:
-        for path in (self._node_dir / f"{folder_name(digest)}.used", folder):
+        for path in (self.node_dir / f"{folder_name(digest)}.used", folder):
             with suppress(FileNotFoundError):
                 return path.stat().st_mtime
         return 0.0

@@ -33,14 +33,13 @@ class Fetcher:
 
     def __init__(self, url: str, *, code: bool = False) -> None:
         """`code`: snapshots may hold the model's own."""
-        self.url, self._code = url, code
+        self.url = url
+        self._code = code
         self._loop = asyncio.new_event_loop()
         self._stack = AsyncExitStack()
         self._open: Origin | None = None
         self._opening = asyncio.Lock()
         self._thread = threading.Thread(target=self._run, name="fetcher", daemon=True)
-
-    def start(self) -> None:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._warm(), self._loop)
 

@@ -17,18 +17,20 @@ from runtime.control import Fork
 from runtime.errors import NotAllowed
 from runtime.loader.bake import lock_of, stamp_of
 from runtime.node.kv_cache import Sizing
-from runtime.node.replica_record import Running
+from runtime.node.replica_record import ReplicaRecord
 from runtime.node.staging import Staged
 from runtime.tasks import canary_of
 from runtime.wire import EngineEnvironment, Start
 from snapshots.manifest import folder_name
 from snapshots.singleflight import alone
 
+COPY_ARGUMENTS = ("dtype", "hf-overrides", "runner", "convert")  # of the engine: another value, another baked copy
 
-def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, environment: EngineEnvironment, paths: Paths,
+
+def order(record: ReplicaRecord, *, staged: Staged, sizing: Sizing, journal: Path, environment: EngineEnvironment, paths: Paths,
           settings: RuntimeSettings) -> Fork:  # fmt: skip
     """Raises NotAllowed for engine arguments that this machine lets nobody set, whoever let them pass before."""
-    start = running.start
+    start = record.start
     if reason := executes_or_opens(start.engine_args, settings.allow_engine_args):
         raise NotAllowed(reason)
     threads = settings.threads or cgroups.cores()
@@ -39,9 +41,9 @@ def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, en
         task=start.task,
         engine_args=start.engine_args,
         slots=start.slots,
-        folder=str(running.folder),
+        folder=str(record.folder),
         baked=str(baked(paths, start.digest)) if staged.bakes else "",
-        arriving="" if staged.whole.done() else str(staged.arriving),
+        arriving="" if staged.verified.done() else str(staged.arriving),
         journal=str(journal),
         canary=str(paths.canaries / f"{canary_key(start, environment, threads)}.json"),
         log=str(paths.endpoint_logs / f"{start.endpoint}.log"),
@@ -54,6 +56,12 @@ def order(running: Running, *, staged: Staged, sizing: Sizing, journal: Path, en
         allow=start.allow,
         media_hosts=start.media_hosts,
     )
+
+
+def copy_key(start: Start, engine_version: str) -> str:
+    """All that decides which baked copy a replica on this node looks for."""
+    args = {name.replace("_", "-"): value for name, value in start.engine_args.items()}
+    return " ".join([engine_version, start.task, *(f"{args.get(name, '')}" for name in COPY_ARGUMENTS)])
 
 
 def canary_key(start: Start, environment: EngineEnvironment, threads: int) -> str:

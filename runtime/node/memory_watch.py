@@ -1,44 +1,52 @@
-"""What replicas take of the node's memory, looked at now and then. Step 8.
+"""What replicas take of the node's memory, measured now and then. Step 8.
 
-A look reads /proc in a thread, some milliseconds a process, and one at a time. What must survive is a replica that
-changes its state, or ends, while it is looked at: what was seen of it says nothing then.
+A measurement reads /proc in a thread, some milliseconds a process, and there is one at a time. What must survive is a
+replica that changes its state, or ends, while it is measured: what was seen of it says nothing then.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
 
-from runtime.node.replica_record import Running
+from runtime.node.background import Background
+from runtime.node.replica_record import ReplicaRecord
+from runtime.node.replicas import Replicas
 from runtime.node.sizing import held_bytes, is_news
 
 SERVING = ("ready", "draining", "parking")
+MEASURED = (*SERVING, "parked")
 
 
-class Weighing:
-    def __init__(self, changed: Callable[[Running], None]) -> None:
-        self._changed = changed
-        self._looking = False
+class MemoryWatch:
+    def __init__(self, replicas: Replicas, background: Background) -> None:
+        self._replicas = replicas
+        self._background = background
+        self._measuring = False
 
-    async def look(self, replicas: Iterable[Running]) -> None:
-        """Look at those that serve and those that are parked, unless a look is under way."""
-        known = {r.identity.pid: (r, r.state) for r in replicas if r.identity and r.state in (*SERVING, "parked")}
-        if self._looking or not known:
+    def weigh(self) -> None:
+        """Measure soon, in the background."""
+        self._background.spawn(self.measure())
+
+    async def measure(self) -> None:
+        """Measure those that serve and those that are parked, unless a measurement is under way."""
+        known = {r.identity.pid: (r, r.state) for r in self._replicas.all() if r.identity and r.state in MEASURED}
+        if self._measuring or not known:
             return
-        self._looking = True
+        self._measuring = True
         try:
             found = await asyncio.to_thread(held_bytes, known.keys())
         finally:
-            self._looking = False
-        for session, (running, state) in known.items():
-            if found[session] and (running.state == "parked") == (state == "parked"):
-                self._seen(running, found[session])
+            self._measuring = False
+        for session, (record, state) in known.items():
+            if found[session] and (record.state == "parked") == (state == "parked"):
+                self._measured(record, found[session])
 
-    def _seen(self, running: Running, now: int) -> None:
-        if running.state in SERVING and is_news(running.private_bytes, now):
-            running.private_bytes, running.first_bytes = now, running.first_bytes or now
-        elif running.state == "parked" and is_news(running.parked_bytes, now):
-            running.parked_bytes = now
+    def _measured(self, record: ReplicaRecord, now: int) -> None:
+        if record.state in SERVING and is_news(record.private_bytes, now):
+            record.private_bytes = now
+            record.first_bytes = record.first_bytes or now
+        elif record.state == "parked" and is_news(record.parked_bytes, now):
+            record.parked_bytes = now
         else:
             return
-        self._changed(running)
+        self._replicas.changed(record)

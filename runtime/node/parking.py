@@ -1,60 +1,58 @@
-"""Parking as the agent sees it: which word may follow which, and what is told of it. Step 8.
+"""Parking as the agent sees it: which word may follow which, and what is reported of it. Step 8.
 
-What must survive is that words cross: a replica's `Parked` may come after it was told to serve again, and a `Park` may
-never come to an end. The first says nothing new; the second ends the replica, as a drain would.
+    ready ──Park──► parking ──Parked──► parked
+                       │                  │
+                       └──────Unpark──────┴──► starting ──Serving──► ready
+
+What must survive is that words cross: a replica's `Parked` may come after it was asked to serve again, and a `Park` may
+never come to an end. The first changes nothing; the second ends the replica, as a drain would.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import structlog
 
 from runtime.control import ParkNow, UnparkNow
-from runtime.node.replica_record import Running
+from runtime.node.memory_watch import MemoryWatch
+from runtime.node.replica_end import ReplicaEnd
+from runtime.node.replica_record import ReplicaRecord
+from runtime.node.replicas import Replicas
 from runtime.wire import Park, Unpark
 
 log = structlog.get_logger()
 
 
-class Resting:
-    """`changed` tells of a replica; `end` and `give_up` end it, as told or as failed; `weigh` looks at what replicas
-    take.
-    """
+class Parking:
+    def __init__(self, replicas: Replicas, *, end: ReplicaEnd, memory: MemoryWatch) -> None:
+        self._replicas = replicas
+        self._end = end
+        self._memory = memory
 
-    def __init__(
-        self,
-        *,
-        changed: Callable[[Running], None],
-        end: Callable[[Running], None],
-        give_up: Callable[[Running, str], None],
-        weigh: Callable[[], None],
-    ) -> None:
-        self._changed, self._end, self._give_up, self._weigh = changed, end, give_up, weigh
-
-    def park(self, running: Running, command: Park) -> None:
+    def park(self, record: ReplicaRecord, command: Park) -> None:
         """Only one that serves; of any other its reports say enough."""
-        if running.state == "ready" and running.control is not None and running.control.send(ParkNow()):
-            running.state = "parking"
-            running.timer = asyncio.get_running_loop().call_later(command.seconds, self._end, running)
-            self._changed(running)
+        if record.state == "ready" and record.control is not None and record.control.send(ParkNow()):
+            record.state = "parking"
+            record.timer = asyncio.get_running_loop().call_later(command.seconds, self._end.stop, record)
+            self._replicas.changed(record)
 
-    def parked(self, running: Running) -> None:
+    def parked(self, record: ReplicaRecord) -> None:
         """It has given its memory back."""
-        if running.state == "parking" and running.timer:
-            running.timer.cancel()
-            running.state = "parked"
-            self._changed(running)
-            self._weigh()
-            log.info("replica parked", action="replica_parked", replica_id=running.start.replica_id)
+        if record.state == "parking" and record.timer:
+            record.timer.cancel()
+            record.state = "parked"
+            self._replicas.changed(record)
+            self._memory.weigh()
+            log.info("replica parked", action="replica_parked", replica_id=record.replica_id)
 
-    def unpark(self, running: Running, command: Unpark) -> None:
-        if running.state not in ("parking", "parked") or running.control is None or running.timer is None:
+    def unpark(self, record: ReplicaRecord, command: Unpark) -> None:
+        """Have one that is parked, or about to be, serve again."""
+        if record.state not in ("parking", "parked") or record.control is None or record.timer is None:
             return
-        running.timer.cancel()
-        running.climbs(command.climb)
+        record.unpark(command.climb)
         reason = f"not ready {command.deadline_seconds:g} s after it was un-parked"
-        running.timer = asyncio.get_running_loop().call_later(command.deadline_seconds, self._give_up, running, reason)
-        running.control.send(UnparkNow(asked_at=running.begun))
-        self._changed(running)
+        loop = asyncio.get_running_loop()
+        record.restart_timer(loop.call_later(command.deadline_seconds, self._end.give_up, record, reason))
+        record.control.send(UnparkNow(asked_at=record.begun))
+        self._replicas.changed(record)

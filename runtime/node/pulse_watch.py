@@ -1,43 +1,56 @@
-"""The agent's ear on its replicas: what they beat is remembered, and who has fallen silent is named. Step 8.
+"""The agent's ear on its replicas: what they beat is remembered, and those that have fallen silent are named. Step 8.
 
 `silence.py` decides; this module keeps what was heard, by replica, in the agent's attentive seconds. A replica whose
-state changes is judged anew: what was slow in its build is not held against it once it serves.
+state changes is judged anew: what was slow in its build is not held against it once it serves. A beat also has the
+counts of what is in work, which `watermark.py` keeps for the bill.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 
 from runtime.control import Beat
-from runtime.node.replica_record import Running
+from runtime.node.replica_record import ReplicaRecord
+from runtime.node.replicas import Replicas
 from runtime.node.silence import Heard, Limits, anew, heard, hung
+from runtime.node.watermark import Watermark
 
 
-class Listening:
-    def __init__(self, limits: Limits) -> None:
+class PulseWatch:
+    def __init__(self, replicas: Replicas, *, limits: Limits, watermark: Watermark) -> None:
+        self._replicas = replicas
         self._limits = limits
-        self._now = 0.0
+        self._watermark = watermark
+        self._now = 0.0  # attentive seconds, as of the last `look`
         self._heard: dict[str, Heard] = {}
 
-    def heard(self, running: Running, beat: Beat) -> None:
-        before = self._known(running)
-        self._heard[running.start.replica_id] = heard(
-            before,
+    def heard(self, record: ReplicaRecord, beat: Beat) -> None:
+        self._heard[record.replica_id] = heard(
+            self._known(record),
             self._now,
             core_beats=beat.core_beats,
             steps=beat.steps,
             in_work=beat.in_work,
             loop_seconds=beat.loop_seconds,
         )
+        self._watermark.heard(
+            record.replica_id,
+            beat.counts,
+            turned=beat.loop_seconds == 0,
+            rest=beat.rest,
+            now=time.monotonic(),
+        )
 
-    def look(self, born: Sequence[Running], now: float) -> Iterator[tuple[Running, str]]:
-        """At `now` (attentive seconds): who of those that were born is hung, and why."""
+    def look(self, now: float) -> Iterator[tuple[ReplicaRecord, str]]:
+        """At `now` (attentive seconds): which of those that were born are hung, and why."""
         self._now = now
-        self._heard = {running.start.replica_id: self._known(running) for running in born}
-        for running in born:
-            if why := hung(self._heard[running.start.replica_id], now, self._limits):
-                yield running, why
+        born = self._replicas.born()
+        self._heard = {record.replica_id: self._known(record) for record in born}
+        for record in born:
+            if why := hung(self._heard[record.replica_id], now, self._limits):
+                yield record, why
 
-    def _known(self, running: Running) -> Heard:
-        known = self._heard.get(running.start.replica_id)
-        return known if known is not None and known.state == running.state else anew(self._now, running.state)
+    def _known(self, record: ReplicaRecord) -> Heard:
+        known = self._heard.get(record.replica_id)
+        return known if known is not None and known.state == record.state else anew(self._now, record.state)

@@ -35,7 +35,7 @@ class JournalFile:
     closing: bool = False  # word that all of it was sent is on its way
 
 
-class Shipping:
+class UsageShipper:
     def __init__(self, folder: Path, send: Callable[[UsageBatch], bool], *, unended: Collection[str] = ()) -> None:
         """`send` gives a batch to the activator, or says False when there is no connection. `unended`: replicas that
         are gone, and whose journals still lack lines; `finished` is called for each in time.
@@ -80,7 +80,7 @@ class Shipping:
     def sent(self) -> list[str]:
         """Replicas of whose journals all there is has been sent."""
         self.sweep()
-        return [file.replica_id for file in self._files.values() if file.sent >= _whole_bytes(file)]
+        return [file.replica_id for file in self._files.values() if file.sent >= _complete_bytes(file)]
 
     def journals(self) -> list[Path]:
         """The files of replicas that still write."""
@@ -156,6 +156,6 @@ def _read(file: JournalFile) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
-def _whole_bytes(file: JournalFile) -> int:
+def _complete_bytes(file: JournalFile) -> int:
     """Where what has not been sent yet would begin, if there were anything."""
     return file.sent + len(_read(file))

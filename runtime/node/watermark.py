@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from runtime.node.last_counts import Counts
-from runtime.node.usage_shipper import Shipping
+from runtime.node.usage_shipper import UsageShipper
 from runtime.wire import RequestCount, Shipped
 
 BEATS = 2
@@ -34,11 +34,11 @@ class _Asked:
     ]  # by replica that lived then: at how many turns it has begun all it had been given; 0: it had never beaten
 
 
-class Word:
+class Watermark:
     """`living`: the replicas there are now. `look` is called each second."""
 
-    def __init__(self, *, shipping: Shipping, counts: Counts, living: Callable[[], Iterable[str]]) -> None:
-        self._shipping, self._counts, self._living = shipping, counts, living
+    def __init__(self, *, shipper: UsageShipper, counts: Counts, living: Callable[[], Iterable[str]]) -> None:
+        self._shipper, self._counts, self._living = shipper, counts, living
         self._asked: list[_Asked] = []
 
     def ask(self, token: int, answer: Answer, *, now: float) -> None:
@@ -60,12 +60,12 @@ class Word:
     def gone(self, replica_id: str) -> None:
         """This replica is gone: what it leaves uncounted is written to its journal, and then that is called whole."""
         if self._counts.gone(replica_id):
-            self._shipping.finished(replica_id)
+            self._shipper.finished(replica_id)
 
     def retry(self) -> None:
         """Once a second: the journals a full disk did not let be ended."""
         for replica_id in self._counts.retry():
-            self._shipping.finished(replica_id)
+            self._shipper.finished(replica_id)
 
     def look(self, *, now: float) -> None:
         """Answer those who can be answered, or have waited enough."""
@@ -86,5 +86,5 @@ class Word:
         return self._counts.turns(replica_id) >= turns if turns else waited >= LEAST_SECONDS
 
     def _answer(self, asked: _Asked, without: set[str]) -> None:
-        replicas = tuple(name for name in self._shipping.sent() if name not in without)
+        replicas = tuple(name for name in self._shipper.sent() if name not in without)
         asked.answer(Shipped(token=asked.token, replicas=replicas, in_work=tuple(self._counts.in_work(replicas))))

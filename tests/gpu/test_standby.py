@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from pilotlight.settings import load
-from runtime.__main__ import standby_environ
 from runtime.control import Control, FromStandby, Rehearsed
+from runtime.node.standby_environment import standby_environ
 from tests.integration.system import MODEL
 
 pytest.importorskip("torch", reason="torch is not installed: PILOTLIGHT_EXTRA=gpu make setup")

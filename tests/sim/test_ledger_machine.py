@@ -34,8 +34,8 @@ from router.ledger.watermark import Word as LedgerWord
 from router.ledger.worker_locks import Workers
 from runtime.journal_line import encode
 from runtime.node.last_counts import Counts
-from runtime.node.usage_shipper import Shipping
-from runtime.node.watermark import BEATS, Word
+from runtime.node.usage_shipper import UsageShipper
+from runtime.node.watermark import BEATS, Watermark
 from runtime.wire import RequestCount, Shipped, UsageBatch, UsageEntry
 
 PRICE = Price(version=1, org_id="default", endpoint_id="", valid_from=0.0, input=10**9, cached=0, output=10**9)
@@ -241,8 +241,8 @@ class Bill(RuleBasedStateMachine):
     def new_agent(self) -> None:
         self.agents += 1
         self.counts = Counts(self.journals)
-        self.shipping = Shipping(self.journals, self.takes)
-        self.word = Word(shipping=self.shipping, counts=self.counts, living=lambda: self.replicas)
+        self.shipping = UsageShipper(self.journals, self.takes)
+        self.word = Watermark(shipper=self.shipping, counts=self.counts, living=lambda: self.replicas)
         if self.linked:
             self.shipping.again()
 

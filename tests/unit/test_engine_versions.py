@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pilotlight.settings import load
-from runtime.__main__ import standby_environ
 from runtime.engine.versions import TESTED, UntestedEngine, check
+from runtime.node.standby_environment import standby_environ
 from runtime.wire import MOST_STOPS
 
 

@@ -16,8 +16,8 @@ from pilotlight.sealed import Damaged
 from runtime.control import Control, FromReplica
 from runtime.journal_line import encode, recover
 from runtime.node.last_counts import MOST_BYTES, Counts
-from runtime.node.usage_shipper import Shipping
-from runtime.node.watermark import BEATS, LEAST_SECONDS, MOST_SECONDS, Word
+from runtime.node.usage_shipper import UsageShipper
+from runtime.node.watermark import BEATS, LEAST_SECONDS, MOST_SECONDS, Watermark
 from runtime.serving.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
 from runtime.wire import RequestCount, Shipped, UsageBatch, UsageEntry
 from tests.small_disks import BLOCK, fill, small_disk
@@ -132,8 +132,8 @@ def test_what_a_full_disk_refuses_is_kept_until_it_takes_it(tmp_path: Path, caps
             sent.append(batch)
             return True
 
-        node.shipping = Shipping(folder, post)
-        node.word = Word(shipping=node.shipping, counts=node.counts, living=lambda: node.living)
+        node.shipping = UsageShipper(folder, post)
+        node.word = Watermark(shipper=node.shipping, counts=node.counts, living=lambda: node.living)
         node.born("r1")
         node.beat("r1", *many)
         node.counts.persist(node.counts.snapshot(), [])
@@ -148,8 +148,8 @@ def test_what_a_full_disk_refuses_is_kept_until_it_takes_it(tmp_path: Path, caps
         assert journal(folder) == {"z": (99, False)}, "all or nothing"
 
         after = Node(folder)  # its agent is killed, too
-        after.shipping = Shipping(folder, post, unended=after.counts.unwritten)
-        after.word = Word(shipping=after.shipping, counts=after.counts, living=list)
+        after.shipping = UsageShipper(folder, post, unended=after.counts.unwritten)
+        after.word = Watermark(shipper=after.shipping, counts=after.counts, living=list)
         after.shipping.sweep()
         after.ask()
         assert set(after.said[-1].in_work) == set(many)
@@ -219,8 +219,8 @@ class Node:
     """A node's counts, journals and word, by its own clock."""
 
     def __init__(self, folder: Path) -> None:
-        self.counts, self.shipping, self.living = Counts(folder), Shipping(folder, lambda batch: True), list[str]()
-        self.word = Word(shipping=self.shipping, counts=self.counts, living=lambda: self.living)
+        self.counts, self.shipping, self.living = Counts(folder), UsageShipper(folder, lambda batch: True), list[str]()
+        self.word = Watermark(shipper=self.shipping, counts=self.counts, living=lambda: self.living)
         self.said: list[Shipped] = []
         self.now = 100.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.settings import RuntimeSettings
-from runtime.node.deploy_checks import Looked
+from runtime.node.deploy_checks import DeployChecks
 from runtime.tasks import Task
 from runtime.wire import CheckArguments
 from snapshots.known import unfit_here
@@ -38,7 +38,7 @@ from snapshots.known import unfit_here
 def test_a_model_is_deployed_for_what_it_does(tmp_path: Path, config: object, task: Task, says: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     frame = CheckArguments(check_id="c", task=task, digest="sha256:" + "a" * 64, engine_args={})
-    answer = Looked(device="cuda", settings=RuntimeSettings()).at(frame, tmp_path)
+    answer = DeployChecks(device="cuda", settings=RuntimeSettings()).look(frame, tmp_path)
     assert answer is not None and answer.checked
     assert says in answer.reason and (says or not answer.reason)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pilotlight.settings import load
-from runtime.__main__ import standby_environ
 from runtime.control import LoadOutcome
 from runtime.node import disk
 from runtime.node.disk import Disk, Item, choose, room
 from runtime.node.replica_record import adding_up
 from runtime.node.staging import Staging
+from runtime.node.standby_environment import standby_environ
 from runtime.wire import Phase
 from snapshots.errors import NotStored, StoreFull, TamperedError
 from snapshots.manifest import CHUNK, folder_name
@@ -104,7 +104,6 @@ class Node:
             max_bytes=max_bytes,
             in_use=lambda: self.used,
         )
-        staging.start()
         self.opened.append(staging)
         return staging
 
@@ -121,7 +120,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("runtime.node.staging.CALM_SECONDS", 0.0)
+    monkeypatch.setattr("runtime.node.fetches.CALM_SECONDS", 0.0)
     yield
 
 
@@ -134,7 +133,7 @@ async def test_what_is_only_at_the_origin_is_fetched_once(node: Node) -> None:
     digest = node.model("a", node.origin)
     staging = node.staging()
     came = await asyncio.gather(*(staging.bring(digest) for _ in range(5)))
-    await asyncio.gather(*(each.whole for each in came))
+    await asyncio.gather(*(each.verified for each in came))
     assert {each.folder for each in came} == {node.node_dir / folder_name(digest)}
     assert all(each.fetched for each in came)
     await durable(staging, digest)
@@ -159,19 +158,19 @@ async def test_what_is_nowhere_and_what_lies_fail_and_block_nothing(node: Node) 
     with pytest.raises(TamperedError, match=r"model\.safetensors has wrong bytes from 0"):
         await staging.bring(digest)
     weights.write_bytes(good)
-    await (await staging.bring(digest)).whole
+    await (await staging.bring(digest)).verified
 
 
 async def test_the_longest_unused_is_evicted_and_what_is_in_use_is_not(node: Node) -> None:
     old, new, wanted = (node.model(name, node.origin) for name in ("old", "new", "wanted"))
     staging = node.staging(max_bytes=600_000)  # snapshots take a little more than 110 kB, copies 100
     for digest in (old, new):
-        await (await staging.bring(digest)).whole
+        await (await staging.bring(digest)).verified
         await durable(staging, digest)
         node.bake(digest)
     os.utime(node.node_dir / f"{folder_name(old)}.used", (1, 1))
     node.used = {old}
-    await (await staging.bring(wanted, COPY)).whole
+    await (await staging.bring(wanted, COPY)).verified
     await durable(staging, wanted)
     assert set(digests(node.store)) >= {old, wanted}
     assert not (node.baked / folder_name(new)).exists()
@@ -179,7 +178,7 @@ async def test_the_longest_unused_is_evicted_and_what_is_in_use_is_not(node: Nod
     node.used = set()
     staging.close()
     again = node.staging(max_bytes=600_000)  # what was used last survives a restart
-    await again.make_room(350_000)
+    await again.room.make_room(350_000)
     assert old not in digests(node.store)
     assert wanted in digests(node.store)
 
@@ -190,12 +189,12 @@ async def test_what_no_other_store_has_is_never_evicted(node: Node) -> None:
     copy = node.bake(only)
     staging = node.staging(max_bytes=220_000)
     with pytest.raises(StoreFull, match=r"budget of 0\.00 GB.*raise snapshots\.max_bytes"):
-        await staging.make_room(200_000)
+        await staging.room.make_room(200_000)
     assert digests(node.store) == [only]
     assert not copy.exists()  # it can be made again
     without = node.staging(origin=False, max_bytes=1)
     with pytest.raises(StoreFull):
-        await without.make_room(1)
+        await without.room.make_room(1)
     assert digests(node.store) == [only]
 
 
@@ -203,7 +202,7 @@ async def test_without_room_for_a_copy_there_is_none_but_it_starts(node: Node) -
     digest = node.model("a", node.origin)
     staged = await node.staging(max_bytes=150_000).bring(digest, COPY)
     node.used = {digest}
-    await staged.whole
+    await staged.verified
     assert not staged.bakes
 
 
@@ -223,7 +222,7 @@ async def two_of_which_one_has_a_copy(node: Node) -> tuple[Staging, str, str]:
     here, other = node.model("here", node.origin), node.model("other", node.origin)
     staging = node.staging(max_bytes=340_000)
     for digest in (here, other):
-        await (await staging.bring(digest)).whole
+        await (await staging.bring(digest)).verified
         await durable(staging, digest)
     node.bake(other)
     node.used = {here}
@@ -251,6 +250,16 @@ async def test_a_copy_another_engine_wrote_is_none(node: Node) -> None:
     assert not (node.baked / folder_name(other)).exists()
 
 
+async def test_a_snapshot_that_an_engine_takes_as_it_is_evicts_nothing_for_a_copy(node: Node) -> None:
+    staging, here, other = await two_of_which_one_has_a_copy(node)
+    staging.loaded(here, COPY, LoadOutcome.PLAIN_SNAPSHOT)
+    assert (await staging.bring(here, COPY)).bakes
+    assert (node.baked / folder_name(other)).exists()
+    staging.loaded(here, COPY, LoadOutcome.PLAIN_START)  # says nothing new
+    assert (await staging.bring(here, COPY)).bakes
+    assert (node.baked / folder_name(other)).exists()
+
+
 async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_promised(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,7 +267,7 @@ async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_prom
     one, two = node.model("one", node.origin), node.model("two", node.origin)
     node.used = {one, two}
     staging, told, both = node.staging(max_bytes=200_000), list[str](), threading.Event()
-    make_room, take = staging.make_room, Partial.allocate
+    make_room, take = staging.room.make_room, Partial.allocate
 
     async def telling(size: int, of: tuple[disk.Kind, str] | None = None) -> None:
         try:
@@ -271,7 +280,7 @@ async def test_of_two_that_are_fetched_at_once_each_sees_what_the_other_was_prom
         assert both.wait(10)
         take(partial)
 
-    monkeypatch.setattr(staging, "make_room", telling)
+    monkeypatch.setattr(staging.room, "make_room", telling)
     monkeypatch.setattr(Partial, "allocate", when_both_were_told)
     took = await asyncio.gather(*(staging.bring(digest) for digest in (one, two)), return_exceptions=True)
     assert [isinstance(each, StoreFull) for each in took].count(True) == 1, took
@@ -300,7 +309,7 @@ async def test_what_is_pinned_is_never_evicted(node: Node) -> None:
     kept, other = node.model("kept", node.origin), node.model("other", node.origin)
     staging = node.staging(max_bytes=450_000)
     for digest in (kept, other):
-        await (await staging.bring(digest)).whole
+        await (await staging.bring(digest)).verified
         await durable(staging, digest)
         node.bake(digest)
     pin(node.node_dir, kept)
@@ -308,16 +317,16 @@ async def test_what_is_pinned_is_never_evicted(node: Node) -> None:
     os.utime(node.node_dir / f"{folder_name(kept)}.used", (1, 1))
     again = node.staging(max_bytes=450_000)  # a pin survives a restart
     with pytest.raises(StoreFull, match=r"0\.00 GB are pinned: `pilotlight snapshot unpin DIGEST`"):
-        await again.make_room(300_000)
+        await again.room.make_room(300_000)
     assert other in digests(node.store)  # it would not have helped
-    await again.make_room(200_000)
+    await again.room.make_room(200_000)
     assert digests(node.store) == [kept]
     assert (node.baked / folder_name(kept)).exists()
     without_budget = node.staging()
     with pytest.raises(StoreFull, match=r"do not fit the node's disk, .*snapshot unpin DIGEST"):
-        await without_budget.make_room(1 << 60)
+        await without_budget.room.make_room(1 << 60)
     unpin(node.node_dir, kept)
-    await again.make_room(450_000)
+    await again.room.make_room(450_000)
     assert digests(node.store) == []
     assert pinned(node.node_dir) == frozenset()
 
@@ -325,28 +334,28 @@ async def test_what_is_pinned_is_never_evicted(node: Node) -> None:
 async def test_a_pin_set_while_room_is_made_counts(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = node.model("a", node.origin)
     staging = node.staging(max_bytes=150_000)
-    await (await staging.bring(digest)).whole
+    await (await staging.bring(digest)).verified
     await durable(staging, digest)
 
     async def elsewhere(asked: str) -> bool:
         pin(node.node_dir, asked)
         return True
 
-    monkeypatch.setattr(staging, "_is_elsewhere", elsewhere)
+    monkeypatch.setattr(staging.room, "_is_elsewhere", elsewhere)
     with pytest.raises(StoreFull):
-        await staging.make_room(100_000)
+        await staging.room.make_room(100_000)
     assert digests(node.store) == [digest]
 
 
 async def test_a_full_disk_leaves_nothing(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = node.model("a", node.origin)
     staging = node.staging()
-    monkeypatch.setattr("runtime.node.staging.free", lambda folder: disk.RESERVE_BYTES + 1000)
+    monkeypatch.setattr("runtime.node.disk_room.free", lambda folder: disk.RESERVE_BYTES + 1000)
     with pytest.raises(StoreFull, match=r"do not fit the node's disk.*use another disk"):
         await staging.bring(digest)
     assert node.stored() == set()
     monkeypatch.undo()
-    await (await staging.bring(digest)).whole
+    await (await staging.bring(digest)).verified
 
 
 async def test_what_another_process_pulls_is_left_alone(node: Node) -> None:
@@ -359,10 +368,10 @@ async def test_what_another_process_pulls_is_left_alone(node: Node) -> None:
     fcntl.flock(held, fcntl.LOCK_EX)
     staging = node.staging(max_bytes=CHUNK)
     with pytest.raises(StoreFull):
-        await staging.make_room(1000)
+        await staging.room.make_room(1000)
     assert partial.exists()
     os.close(held)
-    await staging.make_room(1000)
+    await staging.room.make_room(1000)
     assert node.stored() == set()
 
 

@@ -31,15 +31,17 @@ from runtime.control import (
     Serving,
     ToReplica,
 )
-from runtime.node.births import FORK_TRIES
+from runtime.node.background import Background
+from runtime.node.bring_up import FORK_TRIES
 from runtime.node.last_counts import Counts
-from runtime.node.replica_record import Running
-from runtime.node.replicas import Lives
-from runtime.node.usage_shipper import Shipping
-from runtime.node.watermark import Word
+from runtime.node.replica_record import ReplicaRecord
+from runtime.node.replicas import Replicas
+from runtime.node.supervisor import ReplicaSupervisor
+from runtime.node.usage_shipper import UsageShipper
+from runtime.node.watermark import Watermark
 from runtime.reap import Identity
 from runtime.wire import Drain, EngineEnvironment, Park, Phase, ReplicaReport, Start, Stop
-from tests.fakes_runtime import FakeStaging, FakeStandbys, Forking
+from tests.fakes_runtime import FakeOrders, FakeStaging, Forking
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -80,22 +82,32 @@ class Scene:
         engine = EngineEnvironment(engine="vllm", version="0", device="cpu")
         self.staging = FakeStaging(staged)
         staging: Any = self.staging
-        self.lives = Lives(
-            environment=engine, paths=self.paths, settings=settings.runtime, staging=staging, tell=self._told
-        )
-        standbys: Any = FakeStandbys(*does)
-        self.standbys: FakeStandbys = standbys
-        self.lives.standbys = standbys
+        orders: Any = FakeOrders(*does)
+        self.standbys: FakeOrders = orders
         self.counts = Counts(self.paths.journal)
-        self.lives.shipping = Shipping(self.paths.journal, lambda batch: True)
-        self.lives.word = Word(shipping=self.lives.shipping, counts=self.counts, living=list)
+        shipper = UsageShipper(self.paths.journal, lambda batch: True)
+        self.replicas = Replicas(self._told)
+        self.background = Background()
+        self.supervisor = ReplicaSupervisor(
+            self.replicas,
+            orders=orders,
+            staging=staging,
+            shipper=shipper,
+            watermark=Watermark(shipper=shipper, counts=self.counts, living=list),
+            environment=engine,
+            paths=self.paths,
+            settings=settings.runtime,
+            background=self.background,
+        )
 
     def _told(self, frame: Frame) -> None:
         assert isinstance(frame, ReplicaReport)
         self.told.append(frame)
 
     def start(self) -> None:
-        self.lives.obey(Start(epoch=1, sequence=1, replica_id="r1", revision_id="rev", endpoint="e", digest=DIGEST))
+        self.supervisor.obey(
+            Start(epoch=1, sequence=1, replica_id="r1", revision_id="rev", endpoint="e", digest=DIGEST)
+        )
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(5):
@@ -105,7 +117,7 @@ class Scene:
     async def ended(self) -> ReplicaReport:
         """Its last report; everything of it is gone by then."""
         await self.until(lambda: self.told and self.told[-1].state == "stopped")
-        assert self.lives.all() == [] and not list(self.paths.replicas.iterdir())
+        assert self.replicas.all() == [] and not list(self.paths.replicas.iterdir())
         return self.told[-1]
 
 
@@ -168,7 +180,7 @@ async def test_standbys_that_die_with_the_order_in_hand_are_followed_by_others_b
 async def test_the_next_standby_forks_what_the_first_did_not(tmp_path: Path, replica: Replica) -> None:
     scene = Scene(tmp_path, loses_it, replica.forked)
     scene.start()
-    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
+    await scene.until(lambda: scene.replicas.all() and scene.replicas.all()[0].pidfd >= 0)
     assert len(scene.standbys.orders) == 2
     replica.process.kill()
     report = await scene.ended()
@@ -179,12 +191,12 @@ async def test_one_that_is_stopped_while_its_order_is_given_is_not_forked_again(
     scene = Scene(tmp_path, loses_it)
 
     async def lose_and_stop(end: socket.socket) -> None:
-        scene.lives.obey(Stop(epoch=1, sequence=2, replica_id="r1"))
+        scene.supervisor.obey(Stop(epoch=1, sequence=2, replica_id="r1"))
 
     scene.standbys._does[:] = [lose_and_stop]
     scene.start()
     report = await scene.ended()
-    await scene.until(lambda: not scene.lives._tasks)  # nothing of it is still to be done
+    await scene.until(lambda: scene.background.idle)  # nothing of it is still to be done
     assert not report.failed and len(scene.standbys.orders) == 1
 
 
@@ -197,7 +209,7 @@ async def test_its_death_is_seen_although_its_identity_could_not_be_kept(tmp_pat
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: broken.append(context))
     scene = Scene(tmp_path, forked_on_a_full_disk)
     scene.start()
-    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].identity)
+    await scene.until(lambda: scene.replicas.all() and scene.replicas.all()[0].identity)
     replica.process.kill()
     assert (await scene.ended()).failed and broken == []
 
@@ -222,31 +234,29 @@ async def test_mapped_weights_will_be_packed_and_count(
 ) -> None:
     scene = Scene(tmp_path, replica.forked)
     scene.start()
-    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
+    await scene.until(lambda: scene.replicas.all() and scene.replicas.all()[0].pidfd >= 0)
     copies = scene.paths.baked / DIGEST.replace(":", "-")
     copies.mkdir(parents=True)
     (copies / "key.safetensors").write_bytes(b"x" * 30)
     replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1), load=load))
-    (running,) = scene.lives.all()
-    await scene.until(lambda: [phase.name for phase in running.phases] == ["fetch", "load"])
-    running.first_bytes = running.private_bytes = 100
+    (record,) = scene.replicas.all()
+    await scene.until(lambda: [phase.name for phase in record.phases] == ["fetch", "load"])
+    record.first_bytes = record.private_bytes = 100
     to_pack = 30 if load in (LoadOutcome.MAPPED, LoadOutcome.BAKED) else 0
-    assert running.memory_bytes == 100 + running.kv_cache_bytes + to_pack
+    assert record.memory_bytes == 100 + record.kv_cache_bytes + to_pack
     replica.process.kill()
     await scene.ended()
 
 
-@pytest.mark.parametrize("load", LoadOutcome)
-async def test_what_a_start_chose_says_nothing_of_its_snapshot(
-    tmp_path: Path, replica: Replica, load: LoadOutcome
-) -> None:
+async def test_how_it_was_loaded_is_known_of_the_copy_that_it_looked_for(tmp_path: Path, replica: Replica) -> None:
     scene = Scene(tmp_path, replica.forked)
     scene.start()
-    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
-    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1), load=load))
-    (running,) = scene.lives.all()
-    await scene.until(lambda: [phase.name for phase in running.phases] == ["fetch", "load"])
-    assert scene.staging.of_the_snapshot == ([DIGEST] if load is LoadOutcome.PLAIN_SNAPSHOT else [])
+    await scene.until(lambda: scene.replicas.all() and scene.replicas.all()[0].pidfd >= 0)
+    replica.say(PhaseDone(phase=Phase(name="load", at=time.monotonic(), seconds=0.1), load=LoadOutcome.PLAIN_SNAPSHOT))
+    replica.say(PhaseDone(phase=Phase(name="init", at=time.monotonic(), seconds=0.1)))
+    (record,) = scene.replicas.all()
+    await scene.until(lambda: [phase.name for phase in record.phases] == ["fetch", "load", "init"])
+    assert scene.staging.loads == [(record.copy_key, LoadOutcome.PLAIN_SNAPSHOT)] and "generate" in record.copy_key
     replica.process.kill()
     await scene.ended()
 
@@ -254,15 +264,15 @@ async def test_what_a_start_chose_says_nothing_of_its_snapshot(
 # Silence
 
 
-async def serving(scene: Scene, replica: Replica) -> Running:
+async def serving(scene: Scene, replica: Replica) -> ReplicaRecord:
     scene.start()
-    await scene.until(lambda: scene.lives.all() and scene.lives.all()[0].pidfd >= 0)
+    await scene.until(lambda: scene.replicas.all() and scene.replicas.all()[0].pidfd >= 0)
     replica.say(Beat(core_beats=1))
     replica.say(Serving(address="unix:/r1"))
-    (running,) = scene.lives.all()
-    await scene.until(lambda: running.state == "ready")
-    scene.lives.listen(0.0)
-    return running
+    (record,) = scene.replicas.all()
+    await scene.until(lambda: record.state == "ready")
+    scene.supervisor.end_hung(0.0)
+    return record
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGSTOP, signal.SIGCONT])  # stopped; or alive, and dead-locked
@@ -272,9 +282,9 @@ async def test_a_silent_replica_is_killed_and_told_as_an_ordinary_death_with_the
     scene = Scene(tmp_path, replica.forked)
     await serving(scene, replica)
     replica.process.send_signal(signal_number)
-    scene.lives.listen(5.0)
+    scene.supervisor.end_hung(5.0)
     assert scene.told[-1].state == "ready"
-    scene.lives.listen(5.1)
+    scene.supervisor.end_hung(5.1)
     report = await scene.ended()
     assert report.failed and report.reason == "hung: its API process has said nothing for 5 s"
     assert not replica.identity.alive()
@@ -282,13 +292,13 @@ async def test_a_silent_replica_is_killed_and_told_as_an_ordinary_death_with_the
 
 async def test_one_that_beats_lives(tmp_path: Path, replica: Replica) -> None:
     scene = Scene(tmp_path, replica.forked)
-    running = await serving(scene, replica)
+    record = await serving(scene, replica)
     for second in range(1, 100):
         replica.say(Beat(core_beats=1 + second))
         replica.say(Depth(in_flight=second))  # heard after the beat
-        await scene.until(lambda second=second: running.in_flight == second)  # type: ignore[misc]
-        scene.lives.listen(float(second))
-    assert running.state == "ready"
+        await scene.until(lambda second=second: record.in_flight == second)  # type: ignore[misc]
+        scene.supervisor.end_hung(float(second))
+    assert record.state == "ready"
     replica.process.kill()
     await scene.ended()
 
@@ -299,9 +309,9 @@ async def test_one_that_not_even_sigkill_ends_is_given_up(
     """It waits for a device, in the kernel."""
     scene = Scene(tmp_path, replica.forked)
     await serving(scene, replica)
-    monkeypatch.setattr("runtime.node.replicas.kill_session", lambda identity: None)
-    monkeypatch.setattr("runtime.node.replicas.KILL_SECONDS", 0.0)
-    scene.lives.listen(6.0)
+    monkeypatch.setattr("runtime.node.replica_end.kill_session", lambda identity: None)
+    monkeypatch.setattr("runtime.node.replica_end.KILL_SECONDS", 0.0)
+    scene.supervisor.end_hung(6.0)
     report = await scene.ended()
     assert report.failed and report.reason.startswith("hung: ")
 
@@ -315,9 +325,8 @@ async def test_an_order_that_is_lost_is_given_again(tmp_path: Path, replica: Rep
     scene = Scene(tmp_path, forks_one_that_hangs, replica.forked)
     scene.start()
     await scene.until(lambda: held)
-    scene.standbys.lost = ["r1"]
-    scene.lives.listen(1.0)
-    await scene.until(lambda: scene.lives.all()[0].pidfd >= 0)
+    scene.supervisor.order_again(["r1"])
+    await scene.until(lambda: scene.replicas.all()[0].pidfd >= 0)
     assert len(scene.standbys.orders) == 2
     with held[0]:
         assert not Control(held[0], ToReplica).send(Born(pid=1, start_time=1)), "what hangs ends when it goes on"
@@ -327,17 +336,17 @@ async def test_an_order_that_is_lost_is_given_again(tmp_path: Path, replica: Rep
 
 async def test_one_that_is_parking_is_drained_and_not_cut(tmp_path: Path, replica: Replica) -> None:
     scene = Scene(tmp_path, replica.forked)
-    running = await serving(scene, replica)
-    scene.lives.obey(Park(epoch=1, sequence=2, replica_id="r1", seconds=30.0))
-    parks = running.timer
-    scene.lives.obey(Drain(epoch=1, sequence=3, replica_id="r1", seconds=60.0))
-    assert running.state == "draining" and parks and parks.cancelled(), "what runs in it has the time of the drain"
+    record = await serving(scene, replica)
+    scene.supervisor.obey(Park(epoch=1, sequence=2, replica_id="r1", seconds=30.0))
+    parks = record.timer
+    scene.supervisor.obey(Drain(epoch=1, sequence=3, replica_id="r1", seconds=60.0))
+    assert record.state == "draining" and parks and parks.cancelled(), "what runs in it has the time of the drain"
     assert replica.control
     replica.control.sock.setblocking(False)
     assert [type(frame) for frame in replica.control.waiting()] == [ParkNow, DrainNow]
     replica.say(Parked())
     replica.say(Depth(in_flight=7))
-    await scene.until(lambda: running.in_flight == 7)
-    assert running.state == "draining"
+    await scene.until(lambda: record.in_flight == 7)
+    assert record.state == "draining"
     replica.process.kill()
     assert not (await scene.ended()).failed

@@ -15,7 +15,7 @@ from runtime.errors import NotAllowed
 from runtime.loader.bake import Baking, lock_of, plan, usable
 from runtime.node.fork_request import baked, distrust, order
 from runtime.node.kv_cache import Sizing
-from runtime.node.replica_record import Running
+from runtime.node.replica_record import ReplicaRecord
 from runtime.node.staging import Staged
 from runtime.wire import EngineEnvironment, Start
 from snapshots.singleflight import alone
@@ -79,7 +79,7 @@ def test_nobody_has_a_node_execute_or_open_what_its_settings_do_not_allow(paths:
 
     def ordered(**settings: Any) -> Fork:
         return order(
-            Running(start, paths.state, 0.0), staged=staged, sizing=Sizing(1, 1), journal=paths.journal, paths=paths,
+            ReplicaRecord(start, paths.state, 0.0), staged=staged, sizing=Sizing(1, 1), journal=paths.journal, paths=paths,
             environment=EngineEnvironment(engine="vllm", version="1", device="cpu"), settings=RuntimeSettings(**settings),
         )  # fmt: skip
 

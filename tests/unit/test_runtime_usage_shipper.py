@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.journal_line import encode
-from runtime.node.usage_shipper import LARGEST_BATCH, MOST_UNSTORED, Shipping
+from runtime.node.usage_shipper import LARGEST_BATCH, MOST_UNSTORED, UsageShipper
 from runtime.wire import UsageBatch, UsageEntry
 
 
@@ -37,7 +37,7 @@ class Activator:
     def numbers(self) -> list[int]:
         return [entry.output_tokens for batch in self.batches for entry in batch.entries]
 
-    def stores(self, shipping: Shipping) -> None:
+    def stores(self, shipping: UsageShipper) -> None:
         """Everything it was sent, and what comes of that."""
         known = 0
         while known < len(self.batches):
@@ -53,7 +53,7 @@ def append(folder: Path, *lines: str) -> None:
 
 def test_lines_are_sent_once_and_the_file_goes_when_all_is_stored(tmp_path: Path) -> None:
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.opened("r1")
     append(tmp_path, line(1), line(2), line(3)[:20])
     shipping.grown("r1")
@@ -72,7 +72,7 @@ def test_lines_are_sent_once_and_the_file_goes_when_all_is_stored(tmp_path: Path
 def test_without_a_connection_nothing_is_lost(tmp_path: Path) -> None:
     activator = Activator()
     activator.connected = False
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.opened("r1")
     append(tmp_path, line(1))
     shipping.finished("r1")
@@ -83,7 +83,7 @@ def test_without_a_connection_nothing_is_lost(tmp_path: Path) -> None:
 
 def test_a_new_connection_gets_what_is_not_known_to_be_stored(tmp_path: Path) -> None:
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.opened("r1")
     append(tmp_path, line(1))
     shipping.grown("r1")
@@ -103,7 +103,7 @@ def test_a_new_connection_gets_what_is_not_known_to_be_stored(tmp_path: Path) ->
 def test_files_of_a_dead_agent_are_shipped(tmp_path: Path) -> None:
     append(tmp_path, line(7), line(8)[:10])
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.again()
     assert activator.numbers == [7]
     activator.stores(shipping)
@@ -113,7 +113,7 @@ def test_files_of_a_dead_agent_are_shipped(tmp_path: Path) -> None:
 def test_a_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> None:
     append(tmp_path, "garbage\n", line(1), "garbage\n")
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.again()
     assert activator.numbers == [1]
     activator.stores(shipping)
@@ -122,7 +122,7 @@ def test_a_line_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> No
 
 def test_batches_are_bounded(tmp_path: Path) -> None:
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.opened("r1")
     append(tmp_path, *(line(number) for number in range(LARGEST_BATCH + 1)))
     shipping.grown("r1")
@@ -133,7 +133,7 @@ def test_batches_are_bounded(tmp_path: Path) -> None:
 
 def test_a_backlog_goes_out_as_fast_as_it_is_stored_and_no_faster(tmp_path: Path) -> None:
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.opened("r1")
     count = (MOST_UNSTORED + 3) * LARGEST_BATCH
     append(tmp_path, *(line(number) for number in range(count)))
@@ -146,7 +146,7 @@ def test_a_backlog_goes_out_as_fast_as_it_is_stored_and_no_faster(tmp_path: Path
 
 def test_a_replica_that_never_wrote_is_called_whole_too(tmp_path: Path) -> None:
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.finished("never opened")
     assert [(batch.entries, batch.complete) for batch in activator.batches] == [((), ("never opened",))]
     activator.stores(shipping)
@@ -160,7 +160,7 @@ def test_a_torn_last_line_of_a_replica_that_is_gone_is_named_and_a_whole_one_is_
     (tmp_path / "r1.jsonl").write_bytes(encode(UsageEntry.model_validate_json(line(1))) + whole[:-1])
     (tmp_path / "r2.jsonl").write_bytes(whole[:-5])
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.again()
     assert activator.numbers == [1, 2]
     told = capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_a_torn_last_line_of_a_replica_that_is_gone_is_named_and_a_whole_one_is_
 
 def test_what_is_sent_is_known_by_replica(tmp_path: Path) -> None:
     activator = Activator()
-    shipping = Shipping(tmp_path, activator.take)
+    shipping = UsageShipper(tmp_path, activator.take)
     shipping.opened("r1")
     append(tmp_path, line(1), line(2)[:9])
     assert shipping.sent() == ["r1"] and activator.numbers == [1]

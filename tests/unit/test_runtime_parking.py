@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
+from pilotlight.frames import Frame
 from runtime.control import Control, FromReplica, ParkNow, ToReplica, UnparkNow
 from runtime.engine.pages import Pages
-from runtime.node.parking import Resting
-from runtime.node.replica_record import Running
-from runtime.wire import Park, Phase, Start, Unpark
+from runtime.node.parking import Parking
+from runtime.node.replica_record import ReplicaRecord
+from runtime.node.replicas import Replicas
+from runtime.wire import Park, Phase, ReplicaReport, Start, Unpark
 
 
 class Scene:
@@ -19,49 +22,60 @@ class Scene:
 
     def __init__(self, tmp_path: Path) -> None:
         start = Start(epoch=1, sequence=1, replica_id="r1", revision_id="rev", endpoint="a", digest="sha256:0")
-        self.running = Running(start, tmp_path, 0.0, state="ready", private_bytes=9, kv_cache_bytes=5)
-        self.running.phases = [Phase(name="load", at=1.0, seconds=1.0)]
+        self.record = ReplicaRecord(start, tmp_path, 0.0, state="ready", private_bytes=9, kv_cache_bytes=5)
+        self.record.phases = [Phase(name="load", at=1.0, seconds=1.0)]
         ours, theirs = Control.pair()
         for end in (ours, theirs):
             end.setblocking(False)
-        self.running.control, self.replica = Control(ours, FromReplica), Control(theirs, ToReplica)
+        self.record.control, self.replica = Control(ours, FromReplica), Control(theirs, ToReplica)
         self.told: list[str] = []
-        self.resting = Resting(
-            changed=lambda running: self.told.append(running.state),
-            end=lambda running: self.told.append("end"),
-            give_up=lambda running, reason: self.told.append(reason),
-            weigh=lambda: self.told.append("weigh"),
-        )
+        ours_too: Any = self
+        self.parking = Parking(Replicas(self._tell), end=ours_too, memory=ours_too)
+
+    def _tell(self, frame: Frame) -> None:
+        assert isinstance(frame, ReplicaReport)
+        self.told.append(frame.state)
+
+    # In the place of `ReplicaEnd` and `MemoryWatch`
+
+    def stop(self, record: ReplicaRecord) -> None:
+        self.told.append("end")
+
+    def give_up(self, record: ReplicaRecord, reason: str) -> None:
+        self.told.append(reason)
+
+    def weigh(self) -> None:
+        self.told.append("weigh")
 
     def heard(self) -> list[type]:
         return [type(frame) for frame in self.replica.waiting()]
 
     def park(self, seconds: float = 30.0) -> None:
-        self.resting.park(self.running, Park(epoch=1, sequence=2, replica_id="r1", seconds=seconds))
+        self.parking.park(self.record, Park(epoch=1, sequence=2, replica_id="r1", seconds=seconds))
 
     def unpark(self, climb: int = 1, seconds: float = 30.0) -> None:
-        self.resting.unpark(
-            self.running, Unpark(epoch=1, sequence=3, replica_id="r1", climb=climb, deadline_seconds=seconds)
+        self.parking.unpark(
+            self.record, Unpark(epoch=1, sequence=3, replica_id="r1", climb=climb, deadline_seconds=seconds)
         )
 
     def close(self) -> None:
-        if self.running.timer:
-            self.running.timer.cancel()
-        assert self.running.control
-        self.running.control.close()
+        if self.record.timer:
+            self.record.timer.cancel()
+        assert self.record.control
+        self.record.control.close()
         self.replica.close()
 
 
 async def test_there_and_back(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.park()
-    scene.resting.parked(scene.running)
-    scene.running.parked_bytes = 3
-    report = scene.running.describe()
+    scene.parking.parked(scene.record)
+    scene.record.parked_bytes = 3
+    report = scene.record.describe()
     assert (report.state, report.private_bytes, report.kv_cache_bytes, report.memory_bytes) == ("parked", 3, 0, 3)
     scene.unpark()
     assert scene.told == ["parking", "parked", "weigh", "starting"] and scene.heard() == [ParkNow, UnparkNow]
-    report = scene.running.describe()
+    report = scene.record.describe()
     assert (report.climb, report.rung, report.phases, report.private_bytes) == (1, "parked", (), 9)
     scene.close()
 
@@ -70,15 +84,15 @@ async def test_its_last_word_comes_after_it_was_told_to_serve_again(tmp_path: Pa
     scene = Scene(tmp_path)
     scene.park()
     scene.unpark()
-    scene.resting.parked(scene.running)
-    assert scene.running.state == "starting" and scene.told == ["parking", "starting"]
+    scene.parking.parked(scene.record)
+    assert scene.record.state == "starting" and scene.told == ["parking", "starting"]
     scene.close()
 
 
 async def test_only_what_serves_is_parked_and_only_what_rests_comes_up(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.unpark()
-    scene.running.state = "draining"
+    scene.record.state = "draining"
     scene.park()
     assert scene.told == [] and scene.heard() == []
     scene.close()
