@@ -15,7 +15,7 @@ from runtime.tasks import Task
 from runtime.wire import Zero
 
 EngineArgs = Mapping[str, str | int | float | bool]
-Outcome = Literal["", "proved", "failed"]  # "": not tried yet
+RevisionOutcome = Literal["", "proved", "failed"]  # "": not tried yet
 Route = tuple[tuple[str, int], ...]  # (revision id, weight), weights sum to 100; empty for a removed endpoint
 
 
@@ -40,7 +40,7 @@ class Revision:
     allow: tuple[str, ...] = ()  # what its callers may ask for beyond what every endpoint serves
     media_hosts: tuple[str, ...] = ()
     created_by: str = ""
-    outcome: Outcome = ""  # what became of it; the rest never changes
+    outcome: RevisionOutcome = ""  # what became of it; the rest never changes
     failure: str = ""  # why it failed
 
     @property

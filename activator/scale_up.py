@@ -1,158 +1,139 @@
-"""More replicas: up from `parked`, or started anew, or room made for one. Steps 6 and 7. Part of the reconciler's one
-task.
+"""More replicas of a revision: one comes up from `parked`, or one is started, or room is made for one. Steps 6 and 7.
+Part of the reconciler's one task.
 
 1. A parked replica of the revision comes up; so does one that is on its way to `parked`.
-2. Else a node is chosen and told to start one.
-3. Where memory is short, `making_room.py` has others give way, and the start is tried again as each of them ends. Its
-   callers stay held meanwhile, as they do where no node is there. Only what no node could ever take is refused.
+2. Else a node is chosen, and its agent gets the order to start one.
+3. Where memory is short, `making_room.py` evicts others, and the start is tried again as each of them ends. Its callers
+   stay held meanwhile, as they do where no node is connected.
+
+What must not survive is a start that no node could ever take: its callers are refused, with the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
 
 import structlog
 
 from activator.catalogue import Revision
-from activator.making_room import Ask, Clearing
+from activator.making_room import RoomMaker, ScaleUpRequest
+from activator.node_commands import NodeCommands
 from activator.policy import lifecycle
-from activator.policy.failures import Trouble, impossible
-from activator.policy.lifecycle import Replica
-from activator.policy.placement import GIB, Needs, NodeView, Room, asked, choose
-from activator.policy.quarantine import Rungs
-from activator.state.memory import Memory
-from runtime.wire import Phase, Start, Unpark
-
-if TYPE_CHECKING:
-    from activator.fleet import Fleet
+from activator.policy.lifecycle import Patience, Replica
+from activator.policy.placement import GIB, Needs, NodeView, asked, choose
+from activator.state.cluster import ClusterState
+from runtime.wire import Phase
 
 log = structlog.get_logger()
 
 
-class Climbs:
+class ScaleUp:
+    """Starts and un-parks replicas, one by one, until there are as many as are wanted or one has to wait."""
+
     def __init__(
         self,
-        fleet: Fleet,
+        state: ClusterState,
         *,
-        memory: Memory,
-        rungs: Rungs,
-        clearing: Clearing,
+        rooms: RoomMaker,
+        commands: NodeCommands,
+        patience: Patience,
         clock: Callable[[], float],
         new_id: Callable[[], str],
     ) -> None:
-        self._fleet, self._memory, self._rungs, self._clock, self._new_id = fleet, memory, rungs, clock, new_id
-        self.clearing = clearing
+        self._state = state
+        self._rooms = rooms
+        self._commands = commands
+        self._patience = patience
+        self._clock = clock
+        self._new_id = new_id
 
-    def grow(self, ask: Ask, count: int) -> None:
+    def start(self, request: ScaleUpRequest, count: int) -> None:
         """Have `count` more, unless a pause after failures is on."""
-        self._memory.promised.pop(ask.revision_id, None)
-        trouble = self._fleet.troubles.get(ask.revision_id, Trouble())
-        while count and trouble.may_start(ask.now) and self._one_more(ask):
+        self._state.memory.promised.pop(request.revision_id, None)
+        may_start = self._state.failures.of(request.revision_id).may_start(request.now)
+        while count and may_start and self._start_one(request):
             count -= 1
-        if not count or not trouble.may_start(ask.now):
-            self.clearing.end(ask.revision_id)
+        if not count or not may_start:
+            self._rooms.end(request.revision_id)
 
-    def enough(self, revision_id: str) -> None:
+    def cancel_waiting(self, revision_id: str) -> None:
         """It waits for no room any more."""
-        self._memory.promised.pop(revision_id, None)
-        self.clearing.end(revision_id)
+        self._state.memory.promised.pop(revision_id, None)
+        self._rooms.end(revision_id)
 
-    def _one_more(self, ask: Ask) -> bool:
+    def _start_one(self, request: ScaleUpRequest) -> bool:
         """False: not now."""
-        for replica in self._fleet.of(ask.revision_id):
+        for replica in self._state.replicas.of(request.revision_id):
             if replica.state == "parking" and not replica.wanted_back and replica.stop_sent is None:
-                self._take_back(replica, ask)
+                self._cancel_parking(replica, request)
                 return True
-            if replica.state == "parked" and self._fleet.reaches(replica.node_id):
-                room = self._room_for(replica, ask)
-                if room is True:
-                    self.unpark(replica, ask.revision, ask.asked_at, ask.now)
+            if replica.state == "parked" and self._state.nodes.reaches(replica.node_id):
+                more = self._state.memory.on(replica.node_id, request.revision) - replica.needs_bytes
+                views = [view for view in self._views() if view.node_id == replica.node_id]
+                if all(more <= view.left for view in views):
+                    self.unpark(replica, request.revision, request.asked_at, request.now)
                     return True
+                needs = Needs(measured_bytes=more)
+                room = self._rooms.make_room(request, views, needs, but=replica.replica_id)
                 if room is not None:
-                    self.clearing.wait_for_room(ask, f"memory: {room.nbytes / GIB:.1f} GiB more needed", room)
+                    self._rooms.wait_for_room(request, f"memory: {room.nbytes / GIB:.1f} GiB more needed", room)
                     return False
-        return self._start(ask)
+        return self._start_new(request)
 
     # 1
 
-    def _take_back(self, replica: Replica, ask: Ask) -> None:
+    def _cancel_parking(self, replica: Replica, request: ScaleUpRequest) -> None:
         if replica.park_sent is not None:
-            self.unpark(replica, ask.revision, ask.asked_at, ask.now)
-        else:  # its routers have not all heard yet that it takes nothing more
+            self.unpark(replica, request.revision, request.asked_at, request.now)
+        else:  # not all its routers have heard that it takes nothing more: it may not serve before they have
             replica.wanted_back = True
-            self._fleet.moved(replica)
-
-    def _room_for(self, replica: Replica, ask: Ask) -> Room | Literal[True] | None:
-        """On its node, for what it needs more when it serves: there is (True), or there will be, or there will not."""
-        more = self._memory.on(replica.node_id, ask.revision) - replica.needs_bytes
-        views = [view for view in self._views() if view.node_id == replica.node_id]
-        if all(more <= view.left for view in views):
-            return True
-        return self.clearing.make_room(ask, views, Needs(measured_bytes=more), but=replica.replica_id)
+            self._state.replicas.moved(replica)
 
     def unpark(self, replica: Replica, revision: Revision, asked_at: float, now: float) -> None:
-        lifecycle.climb(replica, now)
-        replica.took_place = self.clearing.took(revision.revision_id)
-        self._memory.take(replica, max(replica.needs_bytes, self._memory.on(replica.node_id, revision)))
-        self._fleet.order(
-            replica.node_id,
-            Unpark,
-            replica_id=replica.replica_id,
-            climb=replica.climb,
-            deadline_seconds=lifecycle.UNPARK_SECONDS,
-        )
+        """Its agent brings it up, now. There is room for it."""
+        lifecycle.unpark(replica, now)
+        replica.evicted_others = self._state.waits.has_evicted(revision.revision_id)
+        needs = max(replica.needs_bytes, self._state.memory.on(replica.node_id, revision))
+        self._state.memory.charge(replica, needs)
+        self._commands.unpark(replica)
         self._placed(replica, asked_at)
-        self._fleet.moved(replica)
+        self._state.replicas.moved(replica)
         log.info(
             "replica un-parked",
             action="unpark",
             replica_id=replica.replica_id,
             revision_id=replica.revision_id,
-            climb=replica.climb,
+            climb=replica.unparks,
         )
 
     # 2
 
-    def _start(self, ask: Ask) -> bool:
-        revision = ask.revision
-        found = self._node_for(ask)
+    def _start_new(self, request: ScaleUpRequest) -> bool:
+        revision = request.revision
+        found = self._node_for(request)
         if found is None:
             return False
         node, needs = found
-        plain = self._is_plain(revision, node, ask.now)
+        plain = self._is_plain(revision, node, request.now)
         replica = Replica(
             replica_id=self._new_id(),
             revision_id=revision.revision_id,
             org_id=revision.org_id,
             node_id=node.node_id,
-            started_at=ask.now,
+            started_at=request.now,
             rung="standby" if node.standbys_ready and not plain else "staged",
             plain=plain,
-            took_place=self.clearing.took(revision.revision_id),
+            evicted_others=self._state.waits.has_evicted(revision.revision_id),
             weight_bytes=revision.weight_bytes,
             needs_bytes=asked(node, needs),
         )
-        self._fleet.order(
-            replica.node_id,
-            Start,
-            replica_id=replica.replica_id,
-            revision_id=revision.revision_id,
-            endpoint=ask.endpoint.name,
-            digest=revision.digest,
-            task=revision.task,
-            engine_args=dict(revision.engine_args),
-            slots=revision.slots,
-            deadline_seconds=self._fleet.patience.start_deadline,
-            parks=revision.zero == "parked",
-            plain=plain,
-            allow=revision.allow,
-            media_hosts=revision.media_hosts,
+        self._commands.start(
+            replica, revision, endpoint=request.endpoint.name, deadline_seconds=self._patience.start_deadline
         )
-        self._placed(replica, ask.asked_at)
-        self._fleet.add(replica)
-        self._fleet.moved(replica)
+        self._placed(replica, request.asked_at)
+        self._state.replicas.add(replica)
+        self._state.replicas.moved(replica)
         log.info(
             "replica starting",
             action="start",
@@ -165,43 +146,40 @@ class Climbs:
         return True
 
     def _is_plain(self, revision: Revision, node: NodeView, now: float) -> bool:
-        return not self._rungs.good(revision.revision_id, node.node_id, "standby", now)
+        return not self._state.quarantine.is_usable(revision.revision_id, node.node_id, "standby", now)
 
-    def _node_for(self, ask: Ask) -> tuple[NodeView, Needs] | None:
-        """Where it starts, and what it takes there. A plain one is forked by a standby of its own, which counts with it
-        until it is weighed, wherever there could ever be room for both. None: nowhere, for now.
+    def _node_for(self, request: ScaleUpRequest) -> tuple[NodeView, Needs] | None:
+        """Where it starts, and what it takes there. None: nowhere, for now.
+
+        A plain start is forked by a standby of its own. That counts with it until it is weighed, wherever there could
+        ever be room for both.
         """
-        needs, nodes = self._memory.needs(ask.revision), self._views()
+        needs = self._state.memory.needs(request.revision)
+        nodes = self._views()
         chosen = choose(nodes, needs)
-        if isinstance(chosen, NodeView) and self._is_plain(ask.revision, chosen, ask.now):
-            there, both = [node for node in nodes if node.node_id == chosen.node_id], replace(needs, beside=True)
+        if isinstance(chosen, NodeView) and self._is_plain(request.revision, chosen, request.now):
+            there = [node for node in nodes if node.node_id == chosen.node_id]
+            both = replace(needs, beside=True)
             own = choose(there, both)
             if isinstance(own, NodeView) or own.short:
-                chosen, needs, nodes = own, both, there
+                chosen = own
+                needs = both
+                nodes = there
         if isinstance(chosen, NodeView):
             return chosen, needs
         if chosen.never:
-            self._impossible(ask.revision_id, chosen.reason, ask.now)
+            self._rooms.end(request.revision_id)
+            self._state.failures.unplaceable(request.revision_id, chosen.reason, request.now)
         elif chosen.short:
-            self.clearing.wait_for_room(ask, chosen.reason, self.clearing.make_room(ask, nodes, needs))
+            self._rooms.wait_for_room(request, chosen.reason, self._rooms.make_room(request, nodes, needs))
         else:
-            self.clearing.wait(ask, chosen.reason)
+            self._rooms.wait(request, chosen.reason)
         return None
 
     def _placed(self, replica: Replica, asked_at: float) -> None:
         """The phase the activator adds; and what failed before no longer fails those who wait."""
         replica.place = (Phase(name="place", at=asked_at, seconds=max(0.0, self._clock() - asked_at)),)
-        if (trouble := self._fleet.troubles.get(replica.revision_id)) and trouble.reason:
-            self._fleet.troubles[replica.revision_id] = replace(trouble, reason="")
-
-    # 3
+        self._state.failures.start_placed(replica.revision_id)
 
     def _views(self) -> list[NodeView]:
-        return self._memory.views(self._fleet.ending())
-
-    def _impossible(self, revision_id: str, reason: str, now: float) -> None:
-        """No node can ever take it: its callers are refused, with the reason."""
-        self.clearing.end(revision_id)
-        self._fleet.troubles[revision_id] = impossible(self._fleet.troubles.get(revision_id, Trouble()), reason, now)
-        self._fleet.changed.add(revision_id)
-        log.warning("a start is impossible", action="start_impossible", revision_id=revision_id, reason=reason)
+        return self._state.memory.views(self._state.replicas.ending())

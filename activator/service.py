@@ -18,17 +18,17 @@ import structlog
 from activator.edges import catalogue_file as kept
 from activator.edges import metrics
 from activator.edges.agents import keep_node
-from activator.edges.alone import Alone
-from activator.edges.catalogue_file import Kept
+from activator.edges.catalogue_file import CatalogueFile
 from activator.edges.commands import Commands
 from activator.edges.lease import Lease
+from activator.edges.machine_lock import MachineLock
+from activator.edges.real_effects import Links, RealEffects
 from activator.edges.server import Server
-from activator.effects import Links, RealEffects
 from activator.events import EpochTaken, Event, ShutDown, Tick
 from activator.launchers import Launcher
 from activator.reconciler import Reconciler
 from activator.state.journals import Journals
-from activator.state.stored_state import Found
+from activator.state.stored_state import StoredState
 from activator.store import bad_rungs, catalogue, cold_starts, replicas
 from activator.store.connection import Pool
 from activator.store.housekeeping import keep_house
@@ -53,7 +53,7 @@ async def lead(settings: Settings, launcher: Launcher) -> None:
     signals: asyncio.Queue[None] = asyncio.Queue()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
-    lease, catalogue_file = Lease(dsn(settings), Alone.of(settings)), settings.paths.catalogue
+    lease, catalogue_file = Lease(dsn(settings), MachineLock.of(settings)), settings.paths.catalogue
     leading = lease.take(without=lambda: kept.read(catalogue_file) is not None)
     waiting, ending = asyncio.ensure_future(leading), asyncio.ensure_future(signals.get())
     await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -70,10 +70,10 @@ async def lead(settings: Settings, launcher: Launcher) -> None:
         await lease.give_up()
 
 
-async def recall(pool: Pool) -> Found:
+async def restore(pool: Pool) -> StoredState:
     """What Postgres knows: where the last activator stopped."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        return Found(
+        return StoredState(
             endpoints=await catalogue.load(connection),
             replicas=await replicas.load_alive(connection, time.monotonic()),
             cold_starts=await cold_starts.past(connection),
@@ -93,24 +93,25 @@ async def _serve(
     links, writer = Links(), Writer(pool)
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
     journals = Journals(
-        agents=lambda: reconciler.agents(), send=lambda connection, frame: effects.send(connection, frame)
+        agents=lambda: reconciler.state.nodes.connections(),
+        send=lambda connection, frame: effects.send(connection, frame),
     )
     commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch, allowed=settings.runtime.allow_engine_args)
     effects = RealEffects(links, writer, lease.raise_above, commands.settle, journals.shipped)
     behind = not lease.connected  # what is served is what was kept here, until Postgres is back
-    found = Found(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await recall(pool)
+    stored = StoredState(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await restore(pool)
     reconciler = Reconciler(
-        settings=settings.activator, effects=effects, epoch=lease.epoch, found=found, clock=time.monotonic
+        settings=settings.activator, effects=effects, epoch=lease.epoch, stored=stored, clock=time.monotonic
     )
-    keeping = Kept(settings.paths.catalogue, found.endpoints)
-    reconciler.catalogue.on_put, reconciler.catalogue.on_gone = keeping.put, keeping.drop
+    keeping = CatalogueFile(settings.paths.catalogue, stored.endpoints)
+    reconciler.state.catalogue.on_put, reconciler.state.catalogue.on_gone = keeping.put, keeping.drop
 
     async def renewed(epoch: int) -> None:
         nonlocal behind
         await inbox.put(EpochTaken(epoch))
         if behind and lease.connected:
             behind = False
-            tasks.spawn(commands.catch_up(reconciler.catalogue), name="catch up")
+            tasks.spawn(commands.catch_up(reconciler.state.catalogue), name="catch up")
 
     async with Tasks() as tasks:
         reconciling = tasks.spawn(reconciler.run(inbox), name="reconciler")
@@ -127,7 +128,7 @@ async def _serve(
         server = await Server(inbox=inbox, links=links, commands=commands, journals=journals).serve(
             settings.paths.address("activator")
         )
-        exposition = Exposition(lambda: metrics.collect(reconciler, effects.starts, writer.waiting))
+        exposition = Exposition(lambda: metrics.collect(reconciler.state, effects.starts, writer.waiting))
         await exposition.on_socket(settings.paths.metrics("activator"))
         await ending
         exposition.close()

@@ -1,9 +1,12 @@
-"""Watches revisions that are to take a route over, and says what became of them. Step 6. Part of the reconciler's one
+"""Watches revisions that are to take a route over, and says what became of each. Step 6. Part of the reconciler's one
 task.
 
-It decides nothing but by `rollout.py`, and changes no route itself: a verdict goes to `Effects.settle`, comes back as
-the endpoint as it is stored then, and only that is obeyed. So an activator that is killed between the two finds the
-revision still on its way, and looks again.
+    new revision is `next` ──look: SERVES──→ settle → stored with the route → `stored` forgets the verdict
+                           └─look: FAILED──→ settle → stored as failed, the old revision goes on
+
+It decides only by `rollout.py`, and changes no route itself. A verdict goes to `Effects.settle`, comes back as the
+endpoint that is stored then, and only that is obeyed. What must survive is an activator that is killed between the two:
+the next one finds the revision still on its way, and looks again.
 """
 
 from __future__ import annotations
@@ -14,21 +17,22 @@ import structlog
 
 from activator.catalogue import Endpoint, Revision
 from activator.effects import Effects
-from activator.fleet import Fleet
-from activator.making_room import Places
-from activator.policy.demand_history import bounds_of
-from activator.policy.failures import Trouble
+from activator.policy.failures import FailureHistory
+from activator.policy.placement import Place
 from activator.policy.rollout import Verdict, Verdicts, judge, least
-from activator.policy.scaler import Bounds
-from activator.state.demand import DemandBook
+from activator.policy.scaler import Bounds, bounds_of
+from activator.state.cluster import ClusterState
 from activator.store.events import EventRecord, Kind
 
 log = structlog.get_logger()
 
 
 class Takeovers:
-    def __init__(self, *, effects: Effects, fleet: Fleet, book: DemandBook) -> None:
-        self._effects, self._fleet, self._book = effects, fleet, book
+    """Revisions on their way to a route, and the verdicts on them that are not stored yet."""
+
+    def __init__(self, state: ClusterState, effects: Effects) -> None:
+        self._state = state
+        self._effects = effects
         self._verdicts = Verdicts()
 
     def comes(self, endpoint: Endpoint, revision: Revision) -> bool:
@@ -45,17 +49,14 @@ class Takeovers:
             return bounds_of(revision, endpoint.routes_to(revision.revision_id))
         return replace(bounds_of(revision, True), min_replicas=self._needed(endpoint, revision))
 
-    def places(self, endpoint: Endpoint, found: Places) -> Places:
-        """What may give way to one on its way to the route: nothing that serves the endpoint now, nothing anybody asks
-        for, and nothing that is on its way itself, for two that cannot both have all they need would take it from each
-        other for ever.
+    def may_evict(self, endpoint: Endpoint, place: Place) -> bool:
+        """May this replica give way to one of the endpoint's that is on its way to the route?
+
+        Not one that serves the endpoint now, not one that is asked for, and not one that is on its way itself: two that
+        cannot both have all they need would take it from each other for ever.
         """
-        replicas = self._fleet.replicas
-        return lambda now: [
-            place
-            for place in found(now)
-            if not (place.busy or place.coming or endpoint.routes_to(replicas[place.replica_id].revision_id))
-        ]
+        serves = endpoint.routes_to(self._state.replicas.by_id[place.replica_id].revision_id)
+        return not (place.busy or place.coming or serves)
 
     def waits(self, revision_id: str) -> bool:
         """For a verdict of its to be stored."""
@@ -76,50 +77,54 @@ class Takeovers:
         coming = endpoint.next == revision_id
         if endpoint.removed or not (coming or (endpoint.routes_to(revision_id) and revision.outcome != "proved")):
             return
-        trouble = self._fleet.troubles.get(revision_id)
-        ready = sum(replica.state == "ready" for replica in self._fleet.of(revision_id))
+        history = self._state.failures.of(revision_id)
+        ready = sum(replica.state == "ready" for replica in self._state.replicas.of(revision_id))
         if coming:  # 1
-            verdict = judge(needed=self._needed(endpoint, revision), ready=ready, trouble=trouble)
+            verdict = judge(needed=self._needed(endpoint, revision), ready=ready, failures=history)
         else:  # 2
-            verdict = Verdict.SERVES if ready else judge(needed=1, ready=0, trouble=trouble)
+            verdict = Verdict.SERVES if ready else judge(needed=1, ready=0, failures=history)
         if self._verdicts.of(revision_id) is not Verdict.WAIT:
             verdict = self._verdicts.of(revision_id)
         elif verdict is Verdict.FAILED and not coming and revision.outcome == "failed":
             return
         if verdict is not Verdict.WAIT:
-            self._give(endpoint, revision, verdict, trouble or Trouble(), now)
+            self._give(endpoint, revision, verdict, history, now)
 
     def _needed(self, endpoint: Endpoint, revision: Revision) -> int:
         routed = [revision_id for revision_id, weight in endpoint.route if weight]
         serves = endpoint.routed
         return least(
             bounds_of(revision, True),
-            asked=sum(map(self._book.total, routed)),
-            old_runs=any(map(self._fleet.live, routed)),
+            asked=sum(map(self._state.demand.total, routed)),
+            old_runs=any(map(self._state.replicas.live, routed)),
             same_engine=serves is not None and serves.engine == revision.engine,
         )
 
-    def _give(self, endpoint: Endpoint, revision: Revision, verdict: Verdict, trouble: Trouble, now: float) -> None:
-        revision_id, first = revision.revision_id, self._verdicts.is_new(revision.revision_id)
+    def _give(
+        self, endpoint: Endpoint, revision: Revision, verdict: Verdict, history: FailureHistory, now: float
+    ) -> None:
+        revision_id = revision.revision_id
+        first = self._verdicts.is_new(revision_id)
         if not self._verdicts.give(revision_id, verdict, now):
             return
         failure = (
-            (trouble.last or trouble.reason or "its replicas did not stay up") if verdict is Verdict.FAILED else ""
+            (history.last or history.reason or "its replicas did not stay up") if verdict is Verdict.FAILED else ""
         )
         self._effects.settle(endpoint.name, revision_id, failure)
         if not first:
             return
-        coming, serves = endpoint.next == revision_id, endpoint.routed
+        coming = endpoint.next == revision_id
+        serves = endpoint.routed
         if failure:
             goes_on = f"; revision {serves.number} goes on serving" if coming and serves else ""
-            text = f"revision {revision.number} failed: {failure}{goes_on}"
+            self._save_event(revision, "deploy_failed", f"revision {revision.number} failed: {failure}{goes_on}", now)
             log.warning(
                 "a deploy failed", action="deploy_failed", name=endpoint.name, revision_id=revision_id, reason=failure
             )
         elif coming:
-            text = f"revision {revision.number} serves{f', in place of revision {serves.number}' if serves else ''}"
+            instead = f", in place of revision {serves.number}" if serves else ""
+            self._save_event(revision, "deployed", f"revision {revision.number} serves{instead}", now)
             log.info("a revision takes the route", action="deployed", name=endpoint.name, revision_id=revision_id)
-        else:
-            return
-        kind: Kind = "deploy_failed" if failure else "deployed"
-        self._effects.save_event(EventRecord(revision.org_id, revision_id, "", "", kind, text, now))
+
+    def _save_event(self, revision: Revision, kind: Kind, text: str, now: float) -> None:
+        self._effects.save_event(EventRecord(revision.org_id, revision.revision_id, "", "", kind, text, now))

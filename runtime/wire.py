@@ -69,6 +69,7 @@ class ReplicaReport(Frame):
     climb: int = 0  # how often it has been un-parked: what is told of an earlier climb is old
     mismatch: bool = False  # stopped because it answered its canary otherwise than recorded
     fetched: float | None = None  # the part of its snapshot that is on the node, 0 to 1, while the rest is on its way
+    hung: bool = False  # stopped because it said nothing any more, or its work did not move
 
 
 class UsageEntry(Frame):

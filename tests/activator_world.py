@@ -16,7 +16,7 @@ from activator.catalogue import Endpoint
 from activator.events import Event
 from activator.policy.deploy import plan_settled
 from activator.reconciler import Reconciler
-from activator.state.stored_state import Found
+from activator.state.stored_state import StoredState
 from activator.wire import Demand, Done, EndpointRow, RevisionRow, Table
 from pilotlight.frames import Frame
 from pilotlight.settings import ActivatorSettings
@@ -157,14 +157,14 @@ class World:
         self._ids = count(1)
         self.postgres_away = False
         self._stored = 0  # verdicts
-        self.reconciler = self._reconciler(Found(endpoints=endpoints))
+        self.reconciler = self._reconciler(StoredState(endpoints=endpoints))
 
-    def _reconciler(self, found: Found) -> Reconciler:
+    def _reconciler(self, stored: StoredState) -> Reconciler:
         return Reconciler(
             settings=self.settings,
             effects=self.effects,
             epoch=self.epoch,
-            found=found,
+            stored=stored,
             clock=lambda: self.now,
             new_id=lambda: f"r{next(self._ids):04}",
         )
@@ -184,7 +184,7 @@ class World:
         while self._stored < len(self.effects.settled):
             name, revision_id, failure = self.effects.settled[self._stored]
             self._stored += 1
-            stored = next((known for known in self.reconciler.catalogue if known.name == name), None)
+            stored = next((known for known in self.reconciler.state.catalogue if known.name == name), None)
             plan = None if self.postgres_away else plan_settled(revision_id, failure, stored)
             if plan:
                 self.store(plan.endpoint)
@@ -194,10 +194,10 @@ class World:
         for router in self.routers.values():
             router.waiting.clear()
         self.effects.peers.clear()
-        rows = [] if forget_rows else list(self.reconciler.fleet.replicas.values())
+        rows = [] if forget_rows else list(self.reconciler.state.replicas.by_id.values())
         for replica in rows:
             replica.drain_sent = replica.stop_sent = replica.park_sent = replica.drain_after = None
-            replica.climb, replica.wanted_back, replica.plain = 0, False, False  # as Postgres has it
+            replica.unparks, replica.wanted_back, replica.plain = 0, False, False  # as Postgres has it
             if replica.state in ("starting", "parked"):
                 replica.ready_at = None
         self.epoch += 1
@@ -207,7 +207,7 @@ class World:
             else [mark for mark in self.effects.bad_rungs.values() if mark.until and mark.until > self.now]
         )
         self.reconciler = self._reconciler(
-            Found(endpoints=list(self.reconciler.catalogue), replicas=rows, bad_rungs=marks)
+            StoredState(endpoints=list(self.reconciler.state.catalogue), replicas=rows, bad_rungs=marks)
         )
 
     # Routers
@@ -315,7 +315,7 @@ class World:
         return answers[0].result
 
     def states(self) -> dict[str, str]:
-        return {replica.replica_id: replica.state for replica in self.reconciler.fleet.replicas.values()}
+        return {replica.replica_id: replica.state for replica in self.reconciler.state.replicas.by_id.values()}
 
     def _connect(self, peer: SimPeer) -> int:
         self.connections += 1
@@ -337,7 +337,7 @@ class World:
                 assert not shut & router.sends_to(), f"{router.router_id} could send to a parked replica"
 
     def _assert_within_bounds(self) -> None:
-        fleet = self.reconciler.fleet
-        for known in self.reconciler.catalogue:
+        state = self.reconciler.state
+        for known in self.reconciler.state.catalogue:
             for each in known.revisions:
-                assert fleet.live(each.revision_id) <= each.max_replicas, "more than max_replicas"
+                assert state.replicas.live(each.revision_id) <= each.max_replicas, "more than max_replicas"

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from activator.catalogue import Endpoint, Revision
 from activator.policy.lifecycle import Replica
-from activator.policy.quarantine import BadRung
+from activator.policy.quarantine import QuarantinedRung
 from activator.store import housekeeping
 from activator.store.events import EventRecord
 from activator.store.statements import statements
@@ -102,7 +102,7 @@ class FakeEffects:
         self.usage: list[UsageBatch | Shipped] = []
         self.settled: list[tuple[str, str, str]] = []  # endpoint, revision, why it failed
         self.events: list[EventRecord] = []
-        self.bad_rungs: dict[tuple[str, str, str], BadRung] = {}  # as Postgres has them
+        self.bad_rungs: dict[tuple[str, str, str], QuarantinedRung] = {}  # as Postgres has them
         self.hung_up: list[int] = []
         self.raised: list[int] = []
 
@@ -130,7 +130,7 @@ class FakeEffects:
     def save_event(self, event: EventRecord) -> None:
         self.events.append(event)
 
-    def save_bad_rung(self, mark: BadRung) -> None:
+    def save_bad_rung(self, mark: QuarantinedRung) -> None:
         self.bad_rungs[mark.revision_id, mark.node_id, mark.step] = mark
 
     def settle(self, name: str, revision_id: str, failure: str) -> None:

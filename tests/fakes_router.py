@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from activator.state.demand import DemandBook as ActivatorsBook
-from activator.state.queue_depths import DepthBook
+from activator.state.queue_depths import QueueDepths
 from activator.wire import Demand, EndpointRow, ReplicaRow, RevisionRow, Table
 from pilotlight.frames import Frame
 from router.admission.visitors import Standing
@@ -142,7 +142,7 @@ class Told(Rig):
         self.hold = Hold(clock=self.clock, max_bytes=1 << 20, changed=self.demand.changed)
         self.table = RouteTable(clock=self.clock, hold=self.hold)
         self.sequence = 0
-        self.book, self.depths = ActivatorsBook(30.0), DepthBook()
+        self.book, self.depths = ActivatorsBook(30.0), QueueDepths()
         self.book.join("w", 1, 0.0)
         self.depths.join(1, ())
         self.demand.begin(self._hear, self.table)
@@ -153,7 +153,7 @@ class Told(Rig):
         read = Demand.model_validate_json(frame.model_dump_json())
         self.frames.append(read)
         self.book.report("w", 1, read, 0.0)
-        self.depths.said(1, read.in_flight, lambda _: None, partial=read.partial)
+        self.depths.reported(1, read.in_flight, lambda _: None, partial=read.partial)
 
     def ask_of(self, revision_id: str) -> Caller:
         caller = Caller(self.clock)

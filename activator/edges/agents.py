@@ -10,7 +10,7 @@ import asyncio
 
 import structlog
 
-from activator.effects import Links
+from activator.edges.real_effects import Links
 from activator.events import Event, NodeHeard, NodeJoined, NodeLeft
 from activator.launchers import Launcher
 from pilotlight.frames import FrameError

@@ -28,7 +28,7 @@ RETRY_SECONDS = 1.0
 _endpoints: TypeAdapter[list[Endpoint]] = TypeAdapter(list[Endpoint])
 
 
-class Kept:
+class CatalogueFile:
     """The file, and who keeps it: `put` each endpoint as it changes, `drop` what is forgotten, `run` writes."""
 
     def __init__(self, file: Path, endpoints: Iterable[Endpoint]) -> None:

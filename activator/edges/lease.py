@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import structlog
 
-from activator.edges.alone import Alone
+from activator.edges.machine_lock import MachineLock
 from activator.errors import LeadershipLost
 from activator.store.connection import FAILED
 from activator.store.statements import statements
@@ -37,7 +37,7 @@ class Lease:
     too.
     """
 
-    def __init__(self, dsn: str, alone: Alone | None = None) -> None:
+    def __init__(self, dsn: str, alone: MachineLock | None = None) -> None:
         self._dsn, self._alone = dsn, alone
         self._connection: Connection | None = None
         self._lost = asyncio.Event()

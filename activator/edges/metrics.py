@@ -8,36 +8,33 @@ then.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import get_args
 
-from activator.reconciler import Reconciler
+from activator.state.cluster import ClusterState
 from pilotlight.exposition import Family
 from runtime.wire import ReplicaState
 
 Starts = Mapping[tuple[str, str], int]  # by rung, and by how they ended
 
 
-def collect(reconciler: Reconciler | None, starts: Starts, rows_waiting: int) -> Iterator[Family]:
-    """`starts`: since this activator leads; None: it leads nothing (yet)."""
-    states = Counter(replica.state for replica in reconciler.fleet.replicas.values()) if reconciler else Counter[str]()
-    wanted = sum(reconciler.book.total(revision_id) for revision_id in reconciler.book.wanted()) if reconciler else 0
-    nodes = sum(node.connection is not None for node in reconciler.fleet.nodes.known.values()) if reconciler else 0
-    gauges = (
-        (
-            "pilotlight_activator_endpoints",
-            "Endpoints there are.",
-            len(reconciler.catalogue.endpoints) if reconciler else 0,
-        ),
-        (
-            "pilotlight_activator_routers",
-            "Router workers that are connected.",
-            reconciler.book.connected() if reconciler else 0,
-        ),
-        ("pilotlight_activator_nodes", "Nodes whose agents are connected.", nodes),
-        ("pilotlight_activator_demand_requests", "Requests that routers hold or have running.", wanted),
-        ("pilotlight_activator_waiting_rows", "Rows that wait for Postgres.", rows_waiting),
-    )
+GAUGES: tuple[tuple[str, str, Callable[[ClusterState], int]], ...] = (
+    ("pilotlight_activator_endpoints", "Endpoints there are.", lambda state: len(state.catalogue.endpoints)),
+    ("pilotlight_activator_routers", "Router workers that are connected.", lambda state: state.demand.connected()),
+    ("pilotlight_activator_nodes", "Nodes whose agents are connected.", lambda state: len(state.nodes.connections())),
+    (
+        "pilotlight_activator_demand_requests",
+        "Requests that routers hold or have running.",
+        lambda state: sum(state.demand.total(revision_id) for revision_id in state.demand.wanted()),
+    ),
+)
+
+
+def collect(state: ClusterState | None, starts: Starts, rows_waiting: int) -> Iterator[Family]:
+    """`starts`: since this activator leads. `state`: None before it leads."""
+    states = Counter(replica.state for replica in state.replicas.by_id.values()) if state else Counter[str]()
+    gauges = [(name, documentation, count(state) if state else 0) for name, documentation, count in GAUGES]
+    gauges.append(("pilotlight_activator_waiting_rows", "Rows that wait for Postgres.", rows_waiting))
     yield Family(
         "pilotlight_activator_replicas",
         "gauge",

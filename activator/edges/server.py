@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from activator.edges.commands import Commands
-from activator.effects import Links
+from activator.edges.real_effects import Links
 from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
 from activator.state.journals import Journals
 from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, ShipJournals, Status, ToActivator, Wake

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from activator.catalogue import Endpoint, EngineArgs, Outcome, Revision
+from activator.catalogue import Endpoint, EngineArgs, Revision, RevisionOutcome
 from activator.errors import CommandRefused
 from activator.wire import Configuration, Deploy, Remove, Rollback
 from pilotlight import endpoint_names
@@ -43,7 +43,7 @@ class Plan:
     changed: bool
     wanted: Revision | None = None
     ends: bool = False
-    settled: tuple[str, Outcome, str] | None = None
+    settled: tuple[str, RevisionOutcome, str] | None = None
 
 
 def check(frame: Deploy, base: Endpoint | None) -> None:
@@ -209,7 +209,7 @@ def plan_settled(revision_id: str, failure: str, stored: Endpoint | None) -> Pla
     revision = stored.revision(revision_id) if stored else None
     if stored is None or stored.removed or revision is None:
         return None
-    outcome: Outcome = "failed" if failure else "proved"
+    outcome: RevisionOutcome = "failed" if failure else "proved"
     settled = (revision_id, outcome, failure)
     known = tuple(replace(r, outcome=outcome, failure=failure) if r is revision else r for r in stored.revisions)
     after = replace(stored, revisions=known)

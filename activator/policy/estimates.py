@@ -41,7 +41,7 @@ class PastStart:
     seconds: float
 
 
-class Expected:
+class StartEstimates:
     """`past`: oldest first."""
 
     def __init__(self, past: Iterable[PastStart] = ()) -> None:

@@ -27,86 +27,100 @@ class Backoff:
     first: float
     most: float
 
-    def pause(self, failures: int) -> float:
+    def pause(self, in_a_row: int) -> float:
         """After so many failures in a row (1 or more)."""
-        return min(self.most, self.first * 2.0 ** min(failures - 1, 60))
+        return min(self.most, self.first * 2.0 ** min(in_a_row - 1, 60))
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class FailureHistory:
     """What a revision has learned from starts that failed and replicas that died."""
 
-    failures: int = 0  # starts that failed, in a row
+    failed_starts: int = 0  # starts that failed, in a row
     deaths: int = 0  # replicas that died after they had been ready, none of them steady
     at: float = -math.inf  # of the last one
     retry_at: float = -math.inf  # no start before
     pause: float = 0.0  # retry_at - at
     reason: str = ""  # of a failed start; "" where callers are better held
     last: str = ""  # what the last failure or death said, until a start succeeds and lasts: for operators
-    nowhere: bool = False  # no node can ever take it, as they are: over as soon as nodes change
+    unplaceable: bool = False  # no node can ever take it, as they are: over as soon as nodes change
 
     def may_start(self, now: float) -> bool:
         return now >= self.retry_at
 
-    def shown(self, now: float) -> str:
+    def client_error(self, now: float) -> str:
         """Why what is held must fail; "" when it may wait."""
         if now >= self.retry_at or not self.reason:
             return ""
-        often = self.failures >= MANY_FAILURES and not self.nowhere
-        return f"{self.reason} ({self.failures} starts in a row have failed)" if often else self.reason
+        often = self.failed_starts >= MANY_FAILURES and not self.unplaceable
+        return f"{self.reason} ({self.failed_starts} starts in a row have failed)" if often else self.reason
 
     def is_over(self, now: float, backoff: Backoff) -> bool:
         """Quiet for so long that it is no longer "in a row"."""
         return now - max(self.retry_at, self.at) > 10 * backoff.most
 
 
-def start_failed(trouble: Trouble, reason: str, *, started_at: float, now: float, backoff: Backoff) -> Trouble:
+def start_failed(
+    history: FailureHistory, reason: str, *, started_at: float, now: float, backoff: Backoff
+) -> FailureHistory:
     """A start failed: pause, longer each time. Starts that were on their way together count once."""
     reason = printable(reason) or "the engine stopped without a word; see the log of its endpoint"
-    if started_at < trouble.at and trouble.reason:
-        return replace(trouble, reason=reason, last=reason)
-    failures = trouble.failures + 1
-    pause = backoff.pause(failures)
+    if started_at < history.at and history.reason:
+        return replace(history, reason=reason, last=reason)
+    failed_starts = history.failed_starts + 1
+    pause = backoff.pause(failed_starts)
     return replace(
-        trouble, failures=failures, at=now, retry_at=now + pause, pause=pause, reason=reason, last=reason, nowhere=False
+        history,
+        failed_starts=failed_starts,
+        at=now,
+        retry_at=now + pause,
+        pause=pause,
+        reason=reason,
+        last=reason,
+        unplaceable=False,
     )
 
 
-def impossible(trouble: Trouble, reason: str, now: float) -> Trouble:
+def impossible(history: FailureHistory, reason: str, now: float) -> FailureHistory:
     """No node can ever take it. Nothing was started, so no failure is counted; it is looked at again once nodes change,
     and now and then.
     """
     return replace(
-        trouble,
+        history,
         at=now,
         retry_at=now + IMPOSSIBLE_SECONDS,
         pause=IMPOSSIBLE_SECONDS,
         reason=reason,
         last=reason,
-        nowhere=True,
+        unplaceable=True,
     )
 
 
 def died(
-    trouble: Trouble, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = ""
-) -> Trouble:
+    history: FailureHistory, *, started_at: float, lived: float, now: float, backoff: Backoff, reason: str = ""
+) -> FailureHistory:
     """A ready replica died. Its callers stay held: the first is replaced at once, the next in a row after a pause.
 
     "In a row" ends with a replica that lived longer than the longest pause; those that die together count once.
     """
-    if trouble.deaths and started_at < trouble.at:
-        return trouble
-    deaths = 1 if lived > backoff.most else trouble.deaths + 1
+    if history.deaths and started_at < history.at:
+        return history
+    deaths = 1 if lived > backoff.most else history.deaths + 1
     pause = backoff.pause(deaths - 1) if deaths > 1 else 0.0
     return replace(
-        trouble, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", last=reason, nowhere=False
+        history, deaths=deaths, at=now, retry_at=now + pause, pause=pause, reason="", last=reason, unplaceable=False
     )
 
 
-def became_ready(trouble: Trouble) -> Trouble:
+def became_ready(history: FailureHistory) -> FailureHistory:
     """A start succeeded: the failed ones before it are forgotten, the deaths are not."""
-    if not trouble.failures:
-        return trouble
+    if not history.failed_starts:
+        return history
     return replace(
-        trouble, failures=0, reason="", last="" if not trouble.deaths else trouble.last, retry_at=-math.inf, pause=0.0
+        history,
+        failed_starts=0,
+        reason="",
+        last="" if not history.deaths else history.last,
+        retry_at=-math.inf,
+        pause=0.0,
     )

@@ -81,7 +81,7 @@ class Place:
     since: float  # monotonic seconds of the end of its revision's last request; of a busy one, of its own beginning
     endpoint: str = ""
     parked: bool = False
-    climb_seconds: float = 0.0  # of a parked one: what the next start of its revision takes once it is gone
+    restart_seconds: float = 0.0  # of a parked one: what the next start of its revision takes once it is gone
     busy: bool = False  # somebody asks for it
     coming: bool = False  # of a revision that has not taken its route yet: it gives way to a turn only
     alone: bool = False  # busy, and without it none of its revision is left
@@ -166,7 +166,7 @@ def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Place]) ->
         idle,
         key=lambda replica: (
             not replica.parked,
-            replica.parked and replica.climb_seconds,
+            replica.parked and replica.restart_seconds,
             replica.since,
             replica.replica_id,
         ),

@@ -19,48 +19,50 @@ from typing import Literal
 
 BAD_SECONDS = 3600.0
 
-Step = Literal["parked", "standby", "plain"]
-LADDER: tuple[Step, ...] = ("parked", "standby", "plain")
+RungStep = Literal["parked", "standby", "plain"]
+LADDER: tuple[RungStep, ...] = ("parked", "standby", "plain")
 
 
 @dataclass(frozen=True, slots=True)
-class BadRung:
+class QuarantinedRung:
     """Not stepped on until then, in monotonic seconds; None: good again."""
 
     revision_id: str
     node_id: str
-    step: Step
+    step: RungStep
     until: float | None
 
 
-class Rungs:
-    """`marked`: those an earlier activator found bad."""
+class Quarantine:
+    """`stored`: the rungs that an earlier activator found bad."""
 
-    def __init__(self, marked: Iterable[BadRung] = ()) -> None:
+    def __init__(self, stored: Iterable[QuarantinedRung] = ()) -> None:
         self._bad: dict[
-            tuple[str, str], dict[Step, float]
+            tuple[str, str], dict[RungStep, float]
         ] = {}  # (revision, node) → rung → monotonic seconds of its end
-        for mark in marked:
+        for mark in stored:
             if mark.until is not None:
                 self._bad.setdefault((mark.revision_id, mark.node_id), {})[mark.step] = mark.until
 
-    def mark(self, revision_id: str, node_id: str, step: Step, now: float) -> Step | None:
+    def add(self, revision_id: str, node_id: str, step: RungStep, now: float) -> RungStep | None:
         """It gave a wrong answer. Returns the next one down that is to be tried; None: there is none."""
         if step == LADDER[-1]:
             return None
         self._bad.setdefault((revision_id, node_id), {})[step] = now + BAD_SECONDS
-        return next(lower for lower in LADDER[LADDER.index(step) + 1 :] if self.good(revision_id, node_id, lower, now))
+        return next(
+            lower for lower in LADDER[LADDER.index(step) + 1 :] if self.is_usable(revision_id, node_id, lower, now)
+        )
 
-    def made_anew(self, revision_id: str, node_id: str) -> BadRung | None:
+    def clear(self, revision_id: str, node_id: str) -> QuarantinedRung | None:
         """A plain start has succeeded. Returns what is good again, if anything was bad."""
         if self._bad.get((revision_id, node_id), {}).pop("standby", None) is None:
             return None
-        return BadRung(revision_id, node_id, "standby", None)
+        return QuarantinedRung(revision_id, node_id, "standby", None)
 
-    def good(self, revision_id: str, node_id: str, step: Step, now: float) -> bool:
+    def is_usable(self, revision_id: str, node_id: str, step: RungStep, now: float) -> bool:
         return now >= self._bad.get((revision_id, node_id), {}).get(step, now)
 
-    def bad(self, revision_id: str, now: float) -> list[tuple[str, Step]]:
+    def of(self, revision_id: str, now: float) -> list[tuple[str, RungStep]]:
         """(node, rung) of those that are not stepped on now."""
         return [
             (node, step)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from activator.policy import scaler
-from activator.policy.failures import Trouble
+from activator.policy.failures import FailureHistory
 from activator.policy.scaler import Bounds
 
 MANY_DEATHS = 3  # of replicas that were ready, before the switch: it does not stay up
@@ -42,11 +42,11 @@ def least(bounds: Bounds, *, asked: int, old_runs: bool, same_engine: bool) -> i
     return max(1, wanted)  # 2
 
 
-def judge(*, needed: int, ready: int, trouble: Trouble | None) -> Verdict:
+def judge(*, needed: int, ready: int, failures: FailureHistory) -> Verdict:
     """1. A start that failed, what no node can ever take, and what does not stay up ends it. 2. Enough that are ready
     let it serve.
     """
-    if trouble and (trouble.failures or trouble.nowhere or trouble.deaths >= MANY_DEATHS):  # 1
+    if failures.failed_starts or failures.unplaceable or failures.deaths >= MANY_DEATHS:  # 1
         return Verdict.FAILED
     return Verdict.SERVES if ready >= needed else Verdict.WAIT  # 2
 

@@ -57,7 +57,7 @@ def bound(ahead: int, places: int, *, turn: float, stay: float, drain: float, st
     return turn + math.ceil((ahead + 1) / places) * (stay + drain + start)
 
 
-def take(nodes: Iterable[NodeView], needs: Needs, places: Iterable[Place], now: float) -> Room | None:
+def claim(nodes: Iterable[NodeView], needs: Needs, places: Iterable[Place], now: float) -> Room | None:
     """The room that a start makes whose turn it is: at once, or reserved until stays are over. None: no node could make
     it.
 
@@ -86,7 +86,7 @@ def take(nodes: Iterable[NodeView], needs: Needs, places: Iterable[Place], now: 
 def _order(place: Place, now: float) -> tuple[float, int, float, float, str]:
     """Those that may go now, by the law; then the others, as they may."""
     rank = 0 if place.parked else 2 if place.coming else 1 if not place.busy else 3 if not place.alone else 4
-    return max(place.free_at, now), rank, place.climb_seconds if place.parked else 0.0, place.since, place.replica_id
+    return max(place.free_at, now), rank, place.restart_seconds if place.parked else 0.0, place.since, place.replica_id
 
 
 def _enough(places: list[Place], missing: int) -> list[Place] | None:

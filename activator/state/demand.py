@@ -26,8 +26,8 @@ class RouterDemand:
     heard_at: float  # monotonic seconds
     requests: dict[str, int] = field(default_factory=dict)
     sequence: int = -1  # of the last frame on this connection
-    acknowledged: int = -1  # highest table sequence applied, told on this connection
-    reported: bool = False  # has told its demand on this connection
+    acknowledged: int = -1  # highest table sequence applied, as said on this connection
+    reported: bool = False  # has sent its demand on this connection
 
 
 @dataclass(slots=True)
@@ -114,8 +114,8 @@ class DemandBook:
             (router.acknowledged for router in self.routers.values() if router.connection is not None), default=NOBODY
         )
 
-    def whole(self) -> bool:
-        """Has every router told its demand? (One that never does is dropped by `expire`.)"""
+    def is_complete(self) -> bool:
+        """Has every router reported its demand? (One that never does is dropped by `expire`.)"""
         return all(router.reported for router in self.routers.values())
 
     def _replace(self, router: RouterDemand, requests: dict[str, int]) -> set[str]:

@@ -1,28 +1,34 @@
-"""The row of one endpoint, as the routers are to know it now. Step 10. Pure."""
+"""The row of one endpoint, as the routers are to know it now. Step 10. Pure: time is an argument."""
 
 from __future__ import annotations
 
 from activator.catalogue import Endpoint
-from activator.fleet import Fleet
-from activator.policy.progress import Progress
+from activator.state.cluster import ClusterState
+from activator.state.progress import ProgressBook
 from activator.state.table import endpoint_row, revision_row
-from activator.wire import EndpointRow
+from activator.wire import EndpointRow, RevisionRow
 
 
-def row_of(endpoint: Endpoint, *, fleet: Fleet, progress: Progress, now: float) -> tuple[EndpointRow, bool]:
+def row_of(endpoint: Endpoint, state: ClusterState, progress: ProgressBook, now: float) -> tuple[EndpointRow, bool]:
     """The endpoint's row, and whether it is at rest.
 
-    Revisions with a route, and others as long as they have replicas: what is held for one that has neither goes where
-    the route leads.
+    It has the revisions with a route, and others as long as they have replicas. What is held for one that has neither
+    goes where the route leads.
     """
-    rows, at_rest = [], True
+    rows: list[RevisionRow] = []
+    at_rest = True
     for revision in endpoint.revisions:
         revision_id = revision.revision_id
-        busy = fleet.has(revision_id)
+        busy = state.replicas.has(revision_id)
         if busy or endpoint.routes_to(revision_id):
-            trouble, step = fleet.troubles.get(revision_id), progress.shown.get(revision_id)
             row = revision_row(
-                revision, fleet.of(revision_id), trouble, fleet.expected, step, fleet.waits.reason(revision_id), now
+                revision,
+                state.replicas.of(revision_id),
+                failures=state.failures.of(revision_id),
+                estimates=state.estimates,
+                progress=progress.of(revision_id),
+                waits_for=state.waits.reason(revision_id),
+                now=now,
             )
             rows.append(row)
             at_rest = at_rest and not (busy or row.failure or row.phase or row.waits_for)

@@ -37,10 +37,10 @@ class Memory:
         return self.needs(revision).on(self._nodes.known[node_id].environment.device)
 
     def weigh(self, replica: Replica, report: ReplicaReport, revision: Revision | None) -> None:
-        """What was measured takes the place of what was estimated. What is told of an earlier climb is old."""
-        if not report.memory_bytes or report.climb < replica.climb:
+        """What was measured takes the place of what was estimated. A report of an earlier start is old."""
+        if not report.memory_bytes or report.climb < replica.unparks:
             return
-        self.take(replica, report.memory_bytes)
+        self.charge(replica, report.memory_bytes)
         if report.state in ("ready", "draining", "parking"):
             self.measured[replica.revision_id] = replica.memory_bytes
             if revision:
@@ -57,7 +57,7 @@ class Memory:
         """Nothing of it will run; what it was measured to need goes on counting for others that run just so."""
         self.measured.pop(revision_id, None)
 
-    def take(self, replica: Replica, nbytes: int) -> None:
+    def charge(self, replica: Replica, nbytes: int) -> None:
         """It needs so much from now on."""
         self._nodes.commit(replica.node_id, nbytes - replica.needs_bytes)
         replica.needs_bytes = nbytes

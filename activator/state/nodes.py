@@ -86,6 +86,15 @@ class Nodes:
         )
         return before.connection if before else None
 
+    def reaches(self, node_id: str) -> bool:
+        """Is its agent connected?"""
+        node = self.known.get(node_id)
+        return node is not None and node.connection is not None
+
+    def connections(self) -> list[int]:
+        """The links to agents there are now."""
+        return [node.connection for node in self.known.values() if node.connection is not None]
+
     def at(self, node_id: str, connection: int) -> Node | None:
         """The node, if this is its connection now."""
         node = self.known.get(node_id)

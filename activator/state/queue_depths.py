@@ -18,28 +18,28 @@ from activator.wire import Depths
 Of = Callable[[str], Iterable[Replica]]  # the replicas of a revision
 
 
-class DepthBook:
+class QueueDepths:
     """By connection: what each router said is its own, and, by revision too, what it was told of others."""
 
     def __init__(self) -> None:
         self._own: dict[int, dict[str, int]] = {}
-        self._told: dict[int, dict[str, dict[str, int]]] = {}
+        self._sent: dict[int, dict[str, dict[str, int]]] = {}
         self._counted: dict[int, int] = {}  # by connection: how many routers there were when it was last told of others
         self._touched: set[str] = set()  # revisions
 
     def join(self, connection: int, revisions: Iterable[str]) -> None:
         """A router connected: it knows nothing. `revisions`: those that have replicas."""
-        self._own[connection], self._told[connection] = {}, {}
+        self._own[connection], self._sent[connection] = {}, {}
         self._touched.update(revisions)
 
     def leave(self, connection: int) -> None:
         self._own.pop(connection, None)
-        self._told.pop(connection, None)
+        self._sent.pop(connection, None)
         self._counted.pop(connection, None)
         if len(self._own) == 1:
-            self._touched.update(*self._told.values())  # the one that is left is alone now
+            self._touched.update(*self._sent.values())  # the one that is left is alone now
 
-    def said(
+    def reported(
         self, connection: int, own: dict[str, int], revision_of: Callable[[str], str | None], *, partial: bool = False
     ) -> None:
         """A router's own requests, by replica; `partial`: of all not named as many as before."""
@@ -58,24 +58,24 @@ class DepthBook:
         """A replica of it has another depth, or came or went."""
         self._touched.add(revision_id)
 
-    def tell(self, of: Of) -> Iterator[tuple[int, Depths]]:
+    def updates(self, of: Of) -> Iterator[tuple[int, Depths]]:
         """(connection, frame) for every router that has something to hear."""
         touched, self._touched = self._touched, set()
         news: dict[int, dict[str, int]] = defaultdict(dict)
         for revision_id in touched:
             serving = [replica for replica in of(revision_id) if replica.state == "ready"]
             for connection, own in self._own.items():
-                before = self._told[connection].pop(revision_id, {})
+                before = self._sent[connection].pop(revision_id, {})
                 now = _others(serving, own) if len(serving) > 1 and len(self._own) > 1 else {}
                 if now:
-                    self._told[connection][revision_id] = now
+                    self._sent[connection][revision_id] = now
                 news[connection] |= {
                     r: now.get(r, 0) for r in before.keys() | now.keys() if before.get(r) != now.get(r)
                 }
         routers = len(self._own)
-        for connection, told in self._told.items():
+        for connection, sent in self._sent.items():
             if news[connection] or (
-                told and self._counted.get(connection) != routers
+                sent and self._counted.get(connection) != routers
             ):  # or: what it was told weighs less, or more
                 self._counted[connection] = routers
                 yield connection, Depths(others=news[connection], routers=routers)

@@ -5,20 +5,22 @@
      "max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
          "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "allow", "media_hosts",
-         "created_by", "outcome", "demand", "failure", "failures", "deaths", "retry_in_seconds", "expected_seconds",
-         "needs_bytes", "waits_for_room", "waits_for", "bad_rungs": [[node_id, "parked" | "standby"]], "replicas":
+         "created_by", "outcome", "demand", "reason", "failure", "failures", "deaths", "retry_in_seconds",
+         "expected_seconds", "needs_bytes", "waits_for_room", "waits_for", "bad_rungs": [[node_id, "parked" | "standby"]], "replicas":
          [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes",
          "kv_cache_bytes",
            "needs_bytes", "pid", "devices", "age_seconds", "phases": [{"name", "at", "seconds"}]}]}]}],
      "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "budget_bytes",
        "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
 
-`next` is the revision that gets the route once it is ready; a revision's `outcome` is "proved", "failed" or, before it
-was tried, empty. A replica's `rung` is where its last climb began, and `climb` how often it has come up from `parked`.
-`bad_rungs` gave a wrong answer and are passed over for now. `failure` stays after its pause, until a start succeeds;
-`failures` and `deaths` are in a row; `waits_for` says why a start that is wanted cannot be made now. Bytes are of a
-node's memory: `memory_bytes` all of it, `budget_bytes` what standbys and replicas may have, `committed_bytes` what they
-need; a revision's `needs_bytes` is what its last replica needed, 0 for none measured.
+A revision's `outcome` is "proved", "failed" or, before it was tried, empty; an endpoint's `next` gets the route once it
+is ready. `reason` says why a revision should have as many replicas as that, and `waits_for` why a start that is wanted
+cannot be made now. `failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row.
+`bad_rungs` gave a wrong answer and are passed over for now. A replica's `rung` is where its last start began, and
+`climb` how often it has come up from `parked`.
+
+Bytes are of a node's memory: `memory_bytes` all of it, `budget_bytes` what standbys and replicas may have,
+`committed_bytes` what they need. A revision's `needs_bytes` is what its last replica needed, 0 for none measured.
 """
 
 from __future__ import annotations
@@ -26,23 +28,23 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from activator.catalogue import Catalogue, Endpoint, Revision
-from activator.fleet import Fleet
-from activator.policy.failures import Trouble
+from activator.catalogue import Endpoint, Revision
+from activator.policy import scaler
 from activator.policy.lifecycle import Replica
-from activator.state.demand import DemandBook
+from activator.policy.scaler import Facts, Load, bounds_of
+from activator.state.cluster import ClusterState
 from activator.state.nodes import Node
 from activator.state.table import start_seconds
 
 
-def status(catalogue: Catalogue, book: DemandBook, fleet: Fleet, *, epoch: int, now: float) -> dict[str, Any]:
+def status(state: ClusterState, now: float) -> dict[str, Any]:
     """JSON-able; see the module's docstring for its shape."""
-    endpoints = [endpoint for endpoint in catalogue if not endpoint.removed or any(map(fleet.has, _ids(endpoint)))]
+    shown = [each for each in state.catalogue if not each.removed or any(map(state.replicas.has, _ids(each)))]
     return {
-        "epoch": epoch,
-        "routers": book.connected(),
-        "endpoints": [_endpoint(endpoint, book, fleet, now) for endpoint in sorted(endpoints, key=lambda e: e.name)],
-        "nodes": [_node(node, fleet.nodes.budget(node)) for node in fleet.nodes.known.values()],
+        "epoch": state.fence.epoch,
+        "routers": state.demand.connected(),
+        "endpoints": [_endpoint(endpoint, state, now) for endpoint in sorted(shown, key=lambda e: e.name)],
+        "nodes": [_node(node, state.nodes.budget(node)) for node in state.nodes.known.values()],
     }
 
 
@@ -50,7 +52,7 @@ def _ids(endpoint: Endpoint) -> list[str]:
     return [revision.revision_id for revision in endpoint.revisions]
 
 
-def _endpoint(endpoint: Endpoint, book: DemandBook, fleet: Fleet, now: float) -> dict[str, Any]:
+def _endpoint(endpoint: Endpoint, state: ClusterState, now: float) -> dict[str, Any]:
     return {
         "name": endpoint.name,
         "endpoint_id": endpoint.endpoint_id,
@@ -64,30 +66,52 @@ def _endpoint(endpoint: Endpoint, book: DemandBook, fleet: Fleet, now: float) ->
         "finish_seconds": endpoint.finish_seconds,
         "cors_origins": list(endpoint.cors_origins),
         "paused": endpoint.paused,
-        "revisions": [_revision(revision, book, fleet, now) for revision in endpoint.revisions],
+        "revisions": [_revision(endpoint, revision, state, now) for revision in endpoint.revisions],
     }
 
 
-def _revision(revision: Revision, book: DemandBook, fleet: Fleet, now: float) -> dict[str, Any]:
-    trouble = fleet.troubles.get(revision.revision_id, Trouble())
+def _revision(endpoint: Endpoint, revision: Revision, state: ClusterState, now: float) -> dict[str, Any]:
+    revision_id = revision.revision_id
+    history = state.failures.of(revision_id)
+    replicas = list(state.replicas.of(revision_id))
+    waits_for = state.waits.reason(revision_id)
+    known = {key: value for key, value in asdict(revision).items() if key not in ("endpoint_id", "org_id")}
     return {
-        **{
-            key: value for key, value in asdict(revision).items() if key not in ("endpoint_id", "org_id", "engine_args")
-        },
+        **known,
         "engine_args": dict(revision.engine_args),
         "target_concurrency": revision.concurrency,
-        "demand": book.total(revision.revision_id),
-        "failure": trouble.shown(now) or trouble.last or revision.failure,
-        "failures": trouble.failures,
-        "deaths": trouble.deaths,
-        "retry_in_seconds": round(max(0.0, trouble.retry_at - now), 3),
-        "expected_seconds": start_seconds(revision, fleet.of(revision.revision_id), fleet.expected),
-        "needs_bytes": fleet.memory.measured.get(revision.revision_id, 0),
-        "waits_for_room": bool(fleet.waits.reason(revision.revision_id)),
-        "waits_for": fleet.waits.reason(revision.revision_id),
-        "bad_rungs": [list(each) for each in fleet.rungs.bad(revision.revision_id, now)],
-        "replicas": [_replica(replica, now) for replica in fleet.of(revision.revision_id)],
+        "demand": state.demand.total(revision_id),
+        "reason": _reason(endpoint, revision, state, now),
+        "failure": history.client_error(now) or history.last or revision.failure,
+        "failures": history.failed_starts,
+        "deaths": history.deaths,
+        "retry_in_seconds": round(max(0.0, history.retry_at - now), 3),
+        "expected_seconds": start_seconds(revision, replicas, state.estimates),
+        "needs_bytes": state.memory.measured.get(revision_id, 0),
+        "waits_for_room": bool(waits_for),
+        "waits_for": waits_for,
+        "bad_rungs": [list(each) for each in state.quarantine.of(revision_id, now)],
+        "replicas": [_replica(replica, now) for replica in replicas],
     }
+
+
+def _reason(endpoint: Endpoint, revision: Revision, state: ClusterState, now: float) -> str:
+    """Why it has, or is to have, as many replicas as that: of the last decision, or of one at rest."""
+    if target := state.targets.get(revision.revision_id):
+        return target.reason
+    routed = endpoint.routes_to(revision.revision_id)
+    facts = Facts(
+        bounds=bounds_of(revision, routed),
+        load=Load(requests=0, complete=True),
+        live=0,
+        now=now,
+        routed=routed,
+        coming=endpoint.next == revision.revision_id,
+        paused=endpoint.paused,
+        removed=endpoint.removed,
+        closing=state.tenure.is_closing,
+    )
+    return scaler.decide(facts).reason
 
 
 def _replica(replica: Replica, now: float) -> dict[str, Any]:
@@ -96,7 +120,7 @@ def _replica(replica: Replica, now: float) -> dict[str, Any]:
         "node_id": replica.node_id,
         "state": replica.state,
         "rung": replica.rung,
-        "climb": replica.climb,
+        "climb": replica.unparks,
         "address": replica.address,
         "slots": replica.slots,
         "in_flight": replica.in_flight,

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from activator.catalogue import Endpoint
 from activator.policy.estimates import PastStart
 from activator.policy.lifecycle import Replica
-from activator.policy.quarantine import BadRung
+from activator.policy.quarantine import QuarantinedRung
 
 
 @dataclass(slots=True)
-class Found:
+class StoredState:
     """What Postgres had when this activator took over."""
 
     endpoints: Iterable[Endpoint] = ()
     replicas: Iterable[Replica] = ()
     cold_starts: Iterable[PastStart] = ()
     memory: Mapping[str, int] = field(default_factory=dict)
-    bad_rungs: Iterable[BadRung] = ()
+    bad_rungs: Iterable[QuarantinedRung] = ()

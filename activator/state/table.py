@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from activator.catalogue import Endpoint, Revision
-from activator.policy.estimates import Expected
-from activator.policy.failures import Trouble
+from activator.policy.estimates import StartEstimates
+from activator.policy.failures import FailureHistory
 from activator.policy.lifecycle import Replica
-from activator.policy.progress import Step
+from activator.state.progress import StartProgress
 from activator.wire import EndpointRow, ReplicaRow, RevisionRow, Table
 from runtime.tasks import DEFAULT
 
@@ -63,7 +63,7 @@ class TableBook:
         self._changed = {}
         return Table(epoch=self.epoch, sequence=self.sequence, whole=False, endpoints=rows, removed=removed)
 
-    def whole(self, rows: Iterable[EndpointRow]) -> Table:
+    def full(self, rows: Iterable[EndpointRow]) -> Table:
         """Everything, under the sequence it was last changed with."""
         return Table(epoch=self.epoch, sequence=self.sequence, whole=True, endpoints=tuple(rows))
 
@@ -83,35 +83,36 @@ def replica_row(replica: Replica) -> ReplicaRow:
 def revision_row(
     revision: Revision,
     replicas: Iterable[Replica],
-    trouble: Trouble | None,
-    expected: Expected,
-    step: Step | None,
+    *,
+    failures: FailureHistory,
+    estimates: StartEstimates,
+    progress: StartProgress | None,
     waits_for: str,
     now: float,
 ) -> RevisionRow:
     """Replicas that are or were ready; a failure only where none is ready, for else what is held will be served."""
     known = list(replicas)
     ready = any(replica.state == "ready" for replica in known)
-    failure = trouble.shown(now) if trouble and not ready else ""
+    failure = failures.client_error(now) if not ready else ""
     return RevisionRow(
         revision_id=revision.revision_id,
         task=revision.task,
         replicas=tuple(replica_row(replica) for replica in known if replica.ready_at is not None),
         starting=any(replica.state == "starting" or replica.wanted_back for replica in known),
-        phase=step.phase if step else None,
-        phase_began_seconds=step.began if step else 0.0,
-        fetched=step.fetched if step else None,
+        phase=progress.phase if progress else None,
+        phase_began_seconds=progress.began if progress else 0.0,
+        fetched=progress.fetched if progress else None,
         failure=failure,
         waits_for=waits_for,
-        retry_after_seconds=trouble.pause if trouble and failure else 0.0,
-        expected_seconds=start_seconds(revision, known, expected),
+        retry_after_seconds=failures.pause if failure else 0.0,
+        expected_seconds=start_seconds(revision, known, estimates),
         allow=revision.allow,
         media_hosts=revision.media_hosts,
         slots=revision.slots,
     )
 
 
-def start_seconds(revision: Revision, replicas: Iterable[Replica], expected: Expected) -> float:
+def start_seconds(revision: Revision, replicas: Iterable[Replica], estimates: StartEstimates) -> float:
     """How long its start takes that is on its way, or, where none is, the next one: from `parked` where one rests
     there.
     """
@@ -120,8 +121,8 @@ def start_seconds(revision: Revision, replicas: Iterable[Replica], expected: Exp
         (replica for replica in known if replica.state == "starting"), key=lambda r: r.started_at, default=None
     )
     parked = any(replica.state in ("parking", "parked") for replica in known)
-    rung = starting.rung if starting else "parked" if parked else expected.rung(revision.revision_id)
-    return expected.seconds(revision.revision_id, rung, revision.weight_bytes)
+    rung = starting.rung if starting else "parked" if parked else estimates.rung(revision.revision_id)
+    return estimates.seconds(revision.revision_id, rung, revision.weight_bytes)
 
 
 def endpoint_row(endpoint: Endpoint, revisions: Iterable[RevisionRow]) -> EndpointRow:

@@ -20,8 +20,8 @@ class Wait:
     since: float  # monotonic seconds of the call that found none
     reason: str = ""
     expects: str = ""  # who gives way for it, in words
-    took: bool = False  # somebody has begun to
-    told: bool = False  # an event says that it lasts
+    evicting: bool = False  # somebody has begun to give way
+    recorded: bool = False  # an event says that it lasts
 
     def age(self, now: float) -> float:
         return max(0.0, now - self.since)
@@ -48,6 +48,11 @@ class Waits:
         """Why its callers are held; "" where it waits for nothing."""
         wait = self._of.get(revision_id)
         return wait.reason if wait else ""
+
+    def has_evicted(self, revision_id: str) -> bool:
+        """Has anybody given way for the start that it waits for?"""
+        wait = self._of.get(revision_id)
+        return wait is not None and wait.evicting
 
     def any_before(self, revision_id: str) -> bool:
         """Does another wait that is to be decided before it?"""

@@ -8,10 +8,10 @@ leaves nothing behind. What must survive is a start that never succeeds: nobody'
 
 from __future__ import annotations
 
-from activator.policy.failures import Trouble
+from activator.policy.failures import FailureHistory
 
 
-class Woken:
+class Wakes:
     def __init__(self) -> None:
         self._wishes: dict[str, tuple[float, float]] = {}  # revision id → since, until: monotonic seconds
 
@@ -19,7 +19,7 @@ class Woken:
         """`patience` in seconds. Asked again, it begins anew."""
         self._wishes[revision_id] = now, now + patience
 
-    def requests(self, revision_id: str, *, ready: bool, trouble: Trouble | None, now: float) -> int:
+    def requests(self, revision_id: str, *, ready: bool, failures: FailureHistory, now: float) -> int:
         """How many requests more the wish counts as: 1, or 0 once it is over.
 
         1. It has what it wished for, or waited too long.
@@ -29,7 +29,7 @@ class Woken:
         if wish is None:
             return 0
         since, until = wish
-        failed = trouble is not None and trouble.at >= since and (trouble.failures > 0 or trouble.nowhere)
+        failed = failures.at >= since and (failures.failed_starts > 0 or failures.unplaceable)
         if ready or now >= until or failed:
             del self._wishes[revision_id]
             return 0

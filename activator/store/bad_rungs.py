@@ -8,14 +8,14 @@ every climb, catches the same wrong answer once more.
 
 from __future__ import annotations
 
-from activator.policy.quarantine import BadRung
+from activator.policy.quarantine import QuarantinedRung
 from activator.store.connection import Connection
 from activator.store.statements import statements
 
 SQL = statements("bad_rungs")
 
 
-async def put(connection: Connection, mark: BadRung, now: float) -> None:
+async def put(connection: Connection, mark: QuarantinedRung, now: float) -> None:
     """Store the mark, or that there is none any more, at `now` (monotonic seconds). Raises asyncpg.PostgresError."""
     rung = (mark.revision_id, mark.node_id, mark.step)
     if mark.until is None:
@@ -25,7 +25,7 @@ async def put(connection: Connection, mark: BadRung, now: float) -> None:
         await connection.execute(SQL["prune"])
 
 
-async def marked(connection: Connection, now: float) -> list[BadRung]:
+async def marked(connection: Connection, now: float) -> list[QuarantinedRung]:
     """Those that are bad at `now`, in monotonic seconds of this process."""
     rows = await connection.fetch(SQL["marked"])
-    return [BadRung(row["revision_id"], row["node_id"], row["rung"], now + row["seconds_left"]) for row in rows]
+    return [QuarantinedRung(row["revision_id"], row["node_id"], row["rung"], now + row["seconds_left"]) for row in rows]

@@ -7,7 +7,7 @@ import secrets
 from collections import defaultdict
 from typing import Any, NamedTuple
 
-from activator.catalogue import Endpoint, Outcome, Revision
+from activator.catalogue import Endpoint, Revision, RevisionOutcome
 from activator.store.connection import Connection
 from activator.store.statements import statements
 
@@ -53,7 +53,7 @@ async def put(connection: Connection, endpoint: Endpoint, new_revision: Revision
         await _add_revision(connection, new_revision)
 
 
-async def settle(connection: Connection, revision_id: str, outcome: Outcome, failure: str) -> None:
+async def settle(connection: Connection, revision_id: str, outcome: RevisionOutcome, failure: str) -> None:
     """What became of a revision. Raises asyncpg.PostgresError."""
     await connection.execute(SQL["settle_revision"], revision_id, outcome, failure)
 

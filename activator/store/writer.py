@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from activator.policy.quarantine import BadRung
+from activator.policy.quarantine import QuarantinedRung
 from activator.store import bad_rungs, cold_starts, events, journal, replicas
 from activator.store.cold_starts import ColdStart
 from activator.store.connection import FAILED, REFUSED, Connection, Pool
@@ -42,7 +42,7 @@ class Usage:
     stored: tuple[Callable[[], None], ...]
 
 
-Item = ReplicaRecord | ColdStart | EventRecord | BadRung | Usage
+Item = ReplicaRecord | ColdStart | EventRecord | QuarantinedRung | Usage
 Key = str | int | tuple[str, ...]
 
 
@@ -70,7 +70,7 @@ class Writer:
         self._numbers += 1
         self._put_row(("event", str(self._numbers)), record)
 
-    def bad_rung(self, mark: BadRung) -> None:
+    def bad_rung(self, mark: QuarantinedRung) -> None:
         """Write this row, in place of what waits of the same rung."""
         self._put_row(("bad rung", mark.revision_id, mark.node_id, mark.step), mark)
 
@@ -131,7 +131,7 @@ class Writer:
             tuple(stored for part in parts for stored in part.stored),
         )
 
-    def _put_row(self, key: Key, record: ReplicaRecord | ColdStart | EventRecord | BadRung) -> None:
+    def _put_row(self, key: Key, record: ReplicaRecord | ColdStart | EventRecord | QuarantinedRung) -> None:
         if len(self._waiting) >= MOST_ROWS and key not in self._waiting:
             log.error("too many rows wait for Postgres; one is lost", action="row_lost", row=key)
             return
@@ -172,7 +172,7 @@ class Writer:
             await cold_starts.add(connection, item, time.monotonic())
         elif isinstance(item, EventRecord):
             await events.add(connection, item, time.monotonic())
-        elif isinstance(item, BadRung):
+        elif isinstance(item, QuarantinedRung):
             await bad_rungs.put(connection, item, time.monotonic())
         elif item.entries or item.complete:
             await journal.add(connection, item.entries, item.complete)

@@ -23,9 +23,9 @@ import structlog
 from pydantic import TypeAdapter
 
 from activator.catalogue import Catalogue, Endpoint, Revision
-from activator.policy.estimates import Expected
+from activator.policy.estimates import StartEstimates
+from activator.state.full_table import FullTable
 from activator.state.table import TableBook
-from activator.state.table_parts import WholeTable
 from activator.wire import FromActivator
 from loadtests.bench.targets import at_most
 from pilotlight.exposition import text
@@ -147,7 +147,7 @@ def key(number: int, count: int) -> tuple[KeyRow, bytes]:
 async def size(count: int) -> dict[str, float]:
     known, worker = endpoints(count), Worker()
     book = TableBook(1)
-    table = WholeTable(book, Expected([]), lambda *_: _at_rest())
+    table = FullTable(book, StartEstimates([]), lambda *_: _at_rest())
     found = {"join_activator_ms": milliseconds(lambda: table.parts(known, 1.0))}
     parts = table.parts(known, 1.0)
     turns = [milliseconds(lambda part=part: worker.table.apply(TABLES.validate_json(part.line))) for part in parts]  # type: ignore[misc]

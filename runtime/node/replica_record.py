@@ -126,6 +126,7 @@ class ReplicaRecord:
             climb=self.unparked,
             mismatch=self.mismatch,
             fetched=self.fetched,
+            hung=self.hung,
         )
 
 

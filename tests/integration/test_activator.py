@@ -26,9 +26,9 @@ import pytest
 
 from activator.client import ActivatorError, command, subscribe
 from activator.edges import catalogue_file as kept
-from activator.edges.alone import Alone
 from activator.edges.commands import Commands
 from activator.edges.lease import Lease
+from activator.edges.machine_lock import MachineLock
 from activator.errors import LeadershipLost
 from activator.events import ArgumentsAsked, EndpointStored
 from activator.launchers.process import ProcessLauncher
@@ -708,7 +708,7 @@ async def test_one_leads_without_postgres_and_ends_where_another_has_led(all_of_
         await all_of_it.start()
         await router.connect(all_of_it.paths)
         await router.sees(lambda rows: "demo" in rows, "one leads without Postgres")
-        second = Alone(lock=all_of_it.paths.run / "activator.lock", epochs=all_of_it.paths.epoch, may=True)
+        second = MachineLock(lock=all_of_it.paths.run / "activator.lock", epochs=all_of_it.paths.epoch, may=True)
         assert second.lead(0) == 0, "of two on one machine one leads"
         assert all_of_it.activator
         all_of_it.activator.send_signal(signal.SIGSTOP)  # so that the other one comes first

@@ -87,7 +87,7 @@ class Node:
 
     @property
     def names(self) -> list[str]:
-        return [each.name for each in self.world.reconciler.catalogue]
+        return [each.name for each in self.world.reconciler.state.catalogue]
 
     @property
     def cycle(self) -> float:
@@ -129,7 +129,7 @@ class Node:
                 if name in self.wants_since:
                     waited = now - self.wants_since.pop(name)
                     self.waits[name] = max(self.waits.get(name, 0.0), waited)
-            elif self.world.reconciler.book.total(f"rev_{name}1"):
+            elif self.world.reconciler.state.demand.total(f"rev_{name}1"):
                 self.wants_since.setdefault(name, now)
 
     def _obey(self) -> None:

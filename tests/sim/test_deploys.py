@@ -36,7 +36,7 @@ def warm(**old: Any) -> tuple[World, str]:
 
 
 def outcome(world: World) -> str:
-    return world.reconciler.catalogue.endpoints["ep_a"].revisions[0].outcome
+    return world.reconciler.state.catalogue.endpoints["ep_a"].revisions[0].outcome
 
 
 def routes(world: World) -> str:
@@ -194,7 +194,7 @@ def starts(world: World, revision_id: str) -> int:
 
 
 def of(world: World, revision_id: str) -> set[str]:
-    return {replica.replica_id for replica in world.reconciler.fleet.of(revision_id)}
+    return {replica.replica_id for replica in world.reconciler.state.replicas.of(revision_id)}
 
 
 def test_with_room_for_some_of_what_it_needs_a_next_revision_keeps_what_it_has() -> None:
@@ -246,7 +246,7 @@ def test_a_second_deploy_takes_the_place_of_the_first() -> None:
     world.store(to_next())
     (first,) = world.agent.starting()
     third = revision("a", 3, engine_args={"x": 2}, outcome="")
-    known = world.reconciler.catalogue.endpoints["ep_a"]
+    known = world.reconciler.state.catalogue.endpoints["ep_a"]
     world.store(replace(known, revisions=(*known.revisions, third), next="rev_a3"))
     (second,) = set(world.agent.starting()) - {first}
     world.pass_time(1.0)
@@ -297,7 +297,7 @@ def test_a_superseded_broken_revision_is_gone() -> None:
     world.store(to_next())
     (new,) = world.agent.starting()
     world.becomes(new, "stopped", reason="bad engine argument")
-    known = world.reconciler.catalogue.endpoints["ep_a"]
+    known = world.reconciler.state.catalogue.endpoints["ep_a"]
     assert [r.outcome for r in known.revisions] == ["proved", "failed"], "the newest stays to be seen"
     world.store(replace(known, revisions=(*known.revisions, revision("a", 3, outcome="")), next="rev_a3"))
     world.pass_time(1.0)
@@ -312,7 +312,7 @@ def test_a_leader_that_dies_between_saying_and_doing_leaves_no_replica_retired(f
     world.demand(0, router_id="w2")
     world.pass_time(61.0, lagging=["w2"])  # one router has applied the table that says so, the other has not
     assert old not in world.routers["w1"].sends_to() and not world.effects.of(Drain)
-    for replica in world.reconciler.fleet.replicas.values():
+    for replica in world.reconciler.state.replicas.by_id.values():
         replica.state = "ready"  # as its row still says, and its node: nothing of the decision was stored, or done
     world.restart(forget_rows=forget_rows)
     world.connect_agent()
@@ -352,7 +352,7 @@ def test_a_surplus_of_busy_replicas_waits_a_moment_for_one_to_become_empty() -> 
 
 def test_running_answers_of_an_old_revision_have_the_endpoints_own_time() -> None:
     world, _olds = busy()
-    known = world.reconciler.catalogue.endpoints["ep_a"]
+    known = world.reconciler.state.catalogue.endpoints["ep_a"]
     second = revision("a", 2, engine_args={"x": 1}, max_replicas=3, outcome="")
     world.store(replace(known, revisions=(*known.revisions, second), route=(("rev_a2", 100),), finish_seconds=100.0))
     world.pass_time(10.0)
@@ -367,7 +367,7 @@ def test_a_removal_and_a_shutdown_have_the_short_time_also_for_those_that_drain_
     world.pass_time(68.0)
     assert [order.seconds for order in world.effects.of(Drain)] == [3600.0, 3600.0]
     if how == "removal":
-        world.store(replace(world.reconciler.catalogue.endpoints["ep_a"], route=(), removed=True))
+        world.store(replace(world.reconciler.state.catalogue.endpoints["ep_a"], route=(), removed=True))
     else:
         world.handle(events.ShutDown())
     world.pass_time(1.0)
@@ -382,10 +382,10 @@ def test_one_that_finishes_long_answers_is_no_room_to_come() -> None:
     world, olds = busy()
     world.pass_time(68.0)
     draining = [old for old in olds if world.states()[old] == "draining"]
-    assert not world.reconciler.fleet.ending()
+    assert not world.reconciler.state.replicas.ending()
     for old in draining:
         world.becomes(old, "draining", in_flight=0)
-    assert {replica.replica_id for replica in world.reconciler.fleet.ending()} == set(draining)
+    assert {replica.replica_id for replica in world.reconciler.state.replicas.ending()} == set(draining)
 
 
 def test_what_must_give_way_has_the_short_time() -> None:

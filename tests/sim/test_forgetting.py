@@ -16,15 +16,16 @@ from tests.fakes_activator import endpoint, report, revision
 
 def remembered(world: World) -> dict[str, set[str]]:
     """By place, the revisions of which anything is kept."""
-    fleet, catalogue = world.reconciler.fleet, world.reconciler.catalogue
+    state, catalogue = world.reconciler.state, world.reconciler.state.catalogue
     return {
         "catalogue": {revision.revision_id for endpoint in catalogue for revision in endpoint.revisions},
         "by revision": set(catalogue._of_revision),
-        "past starts": {revision_id for revision_id, _ in fleet.expected._of} | set(fleet.expected._last),
-        "memory": set(fleet.memory.measured),
-        "scales": set(world.reconciler._scales._known),
-        "awake": set(world.reconciler._awake),
-        "troubles": set(fleet.troubles),
+        "past starts": {revision_id for revision_id, _ in state.estimates._of} | set(state.estimates._last),
+        "memory": set(state.memory.measured),
+        "past demand": set(state.history._known),
+        "awake": set(state.awake),
+        "targets": set(state.targets),
+        "failures": set(state.failures.known),
     }
 
 
@@ -53,7 +54,7 @@ def serves_and_ends(world: World, served: Endpoint) -> None:
 def test_nothing_is_kept_of_an_endpoint_that_is_removed() -> None:
     world = World(endpoint("a"))
     gone: list[str] = []
-    world.reconciler.catalogue.on_gone = gone.append
+    world.reconciler.state.catalogue.on_gone = gone.append
     world.connect_agent()
     world.join()
     for number in range(3):
@@ -61,7 +62,7 @@ def test_nothing_is_kept_of_an_endpoint_that_is_removed() -> None:
     assert {place: kept - {"rev_a1"} for place, kept in remembered(world).items()} == {
         place: set() for place in remembered(world)
     }
-    assert [known.name for known in world.reconciler.catalogue] == ["a"]
+    assert [known.name for known in world.reconciler.state.catalogue] == ["a"]
     assert gone == [endpoint(f"e{number}").endpoint_id for number in range(3)]
 
 
@@ -91,7 +92,7 @@ def test_one_that_is_removed_stays_known_while_a_replica_of_it_runs() -> None:
     world.demand(0)
     world.say(report(replica_id, "stopped"))
     world.pass_time(1.0)
-    assert not list(world.reconciler.catalogue)
+    assert not list(world.reconciler.state.catalogue)
 
 
 def test_what_was_measured_is_kept_for_others_that_run_just_so_and_only_of_so_many() -> None:

@@ -214,7 +214,7 @@ def test_a_standby_that_is_not_kept_is_not_committed_but_a_start_makes_one() -> 
 def test_the_standby_that_a_plain_start_makes_for_itself_counts_until_it_is_weighed() -> None:
     world = world_of(5, 2)
     world.say(StandbyReport(ready=1, private_bytes=GIB))
-    world.reconciler.fleet.rungs.mark("rev_a1", "n1", "standby", world.now)
+    world.reconciler.state.quarantine.add("rev_a1", "n1", "standby", world.now)
     call(world, "a")
     (first,) = world.agent.starting()
     assert world.agent.plain[first] and node_of(world)["committed_bytes"] == 7 * GIB
@@ -229,7 +229,7 @@ def test_the_standby_that_a_plain_start_makes_for_itself_counts_until_it_is_weig
 def test_a_plain_start_that_could_never_have_two_standbys_does_with_less() -> None:
     world = world_of(7)
     world.say(StandbyReport(ready=1, private_bytes=GIB))
-    world.reconciler.fleet.rungs.mark("rev_a1", "n1", "standby", world.now)
+    world.reconciler.state.quarantine.add("rev_a1", "n1", "standby", world.now)
     call(world, "a")
     assert len(world.agent.starting()) == 1
 
@@ -281,17 +281,17 @@ class Memory(RuleBasedStateMachine):
         """Do it, and see that whoever is told to go was asked for by nobody, or had its time and another its turn."""
         world, before = self.world, self.world.states()
         action()
-        for replica_id, state in world.states().items():
-            if state == "draining" and before.get(replica_id) in ("starting", "ready"):
-                replica = world.reconciler.fleet.replicas[replica_id]
-                if world.reconciler.book.total(replica.revision_id) == 0 and replica.in_flight == 0:
+        for replica_id, becomes in world.states().items():
+            if becomes == "draining" and before.get(replica_id) in ("starting", "ready"):
+                replica = world.reconciler.state.replicas.by_id[replica_id]
+                if world.reconciler.state.demand.total(replica.revision_id) == 0 and replica.in_flight == 0:
                     continue
                 assert replica.ready_at is not None and world.now - replica.ready_at >= LEAST_STAY, (
                     "evicted before it had stayed"
                 )
-                fleet, turn = world.reconciler.fleet, world.settings.turn_seconds
-                waited = {other: wait.age(world.now) for other in fleet.waits.all() if (wait := fleet.waits.of(other))}
-                assert any(age >= turn and not fleet.live(other) for other, age in waited.items()), (
+                state, turn = world.reconciler.state, world.settings.turn_seconds
+                waited = {other: wait.age(world.now) for other in state.waits.all() if (wait := state.waits.of(other))}
+                assert any(age >= turn and not state.replicas.live(other) for other, age in waited.items()), (
                     "for nobody whose turn it was"
                 )
 
@@ -333,21 +333,21 @@ class Memory(RuleBasedStateMachine):
         if hasattr(self, "world"):
             node = node_of(self.world)
             assert node["committed_bytes"] <= node["budget_bytes"]
-            replicas = self.world.reconciler.fleet.replicas.values()
+            replicas = self.world.reconciler.state.replicas.by_id.values()
             assert node["committed_bytes"] == sum(replica.needs_bytes for replica in replicas)
 
     @invariant()
     def demand_never_ends_in_silence(self) -> None:
         if not hasattr(self, "world"):
             return
-        fleet, now = self.world.reconciler.fleet, self.world.now
+        state, now = self.world.reconciler.state, self.world.now
         for name in self.sizes:
             revision_id = f"rev_{name}1"
-            if self.world.reconciler.book.total(revision_id) and not fleet.live(revision_id):
-                trouble = fleet.troubles.get(revision_id)
-                paused = trouble is not None and (trouble.shown(now) or not trouble.may_start(now))
-                awaited = fleet.waits.reason(revision_id)
-                assert (paused or awaited) and revision_id in self.world.reconciler._awake, (
+            if self.world.reconciler.state.demand.total(revision_id) and not state.replicas.live(revision_id):
+                history = state.failures.of(revision_id)
+                paused = history.client_error(now) or not history.may_start(now)
+                awaited = state.waits.reason(revision_id)
+                assert (paused or awaited) and revision_id in self.world.reconciler.state.awake, (
                     f"{revision_id} waits for nothing"
                 )
 

@@ -251,7 +251,7 @@ def test_a_crash_is_noticed_at_once_and_replaced_and_the_held_stay_held(world: W
 def test_a_hung_replica_is_replaced_as_a_dead_one_is_and_operators_hear_of_it(world: World, was_ready: bool) -> None:
     world.demand(1)
     first = world.ready() if was_ready else world.agent.starting()[0]
-    world.becomes(first, "stopped", failed=True, reason="hung: its engine core has said nothing for 5 s")
+    world.becomes(first, "stopped", failed=True, hung=True, reason="hung: its engine core has said nothing for 5 s")
     world.demand()
     world.pass_time(1.0)
     assert len(world.agent.starting()) == 1
@@ -351,11 +351,11 @@ def test_every_router_may_use_all_slots_and_hears_nothing_when_others_come_or_go
     for router in (first, second):
         router.apply()
         assert router.revision("rev_a1").replicas[0].slots == 4
-    sequence = world.reconciler.table.sequence
+    sequence = world.reconciler.publisher.table.sequence
     for number in range(5):
         world.join(f"x{number}")
     world.leave("w2")
-    assert world.reconciler.table.sequence == sequence
+    assert world.reconciler.publisher.table.sequence == sequence
 
 
 def test_heartbeats_go_out_every_second(world: World) -> None:
@@ -707,7 +707,7 @@ def test_an_endpoint_at_zero_costs_little_memory() -> None:
         before = tracemalloc.get_traced_memory()[0]
         for number in range(500):
             name = f"e{number}"
-            world.reconciler.catalogue.put(endpoint(name, revision(name)))
+            world.reconciler.state.catalogue.put(endpoint(name, revision(name)))
         world.pass_time(1.0)
         world.join()
         world.routers["w1"].waiting.clear()

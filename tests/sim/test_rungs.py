@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from activator import events
+from activator.policy import scaler
 from activator.policy.lifecycle import UNPARK_SECONDS
 from activator.policy.quarantine import BAD_SECONDS
 from runtime.wire import Drain, KeepStandbys, Park, Start, Stop, Unpark
@@ -59,6 +60,39 @@ def test_at_the_idle_timeout_the_last_replica_is_parked_and_no_router_knows_it(w
     assert world.effects.rows[replica_id] == ["starting", "ready", "parking", "parked"]
     world.pass_time(1000.0)
     assert world.states()[replica_id] == "parked"
+
+
+def test_parked_for_an_hour_and_then_ended_where_the_policy_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scaler alone decides it: one number there, and nothing else knows."""
+    monkeypatch.setattr(scaler, "PARKED_SECONDS", 3600.0)
+    replica_id = parked(world)
+    world.pass_time(3600.0 - 62.0, step=60.0)
+    assert world.states() == {replica_id: "parked"}
+    world.pass_time(60.0, step=60.0)
+    assert world.states() == {replica_id: "draining"}
+    world.becomes(replica_id, "stopped")
+    world.pass_time(120.0, step=60.0)
+    assert not world.states() and not world.reconciler.state.awake, "it is at rest, and looked at no more"
+
+
+def test_the_status_says_why(world: World) -> None:
+    def reason() -> str:
+        return str(world.status()["endpoints"][0]["revisions"][0]["reason"])
+
+    assert reason() == "no requests"
+    world.demand(5)
+    assert reason() == "5 requests, at most 4 a replica"
+    for replica_id in world.agent.starting():
+        world.becomes(replica_id, "ready")
+    world.demand(0)
+    world.pass_time(1.0)
+    assert reason() == "requests within the last 60 s needed 2"
+    world.pass_time(61.0)
+    assert reason() == "no requests"
+    world.handle(events.ShutDown())
+    assert reason() == "the installation is shutting down"
 
 
 def test_demand_brings_it_up_as_a_climb_of_its_own(world: World) -> None:
@@ -291,7 +325,7 @@ def crowded(*, b_zero: str = "parked") -> World:
 def test_a_parked_replica_counts_what_it_holds() -> None:
     world = crowded()
     replica_id = parked(world)
-    assert world.reconciler.fleet.nodes.known["n1"].replica_bytes == 5
+    assert world.reconciler.state.nodes.known["n1"].replica_bytes == 5
     world.demand(1, "rev_b1")
     assert told(world.agent)[-1] == "Start", "there is room beside it"
     (b,) = world.agent.starting()
@@ -309,11 +343,11 @@ def test_a_parked_replica_counts_what_it_holds() -> None:
 def test_what_a_parked_one_holds_is_not_taken_for_what_one_that_serves_needs() -> None:
     world = crowded()
     replica_id = parked(world)
-    memory = world.reconciler.fleet.memory
+    memory = world.reconciler.state.memory
     assert "rev_a1" not in memory.measured
     world.demand(1)
     world.say(report(replica_id, "parked", memory_bytes=5, climb=0))
-    assert world.reconciler.fleet.nodes.known["n1"].replica_bytes == 12 * GIB, "what crossed the un-parking is old"
+    assert world.reconciler.state.nodes.known["n1"].replica_bytes == 12 * GIB, "what crossed the un-parking is old"
     world.agent.replicas[replica_id] = report(replica_id, "starting", climb=1)
     world.becomes(replica_id, "ready", memory_bytes=11 * GIB)
     assert memory.measured["rev_a1"] == 11 * GIB

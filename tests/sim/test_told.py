@@ -76,7 +76,7 @@ def test_each_start_leaves_one_row_ready_or_not(world: World) -> None:
     world.now += 0.5
     world.becomes(second, "stopped", failed=True, reason="no memory")
     assert world.effects.cold_starts[1:] == [(second, "standby", 0.5, "no memory")]
-    assert world.reconciler.fleet.expected.seconds("rev_a1", "standby", 0) == 2.0, (
+    assert world.reconciler.state.estimates.seconds("rev_a1", "standby", 0) == 2.0, (
         "nothing is learned from one that failed"
     )
 
@@ -91,11 +91,11 @@ def test_what_is_learned_of_a_start_is_the_same_whoever_saw_its_end(world: World
     phases = (Phase(name="load", at=began, seconds=2.0),)
     world.agent.replicas[replica_id] = report(replica_id, "ready", phases=phases, rung="standby")
     world.connect_agent()
-    assert world.reconciler.fleet.expected.seconds("rev_a1", "standby", 0) == 2.0
+    assert world.reconciler.state.estimates.seconds("rev_a1", "standby", 0) == 2.0
 
 
 def test_of_a_start_that_says_nothing_of_its_phases_nothing_is_learned(world: World) -> None:
-    expected = world.reconciler.fleet.expected
+    expected = world.reconciler.state.estimates
     before = expected.seconds("rev_a1", "standby", 0)
     world.demand(1)
     world.ready()

@@ -69,7 +69,7 @@ def test_one_that_needs_all_the_room_gets_it_among_many_small_ones() -> None:
 
 def test_who_comes_between_two_ticks_takes_nothing_from_those_that_wait() -> None:
     node = Node([1, 1, 1], 1)
-    world, fleet = node.world, node.world.reconciler.fleet
+    world, state = node.world, node.world.reconciler.state
     node.call("e000", 1)
     node.run(2.0)
     node.call("e000", 0)
@@ -77,7 +77,7 @@ def test_who_comes_between_two_ticks_takes_nothing_from_those_that_wait() -> Non
     while not node.serves("e002"):
         node.turn_once()
     node.call("e002", 0)
-    (serving,) = fleet.of("rev_e0021")
+    (serving,) = state.replicas.of("rev_e0021")
     world.becomes(serving.replica_id, "ready", in_flight=0)
     node.call("e000", 1)
     assert serving.ready_at is not None
@@ -85,7 +85,7 @@ def test_who_comes_between_two_ticks_takes_nothing_from_those_that_wait() -> Non
     node.call("e001", 1)
     assert world.states() == {serving.replica_id: "ready"}, "the one that waits was not asked yet"
     world.handle(events.Tick())
-    assert world.states() == {serving.replica_id: "draining"} and set(fleet.memory.promised) == {"rev_e0001"}
+    assert world.states() == {serving.replica_id: "draining"} and set(state.memory.promised) == {"rev_e0001"}
 
 
 def test_one_that_cannot_start_costs_the_others_little() -> None:
@@ -156,7 +156,10 @@ def test_a_second_replica_waits_for_no_turn_but_gives_way_first() -> None:
     world.becomes(given, "stopped")
     world.ready()
     world.pass_time(100.0)
-    assert sorted(replica.revision_id for replica in world.reconciler.fleet.replicas.values()) == ["rev_a1", "rev_b1"]
+    assert sorted(replica.revision_id for replica in world.reconciler.state.replicas.by_id.values()) == [
+        "rev_a1",
+        "rev_b1",
+    ]
     assert len(world.effects.of(Start)) == 3, "each wants a second one, and takes it from nobody"
 
 
@@ -179,9 +182,9 @@ def test_what_finishes_long_answers_has_only_the_short_time_once_another_is_due(
     assert world.states() == {first: "draining"}
     world.demand(1, "rev_b1")
     world.pass_time(8.0)
-    assert world.reconciler.fleet.replicas[first].hurried_at is None
+    assert world.reconciler.state.replicas.by_id[first].hurried_at is None
     world.pass_time(3.0)
-    assert world.reconciler.fleet.replicas[first].hurried_at is not None, "b is due"
+    assert world.reconciler.state.replicas.by_id[first].hurried_at is not None, "b is due"
     world.pass_time(world.settings.drain_seconds + 1.0)
     assert (Stop, first) in world.agent.told
     world.becomes(first, "stopped")

@@ -207,16 +207,16 @@ class Machine(RuleBasedStateMachine):
         """Run one event; a replica that was wanted before and drains after it was not wanted by any demand that may
         exist.
         """
-        fleet, catalogue = self.world.reconciler.fleet, self.world.reconciler.catalogue
+        state, catalogue = self.world.reconciler.state, self.world.reconciler.state.catalogue
         before = {
             replica.replica_id: replica.revision_id
-            for replica in fleet.replicas.values()
+            for replica in state.replicas.by_id.values()
             if replica.state in ("starting", "ready")
         }
-        live = {revision_id: fleet.live(revision_id) for revision_id in before.values()}
+        live = {revision_id: state.replicas.live(revision_id) for revision_id in before.values()}
         event()
         for replica_id, revision_id in before.items():
-            replica = fleet.replicas.get(replica_id)
+            replica = state.replicas.by_id.get(replica_id)
             found = catalogue.find(revision_id)
             gave_up = replica is not None and "not ready after" in replica.reason
             if replica is None or replica.state not in ("draining", "parking") or gave_up or found is None:
@@ -227,7 +227,7 @@ class Machine(RuleBasedStateMachine):
                 asked.get(revision_id, 0) for at, asked, _ in self.said.values() if self.world.now - at <= SILENT
             )
             wanted = min(-(-requests // found[1].slots), found[1].max_replicas)
-            left = fleet.live(revision_id)
+            left = state.replicas.live(revision_id)
             assert left >= min(wanted, live[revision_id]), (
                 f"{replica_id} was taken away though {requests} requests may be waiting"
             )
@@ -244,16 +244,16 @@ class Machine(RuleBasedStateMachine):
             return
         reconciler, now = self.world.reconciler, self.world.now
         reconciler.handle(events.Tick())
-        for revision_id in list(reconciler.book.wanted()):
-            found = reconciler.catalogue.find(revision_id)
-            if found is None or found[0].removed or reconciler.fleet.live(revision_id):
+        for revision_id in list(reconciler.state.demand.wanted()):
+            found = reconciler.state.catalogue.find(revision_id)
+            if found is None or found[0].removed or reconciler.state.replicas.live(revision_id):
                 continue
             if not found[0].routes_to(revision_id):
                 continue  # what waits for it goes where the route leads, see the router's hold
-            row, _ = reconciler.telling.row(found[0], now)
+            row, _ = reconciler.publisher.row(found[0], now)
             failures = [each.failure for each in row.revisions if each.revision_id == revision_id]
-            trouble = reconciler.fleet.troubles.get(revision_id)
-            pausing = trouble is not None and trouble.deaths > 0 and now < trouble.retry_at
+            history = reconciler.state.failures.of(revision_id)
+            pausing = history.deaths > 0 and now < history.retry_at
             waiting = all(each.waits_for for each in row.revisions if each.revision_id == revision_id)
             assert any(failures) or pausing or waiting, f"nobody answers the demand for {revision_id}"
 
@@ -263,7 +263,9 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         reconciler = self.world.reconciler
-        truth = {e.name: reconciler.telling.row(e, self.world.now)[0] for e in reconciler.catalogue if not e.removed}
+        truth = {
+            e.name: reconciler.publisher.row(e, self.world.now)[0] for e in reconciler.state.catalogue if not e.removed
+        }
         for router_id in self.up:
             router = self.world.routers[router_id]
             if router.connection not in self.world.effects.peers:

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from activator.catalogue import Catalogue
 from activator.edges import catalogue_file as kept
 from activator.edges import lease
-from activator.edges.alone import Alone
-from activator.edges.catalogue_file import Kept
+from activator.edges.catalogue_file import CatalogueFile
 from activator.edges.lease import Lease
+from activator.edges.machine_lock import MachineLock
 from pilotlight import epoch_file
 from pilotlight.settings import load
 from tests.fakes_activator import endpoint, revision
@@ -27,8 +27,8 @@ from tests.small_disks import fill, small_disk
 NOWHERE = "postgresql:///postgres?host=/nonexistent"
 
 
-def machine(folder: Path, *, may: bool = True) -> Alone:
-    return Alone(lock=folder / "activator.lock", epochs=folder / "epoch", may=may)
+def machine(folder: Path, *, may: bool = True) -> MachineLock:
+    return MachineLock(lock=folder / "activator.lock", epochs=folder / "epoch", may=may)
 
 
 async def written(file: Path, names: list[str]) -> None:
@@ -55,7 +55,7 @@ def test_what_is_kept_is_what_was_served(tmp_path: Path) -> None:
 
 async def test_every_change_of_the_catalogue_is_kept(tmp_path: Path) -> None:
     file, catalogue = tmp_path / "catalogue.json", Catalogue()
-    keeping = Kept(file, [endpoint("a")])
+    keeping = CatalogueFile(file, [endpoint("a")])
     catalogue.put(endpoint("a"))
     catalogue.on_put = keeping.put
     running = asyncio.create_task(keeping.run())
@@ -78,7 +78,7 @@ async def test_a_full_disk_keeps_what_was_and_takes_the_rest_when_there_is_room(
     monkeypatch.setattr(kept, "RETRY_SECONDS", 0.01)
     with small_disk(tmp_path / "d", 256 << 10) as folder:
         file = folder / "catalogue.json"
-        keeping = Kept(file, [endpoint("a")])
+        keeping = CatalogueFile(file, [endpoint("a")])
         running = asyncio.create_task(keeping.run())
         await written(file, ["a"])
         filler = fill(folder)
@@ -116,14 +116,14 @@ def test_where_postgres_may_be_anothers_nobody_leads_without_it(tmp_path: Path) 
     apart = machine(tmp_path, may=False)
     assert apart.hold() and apart.led(5) and apart.lead(0) == 0 and apart.highest == 5
     own = load(state_dir=tmp_path, database_url="postgresql://h/db")
-    assert not Alone.of(own).may and Alone.of(load(state_dir=tmp_path, database_url="")).may
-    assert Alone.of(load(state_dir=tmp_path, database_url="postgresql://h/db", activator={"alone": True})).may
+    assert not MachineLock.of(own).may and MachineLock.of(load(state_dir=tmp_path, database_url="")).may
+    assert MachineLock.of(load(state_dir=tmp_path, database_url="postgresql://h/db", activator={"alone": True})).may
 
 
 def test_a_disk_that_does_not_take_the_epoch_lets_nobody_lead(tmp_path: Path) -> None:
-    broken = Alone(lock=tmp_path / "lock", epochs=tmp_path / "missing" / "epoch", may=True)
+    broken = MachineLock(lock=tmp_path / "lock", epochs=tmp_path / "missing" / "epoch", may=True)
     assert broken.lead(0) == 0
-    assert Alone(lock=tmp_path / "missing" / "lock", epochs=tmp_path / "epoch", may=True).lead(0) == 0
+    assert MachineLock(lock=tmp_path / "missing" / "lock", epochs=tmp_path / "epoch", may=True).lead(0) == 0
 
 
 def test_a_full_disk_takes_the_next_epoch(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ async def test_a_lease_is_taken_without_postgres_where_the_machine_is_enough(
 
 async def test_what_is_forgotten_leaves_the_file(tmp_path: Path) -> None:
     file, catalogue = tmp_path / "catalogue.json", Catalogue()
-    keeping = Kept(file, ())
+    keeping = CatalogueFile(file, ())
     catalogue.on_put, catalogue.on_gone = keeping.put, keeping.drop
     running = asyncio.create_task(keeping.run())
     catalogue.put(endpoint("a"))

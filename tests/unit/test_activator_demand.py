@@ -43,7 +43,7 @@ def test_a_router_that_comes_back_keeps_its_demand_until_it_reports() -> None:
     assert demand.total("x") == 2
     assert demand.join("a", 3, 2.0) is None
     assert demand.total("x") == 2
-    assert not demand.whole() and demand.acknowledged() == -1
+    assert not demand.is_complete() and demand.acknowledged() == -1
     assert demand.report("a", 3, frame(1, table=5), 2.0) == {"x"}
     assert demand.total("x") == 0
 
@@ -79,9 +79,9 @@ def test_one_that_comes_and_goes_without_a_word_is_a_missing_signal() -> None:
     demand = book()
     demand.report("a", 1, frame(1), 1.0)
     demand.leave("b", 2)
-    assert not demand.whole()
+    assert not demand.is_complete()
     demand.expire(30.5)
-    assert demand.whole()
+    assert demand.is_complete()
 
 
 def test_acknowledged_is_the_slowest_of_the_connected() -> None:
@@ -89,7 +89,7 @@ def test_acknowledged_is_the_slowest_of_the_connected() -> None:
     demand.report("a", 1, frame(1, table=7), 1.0)
     assert demand.acknowledged() == -1
     demand.report("b", 2, frame(1, table=5), 1.0)
-    assert demand.acknowledged() == 5 and demand.whole()
+    assert demand.acknowledged() == 5 and demand.is_complete()
     demand.leave("b", 2)
     assert demand.acknowledged() == 7
     demand.leave("a", 1)

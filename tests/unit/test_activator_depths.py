@@ -5,8 +5,8 @@ requests.
 from __future__ import annotations
 
 from activator.policy.lifecycle import Replica
-from activator.policy.progress import SLOW_SECONDS, Progress, Step, step_of
-from activator.state.queue_depths import DepthBook
+from activator.state.progress import SLOW_SECONDS, ProgressBook, StartProgress, progress_of
+from activator.state.queue_depths import QueueDepths
 from runtime.wire import Phase
 
 
@@ -25,16 +25,17 @@ def replica(name: str, in_flight: int = 0, **given: object) -> Replica:
 class Rig:
     def __init__(self, *replicas: Replica) -> None:
         self.replicas = {each.replica_id: each for each in replicas}
-        self.book = DepthBook()
+        self.book = QueueDepths()
         for connection in (1, 2):
             self.book.join(connection, {"v"})
 
     def said(self, connection: int, **own: int) -> None:
-        self.book.said(connection, own, lambda replica_id: "v" if replica_id in self.replicas else None)
+        self.book.reported(connection, own, lambda replica_id: "v" if replica_id in self.replicas else None)
 
     def told(self) -> dict[int, dict[str, int]]:
         return {
-            connection: frame.others for connection, frame in self.book.tell(lambda revision_id: self.replicas.values())
+            connection: frame.others
+            for connection, frame in self.book.updates(lambda revision_id: self.replicas.values())
         }
 
 
@@ -97,11 +98,13 @@ def test_a_router_more_is_told_to_all_who_weigh_what_others_have_by_it() -> None
     rig.book.join(3, {"v"})
     frames = {
         connection: (frame.others, frame.routers)
-        for connection, frame in rig.book.tell(lambda _: rig.replicas.values())
+        for connection, frame in rig.book.updates(lambda _: rig.replicas.values())
     }
     assert frames == {2: ({}, 3), 3: ({"a": 5}, 3)}, "the first was told of nothing, so there is nothing to weigh"
     rig.book.leave(3)
-    assert {connection: frame.routers for connection, frame in rig.book.tell(lambda _: rig.replicas.values())} == {2: 2}
+    assert {connection: frame.routers for connection, frame in rig.book.updates(lambda _: rig.replicas.values())} == {
+        2: 2
+    }
     assert rig.told() == {}
 
 
@@ -111,13 +114,13 @@ def phases(*names: str) -> tuple[Phase, ...]:
 
 def test_the_phase_is_the_one_after_the_last_that_is_finished() -> None:
     steps = [
-        step_of(replica("a", place=phases("place"), phases=phases(*done)))
+        progress_of(replica("a", place=phases("place"), phases=phases(*done)))
         for done in ([], ["fetch", "spawn"], ["fetch", "spawn", "load"])
     ]
-    assert steps == [Step("fetch", 0.25), Step("load", 0.75), Step("init", 1.0)]
-    assert step_of(replica("a")).phase == "place"
+    assert steps == [StartProgress("fetch", 0.25), StartProgress("load", 0.75), StartProgress("init", 1.0)]
+    assert progress_of(replica("a")).phase == "place"
     climbs = [
-        step_of(replica("a", rung="parked", place=phases("place"), phases=phases(*done))).phase
+        progress_of(replica("a", rung="parked", place=phases("place"), phases=phases(*done))).phase
         for done in ([], ["spawn"], ["spawn", "init"])
     ]
     assert climbs == ["spawn", "init", "canary"]
@@ -125,17 +128,19 @@ def test_the_phase_is_the_one_after_the_last_that_is_finished() -> None:
 
 def test_a_fetch_goes_on_while_what_has_come_is_loaded() -> None:
     one = replica("a", rung="stored", place=phases("place"), phases=phases("spawn", "load"), fetched=0.637)
-    assert step_of(one) == Step("fetch", 0.75, 0.64)
+    assert progress_of(one) == StartProgress("fetch", 0.75, 0.64)
     one.phases = phases("spawn", "load", "fetch")
-    assert step_of(one) == Step("init", 1.0)
+    assert progress_of(one) == StartProgress("init", 1.0)
 
 
 def test_a_start_is_told_of_once_it_lasts_and_then_phase_by_phase() -> None:
-    progress, one = Progress(), replica("a", state="starting", place=phases("place"))
+    progress, one = ProgressBook(), replica("a", state="starting", place=phases("place"))
     assert progress.look([one], (), SLOW_SECONDS - 0.01) == set()
-    assert progress.look([one], (), SLOW_SECONDS) == {"v"} and progress.shown == {"v": Step("fetch", 0.25)}
+    assert progress.look([one], (), SLOW_SECONDS) == {"v"} and progress.shown == {"v": StartProgress("fetch", 0.25)}
     assert progress.look([one], (), 2.0) == set()
     one.phases = phases("fetch")
     assert progress.look([one, replica("b", state="starting", started_at=0.5)], ("w",), 2.5) == {"v", "w"}
-    assert progress.shown == {"v": Step("spawn", 0.5), "w": Step("place", 0.0)}, "of two, the one that began first"
+    assert progress.shown == {"v": StartProgress("spawn", 0.5), "w": StartProgress("place", 0.0)}, (
+        "of two, the one that began first"
+    )
     assert progress.look([], (), 3.0) == {"v", "w"} and not progress.shown

@@ -43,9 +43,9 @@ def idle(replica_id: str, gib: int, since: float, node_id: str = "a") -> Place:
     return Place(replica_id=replica_id, node_id=node_id, nbytes=gib * GIB, since=since)
 
 
-def parked(replica_id: str, gib: int, climb_seconds: float, since: float = 9.0) -> Place:
+def parked(replica_id: str, gib: int, restart_seconds: float, since: float = 9.0) -> Place:
     return Place(
-        replica_id=replica_id, node_id="a", nbytes=gib * GIB, since=since, parked=True, climb_seconds=climb_seconds
+        replica_id=replica_id, node_id="a", nbytes=gib * GIB, since=since, parked=True, restart_seconds=restart_seconds
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from activator.policy.placement import GIB, Needs, NodeView, Place, Room
-from activator.policy.turns import STARTS_STAYED, Terms, bound, take
+from activator.policy.turns import STARTS_STAYED, Terms, bound, claim
 from runtime.wire import EngineEnvironment
 
 NOW = 100.0
@@ -75,20 +75,20 @@ def idle(replica_id: str, gib: int = 2) -> Place:
     ],
 )
 def test_takes(places: list[Place], gib: int, taken: tuple[str, ...] | None, reserved: bool, why: str) -> None:
-    room = take([node()], Needs(measured_bytes=gib * GIB), places, NOW)
+    room = claim([node()], Needs(measured_bytes=gib * GIB), places, NOW)
     assert room == (None if taken is None else Room("a", gib * GIB, taken, reserved)), why
 
 
 def test_of_several_nodes_the_one_where_they_may_go_soonest() -> None:
     places = [busy("r1", free_at=110.0), busy("r2", node_id="b", free_at=105.0), busy("r3", 8, node_id="c")]
-    room = take([node("a"), node("b"), node("c", connected=False)], Needs(measured_bytes=2 * GIB), places, NOW)
+    room = claim([node("a"), node("b"), node("c", connected=False)], Needs(measured_bytes=2 * GIB), places, NOW)
     assert room == Room("b", 2 * GIB, ("r2",), reserved=True)
 
 
 def test_what_drains_counts_and_what_is_promised_does_not() -> None:
     needs = Needs(measured_bytes=2 * GIB)
-    assert take([node(draining=2)], needs, [busy("r1")], NOW) == Room("a", 2 * GIB)
-    assert take([node(draining=2, promised=2)], needs, [busy("r1")], NOW) == Room("a", 2 * GIB, ("r1",))
+    assert claim([node(draining=2)], needs, [busy("r1")], NOW) == Room("a", 2 * GIB)
+    assert claim([node(draining=2, promised=2)], needs, [busy("r1")], NOW) == Room("a", 2 * GIB, ("r1",))
 
 
 def test_the_least_stay_and_the_bound() -> None:

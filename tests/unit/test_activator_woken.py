@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from activator.events import WakeAsked
-from activator.policy.failures import Trouble
-from activator.state.wakes import Woken
+from activator.policy.failures import FailureHistory
+from activator.state.wakes import Wakes
 from activator.wire import Done
 from tests.activator_world import World
 from tests.fakes_activator import endpoint, revision
@@ -75,17 +75,19 @@ def test_a_wake_of_what_is_not_there_says_so() -> None:
 
 
 def test_a_wish_ends_when_no_caller_would_wait_any_longer() -> None:
-    wishes = Woken()
+    wishes = Wakes()
     wishes.ask("r", 0.0, 10.0)
-    assert wishes.requests("r", ready=False, trouble=Trouble(failures=3, at=-1.0), now=9.0) == 1, "it failed before"
+    assert wishes.requests("r", ready=False, failures=FailureHistory(failed_starts=3, at=-1.0), now=9.0) == 1, (
+        "it failed before"
+    )
     assert wishes.waits("r")
-    assert wishes.requests("r", ready=False, trouble=None, now=10.0) == 0 and not wishes.waits("r")
+    assert wishes.requests("r", ready=False, failures=FailureHistory(), now=10.0) == 0 and not wishes.waits("r")
     wishes.ask("r", 20.0, 10.0)
-    assert wishes.requests("r", ready=False, trouble=Trouble(nowhere=True, at=20.0), now=21.0) == 0
+    assert wishes.requests("r", ready=False, failures=FailureHistory(unplaceable=True, at=20.0), now=21.0) == 0
 
 
 def paused(world: World, yes: bool = True) -> None:
-    (stored,) = [each for each in world.reconciler.catalogue if each.name == "a"]
+    (stored,) = [each for each in world.reconciler.state.catalogue if each.name == "a"]
     world.store(replace(stored, paused=yes))
 
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import pytest
 
-from activator.effects import Links, RealEffects
+from activator.edges.real_effects import Links, RealEffects
 from activator.policy.lifecycle import Replica
-from activator.policy.quarantine import BadRung
+from activator.policy.quarantine import QuarantinedRung
 from activator.state import journals
 from activator.state.journals import Journals
 from activator.store import writer as module
@@ -94,7 +94,7 @@ async def test_a_bad_rung_is_written_in_its_newest_form_and_one_refused_stops_no
 ) -> None:
     now = time.monotonic()
     for node, until in (("x", None), ("refused", now + 50.0), ("n", now + 50.0), ("n", None), ("m", now + 100.0)):
-        writer.bad_rung(BadRung("v", node, "standby", until))
+        writer.bad_rung(QuarantinedRung("v", node, "standby", until))
     postgres.refuses = "refused"
     postgres.there.set()
     await writer.flush()

@@ -74,7 +74,7 @@ def test_each_is_in_the_status_and_in_what_is_said_of_it() -> None:
     [told] = world.status()["endpoints"]
     assert set(OF_THE_ENDPOINT) <= set(told) and set(OF_A_REVISION) <= set(told["revisions"][0])
     assert all(f'"{field}"' in (status.__doc__ or "") for field in FIELDS)
-    assert isinstance(world.reconciler.catalogue, Catalogue)
+    assert isinstance(world.reconciler.state.catalogue, Catalogue)
 
 
 def test_the_command_line_has_an_option_for_each() -> None:

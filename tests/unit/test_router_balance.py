@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 from activator.policy.lifecycle import Replica as Known
-from activator.state.queue_depths import DepthBook
+from activator.state.queue_depths import QueueDepths
 from router.hold.hold import FULL_RETRY_SECONDS, Slot
 from router.hold.replicas import LEAST_REMAINING_SECONDS, pick
 from tests.fakes_router import Caller, Rig, replica, row
@@ -114,7 +114,7 @@ def test_two_routers_split_what_comes_between_two_replicas() -> None:
         name: Known(replica_id=name, revision_id="r1", org_id="o", node_id="n", started_at=0, state="ready")
         for name in "ab"
     }
-    book = DepthBook()
+    book = QueueDepths()
     for connection in routers:
         book.join(connection, {"r1"})
 
@@ -124,8 +124,8 @@ def test_two_routers_split_what_comes_between_two_replicas() -> None:
             gate.in_flight = sum(rig.revision.replicas[name].in_flight for rig in routers.values())
         book.touch("r1")
         for connection, rig in routers.items():
-            book.said(connection, rig.table.in_flight(), lambda _: "r1")
-        for connection, frame in book.tell(lambda _: gates.values()):
+            book.reported(connection, rig.table.in_flight(), lambda _: "r1")
+        for connection, frame in book.updates(lambda _: gates.values()):
             routers[connection].table.others(frame.others, frame.routers)
 
     held = [ask(routers[1]) for _ in range(20)]
@@ -141,7 +141,7 @@ def test_two_routers_split_what_comes_between_two_replicas() -> None:
         ask(routers[2])
     tell()
     assert abs(gates["a"].in_flight - gates["b"].in_flight) <= 2
-    assert not list(book.tell(lambda _: gates.values())), "when things stand still, nothing is told"
+    assert not list(book.updates(lambda _: gates.values())), "when things stand still, nothing is told"
 
 
 def test_the_rest_of_a_start_is_what_is_expected_less_what_has_passed_and_never_nothing() -> None:

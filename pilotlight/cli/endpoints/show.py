@@ -131,12 +131,14 @@ def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool 
             if paused
             else "at zero"
         )
-        return ("–", "cannot start" if failure else waits, "", "", failure or revision.get("waits_for", ""))
+        why = failure or revision.get("waits_for") or revision.get("reason", "")
+        return ("–", "cannot start" if failure else waits, "", "", why)
     phases = sorted(replica["phases"], key=lambda phase: phase["at"])
     depth = f"{replica['in_flight']} of {replica['slots']}"
     taken = replica.get("private_bytes", 0) + replica.get("kv_cache_bytes", 0)
-    phases_text = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in phases)
-    return replica["replica_id"], replica["state"], depth, human(taken) if taken else "", phases_text
+    start = " ".join(f"{phase['name']} {phase['seconds']:.2f}" for phase in phases)
+    why = f" ({revision['reason']})" if revision.get("reason") else ""
+    return replica["replica_id"], replica["state"], depth, human(taken) if taken else "", f"{start}{why}".strip()
 
 
 def _node(node: dict[str, Any]) -> str:

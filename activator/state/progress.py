@@ -19,7 +19,7 @@ PHASES: tuple[PhaseName, ...] = ("place", "fetch", "spawn", "load", "init", "can
 PARKED_PHASES: tuple[PhaseName, ...] = ("place", "spawn", "init", "canary")
 
 
-class Step(NamedTuple):
+class StartProgress(NamedTuple):
     """The phase a start is in, how long the start had lasted when it began, in seconds, and how much of a fetch is
     done, 0 to 1.
     """
@@ -29,10 +29,10 @@ class Step(NamedTuple):
     fetched: float | None = None
 
 
-WAITING = Step("place", 0.0)  # for room, or for a node
+WAITING = StartProgress("place", 0.0)  # for room, or for a node
 
 
-def step_of(replica: Replica) -> Step:
+def progress_of(replica: Replica) -> StartProgress:
     """The first phase that is not finished: a fetch may go on while what has come is loaded. Phases add up, so no clock
     is asked.
     """
@@ -41,27 +41,30 @@ def step_of(replica: Replica) -> Step:
     order = PARKED_PHASES if replica.rung == "parked" else PHASES
     phase = next((name for name in order if name not in finished), order[-1])
     fetched = round(replica.fetched, 2) if phase == "fetch" and replica.fetched is not None else None
-    return Step(phase, round(sum(phase.seconds for phase in done), 3), fetched)
+    return StartProgress(phase, round(sum(phase.seconds for phase in done), 3), fetched)
 
 
 @dataclass(slots=True)
-class Progress:
+class ProgressBook:
     """What the routers are to know of each revision whose start lasts."""
 
-    shown: dict[str, Step] = field(default_factory=dict)
+    shown: dict[str, StartProgress] = field(default_factory=dict)
+
+    def of(self, revision_id: str) -> StartProgress | None:
+        return self.shown.get(revision_id)
 
     def look(self, starting: Iterable[Replica], waiting: Iterable[str], now: float) -> set[str]:
         """Take stock; `waiting`: revisions that have no room yet. Returns the revisions of which there is news.
 
         Where several replicas of a revision start, the one that began first is told of: it will be ready first.
         """
-        found: dict[str, tuple[float, Step]] = {}
+        found: dict[str, tuple[float, StartProgress]] = {}
         for replica in starting:
             if now - replica.started_at < SLOW_SECONDS:
                 continue
             before = found.get(replica.revision_id)
             if before is None or replica.started_at < before[0]:
-                found[replica.revision_id] = (replica.started_at, step_of(replica))
+                found[replica.revision_id] = (replica.started_at, progress_of(replica))
         steps = dict.fromkeys(waiting, WAITING) | {revision_id: step for revision_id, (_, step) in found.items()}
         changed = {
             revision_id

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from json.encoder import encode_basestring_ascii as quoted
 
 from activator.catalogue import Endpoint, Revision
-from activator.policy.estimates import Expected
+from activator.policy.estimates import StartEstimates
 from activator.state.table import TableBook
 from activator.wire import EndpointRow
 from pilotlight.frames import Encoded
@@ -24,11 +24,13 @@ PART_ROWS = 100  # about a millisecond of a router's loop
 SAME_SECONDS = 1.0  # who joins so soon after another gets what that one got
 
 
-class WholeTable:
+class FullTable:
     """`row` makes the row of an endpoint that is not at rest."""
 
-    def __init__(self, book: TableBook, expected: Expected, row: Callable[[Endpoint, float], EndpointRow]) -> None:
-        self._book, self._expected, self._row = book, expected, row
+    def __init__(
+        self, book: TableBook, estimates: StartEstimates, row: Callable[[Endpoint, float], EndpointRow]
+    ) -> None:
+        self._book, self._estimates, self._row = book, estimates, row
         self._made: tuple[tuple[int, int], float, list[Encoded]] | None = None
 
     def parts(self, endpoints: Iterable[Endpoint], now: float) -> list[Encoded]:
@@ -52,14 +54,14 @@ class WholeTable:
     def _line(self, endpoint: Endpoint, now: float) -> str:
         if not self._book.rests(endpoint.name):
             return self._row(endpoint, now).model_dump_json()
-        return resting(endpoint, self._expected)
+        return resting(endpoint, self._estimates)
 
 
-def resting(endpoint: Endpoint, expected: Expected) -> str:
+def resting(endpoint: Endpoint, estimates: StartEstimates) -> str:
     """The row of an endpoint of which nothing runs, starts or fails, as JSON."""
     weights = dict(endpoint.route)
     routed = [revision for revision in endpoint.revisions if weights.get(revision.revision_id, 0) > 0]
-    revisions = ",".join(_resting(revision, expected) for revision in routed)
+    revisions = ",".join(_resting(revision, estimates) for revision in routed)
     route = ",".join(f"[{quoted(revision_id)},{weight}]" for revision_id, weight in endpoint.route)
     return (
         f'{{"name":{quoted(endpoint.name)},"org_id":{quoted(endpoint.org_id)},"endpoint_id":{quoted(endpoint.endpoint_id)},'
@@ -69,8 +71,8 @@ def resting(endpoint: Endpoint, expected: Expected) -> str:
     )
 
 
-def _resting(revision: Revision, expected: Expected) -> str:
-    seconds = expected.seconds(revision.revision_id, expected.rung(revision.revision_id), revision.weight_bytes)
+def _resting(revision: Revision, estimates: StartEstimates) -> str:
+    seconds = estimates.seconds(revision.revision_id, estimates.rung(revision.revision_id), revision.weight_bytes)
     allows = (
         f',"allow":{json.dumps(revision.allow)},"media_hosts":{json.dumps(revision.media_hosts)}'
         if revision.allow

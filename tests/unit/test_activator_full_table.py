@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from activator.policy.estimates import Expected, PastStart
+from activator.policy.estimates import PastStart, StartEstimates
+from activator.policy.failures import FailureHistory
+from activator.state.full_table import PART_ROWS, FullTable, resting
 from activator.state.table import TableBook, endpoint_row, revision_row
-from activator.state.table_parts import PART_ROWS, WholeTable, resting
 from activator.wire import EndpointRow, FromActivator, RevisionRow, Table
 from router.hold.table import RouteTable
 from tests.activator_world import World
@@ -33,10 +34,11 @@ READ: TypeAdapter[Any] = TypeAdapter(FromActivator)
     ],
 )
 def test_a_row_at_rest_says_what_the_frame_would(known: Any) -> None:
-    expected = Expected([PastStart("rev_a1", "standby", 1000, 3.25)])
+    estimates = StartEstimates([PastStart("rev_a1", "standby", 1000, 3.25)])
     routed = [r for r in known.revisions if known.routes_to(r.revision_id)]
-    rows = [revision_row(r, (), None, expected, None, "", 1.0) for r in routed]
-    assert EndpointRow.model_validate_json(resting(known, expected)) == endpoint_row(known, rows)
+    at_rest: dict[str, Any] = {"failures": FailureHistory(), "progress": None, "waits_for": "", "now": 1.0}
+    rows = [revision_row(each, (), estimates=estimates, **at_rest) for each in routed]
+    assert EndpointRow.model_validate_json(resting(known, estimates)) == endpoint_row(known, rows)
 
 
 OF_WHAT_RUNS = {
@@ -56,14 +58,14 @@ def test_a_row_at_rest_leaves_out_nothing_but_what_runs() -> None:
     endpoint is at rest.
     """
     full = revision("a", allow=("media",), media_hosts=("a.example",))
-    line = json.loads(resting(endpoint("a", full), Expected([])))
+    line = json.loads(resting(endpoint("a", full), StartEstimates([])))
     assert set(line) == set(EndpointRow.model_fields)
     assert set(line["revisions"][0]) == set(RevisionRow.model_fields) - OF_WHAT_RUNS
 
 
 def test_it_comes_in_parts_and_once_for_all_that_join_together() -> None:
     known = [endpoint(f"n{number}", revision(f"n{number}")) for number in range(2 * PART_ROWS + 1)]
-    whole = WholeTable(TableBook(3), Expected([]), lambda *_: pytest.fail("all are at rest"))
+    whole = FullTable(TableBook(3), StartEstimates([]), lambda *_: pytest.fail("all are at rest"))
     parts = whole.parts(known, 1.0)
     frames = [READ.validate_json(part.line) for part in parts]
     assert [(frame.whole, frame.more, len(frame.endpoints)) for frame in frames] == [
@@ -71,7 +73,7 @@ def test_it_comes_in_parts_and_once_for_all_that_join_together() -> None:
     ]  # fmt: skip
     assert whole.parts(known, 1.5) is parts
     assert whole.parts(known, 2.6) is not parts
-    [empty] = WholeTable(TableBook(3), Expected([]), lambda *_: pytest.fail("none")).parts([], 1.0)
+    [empty] = FullTable(TableBook(3), StartEstimates([]), lambda *_: pytest.fail("none")).parts([], 1.0)
     assert (READ.validate_json(empty.line).whole, READ.validate_json(empty.line).more) == (True, False)
 
 

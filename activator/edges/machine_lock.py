@@ -32,7 +32,7 @@ from pilotlight.settings import Settings
 log = structlog.get_logger()
 
 
-class Alone:
+class MachineLock:
     """This machine's word on who leads. `may`: it is enough, where Postgres has none."""
 
     def __init__(self, *, lock: Path, epochs: Path, may: bool) -> None:
@@ -40,10 +40,10 @@ class Alone:
         self._lock = -1
 
     @staticmethod
-    def of(settings: Settings) -> Alone:
+    def of(settings: Settings) -> MachineLock:
         paths = settings.paths
         may = not settings.database_url or settings.activator.alone
-        return Alone(lock=paths.run / "activator.lock", epochs=paths.epoch, may=may)
+        return MachineLock(lock=paths.run / "activator.lock", epochs=paths.epoch, may=may)
 
     def hold(self) -> bool:
         """Take the lock, to the end of this process or `let_go`. False where another has it, or it cannot be had."""
