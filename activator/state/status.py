@@ -7,9 +7,10 @@
          "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "allow", "media_hosts",
          "created_by", "outcome", "demand", "reason", "failure", "failures", "deaths", "retry_in_seconds",
          "expected_seconds", "needs_bytes", "waits_for_room", "waits_for",
-         "bad_rungs": [[node_id, "parked" | "standby"]], "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight", "private_bytes",
-         "kv_cache_bytes",
-           "needs_bytes", "pid", "devices", "age_seconds", "phases": [{"name", "at", "seconds"}]}]}]}],
+         "bad_rungs": [[node_id, "parked" | "standby"]],
+         "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight",
+           "private_bytes", "kv_cache_bytes", "needs_bytes", "pid", "devices", "age_seconds",
+           "phases": [{"name", "at", "seconds"}]}]}]}],
      "nodes": [{"node_id", "connected", "environment": {"engine", "version", "device"}, "memory_bytes", "budget_bytes",
        "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
 
