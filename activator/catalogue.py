@@ -78,7 +78,10 @@ class Endpoint:
         return next((revision for revision in self.revisions if revision.revision_id == revision_id), None)
 
     def routes_to(self, revision_id: str) -> bool:
-        return any(routed == revision_id and weight > 0 for routed, weight in self.route)
+        for routed, weight in self.route:  # noqa: SIM110 (half the time of `any`, and it is asked in every decision)
+            if routed == revision_id and weight > 0:
+                return True
+        return False
 
     @property
     def routed(self) -> Revision | None:

@@ -91,8 +91,10 @@ class ScaleDown:
         """End those that are parked, or about to be, but for `keep`: the longest parked first."""
         siblings = self._state.replicas.of(revision_id)
         parked = [r for r in siblings if r.state in ("parking", "parked") and not r.wanted_back]
+        if len(parked) <= keep:
+            return
         parked.sort(key=lambda r: (r.state == "parking", r.parked_at or 0.0))
-        for replica in parked[: max(0, len(parked) - keep)]:
+        for replica in parked[: len(parked) - keep]:
             lifecycle.drain(replica)
             self._state.replicas.moved(replica)
             log.info(

@@ -70,14 +70,14 @@ class Scaling:
         self._state.targets[revision_id] = target
         self._apply(endpoint, revision, facts, target, asked_at)  # 2
         self._takeovers.look(endpoint, revision, now)  # 3
-        self._publish(endpoint, revision_id, now)  # 4
+        self._publish(endpoint, revision_id, facts.routed, now)  # 4
         self._rest(revision_id, target, facts, past, now)
 
     def _facts(self, endpoint: Endpoint, revision: Revision, now: float) -> tuple[Facts, PastDemand]:
-        state, revision_id = self._state, revision.revision_id
-        ready, failures = state.replicas.has_ready(revision_id), state.failures.of(revision_id)
-        woken = state.wakes.requests(revision_id, ready=ready, failures=failures, now=now)
-        requests, live = state.demand.total(revision_id) + woken, state.replicas.live(revision_id)
+        state = self._state
+        revision_id = revision.revision_id
+        requests = state.demand.total(revision_id) + self._woken(revision_id, now)
+        live = state.replicas.live(revision_id)
         bounds = self._takeovers.bounds(endpoint, revision)
         past = state.history.remember(revision_id, bounds, requests, live, now)
         if live and past.idle_since == now:
@@ -97,6 +97,14 @@ class Scaling:
         )
         return facts, past
 
+    def _woken(self, revision_id: str, now: float) -> int:
+        """Requests more, for somebody wishes it to start though nobody calls."""
+        state = self._state
+        if not state.wakes.waits(revision_id):
+            return 0
+        ready, failures = state.replicas.has_ready(revision_id), state.failures.of(revision_id)
+        return state.wakes.requests(revision_id, ready=ready, failures=failures, now=now)
+
     def _apply(self, endpoint: Endpoint, revision: Revision, facts: Facts, target: Target, asked_at: float) -> None:
         if target.serving > facts.live:
             request = ScaleUpRequest(endpoint=endpoint, revision=revision, asked_at=asked_at, now=facts.now)
@@ -108,9 +116,8 @@ class Scaling:
         if ends:
             self._scale_down.hurry(revision.revision_id, facts.now)
 
-    def _publish(self, endpoint: Endpoint, revision_id: str, now: float) -> None:
+    def _publish(self, endpoint: Endpoint, revision_id: str, routed: bool, now: float) -> None:
         state = self._state
-        routed = endpoint.routes_to(revision_id)
         if not (routed or endpoint.next == revision_id or state.replicas.live(revision_id)):
             state.failures.forget(revision_id)  # nobody waits for it any more
         if revision_id in state.changed or revision_id in state.failures.known or not routed:
