@@ -1,12 +1,13 @@
-"""Engine arguments that no revision may set, by name, with what to do instead. Asked at a deploy, before anything
-moves, and by a node. Pure.
+"""Engine arguments that no revision may set, by name, with what to do instead. Asked at a deploy and by a node. Pure.
 
-An engine argument of a revision reaches vLLM's own serve command. Some of those belong to Pilotlight, which sets them
-for every replica; some would have the replica listen, execute or read where nobody expects it; some break what is
-measured and billed. They are refused here without an engine; whether the rest is spelt right, the engine's own parser
-says (`runtime/engine/checking.py`). What must survive: vLLM's parser takes any unambiguous beginning of a name, and
-names in either spelling, so both are refused with them; and what is refused by name must not come in as a key of
-another argument's value. What executes or opens may be allowed, on a machine, by name.
+An engine argument of a revision reaches vLLM's own serve command. Some belong to Pilotlight, which sets them for every
+replica. Some would have the replica listen, execute or read where nobody expects it. Some break what is measured and
+billed. They are refused here without an engine; whether the rest is spelt right, the engine's own parser says
+(`runtime/engine/checking.py`).
+
+What must survive: vLLM's parser takes any unambiguous beginning of a name, in either spelling, so both are refused too.
+What is refused by name must not come in as a key of another argument's value. A machine may allow, by name, what
+executes or opens.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """How long a context a model has, by its own files, and what of it a replica serves. Step 8. Pure.
 
-The model's say is what vLLM would make of it: the least of the names that configurations have for it, times what rotary
-scaling adds; of an embedding model what its authors say in sentence-transformers' files, for longer texts are not what
-it was made for. An engine argument has the last word, then the node's setting, then, on CPU, a bound, so that the cache
-of a long context nobody asked for does not take the node's memory; what that cuts is told at the deploy. What must
-survive are configurations of any shape: what cannot be read is as if it were not there, and the engine says what is
+The model's say is what vLLM would make of it: the least of the lengths in its configurations, times what rotary scaling
+adds. Of an embedding model it is what its authors say in sentence-transformers' files. An engine argument has the last
+word, then the node's setting, then, on CPU, a bound: the cache of a long context nobody asked for must not take the
+node's memory. What that cuts is reported at the deploy.
+
+What must survive are configurations of any shape: what cannot be read counts as absent, and the engine says what is
 wrong with it.
 """
 

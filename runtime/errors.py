@@ -1,4 +1,4 @@
-"""What can be wrong with a replica in ways its agent must tell apart, drawn as a tree.
+"""The errors of a replica that its agent must tell apart, drawn as a tree.
 
 Exception
 ├── CanaryMismatch    it answers otherwise than it did at its revision's first boot

@@ -1,8 +1,8 @@
 """The APIs whose routes we serve, and how an answer that fails looks in each. Steps 3 and 11. Pure.
 
-Router and gate share it: an error in the middle of a stream is told by whichever of them sees it. The failure to
-survive is one that looks different from the two, so that a client reads only one of them. Which route is of which API
-says `runtime/tasks.py`.
+Router and gate share it: an error in the middle of a stream is sent by whichever of them sees it. The failure to
+survive is one that looks different from the two, so that a client reads only one of them. `runtime/tasks.py` says which
+route is of which API.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""What log-probabilities of prompts take, where an endpoint allows them. Step 8. Pure, but for reading the model's
-config.
+"""How much memory log-probabilities of prompts take, where an endpoint allows them. Step 8. Reads the model's config.
 
 The engine makes them for all prompt tokens of a step at once: logits, log-probabilities and ranks, each over the whole
 vocabulary. So fewer tokens go into one step, and what those may take is counted as the replica's need. The failure to
-survive is a prompt of thousands of tokens at a model with a large vocabulary: gigabytes that nobody had counted, and
-the kernel ends a neighbour.
+survive is a prompt of thousands of tokens at a model with a large vocabulary. It takes gigabytes that nobody had
+counted, and the kernel ends a neighbour.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Leave nothing behind: the processes, shared memory and folder of one replica, however it ended.
 
-Each replica is a session of its own (killpg reaches its engine core, even when its leader is gone), has a shared-memory
-prefix and a run folder of its own. A pid alone is no identity, the kernel reuses it: `Identity` adds the start time,
-and nothing is signalled that does not match. The identity lies in the run folder, so that an agent that comes back
-after kill -9 finds and ends what its predecessor left.
+Each replica is a session of its own: killpg reaches its engine core, even when its leader is gone. It has a
+shared-memory prefix and a run folder of its own. A pid alone is not an identity, because the kernel reuses it:
+`Identity` adds the start time, and nothing is signalled that does not match. The identity lies in the run folder, so
+that an agent that comes back after kill -9 finds and ends what its predecessor left.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Why an engine refuses what it is given, in its own words, as far as they help whoever deploys. Pure.
 
-An engine's error may have pages. What must survive is its sense: it is told in whole sentences, from the first on, and
-ends before advice that nobody can follow here, which is to set variables: an engine is started with an allow-list of
+An engine's error may have pages. What must survive is its sense: it is given in complete sentences, from the first on.
+It ends before advice that nobody can follow here, which is to set variables: an engine is started with an allow-list of
 them.
 """
 

@@ -1,11 +1,11 @@
 """What the node agent (`runtime/node/agent.py`) says and hears: the contract between activator and runtime.
 
 The agent serves it on an address of its own and outlives its caller: an activator that comes back after kill -9 reads
-`NodeReport` and adopts what runs. Commands are fenced: each carries (epoch, sequence), the agent persists the highest
-it has seen and answers a lower one with `Refused`.
+`NodeReport` and adopts what runs. Commands are fenced: each carries (epoch, sequence), the agent keeps the highest it
+has seen in a file, and answers a lower one with `Refused`.
 
-Times: `at` is seconds on the host's monotonic clock (CLOCK_MONOTONIC, one clock for all processes of a host);
-everything else is a duration in seconds.
+Times: `at` is seconds on the host's monotonic clock (CLOCK_MONOTONIC, one clock for all processes of a host).
+Everything else is a duration in seconds.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Which architectures the engine knows, without the engine: `architectures.txt` has vLLM's own list. Used while
-packing.
+"""Which architectures the engine knows, without the engine: `architectures.txt` has vLLM's own list. While packing.
 
 A model of an architecture it does not know would be found out at the first call, by a crash; here it is one line.
 """

@@ -1,8 +1,11 @@
-"""A snapshot on its way to this disk: which of its bytes are there and good, told to other processes as they come. Step
-9.
+"""A snapshot on its way to this disk: which of its bytes are there and good, for other processes to read. Step 9.
 
-    arrival      byte 0 says how the fetch stands; then a byte a chunk, in the manifest's order: 0 on its way, 1 there
-    and good manifest.json, files/…    what the bytes are of, and where
+    arrival                   byte 0 says how the fetch stands; then a byte a chunk, in the manifest's order:
+                              0 on its way, 1 there and good
+    manifest.json, files/…    what the bytes are of, and where
+
+    on its way ──every file is good──► complete
+        └────────the writer ends or dies──► failed; the next try writes a new file
 
 The writer maps the file and holds its lock for as long as it works, so that readers learn of its death from the kernel:
 kill -9 of it must not leave them waiting. Readers look every millisecond: a chunk takes several, and a write to mapped

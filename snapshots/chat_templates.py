@@ -1,6 +1,4 @@
-"""Has a model a chat template, and is it one? A template that cannot be read would fail every chat at its first
-call.
-"""
+"""Whether a model has a chat template that can be read: one that cannot would fail every chat at its first call."""
 
 from __future__ import annotations
 

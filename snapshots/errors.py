@@ -1,4 +1,4 @@
-"""What can be wrong with a snapshot, drawn as a tree. Every text says what was found and what to do.
+"""The errors of snapshots, drawn as a tree. Every text says what was found and what to do.
 
 SnapshotError
 ├── HeaderError       a safetensors file that is not one, or lies about its tensors

@@ -1,8 +1,7 @@
-"""What the files of a snapshot say about themselves: nothing asks for code, all shards, a tokenizer, which
-architecture.
+"""What the files of a snapshot say about themselves: no code asked for, all shards, a tokenizer, which architecture.
 
-Runs on the copies that will be kept, not on the folder they came from: that may change between a look and a read. What
-cannot work is refused here, in a line, and not by an engine at the first call.
+It runs on the copies that will be kept, not on the folder they came from: that may change between a look and a read.
+What cannot work is refused here, in a line, and not by an engine at the first call.
 """
 
 from __future__ import annotations

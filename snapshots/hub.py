@@ -1,12 +1,12 @@
-"""A model of a hub, by name: `hf://org/name[@revision]` becomes a folder that `pack` takes. Before step 9, on the
-operator's machine.
+"""A model of a hub, by name: `hf://org/name[@revision]` becomes a folder that `pack` takes. On the operator's machine.
 
 The work is huggingface_hub's: tokens, mirrors (HF_ENDPOINT), its cache and offline mode, going on where a broken
-download stopped. Ours is what comes first and what is believed: small files are fetched before weights, so that a model
-which cannot be served is refused before its gigabytes are on their way; only files that a snapshot holds are fetched at
-all; and what the hub has listed is compared with what came. It must survive a hub that is away (what its cache has is
-used), one that refuses, one that lies, names made to leave the folder, and a full disk: each is one line that says what
-to do.
+download stopped. Ours is what comes first and what is believed. Small files are fetched before weights, so that a model
+which cannot be served is refused before its gigabytes are on their way. Only files that a snapshot holds are fetched at
+all, and what the hub has listed is compared with what came.
+
+It must survive a hub that is away (what its cache has is used), one that refuses, one that lies, names made to leave
+the folder, and a full disk. Each is one line that says what to do.
 """
 
 from __future__ import annotations

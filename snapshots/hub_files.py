@@ -2,7 +2,7 @@
 
 They are those that packing takes (`selection.py`), chosen by their names before they are here. Names come from outside:
 those that a snapshot could not hold are passed over, whatever they are. Small files come before weights, because they
-say whether these are worth fetching: an adapter, an architecture nobody knows, or a model whose code would have to run
+say whether these are worth fetching. An adapter, an architecture nobody knows, or a model whose code would have to run
 costs a few kilobytes.
 """
 

@@ -1,7 +1,7 @@
 """How far a download from a hub is, in bytes, without a bar of the library's own. Beside `hub.py`.
 
 huggingface_hub wants the class of a progress bar. It makes one for bytes written, one for bytes received and one for
-files; ours is told by the first and says nothing of the others.
+files; ours listens to the first and says nothing of the others.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What came from elsewhere is held to what packing would have taken: names before a byte is fetched, contents before a
-byte is used. Step 9.
+"""What came from elsewhere, held to what packing would have taken: names before a fetch, contents before use. Step 9.
 
-A digest says that bytes are the ones somebody meant, not that they are fit to serve: a manifest made by other hands may
-name code, pickles, or weights that are none. It must survive all of these, on a node and on the command line, and
-refuse them by name.
+A digest says that bytes are the ones somebody meant, not that they are fit to serve. A manifest made by other hands may
+name code, pickles, or weights that are not weights. It must survive all of these, on a node and on the command line,
+and refuse them by name.
 """
 
 from __future__ import annotations

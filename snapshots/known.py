@@ -1,8 +1,7 @@
-"""What the engine knows by name, without the engine: `known_to_engine.txt` has the lists of vLLM and transformers. Used
-while packing.
+"""What the engine knows by name, without the engine: `known_to_engine.txt` has the lists. While packing.
 
-Which of a model's own code can be left out, and which weights nobody here could multiply, is known before a byte is
-copied.
+They are vLLM's and transformers'. Which of a model's own code can be left out, and which weights nobody here could
+multiply, is known before a byte is copied.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Where a snapshot came from, and by whom: a few lines beside it, which its digest knows nothing of. Step 9,
-`pilotlight snapshot show`.
+"""Where a snapshot came from, and by whom: a few lines beside it, for `pilotlight snapshot show`. Step 9.
 
     lineage/sha256-<64 hex>.json    in the store; newest step last
 
-The digest names bytes, and the same bytes may come from several places, so what is told here is kept apart: it is what
+The digest names bytes, and the same bytes may come from several places. So what is said here is kept apart: it is what
 somebody said, and nothing but people read it. What must survive is a file that is damaged, or was written by a later
 release: the snapshot serves all the same, and `show` says what is wrong. It stays when the snapshot goes, for bills
 outlive it.

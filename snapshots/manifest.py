@@ -1,9 +1,9 @@
 """What a snapshot is: an immutable list of files, and a digest that names it and nothing else. Step 9.
 
-The digest is SHA-256 over the manifest's canonical JSON, which holds the SHA-256 of every file: who knows the digest
-can check every byte, and the same model packed twice, anywhere, has the same digest. It must survive a manifest written
-by somebody else: paths that leave the folder, sizes below zero and unknown fields are refused before anything is
-opened.
+The digest is SHA-256 over the manifest's canonical JSON, which holds the SHA-256 of every file. So whoever knows the
+digest can check every byte, and the same model packed twice, anywhere, has the same digest. It must survive a manifest
+written by somebody else: paths that leave the folder, sizes below zero and unknown fields are refused before anything
+is opened.
 
 Files longer than CHUNK also have the SHA-256 of each of their chunks, so that a transfer can trust each as it arrives.
 A manifest from before there were chunks has none, is spelt without, and keeps its digest.

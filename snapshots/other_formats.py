@@ -1,8 +1,7 @@
-"""Folders that hold a model of another kind than the engine loads: an adapter, or the format of another program. While
-packing.
+"""Folders that hold a model of another kind than the engine loads: an adapter, or another program's. While packing.
 
-People have both beside ordinary models, and neither is wrong: each is refused with what makes an ordinary model of it,
-told in the same words of a folder and of a repository on a hub, before anything large is read or fetched.
+People have both beside ordinary models, and neither is wrong. Each is refused with what makes an ordinary model of it,
+in the same words for a folder and for a repository on a hub, before anything large is read or fetched.
 """
 
 from __future__ import annotations

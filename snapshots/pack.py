@@ -1,8 +1,8 @@
 """From a Hugging Face folder to an immutable snapshot: `pack(folder, store)`. What serves is only ever a snapshot.
 
 Every byte is hashed as it is copied, and what is checked are the copies: the folder may change meanwhile. Packing the
-same model again, on any machine, gives the same digest and writes nothing. What a kill or a full disk must leave is
-told in `store/disk.py`.
+same model again, on any machine, gives the same digest and writes nothing. `store/disk.py` says what a kill or a full
+disk must leave.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""A snapshot half fetched: which chunks of which files are on disk and good, so that none of them is fetched twice.
-Step 9.
+"""A snapshot half fetched: which chunks are on disk and good, so that none of them is fetched twice. Step 9.
 
     .pull-sha256-…/files/…     the files, their space taken from the disk before the first byte comes
     .pull-sha256-…/journal     a line a chunk, written after it: number of the file, number of the chunk, SHA-256
     .pull-sha256-…/arrival     the same for processes that read along (`arrival.py`)
 
 Bytes go straight into the mapped files; that their space is taken first makes a full disk an error, not a signal. It
-must survive kill -9 and power loss at any moment: what the journal claims is hashed again before it is believed, so
-that a chunk whose bytes never reached the disk is fetched again, and a line cut short is no line.
+must survive kill -9 and power loss at any moment. What the journal claims is hashed again before it is believed, so
+that a chunk whose bytes never reached the disk is fetched again. A line cut short does not count.
 """
 
 from __future__ import annotations

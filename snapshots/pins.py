@@ -1,5 +1,4 @@
-"""Which snapshots an operator wants kept on this node: an empty file each, `sha256-….pin`, among what is staged. Step
-9.
+"""Which snapshots an operator wants kept on this node: an empty file each, `sha256-….pin`. Step 9.
 
 A mark is durable and belongs to no process: the command line sets and removes it, the agent looks each time it makes
 room. It must survive restarts, and the snapshot itself: what is fetched again is kept again.

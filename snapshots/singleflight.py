@@ -1,8 +1,7 @@
-"""Single flight: of all who want the same work done on this node, threads and processes, one does it and the others
-wait.
+"""Single flight: of all who want the same work done on this node, one does it and the others wait.
 
-The lock is the kernel's, on a file, so that kill -9 of its holder frees it at once. The file is removed by its holder;
-who was waiting for a removed one takes a new one.
+They may be threads or processes. The lock is the kernel's, on a file, so that kill -9 of its holder frees it at once.
+The file is removed by its holder; one that was waiting for a removed file takes a new one.
 """
 
 from __future__ import annotations

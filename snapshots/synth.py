@@ -1,5 +1,4 @@
-"""Random weights of real shapes, for measuring: `synth(like, target)` makes a Hugging Face folder an engine serves as
-any other.
+"""Random weights of real shapes, for measuring: `synth(like, target)` makes a folder that an engine serves.
 
 What is measured (bytes read, memory, arithmetic) does not depend on what the weights say; only their sizes and names
 must be true. The same `like` and `seed` give the same bytes. The tokenizer is the demo model's, filled with numbers up

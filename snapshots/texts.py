@@ -1,9 +1,8 @@
-"""The texts of a model, which are JSON: how each is read, and refused where it is none. While packing.
+"""The texts of a model, which are JSON: how each is read, and refused where it is not JSON. While packing.
 
-Some megabytes of nothing but brackets become gigabytes of objects, and whoever reads them may be the node's agent,
-which serves others too: what is larger, or holds more, than any text of a model is refused before it is taken apart.
-Whoever reads one reads it so: a file that one reader takes and the next one does not would be copied first and refused
-afterwards.
+Some megabytes of nothing but brackets become gigabytes of objects, and the reader may be the node's agent, which serves
+others too. So what is larger, or holds more, than any text of a model is refused before it is parsed. Every reader
+reads them so: a file that one reader takes and the next one does not would be copied first and refused afterwards.
 """
 
 from __future__ import annotations

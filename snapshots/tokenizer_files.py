@@ -1,8 +1,7 @@
-"""Has a model a tokenizer that the engine reads, and has the model a row for each of its tokens? Asked of files, not of
-the engine.
+"""Whether a model has a tokenizer that the engine reads, and a row for each of its tokens. Asked of files alone.
 
 A model without one starts and fails at its first call; a token without a row ends the engine, and everybody's answers
-with it. It must survive files that are no tokenizers: they are refused by name.
+with it. It must survive files that are not tokenizers: they are refused by name.
 """
 
 from __future__ import annotations

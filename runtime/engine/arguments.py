@@ -1,8 +1,8 @@
-"""The arguments of a replica's vLLM server, and which way its weights take. Step 8. Pure.
+"""The arguments of a replica's vLLM server, and by which loader its weights come. Step 8. Pure.
 
-Our defaults first, the revision's engine arguments over them, then what is not theirs to set. The way of the weights is
-ours to choose only where a revision names none: our loaders and vLLM's refuse each other's settings. What is chosen
-elsewhere is told in the note of the phase `load`, which nobody else would write then.
+Our defaults come first, the revision's engine arguments over them, then what is not theirs to set. The loader is ours
+to choose only where a revision names none: our loaders and vLLM's refuse each other's settings. What is chosen
+elsewhere is reported in the note of the phase `load`, which nobody else would write then.
 """
 
 from __future__ import annotations

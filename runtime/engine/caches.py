@@ -1,9 +1,9 @@
 """vLLM's own caches on a GPU lie with the snapshot, under its compatibility key. Steps 8 and 9.
 
-Compiled graphs (`torch_compile_cache`) and the start-up plan (measured memory, so that a start does not profile again)
-are what a GPU start waits longest for. They are worth keeping exactly as long as the baked copies beside them: removed
-with the snapshot, and never met by another engine version, another kind of GPU, another type or another number of them.
-On CPU nothing is compiled, and there is nothing to keep.
+Compiled graphs (`torch_compile_cache`) and the start-up plan (measured memory) are what a GPU start waits longest for.
+They are worth keeping exactly as long as the baked copies beside them, and are removed with the snapshot. Another
+engine version, another kind of GPU, or another number of them never meets them. On CPU nothing is compiled, and nothing
+kept.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whether an engine would take a revision's arguments: its own parser and configuration say so, in a child of the
-standby. Step 6.
+"""Whether an engine would take a revision's arguments, by its own parser and configuration. Step 6.
 
-A deploy asks before anything moves. What must survive is the standby: whatever vLLM does to its process while it builds
-a configuration is done in a fork that ends right after, and one that hangs is ended by its alarm.
+A deploy asks before anything moves. A child of the standby answers. What must survive is the standby: vLLM changes its
+process while it builds a configuration, so that is done in a fork that ends right after. One that hangs is ended by its
+alarm.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""On a GPU a replica may answer before its CUDA graphs are captured: eager at first, captured once nothing runs. Step
-8.
+"""CUDA graphs captured once nothing runs: a replica on a GPU may answer before, step by step. Step 8.
 
-Capturing takes vLLM 5 to 20 s of every start. A revision with the engine argument `graphs-when-idle` puts it off:
+Capturing takes vLLM 5 to 20 s of every start. A revision with the engine argument `graphs-when-idle` puts it off.
 vLLM's dispatchers run a step eagerly while they know of no captured graph, so nothing else has to change. The capture
-comes when the engine has had nothing to do for a while; a request that arrives meanwhile waits for its end. What must
-survive: an engine that sleeps (its weights are not there to be captured with), and somebody who waits for the engine to
-be idle.
+comes when the engine has had nothing to do for a while; a request that arrives meanwhile waits for its end.
+
+What must survive: an engine that sleeps, whose weights are not there to be captured with, and somebody who waits for
+the engine to be idle.
 """
 
 from __future__ import annotations

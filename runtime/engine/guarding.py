@@ -1,11 +1,10 @@
-"""What vLLM would take from a caller and must not: looked at once a request is read and before its engine core hears of
-it. Step 11.
+"""What vLLM would accept from a caller and must not, checked before its engine core hears of the request. Step 11.
 
 Token ids beyond the model's rows end the engine core, with everybody's answers; a tokenizer may have more than the
 model. Grammars and schemas are compiled in the engine core, uninterruptibly; vLLM checks them before that on the event
-loop which moves everyone's tokens. Here each new one is first tried in a fork (`runtime/serving/trial.py`): checked,
-compiled, and used for some tokens. The failure to survive is one that is small, valid, and takes minutes or gigabytes
-to compile, or a moment too long for every token.
+loop that moves everyone's tokens. Here each new one is first tried in a fork (`runtime/serving/trial.py`): checked,
+compiled, and used for some tokens. The failure to survive is one that is small and valid, and takes minutes or
+gigabytes to compile, or a moment too long for every token.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tokenizer is loaded while the engine core builds the engine, not before it: two processes, two cores. Step 8.
 
 vLLM's AsyncLLM loads the tokenizer (0.4 s with 151,000 tokens), then forks the engine core and waits for it. Here the
-core is forked first, and the tokenizer loaded as soon as the core has been told all it needs. No thread is involved:
+core is forked first, and the tokenizer loaded as soon as the core has been sent all it needs. No thread is involved:
 one would hold the interpreter's lock for 0.1 s at a time, while the core waits for an answer.
 """
 

@@ -1,13 +1,18 @@
-"""A replica that rests: its engine stays built, its memory is given back, and when it is asked for it serves again.
-Step 8.
+"""A parked replica: its engine stays built, its memory is given back, and when it is unparked it serves again. Step 8.
+
+    serving ──park──► gate drains ──nothing runs──► memory given back ──► Parked
+       ▲                  │                                                 │
+       │    unpark: it is taken back, nothing was given back yet            │ unpark
+       └──────────────────┴───────────────◄── canary ◄── engine woken ◄─────┘
 
 On CPU the KV cache's pages go back to the kernel, packed layers to the mapped weights they were made from, and both
-processes trim their allocators; on a GPU it is vLLM's own sleep, level 1 (level 2 would also drop the weights from
-memory, and needs them loaded again on the way up: what the rung `standby` does from its start). The door is shut before
-anything is given back, and opened only after the canary. What must survive: a request that is still running (nothing is
-given back before it has ended), a park that is taken back meanwhile (then nothing was given back, and it serves on as
-it is), and an engine that cannot do it: that ends the replica with the reason, since one that gave back half of its
-memory must not serve.
+processes trim their allocators. On a GPU it is vLLM's own sleep, level 1. Level 2 would also drop the weights from
+memory and load them again on the way up, as the rung `standby` does from its start. The gate is shut before anything is
+given back, and opened only after the canary.
+
+What must survive: a request that is still running, so nothing is given back before it has ended; a park that is taken
+back meanwhile; and an engine that cannot do it. That one ends the replica with the reason, since one that gave back
+half of its memory must not serve.
 """
 
 from __future__ import annotations

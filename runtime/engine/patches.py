@@ -1,4 +1,4 @@
-"""What vLLM would do again in every replica though the outcome is known, and how it is kept from doing so. Step 8.
+"""What vLLM would do again in every replica though the outcome is known, and how that is avoided. Step 8.
 
 Set once in the standby, before any fork, so that replicas inherit it. vLLM's modules are changed in place through
 `seams.py`, with what each saves a fork on two cores: version 0.32 has no hook for any of these. Nothing here may change

@@ -1,11 +1,11 @@
-"""The only place that assigns into vLLM, torch, transformers or CPython: what, how it looked, who relies on it, what is
-lost. Step 8.
+"""The only place that assigns into vLLM, torch, transformers or CPython: the table of seams. Step 8.
 
-None of it has a promise of its makers. So each seam is written down with the parameters it had when it was tested,
-checked before it is replaced, and counts how often it was gone through. A seam that does not fit any more is left out
-where it only saves time or memory, and the phase `init` says so; one that bills, isolates or starts the engine at all
-raises `SeamBroken`, which ends the start with its reason. What must survive is a seam that still fits and is never gone
-through: the test starts an engine and reads the counters.
+None of these promises its inner names. So each seam is written down with the parameters it had when it was tested, who
+relies on it, and what is lost without it. It is checked before it is replaced, and counts how often it was gone
+through. A seam that does not fit any more is left out where it only saves time or memory, and the phase `init` says so.
+One that bills, isolates or starts the engine at all raises `SeamBroken`, which ends the start with its reason.
+
+What must survive is a seam that still fits and is never gone through: the test starts an engine and reads the counters.
 """
 
 from __future__ import annotations

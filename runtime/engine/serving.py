@@ -1,7 +1,8 @@
 """A forked replica becomes vLLM's own OpenAI server behind our gate. Step 8, and 11 to 12 from then on.
 
-Runs in the child of a rehearsed standby. Two processes: this one (HTTP, tokenizer, detokenizer, journal) and the engine
-core it forks. A failure anywhere in the build is told to the agent in the engine's own words before the process ends.
+It runs in the child of a rehearsed standby, in two processes: this one (HTTP, tokenizer, detokenizer, journal) and the
+engine core it forks. A failure anywhere in the build is sent to the agent in the engine's own words before the process
+ends.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A fork copies the thread that forks and no other: a lock that another one holds then is held for ever in the replica. So
 every thread must be one whose locks no fork ever takes, and is listed here by name, for each kind of device. What must
-survive is a library that starts one nobody thought of: it is told by name, and nothing is forked.
+survive is a library that starts one nobody thought of: the error names it, and nothing is forked.
 """
 
 from __future__ import annotations

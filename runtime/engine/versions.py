@@ -1,8 +1,8 @@
 """Which engine versions this release was tested with. Step 8. Pure.
 
-What Pilotlight takes from vLLM and changes in it has no promise of its makers: another version may count, load or
-answer otherwise, and say nothing. So another one is refused before anything of it is forked, unless the machine's
-settings allow it.
+vLLM does not promise the inner names that Pilotlight uses and changes. Another version may count, load or answer
+otherwise, and say nothing. So another one is refused before anything of it is forked, unless the machine's settings
+allow it.
 """
 
 from __future__ import annotations

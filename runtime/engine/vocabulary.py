@@ -1,5 +1,4 @@
-"""What vLLM asks of a vocabulary before it answers anything, kept beside the baked copies instead of listed at every
-start. Step 8.
+"""What vLLM asks of a vocabulary before it answers anything, kept beside the baked copies. Step 8.
 
 vLLM lists all tokens of a tokenizer to know the largest id and the longest text (0.1 s of a start with 151,000 tokens).
 Both are found once per snapshot; the list itself is made when somebody asks for it.

@@ -1,8 +1,9 @@
-"""A standby's memory, given back before it is offered: what the rehearsal touched and no fork needs mapped. Step 8.
+"""A standby's memory given back before it takes orders: what the rehearsal touched and no fork needs. Step 8.
 
-Reading a library maps its pages into the process; the page cache keeps them whether or not a standby does, and a fork
-does not inherit such mappings but faults them again. So clean pages of files are unmapped once after the rehearsal, and
-the allocator's free memory goes back to the kernel: about 200 MB of PSS on vLLM's CPU build, in under 0.1 s.
+Reading a library maps its pages into the process. The page cache keeps them whether or not a standby does, and a fork
+faults them again instead of inheriting such mappings. So clean pages of files are unmapped once after the rehearsal,
+and the allocator's free memory goes back to the kernel. That is about 200 MB of PSS on vLLM's CPU build, in under 0.1
+s.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The first and last lines of a replica's life: from the fork to the engine, and the engine's failure to the agent.
-Step 8.
+"""A replica's first and last lines: from the fork to the engine, and the engine's failure to the agent. Step 8.
 
-The child of a fork shares everything with its standby until it says otherwise; before anything of vLLM runs it takes a
-session, a folder, streams and signals of its own. `exec`-less: its pid and start time are told at once, they are its
-identity until it is reaped.
+The child of a fork shares everything with its standby until it says otherwise. Before anything of vLLM runs it makes a
+session, a folder, streams and signals of its own. There is no `exec`: its pid and start time are sent at once, and are
+its identity until it is reaped.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
 """The standby: a process that has imported and rehearsed the engine, and starts replicas by forking. Step 8.
 
-Single-threaded and blocking, with no event loop in it: a fork copies only the thread that forks, so anything else alive
-here would be a lock held for ever in a replica. It reads forks from its agent, answers when it is asked whether it is
-there, and reports the deaths of its children; when the agent is gone it goes too. Its own death leaves its replicas
-running (they are sessions of their own, and the agent, as their subreaper, inherits them).
+    started ──► imported and rehearsed ──Rehearsed──► attending ──Fork──► child: a replica (`replica.py`)
+        │ Failed                                         │     ──Check──► child: looks at arguments, answers, ends
+        ▼                                                │     ──Ask────► Beat
+      ended                                              └──the agent's end of the socket is closed──► ended
+
+It is single-threaded and blocking, with no event loop in it. A fork copies only the thread that forks, so anything else
+alive here would be a lock held for ever in a replica. When the agent is gone it goes too. Its own death leaves its
+replicas running: they are sessions of their own, and the agent, as their subreaper, inherits them.
 
     python -m runtime.fork.standby CONTROL_FD REHEARSAL_MODEL
 """

@@ -1,6 +1,6 @@
 """The tensors of a snapshot in the order in which their bytes lie, and so arrive. Steps 8 and 9, phase `load`.
 
-Which files a model needs and what becomes of its tensors stays vLLM's own; each tensor here is a view of the mapped
+Which files a model needs and what becomes of its tensors stays vLLM's own. Each tensor here is a view of the mapped
 file, so nothing is copied on the way to the parameter. Of a snapshot that is still being fetched, a tensor is given out
 only when every byte of it has been checked against the manifest. It must survive a fetch that ends half-way: that ends
 the load.

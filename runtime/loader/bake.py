@@ -1,15 +1,15 @@
 """Baked copies: a model's weights as the engine wants them after fusing, laid out to be mapped. Step 9, phase `load`.
 
-Written at a revision's first boot beside the snapshot, still valid safetensors, under a key of everything that decides
-whether the bytes fit an engine. Planning is pure: names, order, offsets and sizes come from shapes alone. The data
-begins on a page, every tensor on 64 bytes, without holes (the format forbids them): what is no multiple of 64 goes
-last.
+A copy is written at a revision's first boot beside the snapshot, under a key of everything that decides whether the
+bytes fit an engine. It is still valid safetensors. Planning is pure: names, order, offsets and sizes come from shapes
+alone. The data begins on a page, every tensor on 64 bytes, without holes, which the format forbids: what is not a
+multiple of 64 goes last.
 
 The engine's own loaders write each weight where it will be mapped from (`Baking`), so nothing is copied twice. A copy
-is whole or absent: written aside, its space taken from the disk first (a full disk is an error and not a signal),
-renamed when every weight is in it, and remembered with its inode, size and times: one that was touched since is not
-used. Syncing it is nothing to wait for: until `seal` it is trusted only while this boot of the machine lasts, which
-kill -9 does not end and power loss does. A full disk costs the copy, not the boot.
+is complete or absent. It is written aside, its space taken from the disk first (a full disk is an error and not a
+signal), and renamed when every weight is in it. It is remembered with its inode, size and times: one that was touched
+since is not used. Nobody waits for its sync: until `seal` it is trusted only while this boot of the machine lasts,
+which kill -9 does not end and power loss does. A full disk costs the copy, not the boot.
 """
 
 from __future__ import annotations

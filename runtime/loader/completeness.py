@@ -1,11 +1,11 @@
-"""Whether a load was whole: every parameter written to its last value, every tensor of the snapshot taken. Step 9,
-phase `load`.
+"""Whether a load was complete: every parameter written, every tensor of the snapshot read. Step 9, phase `load`.
 
-vLLM's own check passes over every layer that post-processes its weights, which are all linear ones: a snapshot without
-one shard of a fused projection, or without a bias, loads there without a word. So while a model loads itself it is
-watched: what memory is written, and which of the snapshot's tensors somebody looks at, whichever functions do it. What
-must survive: models that leave a small parameter as its constructor made it, that replace one, or that pass over what
-vLLM passes over too; those are no errors.
+vLLM's own check passes over every layer that post-processes its weights, which are all linear ones. A snapshot without
+one shard of a fused projection, or without a bias, loads there without a word. So a model is watched while it loads:
+which memory is written, and which of the snapshot's tensors are read, whichever functions do it.
+
+What must survive: models that leave a small parameter as its constructor made it, that replace one, or that pass over
+what vLLM passes over too. Those are no errors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of a model's memory a load has written, and what of the snapshot it therefore lacks. Pure. Step 9, phase `load`.
+"""What of a model's memory a load has written, and what the snapshot therefore lacks. Pure. Step 9, phase `load`.
 
 `completeness.py` watches; here it is added up. A fused parameter is missed under its shards' names, which are those
 that a reader can look for in the snapshot.

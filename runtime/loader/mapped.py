@@ -1,12 +1,13 @@
 """vLLM's load format `pilotlight`: weights mapped from a baked copy, packed later. Step 8, phase `load`.
 
-On CPU a copied weight costs a page fault a page and vLLM then packs it for oneDNN, together about 1.6 s a GB. Here the
-parameters are views of a mapped file, whose pages all replicas of the node share; the first tokens come through plain
-linear layers, and `pack_one` packs a layer at a time between two steps once there is traffic. Where there is no usable
-copy vLLM's own loading writes one: its parameters lie in the new file, and take what the snapshot holds as it arrives.
-Only what is known to be untouched between loading and packing is baked: unquantized linear and embedding layers, one
-tensor-parallel rank; everything else takes vLLM's own way, and `report` says why. What is baked, or could be, was
-loaded whole (`completeness.py`).
+On CPU a copied weight costs a page fault a page, and vLLM then packs it for oneDNN: together about 1.6 s a GB. Here the
+parameters are views of a mapped file, whose pages all replicas of the node share. The first tokens come through plain
+linear layers, and `pack_one` packs a layer at a time between two steps once there is traffic.
+
+Where there is no usable copy, vLLM's own loading writes one. Its parameters lie in the new file, and take what the
+snapshot holds as it arrives. Only what nothing changes between loading and packing is baked: unquantized linear and
+embedding layers, one tensor-parallel rank. Everything else takes vLLM's own way, and `report` says why. What is baked,
+or could be, was loaded completely (`completeness.py`).
 """
 
 from __future__ import annotations

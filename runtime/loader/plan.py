@@ -1,11 +1,10 @@
-"""What a load to a device will do, before it does anything: which bytes, in which order, in how much memory. Pure. Step
-9.
+"""What a load to a device will do, before it does anything: bytes, order, memory. Pure. Step 9.
 
-Tensors are grouped into blocks, runs of one file that become one allocation of device memory each; a block is read in
-pieces that begin and end on pages of the file and never cross a multiple of the slot's size, so that any piece fits any
-slot of the pinned ring, direct reads included. The plan states its peaks, and keeps to its budgets or is refused with
-what it would need: `ring.py` obeys it and never asks for memory beyond it. What a model asks for and the files do not
-have is an error, and so is what the files have and nobody asked for.
+Tensors are grouped into blocks, runs of one file that become one allocation of device memory each. A block is read in
+pieces that begin and end on pages of the file and never cross a multiple of the slot's size. So any piece fits any slot
+of the pinned ring, direct reads included. The plan states its peaks, and keeps to its budgets or is refused with what
+it would need: `ring.py` obeys it and never asks for memory beyond it. What a model asks for and the files do not have
+is an error, and so is what the files have and nobody asked for.
 """
 
 from __future__ import annotations

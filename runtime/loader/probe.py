@@ -1,13 +1,12 @@
-"""One loader, one file, timed: what `pilotlight bench coldstart --loaders` runs, each loader in the environment it is
-installed in.
+"""One loader, one file, timed: what `pilotlight bench coldstart --loaders` runs in the environment of each loader.
 
     python -P probe.py LOADER FILE ROUNDS OWN_FILE
 
 Libraries are imported before the clock starts, and each round runs in a fork of its own, which has loaded a tiny file
-before: no round pays what a loader sets up once, and none finds memory an earlier one has already faulted in. A round
-is timed until every tensor is there and each of its pages was touched once, first with the page cache warm (the whole
-file was just read), then with the file's pages dropped (`posix_fadvise` after `fsync`). Prints a line of JSON a round,
-and what a loader says when it fails. Uses nothing of ours unless it is ours that is measured.
+before. So no round pays what a loader sets up once, and none finds memory an earlier one has already faulted in. A
+round is timed until every tensor is there and each of its pages was touched once. First the page cache is warm (all of
+the file was just read), then the file's pages are dropped (`posix_fadvise` after `fsync`). It prints a line of JSON a
+round, and what a loader says when it fails. It uses nothing of ours unless it is ours that is measured.
 """
 
 from __future__ import annotations

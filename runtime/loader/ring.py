@@ -1,13 +1,14 @@
 """The ring: reads, copies to the device and the consumer's work on tensors, all at once. Step 9, phase `load`.
 
-1. Reader threads take the plan's pieces in order; each has slots of its own and reads into one (the kernel copies from
-   the page cache or the disk without our interpreter lock) while the device still copies from its others.
-2. A block's memory is asked for with its first piece, and no block further ahead than the plan says: a slow consumer
+1. Reader threads take the plan's pieces in order. Each has slots of its own and reads into one while the device still
+   copies from its others. The kernel copies from the page cache or the disk without our interpreter lock.
+2. A block's memory is asked for with its first piece, and no block further ahead than the plan says. A slow consumer
    stops the reading, so that the plan's peak is the peak.
-3. The consumer gets a block's tensors when all its copies were begun, and its own work is ordered behind them; tensors
+3. The consumer gets a block's tensors when all its copies were begun, and its own work is ordered behind them. Tensors
    are views of memory that is written once, so they may be kept or dropped at will.
-4. Whatever fails in a reader (a read that comes short, a full device) is raised at the consumer; a file that is not the
-   planned one at the beginning, or before its last block is handed over, is an error: nobody knows then what was read.
+4. Whatever fails in a reader (a read that comes short, a full device) is raised at the consumer. A file that is not the
+   planned one, at the beginning or before its last block is handed over, is an error: nobody knows then what was read.
+
 Whoever leaves early stops the readers, and the device has let go of the slots before they are freed.
 """
 

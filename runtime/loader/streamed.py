@@ -1,10 +1,10 @@
 """vLLM's load format `pilotlight_ring`: weights through the pinned ring to the device. Steps 8 and 9, phase `load`.
 
-For engines on a GPU (`--load-format pilotlight_ring`): which files a model needs, and what becomes of its tensors,
-stays vLLM's own; only how their bytes come to the device is ours. While a tensor is put where the model wants it, the
-next are read and copied. No tensor is ever written again, so a reload that collects a layer's before it uses them may
-keep them. Where vLLM would read only a part of the files, or files that are no safetensors, its own way is taken, and
-`report` says so. Importing this initialises no device: a standby does, for its forks.
+It is for engines on a GPU (`--load-format pilotlight_ring`). Which files a model needs, and what becomes of its
+tensors, stays vLLM's own; only how their bytes come to the device is ours. While a tensor is put where the model wants
+it, the next are read and copied. No tensor is ever written again, so a reload that collects a layer's before it uses
+them may keep them. Where vLLM would read only a part of the files, or files that are not safetensors, its own way is
+taken, and `report` says so. Importing this initialises no device: a standby does it, for its forks.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What an engine's process may never have, taken from it between fork and exec. Before step 7.
 
-Apart from `pilotlight/children.py`, for every process of ours imports that, and only the agent needs what calls the
+It stands apart from `pilotlight/children.py`, which every process of ours imports: only the agent needs what calls the
 kernel here. The failure to survive is an engine that is talked into running another program.
 """
 

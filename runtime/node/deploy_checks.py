@@ -1,9 +1,8 @@
-"""What the agent itself can say of a revision before it is deployed: what a replica on this node would cut, and what
-never fits. Step 6.
+"""What the agent itself can say of a revision before it is deployed: what would be cut, and what never fits. Step 6.
 
-Beside the engine's own parser, which a standby asks (`engine/checking.py`): the cache and the context are the node's to
-decide, and to tell. What must survive is a configuration that cannot be read: nothing is said of it here, for its start
-will say what is wrong.
+The engine's own parser, which a standby asks, says the rest (`engine/checking.py`). The cache and the context are the
+node's to decide, and to report. What must survive is a configuration that cannot be read: nothing is said of it here,
+for its start will say what is wrong.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Snapshots, half-fetched snapshots and baked copies share one budget (`snapshots.max_bytes`) and one disk. The longest
 unused goes first; when something was last used is the time of a small file, so it survives a restart. Planning is pure
-and proposes only: who carries it out asks, before a snapshot goes, whether another store has it, for a node that is the
-only holder of a snapshot never gives it up, and what is pinned stays, its copies too. Other baked copies can always be
-made again. It must survive kill -9 half-way through a removal: what goes takes another name first.
+and proposes only (`disk_room.py` carries it out). A node that is the only holder of a snapshot never gives it up, and
+what is pinned stays, its copies too. Other baked copies can always be made again. It must survive kill -9 half-way
+through a removal: what goes gets another name first.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""The node's way to its object store: a thread with an event loop of its own, and a connection that is kept. Step 9,
-phase `fetch`.
+"""The node's connection to its object store: a thread with an event loop of its own. Step 9, phase `fetch`.
 
-Apart from the agent's loop, so that a download at full speed delays neither a heartbeat nor a death notice. The client
-is made when the agent starts, not when the first caller waits; a node without an origin never imports one. It must
-survive an origin that is away at that moment: the client is made again when it is needed.
+It is apart from the agent's loop, so that a download at full speed delays neither a heartbeat nor a death notice. The
+client is made when the agent starts, not when the first caller waits; a node without an origin never imports one. It
+must survive an origin that is away at that moment: the client is made again when it is needed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""What a standby is told when it is to fork a replica: where its files lie, how large its cache is, which canary it
-has. Step 8.
+"""The order to fork a replica: where its files lie, how large its cache is, which canary it has. Step 8.
+
+It also has the keys that name what a node keeps for a revision, its canary's record and its baked copy. The failure to
+survive is a canary that differed: `distrust` removes what may be wrong, and touches nothing that somebody writes now.
 """
 
 from __future__ import annotations

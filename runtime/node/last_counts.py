@@ -1,13 +1,14 @@
-"""The last durable count of every request in work, so that what a lost replica made is billed to within seconds. Step
-12.
+"""The last durable count of every request in work, so that what a lost replica made is billed. Step 12.
 
-Replicas tell once a second what each of their requests has so far. The agent keeps the newest of it in memory, and once
-a second on disk, together with what the journals gained. When a replica is gone, each of its requests without a line of
-its own gets one here, marked `partial`. The failures to survive: a replica killed -9 (its last beat counts), an agent
-killed -9 (its replicas end with it; the next agent reads the kept counts and writes the lines), power loss, and a disk
-without room (the counts are kept, and until their lines are written the journal is not whole and its requests are still
-in work). What is billed is at most two seconds behind a killed replica, for a beat tells what was counted up to a
-second ago; and one more behind a killed agent or the power, if the disk keeps what it was told to.
+Replicas report once a second what each of their requests has so far. The agent keeps the newest of it in memory, and
+once a second on disk, together with what the journals gained. When a replica is gone, each of its requests without a
+line of its own gets one here, marked `partial`.
+
+The failures to survive: of a replica killed -9 the last beat counts. When an agent is killed -9 its replicas end with
+it, and the next agent reads the kept counts and writes the lines. Power loss is the same. On a disk without room the
+counts are kept, and the journal counts as incomplete until the lines are written. What is billed is at most two seconds
+behind a killed replica, for a beat reports what was counted up to a second ago. It is one more behind a killed agent or
+the power, if the disk keeps what it was asked to.
 """
 
 from __future__ import annotations

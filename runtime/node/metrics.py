@@ -1,6 +1,4 @@
-"""What operators scrape of a node's agent: `pilotlight_agent_…`, the same that it tells the activator. Steps 7 and
-8.
-"""
+"""What operators scrape of a node's agent: `pilotlight_agent_…`, from its report. Steps 7 and 8."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Who is hung: pure decisions on what was heard of a replica, and how long ago. Step 8.
+"""Which replicas hang: pure decisions on what was heard of each, and how long ago. Step 8.
 
 A process that ends is noticed at once; one that is stopped, dead-locked, or waits for a device for ever says nothing. A
-replica therefore beats once a second (`runtime/serving/pulse.py`). What must not be taken for a hang is silence that is
+replica therefore beats once a second (`runtime/serving/pulse.py`). What must not count as a hang is silence that is
 ours: an agent that was itself stopped, or a machine that slept, has heard nothing from anybody. So moments here are the
 agent's *attentive* seconds (`pilotlight/attention.py`).
 """

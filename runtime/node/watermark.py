@@ -1,11 +1,10 @@
-"""The word that a replica's journal is sent up to a moment, so that the ledger waits by knowledge and not by time. Step
-12.
+"""The watermark of usage: word that a replica's journal is sent up to a moment, for the ledger. Step 12.
 
 `Ship` asks; it comes after whatever the ledger waits for had ended at its router. A replica has then been given all of
-it, and when its event loop has turned in two beats it has at least begun it: what its last beat does not have in work,
+it, and when its event loop has turned in two beats it has at least begun it. What its last beat does not have in work,
 and its journal has no line of, it never made. A replica that is gone has said all it will. The failures to survive: one
-that hangs (it is left out of the answer, and the ledger asks again), and one that has not beaten yet (nobody has been
-sent to it: it is still being built).
+that hangs is left out of the answer, and the ledger asks again. One that has not beaten yet is still being built, and
+nobody has been sent to it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The last word on a replica's slots, and the only door to its engine. Step 11.
+"""The gate: the last word on a replica's slots, and the only door to its engine. Step 11.
 
-An ASGI application around vLLM's own. It lets through the routes Pilotlight serves and no other (vLLM has control
-routes that must not face anybody), refuses before any work what is over the limit or comes while draining, tells the
-agent its depth, and puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment in the
-last event of streams (`streams.py`). Routers that were refused ask here for a turn (`line.py`). It keeps no state of a
-request beyond the exchange. It fails closed: a whole answer that nobody counted says `none`, never 0; and a slot is
+It is an ASGI application around vLLM's own. It lets through the routes Pilotlight serves and no other: vLLM has control
+routes that must not face anybody. It refuses before any work what is over the limit or comes while draining, and tells
+the agent its depth. It puts the engine's own token counts into the answer: a header on JSON answers, an SSE comment in
+the last event of streams (`streams.py`). Routers that were refused ask here for a turn (`line.py`). It keeps no state
+of a request beyond the exchange. It fails closed: a complete answer that nobody counted says `none`, never 0. A slot is
 given back before anything else that follows an exchange.
 """
 

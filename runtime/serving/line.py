@@ -1,12 +1,13 @@
 """The line at a replica's gate: which router may send its next request once a slot is free. Step 5.
 
 Routers of one machine, or of several, share a replica's slots and see none of each other's ends. So a router that was
-refused asks for a turn, one at a time, and says how long its oldest request has waited; a freed slot is promised to the
+refused asks for a turn, one at a time, and says how long its oldest request has waited. A freed slot is promised to the
 one that has waited longest, whatever its router, and for a moment only. The requests themselves stay in the routers'
-holds: nothing of them is here that could be lost. Failures to survive: a router that leaves the line (its connection
-ends), one that is promised a slot and does not use it (the promise lapses, the next has it), one whose loop lags so
-that it comes too late each time (its next promise is longer, and the others go first meanwhile), and a drain (everybody
-is sent away at once).
+holds: nothing of them is here that could be lost.
+
+Failures to survive: a router leaves the line when its connection ends. A promise that is not used lapses, and the next
+one has it. A router whose loop lags comes too late each time: its next promise is longer, and the others go first
+meanwhile. At a drain everybody is sent away at once.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Which replica wrote a line of its endpoint's log: each of its processes says so once, before anything else, and the
-engine names its pid.
+"""Which replica wrote a line of its endpoint's log, by marks that each of its processes writes first.
 
 All replicas of an endpoint write to one file, one after the other and side by side; vLLM begins its lines with
 `(EngineCore pid=7)`. So a first line `{"event": "replica process", "replica_id": …, "pid": 7}` is enough to tell them

@@ -1,6 +1,6 @@
-"""The phases of one cold start, told to the agent as they end. Step 8.
+"""The phases of one cold start, reported to the agent as they end. Step 8.
 
-All times are seconds on the host's monotonic clock, which every process of the host shares; a replica's API process and
+All times are seconds on the host's monotonic clock, which every process of the host shares. A replica's API process and
 its engine core report through the same control socket.
 """
 

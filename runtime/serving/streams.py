@@ -1,12 +1,13 @@
-"""How the streams of each API that we serve end, and where the engine's counts go into them. Step 11, the replica's
-side. Pure.
+"""How the streams of each API end, and where the engine's counts go into them. Step 11, the replica's side. Pure.
 
 The counts are a comment, and a comment never stands alone between blank lines: several SDKs take such a frame for an
-event without data and end there. So it is a line of the frame that has the stream's last word, and tells what was made
-before it. The failure to survive is a stream that ends without its last word: what was delivered of it is told in a
-line behind all else. And an engine's error in the middle of one, whose words are for operators: a caller is told in
-ours, in the form of the API. And a `usage` of a shape that strict clients refuse: vLLM adds lists by turn to the
-Responses API's details, where OpenAI has numbers only.
+event without data and end there. So it is a line of the frame that has the stream's last word, and reports what was
+made before it.
+
+The failures to survive: a stream that ends without its last word, whose delivered part is reported in a line behind all
+else. An engine's error in the middle of one, whose words are for operators: a caller hears ours, in the form of the
+API. A `usage` of a shape that strict clients refuse: vLLM adds lists by turn to the Responses API's details, where
+OpenAI has numbers only.
 """
 
 from __future__ import annotations

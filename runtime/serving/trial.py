@@ -1,11 +1,12 @@
-"""Work of a caller's making, tried in a process that may be ended: so much CPU time and memory, and no more. Step 11.
+"""Work of a caller's making, tried in a process that may be ended: bounded CPU time and memory. Step 11.
 
-What compiles a caller's grammar or schema is native code whose time and memory nobody can tell beforehand, and which
-cannot be interrupted. So a fork of this process does it first, at a low priority, and its outcome decides whether the
-engine is asked. CPU time is what is bounded: a busy machine refuses nobody. The failures to survive: work that never
-ends or takes all memory (the kernel ends the fork), a caller that leaves meanwhile (so does its fork), one who sends
-one such work after another (each caller has two forks at a time), and descriptors, which a fork would keep open for
-others (it closes all of them first).
+What compiles a caller's grammar or schema is native code that cannot be interrupted, and whose time and memory nobody
+can tell beforehand. So a fork of this process does it first, at a low priority, and its outcome decides whether the
+engine is asked. CPU time is what is bounded: a busy machine refuses nobody.
+
+The failures to survive: work that never ends or takes all memory, which the kernel ends with its fork. A caller that
+leaves meanwhile, whose fork leaves too. One who sends one such work after another: each caller has two forks at a time.
+Descriptors, which a fork would keep open for others: it closes all of them first.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 One line a request in an append-only file: it survives kill -9 of every process of the replica. The agent ships the
 lines to Postgres, where the ledger joins them with the router's records. The engine's side calls `opened` and `closed`
-for each sequence it works on (a request with n > 1 has several), the gate `begun` and `ended` around the HTTP exchange;
-the line is written when all of them are over, or by `settle`, just before the last byte of a complete answer.
+for each sequence it works on (a request with n > 1 has several). The gate calls `begun` and `ended` around the HTTP
+exchange. The line is written when all of them are over, or by `settle`, just before the last byte of a complete answer.
 
 A prompt counts once, however many sequences answer it, as in the answer's own `usage`. The failures to survive: an
-engine that says the end of a sequence twice (each is closed once), one that works for nobody we know (an error, under a
-reserved id), a disk without room (lines are kept here in order, `MOST_KEPT` of them, and written when there is room; no
-answer breaks by it), and a line of which only a part could be written (the rest of it comes first).
+engine that says the end of a sequence twice (each is closed once), and one that works for nobody we know (an error,
+under a reserved id). On a disk without room, lines are kept here in order, `MOST_KEPT` of them, and written when there
+is room; no answer breaks by it. Of a line that could be written only in part, the rest comes first.
 """
 
 from __future__ import annotations

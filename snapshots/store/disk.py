@@ -1,7 +1,6 @@
-"""The store that is a folder: one read-only folder a snapshot, named `sha256-…`. Steps 8 and 9 open what `path_of`
-gives.
+"""The store that is a folder: one read-only folder a snapshot, named `sha256-…`. Steps 8 and 9.
 
-    sha256-<64 hex>/     whole, synced, immutable
+    sha256-<64 hex>/     complete, synced, immutable
     .new-…/              at work, or left by a kill: removed by the next who builds
     .pull-sha256-…/      being pulled, or left by a kill: the next who pulls that digest goes on with it (`partial.py`)
     .lock                held, shared, by those at work

@@ -1,6 +1,6 @@
 """Where a snapshot can be pulled from: what every such store can do, and the one that is a folder. Step 9.
 
-Nothing an origin says is believed: who reads from it checks every byte against the digest.
+Nothing an origin says is believed: every byte that is read from it is checked against the digest.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """The store that is a bucket: S3 and everything that speaks it. Step 9.
 
     <prefix>/sha256-<64 hex>/<path>           each object's metadata `sha256` is the SHA-256 of its content
-    <prefix>/sha256-<64 hex>/manifest.json    written last: a snapshot without it is none
+    <prefix>/sha256-<64 hex>/manifest.json    written last: without it there is no snapshot
 
 Endpoint, region and credentials come from where AWS' own tools take them (AWS_ENDPOINT_URL, AWS_PROFILE, …). It must
-survive a store that resets, stalls, trickles or lies: requests are repeated by botocore, bodies cut short by us, parts
-that come too slowly once (`stall.py`), and what cannot be is an error that says what to do. Whether bytes are good is
-for the reader to judge (`transfer.py`). Bodies come over signed links (`direct.py`); what goes wrong there is asked
-again here.
+survive a store that resets, stalls, trickles or lies. Requests are repeated by botocore, bodies cut short by us, parts
+that come too slowly once (`stall.py`); what cannot be is an error that says what to do. Whether bytes are good is for
+the reader to judge (`transfer.py`). Bodies come over signed links (`direct.py`); what goes wrong there is asked again
+here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Sends a snapshot to a bucket: several parts at once, nothing twice, the manifest last. Step 9.
 
-Killed half-way, it leaves whole objects, which are recognised by size and recorded SHA-256, and uploads not completed,
-which are gone on with: their parts have the MD5 of their content for a name. It must survive a second pusher of the
-same snapshot: both work at the same upload, and who finds it completed looks at the object instead.
+Killed half-way, it leaves complete objects, which are recognised by size and recorded SHA-256. It also leaves uploads
+that are not completed, which are gone on with: their parts have the MD5 of their content for a name. It must survive a
+second pusher of the same snapshot: both work at the same upload, and the one that finds it completed looks at the
+object instead.
 """
 
 from __future__ import annotations

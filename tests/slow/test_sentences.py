@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots")
-HELD_TO_THE_LAST = ("pilotlight",)  # of these every paragraph, of the others the first
+HELD_TO_THE_LAST = ("pilotlight", "runtime", "snapshots")  # of these every paragraph, of the others the first
 MOST_WORDS = 25
 END = re.compile(r"(?<=[.!?])(?<!e\.g\.)\s+")
 
