@@ -2,7 +2,7 @@
 
 The model's say is what vLLM would make of it: the least of the lengths in its configurations, times what rotary scaling
 adds. Of an embedding model it is what its authors say in sentence-transformers' files. An engine argument has the last
-word, then the node's setting, then, on CPU, a bound: the cache of a long context nobody asked for must not take the
+word, then the node's setting, then, on CPU, a bound. The cache of a long context nobody asked for must not take the
 node's memory. What that cuts is reported at the deploy.
 
 What must survive are configurations of any shape: what cannot be read counts as absent, and the engine says what is

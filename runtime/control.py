@@ -1,8 +1,8 @@
 """The frames between agent, standby and replica, over SOCK_SEQPACKET pairs, file descriptors along with them.
 
-A packet is one frame, all of it or nothing, so two processes of a replica (API and engine core) may write to the same
+A packet is one frame, all of it or nothing. So two processes of a replica (API and engine core) may write to the same
 socket. The standby reads it blocking; the agent reads it from its event loop. End of file on it is a death notice,
-never the only one: a replica's engine core holds the socket too, so the agent also watches a pidfd. Beats are for those
+never the only one. A replica's engine core holds the socket too, so the agent also watches a pidfd. Beats are for those
 that neither speak nor die (`silence.py`); they never take the place of what must be said.
 """
 

@@ -1,7 +1,7 @@
 """One line of a replica's usage journal, as the replica writes it, or its agent after it was killed. Step 12.
 
-Lines are sealed (`pilotlight/sealed.py`). The failures to survive: a torn or flipped line, which is named and never
-believed; the line behind a torn one, which is still read; and the release before, whose lines have no checksum.
+Lines are sealed (`pilotlight/sealed.py`). The failures to survive: a torn or flipped line is named and never believed,
+and the line behind it is still read. Lines of the release before have no checksum.
 """
 
 from __future__ import annotations

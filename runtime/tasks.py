@@ -1,10 +1,10 @@
 """The table of tasks and of inference routes: what a model can do, and the paths at which it is asked. Pure.
 
-Everything else is made of this table: a replica's gate (step 11), the router's admission (step 3), `/openapi.json`, the
+A replica's gate (step 11), the router's admission (step 3) and `/openapi.json` are made of this table. So are the
 configuration of endpoints, the canaries and the reference. To serve another route, add a `Route` here and its fields in
-`router/admission/routes.py`. To serve another task, add a `Kind` here and its canary in `runtime/engine/canary.py`.
-The failure to survive is an entry that is half there. A route that only one side knows would be served to nobody, or
-counted by nobody; a task without a canary would serve whatever it says, so it is not deployed.
+`router/admission/routes.py`. To serve another task, add a `Kind` here and its canary in `runtime/engine/canary.py`. The
+failure to survive is an entry that is half there. A route that only one side knows would be served to nobody, or
+counted by nobody. A task without a canary would serve whatever it says, so it is not deployed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the node agent (`runtime/node/agent.py`) says and hears: the contract between activator and runtime.
 
-The agent serves it on an address of its own and outlives its caller: an activator that comes back after kill -9 reads
+The agent serves it on an address of its own and outlives its caller. An activator that comes back after kill -9 reads
 `NodeReport` and adopts what runs. Commands are fenced: each carries (epoch, sequence), the agent keeps the highest it
 has seen in a file, and answers a lower one with `Refused`.
 

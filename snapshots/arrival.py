@@ -7,8 +7,8 @@
     on its way ──every file is good──► complete
         └────────the writer ends or dies──► failed; the next try writes a new file
 
-The writer maps the file and holds its lock for as long as it works, so that readers learn of its death from the kernel:
-kill -9 of it must not leave them waiting. Readers look every millisecond: a chunk takes several, and a write to mapped
+The writer maps the file and holds its lock for as long as it works, so that readers learn of its death from the kernel.
+They must not wait for one that was killed. Readers look every millisecond: a chunk takes several, and a write to mapped
 memory wakes nobody. Nothing here is durable or believed later; what survives a death is the journal (`partial.py`).
 """
 

@@ -1,7 +1,8 @@
 """Whether an engine makes the vectors that an embedding model's authors meant, by `modules.json`. While packing. Pure.
 
-An engine that does not know a kind of pooling, or a module after it, passes over it without a word, and every vector is
-another one: that is refused here. What a client must do for the same vectors (a prompt before each text) is reported.
+An engine that does not know a kind of pooling, or a module after it, passes over it without a word. Every vector is
+then another one: that is refused here. What a client must do for the same vectors (a prompt before each text) is
+reported.
 """
 
 from __future__ import annotations

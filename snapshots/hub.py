@@ -5,8 +5,8 @@ download stopped. Ours is what comes first and what is believed. Small files are
 which cannot be served is refused before its gigabytes are on their way. Only files that a snapshot holds are fetched at
 all, and what the hub has listed is compared with what came.
 
-It must survive a hub that is away (what its cache has is used), one that refuses, one that lies, names made to leave
-the folder, and a full disk. Each is one line that says what to do.
+It must survive a hub that is away, refuses or lies, names made to leave the folder, and a full disk. Where the hub is
+away, what its cache has is used. Each of the others is one line that says what to do.
 """
 
 from __future__ import annotations

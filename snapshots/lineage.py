@@ -4,7 +4,7 @@
 
 The digest names bytes, and the same bytes may come from several places. So what is said here is kept apart: it is what
 somebody said, and nothing but people read it. What must survive is a file that is damaged, or was written by a later
-release: the snapshot serves all the same, and `show` says what is wrong. It stays when the snapshot goes, for bills
+release. The snapshot serves all the same, and `show` says what is wrong. It stays when the snapshot goes, for bills
 outlive it.
 """
 

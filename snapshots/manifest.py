@@ -2,7 +2,7 @@
 
 The digest is SHA-256 over the manifest's canonical JSON, which holds the SHA-256 of every file. So whoever knows the
 digest can check every byte, and the same model packed twice, anywhere, has the same digest. It must survive a manifest
-written by somebody else: paths that leave the folder, sizes below zero and unknown fields are refused before anything
+written by somebody else. Paths that leave the folder, sizes below zero and unknown fields are refused before anything
 is opened.
 
 Files longer than CHUNK also have the SHA-256 of each of their chunks, so that a transfer can trust each as it arrives.

@@ -1,7 +1,7 @@
 """A model folder on this disk: its files, those to take, and a way to open each that leads nowhere else.
 
 It must survive a folder made to deceive, or changed under our eyes. Names are judged in `selection.py`, contents once
-they are copied (`facts.py`). A file that was opened must still be a plain one inside the folder; of a snapshot in a
+they are copied (`facts.py`). A file that was opened must still be a plain one inside the folder. Of a snapshot in a
 Hugging Face hub cache, it must be one of that model's own blobs, with the content its name says.
 """
 

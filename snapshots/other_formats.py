@@ -1,7 +1,7 @@
 """Folders that hold a model of another kind than the engine loads: an adapter, or another program's. While packing.
 
 People have both beside ordinary models, and neither is wrong. Each is refused with what makes an ordinary model of it,
-in the same words for a folder and for a repository on a hub, before anything large is read or fetched.
+before anything large is read or fetched. The words are the same for a folder and for a repository on a hub.
 """
 
 from __future__ import annotations

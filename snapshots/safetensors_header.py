@@ -1,7 +1,7 @@
 """The header of a safetensors file, read by distrust: what it claims is checked against itself and the file's size.
 
 Everything that maps, copies or hashes weights relies on it (steps 8 and 9). It must survive any bytes at all. Whatever
-it accepts has tensors that lie inside the file, side by side, without gap or overlap, each exactly as large as its
+it accepts has tensors that lie inside the file, side by side, without gap or overlap. Each is exactly as large as its
 dtype and shape say. Refusing costs bounded memory. It is stricter than the reference in two points: a name given twice,
 and more than MOST_TENSORS tensors, are refused.
 

@@ -1,7 +1,7 @@
 """Which files of a model folder an engine reads, and why each of the others is left out. Pure.
 
-Names, the index and `modules.json` decide. Folders that people have hold more than a model: a trainer's checkpoints and
-optimizers, the same weights a second time, other formats, the model's own code. An engine that finds weights twice
+Names, the index and `modules.json` decide. Folders that people have hold more than a model. There are a trainer's
+checkpoints, the same weights a second time, other formats, the model's own code. An engine that finds weights twice
 loads them twice, or never starts; so the index decides, and without one the names do. It must survive names, an index
 and a `modules.json` made to deceive: only names that were given are ever chosen.
 """

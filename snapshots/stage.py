@@ -3,9 +3,9 @@
 Nothing is copied: the store is on this machine, and what was elsewhere has been pulled into it (`transfer.py`). Of many
 who ask at the same time, threads and processes, one does the work. The first time every byte is hashed, unless this
 process has just done so while it pulled (`adopt`). Then a stamp in `node_dir` keeps, of every file, inode, size, mtime
-and ctime, and as long as they are the same a wake costs a few stats. The kernel sets ctime at every change and nobody
-can set it back. What packing would have refused is refused here too. The stamp says by which rules it was judged, so
-that a snapshot of an older release is judged once, and not read again.
+and ctime. As long as they are the same, a wake costs a few stats. The kernel sets ctime at every change and nobody can
+set it back. What packing would have refused is refused here too. The stamp says by which rules it was judged, so that a
+snapshot of an older release is judged once, and not read again.
 
 It must survive files changed behind our back, also while they are being hashed, and a stamp that is damaged: then
 everything is hashed again.

@@ -1,7 +1,7 @@
 """Snapshots between stores: `push` and `pull`, each killed half-way and repeated goes on where it was. Step 9.
 
 A URL is `s3://bucket/prefix` or a folder; the layout is the same, `<prefix>/sha256-…/`, with the manifest written last.
-A pull trusts nothing but the digest: every chunk is checked as it arrives, fetched once more where it is wrong, and
+A pull trusts nothing but the digest. Every chunk is checked as it arrives, fetched once more where it is wrong, and
 then refused by name. Several who pull the same digest into one store fetch it once. What an engine reads first comes
 first, so that it can begin before the last byte is there: `Steps` says how far the pull is. What packing would have
 refused is refused here too, names before anything is fetched, contents before anything is used.

@@ -5,7 +5,7 @@ A forked, mapped or restored engine that is subtly wrong still answers, fluently
 what it once said. A replica whose canary differs never serves. What is asked, and which answers are the same, depends
 on the task: one module each (`canary_generate.py`, `canary_embed.py`, `canary_score.py`). The record lies on the node,
 under a key of everything that may change an answer: snapshot, engine version, device, engine arguments. Its tokens
-count for nobody, neither in the journal nor in vLLM's own counters; but they are counted (`metering.py`), and must be
+count for nobody, neither in the journal nor in vLLM's own counters. But they are counted (`metering.py`), and must be
 as many as `runtime/tasks.py` says.
 """
 

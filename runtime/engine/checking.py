@@ -1,6 +1,6 @@
 """Whether an engine would take a revision's arguments, by its own parser and configuration. Step 6.
 
-A deploy asks before anything moves. A child of the standby answers. What must survive is the standby: vLLM changes its
+A deploy asks before anything moves. A child of the standby answers. What must survive is the standby. vLLM changes its
 process while it builds a configuration, so that is done in a fork that ends right after. One that hangs is ended by its
 alarm.
 """

@@ -2,14 +2,14 @@
 
 A fork is a copy of its standby, down to the state of every random generator. Left alone, two replicas would answer an
 unseeded question alike, word for word, and so would one endpoint after each wake. Everything of that kind stands here,
-once. It is made anew right after the fork, before anything of the engine runs; what belongs to a process is made anew
+once. It is made anew right after the fork, before anything of the engine runs. What belongs to a process is made anew
 again where the engine core forks. What must survive is a new entry nobody thinks of: the test forks twice and compares
 what `shown` gives.
 
-Some are not here, because CPython, OpenSSL and zmq renew them at a fork, and the test only watches them: `secrets`,
-`uuid`, `ssl`, the names of `tempfile`, zmq contexts. Nobody draws from the generators of sympy and of aiohttp's
-websockets; the session id of transformers is sent nowhere. The address layout, the stack protector's value and the
-secret of `hash()` cannot be changed in a running process: they are the standby's in all its forks.
+CPython, OpenSSL and zmq renew some things at a fork, which the test only watches: `secrets`, `uuid`, `ssl`, the names
+of `tempfile`, zmq contexts. Nobody draws from the generators of sympy and of aiohttp's websockets; the session id of
+transformers is sent nowhere. The address layout, the stack protector's value and the secret of `hash()` cannot be
+changed in a running process. They are the standby's in all its forks.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Capturing takes vLLM 5 to 20 s of every start. A revision with the engine argume
 vLLM's dispatchers run a step eagerly while they know of no captured graph, so nothing else has to change. The capture
 comes when the engine has had nothing to do for a while; a request that arrives meanwhile waits for its end.
 
-What must survive: an engine that sleeps, whose weights are not there to be captured with, and somebody who waits for
-the engine to be idle.
+What must survive is an engine that sleeps, whose weights are not there to be captured with. Somebody may also be
+waiting for the engine to be idle.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Token ids beyond the model's rows end the engine core, with everybody's answers; a tokenizer may have more than the
 model. Grammars and schemas are compiled in the engine core, uninterruptibly; vLLM checks them before that on the event
 loop that moves everyone's tokens. Here each new one is first tried in a fork (`runtime/serving/trial.py`): checked,
-compiled, and used for some tokens. The failure to survive is one that is small and valid, and takes minutes or
-gigabytes to compile, or a moment too long for every token.
+compiled, and used for some tokens. The failure to survive is one that is small and valid, but takes minutes or
+gigabytes to compile. Or it takes a moment too long for every token.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Where the engine's tokens are counted: in vLLM's output processor, which sees every one of them once. Step 12.
 
 Its table of running sequences is ours. What comes into it is opened in the journal, and what goes out of it is closed,
-by whatever way vLLM takes: an end, an abort that calls itself for the choices of `n`, a failed start. The counts are
-those of the answer's own `usage`: a prompt counts once, with what the first of its sequences found cached. Tokens that
-nobody asked for or sees (`max_tokens` 0 with `echo`) count nowhere, neither here nor in vLLM's counters.
+by whatever way vLLM takes. Those are an end, an abort that calls itself for the choices of `n`, and a failed start. The
+counts are those of the answer's own `usage`: a prompt counts once, with what the first of its sequences found cached.
+Tokens that nobody asked for or sees (`max_tokens` 0 with `echo`) count nowhere, neither here nor in vLLM's counters.
 
-The failure to survive is a hook that vLLM does not call any more: the canary goes the same way, and its own count is
+The failure to survive is a hook that vLLM does not call any more. So the canary goes the same way, and its own count is
 compared before every `ready`.
 """
 

@@ -1,7 +1,7 @@
 """The KV cache's pages on CPU: anonymous memory, which the kernel zeroes when it is first touched. Step 8.
 
 Fresh pages cost nothing until they are used. Once nothing in them is wanted any more they go back to the kernel, while
-the tensors over them stay: whoever touches them next finds zeros again. Nothing of it is shared with another process.
+the tensors over them stay. Whoever touches them next finds zeros again. Nothing of it is shared with another process.
 """
 
 from __future__ import annotations

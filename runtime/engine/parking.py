@@ -5,14 +5,14 @@
        │    unpark: it is taken back, nothing was given back yet            │ unpark
        └──────────────────┴───────────────◄── canary ◄── engine woken ◄─────┘
 
-On CPU the KV cache's pages go back to the kernel, packed layers to the mapped weights they were made from, and both
+On CPU the KV cache's pages go back to the kernel, and packed layers to the mapped weights they were made from. Both
 processes trim their allocators. On a GPU it is vLLM's own sleep, level 1. Level 2 would also drop the weights from
 memory and load them again on the way up, as the rung `standby` does from its start. The gate is shut before anything is
 given back, and opened only after the canary.
 
-What must survive: a request that is still running, so nothing is given back before it has ended; a park that is taken
-back meanwhile; and an engine that cannot do it. That one ends the replica with the reason, since one that gave back
-half of its memory must not serve.
+What must survive is a request that is still running: nothing is given back before it has ended. A park may also be
+taken back meanwhile. An engine that cannot park ends the replica with the reason, since one that gave back half of its
+memory must not serve.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What vLLM would do again in every replica though the outcome is known, and how that is avoided. Step 8.
 
 Set once in the standby, before any fork, so that replicas inherit it. vLLM's modules are changed in place through
-`seams.py`, with what each saves a fork on two cores: version 0.32 has no hook for any of these. Nothing here may change
+`seams.py`, with what each saves a fork on two cores. Version 0.32 has no hook for any of these. Nothing here may change
 what an engine answers; where a thing is left out, it is something our gate lets nobody reach.
 """
 

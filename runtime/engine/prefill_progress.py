@@ -1,7 +1,7 @@
 """How far the engine core has read a prompt: the count for a caller who left before the first token. Step 12.
 
 The API process hears of a prompt only once all of it is read. So the engine core, its fork, notes the parts in memory
-that both share, after each step that reads one; nobody waits for it, and nothing is sent. Two prompts in one place (one
+that both share, after each step that reads one. Nobody waits for it, and nothing is sent. Two prompts in one place (one
 in thousands) cost one of them its note: then nothing is counted, as before.
 """
 

@@ -1,8 +1,8 @@
 """vLLM, imported and rehearsed once in the standby, so that no replica does it again. Step 8.
 
-What is done here, before any fork, is the same for every model: imports, argument parser, the FastAPI application with
-its routes and schemas, and one tiny engine. That is built, asked for two tokens and torn down. On a GPU it is its
-configuration and tokenizer alone, since CUDA must not be initialised before the fork. Afterwards `patches.py` keeps
+What is done here, before any fork, is the same for every model. It is imports, argument parser, the FastAPI application
+with its routes and schemas, and one tiny engine. That one is built, asked for two tokens and torn down. On a GPU it is
+its configuration and tokenizer alone, since CUDA must not be initialised before the fork. Afterwards `patches.py` keeps
 vLLM from doing the same work again in a fork and the heap is frozen. `Unforkable` is raised where the process must not
 be forked.
 """

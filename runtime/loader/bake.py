@@ -2,14 +2,14 @@
 
 A copy is written at a revision's first boot beside the snapshot, under a key of everything that decides whether the
 bytes fit an engine. It is still valid safetensors. Planning is pure: names, order, offsets and sizes come from shapes
-alone. The data begins on a page, every tensor on 64 bytes, without holes, which the format forbids: what is not a
+alone. The data begins on a page, every tensor on 64 bytes, without holes, which the format forbids. What is not a
 multiple of 64 goes last.
 
 The engine's own loaders write each weight where it will be mapped from (`Baking`), so nothing is copied twice. A copy
-is complete or absent. It is written aside, its space taken from the disk first (a full disk is an error and not a
-signal), and renamed when every weight is in it. It is remembered with its inode, size and times: one that was touched
-since is not used. Nobody waits for its sync: until `seal` it is trusted only while this boot of the machine lasts,
-which kill -9 does not end and power loss does. A full disk costs the copy, not the boot.
+is complete or absent. It is written aside and renamed when every weight is in it. Its space is taken from the disk
+first, so that a full disk is an error and not a signal. It is remembered with its inode, size and times: one that was
+touched since is not used. Nobody waits for its sync. Until `seal` it is trusted only while this boot of the machine
+lasts, which kill -9 does not end and power loss does. A full disk costs the copy, not the boot.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ vLLM's own check passes over every layer that post-processes its weights, which 
 one shard of a fused projection, or without a bias, loads there without a word. So a model is watched while it loads:
 which memory is written, and which of the snapshot's tensors are read, whichever functions do it.
 
-What must survive: models that leave a small parameter as its constructor made it, that replace one, or that pass over
-what vLLM passes over too. Those are no errors.
+What must survive: a model may leave a small parameter as its constructor made it, or replace one. It may pass over what
+vLLM passes over too. Those are no errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where a load goes: to a GPU over a stream of its own, or to plain memory where there is none. Step 9, phase `load`.
 
 Both are devices for `ring.py`. Nothing here touches CUDA before a `CudaDevice` is made, which only a replica's engine
-process does: a standby that had initialised it could not fork any more.
+process does. A standby that had initialised it could not fork any more.
 
 A block is allocated on the copy stream and handed over to the consumer's. That stream waits for the block's copies, and
 PyTorch's allocator gives the memory to nobody else before the consumer's work on it is done. No block is ever written

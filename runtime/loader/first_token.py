@@ -1,8 +1,8 @@
 """What makes the first steps on mapped weights fast: pages mapped at once, and a better kernel for one row. Step 8.
 
 Touched one by one, the pages of a 1.2 GB copy cost 0.1 s and more of faults in the first step. Asked for at once, in a
-thread beside the rest of the build, they cost 0.04 s. And oneDNN multiplies a single row (a decode of one request) by
-weights in plain layout at about half the speed of the plain kernel: 16 and 27 GB/s on two cores. Neither changes what
+thread beside the rest of the build, they cost 0.04 s. oneDNN multiplies a single row (a decode of one request) by
+weights in plain layout at about half the plain kernel's speed. On two cores it is 16 and 27 GB/s. Neither changes what
 is computed: both accumulate in 32 bits.
 """
 

@@ -3,7 +3,7 @@
 Tensors are grouped into blocks, runs of one file that become one allocation of device memory each. A block is read in
 pieces that begin and end on pages of the file and never cross a multiple of the slot's size. So any piece fits any slot
 of the pinned ring, direct reads included. The plan states its peaks, and keeps to its budgets or is refused with what
-it would need: `ring.py` obeys it and never asks for memory beyond it. What a model asks for and the files do not have
+it would need. `ring.py` obeys it and never asks for memory beyond it. What a model asks for and the files do not have
 is an error, and so is what the files have and nobody asked for.
 """
 

@@ -7,7 +7,8 @@
 3. The consumer gets a block's tensors when all its copies were begun, and its own work is ordered behind them. Tensors
    are views of memory that is written once, so they may be kept or dropped at will.
 4. Whatever fails in a reader (a read that comes short, a full device) is raised at the consumer. A file that is not the
-   planned one, at the beginning or before its last block is handed over, is an error: nobody knows then what was read.
+   planned one, at the beginning or before its last block is handed over, is an error.
+   Nobody knows then what was read.
 
 Whoever leaves early stops the readers, and the device has let go of the slots before they are freed.
 """

@@ -1,7 +1,7 @@
 """Whether a replica may write, or map, a baked copy of its snapshot on this node. Step 9.
 
 A copy is an engine-ready file beside the snapshot, as large as its weights. Before a start, room is made for the one it
-would write, unless it is known to be there or the snapshot cannot have one; without room the plain weights are used.
+would write, unless it is known to be there or the snapshot cannot have one. Without room the plain weights are used.
 What must survive is a disk that does not keep the mark of a copy: the next start makes room once more, and finds it.
 """
 

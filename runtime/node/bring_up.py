@@ -5,9 +5,9 @@ Step 8.
                    │ it cannot be had                                  ▲                │
                    └──► gone, with the reason                          └── its standby died, FORK_TRIES times at most
 
-One task leads it from the order to its birth. The failures to survive: a standby that dies with the order in hand,
-which is no fault of the replica's (another is asked), an order to end while its bytes are still on their way, and bytes
-that never come.
+One task leads it from the order to its birth. The failures to survive: a standby that dies with the order in hand is
+not the replica's fault, so another is asked. An order to end may come while the bytes are still on their way, and they
+may never come.
 """
 
 from __future__ import annotations

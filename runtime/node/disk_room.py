@@ -1,9 +1,9 @@
 """Room on the node's disk: what goes to make it, and what was promised to whom. Step 9.
 
-Room is made by what is used longest ago, and kept for who asked until it is taken: of two who ask at once, each sees
+Room is made by what is used longest ago, and kept for who asked until it is taken. Of two who ask at once, each sees
 what the other was promised. Nothing that is in use, on its way or pinned goes, and no snapshot goes that no other store
-has. What must survive is a disk that is too small: the one who asked is refused before anything is evicted that would
-not have helped, and hears what was needed, what is there, and what to change.
+has. What must survive is a disk that is too small. The request is refused before anything is evicted that would not
+have helped. The error says what was needed, what is there, and what to change.
 """
 
 from __future__ import annotations

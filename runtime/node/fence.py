@@ -2,8 +2,8 @@
 
 The epoch is kept in a file, written before its first command is obeyed: an agent started anew refuses the old leader
 too. The file takes a new epoch on a full disk too (`epoch_file.py`). The failure left is a disk that takes nothing at
-all. Then control goes on: within this agent's life the epoch in memory refuses what is older, and the file is written
-as soon as the disk lets us (`retry`, once a second). An agent that has to start anew on such a disk cannot make its
+all. Then control goes on. Within this agent's life the epoch in memory refuses what is older. The file is written as
+soon as the disk lets us (`retry`, once a second). An agent that has to start anew on such a disk cannot make its
 socket, so it obeys nobody at all.
 """
 

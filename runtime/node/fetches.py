@@ -11,7 +11,7 @@
     an error at any step ──► `usable` and `verified` fail with it, as far as they were not reached
 
 The fetcher's loop calls the steps, on a thread of its own; the agent's loop has the futures. It must survive an origin
-that is away, slow or lying, a full disk and kill -9: what was good stays, and the next fetch goes on from there.
+that is away, slow or lying, a full disk and kill -9. What was good stays, and the next fetch goes on from there.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """How much KV cache a replica gets on CPU, for the context it serves, and what that cuts. Step 8. Pure, but for `size`.
 
-KV bytes a token = layers × 2 × KV heads × head dimension × bytes an element (vLLM's full-attention layout), with the
-model's type or the one that the revision's arguments name. The cache holds at least one sequence of the context that is
+KV bytes a token = layers × 2 × KV heads × head dimension × bytes an element (vLLM's full-attention layout). The type is
+the model's, or the one that the revision's arguments name. The cache holds at least one sequence of the context that is
 served (`context.py`). Where `TOKENS_A_SLOT` a slot is more, it holds that, but never more than a quarter of the
 machine's memory. What a model has and a replica does not serve is no failure, but a caller must not be the one to find
-it out: `cuts` says it to whoever deploys.
+it out. `cuts` says it to whoever deploys.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
                        │                  │
                        └──────Unpark──────┴──► starting ──Serving──► ready
 
-What must survive is that words cross: a replica's `Parked` may come after it was asked to serve again, and a `Park` may
+What must survive is that words cross. A replica's `Parked` may come after it was asked to serve again, and a `Park` may
 never come to an end. The first changes nothing; the second ends the replica, as a drain would.
 """
 

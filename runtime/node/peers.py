@@ -1,7 +1,7 @@
 """The activators that are connected to this node's agent: each hears of every change. Step 7.
 
 Usually there is one. While a new one takes an old one's place there are two, and for a while after a broken connection
-perhaps none: a change that nobody hears is in the report with which the next connection begins.
+perhaps none. A change that nobody hears is in the report with which the next connection begins.
 """
 
 from __future__ import annotations

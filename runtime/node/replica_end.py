@@ -8,8 +8,8 @@
         all of them ──► gone: session killed, folder and shared memory removed, its journal ended, its last report sent
 
 Before it is born there is nothing to signal: closing its control socket ends whatever was about to be forked. The
-failures to survive: a replica that ends by itself at any moment, one that hangs, and one that waits for a device in the
-kernel, which nothing ends.
+failures to survive: a replica that ends by itself at any moment, and one that hangs. One that waits for a device in the
+kernel is ended by nothing.
 """
 
 from __future__ import annotations

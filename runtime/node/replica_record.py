@@ -11,7 +11,7 @@ The state is what the activator hears; the arrows name what makes them.
 
     every state ── its process is gone, or it was given up ──► stopped     (`ReplicaEnd.gone`)
 
-While it is `starting` for the first time it comes about in steps: its snapshot is brought, a standby has the order,
+While it is `starting` for the first time it comes about in steps. Its snapshot is brought, a standby has the order,
 `Born` names its process. `identity` is None until then, and only its control socket can end it.
 """
 

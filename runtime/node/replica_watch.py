@@ -2,8 +2,8 @@
 
 Its control socket brings frames; its pidfd brings its death, within milliseconds. Each frame is one arrow of the states
 in `replica_record.py`: `Born` gives it a process, `Serving` makes it ready, `Parked` parks it. The failures to survive:
-a standby that dies with the order in hand (the socket ends before `Born`), a process whose death nobody could see, and
-a full disk that does not keep its identity.
+a standby may die with the order in hand, and then the socket ends before `Born`. Nobody might see a process die. A full
+disk may not keep its identity.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A process that ends is noticed at once; one that is stopped, dead-locked, or waits for a device for ever says nothing. A
 replica therefore beats once a second (`runtime/serving/pulse.py`). What must not count as a hang is silence that is
-ours: an agent that was itself stopped, or a machine that slept, has heard nothing from anybody. So moments here are the
+ours. An agent that was itself stopped, or a machine that slept, has heard nothing from anybody. So moments here are the
 agent's *attentive* seconds (`pilotlight/attention.py`).
 """
 

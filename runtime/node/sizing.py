@@ -1,10 +1,10 @@
 """How much memory there is on a node, and what replicas take of it. Step 8.
 
 A replica takes the private pages of all its processes, never their RSS. What it shares with its standby is there once,
-however many replicas there are, and is the standby's. Clean pages of mapped files are nobody's: the kernel takes them
-when it needs them, and whether they count as private only depends on who else has them mapped. Added is what will be
-private soon: pages of the cache that are not touched yet, and mapped weights, which are packed into private memory
-behind the traffic.
+however many replicas there are, and is the standby's. Clean pages of mapped files are nobody's. The kernel takes them
+when it needs them, and whether they count as private only depends on who else has them mapped. What will be private
+soon is added. That is the cache's pages that are not touched yet, and mapped weights, which are packed behind the
+traffic.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 A replica opens a link, the same one first and later: an engine's compile caches know a model by its path. The link
 points at the partial folder, then atomically at the store. Room is made first (`disk_room.py`); whether a baked copy
 may be written is decided too (`baked_copies.py`). It must survive an origin that is away, slow or lying, a full disk
-and kill -9: each fails the start with its reason, what was good stays, and the next ask goes on from there.
+and kill -9. Each fails the start with its reason. What was good stays, and the next start goes on from there.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
        └───── killed ◄───────┴──────────────────┘        gone: its pidfd (`StandbyPool._died`)
 
 One that is made `beside` the others, for one order, is not among those that are kept until it has been given it. The
-failure to survive is a standby that is stopped or hung: it neither dies nor answers, so what it owes is counted, and
+failure to survive is a standby that is stopped or hung. It neither dies nor answers, so what it owes is counted, and
 since when.
 """
 

@@ -1,10 +1,10 @@
 """Orders to standbys: to fork a replica, and to look at arguments. Step 8.
 
-`fork` asks for the outcome: it returns when the order is in a rehearsed standby's socket, however long the rehearsal
+`fork` asks for the outcome. It returns when the order is in a rehearsed standby's socket, however long the rehearsal
 still takes, and however full that socket is. Orders are given one after the other, first come, first served. An order
-that trusts nothing kept gets a standby of its own, made beside the others; only then may that one take the place of
+that trusts nothing kept gets a standby of its own, made beside the others. Only then may that one take the place of
 another, so that what one endpoint distrusts costs no other its wake. The failure to survive is a standby that dies with
-an order in hand: it closes the replica's control socket with it, which the caller sees before any `Born`.
+an order in hand. It closes the replica's control socket with it, which the caller sees before any `Born`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The standby pool: how many standbys are kept, which start, and which go. Step 7.
 
-As many as configured are kept, fewer where the activator says so; at least one while an order waits, so that one is
+As many as configured are kept, fewer where the activator says so. While an order waits it is at least one, which is
 made for the orders there are and goes after them. One that dies is replaced, after a pause where it died before it was
-ready. The failures to survive: a machine that refuses to start one (it is asked again), standbys that die one after the
-other, and the death of one that was made for a single order, which concerns that order alone.
+ready. The failures to survive: a machine that refuses to start one, which is asked again, and standbys that die one
+after the other. The death of one that was made for a single order concerns that order alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which standbys are silent, and what they hold of the node's memory: looked at by the agent, now and then. Step 7.
 
 A standby that is stopped or hung neither dies nor answers. So it is asked once a second whether it is there, and killed
-when something is owed and nothing has come for `silent_seconds`; a rehearsal has a time of its own. What must survive
+when something is owed and nothing has come for `silent_seconds`. A rehearsal has a time of its own. What must survive
 is an agent that was stopped itself: moments are its attentive seconds (`pilotlight/attention.py`).
 """
 

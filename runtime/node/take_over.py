@@ -1,6 +1,6 @@
 """How an agent takes a node over: it is the only one, inherits orphans, and removes what a dead one left. Step 7.
 
-What must survive is an agent killed by -9: its replicas ended with their control sockets, but their run folders, shared
+What must survive is an agent killed by -9. Its replicas ended with their control sockets, but their run folders, shared
 memory and stray processes are there still. What must never happen is two agents on one node: the second would remove
 the first one's replicas.
 """

@@ -1,8 +1,8 @@
 """What this node says of usage: its replicas' journals, sent, counted and vouched for, once a second. Step 12.
 
-Three parts in one hand: `usage_shipper.py` sends the lines, `last_counts.py` keeps what has no line yet, `watermark.py`
-gives the word up to which a journal is complete. The failure to survive is a disk that does not let a journal be read:
-it is asked again a second later, and the replicas serve on.
+It joins three parts. `usage_shipper.py` sends the lines, `last_counts.py` keeps what has no line yet, and
+`watermark.py` says up to when a journal is complete. The failure to survive is a disk that does not let a journal be
+read. It is asked again a second later, and the replicas serve on.
 """
 
 from __future__ import annotations

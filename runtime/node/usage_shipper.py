@@ -1,9 +1,9 @@
 """From the replicas' journals to the activator, at least once. Step 12.
 
 It reads the lines that were added and sends them in numbered batches. When a replica is gone and all of its journal is
-sent, a batch of its own says so; the file goes once that is stored. After a broken connection, or kill -9 of the agent,
-it sends again from the last stored byte or from the start: the rows' key makes that harmless. At most MOST_UNSTORED
-batches are on their way, so that after a long outage neither a socket nor the activator has to hold all there is.
+sent, a batch of its own says so. The file goes once that is stored. After a broken connection, or kill -9 of the agent,
+it sends again from the last stored byte or from the start. The rows' key makes that harmless. At most MOST_UNSTORED
+batches are on their way. So neither a socket nor the activator has to hold all there is after a long outage.
 """
 
 from __future__ import annotations

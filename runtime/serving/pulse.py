@@ -1,7 +1,7 @@
 """A replica's pulse: what it says of itself once a second, whatever its event loop and its engine do. Step 8.
 
-Two words of memory are shared by the API process and its engine core: how many steps the engine has done, and how often
-a thread of the engine core has woken. A thread of the API process sends both as a `Beat`. It takes no lock that others
+The API process and its engine core share two words of memory. They count the steps of the engine, and how often a
+thread of the engine core has woken. A thread of the API process sends both as a `Beat`. It takes no lock that others
 hold and waits for nobody. It survives a full socket (the beat is lost) and a loop that stands still (that is what it
 reports). Where the agent is gone it ends the replica, which nobody watches any more: in the middle of a build, too.
 """

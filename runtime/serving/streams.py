@@ -1,6 +1,6 @@
 """How the streams of each API end, and where the engine's counts go into them. Step 11, the replica's side. Pure.
 
-The counts are a comment, and a comment never stands alone between blank lines: several SDKs take such a frame for an
+The counts are a comment, and a comment never stands alone between blank lines. Several SDKs take such a frame for an
 event without data and end there. So it is a line of the frame that has the stream's last word, and reports what was
 made before it.
 

@@ -6,8 +6,8 @@ for each sequence it works on (a request with n > 1 has several). The gate calls
 exchange. The line is written when all of them are over, or by `settle`, just before the last byte of a complete answer.
 
 A prompt counts once, however many sequences answer it, as in the answer's own `usage`. The failures to survive: an
-engine that says the end of a sequence twice (each is closed once), and one that works for nobody we know (an error,
-under a reserved id). On a disk without room, lines are kept here in order, `MOST_KEPT` of them, and written when there
+engine may say the end of a sequence twice, and each is closed once. It may work for nobody we know, which is an error,
+under a reserved id. On a disk without room, lines are kept here in order, `MOST_KEPT` of them, and written when there
 is room; no answer breaks by it. Of a line that could be written only in part, the rest comes first.
 """
 

@@ -1,6 +1,6 @@
 """Parts of objects straight into memory: plain HTTP/1.1 in threads, over signed links. Step 9.
 
-The general S3 client takes 3 s of CPU a GB to hand over a body; here the kernel copies from the socket into the file's
+The general S3 client takes 3 s of CPU a GB to hand over a body. Here the kernel copies from the socket into the file's
 own pages, 0.7 s a GB. It does only what always goes right. An answer that is not the part asked for, a connection that
 breaks, a proxy on the way are all `None`. Then the general client is asked, which knows how to repeat, redirect and
 explain. It must survive a peer that goes silent (a timeout), and a reader that is given up because its bytes trickle

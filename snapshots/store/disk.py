@@ -5,8 +5,7 @@
     .pull-sha256-…/      being pulled, or left by a kill: the next who pulls that digest goes on with it (`partial.py`)
     .lock                held, shared, by those at work
 
-A snapshot appears by one rename after its last sync, so that kill -9, power loss or a full disk leave all of it or
-nothing.
+A snapshot appears by one rename after its last sync. So kill -9, power loss or a full disk leave all of it or nothing.
 """
 
 from __future__ import annotations

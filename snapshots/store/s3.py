@@ -5,7 +5,7 @@
 
 Endpoint, region and credentials come from where AWS' own tools take them (AWS_ENDPOINT_URL, AWS_PROFILE, …). It must
 survive a store that resets, stalls, trickles or lies. Requests are repeated by botocore, bodies cut short by us, parts
-that come too slowly once (`stall.py`); what cannot be is an error that says what to do. Whether bytes are good is for
+that come too slowly once (`stall.py`). What cannot be is an error that says what to do. Whether bytes are good is for
 the reader to judge (`transfer.py`). Bodies come over signed links (`direct.py`); what goes wrong there is asked again
 here.
 """

@@ -2,7 +2,7 @@
 
 Killed half-way, it leaves complete objects, which are recognised by size and recorded SHA-256. It also leaves uploads
 that are not completed, which are gone on with: their parts have the MD5 of their content for a name. It must survive a
-second pusher of the same snapshot: both work at the same upload, and the one that finds it completed looks at the
+second pusher of the same snapshot. Both work at the same upload, and the one that finds it completed looks at the
 object instead.
 """
 

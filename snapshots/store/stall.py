@@ -2,7 +2,7 @@
 
 A peer that sends a byte now and then is never silent, and would hold a fetch, and all who wait for it, for days. So
 each part has a time of its own: `PATIENCE` and what its bytes take at `SLOWEST`. A part that is late is given up,
-unless the whole way is slow and it has had its share of it: breaking that off would only begin anew.
+unless the whole way is slow and it has had its share of it. Breaking that off would only begin anew.
 """
 
 from __future__ import annotations

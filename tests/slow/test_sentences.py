@@ -30,10 +30,10 @@ def modules() -> Iterator[str]:
 
 
 def paragraphs(module: str) -> list[str]:
-    """Without drawings and lists, which are indented."""
+    """Without drawings, trees and lists, which are indented or have branches."""
     found = (ast.get_docstring(ast.parse((ROOT / module).read_text()), clean=False) or "").split("\n\n")
     held = found if module.startswith(HELD_TO_THE_LAST) else found[:1]
-    return [paragraph for paragraph in held if not paragraph.startswith(" ")]
+    return [paragraph for paragraph in held if not paragraph.startswith(" ") and "├──" not in paragraph]
 
 
 def sentences(paragraph: str) -> list[str]:
