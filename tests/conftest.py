@@ -17,9 +17,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import forked
+from tests.examples import ALL, FEW
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("unit", settings.get_profile("default"), max_examples=20)  # `make unit` has ten seconds
+settings.register_profile("default", deadline=None, max_examples=ALL, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("unit", settings.get_profile("default"), max_examples=FEW)
 settings.load_profile("default")
 
 FOLDER = Path(__file__).parent

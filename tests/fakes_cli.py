@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
+from typer.testing import CliRunner
+
 from pilotlight import keys, tls
 from pilotlight.cli.api import Api
+from pilotlight.cli.main import command
 from pilotlight.settings import Settings
 
 
@@ -48,6 +52,29 @@ class Said:
         head = {"content-length": str(len(body))} | dict(self.headers)
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
         return f"HTTP/1.1 {self.status} Said\r\n{lines}\r\n".encode() + body
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command has ended, and what it has said."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    output: str  # both, as a terminal shows them
+
+
+def ran(*words: str, **environ: str) -> Ran:
+    """The command line in this process. What breaks it is raised."""
+    code = 0
+    with CliRunner().isolation(env=environ) as streams:
+        try:
+            command().main(args=list(words), prog_name="pilotlight")
+        except SystemExit as end:
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Ran(code, *(stream.getvalue().decode() for stream in streams))
 
 
 Answers = Callable[[Call], Said]

@@ -14,6 +14,7 @@ from pilotlight.frames import split
 from runtime.serving.gate import Gate
 from runtime.serving.line import PROMISE_SECONDS, Line, Place
 from runtime.serving.usage import Counts, Journal
+from runtime.wire import TURN_HEADER
 from tests.fakes import Changes
 
 
@@ -166,3 +167,7 @@ def make(tmp_path: Path, *, slots: int = 1, file: str = "", **options: Any) -> t
         engine,
         depths,
     )
+
+
+def named(turn: str | None) -> list[tuple[bytes, bytes]]:
+    return [(TURN_HEADER.encode(), (turn or "").encode())]

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 FEWEST = 8  # files; forks are not worth it for less
-COMMON = ("tests.fakes", "tests.fakes_activator", "tests.router_world", "hypothesis.stateful")
+COMMON = sorted(f"tests.{file.stem}" for file in Path(__file__).parent.glob("*.py") if file.stem != "__init__")
 
 
 def files_of(config: pytest.Config, folders: Sequence[Path]) -> list[Path]:
@@ -33,8 +33,8 @@ def files_of(config: pytest.Config, folders: Sequence[Path]) -> list[Path]:
         or option.capture == "no"
         or option.ignore
         or option.ignore_glob
-        or option.lf
-        or option.failedfirst
+        or getattr(option, "lf", False)
+        or getattr(option, "failedfirst", False)
         or getattr(option, "numprocesses", None)
         or hasattr(config, "workerinput")
     )
@@ -55,6 +55,8 @@ def run(session: pytest.Session, files: list[Path]) -> None:
     """Collect and run these files, and report as if pytest itself had."""
     for name in COMMON:
         importlib.import_module(name)
+    reporter: Any = session.config.pluginmanager.getplugin("terminalreporter")
+    reporter._show_progress_info = False  # per cent of what? How many there are is not known before the end
     gc.collect()
     gc.freeze()  # what every test stands on lives to the end: the collector need not look at it again and again
     todo, more = os.pipe()
@@ -63,7 +65,7 @@ def run(session: pytest.Session, files: list[Path]) -> None:
     )  # a fork reads a number, runs that file
     os.close(more)
     forks: dict[Connection, _Fork] = {}
-    for _ in range((os.cpu_count() or 1) + 2):  # more than cores: some wait now and then
+    for _ in range((os.cpu_count() or 1) + 1):  # one more than cores: some wait now and then
         ours, theirs = Pipe(duplex=False)
         if (pid := os.fork()) == 0:
             try:

@@ -9,7 +9,8 @@ traceback.
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -82,10 +83,16 @@ app.add_typer(machine_commands.config, name="config")
 app.add_typer(bench_commands.app, name="bench")
 
 
+@cache
+def command() -> Any:
+    """The whole command line as typer makes it of `app`: made once, for it takes some 50 ms."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     settle_in()
     try:
-        app()
+        command()()
     except SystemExit as end:
         sys.exit(_read_to_the_end(end))
     except Unreachable as error:

@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from pilotlight.cli.api import Api, ApiError, Unreachable
-from pilotlight.cli.main import app
 from pilotlight.settings import Settings, load
-from tests.fakes_cli import Call, Said, answered, prepared
+from tests.fakes_cli import Call, Said, answered, prepared, ran
 
 SLOW = {
     "structlog",
@@ -73,22 +71,22 @@ def test_a_command_that_shows_text_imports_nothing_large(tmp_path: Path) -> None
     "command", [[], ["ls"], ["keys"], ["keys", "create"], ["usage"], ["snapshot", "pack"], ["set"]]
 )
 def test_each_command_takes_both_spellings_of_help(command: list[str], option: str) -> None:
-    done = CliRunner().invoke(app, [*command, option])
+    done = ran(*command, option)
     assert done.exit_code == 0 and "Usage: " in done.output
-    assert CliRunner().invoke(app, ["help", *command]).output == done.output
+    assert ran("help", *command).output == done.output
 
 
 def test_help_of_what_there_is_not_names_what_there_is() -> None:
-    done = CliRunner().invoke(app, ["help", "keys", "make"])
+    done = ran("help", "keys", "make")
     assert done.exit_code == 2 and "there are create, " in done.stderr
-    assert CliRunner().invoke(app, ["help", "ls", "x"]).exit_code == 2
+    assert ran("help", "ls", "x").exit_code == 2
 
 
 def test_the_version_is_one_line() -> None:
     from importlib.metadata import version
 
     for option in ("--version", "-V"):
-        assert CliRunner().invoke(app, [option]).output == f"pilotlight {version('pilotlight')}\n"
+        assert ran(option).output == f"pilotlight {version('pilotlight')}\n"
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from pilotlight.cli.main import app
 from snapshots.errors import LineageError
 from snapshots.lineage import MOST_STEPS, Step, file_of, newest_of, of_folder, parse, remember, steps
+from tests.fakes_cli import ran
 from tests.model_folders import TOKENIZER, safetensors, write
 
 DIGEST = "sha256:" + "a" * 64
@@ -71,18 +70,17 @@ def test_a_folder_of_the_hubs_own_tools_says_where_it_is_from(tmp_path: Path) ->
 def test_show_tells_origin_licence_who_and_every_file(tmp_path: Path) -> None:
     folder = write(tmp_path / "m", {**MODEL, "README.md": b"---\nlicense: apache-2.0\n---\n"})
     state = ["--state", str(tmp_path / "s")]
-    runner = CliRunner()
-    digest = runner.invoke(app, ["snapshot", "pack", str(folder), *state]).stdout.strip()
-    told = runner.invoke(app, ["snapshot", "show", digest[:15], *state])
+    digest = ran("snapshot", "pack", str(folder), *state).stdout.strip()
+    told = ran("snapshot", "show", digest[:15], *state)
     assert told.exit_code == 0, told.stderr
     for said in (digest, str(folder), "apache-2.0", " by ", "model.safetensors"):
         assert said in told.stdout
-    shown = json.loads(runner.invoke(app, ["snapshot", "show", digest, "--json", *state]).stdout)
+    shown = json.loads(ran("snapshot", "show", digest, "--json", *state).stdout)
     assert shown["lineage"][0]["origin"] == str(folder)
     assert {file["path"] for file in shown["file_list"]} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert newest_of(tmp_path / "s" / "snapshots", str(folder)) == digest
     file_of(tmp_path / "s" / "snapshots", digest).write_text("no")
-    told = runner.invoke(app, ["snapshot", "show", digest, *state])
+    told = ran("snapshot", "show", digest, *state)
     assert (told.exit_code, "cannot be read" in told.stderr, digest in told.stdout) == (0, True, True)
 
 
@@ -90,9 +88,9 @@ def test_the_model_that_comes_with_pilotlight_is_named_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    runner, state = CliRunner(), ["--state", str(tmp_path / "s")]
-    digest = runner.invoke(app, ["snapshot", "pack", "pilotlight://demo", *state]).stdout.strip()
-    shown = json.loads(runner.invoke(app, ["snapshot", "show", digest, "--json", *state]).stdout)
+    state = ["--state", str(tmp_path / "s")]
+    digest = ran("snapshot", "pack", "pilotlight://demo", *state).stdout.strip()
+    shown = json.loads(ran("snapshot", "show", digest, "--json", *state).stdout)
     assert shown["lineage"][0]["origin"] == "pilotlight://demo" and shown["architecture"] == "LlamaForCausalLM"
 
 
@@ -100,9 +98,8 @@ def test_lineage_goes_with_a_snapshot_from_store_to_store(tmp_path: Path) -> Non
     folder, there = write(tmp_path / "m", MODEL), tmp_path / "there"
     there.mkdir()
     first, second = ["--state", str(tmp_path / "a")], ["--state", str(tmp_path / "b")]
-    runner = CliRunner()
-    digest = runner.invoke(app, ["snapshot", "pack", str(folder), *first]).stdout.strip()
-    assert runner.invoke(app, ["snapshot", "push", digest, str(there), *first]).exit_code == 0
-    assert runner.invoke(app, ["snapshot", "pull", str(there), digest, *second]).exit_code == 0
+    digest = ran("snapshot", "pack", str(folder), *first).stdout.strip()
+    assert ran("snapshot", "push", digest, str(there), *first).exit_code == 0
+    assert ran("snapshot", "pull", str(there), digest, *second).exit_code == 0
     told = steps(tmp_path / "b" / "snapshots", digest)
     assert [(step.how, step.origin) for step in told] == [("packed", str(folder)), ("pulled", str(there))]

@@ -14,7 +14,6 @@ import typer
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from typer.testing import CliRunner
 
 from activator.wire import Done
 from pilotlight.audit import Note, noted, waiting
@@ -25,6 +24,7 @@ from pilotlight.cli.snapshot import commands as snapshot_commands
 from pilotlight.settings import Paths
 from router.admin.acts import ACTS, differing, recorded
 from tests.fakes_admin import ADMIN_KEY, DIGEST, Bench, play
+from tests.fakes_cli import ran
 
 KEY_ID = "key_0"
 TRIED: dict[
@@ -223,7 +223,7 @@ ARGUMENTS = {
 def test_a_command_on_files_leaves_a_note(tmp_path: Path, command: str) -> None:
     paths = Paths(tmp_path / "state")
     paths.make()
-    CliRunner().invoke(app, [*command.split(), *ARGUMENTS.get(command, []), "--state", str(paths.state)])
+    ran(*command.split(), *ARGUMENTS.get(command, []), "--state", str(paths.state))
     ((_, note),) = waiting(paths.audit)
     assert note is not None and note.act == acts.NOTED[command] and note.outcome in ("done", "refused")
     assert note.who.startswith(("user ", "uid ")) and note.origin == "this machine" and note.at > 1.7e9
@@ -232,7 +232,7 @@ def test_a_command_on_files_leaves_a_note(tmp_path: Path, command: str) -> None:
 def test_only_looking_what_would_go_is_no_act(tmp_path: Path) -> None:
     paths = Paths(tmp_path / "state")
     paths.make()
-    CliRunner().invoke(app, ["snapshot", "prune", "--dry-run", "--state", str(paths.state)])
+    ran("snapshot", "prune", "--dry-run", "--state", str(paths.state))
     assert not list(waiting(paths.audit)) and "dry_run" in inspect.signature(snapshot_commands.prune).parameters
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from pilotlight import keys, tls
 from pilotlight.cli import main as command_line
@@ -21,6 +20,7 @@ from pilotlight.cli.api import Api, Unreachable
 from pilotlight.cli.options import explain_os_error
 from pilotlight.cli.port_checks import PortTaken, need_port, why_not
 from pilotlight.settings import Paths
+from tests.fakes_cli import ran
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -153,7 +153,7 @@ def test_usage_takes_a_name_or_a_command(run: Run) -> None:
 
 
 def test_every_command_explains_itself() -> None:
-    done = CliRunner().invoke(command_line.app, ["--help"])
+    done = ran("--help")
     assert done.exit_code == 0
     assert "Exit codes: 0 done; 1 it failed" in " ".join(done.output.split())
 

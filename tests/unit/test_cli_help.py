@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from pilotlight.cli.main import app
+from pilotlight.cli.main import command as command_line
 from pilotlight.installed import is_checkout, remedy
+from tests.fakes_cli import ran
 
 TEXT = {"up", "help", "chat", "demo", "logs", "usage export"}  # what they print is no data, or has a form of its own
 Command = tuple[str, Any]
@@ -26,14 +25,14 @@ def everything(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tupl
         yield from everything(child, (*words, name))
 
 
-ALL = [(" ".join(words), command) for words, command in everything(typer.main.get_command(app))]
+ALL = [(" ".join(words), command) for words, command in everything(command_line())]
 GROUPS = [each for each in ALL if hasattr(each[1], "commands")]
 COMMANDS = [each for each in ALL if not hasattr(each[1], "commands")]
 
 
 @pytest.mark.parametrize(("words", "group"), GROUPS, ids=lambda each: each if isinstance(each, str) else "")
 def test_a_list_of_commands_cuts_no_sentence(words: str, group: Any) -> None:
-    shown = CliRunner().invoke(app, [*words.split(), "--help"], env={"COLUMNS": "80"}).output
+    shown = ran(*words.split(), "--help", COLUMNS="80").output
     for name in group.commands:
         line = next(line for line in shown.splitlines() if line.split()[:1] == [name])
         assert line.endswith(".") and "..." not in line, line
@@ -57,7 +56,7 @@ def test_what_prints_data_prints_json(words: str, command: Any) -> None:
 
 
 def test_waiting_is_told_of_what_is_waited_for() -> None:
-    told = {words: CliRunner().invoke(app, [*words.split(), "--help"]).output for words in ("wake", "deploy", "down")}
+    told = {words: ran(*words.split(), "--help").output for words in ("wake", "deploy", "down")}
     assert "revision" not in told["wake"] and "deploy" not in told["wake"] and "the start goes on" in told["wake"]
     assert "the deploy goes on" in told["deploy"]
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
-from pilotlight.cli.main import app
 from pilotlight.cli.packing import find_snapshot
 from pilotlight.settings import SettingsError, load
 from snapshots.pack import pack
+from tests.fakes_cli import ran
 from tests.model_folders import TOKENIZER, safetensors, write
 
 
@@ -56,7 +55,7 @@ def test_what_is_nowhere_is_one_line(tmp_path: Path, digest: str, capsys: pytest
     ],
 )
 def test_a_deployment_is_of_one_model_or_changes_something(options: tuple[str, ...], said: str) -> None:
-    done = CliRunner().invoke(app, ["deploy", "x", *options])
+    done = ran("deploy", "x", *options)
     assert done.exit_code == 2
     assert said in done.stderr
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from activator.policy.placement import Needs, Refusal, choose
 from pilotlight.cli import drawn
@@ -24,9 +23,8 @@ from pilotlight.cli.endpoints import rollouts
 from pilotlight.cli.endpoints.deploy import fields_given
 from pilotlight.cli.endpoints.rollouts import progress
 from pilotlight.cli.endpoints.show import _revision, _revisions
-from pilotlight.cli.main import app
 from pilotlight.settings import Settings, load
-from tests.fakes_cli import Call, Said, answered, prepared
+from tests.fakes_cli import Call, Said, answered, prepared, ran
 
 DEPLOY = {"revision_id": "rev2", "number": 2, "pending": True, "changed": True}
 
@@ -100,7 +98,7 @@ def test_what_cannot_be_set_is_named(pair: str, said: str, capsys: pytest.Captur
 
 
 def test_a_set_of_nothing_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["set", "x", "--state", str(tmp_path)])
+    done = ran("set", "x", "--state", str(tmp_path))
     assert done.exit_code == 2 and "give at least one FIELD=VALUE" in done.stderr
 
 
@@ -230,7 +228,7 @@ def test_json_says_the_outcome_failed_or_not(
 )
 def test_waiting_and_not_waiting_together_is_refused_before_anybody_is_asked(words: tuple[str, ...]) -> None:
     for more in ((), ("--at-once",)) if words[0] != "wake" else ((),):
-        done = CliRunner().invoke(app, [*words, "--wait", "--no-wait", *more])
+        done = ran(*words, "--wait", "--no-wait", *more)
         assert done.exit_code == 2 and "not both" in done.stderr
 
 

@@ -20,6 +20,7 @@ from router.ledger.follow import Follower
 from router.ledger.join import Join
 from router.ledger.tail import Tail
 from router.ledger.worker_locks import Workers
+from tests.examples import examples
 from tests.ledger_lines import ended, line, opened, sealed
 
 
@@ -80,7 +81,7 @@ def test_a_ledger_that_starts_on_many_files_joins_every_end(tmp_path: Path, smal
         assert [file.name for file in tmp_path.glob("*.jsonl")] == (["w.11.jsonl"] if alive else [])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     spans=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5) | st.none()), min_size=1, max_size=25),
     steps=st.lists(st.integers(1, 9), min_size=1, max_size=20),

@@ -18,6 +18,7 @@ from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.row import UsageRow, figures, usage_row
 from router.ledger.watermark import PARTING_SECONDS, Unfinished, Word
 from runtime.wire import Phase, UsageEntry
+from tests.examples import examples
 from tests.ledger_lines import ended, journalled, opened
 
 PRICES = PriceList([Price(version=7, org_id="default", endpoint_id="", valid_from=0.0, input=1, cached=1, output=1)])
@@ -46,7 +47,7 @@ plans = st.lists(
 TIMES = {"once": 1, "twice": 2, "never": 0}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(plans=plans, seed=st.integers(0, 2**32))
 def test_every_opened_request_settles_exactly_once_whatever_the_order(
     plans: list[dict[str, object]], seed: int

@@ -21,6 +21,7 @@ from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, O
 from router.ledger.settle import BATCH_ROWS, Settler
 from router.ledger.shelf import Kept, Shelf
 from router.ledger.waits import Said, Waits
+from tests.examples import examples
 from tests.fakes_ledger import FakeStore
 from tests.ledger_lines import ended, journalled, opened
 from tests.router_world import until
@@ -194,7 +195,7 @@ def test_a_line_of_the_unpriced_that_cannot_be_read_stays_for_a_person(tmp_path:
 
 
 @given(cut=st.integers(0, 400), sealed=st.booleans())
-@hypothesis_settings(max_examples=40, deadline=None)
+@hypothesis_settings(max_examples=examples(40))
 def test_a_line_cut_in_half_swallows_no_other(tmp_path_factory: pytest.TempPathFactory, cut: int, sealed: bool) -> None:
     """By a crash or a full disk; also as the release before left it: without checksums, and with the next line glued
     on.

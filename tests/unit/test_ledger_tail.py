@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.ledger.tail import CHUNK_BYTES, SpoolFile, Tail
+from tests.examples import examples
 from tests.ledger_lines import ended, line, opened, sealed
 
 NAME = "worker-1.3.jsonl"
@@ -27,7 +28,7 @@ def read_all(tail: Tail, name: str = NAME) -> list[str]:
             return events
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(cuts=st.lists(st.integers(0, 5000), max_size=12), seals=st.booleans())
 def test_every_line_is_read_once_however_the_bytes_arrive(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], seals: bool
@@ -132,7 +133,7 @@ def read_file(data: bytes, tmp_path: Path) -> tuple[list[str], list[tuple[bytes,
     return [record.event_id for record in chunk.records], chunk.rejected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_one_flipped_bit_costs_one_line_at_most_and_no_line_says_what_it_did_not(
     tmp_path_factory: pytest.TempPathFactory, at: int, bit: int

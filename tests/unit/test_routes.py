@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,48 +22,14 @@ from runtime.forms import DONE, TOKEN, Form
 from runtime.serving.gate import counts_header
 from runtime.serving.streams import STREAMS
 from runtime.serving.usage import Counts
-from runtime.tasks import BY_PATH, GENERATE, KINDS, SCORE, Kind, Task, canary_of, deployable
+from runtime.tasks import BY_PATH, GENERATE, KINDS, Kind, Task, canary_of, deployable
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("activator", "pilotlight", "router", "runtime", "snapshots")
-TABLE = "runtime/tasks.py"
-OTHER_THINGS = {  # what is spelt alike and is another thing
-    "runtime/loader/completeness.py": {SCORE},  # a layer
-    "snapshots/chat_templates.py": {
-        tasks.CHAT.public,
-        tasks.COMPLETIONS.public,
-    },  # told to people; snapshots know no routes
-}
 
 
 def test_a_gate_lets_through_what_a_router_sends_and_nothing_else() -> None:
     assert sorted(route.path for route in ROUTES.values()) == sorted(BY_PATH)
     assert set(CHECKS) == set(tasks.ROUTES)
-
-
-def test_no_path_and_no_task_is_spelt_but_in_the_table() -> None:
-    modules = [path for package in PRODUCT for path in (ROOT / package).rglob("*.py")]
-    found = {path.relative_to(ROOT).as_posix(): spelt(path.read_text()) for path in modules}
-    assert found.pop(TABLE) >= set(KINDS)
-    assert {name: texts for name, texts in found.items() if texts} == OTHER_THINGS, "read it from runtime/tasks.py"
-
-
-def test_what_is_spelt_is_found() -> None:
-    assert spelt('a = f"{b}/v1/chat/completions"\nif c == "embed":\n    """score"""\n') == {
-        "/v1/chat/completions",
-        "embed",
-    }
-
-
-def spelt(source: str) -> set[str]:
-    """Tasks, and paths of routes in whatever text, but for what is told to readers of the code only."""
-    paths = sorted({path for route in tasks.ROUTES for path in (route.public, route.path)}, key=len, reverse=True)
-    one = re.compile("|".join(rf"{re.escape(path)}(?![\\w/])" for path in paths))
-    tree = ast.parse(source)
-    read = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    found = [str(node.value) for node in texts if id(node) not in read]
-    return {text for text in found if text in KINDS} | {path for text in found for path in one.findall(text)}
 
 
 def test_every_task_is_whole() -> None:

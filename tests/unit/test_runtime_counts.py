@@ -20,6 +20,7 @@ from runtime.node.usage_shipper import UsageShipper
 from runtime.node.watermark import BEATS, LEAST_SECONDS, MOST_SECONDS, Watermark
 from runtime.serving.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
 from runtime.wire import RequestCount, Shipped, UsageBatch, UsageEntry
+from tests.examples import examples
 from tests.small_disks import BLOCK, fill, small_disk
 
 
@@ -179,7 +180,7 @@ def test_a_journal_that_cannot_be_written_is_called_whole_only_afterwards(tmp_pa
     assert journal(tmp_path) == {"a": (1, True)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     beats=st.lists(
         st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=6, unique_by=lambda told: told[0]),

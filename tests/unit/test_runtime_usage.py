@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from runtime.journal_line import decode
 from runtime.serving.usage import CANARY, MOST_KEPT, NOBODY, Counts, Journal, request_of
 from runtime.wire import UsageEntry
+from tests.examples import examples
 
 ID = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
@@ -169,7 +170,7 @@ def test_what_runs_is_known_while_it_runs_and_written_when_the_replica_ends(tmp_
     assert [(entry.output_tokens, entry.finish) for entry in entries(tmp_path / "j")] == [(12, "abort")]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), min_size=1, max_size=6),
     order=st.randoms(use_true_random=False),

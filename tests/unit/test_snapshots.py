@@ -8,8 +8,6 @@ import json
 import os
 import re
 import stat
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -328,23 +326,6 @@ def test_a_model_larger_than_the_disk_is_refused_before_writing(model: Path, sto
     os.truncate(shard, 8 + len(header) + size)
     with pytest.raises(StoreFull, match="needs 8796"):
         pack(model, store)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from snapshots.pack import pack
-pack(Path(sys.argv[1]), Path(sys.argv[2]), lambda done, total: done > total // 2 and os.kill(os.getpid(), signal.SIGKILL))
-"""
-
-
-def test_kill_half_way_leaves_no_snapshot_and_the_next_pack_cleans_up(model: Path, store: Path) -> None:
-    died = subprocess.run([sys.executable, "-c", KILLED, model, store], check=False)
-    assert died.returncode == -9
-    assert digests(store) == []
-    assert list(store.glob(".new-*"))
-    manifest = pack(model, store)
-    assert {entry.name for entry in store.iterdir()} == {".lock", folder_name(manifest.digest)}
 
 
 def overwrite(file: Path, content: bytes) -> None:
