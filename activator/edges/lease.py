@@ -3,7 +3,7 @@
 The lock ends with its session, so a leader killed by -9 is followed at once, and those that wait poll nothing. With
 Postgres away the last leader goes on, since nobody else can take its place then; when Postgres is back it takes the
 lock and a new epoch again, or, if somebody led in between, ends. Where all activators are of one machine, one that
-starts while Postgres is away leads by that machine's own lock until then (`alone.py` has the argument).
+starts while Postgres is away leads by that machine's own lock until then (`machine_lock.py` has the argument).
 """
 
 from __future__ import annotations

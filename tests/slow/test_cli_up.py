@@ -148,16 +148,16 @@ def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
 def test_who_has_read_enough_of_a_command_makes_it_no_failure(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = command_line.app
+    real = command_line.command()
 
-    def app() -> None:
+    def typed() -> None:
         if arguments:
             real(arguments)
         print("so little that it is written at the end")
         sys.exit(0)
 
     with nobody_reads(monkeypatch) as noticed:
-        monkeypatch.setattr(command_line, "app", app)
+        monkeypatch.setattr(command_line, "command", lambda: typed)
         with pytest.raises(SystemExit) as ended:
             command_line.main()
         assert ended.value.code == 0 and noticed
@@ -170,7 +170,7 @@ def test_up_goes_on_though_nobody_reads_what_it_prints(monkeypatch: pytest.Monke
 
 
 def test_a_failed_command_is_failed_whoever_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "app", lambda: sys.exit(3))
+    monkeypatch.setattr(command_line, "command", lambda: lambda: sys.exit(3))
     with pytest.raises(SystemExit) as ended:
         command_line.main()
     assert ended.value.code == 3
