@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infra.reference_meanings import ABSTRACT, ADMIN, ERRORS, HEADERS, INTERNAL, NAMES, OF_REQUESTS, REQUEST_HEADERS
+from infra.reference_meanings import ABSTRACT, ADMIN, HEADERS, INTERNAL, NAMES, OF_REQUESTS, REQUEST_HEADERS
 from pilotlight.exposition import Family
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -239,7 +239,7 @@ def error_tree() -> list[Any]:
 
 
 def meaning(kind: Any) -> str:
-    return ERRORS.get(kind.__name__, "")
+    return " ".join((kind.__doc__ or "").split())
 
 
 def routes() -> Iterator[str]:

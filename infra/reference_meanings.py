@@ -44,34 +44,6 @@ OF_REQUESTS = {
 }  # relayed to the admin process, or dropped
 # What is ours to describe: HTTP's own (content-length, connection) are not.
 NAMES = "x-[a-z-]*[a-z]|server-timing|retry-after|www-authenticate|openai-[a-z-]+|cache-control|allow|access-control-allow-origin|accept-encoding"
-ERRORS = {
-    "RouterError": "An error of ours; the log of the router or the admin process has it.",
-    "BadRequest": "The body, the path or the query is malformed, or not for this endpoint; `param` names the field.",
-    "TooLong": "Prompt and answer together have more tokens than the model's context.",
-    "EngineRefused": "The engine does not take the request; the message says what of it, or has an id to ask the operator about.",
-    "Unauthorized": "No key, a wrong, expired or revoked one.",
-    "Forbidden": "The key is another endpoint's; or a preflight's origin is in no `cors_origins`.",
-    "NotFound": "There is no such path, endpoint, key or settled request.",
-    "ModelNotFound": "`model` names no endpoint.",
-    "WrongMethod": "The path is there, the method is not.",
-    "TooSlow": "Head, or the next part of the body, did not come within `router.header_seconds`, or all of it within `router.upload_seconds`.",
-    "BodyTooLarge": "The body has more than `router.max_body_bytes`.",
-    "UrlTooLong": "The URL is too long.",
-    "UnsupportedEncoding": "The body's `Content-Encoding` is none of gzip, deflate and zstd, or there are several.",
-    "TooMany": "More requests without a good key have come from this address than `router.refusals_per_second_per_address`. With a key nothing changes.",
-    "HeadTooLarge": "The headers are too large.",
-    "Unavailable": "The activator or the database is away for the moment.",
-    "NotReady": "This router does not know the endpoints and keys yet.",
-    "Draining": "This router is stopping.",
-    "SpoolFull": "This router cannot write usage records: its disk fails.",
-    "DiskFull": "The disk is full, or the spool or the journals have all they may; the message says how much is free and needed.",
-    "QueueFull": "`max_held` requests of the endpoint wait already; or bodies that wait, or come in, have `router.max_held_bytes`, and this key's most of them.",
-    "HoldTimeout": "No slot became free within `hold_seconds`; where there was no room for a replica, the message says what it waited for.",
-    "EndpointPaused": "The endpoint's operator has paused it (`pilotlight pause`).",
-    "StartFailed": "A replica could not be started, or is larger than any node; `pilotlight ps` has the reason.",
-    "UpstreamError": "The replica broke off before it answered.",
-    "EngineFailed": "The engine failed at the request; the router's log has its own words under the request's id.",
-}
 ABSTRACT = {"Refused"}
 ADMIN = {
     "GET /endpoints": "All endpoints, each with the revision it leads to.",

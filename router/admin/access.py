@@ -82,5 +82,5 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_crash(request: Request, error: Exception) -> Response:
     """Ours: Starlette logs the traceback, the caller learns no more than that."""
-    told = RouterError("an error of ours; it is in the log of the admin process")
-    return Response(payload(told), status_code=500, media_type="application/json")
+    error = RouterError("an error of ours; it is in the log of the admin process")
+    return Response(payload(error), status_code=500, media_type="application/json")

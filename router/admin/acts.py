@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from pilotlight.audit import Begun, Outcome, bounded, noted
 from pilotlight.keys import SHOWN_LAST, SHOWN_PREFIX
-from router.admin.bodies import whole_body
+from router.admin.bodies import read_bytes
 from router.errors import RouterError
 
 log = structlog.get_logger()
@@ -81,7 +81,7 @@ def _recorded(route: Route, folder: Path, who: str, settle: Callable[[], None]) 
     act, part = ACTS[method, route.path]
 
     async def acting(request: Request) -> Response:
-        asked = _asked(await whole_body(request))
+        asked = _asked(await read_bytes(request))
         what = noted(
             act=_named(act, asked),
             object=request.path_params[part],
@@ -102,13 +102,13 @@ def _recorded(route: Route, folder: Path, who: str, settle: Callable[[], None]) 
             outcome, reason = "refused" if error.status < 500 else "failed", error.message
             raise
         finally:
-            _told(begun, outcome, reason, getattr(request.state, "changed", {}))
+            _log_act(begun, outcome, reason, getattr(request.state, "changed", {}))
             settle()
 
     return Route(route.path, acting, methods=[method])
 
 
-def _told(begun: Begun, outcome: Outcome, reason: str, values: Mapping[str, Any]) -> None:
+def _log_act(begun: Begun, outcome: Outcome, reason: str, values: Mapping[str, Any]) -> None:
     note = begun.end(outcome, reason=reason, changed=values)
     if begun.error:
         log.error(

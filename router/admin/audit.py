@@ -41,11 +41,11 @@ class Audit:
 
     async def list(self, request: Request) -> JSONResponse:
         query = read_query(request, AuditQuery)
-        await self.take_in()
+        await self.collect()
         rows = await self._store.audit(org_id=ORG, since=query.since, until=query.until, limit=query.limit + 1)
         return JSONResponse({"object": "list", "data": rows[: query.limit], "has_more": len(rows) > query.limit})
 
-    async def take_in(self) -> None:
+    async def collect(self) -> None:
         """Notes that are ready, into Postgres; those that it cannot have now wait."""
         async with self._one:
             try:
@@ -71,7 +71,7 @@ class Audit:
 
     async def run(self) -> NoReturn:
         while True:
-            await self.take_in()
+            await self.collect()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_SECONDS):
                     await self._some.wait()

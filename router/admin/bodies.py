@@ -181,7 +181,7 @@ class PriceBody(Body):
 Given = TypeVar("Given", bound=BaseModel)
 
 
-async def whole_body(request: Request) -> bytes:
+async def read_bytes(request: Request) -> bytes:
     """May be asked for again. Raises BodyTooLarge."""
     if not hasattr(request.state, "body"):
         data = bytearray()
@@ -198,7 +198,7 @@ async def read_body(request: Request, model: type[Given], *, exact: bool = False
     """The request's body as `model`; `exact`: its numbers as Decimal, to the last digit sent. Raises BadRequest,
     BodyTooLarge.
     """
-    data = await whole_body(request)
+    data = await read_bytes(request)
     try:
         return model.model_validate(_decimals(data)) if exact else model.model_validate_json(data or b"{}")
     except ValidationError as error:
@@ -230,5 +230,5 @@ def bad_request(error: ValidationError) -> BadRequest:
     found = error.errors()
     wrong = [(quoted(".".join(map(str, item["loc"]))), item["msg"].removeprefix("Value error, ")) for item in found]
     param = wrong[0][0] or found[0].get("ctx", {}).get("field")
-    told = "; ".join(f"{field}: {what}" if field else what for field, what in wrong[:MOST_WRONG])
-    return BadRequest(told, param=param)
+    message = "; ".join(f"{field}: {what}" if field else what for field, what in wrong[:MOST_WRONG])
+    return BadRequest(message, param=param)

@@ -24,7 +24,7 @@ from router.admin.revisions import CONFIGURED, Revisions, deployed
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row
 from router.errors import BadRequest, NotFound, Unavailable, quoted
-from router.ledger.client import TOLD_SECONDS, key_told
+from router.ledger.client import TOLD_SECONDS, key_is_known
 
 COMMAND_SECONDS = 30.0
 ORG = "default"  # the installation's admin key acts for this organisation
@@ -88,13 +88,13 @@ class Endpoints:
             {"digest": row.get("digest"), **{name: done.get(name) for name in ("revoked_keys", "prices_ended")}},
         )
         revoked = done.get("revoked_key")
-        everywhere = not revoked or await key_told(self._ledger, revoked, live=False, seconds=TOLD_SECONDS)
-        told = {
+        everywhere = not revoked or await key_is_known(self._ledger, revoked, live=False, seconds=TOLD_SECONDS)
+        answer = {
             "revoked_keys": done.get("revoked_keys", 0),
             "prices_ended": done.get("prices_ended", False),
             "everywhere": everywhere,
         }
-        return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True, **told})
+        return JSONResponse({"object": "endpoint", "name": row["name"], "deleted": True, **answer})
 
     async def wake(self, request: Request) -> JSONResponse:
         """202: a replica starts as for a call, or is there already (`ready`); it goes back to rest after its idle
@@ -102,8 +102,8 @@ class Endpoints:
         """
         row = await find_endpoint(self._store, request.path_params["name"])
         done = (await self._command(Wake(org_id=ORG, name=row["name"]))).result
-        told = {field: done.get(field) for field in ("revision_id", "number", "ready")}
-        return JSONResponse({"object": "endpoint", "name": row["name"], **told}, status_code=202)
+        answer = {field: done.get(field) for field in ("revision_id", "number", "ready")}
+        return JSONResponse({"object": "endpoint", "name": row["name"], **answer}, status_code=202)
 
     async def events(self, request: Request) -> JSONResponse:
         """What happened to it that an operator should hear of, newest first: deploys that served or failed, wrong

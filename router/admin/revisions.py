@@ -41,7 +41,7 @@ class Revisions:
         query = read_query(request, EventQuery)
         row = await self._find(request.path_params["name"])
         rows = await self._store.revisions(row["endpoint_id"], org_id=self._org_id, limit=query.limit + 1)
-        return JSONResponse({"object": "list", "data": told(rows, row)[: query.limit]})
+        return JSONResponse({"object": "list", "data": history(rows, row)[: query.limit]})
 
     async def rollback(self, request: Request) -> JSONResponse:
         body = await read_body(request, RollbackBody)
@@ -55,11 +55,11 @@ def deployed(done: Done) -> dict[str, Any]:
     """What a deploy or rollback has begun: the revision that is to serve, whether it is on its way, whether anything is
     new, what of its model it will not serve.
     """
-    told = {field: done.result.get(field) for field in ("revision_id", "number", "pending", "changed", "unchecked")}
-    return told | {"notes": done.result.get("notes") or []}
+    shown = {field: done.result.get(field) for field in ("revision_id", "number", "pending", "changed", "unchecked")}
+    return shown | {"notes": done.result.get("notes") or []}
 
 
-def told(rows: list[Row], endpoint: Row) -> list[dict[str, Any]]:
+def history(rows: list[Row], endpoint: Row) -> list[dict[str, Any]]:
     """Revisions, newest first, each with its state and what differs from the one before. Pure."""
     routed = {revision_id for revision_id, weight in endpoint.get("route") or () if weight}
     coming = (endpoint.get("next") or {}).get("revision_id")

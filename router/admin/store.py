@@ -175,7 +175,7 @@ class AdminStore:
 
     async def create_audit(self, note: Note, *, org_id: str) -> None:
         """Raises one of POISON, Unavailable."""
-        at, told = datetime.fromtimestamp(note.at, UTC), (json.dumps(note.asked), json.dumps(note.changed))
+        at, noted = datetime.fromtimestamp(note.at, UTC), (json.dumps(note.asked), json.dumps(note.changed))
         what = (
             note.act_id,
             org_id,
@@ -185,7 +185,7 @@ class AdminStore:
             note.who,
             note.said_by,
             note.origin,
-            *told,
+            *noted,
             note.outcome,
             note.reason,
         )

@@ -54,7 +54,7 @@ class Usage:
         rows = await self._store.usage_by(query.by.split(","), **asked, limit=query.limit + 1)
         return JSONResponse({"object": "list", "data": rows[: query.limit], "has_more": len(rows) > query.limit})
 
-    async def _whole_id(self, given: str) -> str:
+    async def _full_id(self, given: str) -> str:
         """Of the request that `given`, a whole id or the beginning of one, names. Raises BadRequest where it names
         several.
         """
@@ -69,7 +69,7 @@ class Usage:
         return found[0] if found else given
 
     async def get(self, request: Request) -> JSONResponse:
-        event_id = await self._whole_id(request.path_params["event_id"])
+        event_id = await self._full_id(request.path_params["event_id"])
         row = await self._store.request(event_id, org_id=ORG) if "\0" not in event_id else None
         if row is None:
             raise NotFound(

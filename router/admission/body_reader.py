@@ -57,8 +57,8 @@ class InPlace:
     """Reads on the loop."""
 
     def read(self, user: str, job: Job) -> None:
-        told, plain = reading.answer(job.head, job.body)
-        job.done(reading.understood(told), plain or job.body)
+        answered, plain = reading.answer(job.head, job.body)
+        job.done(reading.understood(answered), plain or job.body)
 
 
 class Reader:
@@ -121,8 +121,8 @@ class Reader:
             async with asyncio.timeout(SECONDS):
                 if self._connection is None:
                     self._connection = await self._connect()
-                told, plain = await _asked(self._connection, job.head, body)
-            return reading.understood(told), plain or body
+                answered, plain = await _asked(self._connection, job.head, body)
+            return reading.understood(answered), plain or body
         except (OSError, EOFError, TimeoutError, ValueError, LookupError, TypeError) as error:
             log.warning(
                 "a large body could not be read",
@@ -147,10 +147,10 @@ async def _asked(connection: Connection, head: dict[str, Any], body: bytes) -> t
     head_size, body_size = reading.SIZES.unpack(await stream.readexactly(reading.SIZES.size))
     if head_size + body_size > TIMES * max(head["most"], len(body), LARGE):
         raise ValueError(f"an answer of {head_size} and {body_size} bytes")
-    told = json_of(await stream.readexactly(head_size))
-    if not isinstance(told, dict):
+    answered = json_of(await stream.readexactly(head_size))
+    if not isinstance(answered, dict):
         raise ValueError("an answer that is no object")
-    return told, await stream.readexactly(body_size)
+    return answered, await stream.readexactly(body_size)
 
 
 async def start() -> Connection:

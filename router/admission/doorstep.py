@@ -55,7 +55,7 @@ class Doorstep(Generic[Guest]):
             self._wake(heapq.heappop(self._ends))
         while self._turns:
             address, _ = self._turns.popitem(last=False)
-            if address != LOCAL and (wait := self._rates.take(address, now)):
+            if address != LOCAL and (wait := self._rates.spend(address, now)):
                 self._resting[address] = now + wait
                 heapq.heappush(self._ends, (now + wait, address))
                 continue
@@ -71,7 +71,7 @@ class Doorstep(Generic[Guest]):
 
     def spend(self, address: str, now: float) -> bool:
         """Somebody of this address costs us something else. Returns False where it is over its rate."""
-        return address == LOCAL or not self._rates.take(address, now)
+        return address == LOCAL or not self._rates.spend(address, now)
 
     def earned(self, address: str, now: float) -> None:
         """A key of somebody at this address was accepted: there is room for its next."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from activator.wire import Allowance
@@ -21,12 +21,16 @@ INTEGER = 1 << 31
 SEED = 1 << 63
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Wants:
     """What a request asks for that only an endpoint's configuration allows: each with the field that asks for it."""
 
-    allowances: dict[str, str] = field(default_factory=dict)
-    hosts: dict[str, str] = field(default_factory=dict)  # of media URLs
+    allowances: dict[str, str]
+    hosts: dict[str, str]  # of media URLs
+
+    def __init__(self, allowances: dict[str, str] | None = None, hosts: dict[str, str] | None = None) -> None:
+        self.allowances = {} if allowances is None else allowances
+        self.hosts = {} if hosts is None else hosts
 
 
 Check = Callable[[Any, str, Wants], None]
@@ -154,7 +158,7 @@ def flag(value: Any, name: str, wants: Wants) -> None:
         raise refuse(name, "must be true or false")
 
 
-def whole(least: int, most: int) -> Rule:
+def integer(least: int, most: int) -> Rule:
     @takes({"type": "integer", "minimum": least, "maximum": most})
     def rule(value: Any, name: str, wants: Wants) -> None:
         if type(value) is not int:

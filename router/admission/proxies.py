@@ -51,8 +51,8 @@ class Proxies:
         """`https` where a trusted proxy says that it was; else that of our connection."""
         if not self.trusts(peer):
             return scheme
-        told = next((value.strip().lower() for name, value in headers if name == FORWARDED_PROTO), b"")
-        return {b"https": "https", b"http": "http"}.get(told, scheme)
+        said = next((value.strip().lower() for name, value in headers if name == FORWARDED_PROTO), b"")
+        return {b"https": "https", b"http": "http"}.get(said, scheme)
 
     def trusts(self, peer: str) -> bool:
         if not peer:

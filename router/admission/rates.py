@@ -31,7 +31,7 @@ class Rates:
     def __len__(self) -> int:
         return len(self._of)
 
-    def take(self, address: str, now: float) -> float:
+    def spend(self, address: str, now: float) -> float:
         """0.0, and a token is taken; or the seconds until there is one."""
         if not self._per_second:
             return 0.0

@@ -52,7 +52,7 @@ def answer(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
         asked, plain = read(BY_PATH[head["route"]], head["packed"], head["most"], body)
     except REFUSED as error:
         return {"error": type(error).__name__, "message": error.message, "param": error.param}, b""
-    told = {
+    answered = {
         "model": asked.model,
         "stream": asked.stream,
         "n": asked.choices,
@@ -61,15 +61,17 @@ def answer(head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     }
     if asked.model is None and "model" in asked.fields:  # null: the router puts the name in front
         plain = json.dumps({name: value for name, value in asked.fields.items() if name != "model"}).encode()
-        return told, plain
-    return told, plain if head["packed"] else b""
+        return answered, plain
+    return answered, plain if head["packed"] else b""
 
 
-def understood(told: dict[str, Any]) -> Asked | RouterError:
+def understood(answered: dict[str, Any]) -> Asked | RouterError:
     """What `answer` told."""
-    if "error" in told:
-        return ERRORS[told["error"]](told["message"], param=told["param"])
-    return Asked(told["model"], told["stream"], {}, Wants(**told["wants"]), told["n"], told["sequences"])
+    if "error" in answered:
+        return ERRORS[answered["error"]](answered["message"], param=answered["param"])
+    return Asked(
+        answered["model"], answered["stream"], {}, Wants(**answered["wants"]), answered["n"], answered["sequences"]
+    )
 
 
 def serve(connection: socket.socket) -> None:
@@ -80,8 +82,8 @@ def serve(connection: socket.socket) -> None:
             head, body = stream.read(head_size), stream.read(body_size)
             if len(body) < body_size:
                 return
-            told, plain = answer(json.loads(head), body)
-            connection.sendall(framed(told, plain))
+            answered, plain = answer(json.loads(head), body)
+            connection.sendall(framed(answered, plain))
             connection.sendall(plain)
 
 

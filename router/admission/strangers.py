@@ -33,7 +33,7 @@ class Strangers:
     def refusal(self, error: RouterError, peer: str, headers: Headers) -> RouterError:
         """What such a request is told that is refused with `error`. It counts, unless the fault is ours."""
         caller = self._caller(peer, headers)
-        wait = self._rates.take(caller, self._clock.time()) if caller != LOCAL and 400 <= error.status < 500 else 0.0
+        wait = self._rates.spend(caller, self._clock.time()) if caller != LOCAL and 400 <= error.status < 500 else 0.0
         return _too_many(wait) if wait else error
 
     def turned_away(self, peer: str, headers: Headers) -> TooMany | None:

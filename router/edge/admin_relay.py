@@ -73,21 +73,21 @@ class AdminRelay:
         """Raises NotReady where there is no answer, ConnectionError where there is half of one."""
         answer = _Answer()
         parser = httptools.HttpResponseParser(answer)
-        told = False
+        started = False
         while not answer.done:
             try:
                 data = await reader.read(READ_BYTES)
                 parser.feed_data(data)
             except (ConnectionError, httptools.HttpParserError) as error:
-                raise _broken(told) from error
+                raise _broken(started) from error
             if not data:
-                raise _broken(told)
-            if answer.begun and not told:
-                told, status = True, parser.get_status_code()
+                raise _broken(started)
+            if answer.begun and not started:
+                started, status = True, parser.get_status_code()
                 if status >= 400:
                     self._refused(status)
                 await send({"type": "http.response.start", "status": status, "headers": answer.headers})
-            if told and bodiless:
+            if started and bodiless:
                 break
             if answer.body:
                 await send({"type": "http.response.body", "body": b"".join(answer.body), "more_body": True})
@@ -152,8 +152,8 @@ class _Answer:
         self.done = True
 
 
-def _broken(told: bool) -> Exception:
-    return ConnectionError("the admin process broke off its answer") if told else NotReady(_AWAY)
+def _broken(started: bool) -> Exception:
+    return ConnectionError("the admin process broke off its answer") if started else NotReady(_AWAY)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -181,8 +181,8 @@ class Door:
                 self._loop.remove_reader(self._listener.fileno())
                 self._again = self._loop.call_later(AGAIN_SECONDS, self.open)
                 return
-            told = address[0] if isinstance(address, tuple) else LOCAL
-            self._enter(connection, LOCAL if self._is_proxy(told) else household(told))
+            peer = address[0] if isinstance(address, tuple) else LOCAL
+            self._enter(connection, LOCAL if self._is_proxy(peer) else household(peer))
 
     def _enter(self, connection: socket.socket, address: str) -> None:
         connection.setblocking(False)
@@ -248,8 +248,8 @@ class Door:
 
     async def _tell(self, connection: socket.socket) -> None:
         """That this port speaks HTTPS; then what still comes is read for a moment, or the answer is lost in a reset."""
-        told = BadRequest("This port speaks HTTPS, and this was none. Begin the URL with https://.")
-        connection.send(errors.answer(told, keep_alive=False))
+        peer = BadRequest("This port speaks HTTPS, and this was none. Begin the URL with https://.")
+        connection.send(errors.answer(peer, keep_alive=False))
         connection.shutdown(socket.SHUT_WR)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):

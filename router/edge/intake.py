@@ -119,19 +119,26 @@ class Intake(HttpToolsProtocol):
             raise Enough
         self.url += url
         if len(self.url) > LONGEST_URL:
+            self._in_head = False  # its fields are not read
             self._refuse(UrlTooLong(f"The URL is longer than {LONGEST_URL} bytes. Send parameters in the body."))
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        headers = self.headers
+        if not self._in_head or len(headers) >= MOST_HEADERS:
+            self._header_too_many()
+            return
+        name = name.lower()
+        field = (name, value)
+        headers.append(field)
+        if name in KEPT:
+            self._kept.append(field)
+
+    def _header_too_many(self) -> None:
+        """Of a head that is refused, a trailer, or beyond the bound."""
         if self._deaf:
             raise Enough
-        if not self._in_head:  # a trailer
-            return
-        if len(self.headers) >= MOST_HEADERS:
+        if self._in_head:
             self._refuse(HeadTooLarge(f"The request has more than {MOST_HEADERS} headers. Send fewer."))
-            return
-        self.headers.append(field := (name.lower(), value))
-        if field[0] in KEPT:
-            self._kept.append(field)
 
     def on_body(self, body: bytes) -> None:
         if self._deaf:

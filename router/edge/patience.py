@@ -15,12 +15,12 @@ LINGER_SECONDS = 1.0  # after a refusal the client did not wait for: else its an
 class Patience:
     """Of one connection. `until`: the deadline that counts while something is due from the client."""
 
-    __slots__ = ("_headed", "_limits", "_mark", "_message", "_whole_by", "until")
+    __slots__ = ("_complete_by", "_headed", "_limits", "_mark", "_message", "until")
 
     def __init__(self, limits: ClientLimits, now: float) -> None:
         self._limits = limits
         self.until = now + limits.header_seconds
-        self._message, self._headed, self._mark, self._whole_by = 0, False, BODY_STEP, 0.0
+        self._message, self._headed, self._mark, self._complete_by = 0, False, BODY_STEP, 0.0
 
     def rest(self, now: float, message: int, headed: bool, body: int) -> None:
         """A segment has ended, and the connection's so-many-eth request is not whole: `headed`: its head is; `body`: so
@@ -31,7 +31,7 @@ class Patience:
         """
         renewed = message != self._message
         if renewed:
-            self._message, self._headed, self._mark, self._whole_by = (
+            self._message, self._headed, self._mark, self._complete_by = (
                 message,
                 False,
                 BODY_STEP,
@@ -42,7 +42,7 @@ class Patience:
         if body > self._mark:
             renewed, self._mark = True, body + BODY_STEP
         if renewed:
-            self.until = min(now + self._limits.header_seconds, self._whole_by)
+            self.until = min(now + self._limits.header_seconds, self._complete_by)
 
     def answered(self, now: float, *, complete: bool) -> None:
         """Nothing is due from us; `complete`: nor is there more to come of the last request."""

@@ -3,7 +3,7 @@
 An inference call goes by callbacks from the socket to the hold and the relay: no ASGI and no task. All else becomes
 uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, pipelined too: they take turns.
 
-    head is here ──_take_turn──→ waits ──_go_on: it is first, and──→ being answered ──turn_over──→ over
+    head is here ────_queue────→ waits ──_go_on: it is first, and──→ being answered ──turn_over──→ over
      (_receive_call,               │     the client has read most    │                            │ next turn, or
       _receive_asgi)               │     of what it was answered     │                            ├ idle, or
          │                         │                                 │                            └ _close
@@ -237,7 +237,7 @@ class RouterProtocol(Intake):
             self, self._router, Request(route, name, fields), self._limits, modern, keep
         )
         self._deaf = not exchange.admit()
-        self._take_turn(exchange)
+        self._queue(exchange)
 
     def _receive_asgi(self, method: str, version: str) -> None:
         keep = version == "1.1" and self.parser.should_keep_alive() and not self._leaving
@@ -250,7 +250,7 @@ class RouterProtocol(Intake):
             self._refuse(error, known=turn.known)
             return
         self._receiving = turn
-        self._take_turn(turn)
+        self._queue(turn)
 
     def on_message_complete(self) -> None:
         if self._pieces:
@@ -282,7 +282,7 @@ class RouterProtocol(Intake):
             data, self._stash = bytes(self._stash), bytearray()
             self._feed(data)
 
-    def _take_turn(self, turn: Exchange | AsgiTurn) -> None:
+    def _queue(self, turn: Exchange | AsgiTurn) -> None:
         self._turns.append(turn)
         if len(self._turns) == 1:
             self._due = True
@@ -318,7 +318,7 @@ class RouterProtocol(Intake):
             self, self._router, Request(ROUTES["completions"], None), self._limits, chunked=True, keep_alive=False
         )
         exchange.refuse(error if known else self.strange(error))
-        self._take_turn(exchange)
+        self._queue(exchange)
 
     # Strangers
 

@@ -63,7 +63,7 @@ def asgi_app(router: Router, *, admin: str, reach: Reach = "public") -> ASGIApp:
             *inference,
         ],
         exception_handlers={
-            RouterError: _counted(router, _told),
+            RouterError: _counted(router, _error_answer),
             HTTPException: _counted(router, _untaught),
             Exception: _counted(router, _broken),
         },
@@ -108,12 +108,12 @@ Teller = Callable[[Request, Exception], Awaitable[Response]]
 
 
 def _counted(router: Router, tell: Teller) -> Teller:
-    async def told(request: Request, error: Exception) -> Response:
+    async def counted(request: Request, error: Exception) -> Response:
         answer = await tell(request, error)
         router.metrics.refused(answer.status_code)
         return answer
 
-    return told
+    return counted
 
 
 class Models:
@@ -198,11 +198,11 @@ async def _not_kept(request: Request) -> Response:
     )
 
 
-async def _told(request: Request, error: Exception) -> Response:
+async def _error_answer(request: Request, error: Exception) -> Response:
     assert isinstance(error, RouterError)
     called = match_route(request.scope["path"].encode())
-    told = errors.payload(error, called[0].form) if called else errors.payload(error)
-    return Response(told, status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)})
+    body = errors.payload(error, called[0].form) if called else errors.payload(error)
+    return Response(body, status_code=error.status, headers={k.decode(): v.decode() for k, v in errors.headers(error)})
 
 
 async def _untaught(request: Request, error: Exception) -> Response:
@@ -211,11 +211,13 @@ async def _untaught(request: Request, error: Exception) -> Response:
     where = quoted(f"{request.method} {request.url.path}")
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "POST")
-        answer = await _told(request, WrongMethod(f"{where} is not served. Allowed here: {allowed}."))
+        answer = await _error_answer(request, WrongMethod(f"{where} is not served. Allowed here: {allowed}."))
         answer.headers["allow"] = allowed
         return answer
-    return await _told(request, NotFound(f"{where} is not served here. See {SERVED}."))
+    return await _error_answer(request, NotFound(f"{where} is not served here. See {SERVED}."))
 
 
 async def _broken(request: Request, error: Exception) -> Response:
-    return await _told(request, RouterError("The router failed at this request; it has been logged. Try again."))
+    return await _error_answer(
+        request, RouterError("The router failed at this request; it has been logged. Try again.")
+    )

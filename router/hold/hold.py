@@ -101,7 +101,7 @@ class Slot:
         """Give it back; the next waiter gets it. Later calls do nothing."""
         if not self._released:
             self._released = True
-            self._hold.take_back(self)
+            self._hold.free(self)
 
     def broke(self) -> None:
         """The replica broke the request's connection off: what waits is not sent after it, into a process that may be
@@ -283,7 +283,7 @@ class Hold:
         replica.leave_line()
         self.wake(revision)
 
-    def take_back(self, slot: Slot) -> None:
+    def free(self, slot: Slot) -> None:
         """A slot is released: the next waiter gets it."""
         slot.replica.in_flight -= slot.slots
         if slot.replica.full and slot.replica.place is None:  # else it goes to who is first in its line: maybe others'

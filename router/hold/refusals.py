@@ -20,8 +20,8 @@ def start_failed(revision: Revision, now: float) -> EndpointPaused | StartFailed
             f"'{name}' is paused by its operator. Calls are served again once it is resumed.",
             retry_after=PAUSED_SECONDS,
         )
-    told = f"'{name}' cannot start. Its operator finds the reason with `pilotlight ps` (revision {revision.revision_id}). Try again later."
-    return StartFailed(told, retry_after=revision.retry_after(now))
+    message = f"'{name}' cannot start. Its operator finds the reason with `pilotlight ps` (revision {revision.revision_id}). Try again later."
+    return StartFailed(message, retry_after=revision.retry_after(now))
 
 
 def queue_full(revision: Revision, now: float) -> QueueFull:

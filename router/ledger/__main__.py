@@ -51,8 +51,8 @@ async def run(given: settings.Settings) -> None:
     follower = Follower(tail=tail, join=join, workers=workers, settle=both(settler.wake, waits.wake))
     settler.on_settled = follower.wake
     arrived, prices = waits.journal_arrived, settler.prices_changed
-    told: Calls = {"policy": [policies.invalidate, lambda _: prices()], "journal": [lambda _: arrived()]}
-    listener = Listener(database, on_notify=told, on_connect=[policies.invalidate, prices, arrived])
+    handlers: Calls = {"policy": [policies.invalidate, lambda _: prices()], "journal": [lambda _: arrived()]}
+    listener = Listener(database, on_notify=handlers, on_connect=[policies.invalidate, prices, arrived])
     async with Tasks() as tasks:
         for work in (
             listener.run,

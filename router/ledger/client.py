@@ -16,7 +16,7 @@ TOLD_SECONDS = 3.0  # how long an answer of the admin API waits for the routers
 ANSWER_SECONDS = 0.5  # beyond what it was given, for its answer to come
 
 
-async def key_told(address: str, key_id: str, *, live: bool, seconds: float) -> bool:
+async def key_is_known(address: str, key_id: str, *, live: bool, seconds: float) -> bool:
     """Does every router worker of this machine know the key (`live` false: know it no more)? Waits at most so many
     seconds.
     """

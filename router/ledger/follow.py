@@ -93,9 +93,9 @@ class Follower:
         """Read the next chunk of the worker's files, in their order. False: there is no more for now."""
         files = self._tail.of_worker(worker)
         for file in files:
-            if not file.whole and self._read_chunk(file):
+            if not file.complete and self._read_chunk(file):
                 return True
-            if not file.whole and file is not files[-1]:
+            if not file.complete and file is not files[-1]:
                 self._close(file)  # a worker writes into one file at a time: this one grows no more
         return False
 
@@ -114,7 +114,7 @@ class Follower:
         """It grows no more, and its whole lines are read: what follows the last of them was torn."""
         if file.size > file.offset and (torn := self._tail.torn(file)):
             self._set_aside([(torn, f"at byte {file.offset}: a torn last line")], file)
-        file.offset, file.whole = file.size, True
+        file.offset, file.complete = file.size, True
 
     def _set_aside(self, lines: list[tuple[bytes, str]], file: SpoolFile) -> None:
         self._tail.reject(lines, source=file.name)
@@ -128,10 +128,10 @@ class Follower:
     def _bury(self, worker: str) -> None:
         """Give up what a dead worker never ended, once all it did write has been read."""
         files = self._tail.of_worker(worker)
-        if worker in self._lost or not all(file.whole or self._tail.is_read(file) for file in files):
+        if worker in self._lost or not all(file.complete or self._tail.is_read(file) for file in files):
             return
         for file in files:
-            if not file.whole:
+            if not file.complete:
                 self._close(file)
         self._lost.add(worker)
         self._join.lost(worker, now=time.monotonic())
@@ -140,7 +140,7 @@ class Follower:
     def _sweep(self, worker: str, *, dead: bool) -> None:
         """Delete the files nobody needs: wholly read, as are all before them, and settled."""
         for file in self._tail.of_worker(worker):
-            if not file.whole:
+            if not file.complete:
                 break
             if self._join.is_clear(file.name):
                 self._tail.delete(file)

@@ -27,7 +27,7 @@ MOST_WAITING = 50_000  # about 100 MB; beyond it the oldest are settled by what 
 
 
 @dataclass(slots=True, eq=False)
-class Case:
+class PendingUsage:
     """One request on its way into `usage`."""
 
     event_id: str
@@ -43,13 +43,13 @@ class Join:
     """All requests with a line in a spool file that still exists."""
 
     def __init__(self) -> None:
-        self._cases: dict[str, Case] = {}
+        self._cases: dict[str, PendingUsage] = {}
         self._events: dict[str, list[str]] = defaultdict(list)  # by file: the requests with a line in it
         self._unsettled: dict[str, int] = defaultdict(int)  # by file: those of them neither new nor settled
         self._waiting: OrderedDict[str, float] = (
             OrderedDict()
         )  # since when, monotonic seconds; who was looked up longest ago first
-        self._ready: deque[Case] = deque()
+        self._ready: deque[PendingUsage] = deque()
         self._taken = 0
 
     @property
@@ -74,7 +74,7 @@ class Join:
         """Take in a line of a spool file; one that was seen before changes nothing."""
         case = self._cases.get(record.event_id)
         if case is None:
-            case = self._cases[record.event_id] = Case(record.event_id, worker)
+            case = self._cases[record.event_id] = PendingUsage(record.event_id, worker)
         if file not in case.files:
             case.files += (file,)
             self._events[file].append(case.event_id)
@@ -155,16 +155,16 @@ class Join:
             if self._waiting[case.event_id] <= before:
                 self._settle(case)
 
-    def _still_waiting(self, asked: Iterable[str]) -> list[Case]:
+    def _still_waiting(self, asked: Iterable[str]) -> list[PendingUsage]:
         return [self._cases[event_id] for event_id in asked if event_id in self._waiting]
 
-    def take(self, limit: int) -> list[Case]:
+    def next_batch(self, limit: int) -> list[PendingUsage]:
         """Up to `limit` requests to settle; each must come back through `settled` or `give_back`."""
         cases = [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
         self._taken += len(cases)
         return cases
 
-    def settled(self, cases: Iterable[Case]) -> None:
+    def settled(self, cases: Iterable[PendingUsage]) -> None:
         """Postgres has them."""
         for case in cases:
             case.state, case.open, case.end, case.engine = "settled", None, None, None
@@ -172,7 +172,7 @@ class Join:
             for name in case.files:
                 self._unsettled[name] -= 1
 
-    def give_back(self, cases: Iterable[Case]) -> None:
+    def give_back(self, cases: Iterable[PendingUsage]) -> None:
         """Postgres does not have them, or may not: first in the queue again."""
         for case in reversed(list(cases)):
             self._taken -= 1
@@ -191,11 +191,11 @@ class Join:
             if not case.files:
                 del self._cases[event_id]
 
-    def _wait(self, case: Case, now: float) -> None:
+    def _wait(self, case: PendingUsage, now: float) -> None:
         case.state = "waiting"
         self._waiting[case.event_id] = now
 
-    def _settle(self, case: Case) -> None:
+    def _settle(self, case: PendingUsage) -> None:
         self._waiting.pop(case.event_id, None)
         case.state = "ready"
         self._ready.append(case)

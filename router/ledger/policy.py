@@ -145,7 +145,7 @@ class Policies:
             except BaseException:
                 self._named.update(named)
                 raise
-            await self._take_some(named, found)
+            await self._add_some(named, found)
             return
         if not (everything or lost):
             return
@@ -160,9 +160,9 @@ class Policies:
             self._all = True
             raise
         self._marked = mark
-        await self._take_all(found)
+        await self._add_all(found)
 
-    async def _take_some(self, named: Iterable[str], found: LiveKeys) -> None:
+    async def _add_some(self, named: Iterable[str], found: LiveKeys) -> None:
         asked, now = set(named), {key.key_id: key for key in found.keys}
         known = [key_id for key_id in asked if key_id in self.keys]
         if endpoints := {name for name in asked if name not in self.keys and not name.startswith("key_")}:
@@ -172,7 +172,7 @@ class Policies:
             [key for key in now.values() if self.keys.get(key.key_id) != key], gone, found.ahead_seconds
         )
 
-    async def _take_all(self, found: LiveKeys) -> None:
+    async def _add_all(self, found: LiveKeys) -> None:
         put, live = list[KeyRow](), set[str]()
         for first in range(0, len(found.keys), SLICE):
             for key in found.keys[first : first + SLICE]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
-from router.ledger.join import Case
+from router.ledger.join import PendingUsage
 from router.ledger.prices import PriceList, cost
 from router.ledger.record import CountSource, EndRecord
 from runtime.wire import Phase, UsageEntry
@@ -46,7 +46,7 @@ class UsageRow(NamedTuple):
     delivered_tokens: int | None  # output, as counted on its way to the client; None: not counted
 
 
-def usage_row(case: Case, prices: PriceList) -> UsageRow:
+def usage_row(case: PendingUsage, prices: PriceList) -> UsageRow:
     """The row of a request that is ready to settle. Raises Unpriced."""
     opened = case.open
     if opened is None:

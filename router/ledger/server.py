@@ -51,7 +51,7 @@ class LedgerServer:
                 check_protocol(hello.protocol, f"worker {hello.worker_id}")
                 await self._serve(stream, hello)
             elif isinstance(hello, AwaitKey):
-                stream.send(KeyTold(everywhere=await self._told_all(hello)))
+                stream.send(KeyTold(everywhere=await self._all_know(hello)))
                 await stream.drain()
         except (FrameError, TimeoutError, ConnectionError) as error:
             log.warning(
@@ -79,7 +79,7 @@ class LedgerServer:
             await self._news()
             log.info("worker disconnected", action="ledger.worker", worker_id=hello.worker_id, pid=hello.pid)
 
-    async def _told_all(self, asked: AwaitKey) -> bool:
+    async def _all_know(self, asked: AwaitKey) -> bool:
         """Has every worker that is connected said that it serves by a policy with (or without) the key? Those that come
         later begin with it.
         """
@@ -110,7 +110,9 @@ class LedgerServer:
                     stream.send(Alive())
                 else:
                     version = (
-                        await self._tell(stream, version) if hello.takes_changes else self._tell_whole(stream, hello)
+                        await self._tell(stream, version)
+                        if hello.takes_changes
+                        else self._tell_everything(stream, hello)
                     )
                 async with asyncio.timeout(SLOW_SECONDS):
                     await stream.drain()
@@ -126,17 +128,17 @@ class LedgerServer:
         if changes is not None:
             stream.send(*changes)
             return changes[-1].version if changes else version
-        told, ahead, rows = policies.version, policies.ahead_seconds, tuple(policies.keys.values())
+        version, ahead, rows = policies.version, policies.ahead_seconds, tuple(policies.keys.values())
         for first in range(0, max(len(rows), 1), PART_KEYS):
             part = rows[first : first + PART_KEYS]
             last = first + PART_KEYS >= len(rows)
-            stream.send(PolicyPart(version=told, first=first == 0, last=last, keys=part, ahead_seconds=ahead))
+            stream.send(PolicyPart(version=version, first=first == 0, last=last, keys=part, ahead_seconds=ahead))
             async with asyncio.timeout(SLOW_SECONDS):
                 await stream.drain()
             await asyncio.sleep(0)
-        return told
+        return version
 
-    def _tell_whole(self, stream: FrameStream[ToLedger], hello: WorkerHello) -> int:
+    def _tell_everything(self, stream: FrameStream[ToLedger], hello: WorkerHello) -> int:
         """To a worker of the release before, which takes one frame only."""
         policy = self._policies.current
         assert policy is not None

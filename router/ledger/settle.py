@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from router.ledger.join import Case, Join, best
+from router.ledger.join import Join, PendingUsage, best
 from router.ledger.postgres import POISON, Outage, until_done
 from router.ledger.prices import PriceList, Unpriced
 from router.ledger.row import UsageRow, usage_row
@@ -59,8 +59,8 @@ class Settler:
         while True:
             await self._ready.wait()
             self._ready.clear()
-            while cases := self._join.take(BATCH_ROWS):
-                without: list[Case] = []
+            while cases := self._join.next_batch(BATCH_ROWS):
+                without: list[PendingUsage] = []
                 try:
                     await self._settle(cases, without)
                     await self._shelve(without)
@@ -82,8 +82,8 @@ class Settler:
 
     async def _settle_the_unpriced(self) -> None:
         async with self._shelving:
-            cases, odd = await asyncio.to_thread(self._shelf.take)
-            without: list[Case] = []
+            cases, odd = await asyncio.to_thread(self._shelf.read)
+            without: list[PendingUsage] = []
             for at in range(0, len(cases), BATCH_ROWS):
                 await self._settle(cases[at : at + BATCH_ROWS], without, anew=True)
             if len(without) < len(cases):
@@ -94,7 +94,7 @@ class Settler:
                     settled=len(cases) - len(without),
                 )
 
-    async def _settle(self, cases: list[Case], without: list[Case], *, anew: bool = False) -> None:
+    async def _settle(self, cases: list[PendingUsage], without: list[PendingUsage], *, anew: bool = False) -> None:
         """Write their rows; those that have no price are added to `without`. `anew`: they lay for long, and are looked
         up again.
         """
@@ -109,7 +109,7 @@ class Settler:
                 return
             await self._keep_aside(cases[0], why=str(error))
 
-    async def _keep_aside(self, case: Case, *, why: str) -> None:
+    async def _keep_aside(self, case: PendingUsage, *, why: str) -> None:
         """As the spool lines they came in, for a person to correct and put back."""
         lines = [
             (record.model_dump_json().encode(), why)
@@ -124,7 +124,7 @@ class Settler:
             reason=why,
         )
 
-    async def _shelve(self, cases: list[Case]) -> None:
+    async def _shelve(self, cases: list[PendingUsage]) -> None:
         if not cases:
             return
         async with self._shelving:
@@ -137,7 +137,7 @@ class Settler:
             remedy="insert a default into `prices` (endpoint_id null) that is valid from -infinity",
         )
 
-    async def _write_anew(self, cases: list[Case]) -> list[Case]:
+    async def _write_anew(self, cases: list[PendingUsage]) -> list[PendingUsage]:
         """What the engine's journal has said of them meanwhile counts: a correction looks for lines that come after
         their rows only.
         """
@@ -148,12 +148,12 @@ class Settler:
             case.engine = best(case.end, known[case.event_id])
         return await self._write(cases)
 
-    async def _write(self, cases: list[Case]) -> list[Case]:
+    async def _write(self, cases: list[PendingUsage]) -> list[PendingUsage]:
         """Returns those that have no price."""
         while True:
             if self._prices is None:
                 self._prices = await self._store.prices()
-            prices, rows, without = self._prices, list[UsageRow](), list[Case]()
+            prices, rows, without = self._prices, list[UsageRow](), list[PendingUsage]()
             for case in cases:
                 try:
                     rows.append(usage_row(case, prices))

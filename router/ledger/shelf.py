@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pilotlight.files import write_atomic
 from pilotlight.frames import Frame
 from pilotlight.sealed import is_intact, is_sealed, pieces, seal
-from router.ledger.join import Case
+from router.ledger.join import PendingUsage
 from router.ledger.record import EndRecord, OpenRecord
 from runtime.wire import UsageEntry
 
@@ -48,7 +48,7 @@ class Shelf:
     def is_empty(self) -> bool:
         return not self._file.exists()
 
-    def put(self, cases: Sequence[Case]) -> None:
+    def put(self, cases: Sequence[PendingUsage]) -> None:
         """Keep these, durably. Raises OSError."""
         with open(self._file, "a+b", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
@@ -58,9 +58,9 @@ class Shelf:
             os.fsync(file.fileno())
         self.count += len(cases)
 
-    def take(self) -> tuple[list[Case], list[bytes]]:
+    def read(self) -> tuple[list[PendingUsage], list[bytes]]:
         """What is kept, and lines that cannot be read. All stays on disk until `keep`."""
-        cases, odd = list[Case](), list[bytes]()
+        cases, odd = list[PendingUsage](), list[bytes]()
         for line in self._file.read_bytes().split(b"\n") if self._file.exists() else ():
             for part, kept in _read(line) if line else ():
                 if isinstance(kept, str):
@@ -70,12 +70,14 @@ class Shelf:
                     odd.append(part)
                 else:
                     cases.append(
-                        Case(kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready")
+                        PendingUsage(
+                            kept.open.event_id, "", open=kept.open, end=kept.end, engine=kept.engine, state="ready"
+                        )
                     )
         self.count = len(cases)
         return cases, odd
 
-    def keep(self, cases: Sequence[Case], odd: Sequence[bytes]) -> None:
+    def keep(self, cases: Sequence[PendingUsage], odd: Sequence[bytes]) -> None:
         """These and no others. Raises OSError."""
         self.count = len(cases)
         if cases or odd:
@@ -84,15 +86,15 @@ class Shelf:
             self._file.unlink(missing_ok=True)
 
 
-def _line(case: Case) -> bytes:
+def _line(case: PendingUsage) -> bytes:
     assert case.open is not None
     return seal(Kept(open=case.open, end=case.end, engine=case.engine).model_dump_json().encode())
 
 
 def _read(line: bytes) -> Iterator[tuple[bytes, Kept | str]]:
     """Whatever is in a line, one request as a rule: (its bytes, what they say or what is wrong with them)."""
-    whole = _kept(line)
-    parts = [line] if not isinstance(whole, str) else [part for _, part in pieces(line, START)]
+    kept = _kept(line)
+    parts = [line] if not isinstance(kept, str) else [part for _, part in pieces(line, START)]
     for part in parts:
         yield part, _kept(part)
 

@@ -39,7 +39,7 @@ class SpoolFile:
     offset: int = 0  # bytes of whole lines read
     size: int = 0  # bytes when last looked at; more than `offset` after a read to the end: a torn last line
     sealed: bool = False  # lines with a checksum have been seen: all of this file have one
-    whole: bool = False  # it grows no more, and all of it has been read
+    complete: bool = False  # it grows no more, and all of it has been read
 
 
 @dataclass(slots=True)
@@ -132,9 +132,9 @@ class Tail:
             size = (self._folder / file.name).stat().st_size
         except FileNotFoundError:
             return True
-        return size == file.size and not self.has_whole_line(file)
+        return size == file.size and not self.has_complete_line(file)
 
-    def has_whole_line(self, file: SpoolFile) -> bool:
+    def has_complete_line(self, file: SpoolFile) -> bool:
         return file.size > file.offset and b"\n" in self.torn(file)
 
     def of_worker(self, worker: str) -> list[SpoolFile]:

@@ -119,8 +119,8 @@ class Waits:
         replicas, endpoints = self._join.whereabouts(asked)
         if replicas or endpoints:
             unfinished = await until_done(outage, lambda: self._store.unfinished(replicas, endpoints))
-            told = said or {}
-            word = Word.of(told.get("replicas", ()), told.get("in_work", ()), unfinished, heard=said is not None)
+            reports = said or {}
+            word = Word.of(reports.get("replicas", ()), reports.get("in_work", ()), unfinished, heard=said is not None)
             self._join.concluded(word, asked=asked)
         self._settle()
 

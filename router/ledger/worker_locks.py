@@ -26,9 +26,9 @@ class Workers:
         *,
         locked: Callable[[str], bool],
         keeps_locks: Callable[[str], bool],
-        lives: Callable[[int], bool] | None = None,
+        is_running: Callable[[int], bool] | None = None,
     ) -> None:
-        self._locked, self._keeps_locks, self._lives = locked, keeps_locks, lives or is_alive
+        self._locked, self._keeps_locks, self._is_running = locked, keeps_locks, is_running or is_alive
         self._connections: Counter[str] = Counter()
         self._pids: dict[str, int] = {}
         self._away_since: dict[str, float] = {}
@@ -74,7 +74,7 @@ class Workers:
         if self._keeps_locks(worker):
             return True  # 2
         away = now - self._away_since.setdefault(worker, now)
-        return away >= OLD_GRACE_SECONDS and not (worker in self._pids and self._lives(self._pids[worker]))  # 3
+        return away >= OLD_GRACE_SECONDS and not (worker in self._pids and self._is_running(self._pids[worker]))  # 3
 
 
 def is_alive(pid: int) -> bool:

@@ -59,8 +59,8 @@ class Words(NamedTuple):
 def read(body: bytes) -> Words:
     """Of OpenAI's form, Anthropic's, or FastAPI's; else nothing."""
     try:
-        told = json.loads(body)
-        error = told.get("error", told)
+        parsed = json.loads(body)
+        error = parsed.get("error", parsed)
         message = error.get("message") or error.get("detail") or ""
         param, code = error.get("param"), error.get("code")
     except (ValueError, AttributeError, RecursionError):
@@ -98,8 +98,8 @@ def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
         return BadRequest(TOOLS, param="tools")
     param = _of_a_caller(words.param)
     what = f"'{param}' as it stands here" if param else "this request as it stands"
-    told = f"This endpoint does not serve {what}. Change it, or ask your operator, with this id: {request_id}."
-    return EngineRefused(told, param=param, status=400 if status == 501 else status)
+    message = f"This endpoint does not serve {what}. Change it, or ask your operator, with this id: {request_id}."
+    return EngineRefused(message, param=param, status=400 if status == 501 else status)
 
 
 def for_operators(body: bytes) -> str:

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pilotlight.sealed import seal
 from router.finish import Finish
 from router.ledger.follow import Follower
-from router.ledger.join import Case, Join
+from router.ledger.join import Join, PendingUsage
 from router.ledger.late import Late, correction
 from router.ledger.prices import Price, PriceList
 from router.ledger.record import EndRecord, OpenRecord, ToldBy
@@ -398,7 +398,7 @@ class Bill(RuleBasedStateMachine):
     @rule(most=st.integers(1, 20), known=st.booleans())
     def settles(self, most: int, known: bool) -> None:
         """`known` false: Postgres has them, and the ledger does not hear of it."""
-        cases = self.join.take(most)
+        cases = self.join.next_batch(most)
         for case in cases:
             self.insert(case)
         if known:
@@ -406,7 +406,7 @@ class Bill(RuleBasedStateMachine):
         else:
             self.join.give_back(cases)
 
-    def insert(self, case: Case) -> None:
+    def insert(self, case: PendingUsage) -> None:
         assert case.event_id in self.requests
         self.rows.setdefault(case.event_id, usage_row(case, self.prices))
 

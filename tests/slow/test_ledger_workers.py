@@ -23,7 +23,7 @@ class Kernel:
         self.workers = Workers(
             locked=self.locked.__contains__,
             keeps_locks=lambda name: name not in self.lockless,
-            lives=self.pids.__contains__,
+            is_running=self.pids.__contains__,
         )
 
 

@@ -55,7 +55,7 @@ async def acted(bench: Bench, method: str, path: str, **given: Any) -> Note:
     """The only act that is new."""
     before = len(bench.store.acts)
     await bench.ask(method, f"/api/v1{path}", **given)
-    await bench.audit.take_in()
+    await bench.audit.collect()
     (note,) = bench.store.acts[before:]
     assert list(bench.notes.iterdir()) == []
     return note
@@ -144,7 +144,7 @@ def test_notes_wait_for_postgres_and_the_listing_takes_them_in(tmp_path: Path) -
     async def scene(bench: Bench) -> None:
         bench.store.away = True
         assert (await bench.ask("PUT", "/api/v1/endpoints/chat", json={"digest": DIGEST})).status_code == 200
-        await bench.audit.take_in()
+        await bench.audit.collect()
         assert len(list(waiting(bench.notes))) == 1 and not bench.store.acts
         bench.store.away = False
         found = (await bench.ask("GET", "/api/v1/audit", params={"since": 5, "limit": 1})).json()
@@ -165,12 +165,12 @@ def test_a_note_that_nobody_can_read_or_postgres_never_takes_is_put_aside(tmp_pa
         assert (await acted_again(bench)).act == "endpoint.rm"
 
     async def acted_aside(bench: Bench) -> None:
-        await bench.audit.take_in()
+        await bench.audit.collect()
         assert [file.suffix for file in bench.notes.iterdir()] == [".refused", ".refused"] and not bench.store.acts
 
     async def acted_again(bench: Bench) -> Note:
         await bench.ask("DELETE", "/api/v1/endpoints/nobody")
-        await bench.audit.take_in()
+        await bench.audit.collect()
         return bench.store.acts[0]
 
     play(tmp_path, scene)

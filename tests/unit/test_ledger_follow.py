@@ -34,7 +34,7 @@ class Ledger:
         self.follower = Follower(tail=self.tail, join=self.join, workers=workers, settle=lambda: None)
 
     def settle(self, most: int) -> None:
-        cases = self.join.take(most)
+        cases = self.join.next_batch(most)
         for case in cases:
             self.rows.setdefault(case.event_id, case.end.finish if case.end else "router_lost")
         self.join.settled(cases)

@@ -25,7 +25,7 @@ PRICES = PriceList([Price(version=7, org_id="default", endpoint_id="", valid_fro
 
 
 def settle_all(join: Join) -> list[UsageRow]:
-    cases = join.take(1000)
+    cases = join.next_batch(1000)
     rows = [usage_row(case, PRICES) for case in cases]
     join.settled(cases)
     return rows
@@ -67,8 +67,8 @@ def test_every_opened_request_settles_exactly_once_whatever_the_order(
     def disturb() -> None:
         """A look-up, a batch that is refused, a batch that is taken: at any moment."""
         join.journal(journal[event_id] for event_id in join.waiting if event_id in journal)
-        join.give_back(join.take(dice.randrange(3)))
-        cases = join.take(dice.randrange(3))
+        join.give_back(join.next_batch(dice.randrange(3)))
+        cases = join.next_batch(dice.randrange(3))
         rows.extend(usage_row(case, PRICES) for case in cases)
         join.settled(cases)
         done = {row.event_id for row in rows}
@@ -169,7 +169,7 @@ def test_where_a_router_died_every_replica_of_the_endpoint_must_have_spoken() ->
 def test_a_node_that_never_comes_back_is_waited_for_as_long_as_is_set() -> None:
     join = waits("relayed", "none", finish="client_disconnect")
     join.expire(asked=join.waiting, before=0.0)
-    assert join.take(9)[0].event_id == "e0" and join.waiting == ["e1"]
+    assert join.next_batch(9)[0].event_id == "e0" and join.waiting == ["e1"]
     join.expire(asked=["e0"], before=99.0)
     assert join.waiting == ["e1"], "it was not looked up"
 
@@ -177,7 +177,7 @@ def test_a_node_that_never_comes_back_is_waited_for_as_long_as_is_set() -> None:
 def test_what_waits_is_bounded_and_looked_up_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(join_module, "MOST_WAITING", 4)
     join = waits(*["relayed"] * 6)
-    assert [case.event_id for case in join.take(9)] == ["e0", "e1"], "the oldest are settled by what is known"
+    assert [case.event_id for case in join.next_batch(9)] == ["e0", "e1"], "the oldest are settled by what is known"
     assert [join.to_look_up(3) for _ in range(3)] == [["e2", "e3", "e4"], ["e5", "e2", "e3"], ["e4", "e5", "e2"]]
     assert join.backlog == 2, "what waits holds up no reading"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.frames import connect, serve
-from router.ledger.client import key_told
+from router.ledger.client import key_is_known
 from router.ledger.policy import LiveKeys, Policies
 from router.ledger.server import LedgerServer
 from router.ledger.wire import Applied, FromLedger, KeyRow, Policy, Spooled, ToLedger, WorkerHello
@@ -141,10 +141,10 @@ def test_who_made_a_key_hears_when_every_worker_serves_by_it(tmp_path: Path) -> 
         )
         await policies.newer_than(0)
         keys.keys = (KEY,)
-        assert await key_told(address, "key_1", live=True, seconds=2), (
+        assert await key_is_known(address, "key_1", live=True, seconds=2), (
             "nobody is connected: whoever comes begins with it"
         )
-        assert not await key_told(address, "key_2", live=True, seconds=0.01), "Postgres has no such key"
+        assert not await key_is_known(address, "key_2", live=True, seconds=0.01), "Postgres has no such key"
         slow, quick = await connect(address, FromLedger), await connect(address, FromLedger)
         for stream in (slow, quick):
             stream.send(WorkerHello(worker_id="w", pid=1))
@@ -152,12 +152,12 @@ def test_who_made_a_key_hears_when_every_worker_serves_by_it(tmp_path: Path) -> 
             assert isinstance(policy, Policy)
             version = policy.version
         quick.send(Applied(version=version))
-        assert not await key_told(address, "key_1", live=True, seconds=0.05), "one has not said so"
-        asked = asyncio.create_task(key_told(address, "key_1", live=True, seconds=5))
+        assert not await key_is_known(address, "key_1", live=True, seconds=0.05), "one has not said so"
+        asked = asyncio.create_task(key_is_known(address, "key_1", live=True, seconds=5))
         slow.send(Applied(version=version))
         assert await asked
         keys.keys = ()
-        asked = asyncio.create_task(key_told(address, "key_1", live=False, seconds=5))
+        asked = asyncio.create_task(key_is_known(address, "key_1", live=False, seconds=5))
         policy = await asyncio.wait_for(quick.receive(), 2)
         assert isinstance(policy, Policy) and policy.keys == ()
         quick.send(Applied(version=policy.version))
@@ -166,7 +166,7 @@ def test_who_made_a_key_hears_when_every_worker_serves_by_it(tmp_path: Path) -> 
         slow.close()  # it died: nothing is answered by it any more
         assert await asked
         server.close()
-        assert not await key_told(f"unix:{tmp_path}/none.sock", "key_1", live=True, seconds=1), "the ledger is away"
+        assert not await key_is_known(f"unix:{tmp_path}/none.sock", "key_1", live=True, seconds=1), "the ledger is away"
         task.cancel()
 
     asyncio.run(scene())

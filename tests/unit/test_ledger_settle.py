@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from activator.client import ActivatorError
 from pilotlight.frames import FrameError
 from router.ledger import postgres, waits
-from router.ledger.join import Case, Join
+from router.ledger.join import Join, PendingUsage
 from router.ledger.postgres import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Outage
 from router.ledger.settle import BATCH_ROWS, Settler
 from router.ledger.shelf import Kept, Shelf
@@ -186,7 +186,7 @@ def test_a_line_of_the_unpriced_that_cannot_be_read_stays_for_a_person(tmp_path:
     async def scene() -> None:
         (tmp_path / "unpriced.jsonl").write_bytes(b"nonsense\n")
         async with Bench(tmp_path) as bench:
-            bench.shelf.put([Case("a", "w", open=opened("a"), end=ended("a"))])
+            bench.shelf.put([PendingUsage("a", "w", open=opened("a"), end=ended("a"))])
             bench.settler.prices_changed()
             await bench.store.has(1)
             await until(lambda: (tmp_path / "unpriced.jsonl").read_bytes() == b"nonsense\n")
@@ -201,7 +201,7 @@ def test_a_line_cut_in_half_swallows_no_other(tmp_path_factory: pytest.TempPathF
     on.
     """
     shelf, file = Shelf(folder := tmp_path_factory.mktemp("spool")), folder / "unpriced.jsonl"
-    a, b, c = (Case(name, "w", open=opened(name), end=ended(name)) for name in "abc")
+    a, b, c = (PendingUsage(name, "w", open=opened(name), end=ended(name)) for name in "abc")
     shelf.put([a])
     whole = file.read_bytes() if sealed else Kept(open=opened("a"), end=ended("a")).model_dump_json().encode() + b"\n"
     torn = whole[: min(cut, len(whole))]
@@ -210,7 +210,7 @@ def test_a_line_cut_in_half_swallows_no_other(tmp_path_factory: pytest.TempPathF
     for left in (torn, torn + glued):
         file.write_bytes(whole + left)
         shelf.put([c])
-        cases, odd = shelf.take()
+        cases, odd = shelf.read()
         assert {case.event_id for case in cases} == {"a", "c"} | ({"b"} if left != torn else set())
         assert b"".join(odd) in (torn, b"") and (not odd or torn)
         assert all(case.end == ended(case.event_id) for case in cases)
@@ -218,9 +218,9 @@ def test_a_line_cut_in_half_swallows_no_other(tmp_path_factory: pytest.TempPathF
 
 def test_a_shelved_line_that_was_changed_is_not_believed(tmp_path: Path) -> None:
     shelf, file = Shelf(tmp_path), tmp_path / "unpriced.jsonl"
-    shelf.put([Case("a", "w", open=opened("a"), end=ended("a"))])
+    shelf.put([PendingUsage("a", "w", open=opened("a"), end=ended("a"))])
     file.write_bytes(changed := file.read_bytes().replace(b'"output_tokens":5', b'"output_tokens":6'))
-    assert shelf.take() == ([], [changed.removesuffix(b"\n")])
+    assert shelf.read() == ([], [changed.removesuffix(b"\n")])
 
 
 def test_a_journal_that_comes_while_its_request_has_no_price_counts(tmp_path: Path) -> None:
@@ -228,8 +228,10 @@ def test_a_journal_that_comes_while_its_request_has_no_price_counts(tmp_path: Pa
         lines = {name: journalled(name) for name in "ad"}
         lines["d"] = lines["d"].model_copy(update={"replica_id": "another"})
         async with Bench(tmp_path) as bench:
-            bench.shelf.put([Case(name, "w", open=opened(name), end=ended(name, source="relayed")) for name in "abd"])
-            bench.shelf.put([Case("c", "w", open=opened("c"), end=ended("c"))])
+            bench.shelf.put(
+                [PendingUsage(name, "w", open=opened(name), end=ended(name, source="relayed")) for name in "abd"]
+            )
+            bench.shelf.put([PendingUsage("c", "w", open=opened("c"), end=ended("c"))])
             bench.store.entries = lines | {"c": lines["a"].model_copy(update={"request_id": "c"})}
             bench.store.trouble = [ConnectionRefusedError("away")]
             bench.settler.prices_changed()

@@ -10,7 +10,7 @@ from router.admission.visitors import LOCAL
 
 
 def taken(rates: Rates, address: str, now: float, tries: int) -> int:
-    return sum(not rates.take(address, now) for _ in range(tries))
+    return sum(not rates.spend(address, now) for _ in range(tries))
 
 
 def test_an_address_has_what_it_saved_up_and_then_its_rate() -> None:
@@ -23,23 +23,23 @@ def test_an_address_has_what_it_saved_up_and_then_its_rate() -> None:
 def test_one_address_takes_nothing_of_another() -> None:
     rates = Rates(5.0)
     taken(rates, "a", 0.0, 1000)
-    assert rates.take("b", 0.0) == 0.0
+    assert rates.spend("b", 0.0) == 0.0
 
 
 def test_who_is_refused_is_told_when_there_is_room() -> None:
     rates = Rates(4.0)
     taken(rates, "a", 0.0, 1000)
-    wait = rates.take("a", 0.0)
+    wait = rates.spend("a", 0.0)
     assert wait == pytest.approx(0.25)
     assert rates.wait("a", wait - 0.01) > 0.0
-    assert rates.take("a", wait) == 0.0
-    assert rates.take("a", wait) > 0.0
+    assert rates.spend("a", wait) == 0.0
+    assert rates.spend("a", wait) > 0.0
 
 
 def test_looking_takes_nothing() -> None:
     rates = Rates(0.1)
     assert [rates.wait("a", 0.0) for _ in range(9)] == [0.0] * 9
-    assert rates.take("a", 0.0) == 0.0
+    assert rates.spend("a", 0.0) == 0.0
     assert rates.wait("a", 0.0) > 0.0
 
 
@@ -48,7 +48,7 @@ def test_callers_whose_keys_are_good_are_never_held_up(clients: int) -> None:
     """They come at once, as after a restart, and again and again: each shows its key before the next comes in."""
     rates = Rates(1.0)
     for _ in range(clients):
-        assert rates.take("a", 0.0) == 0.0
+        assert rates.spend("a", 0.0) == 0.0
         rates.earned("a", 0.0)
 
 
@@ -73,8 +73,8 @@ def test_as_many_addresses_are_kept_as_there_is_room_for_and_the_longest_unheard
     rates = Rates(1.0, most_addresses=100)
     taken(rates, "busy", 0.0, 1000)
     for number in range(10_000):
-        rates.take(f"stranger {number}", 1.0)
-        assert rates.take("busy", 0.5) > 0.0, "who comes all the time is not forgotten"
+        rates.spend(f"stranger {number}", 1.0)
+        assert rates.spend("busy", 0.5) > 0.0, "who comes all the time is not forgotten"
     assert len(rates) == 100
 
 
