@@ -4,8 +4,8 @@ admin path.
     python infra/reference.py [--check]
 
 All of it is asked of the code: of typer's commands, of the settings' fields, of what the router's collector collects,
-of the error tree, of the admin API's routes. Only the meaning of headers and errors is written here; a test runs
-`--check` and holds that nothing the code has is without one.
+of the error tree, of the admin API's routes. An error's meaning is its class's docstring; that of headers and admin
+paths is in `reference_meanings.py`. A test runs `--check`, and holds that nothing is without a meaning.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What docs/reference.md says of headers, errors and admin routes, where the code itself has only their names.
+"""What docs/reference.md says of headers and admin routes, where the code itself has only their names.
 
 A test holds that nothing the code has is without a meaning here, and that nothing here is without its code.
 """

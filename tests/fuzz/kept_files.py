@@ -59,11 +59,11 @@ def _audit(content: bytes) -> None:
 def _shelf(content: bytes) -> None:
     (_folder / "unpriced.jsonl").write_bytes(content)
     shelf = Shelf(_folder)
-    cases, odd = shelf.take()
+    cases, odd = shelf.read()
     shelf.keep(cases, odd)
     assert shelf.is_empty == (not cases and not odd)
     if not shelf.is_empty:
-        again, still_odd = shelf.take()
+        again, still_odd = shelf.read()
         assert len(again) == len(cases) and still_odd == odd
 
 
