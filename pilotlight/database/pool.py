@@ -18,6 +18,7 @@ from pilotlight.settings import Settings
 STATEMENT_SECONDS = 30.0
 LOCK_SECONDS = 10.0
 IDLE_IN_TRANSACTION_SECONDS = 60.0
+UNUSED_SECONDS = 300.0  # then a connection is closed; while it lasts it costs Postgres 4 MB
 
 
 def dsn(settings: Settings) -> str:
@@ -32,8 +33,11 @@ def dsn(settings: Settings) -> str:
         ) from None
 
 
-async def connect_pool(dsn: str, *, application: str, smallest: int = 1, largest: int = 4) -> asyncpg.Pool:
+async def connect_pool(
+    dsn: str, *, application: str, smallest: int = 1, largest: int = 4, unused: float = UNUSED_SECONDS
+) -> asyncpg.Pool:
     """A pool whose connections speak Python objects for json and jsonb. `application` is what pg_stat_activity shows.
+    One that nobody has used for `unused` seconds is closed.
 
     The server's limits are milliseconds of statement, lock and idle transaction, as above. Raises Unreachable, Unfit.
     """
@@ -51,7 +55,12 @@ async def connect_pool(dsn: str, *, application: str, smallest: int = 1, largest
     driver = connect.arguments(dsn, application=application)
     try:
         return await asyncpg.create_pool(
-            **driver, min_size=smallest, max_size=largest, init=init, command_timeout=STATEMENT_SECONDS + 5.0
+            **driver,
+            min_size=smallest,
+            max_size=largest,
+            init=init,
+            command_timeout=STATEMENT_SECONDS + 5.0,
+            max_inactive_connection_lifetime=unused,
         )
     except connect.REFUSALS as error:
         raise connect.unreachable(dsn, error) from error

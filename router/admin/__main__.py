@@ -22,6 +22,8 @@ from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore
 from router.ledger.postgres import Database
 
+UNUSED_SECONDS = 2.0  # of a connection to Postgres: what operators ask comes all at once, or not at all
+
 
 def listen(path: str) -> socket.socket:
     """Bind the socket, 0600 from the first moment, in place of one a dead process left."""
@@ -57,7 +59,7 @@ def main() -> None:
     given = settings.load()
     paths = given.paths
     paths.make()
-    store = AdminStore(Database(given, application="admin"))
+    store = AdminStore(Database(given, application="admin", unused=UNUSED_SECONDS))
     audit = Audit(store, paths.audit)
     app = make_app(
         store=store,

@@ -56,7 +56,7 @@ class Certificates:
     """
 
     def __init__(self, ours: Pair, own: Pair | None = None) -> None:
-        self._ours, self._own = _Shown(ours), _Shown(own) if own else None
+        self._ours, self._own = _Shown(ours), _Own(own) if own else None
         self.context = _context(ours)  # what a connection begins with; `_choose` takes it from there
         self.context.sni_callback = self._choose
 
@@ -121,7 +121,6 @@ class _Shown:
         self._pair = pair
         self._stamp = _stamp(pair)
         self.context = _context(pair)
-        self.names_address = _names_address(pair.certificate)
 
     def look(self) -> None:
         stamp: tuple[object, ...] = ()  # of files that are not there
@@ -129,7 +128,7 @@ class _Shown:
             stamp = _stamp(self._pair)
             if stamp == self._stamp:
                 return
-            context, names_address = _context(self._pair), _names_address(self._pair.certificate)
+            context = _context(self._pair)
         except CertificateRefused as error:
             if stamp != self._stamp:  # once for each state of the files
                 log.error(
@@ -137,8 +136,22 @@ class _Shown:
                 )
             self._stamp = stamp
             return
-        self.context, self.names_address, self._stamp = context, names_address, stamp
+        self.context, self._stamp = context, stamp
         log.info("a new certificate is shown from now on", action="certificate", file=str(self._pair.certificate))
+
+
+class _Own(_Shown):
+    """The operator's."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(pair)
+        self.names_address = _names_address(pair.certificate)
+
+    def look(self) -> None:
+        before = self.context
+        super().look()
+        if self.context is not before:
+            self.names_address = _names_address(self._pair.certificate)
 
 
 def _stamp(pair: Pair) -> tuple[object, ...]:
@@ -189,7 +202,7 @@ def _readable(file: Path) -> bool:
 
 def _names_address(certificate: Path) -> bool:
     """Whether it is good for an address, as one for an internal network may be."""
-    from cryptography import x509  # 8 MB, and only where somebody has a certificate of his own
+    from cryptography import x509  # 4 MB, and only where somebody has a certificate of his own
 
     try:
         found = x509.load_pem_x509_certificate(certificate.read_bytes())

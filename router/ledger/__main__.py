@@ -33,6 +33,8 @@ from router.ledger.waits import Waits, asking
 from router.ledger.wire import ToLedger
 from router.ledger.worker_locks import Workers
 
+UNUSED_SECONDS = 30.0  # settling follows an answer; it may wait for a connection
+
 
 async def run(given: settings.Settings) -> None:
     paths, stop = given.paths, asyncio.Event()
@@ -40,7 +42,7 @@ async def run(given: settings.Settings) -> None:
     Notifier.of_starter().keep()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    database = Database(given, application="ledger")
+    database = Database(given, application="ledger", unused=UNUSED_SECONDS)
     store, join, tail = LedgerStore(database), Join(), Tail(paths.spool)
     workers = Workers(locked=tail.is_locked, keeps_locks=tail.keeps_locks)
     policies = Policies(file=paths.policy, load=store.live_keys, find=store.find_keys, mark=store.mark_keys)

@@ -132,3 +132,9 @@ def test_a_url_that_is_none_of_ours_is_damage(settings: Settings, url: str) -> N
     settings.paths.client.write_text(json.dumps({"url": url}))
     with pytest.raises(Unreachable, match="it writes them anew"):
         Api(settings.paths)
+
+
+def test_logging_brings_nothing_that_no_service_uses_and_who_wants_it_has_it() -> None:
+    look = "import pilotlight, structlog, sys; print({'rich', 'greenlet'} & set(sys.modules)); import rich, greenlet"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
