@@ -1,9 +1,9 @@
 """Pilotlight's ground floor, which every part stands on, and on the top floor its command line.
 
-structlog imports what it finds: rich, to draw tracebacks in colours, 80 modules and 4 MB; and greenlet, which comes
-with the database's migrations, 1 MB. No service uses either. So structlog is imported as if there were neither; every
-package of ours imports this one first. It is imported only once somebody logs: a command that shows a line of text must
-be there in 0.2 s, and structlog takes half of that. Who wants either later has it.
+structlog imports rich where it finds it, to draw tracebacks in colours: 80 modules and 4 MB that no service uses. It
+imports greenlet, too, which comes with the database's migrations: 1 MB. So it is imported as if there were neither;
+every package of ours imports this one first. It is imported only once somebody logs: a command that shows a line of
+text must be there in 0.2 s, and structlog takes half of that. Who wants either later has it.
 """
 
 import sys
