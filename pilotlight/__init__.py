@@ -2,7 +2,7 @@
 
 structlog imports rich where it finds it, to draw tracebacks in colours: 80 modules and 4 MB that no service uses. It
 imports greenlet, too, which comes with the database's migrations: 1 MB. So it is imported as if there were neither;
-every package of ours imports this one first. It is imported only once somebody logs: a command that shows a line of
+every package of ours imports this one first. It is imported only once somebody logs. A command that shows a line of
 text must be there in 0.2 s, and structlog takes half of that. Who wants either later has it.
 """
 
