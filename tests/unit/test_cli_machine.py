@@ -196,3 +196,15 @@ def test_sizes() -> None:
         "25.3 GB",
         "3.0 TB",
     ]
+
+
+def test_what_the_kernel_refuses_a_check_is_told_with_what_to_do(tmp_path: Path) -> None:
+    def refused(settings: Settings) -> Finding:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), "/state/probe")
+
+    found = doctor.looked_at(refused, load(state_dir=tmp_path))
+    assert found == Finding(
+        False,
+        "/state/probe: Disk quota exceeded",
+        "the disk quota is used up: free some space, or choose another folder with --state",
+    )

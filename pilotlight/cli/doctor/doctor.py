@@ -14,7 +14,7 @@ from pilotlight.cli import shares
 from pilotlight.cli.doctor import checks, state_checks
 from pilotlight.cli.doctor.clock import clock
 from pilotlight.cli.findings import Finding
-from pilotlight.cli.options import FAILED, OK, print_json, say
+from pilotlight.cli.options import FAILED, OK, explain_os_error, print_json, say
 from pilotlight.cli.postgres_check import postgres
 from pilotlight.cli.tables import GREEN, RED, Table, show
 from pilotlight.settings import Settings
@@ -42,7 +42,7 @@ CHECKS: dict[str, Callable[[Settings], Finding]] = {
 
 def examine(settings: Settings, *, as_json: bool) -> int:
     """Look, tell, and return the exit code."""
-    found = {name: _run(check, settings) for name, check in CHECKS.items()}
+    found = {name: looked_at(check, settings) for name, check in CHECKS.items()}
     wrong = sum(not finding.ok for finding in found.values())
     if as_json:
         print_json([{"check": name, **asdict(finding)} for name, finding in found.items()])
@@ -57,8 +57,12 @@ def examine(settings: Settings, *, as_json: bool) -> int:
     return FAILED if wrong else OK
 
 
-def _run(check: Callable[[Settings], Finding], settings: Settings) -> Finding:
+def looked_at(check: Callable[[Settings], Finding], settings: Settings) -> Finding:
+    """One check, whatever becomes of it."""
     try:
         return check(settings)
+    except OSError as error:
+        found, _, remedy = explain_os_error(error).partition("; ")
+        return Finding(False, found, remedy or "correct that, or tell us")
     except Exception as error:
         return Finding(False, f"{type(error).__name__}: {error}", "correct that, or tell us")
