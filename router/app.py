@@ -1,8 +1,8 @@
 """The data path: every stage of an inference call, in order, one line a stage. Steps 2 to 5, 11 and 12.
 
-`open_call` takes a request whose body is here as far as its open record; what is refused until then is raised, and
-leaves no record. From then on it is a `Call`, which ends in `_close`, once, whatever happens: an answer, an error, a
-client that leaves, a bug in a callback. Nothing here awaits, and a warm request makes no task.
+`open_call` takes a request whose body is here as far as its open record. What is refused until then is raised, and
+leaves no record. From then on it is a `Call`, which ends in `_close`, once, whatever happens. That may be an answer, an
+error, a client that leaves, or a bug in a callback. Nothing here awaits, and a warm request makes no task.
 
     open_call ─→ asked ──granted──→ sent ──response_headers──→ answering ──complete──→ closed
                    │                │  ↑                           │
@@ -12,7 +12,7 @@ client that leaves, a bug in a callback. Nothing here awaits, and a warm request
                                     │                              │
           refused (by the hold) ────┴──── failed, engine_refused ──┴── gone, drained (from any state) ─→ closed
 
-Five words name what ends, each one thing: the relay says `complete` when an answer is whole. An answer and its sink
+Five words name what ends, each one thing. The relay says `complete` when an answer is whole. An answer and its sink
 `finish` when all is written. The record and then the call `close`. A slot is `release`d. A connection's `turn_over`
 begins its next request.
 """

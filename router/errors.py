@@ -12,8 +12,8 @@
 
 Every step raises one of these. A class's docstring is its meaning in the reference. Each error has OpenAI's shape, on
 every path, and a message that says what to do. On the routes of another API it has that one's shape besides (`Form`).
-`finish` is how a usage record names the outcome. The failure to survive: words of a caller in a message, which may be
-as long as a body (`quoted`).
+`finish` is how a usage record names the outcome. The failure to survive is a caller's own words in a message, which may
+be as long as a body (`quoted`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What operators scrape from this worker, on a private port of its own: `pilotlight_router_…`, no key, no request in a
-label.
+"""The numbers that operators scrape from this worker, on a private port of its own: `pilotlight_router_…`, no key, no
+request in a label.
 
-The counters are plain numbers; `pilotlight/exposition.py` writes them down when somebody asks. Series are bounded:
-endpoints have some of their own from their first call until they are removed, so many of them at most; what is beyond
+The counters are plain numbers; `pilotlight/exposition.py` writes them down when somebody asks. Series are bounded.
+Endpoints have some of their own from their first call until they are removed, so many of them at most. What is beyond
 that, and what ends after its endpoint, counts under `(other)`. What was refused before it was any endpoint's has the
-empty endpoint. The first worker also tells what activator, agent and ledger tell; what several workers count adds up
+empty endpoint. The first worker also tells what activator, agent and ledger tell. What several workers count adds up
 (`sum without (instance)`).
 """
 

@@ -1,8 +1,9 @@
 """The router's parent: has the listeners, bound once, and keeps as many workers on it as configured.
 
-Before step 1. The failures to survive: a worker that dies or is silent (another takes its place; the port never
-closes), SIGTERM (passed on; the parent ends when the last worker has drained), and the parent's own kill -9: the kernel
-kills the workers with it, also one that is stopped, or the port would stay taken and no successor could start.
+Before step 1. Three failures to survive. A worker dies or is silent: another takes its place, and the port never
+closes. SIGTERM: it is passed on, and the parent ends when the last worker has drained. The parent's own kill -9: the
+kernel kills the workers with it, also one that is stopped. Else the port would stay taken, and no successor could
+start.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Keeps a connection to another Pilotlight process for ever: connect, converse, and after its end connect again.
 
-Between router and activator (steps 5, 6 and 10) and between router and ledger (steps 2 and 12). The failure to survive
-is the other process being away, for a moment or for hours: pauses are bounded, random, and begin short anew after
-every conversation that worked; an outage is logged once.
+It serves between router and activator (steps 5, 6 and 10), and between router and ledger (steps 2 and 12). The failure
+to survive is the other process being away, for a moment or for hours. Pauses are bounded, random, and begin short anew
+after every conversation that worked. An outage is logged once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One worker of the router: everything put together, served until told to stop, and drained. Steps 1 to 12.
 
-The failures to survive: SIGTERM amid answers (accept no more, finish what runs and what is held within `drain_seconds`,
-then end the rest with an error and a record), and the parent's death (the kernel ends it too, see `parent.py`; the
-port must not stay taken).
+Two failures to survive. SIGTERM comes amid answers. Then it accepts no more, finishes what runs and what is held within
+`drain_seconds`, and ends the rest with an error and a record. The parent dies: the kernel ends the worker too, see
+`parent.py`, for the port must not stay taken.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Who may use the admin API, and the one shape of its errors.
+"""Checks who may use the admin API, and gives its errors their one shape.
 
-Step 2's counterpart for the admin API: every request carries the installation's admin key as a bearer token, compared
-in constant time, before anything else is looked at. A wrong one is told in the log (`wrong_keys.py`).
+This is step 2's counterpart for the admin API. Every request carries the installation's admin key as a bearer token. It
+is compared in constant time, before anything else is looked at. A wrong key is named in the log (`wrong_keys.py`).
 """
 
 from __future__ import annotations

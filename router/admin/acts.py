@@ -1,9 +1,9 @@
-"""Every change by the admin API leaves a note of who did what: one wrapper around each route that changes something.
+"""Notes every change by the admin API, and who made it: one wrapper around each route that changes something.
 
-A route whose method is none of GET's kind has to stand in `ACTS`, or the admin process does not start, so a new one
-cannot be forgotten. What a handler knows of the change (was and is) it says by `changed`; of the others the note has
-what was asked. The failure to survive is a disk or a Postgres that takes no note: the act goes on, and the log has it
-(`pilotlight/audit.py` says why).
+A route that changes something has to stand in `ACTS`, or the admin process does not start. So a new one cannot be
+forgotten. A handler says by `changed` what it knows of the change (was and is). Of the others the note has what was
+asked. The failure to survive is a disk or a Postgres that takes no note: the act goes on, and the log has it.
+`pilotlight/audit.py` says why.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Endpoints over the admin API: read from Postgres, changed only by commands to the activator, their one writer.
 
-The failure to survive is an activator that is away or dies in the middle: the caller gets a 503 with Retry-After, and a
-command that did take effect is found there by the next GET. A PUT repeated changes nothing; a DELETE repeated
-finds nothing, and the activator finds out by itself what became of a command whose answer was lost.
+The failure to survive is an activator that is away or dies in the middle. The caller then gets a 503 with Retry-After.
+The next GET finds what a command did that took effect all the same. A PUT repeated changes nothing, and a DELETE
+repeated finds nothing. What became of a command whose answer was lost, the activator finds out by itself.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """All usage rows of a time as CSV or JSON lines, streamed from a cursor in Postgres: any number of rows in bounded
 memory.
 
-The failures to survive: a client that reads slowly or not at all (Postgres ends the transaction after SLOW_SECONDS, and
-at most EXPORTS run at once, each on a connection of its own), one that leaves (seen between two pages), Postgres cut
-off in the middle (the answer is broken off, never ended as if it were whole), and a spreadsheet that runs what a caller
-wrote: text that would be a formula begins with an apostrophe.
+Four failures to survive. A client reads slowly or not at all: Postgres ends the transaction after SLOW_SECONDS. At most
+EXPORTS run at once, each on a connection of its own. A client leaves: that is seen between two pages. Postgres is cut
+off in the middle: the answer breaks off, and never ends as if it were complete. A spreadsheet runs what a caller wrote:
+text that would be a formula begins with an apostrophe.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """API keys over the admin API: made and shown once, listed without themselves, rotated, revoked for good.
 
-Step 2 recognises them: each change notifies the channel `policy`, and every ledger pushes it to its workers at once. An
-answer waits, bounded, until this machine's workers have said so (`everywhere`), so that a key just shown is never a 401
-and a revoked one never a 200. The failure to survive is a leak: only a keyed hash, the prefix and the last four
-characters are ever stored.
+Step 2 recognises them. Each change notifies the channel `policy`, and every ledger pushes it to its workers at once. An
+answer waits, bounded, until this machine's workers have said so (`everywhere`). So a key just shown is never a 401, and
+a revoked one never a 200. The failure to survive is a leak: only a keyed hash, the prefix and the last four characters
+are ever stored.
 """
 
 from __future__ import annotations

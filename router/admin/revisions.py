@@ -2,8 +2,8 @@
 one.
 
 A revision is never deleted, so any of them can be gone back to. The failure to survive is a rollback whose answer is
-lost: repeated while it is on its way, it changes nothing. Repeated once that serves, it goes one revision further back,
-never to one that was rolled back from; one that gives the revision's number (`to`) changes nothing then either.
+lost. Repeated while it is on its way, it changes nothing. Repeated once that serves, it goes one revision further back,
+never to one that was rolled back from. One that gives the revision's number (`to`) changes nothing then either.
 """
 
 from __future__ import annotations

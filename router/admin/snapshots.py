@@ -1,8 +1,8 @@
-"""Whether a snapshot that is to be deployed can be had at all, so that a digest nobody knows is refused before anything
-moves.
+"""Checks whether a snapshot that is to be deployed can be had at all, so that an unknown digest is refused before
+anything moves.
 
-The failure to survive is an origin that does not answer: nothing is known then, the deploy goes on, and its first start
-says how it went, with the old revision serving.
+The failure to survive is an origin that does not answer. Nothing is known then, and the deploy goes on. Its first start
+says how it went, while the old revision serves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Who came with a wrong admin key: one line of the log a minute and address, with how many there were.
+"""Logs who came with a wrong admin key: one line a minute and address, with how many there were.
 
-A line and no row of `audit`: whoever reaches the port could fill a table that nobody can delete from, and what a
+It is a line and no row of `audit`: whoever reaches the port could fill a table that nobody can delete from. And what a
 stranger tried is not what an operator did. Nothing of the key is told. Pure: time is an argument. The failure to
-survive is a flood from many addresses: the addresses remembered are bounded, and beyond them all others are one.
+survive is a flood from many addresses: those remembered are bounded, and all others count as one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Who reaches the admin API through the router (`router.admin`): everybody with an admin key, only who sits on this
-machine, or nobody.
+"""Decides who reaches the admin API through the router (`router.admin`): everybody with an admin key, this machine
+alone, or nobody.
 
 Step 1, the other branch. An admin key is the installation, so the port that strangers see need not lead there. The
-failure to survive is a proxy on this machine, all of whose callers come from loopback: whatever came by plain HTTP, or
-has a line that proxies write, was brought.
+failure to survive is a proxy on this machine, all of whose callers come from loopback. Whatever came by plain HTTP, or
+has a line that proxies write, was brought by one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Step 2: turns the bearer key into a tenant, by a hash look-up in memory, before anything else is revealed.
+"""Turns the bearer key into a tenant, by a hash look-up in memory, before anything else is revealed. Step 2.
 
-A key that is missing, wrong or expired costs the same hash, look-up and comparison, and reads the same. The failures to
-survive: no policy yet (503, not 401: a client would throw away a good key), a key of any length and any bytes, and a
-clock that is wrong or set anew: how long a key has is worked out once, by Postgres' clock, when its policy comes; from
-then on it runs on the clock since boot, which counts time asleep and is never set.
+A key that is missing, wrong or expired costs the same hash, look-up and comparison, and reads the same. Three failures
+to survive. There is no policy yet: 503, not 401, for a client would throw away a good key. A key has any length and any
+bytes. The clock is wrong or set anew: how long a key has is worked out once, by Postgres' clock, when its policy comes.
+From then on it runs on the clock since boot, which counts time asleep and is never set.
 """
 
 from __future__ import annotations

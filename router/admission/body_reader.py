@@ -1,10 +1,10 @@
-"""The worker's side of `reading_process.py`: hands large bodies to the process beside it, one at a time, and hears what
-is in them. Step 3.
+"""Hands large bodies to the process beside the worker (`reading_process.py`), one at a time, and hears what is in them.
+Step 3.
 
 Keys take turns, so whoever sends large bodies only waits for their own. The process is started for the first such body
 and ends when there was none for a while. The failures to survive: a process that dies, stands still, cannot be started
-or says what it should not (the call is answered 503, the process is ended, and the next body finds a new one), and a
-caller who leaves while the body is read (nobody is told). Whatever else happens here, nobody waits for ever.
+or says what it should not. The call is then answered 503, the process is ended, and the next body finds a new one. A
+caller may leave while the body is read: then nobody is told. Whatever else happens here, nobody waits for ever.
 """
 
 from __future__ import annotations

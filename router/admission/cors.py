@@ -1,11 +1,10 @@
-"""Step 1, for callers that are web pages: what a browser has to be told before it lets a page send a call, and read the
-answer.
+"""Tells a browser whether a web page may send a call, and read the answer. Step 1.
 
-Nothing is told by default. An origin is let in everywhere (`router.cors_origins`) or at one endpoint (its
-`cors_origins`), where the URL names that: a preflight has neither a key nor a body. It protects the user of a browser,
-not us: a page that is not let in is refused by the browser, and our keys are what keeps strangers out. So there are no
-cookies and no `allow-credentials`, and the admin API has none of it. The failure to survive: an answer without these
-lines, which a page cannot read; errors have them too.
+Nothing is allowed by default. An origin is let in everywhere (`router.cors_origins`) or at one endpoint (its
+`cors_origins`). There the URL has to name the endpoint, for a preflight has neither a key nor a body. This protects the
+user of a browser, not us. The browser refuses a page that is not let in, and our keys keep strangers out. So there are
+no cookies and no `allow-credentials`, and the admin API has none of it. The failure to survive is an answer without
+these lines, which a page cannot read: errors have them too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Before step 1: whose TLS handshake is next. Pure: time is an argument.
+"""Decides whose TLS handshake is next. Before step 1; pure, time is an argument.
 
 A handshake costs a millisecond of this worker, and nobody has shown a key yet. So those who wait for one stand in a
-line an address, and the lines take turns: who comes a thousand times waits behind himself, not in front of others. An
-address that brings no keys is let in no faster than its rate; whoever of it is still in line when the time for
+line an address, and the lines take turns. Who comes a thousand times waits behind himself, not in front of others. An
+address that brings no keys is let in no faster than its rate. Whoever of it is still in line when the time for
 handshakes is over is closed. Callers with good keys free the place of the next at once, however many share their
 address. The failure to survive is a flood of connections, from one address or from many.
 """

@@ -1,10 +1,10 @@
-"""Step 1: bodies that come compressed (`Content-Encoding: gzip`, `deflate` or `zstd`), unpacked before anything reads
-them.
+"""Unpacks bodies that come compressed (`Content-Encoding: gzip`, `deflate` or `zstd`), before anything reads them. Step
+1.
 
-A body is unpacked in one go once it is whole, so that no decompressor outlives the call that feeds it: what a client
-has waiting here is the bytes it sent, and those are counted. The failures to survive are bodies built to hurt: a few
-kilobytes that become gigabytes (unpacking stops one byte over the limit), a window of gigabytes (refused from the
-frame's head), thousands of empty members in a row, one that is cut off, and one that is not what it says it is.
+A body is unpacked in one go once it is all here, so that no decompressor outlives the call that feeds it. What a client
+has waiting here is the bytes it sent, and those are counted. The failures to survive are bodies built to hurt. A few
+kilobytes become gigabytes: unpacking stops one byte over the limit. A window has gigabytes: it is refused from the
+frame's head. There are thousands of empty members in a row, one that is cut off, or one that is not what it says.
 """
 
 from __future__ import annotations

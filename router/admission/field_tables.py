@@ -1,10 +1,10 @@
-"""Step 3: the fields of each route, a closed set. What stands in no table is refused by name.
+"""The fields of each route, a closed set: what stands in no table is refused by name. Step 3.
 
-Of each field one of these is said: what it may hold (served), that only some endpoints allow it, that it is the
-platform's, that it is not served and what to do instead, or that it makes no difference here (`IGNORED`: clients of
-OpenAI are known to send it). The failure to survive is a new release of the engine or of a client whose fields nobody
-has looked at: a test takes the engine's request models and OpenAI's own parameter lists and fails for a field that is
-in no table.
+A table says one thing of each field. It is served, and what it may hold. Only some endpoints allow it. It is the
+platform's. It is not served, and what to do instead. Or it makes no difference here (`IGNORED`: clients of OpenAI are
+known to send it). The failure to survive is a new release of the engine or of a client whose fields nobody has looked
+at. A test takes the engine's request models and OpenAI's own parameter lists, and fails for a field that is in no
+table.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Step 3: what a field of a request may hold. The kinds of fields there are, each with its largest value; pure.
+"""What a field of a request may hold: the kinds of fields there are, each with its largest value. Step 3; pure.
 
-A route takes a closed set of fields (`field_tables.py` has one table a route). A rule looks at one field's value: it
-refuses what is of another kind or beyond its maximum, and notes in `Wants` what only some endpoints allow, for the
-endpoint is known later than the body. The failures to survive: a field that a later engine serves and nobody here has
-thought of (it is in no table, so it is refused), a value built to be costly, and a message that carries the value back
-at full length.
+A route takes a closed set of fields (`field_tables.py` has one table a route). A rule looks at one field's value, and
+refuses what is of another kind or beyond its maximum. It notes in `Wants` what only some endpoints allow, for the
+endpoint is known later than the body. Three failures to survive. A later engine serves a field that nobody here has
+thought of: it is in no table, so it is refused. A value is built to be costly. A message carries the value back at full
+length.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Steps 2 and 12: the connection to this machine's ledger. Keys come down, news of the spool goes up.
+"""The connection to this machine's ledger: keys come down, news of the spool goes up. Steps 2 and 12.
 
-The failure to survive is the ledger's absence, at the start too: the policy it last wrote to `paths.policy` is read
-first and serves until a live one comes; after that the ledger's word alone counts.
+The failure to survive is the ledger's absence, at the start too. The policy it last wrote to `paths.policy` is read
+first, and serves until a live one comes. After that the ledger's word alone counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Step 3: what the messages of a chat carry besides text: images, audio, video, tensors. Pure.
+"""Checks what the messages of a chat carry besides text: images, audio, video, tensors. Step 3; pure.
 
-A media part has the engine fetch an address of the caller's choice and run a decoder over whatever is there. So it is
+A media part has the engine fetch an address of the caller's choice, and run a decoder over whatever is there. So it is
 off unless an endpoint allows it (`allow = ["media"]`), and addresses only of the hosts that the endpoint names
-(`media_hosts`); else the bytes come along, in a `data:` URL. The failure to survive is a part that the engine takes for
-media and we for text: vLLM goes by `type`, or by the names of a part's fields where there is none, so here whatever is
+(`media_hosts`). Else the bytes come along, in a `data:` URL. The failure to survive is a part that the engine takes for
+media and we for text. vLLM goes by `type`, or by the names of a part's fields where there is none. So here whatever is
 not text in both ways counts as media. The engine is given the same hosts, follows no redirects, and so has the last
 word.
 """

@@ -1,10 +1,10 @@
-"""Step 3: reads from an OpenAI body what routing, limits and billing need, and refuses what is malformed or not served.
+"""Reads from an OpenAI body what routing, limits and billing need, and refuses what is malformed or not served. Step 3.
 
 Each route (`routes.py`) takes a closed set of fields. The body goes on byte for byte, but for what is put in front of
-it: a missing `model`, and the caller's own secret `cache_salt`, without which one caller could find out by its prompts'
-cached tokens what another has sent. The failures to survive: bodies built to hurt (nesting, millions of tiny values
-that would hold up everyone while they are read, `n` and prompt batches that make one request many), and fields that are
-the platform's, not the caller's.
+it. That is a missing `model`, and the caller's own secret `cache_salt`. Without that, one caller could find out by its
+prompts' cached tokens what another has sent. The failures to survive are bodies built to hurt, and fields that are the
+platform's, not the caller's. Such a body is nested deeply, or has millions of tiny values that would hold up everyone.
+Or its `n` and its batch of prompts make one request many.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Who a request comes from where a proxy brings it: the caller's address and scheme, believed only of proxies that are
-trusted.
+"""Finds who a request comes from where a proxy brings it: the caller's address and scheme, believed only of trusted
+proxies.
 
-Step 1. `router.trusted_proxies` names those whose `X-Forwarded-For` and `X-Forwarded-Proto` count; of anybody else they
+Step 1. `router.trusted_proxies` names those whose `X-Forwarded-For` and `X-Forwarded-Proto` count. Of anybody else they
 are only text that a stranger has chosen. The chain is read from its end, where the nearest proxy wrote: the first
-address that is no trusted proxy's is the caller's. The failure to survive: a chain with nonsense in it, or one that a
-caller began to write himself; it is believed as far as trusted proxies wrote it.
+address that is no trusted proxy's is the caller's. The failure to survive is a chain with nonsense in it, or one that a
+caller began to write himself. It is believed as far as trusted proxies wrote it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Before step 1 and in step 2: how often an address may do what costs us something while it has shown no key. Pure:
-time is an argument.
+"""Limits how often an address may do what costs us something while it has shown no key. Before step 1, and in step 2.
 
-A token bucket an address: so many tokens come a second, and ten seconds' worth may be saved up. Whoever shows a key
-gets its token back and one more, so callers with keys are never held up by it, however many stand behind one address,
-and an address that many of them share has more room for the rest. The failures to survive: more addresses than are kept
-(the one that was heard of longest ago is forgotten, which gives it a full bucket: no more than a new address has), and
-an address that fills its own bucket with tokens that it never took.
+Each address has a token bucket: so many tokens come a second, and ten seconds' worth may be saved up. Whoever shows a
+key gets its token back and one more. So callers with keys are never held up by it, however many stand behind one
+address. And an address that many of them share has more room for the rest. Pure: time is an argument. Two failures to
+survive. There are more addresses than are kept: the one that was heard of longest ago is forgotten. That gives it a
+full bucket, no more than a new address has. An address fills its own bucket with tokens that it never spent.
 """
 
 from __future__ import annotations

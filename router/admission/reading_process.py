@@ -1,8 +1,8 @@
-"""`python -m router.admission.reading_process`: reads large bodies for a router's worker, so that nobody's tokens wait
+"""`python -m router.admission.reading_process` reads large bodies for a router's worker, so that nobody's tokens wait
 meanwhile. Step 3.
 
-Python reads a body of megabytes in tenths of a second, holding its lock all the time: a thread would hold the loop up
-as well. So a process beside the worker does it, one body after the other: it unpacks, checks, and answers what the
+Python reads a body of megabytes in tenths of a second, holding its lock all the time. A thread would hold the loop up
+as well. So a process beside the worker does it, one body after the other. It unpacks, checks, and answers what the
 router needs to know of it. It has no secrets, sees no keys, and ends with its worker. The failure to survive is a body
 built to hurt: its worst is this process's end.
 """

@@ -1,4 +1,4 @@
-"""Step 1: which requests are inference calls, and what of one call the later steps need."""
+"""Tells which requests are inference calls, and keeps what the later steps need of one. Step 1."""
 
 from __future__ import annotations
 

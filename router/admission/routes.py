@@ -1,9 +1,9 @@
-"""Step 3: what each inference route takes: its closed set of fields, those it cannot do without, and how many texts.
+"""What each inference route takes: its closed set of fields, those it cannot do without, and how many texts. Step 3.
 
 The routes themselves stand in the callee's table (`runtime/tasks.py`). To serve another one is an entry there, and here
 its table of fields (`field_tables.py`). The URL, the refusals of other routes, `/openapi.json` and the reference are
-made of both. The failure to survive is a route that is half there: a test holds each of the callee's routes to be
-here, and to have no field that its table lacks.
+made of both. The failure to survive is a route that is half there. A test holds each of the callee's routes to be here,
+and to have no field that its table lacks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Step 3: how large a grammar, a schema or a set of tools may be before the engine sees it. Pure.
+"""Bounds how large a grammar, a schema or a set of tools may be before the engine sees it. Step 3; pure.
 
 Such a thing is compiled against the model's whole vocabulary, which takes time and memory that grow faster than its
 length. Size is bounded here, time in the replica (`runtime/serving/trial.py`), where a compilation is tried by a

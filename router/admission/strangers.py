@@ -1,10 +1,10 @@
-"""Step 2: what a request is told that showed no good key, and how many such an address may send. The error itself, or
-429.
+"""Decides what a request is told that showed no good key, and how many such an address may send: the error itself, or
+429. Step 2.
 
 Guessing keys, and requests that are none, cost us a moment each. Beyond the rate of their address
 (`router/admission/rates.py`) they are told to wait, and their connection ends. Requests with a good key are never asked
-about here, however many of the others come from the same address; nor are probes (`OPEN`), for whoever looks after this
-router may stand behind the same address as its strangers. The failure to survive is a flood of them; through a proxy
+about here, however many of the others come from the same address. Nor are probes (`OPEN`): whoever looks after this
+router may stand behind the same address as its strangers. The failure to survive is a flood of them. Through a proxy
 that is trusted, the address is its caller's.
 """
 

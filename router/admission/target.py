@@ -1,7 +1,7 @@
-"""Step 1: what the first line of a request is aimed at, and which fields may stand in its head only once.
+"""Reads what the first line of a request is aimed at, and which fields may stand in its head only once. Step 1; pure.
 
-Pure. The failure to survive is a head that two readers take two ways (RFC 9112, 3.2): several hosts or keys, a target
-that is no path, a port that is none. Each is refused with what to send instead.
+The failure to survive is a head that two readers take two ways (RFC 9112, 3.2). It has several hosts or keys, a target
+that is no path, or a port that is none. Each is refused with what to send instead.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Before step 1: who is connected, by address, and who gives way when there is no room. Pure.
+"""Who is connected, by address, and who gives way when there is no room. Before step 1; pure.
 
-At the bound the newcomer is let in all the same: somebody of the address that has most connections gives way, one that
-is only idle or refused first, then one that is still sending. So whoever comes from many addresses at once has as much
-as each of them, and one address never keeps others out. Those whose requests wait or are answered never give way. The
-failure to survive is a flood of connections.
+At the bound the newcomer is let in all the same, and somebody of the address that has most connections gives way. One
+that is only idle or refused goes first, then one that is still sending. So whoever comes from many addresses at once
+has as much as each of them. One address never keeps others out. Those whose requests wait or are answered never give
+way. The failure to survive is a flood of connections.
 """
 
 from __future__ import annotations

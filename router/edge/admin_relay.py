@@ -1,9 +1,8 @@
-"""The way to the admin process: a request under `/api` is passed on over its socket, and the answer back, both as they
-come.
+"""Passes a request under `/api` on to the admin process over its socket, and the answer back, both as they come.
 
-Step 1, the other branch. A connection a request: nobody pages through usage ten thousand times a second, and nothing
-can have gone stale. The failures to survive: the admin process away or dying (503 as long as nothing was answered, else
-the connection breaks), one that answers before it has read all, and a client that leaves a long answer.
+Step 1, the other branch. Each request has a connection of its own: nobody pages through usage ten thousand times a
+second, and nothing can have gone stale. Three failures to survive. The admin process is away or dies: 503 as long as
+nothing was answered, else the connection breaks. It answers before it has read all. A client leaves a long answer.
 """
 
 from __future__ import annotations

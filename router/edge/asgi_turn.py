@@ -1,8 +1,8 @@
 """A request for the ASGI application, as uvicorn's own cycle, in its turn on its connection. Step 1, the other branch.
 
-Only the admin process reads a body; all others are passed over. Reading is never paused, so that a client that
-leaves is seen at once: what waits for the admin process is bounded and counted instead. The failures to survive: a
-client that is answered before its body is whole, one that never sends the rest, and a stranger who sends a large one.
+Only the admin process reads a body; all others are passed over. Reading is never paused, so that a client that leaves
+is seen at once. What waits for the admin process is bounded and counted instead. Three failures to survive. A client is
+answered before its body is all here. It never sends the rest. A stranger sends a large one.
 """
 
 from __future__ import annotations

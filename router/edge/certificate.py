@@ -1,11 +1,11 @@
-"""Which certificate a TLS client of the public port is shown, and how a new one takes the place of an old one while we
-serve.
+"""Chooses which certificate a TLS client of the public port is shown, and takes up a new one while we serve. Before
+step 1.
 
-Before step 1. Where `router.certificate` names one of the operator's, that is shown, but for connections to this
-machine's own names (`localhost`): those get ours, by which the command line knows us. Both are looked at again every
-few seconds, for whoever renews them (certbot, cert-manager, our own `tls.py`) only writes files. A handshake takes the
-context that counts at that moment, whole: the failures to survive are files that are read between two writes, or that
-do not fit each other. Then the last good pair is shown, and a log line says so.
+Where `router.certificate` names one of the operator's, that is shown. Connections to this machine's own names
+(`localhost`) get ours, by which the command line knows us. Both are looked at again every few seconds, for whoever
+renews them (certbot, cert-manager, our own `tls.py`) only writes files. A handshake takes the context that counts at
+that moment. The failures to survive are files that are read between two writes, or that do not fit each other. Then the
+last good pair is shown, and a log line says so.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Before step 1: accepts connections, counts them before a byte of theirs is read, and has TLS' handshake done within
-its time.
+"""Accepts connections, counts them before a byte of theirs is read, and has TLS' handshake done within its time. Before
+step 1.
 
 uvicorn's own server begins to count after the handshake, and gives that a minute. One handshake is begun a turn of the
 loop, whoever comes: those inside are served between them. The failures to survive: connections that say nothing, more
-of them than there is room or descriptors for, floods of handshakes, clients that speak HTTP where TLS is spoken (they
-are told), and a process that has no descriptor left (it accepts again a moment later).
+of them than there is room or descriptors for, and floods of handshakes. Clients may speak HTTP where TLS is spoken:
+they are told. A process may have no descriptor left: it accepts again a moment later.
 """
 
 from __future__ import annotations

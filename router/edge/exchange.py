@@ -1,8 +1,8 @@
 """One inference request as its connection sees it, and the sink of its answer. Steps 1 and 2.
 
-Requests of one connection take turns, in order, whatever kind each is (`asgi_turn.py` has the others): `begin` is
+Requests of one connection take turns, in order, whatever kind each is (`asgi_turn.py` has the others). `begin` is
 called when its turn has come, which may be before its body is here. Until its record is open a request is refused here,
-by a plain answer; from then on its call answers it. The failure to survive is a client that is refused or leaves while
+by a plain answer. From then on its call answers it. The failure to survive is a client that is refused or leaves while
 it still sends.
 """
 

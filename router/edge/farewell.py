@@ -1,7 +1,12 @@
-"""Step 1, the end of a connection: closed once what was written is read, and cut where that is not to be.
+"""Ends a connection: closes it once what was written is read, and cuts it where that is not to be. Step 1.
 
-Closing waits: TLS for the client's goodbye, which idle clients never say, for 30 s, and any transport for a client that
-does not read, for ever. Neither may hold a connection, or the end of the server.
+    open ──begin: all is answered, or the client left──→ closing ──over: it is lost──→ gone
+                                                            │  ↑
+                                       each GOODBYE_SECONDS └──┘ while the client still reads;
+                                       cut once it has read all, or `unread_seconds` are over
+
+Closing waits. TLS waits 30 s for the client's goodbye, which idle clients never say. Any transport waits for ever for a
+client that does not read. Neither may hold a connection, or the end of the server.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Before step 1: what is freed goes back to the machine, however many clients were here at once.
+"""Gives freed memory back to the machine, however many clients were here at once. Before step 1.
 
-uvloop reads each TLS connection into a block of 256 KiB. glibc maps the first such blocks by themselves; once one was
-freed it takes the next from its heap, which ends where the last that is in use lies: after a flood a worker kept half
-of what it had needed, for ever. With bounds of its own glibc goes on mapping them, and gives them back one by one. What
-is smaller, such as OpenSSL's part of a connection, leaves holes in the heap: they are given back once most of the
+uvloop reads each TLS connection into a block of 256 KiB. glibc maps the first such blocks by themselves. Once one was
+freed it takes the next from its heap, which ends where the last that is in use lies. So after a flood a worker kept
+half of what it had needed, for ever. With bounds of its own glibc goes on mapping them, and gives them back one by one.
+What is smaller, such as OpenSSL's part of a connection, leaves holes in the heap. They are given back once most of the
 clients that were here have left. The failure to survive is another C library, which has neither.
 """
 

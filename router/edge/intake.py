@@ -1,9 +1,9 @@
 """Reads what a client sends: each message's head field by field, and its body a segment at a time, in bounds. Step 1.
 
-A body in tiny chunks comes as many thousand pieces a segment; they are put together before anything else is done with
-them. What comes after the last message that is taken is not even parsed: a flood would keep the loop from everybody for
-as long as it takes to read. The failures to survive: a head without an end, or a trailer, which the parser keeps until
-it is whole; such a body, and such a flood.
+A body in tiny chunks comes as many thousand pieces a segment. They are put together before anything else is done with
+them. What comes after the last message that is taken is not even parsed: a flood would keep the loop from everybody.
+The failures to survive: such a body, such a flood, and a head or trailer without an end. The parser keeps those until
+they are complete.
 """
 
 from __future__ import annotations

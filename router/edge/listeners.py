@@ -1,8 +1,9 @@
-"""Where the public face listens: the HTTPS port, and plain HTTP for a proxy on this machine where the operator has one.
+"""Opens the sockets of the public face: the HTTPS port, and plain HTTP for a proxy on this machine where the operator
+has one.
 
 Before step 1. Sockets are bound once, by the router's parent, and inherited by its workers, so a port never closes
-while a worker dies. The failures to survive: a Unix socket that a kill -9 left behind (it is taken over; one that
-somebody answers on is not), and a worker that is told its sockets by number.
+while a worker dies. Two failures to survive. A kill -9 leaves a Unix socket behind: it is taken over, but not one that
+somebody answers on. And a worker is told its sockets by number.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Step 1: `/openapi.json`, what this port serves to those who call models, as OpenAPI 3.1 has it. Pure.
+"""Writes `/openapi.json`: what this port serves to those who call models, as OpenAPI 3.1 has it. Step 1; pure.
 
 Nothing of it is written twice: routes, their fields and bounds, and the errors are asked of the tables that the router
-obeys. The failure to survive is a document that says what is not so: a test sends what it allows and what it forbids,
+obeys. The failure to survive is a document that says what is not so. A test sends what it allows and what it forbids,
 and finds no answer that it does not name. The admin API is not in it.
 """
 

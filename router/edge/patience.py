@@ -1,7 +1,8 @@
-"""Step 1: until when a client must have done what is its turn to do. Pure: time is an argument, in the loop's seconds.
+"""Decides until when a client must have sent what is its turn to send. Step 1; pure, time is an argument, in the loop's
+seconds.
 
-A head, or each `BODY_STEP` of a body, is to come within `header_seconds`, and all of a body within `upload_seconds`:
-who sends a byte now and then gets no further time by it. The failure to survive is a connection without any deadline.
+A head, or each `BODY_STEP` of a body, is to come within `header_seconds`, and all of a body within `upload_seconds`.
+Who sends a byte now and then gets no further time by it. The failure to survive is a connection without any deadline.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ uvicorn's usual ASGI cycle. Both kinds may come in any order on one connection, 
          └─ _refuse ──→ a turn of its own, whose answer closes       └─ broken_off ──┐
                                    └──── the client leaves: _leave ──────────────────┴──→ gone
 
-Failures to survive: clients that send slowly, endlessly or nonsense (deadlines and caps, each with its own status),
-that read slowly or never (nothing more is made for them, and after `unread_seconds` they are cut), and that leave: the
-end of a client's stream counts as leaving, as in nginx and Go. Reading is never paused, or it would not be seen; what
-comes too early is kept up to a bound, or dropped.
+Three failures to survive. Clients send slowly, endlessly or nonsense: there are deadlines and caps, each with its own
+status. They read slowly or never: nothing more is made for them, and after `unread_seconds` they are cut. They leave:
+the end of a client's stream counts as leaving, as in nginx and Go. Reading is never paused, or that would not be seen.
+What comes too early is kept up to a bound, or dropped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Everything on the public port that is not an inference call: models, probes, and the way to the admin process.
+"""Serves everything on the public port that is not an inference call: models, probes, and the way to the admin process.
 
-Step 1, the other branch. Every answer has OpenAI's shape, 404 and 405 included, and `//` counts as `/`. The failure
-to survive: the admin process away (503, while inference goes on; `admin_relay.py`).
+Step 1, the other branch. Every answer has OpenAI's shape, 404 and 405 included, and `//` counts as `/`. The failure to
+survive is the admin process away: its paths are 503, while inference goes on (`admin_relay.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Steps 5, 6 and 10: the connection to the activator. Demand goes up, tables come down.
+"""The connection to the activator: demand goes up, tables come down. Steps 5, 6 and 10.
 
-Demand is absolute: held + in flight now. It goes out at once when a revision gets its first request or its first
-waiter, else gathered for 0.1 s, as far as it has changed, and whole each second in any case; a table is acknowledged as
-soon as it is applied. The failure to survive is the activator's absence: the last table stays in use, and whoever is
-back first hears the whole demand; what other routers have in replicas is forgotten with the connection that told it.
+Demand is absolute: held and in flight now. It goes out at once when a revision gets its first request or its first
+waiter. Else it is gathered for 0.1 s, as far as it has changed, and all of it goes each second in any case. A table is
+acknowledged as soon as it is applied. The failure to survive is the activator's absence. The last table stays in use,
+and whoever is back first hears all of the demand. What other routers have in replicas is forgotten with the connection
+that told it.
 """
 
 from __future__ import annotations

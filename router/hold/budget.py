@@ -1,10 +1,10 @@
-"""Steps 1 and 5: bytes that all callers of this machine share, with a bound in all, and who gives way at it. Pure.
+"""Bytes that all callers of this machine share, with a bound in all, and who gives way at it. Steps 1 and 5; pure.
 
-Over the bound the largest user's newest gives way, until all fits: so nobody is refused for what somebody else has
-taken, and whoever takes most is refused first; and where the new one would have to go itself in the end, nobody goes
-before it. Users are keys, and all strangers together. Half of the bound is divided among the machine's workers, each
-worker's own; the other half is for whichever of them comes first: what another worker's callers have taken leaves each
-its part. The failure to survive is one caller that takes all there is.
+Over the bound the largest user's newest gives way, until all fits. So nobody is refused for what somebody else has
+taken, and whoever takes most is refused first. Where the new one would have to go itself in the end, nobody goes before
+it. Users are keys, and all strangers together. Half of the bound is divided among the machine's workers, each worker's
+own. The other half is for whichever of them comes first: what another worker's callers have taken leaves each its part.
+The failure to survive is one caller that takes all there is.
 """
 
 from __future__ import annotations

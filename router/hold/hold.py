@@ -1,13 +1,14 @@
-"""Step 5: the bounded wait of a request for a slot, first come first served per revision and key; keys share
-(`queue.py`).
+"""The bounded wait of requests for a slot: first come first served per revision and key; keys share (`queue.py`). Step
+5.
 
-Every request that enters is granted a slot, refused, or leaves, exactly once; a slot is released exactly once, whoever
+Every request that enters is granted a slot, refused, or leaves, exactly once. A slot is released exactly once, whoever
 asks how often. The queue is bounded by the endpoint's `max_held`, by `max_held_bytes`, both of all workers of this
 machine, and in time by each waiter's deadline. Slots are the replica's, not ours: any may be used, and its gate has the
-last word; where it says that it is full, one place in its line is taken for all that wait here (`turns.py`). Failures
-to survive: a replica that refuses or cannot be reached (the request returns to the head, and the youngest gives way if
-that breaks the bound), a start that cannot succeed, an endpoint that is removed, an activator that is away (the
-deadline still holds), and a waiter that fails while it is woken.
+last word. Where that says that it is full, one place in its line is taken for all that wait here (`turns.py`).
+
+Failures to survive: a start that cannot succeed, an endpoint that is removed, and a waiter that fails while it is
+woken. A replica refuses or cannot be reached: the request returns to the head, and the youngest gives way if that
+breaks the bound. The activator is away: the deadline still holds.
 
     ask ──a slot is free──────────────────→ has a slot ──Slot.release──→ gone
      │                                       ↑  │

@@ -1,8 +1,8 @@
 """What the router workers of one machine have together: how many requests they hold, and how many bytes. Steps 1 and 5.
 
 A bound is the machine's, however many workers there are, so each must know what the others have. With several, their
-parent makes a piece of memory; each worker writes its own row there and reads all: there is nothing to lock. Whoever
-takes something says so first and then adds up, so two that take the last place at once may both be refused, and never
+parent makes a piece of memory. Each worker writes its own row there and reads all: there is nothing to lock. Whoever
+takes something says so first and then adds up. So two that take the last place at once may both be refused, and never
 both be let in. The failure to survive is a worker's kill -9: its parent, which alone outlives it, clears its row.
 """
 

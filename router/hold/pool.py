@@ -1,10 +1,17 @@
-"""Step 11, the replica's side: kept-alive HTTP/1.1 connections to one replica, and what comes back on them.
+"""Kept-alive HTTP/1.1 connections to one replica, and what comes back on them. Step 11, the replica's side.
 
-An `Upstream` sends one request at a time and tells its `Receiver` of each segment of the answer, raw and parsed. The
-failures to survive: an answer split at any byte, a replica that dies at any byte, and bytes that nobody asked for: the
-connection is then of no more use, and no byte of it reaches another request's client. Silence alone ends no answer, for
-one that is not streamed may take hours: a replica that hangs is killed by its agent, and one whose machine is gone is
-found by the kernel.
+An `Upstream` sends one request at a time and tells its `Receiver` of each segment of the answer, raw and parsed.
+
+    connecting ──Pool.connect──→ idle ──send──→ waits for the answer ──on_message_complete──→ idle, or closed
+                                  │                     │
+                    bytes nobody asked for,      connection_lost, _break, abort
+                    or connection_lost                  │
+                                  └──→ gone ←───────────┘ (its receiver hears `lost`, unless it aborted)
+
+The failures to survive: an answer split at any byte, a replica that dies at any byte, and bytes that nobody asked for.
+The connection is then of no more use, and no byte of it reaches another request's client. Silence alone ends no answer,
+for one that is not streamed may take hours. A replica that hangs is killed by its agent, and one whose machine is gone
+is found by the kernel.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Step 5: the requests that wait for one revision, and whose turn is next. Pure.
+"""The requests that wait for one revision, and whose turn is next. Step 5; pure.
 
-Keys share its slots: a slot that is free goes to the key that has the fewest sequences in work there, and among a key's
-requests to the one that has waited longest. So whoever has filled all slots gets no more of them while others wait;
-alone it has them all, and no share lies idle. The failures to survive: a key that floods the line (it is the one whose
-youngest request gives way when no more may wait), and one that returns to its place because a replica would not have
-it.
+Keys share its slots: a free one goes to the key that has the fewest sequences in work there. Among a key's requests it
+goes to the one that has waited longest. So whoever has filled all slots gets no more of them while others wait. Alone
+it has them all, and no share lies idle. Two failures to survive. A key floods the line: its youngest request gives way
+when no more may wait. And a request returns to its place because a replica would not have it.
 """
 
 from __future__ import annotations

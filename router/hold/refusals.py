@@ -1,6 +1,6 @@
-"""Step 5: what a caller is told whose wait is over without a slot, and when it is worth asking again. Pure.
+"""What a caller is told whose wait is over without a slot, and when it is worth asking again. Step 5; pure.
 
-Each names what was waited for and what to do. The failure to survive is a reason that is no caller's to read: why a
+Each names what was waited for and what to do. The failure to survive is a reason that is no caller's to read. Why a
 start failed has paths, versions and amounts of memory in it, and stays with its operator.
 """
 

@@ -1,10 +1,10 @@
 """What this router knows of endpoints, revisions and replicas, and which replica gets the next request. Steps 5 and 11.
 
-The activator's rows are the truth; on top of them lies what only we know: what we have in flight, and that a replica
-has just refused us or could not be reached; and beside them what others have in it, as the activator heard last. The
-failure to survive is a row that is old: such marks are made at once, and lifted after a moment (`hold.py`), `dead` also
-by the next row, so a replica is neither hammered nor forgotten; and what others have decides an order only, never
-whether a slot is free.
+The activator's rows are the truth. On top of them lies what only we know. That is what we have in flight, and that a
+replica has just refused us or could not be reached. Beside them lies what others have in it, as the activator heard
+last. The failure to survive is a row that is old. Our marks are made at once, and lifted after a moment (`hold.py`),
+`dead` also by the next row. So a replica is neither hammered nor forgotten. What others have decides an order only,
+never whether a slot is free.
 """
 
 from __future__ import annotations

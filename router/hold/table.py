@@ -1,8 +1,8 @@
-"""Step 10: the table of endpoints as the activator pushes it, applied to what this router knows.
+"""The table of endpoints as the activator pushes it, applied to what this router knows. Step 10.
 
-Whole first, in parts where it is long, so that no part holds up the loop; then deltas, fenced by (epoch, sequence):
-what is older than the newest seen is refused, so an old leader changes nothing. The failure to survive is the
-activator's absence: the last table stays in use.
+All of it comes first, in parts where it is long, so that no part holds up the loop. Then come deltas, fenced by (epoch,
+sequence): what is older than the newest seen is refused, so an old leader changes nothing. The failure to survive is
+the activator's absence: the last table stays in use.
 """
 
 from __future__ import annotations

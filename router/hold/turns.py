@@ -1,9 +1,9 @@
-"""Step 5: a place in the line at a full replica's gate (`runtime/serving/line.py`), for the oldest request that waits
-here for one.
+"""Takes a place in the line at a full replica's gate (`runtime/serving/line.py`), for the request that has waited here
+longest. Step 5.
 
 The request stays in the hold meanwhile, with its deadline and its comments; the gate knows only how long it has waited.
-Failures to survive: a kept connection that had gone stale (once more, on a new one), a gate that drains or dies while
-we stand in its line, and one of the release before, which has no line: then the hold tries again after a moment.
+Three failures to survive. A kept connection had gone stale: once more, on a new one. A gate drains or dies while we
+stand in its line. A gate is of the release before, and has no line: then the hold tries again after a moment.
 """
 
 from __future__ import annotations

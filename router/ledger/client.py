@@ -1,7 +1,7 @@
-"""How the admin API asks this machine's ledger whether the routers have heard. See `wire.py`.
+"""Asks this machine's ledger whether all routers know of a change to a key; for the admin API. Step 2. See `wire.py`.
 
-Step 2. The failure to survive is a ledger that is away, hangs or ends in the middle: the caller waits no longer than it
-said, and hears that nothing is certain; the key itself is in Postgres, and reaches the routers when the ledger is back.
+The failure to survive is a ledger that is away, hangs or ends in the middle. The caller waits no longer than it said,
+and hears that nothing is certain. The key itself is in Postgres, and reaches the routers when the ledger is back.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What the engine's journal says after a request was settled without it: one row more, with the difference, never a
-change.
+"""Adds what the engine's journal says after a request was settled without it: one row more, with the difference, never
+a change.
 
-Step 12. A row settled by the router's own count, by a last durable count, or by nothing may be wrong; should the
-replica's line come after all (its node was away for longer than rows wait), the difference is a row of its own that
-names the one it corrects, priced by the version that one was priced with, so that sums over `usage` are right. The
-failures to survive: repetition (a correction's id follows from what it corrects and by what), several ledgers at once
-(one at a time holds a lock), and Postgres away (the next pass looks back to the last that succeeded).
+Step 12. A row settled by the router's own count, by a last durable count, or by nothing may be wrong. The replica's
+line may come after all, if its node was away for longer than rows wait. Then the difference is a row of its own that
+names the one it corrects. It is priced by the version that one was priced with, so that sums over `usage` are right.
+Three failures to survive. Passes are repeated: a correction's id follows from what it corrects and by what. Several
+ledgers run at once: one at a time holds a lock. Postgres is away: the next pass looks back to the last that succeeded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Follows the spool: what workers write goes into the join; what is settled is deleted; what the dead left is ended.
 
-Step 12. Each worker's files are read one after the other, and none is deleted before those before it have been read: a
-request that was opened in one and ended in the next is always joined. Failures to survive: a notice that never comes (a
-scan each second), Postgres away for long (nothing is read beyond BACKLOG, the disk keeps it), and a worker's death (its
-files are read to their ends first, then what it opened and never ended is given up as lost).
+Step 12. Each worker's files are read one after the other, and none is deleted before those before it have been read. So
+a request that was opened in one and ended in the next is always joined. Three failures to survive. A notice never
+comes: there is a scan each second. Postgres is away for long: nothing is read beyond BACKLOG, and the disk keeps it. A
+worker dies: its files are read to their ends first, then what it opened and never ended is given up as lost.
 """
 
 from __future__ import annotations

@@ -1,13 +1,17 @@
-"""The join: open + end + what the engine journalled become one settlement a request, in whatever order they come.
+"""The join: a request's open record, its end and what the engine journalled become one settlement, in whatever order
+they come.
 
-Step 12, the pure part: no I/O, time is an argument. The failure to survive is repetition: files are read again from
-their start after a crash, lines come twice, Postgres refuses a batch it has taken. Each request goes one way only:
+Step 12, the pure part: no I/O, time is an argument. The failure to survive is repetition. Files are read again from
+their start after a crash, lines come twice, and Postgres refuses a batch it has taken. Each request goes one way only
+(above an arrow is what makes it, below it the method):
 
     new ──open──→ open ──end──→ waiting ──journal, or word that none comes──→ ready ──Postgres has it──→ settled
-                    │             ↑  └ (an end the engine told in band skips waiting)
-                    └─router lost─┘
+         add       │     add     ↑ │       journal, concluded, expire           │ ↑          settled
+                   │             │ └ (an end the engine told in band            │ └─ give_back: it may not
+                   └─router lost─┘    skips waiting)                            └── next_batch
+                        lost
 
-An end whose open is not (yet) known stays `new`: a router writes the open first, so the open was in a file that has
+An end whose open is not (yet) known stays `new`. A router writes the open first, so the open was in a file that has
 been settled and deleted, and the end with it.
 """
 

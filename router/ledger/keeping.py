@@ -1,8 +1,8 @@
-"""The policy on disk, `paths.policy`: whole, for workers and ledgers that start without Postgres. Steps 2 and 12.
+"""Keeps the policy on disk (`paths.policy`), for workers and ledgers that start without Postgres. Steps 2 and 12.
 
-A short one is written before it is told, a long one soon after, in slices, and at most so often that it costs a tenth
-of one core, however fast keys change. Failures to survive: a full disk (a revocation must reach the workers all the
-same), and a kill -9 amid a write (the file is whole or the one before).
+A short one is written before it is told. A long one is written soon after, in slices, and at most so often that it
+costs a tenth of one core. Two failures to survive. The disk is full: a revocation must reach the workers all the same.
+A kill -9 comes amid a write: the file is complete, or the one before.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The difference between what a request was billed and what the engine's journal says after all. Step 12, pure.
+"""Computes the difference between what a request was billed and what the engine's journal says after all. Step 12,
+pure.
 
-The failure to survive is a correction of a correction: a last durable count may come late and the whole line later
-still, so what is to be added is the difference to everything that was written before.
+The failure to survive is a correction of a correction: a last durable count may come late, and the complete line later
+still. So what is to be added is the difference to everything that was written before.
 """
 
 from __future__ import annotations

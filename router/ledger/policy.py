@@ -1,8 +1,8 @@
-"""The policy all workers of this machine serve by: which keys live, pushed whole to who comes, then as it changes.
+"""The policy all workers of this machine serve by: which keys are valid, told in full to who comes, then as it changes.
 
-Steps 2 and 12. Nothing here takes longer with many keys than with few: a notification names what has changed and only
-that is read and told; what concerns all keys (reading them anew, writing `paths.policy`, the whole policy for a worker)
-goes in slices. The failure to survive is Postgres being away, even at the start: the last policy is kept in
+Steps 2 and 12. Nothing here takes longer with many keys than with few. A notification names what has changed, and only
+that is read and told. What concerns all keys goes in slices: reading them anew, writing `paths.policy`, the policy for
+a new worker. The failure to survive is Postgres being away, even at the start. The last policy is kept in
 `paths.policy`, served until Postgres is back, and then loaded anew. Without either there is no policy to give, and none
 is given: an empty one would turn every caller away.
 """

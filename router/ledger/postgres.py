@@ -1,8 +1,8 @@
 """Postgres as the ledger and the admin API see it: there, or away for a while, and never a reason to lose a record.
 
-Step 12. The failure to survive: Postgres stopped for minutes, restarted, moved or full, at any moment, the first one
-included. `Database` makes its pool only when somebody asks; `Outage` says once that it went away and once that it is
-back, and how long to pause before the next try: 0.1 s, doubling up to 5 s, for ever.
+Step 12. The failure to survive is Postgres stopped for minutes, restarted, moved or full, at any moment, the first one
+included. `Database` makes its pool only when somebody asks. `Outage` says once that it went away and once that it is
+back. It also says how long to pause before the next try: 0.1 s, doubling up to 5 s, for ever.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a request costs, exactly: integers only, one rounding, the price pinned by its version.
+"""Computes what a request costs, exactly: integers only, one rounding, the price pinned by its version.
 
 Step 12. Prices are immutable rows; a new price is a new row with a later `valid_from`. The list is a cache, and being
-out of date is the failure to survive: the settling statement names the newest version it priced with and Postgres
+out of date is the failure to survive. The settling statement names the newest version it priced with, and Postgres
 refuses the batch when there is a newer one (`sql/settle_usage.sql`).
 
 Money is an integer of 1e-10 dollars, the last digit `numeric(20,10)` holds; a price is that per million tokens. So

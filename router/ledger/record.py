@@ -1,7 +1,7 @@
-"""The two lines a request leaves in the spool: `open` before it is dispatched, `end` before its last byte.
+"""The two lines a request leaves in the spool: `open` before it is dispatched, `end` before its last byte. Step 12.
 
-An `open` without an `end` is a router that died: the ledger settles it from the engine's journal, else with nothing,
-and says so in `finish`. Step 12.
+An `open` without an `end` is a router that died. The ledger settles it from the engine's journal, else with nothing,
+and says so in `finish`.
 """
 
 from __future__ import annotations

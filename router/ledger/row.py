@@ -1,7 +1,7 @@
-"""The row one request leaves in `usage`: whose figures count, and what it costs.
+"""Makes the row one request leaves in `usage`: whose figures count, and what it costs. Step 12, pure.
 
-Step 12, pure. The failure to survive is a router that died in the middle: a request that was opened and never ended
-still gets its row, `router_lost`, with what the engine journalled for it, or nothing.
+The failure to survive is a router that died in the middle. A request that was opened and never ended still gets its
+row, `router_lost`, with what the engine journalled for it, or nothing.
 """
 
 from __future__ import annotations

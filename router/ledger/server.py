@@ -1,9 +1,9 @@
 """The ledger's socket: workers say who they are and how far their spool has grown, and are given the policy.
 
-Steps 2 and 12. The admin API asks here, too, when all workers know a key it has just made. Failures to survive: a
-worker that dies (its connection's end starts its grace, and nobody waits for its word), one that says nonsense (that
-connection closes, with a line in the log), and one that reads nothing: it gets only ever the newest policy, and is let
-go after SLOW_SECONDS, so that nothing piles up here.
+Steps 2 and 12. The admin API asks here, too, when all workers know a key it has just made. Three failures to survive. A
+worker dies: its connection's end starts its grace, and nobody waits for its word. One says nonsense: that connection
+closes, with a line in the log. One reads nothing: it gets only ever the newest policy, and is let go after
+SLOW_SECONDS, so that nothing piles up here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,15 @@
-"""Settling: ready requests become rows of `usage`, a batch at a time, each exactly once.
+"""Settles: ready requests become rows of `usage`, a batch at a time, each exactly once. Step 12.
 
-Step 12. Failures to survive: Postgres away (the batch is tried again for ever, one line in the log), a new price in the
-middle (the statement refuses, the prices are loaded anew), one row Postgres will never take (it is found by halving,
-kept aside for a person, and holds up nobody), and a request without a price (kept aside until there is one).
+    next_batch ──→ priced ──Postgres takes it──→ settled
+       ↑             │ ├──a newer price────→ prices loaded anew, priced again
+       │             │ ├──POISON───────────→ halved, down to the one row: kept in rejected.jsonl, for a person
+       │             │ └──Postgres is away─→ the same again, for ever
+       │             └─no price──→ unpriced.jsonl, until there is one
+       └─ give_back, where we are stopped in between
+
+Four failures to survive. Postgres is away: one line in the log. There is a new price in the middle: the statement
+refuses. Postgres will never take one row: it holds up nobody. A request has no price: it is kept aside until there is
+one.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Requests without a price, on disk until there is one: they hold up nobody, and are settled by themselves once they
-can be.
+"""Keeps requests without a price on disk until there is one: they hold up nobody, and are settled once they can be.
 
-Step 12. One line a request in `spool/unpriced.jsonl`, durable before its spool file may go. The failures to survive:
-our own kill -9 (a request may then be both here and in the spool: its row's key makes that harmless), a line cut in the
-middle by a crash or a full disk (the next begins a line of its own, and one glued to it is still read), and a line that
-was changed on the disk or cannot be read (its checksum tells; it stays, for a person). Lines of a release before have
-no checksum.
+Step 12. Each is one line in `spool/unpriced.jsonl`, durable before its spool file may go. Three failures to survive. We
+are killed: a request may then be both here and in the spool, and its row's key makes that harmless. A crash or a full
+disk cuts a line in the middle. The next begins a line of its own, and one glued to it is still read. A line was changed
+on the disk or cannot be read: its checksum tells, and it stays, for a person. Lines of a release before have no
+checksum.
 """
 
 from __future__ import annotations

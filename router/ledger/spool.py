@@ -1,14 +1,16 @@
-"""Step 12, the worker's side: an append-only file of records, durable before anything is answered.
+"""The spool: a worker's append-only file of usage records, durable before anything is answered. Step 12, the worker's
+side.
 
 An `open` is written at once. An `end` is written with the next `open`, or by `flush`, which comes before the bytes it
-must precede. A thread syncs whole groups with one `fdatasync`: opens at once, but where many come REST_SECONDS after
-the last group; ends within END_SYNC_SECONDS. Process death loses nothing that was written. Each file is locked (flock)
-before it has its name, and until the next one has: while the worker lives one of its files is locked, and the kernel
-drops the lock with the process, however it ends, so that the ledger knows the dead. Failures to survive: a full disk (a
-torn line is cut off again; opens raise SpoolFull, ends wait in memory, so what runs can finish; a kill -9 in that time
-loses these ends, and their requests are billed as lost with their router), a disk that will not sync (a new file is
-begun, and opens are refused for a moment; what runs is not punished), and a ledger that is away (it finds the files
-later).
+must precede. A thread syncs whole groups with one `fdatasync`. Opens are synced at once, but where many come
+REST_SECONDS after the last group; ends within END_SYNC_SECONDS. Process death loses nothing that was written. Each file
+is locked (flock) before it has its name, and until the next one has. So while the worker runs one of its files is
+locked. The kernel drops the lock with the process, however it ends, so that the ledger knows the dead.
+
+Three failures to survive. The disk is full: a torn line is cut off again, opens raise SpoolFull, and ends wait in
+memory, so what runs can finish. A kill -9 in that time loses these ends, and their requests are billed as lost with
+their router. The disk will not sync: a new file is begun, and opens are refused for a moment; what runs is not
+punished. The ledger is away: it finds the files later.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The spool as the ledger reads it: `<worker_id>.<n>.jsonl` files, from their starts, as far as whole lines go.
+"""The spool as the ledger reads it: `<worker_id>.<n>.jsonl` files, from their starts, as far as complete lines go.
 
-Step 12. A worker's files are read in the order of their numbers. Failures to survive: a line torn by a crash in the
-middle of a write (kept until it is completed, or its worker has begun another file or is dead), a line that was changed
-on the disk (its checksum tells) or is no record at all (both are kept aside in `rejected.jsonl` with file and byte, for
-a person), and our own kill -9: progress is only in memory, so a restart reads again from the start, and the unique
-`event_id` makes that harmless.
+Step 12. A worker's files are read in the order of their numbers. Three failures to survive. A crash tears a line: it is
+kept until it is completed, or its worker has begun another file or is dead. A line was changed on the disk (its
+checksum tells), or is no record at all. Both are kept aside in `rejected.jsonl` with file and byte, for a person. We
+are killed: progress is only in memory, so a restart reads again from the start, and the unique `event_id` makes that
+harmless.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Requests that wait for the engine's journal: looked for in Postgres, and asked about, until somebody knows there is
-no more.
+"""Looks after requests that wait for the engine's journal: asks Postgres and the activator until somebody knows there
+is no more.
 
 Step 12. A line that is there ends the wait at once. While something waits the activator is asked what the journals have
-said (`watermark.py`), and who cannot have a line any more is settled by the router's own figures. The failures to
-survive: an activator that is away (what waits waits on; lines that come all the same count), a node that never comes
-back (after `ledger.journal_wait_seconds` its requests are settled, and corrected should it come), and Postgres away
-(nothing is concluded without it).
+said (`watermark.py`). Who cannot have a line any more is settled by the router's own figures. Three failures to
+survive. The activator is away: what waits waits on, and lines that come all the same count. A node never comes back:
+after `ledger.journal_wait_seconds` its requests are settled, and corrected should it come. Postgres is away: nothing is
+concluded without it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Whether the engine's journal may still have something to say about a request: known by word, never guessed by time.
+"""Knows whether the engine's journal may still have something to say about a request: by word, never guessed by time.
 
 Step 12, pure. The ledger asks the activator, which asks every agent, and then looks into Postgres. What is not there
 then can only still come from a replica that was left out of the answers, or has the request in work. The failure to
-survive is a replica nobody can ask (its node is away, or hangs): the request waits, for it may have been billed to the
+survive is a replica nobody can ask (its node is away, or hangs). Its request waits, for it may have been billed to the
 last token there.
 """
 

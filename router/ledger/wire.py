@@ -1,11 +1,11 @@
 """What the ledger process says and hears: the contract between router workers, or the admin API, and the machine's one
 ledger.
 
-A worker connects to `paths.address("ledger")`, gets the whole policy at once, as `PolicyPart`s, and then every change
-as a `PolicyChange` (the ledger LISTENs on Postgres' channel `policy`); one of the release before gets a whole `Policy`
-each time. It tells how far its spool has grown. The ledger also keeps the newest policy in `paths.policy` as JSON of
-the same frame, so that a worker can start, and a restart can serve, without ledger or Postgres. A worker says `Applied`
-when it serves by a policy; `AwaitKey`, in place of a hello, asks when all of them do.
+A worker connects to `paths.address("ledger")` and gets all of the policy at once, as `PolicyPart`s. Then it gets every
+change as a `PolicyChange` (the ledger LISTENs on Postgres' channel `policy`). One of the release before gets a whole
+`Policy` each time. A worker tells how far its spool has grown. The ledger also keeps the newest policy in
+`paths.policy` as JSON of the same frame. So a worker can start, and a restart can serve, without ledger or Postgres. A
+worker says `Applied` when it serves by a policy. `AwaitKey`, in place of a hello, asks when all of them do.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Which router workers live: only of a dead one may the ledger settle what it never ended, and delete its last file.
+"""Knows which router workers run: only of a dead one may the ledger settle what it never ended, and delete its last
+file.
 
-Step 12. The failure to survive is calling a living worker dead: it would write on into a deleted file. A worker keeps a
-lock on one of its spool files as long as it lives (`spool.py`), and the kernel drops it with the process, in whatever
-namespace or under whatever user that ran. A worker of the release before has no locks; it is known by its lines, which
-have no checksum, and is dead only without a connection for OLD_GRACE_SECONDS and when the process it said it was is
+Step 12. The failure to survive is calling a running worker dead: it would write on into a deleted file. A worker keeps
+a lock on one of its spool files as long as it runs (`spool.py`). The kernel drops it with the process, in whatever
+namespace or under whatever user that ran. A worker of the release before has no locks, and is known by its lines, which
+have no checksum. It is dead only without a connection for OLD_GRACE_SECONDS, and when the process it said it was is
 gone.
 """
 

@@ -1,9 +1,9 @@
-"""Steps 11 and 12: what one client is told, in order: nothing before its open record is durable, one head, one end.
+"""What one client is told, in order: nothing before its open record is durable, one head, one end. Steps 11 and 12.
 
-The sink is whatever carries bytes to the client; this module knows neither uvicorn nor ASGI. The failure to survive is
-an error that comes late: before the head it is a proper status, in a stream an event the SDKs raise from, and in any
-other body the connection breaks, so that half an answer is never taken for a whole one. And a disk that does not
-answer: what waits for the open record is bounded, for whoever sends it is told to pause.
+The sink is whatever carries bytes to the client; this module knows neither uvicorn nor ASGI. Two failures to survive.
+An error comes late. Before the head it is a proper status, in a stream an event the SDKs raise from. In any other body
+the connection breaks, so that half an answer is never taken for a whole one. A disk does not answer: what waits for the
+open record is bounded, for whoever sends it is told to pause.
 """
 
 from __future__ import annotations

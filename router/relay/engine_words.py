@@ -1,9 +1,9 @@
-"""Step 11: what an engine says when it does not serve a request, put into words for callers. Pure.
+"""Puts into words for callers what an engine says when it does not serve a request. Step 11; pure.
 
-The engine's own words are for operators: they name flags of its command line, Python classes, paths. They are logged
-whole, under the request's id; a caller is told what it can change, in OpenAI's form with its codes, or, where it can
-change nothing, the id to ask its operator about. The failures to survive: an answer that is not JSON, or no error, or
-megabytes of it, and what a caller sent, quoted back without end.
+The engine's own words are for operators: they name flags of its command line, Python classes, paths. They are logged in
+full, under the request's id. A caller is told what it can change, in OpenAI's form with its codes. Where it can change
+nothing it is told the id to ask its operator about. The failures to survive: an answer that is not JSON, or no error,
+or megabytes of it. And it quotes back without end what a caller sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Step 5, what a held stream is told: nothing for 5 s, so that a failure is still a proper status; then our own head,
-and a comment every 5 s, so that no client or proxy on the way gives up.
+"""Tells a held stream that it is held: our own head after 5 s, and a comment every 5 s. Step 5.
 
-A comment is one line and no frame: a blank line behind it would end an event without data, and SDKs of several
+So no client, and no proxy on the way, gives up. Nothing is sent for the first 5 s, so that a failure is still a proper
+status. A comment is one line and no frame. A blank line behind it would end an event without data, and SDKs of several
 languages take that for one, or for the end. The failure to survive is a request that goes back to the hold: its next
 comment comes when it would have come.
 """

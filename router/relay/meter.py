@@ -1,10 +1,10 @@
-"""Step 12: one request's usage record. Opened before anything is dispatched, closed exactly once, however it ended.
+"""One request's usage record: opened before anything is dispatched, closed exactly once, however it ended. Step 12.
 
 The engine's own counts come in band: a header on JSON answers, a comment in the last event of streams. Without them
-(the client left, the replica died) the events relayed are counted: an estimate, which the ledger replaces by the
-engine's journal. A whole answer whose tokens nobody counted is an error, told in the log and in a metric of its own,
-and never 0 tokens of the engine's. Lines are written by hand, being on the path of every request; a test holds them to
-the contract.
+(the client left, the replica died) the events relayed are counted. That is an estimate, which the ledger replaces by
+the engine's journal. A whole answer whose tokens nobody counted is an error, told in the log and in a metric of its
+own. It never counts as 0 tokens of the engine's. Lines are written by hand, being on the path of every request; a test
+holds them to the contract.
 """
 
 from __future__ import annotations

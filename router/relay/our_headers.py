@@ -1,4 +1,5 @@
-"""Step 11: what the router itself tells a client with an answer: the request's id, and how it was started and held.
+"""Writes what the router itself tells a client with an answer: the request's id, and how it was started and held. Step
+11.
 
 The lines go behind the status line of an answer's head. Where the head went out while the request was held, a comment
 in the stream says the same.

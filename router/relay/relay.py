@@ -1,11 +1,17 @@
-"""Step 11: sends one request to one replica and streams the answer back. Knows neither uvicorn nor ASGI.
+"""Sends one request to one replica and streams the answer back. Step 11; knows neither uvicorn nor ASGI.
 
-What the replica sends is passed on raw, chunk framing included, wherever a segment is whole chunks; else whole chunks
-are framed anew and the rest waits for its end, so that a stream can always be closed properly behind the last whole
-event. Of its head only what is on a list goes on, and an answer that is no 200 is read whole and told in our own words
-(`engine_words.py`). Failures to survive: a gate that refuses (back to the hold, unnoticed), a kept connection that had
-gone stale (one retry, on a new one), a replica that cannot be reached (back to the hold), one that dies before or
-within its answer.
+    head ──_begin──→ raw, framed: passed on ──complete──────→ over
+      │       ├────→ refused: by the gate ────undelivered───→ over
+      │       └────→ collect: an error ───────engine_refused→ over
+      └─ (before) lost on a kept connection: once more, on a new one; else, and from every state: failed
+
+What the replica sends is passed on raw, chunk framing included, wherever a segment is whole chunks. Else whole chunks
+are framed anew and the rest waits for its end. So a stream can always be closed properly behind the last whole event.
+Of its head only what is on a list goes on. An answer that is no 200 is read to its end and told in our own words
+(`engine_words.py`).
+
+Failures to survive: a gate that refuses and a replica that cannot be reached (back to the hold, unnoticed). A kept
+connection had gone stale: one retry, on a new one. A replica dies before or within its answer.
 """
 
 from __future__ import annotations

@@ -9,16 +9,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots")
-HELD_TO_THE_LAST = ("pilotlight", "runtime", "snapshots")  # of these every paragraph, of the others the first
+HELD_TO_THE_LAST = ("pilotlight", "router", "runtime", "snapshots")  # of these every paragraph, of the others the first
 MOST_WORDS = 25
 END = re.compile(r"(?<=[.!?])(?<!e\.g\.)\s+")
 
 # Modules that are not rewritten yet. The list only shrinks: a module that passes must leave it.
 NOT_YET = frozenset(
     {
-        "router/admission/cors.py",
-        "router/edge/certificate.py",
-        "router/relay/keepalive.py",
         "activator/store/housekeeping.py",
     }
 )
