@@ -82,7 +82,7 @@ def test_one_that_runs_is_not_started_again(settings: Settings, capfd: pytest.Ca
     lock = up._only_one(settings.paths.run / "up.lock")
     assert pid_of(settings.paths) == os.getpid()
     assert running.detach(settings, as_json=False) == 1
-    assert "it runs already" in capfd.readouterr().err
+    assert "it already runs" in capfd.readouterr().err
     os.close(lock)
     assert pid_of(settings.paths) == 0, "a number that nobody's lock stands behind is nobody's"
 
