@@ -167,7 +167,7 @@ def compile_modules() -> None:
     """Once, for all processes: one that compiles its modules at every start, as where .venv is read-only, is 3 MB
     larger for life.
 
-    The engine's tens of thousands are left to the first standby, which needs a tenth of them. What is no Python 3
+    The engine's tens of thousands are left to the first standby, which needs a tenth of them. What is not Python 3
     (templates) is passed over.
     """
     modules = sysconfig.get_path("purelib", "venv", vars={"base": str(VENV)})

@@ -86,7 +86,7 @@ def given(url: str, key: str, model: str, ca: str) -> Target:
 
 
 async def locust(target: Target, name: str, scenario: Scenario, *, ui: bool, port: int, samples: Path) -> int:
-    """Run it to its end; returns its exit code, of which failed calls are no part."""
+    """Run it to its end; returns its exit code, of which failed calls are not a part."""
     ours = {"LOAD_URL": target.url, "LOAD_KEY": target.key, "LOAD_MODEL": target.model, "LOAD_CA": target.ca}
     ours |= {"LOAD_SCENARIO": name, "LOAD_IDLE_SECONDS": str(scenario.idle_seconds), "LOAD_SAMPLES": str(samples)}
     command = [

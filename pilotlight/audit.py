@@ -149,7 +149,7 @@ def _held(path: Path, content: bytes) -> int:
 
 
 def waiting(folder: Path, *, most: int = 1000) -> Iterator[tuple[Path, Note | None]]:
-    """Notes of acts that have ended, or whose actor is gone, oldest first; None: what is there is no note. Raises
+    """Notes of acts that have ended, or whose actor is gone, oldest first; None: what is there is not a note. Raises
     OSError.
     """
     names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))

@@ -146,7 +146,7 @@ def split(address: str) -> tuple[str, str, int]:
     host = host.removeprefix("[").removesuffix("]")  # tcp:[::1]:80
     if scheme == "tcp" and host and port.isascii() and port.isdigit() and int(port) <= 65535:
         return "tcp", host, int(port)
-    raise AddressError(f"{address!r} is no address: write unix:/path/to.sock or tcp:HOST:PORT")
+    raise AddressError(f"{address!r} is not an address: write unix:/path/to.sock or tcp:HOST:PORT")
 
 
 async def connect(address: str, receives: Any) -> FrameStream[Any]:

@@ -34,7 +34,7 @@ def network(text: str) -> Network:
         return ipaddress.ip_network(text.strip().strip("[]"), strict=False)
     except ValueError:
         raise ValueError(
-            f"{text[:100]!r} is no address: give an IP address, a network such as 10.0.0.0/8, or unix"
+            f"{text[:100]!r} is not an address: give an IP address, a network such as 10.0.0.0/8, or unix"
         ) from None
 
 
@@ -60,11 +60,11 @@ def listening(text: str) -> Listening | None:
     except ValueError:
         loopback, number = None, 0
     if loopback is None or not 0 < number < 65536:
-        raise ValueError(f"{text[:100]!r} is no place to listen: give 127.0.0.1:PORT, [::1]:PORT or unix:/PATH")
+        raise ValueError(f"{text[:100]!r} is not a place to listen: give 127.0.0.1:PORT, [::1]:PORT or unix:/PATH")
     if not loopback.is_loopback:
         raise ValueError(
-            "keys and prompts would cross the network unencrypted: give a loopback address or unix:/PATH, and let a proxy on this machine "
-            "do the encryption, or let others use the HTTPS port"
+            "keys and prompts would cross the network unencrypted: give a loopback address or unix:/PATH, and let a proxy "
+            "here encrypt, or use the HTTPS port"
         )
     return Listening(host=str(loopback), port=number)
 

@@ -26,7 +26,7 @@ def normal(text: str) -> str:
     found = _FORM.fullmatch(text.strip().lower())
     if found is None or (found[3] and not 0 < int(found[3]) < 65536):
         raise ValueError(
-            f"{text[:100]!r} is no origin: give SCHEME://HOST or SCHEME://HOST:PORT, without a path or a slash at its end, or *"
+            f"{text[:100]!r} is not an origin: give SCHEME://HOST or SCHEME://HOST:PORT, without a path or a slash at its end, or *"
         )
     scheme, host, port = found.groups()
     if "*" in host:

@@ -70,7 +70,7 @@ def folder_of(environ: Mapping[str, str], uid: int, *, root: Path, variable: str
             home = ""
     if not Path(home).is_absolute():
         raise SettingsError(
-            "no home folder is known for this user (HOME is not set, or is no whole path): name a folder with --state"
+            "no home folder is known for this user (HOME is not set, or is not an absolute path): name a folder with --state"
         )
     return Path(home) / below / "pilotlight"
 
@@ -92,7 +92,7 @@ def private_folder(folder: Path) -> Path:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise SettingsError(
-            f"{folder} is not ours alone, so what lies in it cannot be trusted: remove it, or have it belong to us with mode 0700"
+            f"{folder} is not ours alone, so its content cannot be trusted: remove it, or give it to us with mode 0700"
         )
     return folder
 

@@ -88,7 +88,7 @@ def understood(url: str) -> Address:
     arguments: dict[str, Any] = {}
     if seconds := given.get("connect_timeout", ""):
         if not re.fullmatch(r"\d+(\.\d+)?", seconds):
-            raise BadAddress(f"connect_timeout={_short(seconds)} is no number of seconds")
+            raise BadAddress(f"connect_timeout={_short(seconds)} is not a number of seconds")
         if float(seconds) > 0:
             arguments["timeout"] = float(seconds)
     _encrypt(given, kept, arguments)
@@ -156,7 +156,7 @@ def _parts(url: str) -> tuple[str, str, str, str, str]:
     """
     text = re.sub(r"^psql\s+", "", url.strip()).strip("'\"")
     if UNWRITTEN.search(text):
-        raise BadAddress("it has a control character, or bytes that are no UTF-8: write such a byte as %XX")
+        raise BadAddress("it has a control character, or bytes that are not UTF-8: write such a byte as %XX")
     found = SCHEME.match(text)
     if not found:
         if re.match(r"\s*\w+\s*=", text):
@@ -169,7 +169,7 @@ def _parts(url: str) -> tuple[str, str, str, str, str]:
     if not all(HOST.fullmatch(host) for host in hosts.split(",")) or (not at and "@" in after.partition("?")[0]):
         if "@" in text[found.end() + len(userinfo) + len(at) :]:
             raise BadAddress("its password holds / ? or #: write them as %2F, %3F and %23")
-        raise BadAddress("its host is none, or its port no number: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+        raise BadAddress("its host or its port is malformed: postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
     path, _, query = after.partition("#")[0].partition("?")
     user, colon, password = userinfo.partition(":")
     return found[1].lower(), f"{_quoted(user)}{colon}{_quoted(password)}", hosts, quote(path, safe="/%"), query
@@ -194,7 +194,7 @@ def _parameters(query: str) -> dict[str, str]:
             found[name] = value
         elif ABOUT_SECURITY.search(name) and value.lower() not in HARMLESS.get(name, set()):
             raise BadAddress(
-                f"{_short(name)}={_short(value)} is about encryption, and we do not know it: leave it out; sslmode and sslrootcert we know"
+                f"{_short(name)}={_short(value)} is about encryption, and is not supported: leave it out, or use sslmode and sslrootcert"
             )
     return {name: value for name, value in found.items() if value}
 
@@ -227,7 +227,7 @@ def _encrypt(given: Mapping[str, str], kept: dict[str, str], arguments: dict[str
         file = absolute(Path(authority))
         if not file.is_file():
             raise BadAddress(
-                f"sslrootcert={_short(authority, LONGEST_PATH)} is no file: name the authority's certificate, or `system`"
+                f"sslrootcert={_short(authority, LONGEST_PATH)} is not a file: name the authority's certificate, or `system`"
             )
         kept |= {"sslmode": mode} if mode else {}
     elif verified:
@@ -251,7 +251,7 @@ def _certified(context: ssl.SSLContext, given: Mapping[str, str]) -> None:
     for name, file in names.items():
         if file and not os.access(absolute(Path(file)), os.R_OK):
             raise BadAddress(
-                f"{name}={_short(file, LONGEST_PATH)} is no file that we can read: name the PEM file, and let {_reader()} read it"
+                f"{name}={_short(file, LONGEST_PATH)} is not a file that we can read: name the PEM file, and let {_reader()} read it"
             )
     try:
         context.load_cert_chain(names["sslcert"], names["sslkey"] or None, lambda: given.get("sslpassword", ""))

@@ -1,7 +1,7 @@
 """What the kernel says of processes: who lives, whose child each is, in which session, since when.
 
 A pid alone means nobody for long, the kernel gives it again: with the time of its start it does. The failure to survive
-is a process that ends while it is looked at, which is no error anywhere: it is gone.
+is a process that ends while it is looked at, which is not an error anywhere: it is gone.
 """
 
 from __future__ import annotations

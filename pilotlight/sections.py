@@ -29,13 +29,13 @@ class RouterSettings(Section):
     )
     names: Names = Field(
         default=(),
-        description="Further DNS names and addresses that our own certificate is to be good for, such as the public address of this machine. In "
-        "an environment variable they stand between commas.",
+        description="Further DNS names and addresses for our own certificate, such as the public address of this machine. In an environment variable "
+        "they stand between commas.",
     )
     certificate: File = Field(
         default="",
-        description="Certificate of your own for the public port, a PEM file with its chain behind it; taken up anew when the file changes. "
-        "Empty: one of our local authority. Connections to localhost get that in any case.",
+        description="Certificate of your own for the public port, a PEM file with its chain behind it. It is read again when the file changes. Empty:"
+        " one of our local authority, which connections to localhost get in any case.",
     )
     certificate_key: File = Field(
         default="",
@@ -43,17 +43,17 @@ class RouterSettings(Section):
     )
     plain: Plain = Field(
         default="",
-        description="Where plain HTTP is served besides, for a proxy on this machine: unix:/PATH, or a loopback address and port. Empty: nowhere.",
+        description="Where plain HTTP is also served, for a proxy on this machine: unix:/PATH, or a loopback address and port. Empty: nowhere.",
     )
     trusted_proxies: Networks = Field(
         default=(),
-        description="Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed, and unix for those that come "
-        "by a Unix socket. In an environment variable they stand between commas.",
+        description="Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; unix for those that come by a Unix "
+        "socket. In an environment variable they stand between commas.",
     )
     admin: Literal["public", "loopback", "off"] = Field(
         default="public",
-        description="Who reaches the admin API through the router: public (whoever has an admin key), loopback (connections from this machine "
-        "that no proxy brings), off (nobody: the command line goes by a socket in the state folder).",
+        description="Who reaches the admin API through the router. public: whoever has an admin key. loopback: connections from this machine that no "
+        "proxy brings. off: nobody; the command line uses a socket in the state folder.",
     )
     metrics_port: int = Field(
         default=9464,
@@ -65,7 +65,7 @@ class RouterSettings(Section):
         default=1000,
         ge=1,
         le=100_000,
-        description="Endpoints with series of their own in /metrics; the rest is told together, as (other).",
+        description="Endpoints with their own series in /metrics; all others count together, as (other).",
     )
     workers: int = Field(default=1, ge=1, le=64, description="Worker processes sharing the port.")
     max_body_bytes: int = Field(
@@ -74,24 +74,26 @@ class RouterSettings(Section):
     max_connections: int = Field(
         default=8192,
         ge=1,
-        description="Client connections of one worker at once, no more than half of its descriptors; beyond it idle ones of the address with most give way.",
+        description="Client connections of one worker at once, at most half of its descriptors. Above it, idle ones of the address with most are "
+        "closed.",
     )
     max_connections_per_address: int = Field(
         default=4096,
         ge=1,
-        description="Client connections of one worker from one address, or from one IPv6 network of 64 bits; beyond it its own idle ones give way.",
+        description="Client connections of one worker from one address, or from one IPv6 network of 64 bits. Above it, its own idle ones are closed.",
     )
     connections_per_second_per_address: float = Field(
         default=50.0,
         ge=0,
-        description="Connections that bring no good key, a second and worker, whose TLS handshake is done for one address (an IPv6 network of 64 bits "
-        "counts as one), ten seconds' worth at once; others wait, and are closed after router.handshake_seconds. 0: no limit.",
+        description="Rate a second and worker of TLS handshakes for one address, of connections that bring no good key; ten seconds' worth at once. "
+        "An IPv6 network of 64 bits counts as one address. Others wait, and are closed after router.handshake_seconds. 0: no limit.",
     )
     refusals_per_second_per_address: float = Field(
         default=20.0,
         ge=0,
-        description="Refused requests without a good key that one address (a caller's, where a proxy is trusted) may send a second and worker, ten "
-        "seconds' worth at once; beyond them it is answered 429, and cut. Requests with a good key are never counted or limited. 0: no limit.",
+        description="Rate a second and worker of refused requests without a good key from one address; ten seconds' worth at once. Where a proxy is "
+        "trusted, the address is the caller's. Above it, requests are answered 429 and the connection is closed. Requests with a good key"
+        " are never counted or limited. 0: no limit.",
     )
     handshake_seconds: float = Field(
         default=10.0, gt=0, description="Longest time a client may take for TLS' handshake, in seconds."
@@ -123,12 +125,13 @@ class RouterSettings(Section):
     max_held_bytes: int = Field(
         default=256 << 20,
         ge=1 << 20,
-        description="Bodies of all requests held on this machine, and of all that come in, each, in bytes; over it whose key has most is answered 503.",
+        description="Bodies of all requests held on this machine, in bytes; as much again for bodies that come in. Above it, the key with most is "
+        "answered 503.",
     )
     max_unread_bytes: int = Field(
         default=256 << 20,
         ge=1 << 20,
-        description="Answers of one worker that wait for clients to read them, in bytes; over it a connection of who has most is cut.",
+        description="Answers of one worker that wait for clients to read them, in bytes. Above it, a connection of the caller with most is cut.",
     )
 
     @model_validator(mode="after")
@@ -140,7 +143,7 @@ class RouterSettings(Section):
 
 class ActivatorSettings(Section):
     tick_seconds: float = Field(
-        default=0.25, gt=0, description="How often time-based decisions (idle, backoff) are looked at, in seconds."
+        default=0.25, gt=0, description="How often decisions that depend on time (idle, backoff) are made, in seconds."
     )
     silent_router_seconds: float = Field(
         default=30.0, gt=0, description="How long the last demand of a silent router still counts, in seconds."
@@ -167,30 +170,30 @@ class ActivatorSettings(Section):
     turn_seconds: float = Field(
         default=10.0,
         ge=0,
-        description="Where fewer endpoints fit than are called: longest wait of one before another has to give way to it, in seconds.",
+        description="Where fewer endpoints fit than are called: longest wait of one before another has to make room for it, in seconds.",
     )
     least_stay_seconds: float = Field(
         default=0.0,
         ge=0,
-        description="How long a replica stays at least before it gives way to another endpoint's, in seconds; 0: four of its own starts.",
+        description="How long a replica stays at least before it makes room for another endpoint's, in seconds; 0: four of its own starts.",
     )
     alone: bool = Field(
         default=False,
-        description="Whether this installation has one activator machine, which then leads on from what it keeps on disk while the Postgres in "
+        description="Whether this installation has one activator machine. It then goes on leading from what it keeps on disk while the Postgres in "
         "DATABASE_URL is away, also after a restart. With the embedded Postgres it always does.",
     )
     keep_days: float = Field(
         default=30.0,
         gt=0,
         le=36500,
-        description="How long Postgres keeps events, ended replicas, and what engines journalled for settled requests, in days. Revisions "
-        "are kept for ever, and a node lets their snapshots go only where the origin has them: any can be rolled back to.",
+        description="How long Postgres keeps events, ended replicas, and engines' journals of settled requests, in days. Revisions are kept for ever,"
+        " and a node removes their snapshots only where the origin has them: a rollback to any stays possible.",
     )
     audit_days: float = Field(
         default=730.0,
         ge=90,
         le=36500,
-        description="How long Postgres keeps what operators did (`pilotlight audit`), in days; each act takes up to 10 KB, mostly less than 1.",
+        description="How long Postgres keeps what operators did (`pilotlight audit`), in days. An act takes up to 10 KB, mostly less than 1.",
     )
     memory_fraction: float = Field(
         default=0.8,
@@ -204,8 +207,8 @@ class LedgerSettings(Section):
     journal_wait_seconds: float = Field(
         default=3600.0,
         gt=0,
-        description="Last resort: how long a usage row waits for the journal of a replica whose node does not answer, in seconds; what "
-        "comes later is a correction row.",
+        description="Longest wait of a usage row for the journal of a replica whose node does not answer, in seconds. What comes later is a "
+        "correction row.",
     )
     correction_seconds: float = Field(
         default=10.0,
@@ -221,40 +224,39 @@ class RuntimeSettings(Section):
         ge=1 << 20,
         description="KV cache of a replica on CPU, in bytes, unless its engine arguments say otherwise.",
     )
-    threads: int = Field(
-        default=0, ge=0, description="Threads a replica computes with on CPU; 0: one a core that we may use."
-    )
+    threads: int = Field(default=0, ge=0, description="Threads of a replica on CPU; 0: one a core that we may use.")
     max_model_len: int = Field(
         default=0, ge=0, description="Longest context on CPU, in tokens; 0: as the model's config says."
     )
     untested_engine: bool = Field(
         default=False,
-        description="Whether an engine version this release was not tested with may be started; what it bills is then yours to check.",
+        description="Whether an engine version that this release was not tested with may be started. Its usage counts are then yours to check.",
     )
     allow_engine_args: ArgumentNames = Field(
         default=(),
-        description="Engine arguments that execute code or open files of the machine and that revisions may set here all the same, by name, "
-        "such as chat-template or trust-remote-code; by default none. In an environment variable they stand between commas.",
+        description="Names of engine arguments that revisions may set although they execute code or open files of the machine, such as chat-template "
+        "or trust-remote-code. By default none. In an environment variable they stand between commas.",
     )
     silent_seconds: float = Field(
         default=5.0,
         ge=2,
-        description="A standby, replica or engine core that says nothing for so long is hung, and replaced, in seconds.",
+        description="A standby, replica or engine core that says nothing for this long counts as hung and is replaced, in seconds.",
     )
     hang_seconds: float = Field(
         default=60.0,
         ge=5,
-        description="A replica with work and no step of its engine for so long is hung, in seconds: longer than any prefill or graph capture.",
+        description="A replica with work, but without a step of its engine for this long, counts as hung, in seconds. Longer than any prefill or "
+        "graph capture.",
     )
     rehearsal_seconds: float = Field(
         default=300.0,
         ge=10,
-        description="A standby that is not rehearsed after so long is hung, and replaced, in seconds.",
+        description="A standby that is not rehearsed after this long counts as hung and is replaced, in seconds.",
     )
     environment: str = Field(
         default="",
-        description="Names of further environment variables that our processes and engines get, as LD_PRELOAD or NCCL_DEBUG, separated by "
-        "blanks; all others but a short list are kept from them.",
+        description="Names of further environment variables for our processes and engines, such as LD_PRELOAD or NCCL_DEBUG, separated by blanks. "
+        "Without it they get only those of a short list.",
     )
     standby_module: str = Field(
         default="runtime.fork.standby", description="The program that is a standby. Only tests name another."
@@ -264,16 +266,19 @@ class RuntimeSettings(Section):
 class SnapshotSettings(Section):
     origin: Store = Field(
         default="",
-        description="Store a node fetches from what it does not have: s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), or a folder.",
+        description="Store from which a node fetches snapshots that it does not have: s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), "
+        "or a folder.",
     )
     max_bytes: int = Field(
         default=0,
         ge=0,
-        description="Disk a node's snapshots and baked copies may take together, in bytes; the longest unused go first. 0: the whole disk.",
+        description="Disk that a node's snapshots and baked copies may take together, in bytes; the longest unused are removed first. 0: the whole "
+        "disk.",
     )
     model_code: bool = Field(
         default=False,
-        description="Whether a model's own Python code may be packed and, where trust-remote-code is given, run, with all that this installation may do.",
+        description="Whether a model's own Python code may be packed. Where trust-remote-code is given it then runs, with all rights of this "
+        "installation.",
     )
 
 
@@ -281,13 +286,13 @@ class LogSettings(Section):
     max_bytes: int = Field(
         default=16 << 20,
         ge=1 << 16,
-        description="Size at which a log file is cut, in bytes, what it held kept beside it as NAME.log.1.",
+        description="Size at which a log file is cut, in bytes; its content is kept beside it as NAME.log.1.",
     )
-    old_files: int = Field(default=2, ge=0, le=100, description="How many older ones are kept of each log file.")
+    old_files: int = Field(default=2, ge=0, le=100, description="How many older files are kept of each log.")
     total_bytes: int = Field(
         default=1 << 30,
         ge=1 << 16,
-        description="All log files together, in bytes; beyond it the oldest kept ones go, then the largest are cut.",
+        description="All log files together, in bytes. Above it the oldest kept ones are removed, then the largest are cut.",
     )
 
 
@@ -295,12 +300,12 @@ class DiskSettings(Section):
     floor_bytes: int = Field(
         default=64 << 20,
         ge=0,
-        description="Space that must be free besides the reserve, in bytes; below it new calls are answered 503, and what runs may finish.",
+        description="Space that must be free besides the reserve, in bytes. Below it new calls are answered 503, and running ones may finish.",
     )
     reserve_bytes: int = Field(
         default=64 << 20,
         ge=0,
-        description="Space kept for what runs when the disk is full (records, journals, logs), in bytes.",
+        description="Space kept for running calls when the disk is full (records, journals, logs), in bytes.",
     )
     postgres_reserve_bytes: int = Field(
         default=32 << 20,
@@ -310,17 +315,18 @@ class DiskSettings(Section):
     spool_bytes: int = Field(
         default=4 << 30,
         ge=1 << 20,
-        description="Usage records of this machine that wait for Postgres, in bytes; at it new calls are answered 503.",
+        description="Usage records of this machine that wait for Postgres, in bytes. At this size new calls are answered 503.",
     )
     journal_bytes: int = Field(
         default=4 << 30,
         ge=1 << 20,
-        description="Engines' journals that wait for Postgres, in bytes; at it new calls are answered 503.",
+        description="Engines' journals that wait for Postgres, in bytes. At this size new calls are answered 503.",
     )
     postgres_bytes: int = Field(
         default=16 << 30,
         ge=64 << 20,
-        description="The database, in bytes; above it what need not be kept goes sooner than activator.keep_days says. Bills are never deleted.",
+        description="The database, in bytes. Above it, rows that need not be kept are deleted sooner than activator.keep_days says. Usage rows are "
+        "never deleted.",
     )
     wal_bytes: int = Field(
         default=256 << 20,
@@ -333,5 +339,6 @@ class WatchSettings(Section):
     silent_seconds: float = Field(
         default=10.0,
         ge=0,
-        description="A process of `up` whose event loop has not turned, or a Postgres that has not answered, for so long is killed and started again, in seconds; 0: never.",
+        description="A process of `up` whose event loop stands still for this long, or a silent Postgres, is killed and started again, "
+        "in seconds. 0: never.",
     )

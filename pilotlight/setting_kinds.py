@@ -37,7 +37,7 @@ def _arguments(value: object) -> tuple[str, ...]:
 
 def _store(url: str) -> str:
     if "://" in url and not url.startswith("s3://"):
-        raise ValueError("it is s3://BUCKET/PREFIX, or the path of a folder")
+        raise ValueError("it must be s3://BUCKET/PREFIX, or the path of a folder")
     return str(absolute(Path(url))) if url and "://" not in url else url
 
 

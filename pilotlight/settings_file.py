@@ -29,10 +29,10 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         return toml_of(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SettingsError(f"{file} is no TOML: {error}") from error
+        raise SettingsError(f"{file} is not TOML: {error}") from error
     except OSError as error:
         raise SettingsError(
-            f"{file} cannot be read ({error.strerror}): mend that, or name another in PILOTLIGHT_CONFIG"
+            f"{file} cannot be read ({error.strerror}): correct that, or name another in PILOTLIGHT_CONFIG"
         ) from error
 
 
@@ -49,7 +49,7 @@ def config_file(environ: Mapping[str, str], *, tell: bool = True) -> Path | None
         file = absolute(Path(named))
         if not file.is_file():
             raise SettingsError(
-                f"PILOTLIGHT_CONFIG names {named}, which is no file: correct it, or unset it to read ./{FILE}"
+                f"PILOTLIGHT_CONFIG names {named}, which is not a file: correct it, or unset it to read ./{FILE}"
             )
         return file
     file = Path(FILE)

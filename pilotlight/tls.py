@@ -66,7 +66,7 @@ def ensure(paths: Paths, names: Iterable[str] = (), *, now: datetime | None = No
         except OSError as error:
             if not (server.exists() and paths.ca_cert.exists()):
                 raise
-            print(f"pilotlight: the certificate stays as it is, the disk takes no new one ({error})", file=sys.stderr)
+            print(f"pilotlight: the certificate stays as it is: a new one cannot be written ({error})", file=sys.stderr)
     return ServerTls(cert_file=server, key_file=server, ca_file=paths.ca_cert)
 
 

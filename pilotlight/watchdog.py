@@ -46,7 +46,7 @@ class Notifier:
 
     def say(self, words: str) -> None:
         if self._socket is not None:
-            with contextlib.suppress(OSError):  # the listener is gone, or does not read: it is no reason to end
+            with contextlib.suppress(OSError):  # the listener is gone, or does not read: that is not a reason to end
                 self._socket.sendto(words.encode(), self._address)
 
     def keep(self) -> None:

@@ -85,7 +85,7 @@ def noting(paths: Paths, act: str, what: str, **asked: Any) -> Iterator[dict[str
 def settle(paths: Paths, begun: Begun, outcome: Outcome, reason: str, changed: Mapping[str, Any]) -> None:
     begun.end(outcome, reason=reason, changed=changed)
     if begun.error and paths.audit.is_dir():
-        say(f"pilotlight: `pilotlight audit` will not have this: {begun.error}")
+        say(f"pilotlight: this is not kept for `pilotlight audit`: {begun.error}")
 
 
 def user() -> str:

@@ -87,7 +87,7 @@ class Api:
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise Unreachable(
-                f"cannot read how to reach the installation in {paths.state} ({reason}): start `pilotlight up` there again, it writes them anew"
+                f"cannot read how to reach the installation in {paths.state} ({reason}): start `pilotlight up` there again, which writes those files anew"
             ) from None
         if not well_formed(key):
             raise Unreachable(
@@ -156,10 +156,10 @@ class Api:
 
 
 def _connector(url: str, context: ssl.SSLContext) -> Connect:
-    """Raises ValueError where it is no URL of ours."""
+    """Raises ValueError where it is not a URL of ours."""
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname:
-        raise ValueError(f"{url!r} is no https URL")
+        raise ValueError(f"{url!r} is not an https URL")
     host, port = parts.hostname, parts.port
     return lambda seconds: LocalConnection(host, port, timeout=seconds, context=context)
 

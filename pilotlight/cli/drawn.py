@@ -18,7 +18,7 @@ from pilotlight.cli.exit_codes import ApiError, printable, say
 from pilotlight.cli.tables import cells
 
 LOOK_SECONDS = 0.5  # between two looks at a wake: the admin API does not push
-QUIET_SECONDS = 2.0  # a shorter wait is no news where stderr is no terminal
+QUIET_SECONDS = 2.0  # a shorter wait is not news where stderr is not a terminal
 NO_NODE = "no node is connected"  # as the activator says it
 REHEARSES = "first rehearsal of the engine"
 
@@ -34,7 +34,7 @@ def line() -> Iterator[Drawn]:
         said: set[str] = set()
 
         def once(text: str) -> None:
-            kind = text.partition(", for ")[0]  # how long it has lasted is no news
+            kind = text.partition(", for ")[0]  # how long it has lasted is not news
             if kind not in said:
                 said.add(kind)
                 say(text)

@@ -73,13 +73,13 @@ def explain_os_error(error: OSError) -> str:
 
     place = error.filename if isinstance(error.filename, str) else os.fsdecode(error.filename) if error.filename else ""
     remedies = {
-        errno.ENOSPC: "the disk is full: free some space, or choose another folder with --state; nothing that was whole is lost",
+        errno.ENOSPC: "the disk is full: free some space, or choose another folder with --state; nothing that was complete is lost",
         errno.EDQUOT: "the disk quota is used up: free some space, or choose another folder with --state",
         errno.EACCES: "run as the user who owns it, or choose another folder",
         errno.EPERM: "run as the user who owns it, or choose another folder",
         errno.EROFS: "the file system is read-only: choose another folder with --state",
         errno.ENOTDIR: "something on this path is a file where a folder must be: choose another folder with --state",
-        errno.EEXIST: "something of that name is there already, and is no folder: choose another one",
+        errno.EEXIST: "a file of that name is there already: choose another name",
         errno.ENOENT: "it is missing: correct the path, or restore it from a backup",
     }
     what = error.strerror or str(error)

@@ -30,7 +30,7 @@ def fetch_from_hub(settings: Settings, text: str) -> tuple[Path, str, Step]:
         cache = cache_folder(settings.paths.state)
         got = fetch(reference, cache=cache, progress=progress, code=settings.snapshots.model_code)
     said = f"{reference} is commit {got.commit[:12]}, in {cache}"
-    say(f"{said}: the hub was not reached, so this is what an earlier download has left" if got.offline else said)
+    say(f"{said}: the hub was not reached, so an earlier download is used" if got.offline else said)
     for line in got.left_out:
         say(line)
     return got.folder, str(reference), _step(reference, got)

@@ -14,7 +14,7 @@ NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 config = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Settings: what holds, and why.\n\nExample: pilotlight config explain",
+    help="Settings: each value, and where it comes from.\n\nExample: pilotlight config explain",
 )
 
 
@@ -44,7 +44,7 @@ def up(
 ) -> None:
     """Start everything on this machine, in the foreground. Ctrl-C stops it.
 
-    What must outlive a reboot is better started by systemd: docs/systemd.md.
+    To have it start with the machine, use systemd: docs/systemd.md.
 
     Example: pilotlight up --port 8443
     """
@@ -86,9 +86,12 @@ def status(state: State = None, as_json: Json = False) -> None:
 
 
 def backup(
-    file: Annotated[Path, typer.Argument(help="File to write, whole or not at all.")],
+    file: Annotated[Path, typer.Argument(help="File to write. It is complete or absent.")],
     models: Annotated[
-        bool, typer.Option("--models", help="With the models in the store; else they are packed or pulled again.")
+        bool,
+        typer.Option(
+            "--models", help="Include the models in the store; else they are packed or pulled again after a restore."
+        ),
     ] = False,
     state: State = None,
     as_json: Json = False,

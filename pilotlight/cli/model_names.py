@@ -54,6 +54,6 @@ def need_folder(folder: Path, given: str) -> None:
 
         stop(f"{folder}: {GGUF}")
     if folder.is_file():
-        stop(f"{folder} is a file: give the folder that it lies in, with config.json and all *.safetensors")
+        stop(f"{folder} is a file: give its folder, with config.json and all *.safetensors")
     meant = f"; on the hub it is hf://{given}" if HUB_NAME.fullmatch(given) else ""
     stop(f"{folder}: no such folder{meant}. A model is {KINDS}")

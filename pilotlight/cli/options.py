@@ -71,8 +71,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         help="Folder of a Hugging Face model (safetensors, config, tokenizer); or pilotlight://demo, which comes with Pilotlight; or "
-        "hf://ORG/NAME[@REVISION], which is fetched: HF_TOKEN for private and gated models, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE=1 for "
-        "what is in its cache.",
+        "hf://ORG/NAME[@REVISION], which is fetched. HF_TOKEN opens private and gated models, HF_ENDPOINT names a mirror, and "
+        "HF_HUB_OFFLINE=1 uses the cache alone.",
     ),
 ]
 
@@ -93,7 +93,7 @@ def duration_option(meaning: str) -> Any:
 
 
 def span(since: str | None, until: str | None) -> tuple[float | None, float | None]:
-    """`--since` and `--until` in Unix seconds; stops where one is no moment, or the second lies before the first."""
+    """`--since` and `--until` in Unix seconds; stops where one is not a moment, or the second lies before the first."""
     begin, end = _moment("--since", since), _moment("--until", until)
     if begin is not None and end is not None and end < begin:
         stop(f"--until {until} lies before --since {since}: swap them", USAGE)
@@ -121,7 +121,7 @@ def endpoint_name(name: str) -> str:
     from pilotlight.endpoint_names import SAID, is_name
 
     if not is_name(name):
-        stop(f"{name!r} is no endpoint's name: it has {SAID}", USAGE)
+        stop(f"{name!r} is not an endpoint's name: it has {SAID}", USAGE)
     return name
 
 

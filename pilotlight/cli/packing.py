@@ -70,7 +70,7 @@ def tell_origin(settings: Settings, manifest: Manifest, step: Step) -> None:
     try:
         remember(settings.paths.snapshots, manifest.digest, known)
     except OSError as error:
-        say(f"where {manifest.digest[:19]}… is from is not kept: {explain_os_error(error)}")
+        say(f"the origin of {manifest.digest[:19]}… is not kept: {explain_os_error(error)}")
 
 
 def find_snapshot(settings: Settings, digest: str) -> Manifest:

@@ -66,7 +66,7 @@ def why_not(host: str, port: int) -> str:
             listener.bind(address)
             listener.listen(1)
     except socket.gaierror as error:
-        return f"{host} is no address ({error.strerror}): choose another with --host"
+        return f"{host} is not an address ({error.strerror}): choose another with --host"
     except OSError as error:
         return REASONS.get(error.errno or 0, error.strerror or str(error))
     return ""

@@ -72,7 +72,7 @@ def bounds(settings: Settings) -> Finding:
         return Finding(
             False,
             text,
-            "raise the bound named, or free some space; bills are never deleted: export and remove old ones by hand",
+            "raise that bound, or free some space. Usage rows are never deleted: export and remove old ones by hand",
         )
     given = [share for share in found if share.kept < share.reserve]
     text = ", ".join(f"{share.name} {human(share.used)} of {human(share.bound)}" for share in found if share.bound)

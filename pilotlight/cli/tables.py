@@ -1,8 +1,8 @@
 """Tables as the command line prints them: one line a row where they fit, else a row's last columns below it, by name.
 
 What must survive is what one copies out of them (ids, keys, digests, URLs): no cell is ever cut, and none is broken but
-prose. Where stdout is no terminal a row is always one line, for `grep` and `awk`; COLUMNS says another width. What is
-shown may come from strangers (labels, an engine's words), so a terminal never gets a control character of theirs.
+prose. Where stdout is not a terminal, a row is always one line, for `grep` and `awk`; COLUMNS says another width. What
+is shown may come from strangers (labels, an engine's words), so a terminal never gets a control character of theirs.
 """
 
 from __future__ import annotations

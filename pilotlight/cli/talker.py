@@ -54,7 +54,7 @@ class Talker:
         self._made: float | None = None  # when we made the key, of the monotonic clock
         if not (key.isascii() and key.isprintable()):
             raise ApiError(
-                "the API key given has characters that no key has: copy it anew, or let one be made by giving none"
+                "the API key given has characters that no key has: copy it anew, or give none to have one made"
             )
         self._key = key or self._kept_key() or self._make_key()
 

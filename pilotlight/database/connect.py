@@ -130,12 +130,12 @@ async def check(url: str, connection: Session) -> None:
 
 
 POOLED = (
-    "a pooler in transaction mode is in between (PgBouncer with pool_mode = transaction, or a provider's `pooler` address): leases, LISTEN and "
-    "settings need sessions that keep their connection. Use session mode, or the provider's direct address"
+    "a pooler in transaction mode is in between (PgBouncer with pool_mode = transaction, or a provider's `pooler` address). Leases, LISTEN and "
+    "settings need sessions that keep their connection: use session mode, or the provider's direct address"
 )
 
 READ_ONLY = (
-    "this Postgres takes no rows now (default_transaction_read_only is on, for this user, database or server): turn it off; providers turn it on "
+    "this Postgres takes no rows now: default_transaction_read_only is on, for this user, database or server. Turn it off; providers turn it on "
     "where a database has used up its room"
 )
 

@@ -141,7 +141,7 @@ async def start(paths: Paths, *, wal_bytes: int = DiskSettings().wal_bytes) -> E
         await _ready(process, data / "postmaster.pid", paths.logs / "postgres.log")
         if (
             not paths.database_dsn.exists() or paths.database_dsn.read_text() != dsn
-        ):  # it stays the same: a full disk is no matter
+        ):  # it stays the same: a full disk does not matter
             write_atomic(paths.database_dsn, dsn.encode())
     except BaseException:
         await server.stop()

@@ -12,7 +12,9 @@ import ssl
 import asyncpg
 
 AWAY = "is it running (`pilotlight up`), is DATABASE_URL right?"
-NOT_KNOWN = "its certificate is of an authority that is not known here: name the file of that authority, as its provider gives it, in sslrootcert"
+NOT_KNOWN = (
+    "an unknown authority signed its certificate: name that authority's file, which its provider gives, in sslrootcert"
+)
 OTHER_NAME = "its certificate is for another name: use the name it is for in DATABASE_URL, or sslmode=verify-ca, which looks at the authority only"
 
 
@@ -21,15 +23,13 @@ def remedy(error: BaseException, *, password: bool = True) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _of_certificate(error)
     if isinstance(error, ssl.SSLError):
-        return (
-            "its TLS and ours do not fit: look at ssl_min_protocol_version, and at the files in sslrootcert and sslcrl"
-        )
+        return "its TLS and ours have no version in common: look at ssl_min_protocol_version, and at the files in sslrootcert and sslcrl"
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
         return _of_access(error, password=password)
     if isinstance(error, asyncpg.TooManyConnectionsError):
-        return "it has no connection left for us: raise max_connections (or the user's limit), end others, or put a pooler in session mode in front; some 20 are needed"
+        return "it has no connection left, and some 20 are needed: raise max_connections or the user's limit, end others, or use a pooler in session mode"
     if isinstance(error, asyncpg.CannotConnectNowError):
-        return "it starts, stops or recovers just now: that passes"
+        return "it starts, stops or recovers now: try again soon"
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return "make the database (CREATE DATABASE), or name another at the end of DATABASE_URL"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
@@ -41,7 +41,7 @@ def remedy(error: BaseException, *, password: bool = True) -> str:
             "it does no TLS: turn it on there (ssl = on), or, where nobody can listen in between, say sslmode=disable"
         )
     if isinstance(error, ValueError | asyncpg.InterfaceError):
-        return "mend that part of DATABASE_URL"
+        return "correct that part of DATABASE_URL"
     return AWAY
 
 
@@ -50,7 +50,7 @@ def _of_certificate(error: ssl.SSLCertVerificationError) -> str:
     if "mismatch" in said:
         return OTHER_NAME
     if "expired" in said or "not yet valid" in said:
-        return "its certificate does not count today: renew it there, or look at this machine's clock"
+        return "its certificate is not valid today: renew it there, or look at this machine's clock"
     if "revoked" in said or "crl" in said:
         return "the list in sslcrl says so, or is out of date: fetch it anew"
     return NOT_KNOWN
@@ -68,7 +68,7 @@ def _of_access(error: asyncpg.InvalidAuthorizationSpecificationError, *, passwor
     if "client certificate" in said:
         return "give it a certificate of yours: sslcert and sslkey in DATABASE_URL"
     if "no encryption" in said:
-        return "it wants TLS of this user: sslmode=require (or verify-full) in DATABASE_URL"
+        return "it wants TLS from this user: sslmode=require (or verify-full) in DATABASE_URL"
     if "SSL encryption" in said or "SSL on" in said:
         return "it takes this user by plain connections only: sslmode=disable, or a line for hostssl in its pg_hba.conf"
-    return "a line for this user, database and address is wanted in its pg_hba.conf"
+    return "add a line for this user, database and address to its pg_hba.conf"

@@ -417,7 +417,7 @@ async def test_a_postgres_that_answers_nothing_is_killed_and_started_again(
         tasks = [asyncio.create_task(kept.keep()), asyncio.create_task(kept.watch(0.05))]
         async with asyncio.timeout(10):
             await again.wait()
-    assert "Postgres has answered nothing for 0.05 s; killing it" in said[0]
+    assert "Postgres has not answered for 0.05 s; killing it" in said[0]
     for task in tasks:
         task.cancel()
 

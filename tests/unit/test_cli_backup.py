@@ -139,18 +139,18 @@ def special(name: str, kind: bytes, target: str = "/etc/passwd") -> tarfile.TarI
         ([("manifest.json", b"{}")], "is damaged"),
         ([("manifest.json", b"[1]")], "is damaged"),
         ([("manifest.json", b"\xff")], "is damaged"),
-        ([manifest(format=2)], "of a later release"),
-        ([manifest(schema="9999")], "of a later release"),
-        ([manifest(), ("../outside", b"x")], "is nothing that a backup has"),
-        ([manifest(), ("/etc/cron.d/x", b"x")], "is nothing that a backup has"),
-        ([manifest(), ("secrets/../../x", b"x")], "is nothing that a backup has"),
-        ([manifest(), ("spool/..", b"x")], "is nothing that a backup has"),
-        ([manifest(), (f"snapshots/sha256-{'7' * 64}/../../x", b"x")], "is nothing that a backup has"),
-        ([manifest(), ("postgres/data/pg_hba.conf", b"x")], "is nothing that a backup has"),
-        ([manifest(), special("ca.pem", tarfile.SYMTYPE)], "is nothing that a backup has"),
-        ([manifest(), special("spool/x", tarfile.LNKTYPE)], "is nothing that a backup has"),
-        ([manifest(), special("spool", tarfile.SYMTYPE)], "is nothing that a backup has"),
-        ([manifest(), special("spool/x", tarfile.CHRTYPE)], "is nothing that a backup has"),
+        ([manifest(format=2)], "a later release made this backup"),
+        ([manifest(schema="9999")], "a later release made this backup"),
+        ([manifest(), ("../outside", b"x")], "is not a file that a backup has"),
+        ([manifest(), ("/etc/cron.d/x", b"x")], "is not a file that a backup has"),
+        ([manifest(), ("secrets/../../x", b"x")], "is not a file that a backup has"),
+        ([manifest(), ("spool/..", b"x")], "is not a file that a backup has"),
+        ([manifest(), (f"snapshots/sha256-{'7' * 64}/../../x", b"x")], "is not a file that a backup has"),
+        ([manifest(), ("postgres/data/pg_hba.conf", b"x")], "is not a file that a backup has"),
+        ([manifest(), special("ca.pem", tarfile.SYMTYPE)], "is not a file that a backup has"),
+        ([manifest(), special("spool/x", tarfile.LNKTYPE)], "is not a file that a backup has"),
+        ([manifest(), special("spool", tarfile.SYMTYPE)], "is not a file that a backup has"),
+        ([manifest(), special("spool/x", tarfile.CHRTYPE)], "is not a file that a backup has"),
         ([manifest(), ("ca.pem", b"a"), ("ca.pem", b"b")], "cannot restore"),
         ([manifest(database=True)], "database.dump is missing"),
     ],
@@ -180,7 +180,7 @@ def test_a_file_with_holes_is_not_filled_in(settings: Settings, tmp_path: Path) 
 
     file = tmp_path / "holes.tar"
     file.write_bytes(WITH_HOLES)
-    with tarfile.open(file) as archive, pytest.raises(tarfile.ReadError, match="nothing that a backup has"):
+    with tarfile.open(file) as archive, pytest.raises(tarfile.ReadError, match="not a file that a backup has"):
         restore.unpack(archive, into(settings).paths, lambda text: None)
 
 

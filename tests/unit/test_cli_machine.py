@@ -92,7 +92,7 @@ def test_damage_of_the_state_folder_is_found(settings: Settings) -> None:
     (settings.paths.postgres / "data").mkdir(parents=True)
     assert "database.password is missing" in state_checks.folder(settings).text
     (settings.paths.secrets / "database.password").write_text("x")
-    assert "no whole database" in state_checks.folder(settings).text
+    assert "not a complete database" in state_checks.folder(settings).text
 
 
 def test_certificates(settings: Settings) -> None:

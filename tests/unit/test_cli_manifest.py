@@ -103,7 +103,7 @@ def test_a_whole_manifest() -> None:
         ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["https://a.example"]', "media_hosts.0: "),
         ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["localhost"]', "media_hosts.0: "),
         ('name = "chat"\nmodel = "a"\nallow = ["media"]\nmedia_hosts = ["169.254.169.254"]', "media_hosts.0: "),
-        ("name = ", "is no TOML"),
+        ("name = ", "is not TOML"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, said: str) -> None:
@@ -201,7 +201,7 @@ def test_a_price_with_a_date_is_applied_once(
     if changes is None:
         with pytest.raises(typer.Exit):
             _compared_prices(api, read_manifest(text, "f"))
-        assert "what was used has its price" in capsys.readouterr().err, why
+        assert "earlier requests keep their price" in capsys.readouterr().err, why
     else:
         assert len(price_changes(*_compared_prices(api, read_manifest(text, "f")))) == changes, why
 

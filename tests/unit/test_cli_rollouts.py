@@ -232,7 +232,7 @@ def test_waiting_and_not_waiting_together_is_refused_before_anybody_is_asked(wor
         assert done.exit_code == 2 and "not both" in done.stderr
 
 
-@pytest.mark.parametrize(("pending", "said"), [(True, "goes on without you"), (False, "starts without you")])
+@pytest.mark.parametrize(("pending", "said"), [(True, "goes on by itself"), (False, "starts by itself")])
 def test_ctrl_c_in_a_waiting_deploy_says_what_goes_on(
     pending: bool, said: str, settings: Settings, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

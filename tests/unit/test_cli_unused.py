@@ -104,7 +104,7 @@ def test_while_nobody_can_be_asked_only_force_removes(
     monkeypatch.setattr(unused, "Api", away)
     with pytest.raises(typer.Exit) as ended:
         unused.remove(settings, [FREE], force=False, as_json=False)
-    assert ended.value.exit_code == 3 and "nobody can say" in capsys.readouterr().err
+    assert ended.value.exit_code == 3 and "cannot know what endpoints need" in capsys.readouterr().err
     with pytest.raises(typer.Exit) as ended:
         unused.prune(settings, history=True, dry_run=False, as_json=False)
     assert ended.value.exit_code == 3 and left(settings) == but()

@@ -122,10 +122,10 @@ def test_no_variable_of_libpq_counts(url: str, monkeypatch: pytest.MonkeyPatch) 
         (f"{HOST}/db?require_auth=md5", "require_auth"),
         (f"{HOST}/db?gssencmode=require", "gssencmode"),
         (f"{HOST}/db?sslmode=disable&channel_binding=require", "leave one of them out"),
-        (f"{HOST}/db?sslmode=verify-full&sslrootcert=/is/not/there.pem", "no file"),
+        (f"{HOST}/db?sslmode=verify-full&sslrootcert=/is/not/there.pem", "not a file"),
         (f"{HOST}/db?connect_timeout=soon", "connect_timeout=soon"),
         (f"{HOST}/db?sslx={HOST}/db", "sslx=… is about encryption"),
-        ("postgresql://u:p\udcff@h/db", "no UTF-8"),
+        ("postgresql://u:p\udcff@h/db", "not UTF-8"),
         (f"{HOST}/d\x00b", "control character"),
     ],
 )

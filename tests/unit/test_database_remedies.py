@@ -58,10 +58,10 @@ ERRORS = [
     (ACCESS("connection requires a valid client certificate"), "sslcert and sslkey"),
     (ACCESS('role "u" is not permitted to log in'), "pg_hba.conf"),
     (asyncpg.TooManyConnectionsError("too many connections for role"), "max_connections"),
-    (asyncpg.CannotConnectNowError("the database system is starting up"), "passes"),
+    (asyncpg.CannotConnectNowError("the database system is starting up"), "try again soon"),
     (asyncpg.InvalidCatalogNameError('database "d" does not exist'), "CREATE DATABASE"),
     (asyncpg.InsufficientPrivilegeError("permission denied for schema pilotlight"), "grant"),
-    (asyncpg.ClientConfigurationError("No such TLS version: TLSv9"), "mend that part"),
+    (asyncpg.ClientConfigurationError("No such TLS version: TLSv9"), "correct that part"),
     (socket.gaierror(-2, "Name or service not known"), "DNS"),
     (ConnectionError('PostgreSQL server at "h:1" rejected SSL upgrade'), "ssl = on"),
     (ssl.SSLError(1, "[SSL: TLSV1_ALERT_PROTOCOL_VERSION]"), "ssl_min_protocol_version"),
@@ -109,8 +109,8 @@ def test_a_certificate_of_ours_is_read_before_anybody_is_asked(tmp_path: Path, m
     for good in (address(plain.certificate, plain.key), address(locked.certificate, locked.key, "&sslpassword=pw")):
         assert understood(good).place == "h/d"
     for bad, says in (
-        (address(plain.certificate, tmp_path / "nowhere"), "sslkey=.*nowhere is no file"),
-        (address(tmp_path / "nowhere", plain.key), "sslcert=.*nowhere is no file"),
+        (address(plain.certificate, tmp_path / "nowhere"), "sslkey=.*nowhere is not a file"),
+        (address(tmp_path / "nowhere", plain.key), "sslcert=.*nowhere is not a file"),
         (address(plain.certificate, locked.key, "&sslpassword=pw"), "do not belong together"),
         (address(locked.certificate, locked.key), "sslpassword"),
         (address(locked.certificate, locked.key, "&sslpassword=no"), "sslpassword"),

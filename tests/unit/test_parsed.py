@@ -24,7 +24,7 @@ def test_what_is_no_json_is_a_value_error(text: str) -> None:
 def test_what_is_no_toml_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError):
         toml_of(text)
-    with pytest.raises(ManifestError, match=r"endpoint\.toml is no TOML"):
+    with pytest.raises(ManifestError, match=r"endpoint\.toml is not TOML"):
         read_manifest(text, "endpoint.toml")
 
 

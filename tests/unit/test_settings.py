@@ -56,7 +56,7 @@ def test_what_is_malformed_is_named(monkeypatch: pytest.MonkeyPatch, name: str, 
 
 def test_a_malformed_file_is_named() -> None:
     Path("pilotlight.toml").write_text("port = = 1")
-    with pytest.raises(SettingsError, match=r"pilotlight\.toml is no TOML"):
+    with pytest.raises(SettingsError, match=r"pilotlight\.toml is not TOML"):
         load()
 
 

@@ -63,12 +63,12 @@ def back_up(settings: Settings, target: Path, *, models: bool, as_json: bool) ->
         return
     print(target)
     say(
-        f"{human(target.stat().st_size)}; keep it where nobody else reads it: it opens everything. `pilotlight restore {target}` makes an installation of it."
+        f"{human(target.stat().st_size)}; keep it where nobody else reads it: it opens everything. `pilotlight restore {target}` makes an installation from it."
     )
     if not manifest["database"]:
         say("The database is a Postgres of your own (DATABASE_URL): back it up with pg_dump, at about this time.")
     if not manifest["models"]:
-        say("Models are not in it (--models takes them along): packed or pulled again they have the same digests.")
+        say("It has no models (--models adds them): packed or pulled again, they have the same digests.")
 
 
 def _write(settings: Settings, target: Path, *, models: bool) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def restore(settings: Settings, source: Path, *, as_json: bool) -> None:
             paths.state.rmdir()
         beside.rename(paths.state)
     except tarfile.TarError as error:
-        stop(f"{source} is no backup of ours: {error}")
+        stop(f"{source} is not a backup of ours: {error}")
     except DatabaseError as error:
         stop(f"cannot restore the database: {error}")
     except OSError as error:
@@ -102,7 +102,7 @@ def _manifest(archive: tarfile.TarFile) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise tarfile.ReadError(f"its {MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     if form != FORMAT or schema > newest():
-        stop(f"this backup is of a later release (format {form}, tables {schema}): restore it with that one")
+        stop(f"a later release made this backup (format {form}, tables {schema}): restore it with that release")
     return manifest | dict(zip(("database", "models", "made_at"), said, strict=True))
 
 
@@ -110,7 +110,7 @@ def _entries(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """All after the manifest. Raises TarError for what no backup has, and where the file ends too early."""
     while (entry := archive.next()) is not None:
         if not _is_plain(entry) or not ALLOWED.fullmatch(entry.name) or ".." in entry.name.split("/"):
-            raise tarfile.ReadError(f"{entry.name[:100]!r} is nothing that a backup has")
+            raise tarfile.ReadError(f"{entry.name[:100]!r} is not a file that a backup has")
         yield entry
 
 

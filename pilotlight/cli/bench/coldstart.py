@@ -119,8 +119,8 @@ _AT_REST = {
     "staged": "at zero without a ready standby",
 }
 _A_STANDBY = (
-    'a standby is kept ready, so a wake of {name} would be one from standby: deploy every endpoint with zero = "staged" or set '
-    "PILOTLIGHT_RUNTIME__STANDBYS=0, or measure it with --from standby"
+    "a standby is kept ready, so {name} would wake from standby. Measure that with --from standby, or set PILOTLIGHT_RUNTIME__STANDBYS=0, "
+    'or deploy every endpoint with zero = "staged"'
 )
 
 

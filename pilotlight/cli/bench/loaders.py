@@ -62,7 +62,7 @@ def _rows(name: str, file: Path, rounds: int, scratch: Path) -> list[dict[str, A
             python_with(_torch(), "numpy", "safetensors", PEERS[package]) if package in PEERS else Path(sys.executable)
         )
     except NoPeer as error:
-        return [{"error": f"not to be had: {error}"}]
+        return [{"error": f"cannot be installed: {error}"}]
     with tempfile.TemporaryDirectory(prefix="loader-", dir=scratch) as folder:
         command = [str(python), "-P", str(PROBE), name, str(file), str(rounds), f"{folder}/own.safetensors"]
         quiet = {

@@ -87,7 +87,7 @@ def cores(settings: Settings) -> Finding:
 def shared_memory(settings: Settings) -> Finding:
     folder = Path("/dev/shm")
     if not folder.is_dir():
-        return Finding(False, "there is no /dev/shm", "mount a tmpfs there: vLLM's processes speak through it")
+        return Finding(False, "there is no /dev/shm", "mount a tmpfs there: vLLM's processes talk through it")
     usage = shutil.disk_usage(folder)
     otherwise = "make it larger: docker run --shm-size=1g, or mount -o remount,size=1g /dev/shm"
     return Finding(usage.free >= LEAST_SHARED_MEMORY, f"{human(usage.free)} of {human(usage.total)} free", otherwise)

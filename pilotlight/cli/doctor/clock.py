@@ -23,7 +23,9 @@ from pilotlight.settings import Paths, Settings
 SLACK_SECONDS = 60.0  # a file system's clock may run ahead of ours for a moment
 APART_SECONDS = 5.0
 TIME_ERROR = 5  # of adjtimex(2): not synchronised
-REMEDY = "set the clock and keep it so (timedatectl set-ntp true, or chrony): certificates, keys and bills go by it"
+REMEDY = (
+    "set the clock and keep it in time (timedatectl set-ntp true, or chrony): certificates, keys and bills go by it"
+)
 BOOTED = Path(
     "/run/systemd/system"
 )  # where systemd runs the machine, it can be told to keep the clock; in a container it cannot

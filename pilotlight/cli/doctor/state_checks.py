@@ -36,7 +36,7 @@ def folder(settings: Settings) -> Finding:
     if not above.is_dir():
         return Finding(False, f"{above} is a file where a folder must be", choose)
     if not os.access(above, os.W_OK | os.X_OK):
-        return Finding(False, f"{above} is not writable for us", f"run as its owner, or {choose}")
+        return Finding(False, f"{above} is not writable by us", f"run as its owner, or {choose}")
     if above != paths.state:
         return Finding(True, f"{paths.state} is not there yet: `pilotlight up` makes it")
     if damage := _damage(paths):
@@ -119,7 +119,7 @@ def own_certificate(settings: Settings) -> Finding | None:
         return Finding(
             False,
             f"{pair.certificate} {said} on {ends:%Y-%m-%d}",
-            "renew it; the router takes the new one up by itself",
+            "renew it; the router reads the new file by itself",
         )
     return None
 
@@ -166,7 +166,10 @@ def _damage(paths: Paths) -> tuple[str, str] | None:
             "restore it from a backup: the database cannot be opened without it",
         )
     if data.exists() and not (data / "PG_VERSION").is_file():
-        return f"{data} is no whole database", "restore it from a backup; or move it away, and a new one is made"
+        return (
+            f"{data} is not a complete database",
+            "restore it from a backup; or move it away, then `pilotlight up` makes a new one",
+        )
     for check, file in ((keys.ensure_pepper, paths.key_pepper), (keys.ensure_admin_key, paths.admin_key)):
         if file.exists():
             try:

@@ -23,7 +23,7 @@ from pilotlight.cli.tables import Table, show, written
 from pilotlight.settings import Settings
 from snapshots.manifest import Manifest
 
-TOO_LATE = "what was used has its price; give a later time, or none for from now on"
+TOO_LATE = "earlier requests keep their price. Give a later time, or none, which means now"
 NO_PRICES = "this server does not support prices: remove [prices] from the manifest, or run a newer Pilotlight"
 
 
@@ -139,7 +139,7 @@ def _read(file: Path) -> EndpointManifest:
     except FileNotFoundError:
         stop(f"{file}: no such manifest. `pilotlight apply --schema` prints what may stand in one.", USAGE)
     except UnicodeDecodeError:
-        stop(f"{file} is no text: a manifest is a TOML file in UTF-8", USAGE)
+        stop(f"{file} is not text: a manifest is a TOML file in UTF-8", USAGE)
     except ManifestError as error:
         stop(str(error), USAGE)
 
@@ -185,7 +185,7 @@ def _compared_prices(api: Api, manifest: EndpointManifest) -> tuple[dict[str, st
         del prices["valid_from"]
         if price_changes(prices, now):
             stop(
-                f"prices.valid_from is {valid_from.isoformat()}, which is over, and other prices are in force: {TOO_LATE}",
+                f"prices.valid_from is {valid_from.isoformat()}, which is in the past, and other prices are in force: {TOO_LATE}",
                 USAGE,
             )
     return prices, now

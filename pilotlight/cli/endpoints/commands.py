@@ -34,7 +34,7 @@ def deploy(
     digest: Annotated[
         str | None,
         typer.Option(
-            help="Instead of --model: a snapshot in the store, or as much of its digest as names one; or at the origin, by its whole digest."
+            help="Instead of --model: digest of a snapshot in the store, or its beginning; or complete, of one at the origin."
         ),
     ] = None,
     task: Annotated[
@@ -42,13 +42,13 @@ def deploy(
         typer.Option(help=f"What the model does: {described()}. For a new endpoint {DEFAULT}, or what its files say."),
     ] = None,
     min_replicas: Annotated[
-        int | None, typer.Option(help="Replicas kept running without a call. For a new endpoint 0: it goes to zero.")
+        int | None, typer.Option(help="Replicas that run without a call. For a new endpoint 0: it goes to zero.")
     ] = None,
     max_replicas: Annotated[int | None, typer.Option(help="Most replicas at once. For a new endpoint 1.")] = None,
     idle_timeout: Annotated[
         float | None,
         duration_option(
-            "How long without a call until it goes to zero: 90s, 10m, or seconds. For a new endpoint 60.",
+            "Time without a call after which it goes to zero: 90s, 10m, or seconds. For a new endpoint 60.",
         ),
     ] = None,
     slots: Annotated[
@@ -56,15 +56,13 @@ def deploy(
     ] = None,
     target_concurrency: Annotated[
         int | None,
-        typer.Option(
-            help="Requests a replica is meant to have; with more another starts. For a new endpoint 0: slots."
-        ),
+        typer.Option(help="Requests a replica should have; above it another starts. For a new endpoint 0: slots."),
     ] = None,
     zero: Annotated[
         str | None,
         typer.Option(
-            help="How it rests without a call: parked (one replica stays built, its memory given back; wakes soonest), standby (nothing of it "
-            "runs), staged (nor is a standby kept for it). For a new endpoint standby."
+            help="How it rests without a call. parked: one replica stays built, with its memory given back; it wakes soonest. standby: "
+            "nothing of it runs. staged: nor is a standby kept for it. For a new endpoint standby."
         ),
     ] = None,
     hold_seconds: Annotated[
@@ -140,7 +138,7 @@ def deploy(
         stop("give one of --model (a folder, or hf://ORG/NAME) and --digest (of a packed snapshot), not both", USAGE)
     if not (model or digest or wanted or unset_engine_arg):
         stop(
-            "give --model (a folder, or hf://ORG/NAME) or --digest (of a packed snapshot), or what is to change of an endpoint there is",
+            "give --model (a folder, or hf://ORG/NAME) or --digest (of a packed snapshot), or what is to change of an existing endpoint",
             USAGE,
         )
     deploy_endpoint(
@@ -212,9 +210,7 @@ def wake(
     name: Name,
     wait: Annotated[
         bool,
-        typer.Option(
-            "--wait", help="Wait until the replica is ready, or has failed. So it is unless --no-wait is given."
-        ),
+        typer.Option("--wait", help="Wait until the replica is ready or has failed. This is the default."),
     ] = False,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return at once; the start goes on.")] = False,
     state: State = None,
@@ -254,7 +250,7 @@ def resume(name: Name, state: State = None, as_json: Json = False) -> None:
 
 def starts(
     name: Annotated[str | None, typer.Argument(help="Only this endpoint.", autocompletion=endpoint_names)] = None,
-    limit: Annotated[int, typer.Option(help="Most rows, 1 to 1000; of a single one the phases are drawn.")] = 20,
+    limit: Annotated[int, typer.Option(help="Most rows, 1 to 1000; 1 draws its phases.")] = 20,
     since: Annotated[
         str | None, typer.Option(help="Only those begun since: 10m, 2h, 7d ago, or an ISO 8601 time.")
     ] = None,
@@ -276,7 +272,7 @@ def starts(
 
 def events(
     name: Name,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.")] = 20,
+    limit: Annotated[int, typer.Option(help="Most rows; the newest are shown.")] = 20,
     state: State = None,
     as_json: Json = False,
 ) -> None:

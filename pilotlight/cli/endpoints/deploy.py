@@ -89,7 +89,7 @@ def wake_endpoint(settings: Settings, name: str, *, wait: bool, as_json: bool) -
 
 
 def set_paused(settings: Settings, name: str, *, paused: bool, as_json: bool) -> None:
-    """Of an endpoint there is; one that is so already stays so, and that is no failure."""
+    """Of an endpoint there is; one that is so already stays so, and that is not a failure."""
     api = Api(settings.paths)
     api.call("GET", f"/endpoints/{name}")  # a name that is none is told as such
     done = api.call("PUT", f"/endpoints/{name}", json={"paused": paused, "by": who()})
@@ -97,7 +97,7 @@ def set_paused(settings: Settings, name: str, *, paused: bool, as_json: bool) ->
         print_json(done)
     elif paused:
         say(
-            f"{name} is paused: running answers may finish, callers are answered 503. `pilotlight resume {name}` ends that."
+            f"{name} is paused: running answers may finish, and callers get 503. `pilotlight resume {name}` serves it again."
         )
     else:
         say(f"{name} is served again: its next call wakes it")

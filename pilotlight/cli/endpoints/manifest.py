@@ -116,7 +116,7 @@ def read_manifest(text: str, source: str) -> EndpointManifest:
     except ValidationError as error:
         raise ManifestError(f"{source}: {explain(error)} (`pilotlight apply --schema` says what is allowed)") from None
     except ValueError as error:
-        raise ManifestError(f"{source} is no TOML: {error}") from None
+        raise ManifestError(f"{source} is not TOML: {error}") from None
 
 
 def schema() -> str:

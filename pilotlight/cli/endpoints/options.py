@@ -12,7 +12,7 @@ Wait = Annotated[
     bool,
     typer.Option(
         "--wait",
-        help="Wait until the new revision serves, or has failed; what serves goes on meanwhile. So it is unless --no-wait is given.",
+        help="Wait until the new revision serves or has failed; the old one serves meanwhile. This is the default.",
     ),
 ]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once; the deploy goes on.")]
@@ -20,7 +20,7 @@ AtOnce = Annotated[
     bool,
     typer.Option(
         "--at-once",
-        help="Put the route on the new revision now, whatever becomes of it; the old one makes room for it.",
+        help="Put the route on the new revision now, whether it will start or not; the old one makes room for it.",
     ),
 ]
 EngineArgs = Annotated[

@@ -58,7 +58,7 @@ def set_fields(
 
 def revisions(
     name: Name,
-    limit: Annotated[int, typer.Option(help="At most so many, the newest.")] = 20,
+    limit: Annotated[int, typer.Option(help="Most rows; the newest are shown.")] = 20,
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -86,10 +86,10 @@ def rollback(
 ) -> None:
     """Deploy what an earlier revision was. Nothing is packed again. While a deploy is on its way, this drops it.
 
-    After a deploy that failed there is nothing to go back from: what served still serves, and a rollback changes
-    nothing. --to goes further. Repeated while the way back is under way, it changes nothing; repeated once that serves,
-    it goes one further back, and never to a revision that was rolled back from. With --to a repeat never changes
-    anything.
+    After a deploy that failed there is nothing to go back from: the old revision still serves, and a rollback changes
+    nothing. --to goes further. Repeated while the rollback is on its way, it changes nothing. Repeated once that
+    serves, it goes one further back, but never to a revision that was rolled back from. With --to a repeat never
+    changes anything.
 
     Example: pilotlight rollback demo --to 3
     """

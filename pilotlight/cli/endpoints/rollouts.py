@@ -21,8 +21,8 @@ from pilotlight.settings import Settings
 POLL_SECONDS = 0.5  # the admin API does not push
 LONGEST_SECONDS = 900.0  # beyond the longest start the settings allow by default
 WAITS = "{name}: revision {number} is on its way; what serves goes on until it is ready. `pilotlight ps` shows it."
-LEFT = "{name}: revision {number} is on its way and goes on without you: `pilotlight ps` shows it, `pilotlight rollback {name}` drops it"
-LEFT_FIRST = "{name}: revision {number} is deployed and starts without you: `pilotlight ps` shows it, `pilotlight rm {name}` removes it"
+LEFT = "{name}: revision {number} is on its way, and goes on by itself: `pilotlight ps` shows it, `pilotlight rollback {name}` drops it"
+LEFT_FIRST = "{name}: revision {number} is deployed, and starts by itself: `pilotlight ps` shows it, `pilotlight rm {name}` removes it"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def follow(api: Api, name: str, deploy: dict[str, Any], *, wait: bool, at_once: 
     for note in deploy.get("notes") or ():
         say(f"{name}: {note}")
     if unchecked := deploy.get("unchecked"):
-        say(f"{name}: nobody has looked at its engine arguments before: {unchecked}")
+        say(f"{name}: its engine arguments were not checked before the start: {unchecked}")
     number, pending = deploy["number"], deploy.get("pending")
     if not wait:
         if pending:
@@ -62,7 +62,7 @@ def _woken(api: Api, name: str, deploy: dict[str, Any]) -> bool:
     if revision is None or revision.get("outcome") == "proved":
         return False
     if endpoint and endpoint.get("paused"):
-        say(f"{name} is paused: whether it serves shows when it is resumed")
+        say(f"{name} is paused: its first call after `pilotlight resume {name}` shows whether it serves")
         return False
     try:
         api.call("POST", f"/endpoints/{name}/wake")

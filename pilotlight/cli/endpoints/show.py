@@ -89,7 +89,7 @@ def _show_disk(settings: Settings) -> None:
     if reason := shortage(look(settings.paths), settings.disk):
         show_text(f"new calls are refused: {reason}", alarm=True)
     if is_running(settings.paths) and not (found := postgres(settings)).ok:
-        show_text(f"Postgres: {found.text}; it is tried for ever, and records wait on disk", alarm=True)
+        show_text(f"Postgres: {found.text}; it is tried again for ever, and records wait on disk", alarm=True)
 
 
 def _revision(revision: dict[str, Any], endpoint: dict[str, Any]) -> str:
@@ -115,7 +115,7 @@ def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> 
             row["node_id"],
             row["text"],
         )
-    show(rows, nothing=f"nothing has happened to {name} yet that is told here")
+    show(rows, nothing=f"no event of {name} yet")
 
 
 def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool = False) -> tuple[str, ...]:

@@ -29,14 +29,14 @@ def _optional_key_id(key_id: str | None) -> str | None:
 KeyId = Annotated[
     str,
     typer.Argument(
-        help="Id of the key (key_…), as `pilotlight keys ls` shows it; its beginning will do where that names one.",
+        help="Id of the key (key_…), as `pilotlight keys ls` shows it; its beginning is enough where only one key has it.",
         callback=_key_id,
     ),
 ]
 RotatedId = Annotated[
     str | None,
     typer.Argument(
-        help="Id of the key to rotate, or its beginning; needed where the endpoint has several.",
+        help="Id of the key to rotate, or its beginning. Needed where the endpoint has several keys.",
         callback=_optional_key_id,
     ),
 ]

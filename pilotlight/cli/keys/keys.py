@@ -91,7 +91,7 @@ def rotate_key(settings: Settings, name: str, key_id: str | None, grace: float, 
         say(
             f"Both keys work for {duration(grace)}, until {made['replaced_expires_at'][:19].replace('T', ' ')} UTC; then {old} ends."
         )
-        say(f"When your programs use the new one sooner: pilotlight keys revoke {old}")
+        say(f"Once your programs use the new one: pilotlight keys revoke {old}")
     warn_unconfirmed(made)
 
 

@@ -15,17 +15,17 @@ app = typer.Typer(
     help="Snapshots: verified, content-addressed copies of models.\n\nExample: pilotlight snapshot pack pilotlight://demo",
 )
 
-Digest = Annotated[str, typer.Argument(help="Digest of the snapshot, or as much of it as names one: sha256:7db3…")]
+Digest = Annotated[str, typer.Argument(help="Digest of the snapshot, or its beginning: sha256:7db3…")]
 
 Digests = Annotated[
     list[str],
-    typer.Argument(help="Digests of snapshots, each whole or as much of it as names one.", metavar="DIGEST..."),
+    typer.Argument(help="Digests of snapshots, or their beginnings.", metavar="DIGEST..."),
 ]
 
 
 def _url(url: str) -> str:
     if "://" in url and not url.startswith("s3://"):
-        stop(f"{url} is no store we know: write s3://BUCKET/PREFIX, or the path of a folder", USAGE)
+        stop(f"{url} is not a store we know: write s3://BUCKET/PREFIX, or the path of a folder", USAGE)
     return url
 
 
@@ -127,7 +127,7 @@ def rm(
         bool,
         typer.Option(
             "--force",
-            help="Also what an earlier revision had, and while nobody can say what is needed; never what serves.",
+            help="Also what an earlier revision had, and while the installation cannot be asked; never what serves.",
         ),
     ] = False,
     state: State = None,
@@ -149,11 +149,9 @@ def rm(
 def prune(
     history: Annotated[
         bool,
-        typer.Option(
-            "--history", help="Also what only earlier revisions had: no rollback to those is possible any more."
-        ),
+        typer.Option("--history", help="Also what only earlier revisions had: a rollback to those is then impossible."),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -189,7 +187,7 @@ def push(digest: Digest, url: Url, state: State = None, as_json: Json = False) -
 @app.command()
 def pull(
     url: Url,
-    digest: Annotated[str, typer.Argument(help="Whole digest of the snapshot: sha256: and 64 hex digits.")],
+    digest: Annotated[str, typer.Argument(help="Complete digest of the snapshot: sha256: and 64 hex digits.")],
     state: State = None,
     as_json: Json = False,
 ) -> None:
@@ -208,7 +206,7 @@ def pull(
 
 @app.command()
 def synth(
-    folder: Annotated[Path, typer.Argument(help="Folder to write the model to; it must not be there yet.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write the model to; it must not exist yet.")],
     like: Annotated[str, typer.Option(help="Whose shapes: tiny, qwen3-0.6b or llama3-8b.")] = "tiny",
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     as_json: Json = False,

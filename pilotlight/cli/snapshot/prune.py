@@ -91,14 +91,14 @@ def _asked(settings: Settings, *, force: bool) -> Needs:
         return needs(Api(settings.paths))
     except Unreachable as error:
         if force:
-            say(f"nobody was asked who needs it: {error}")
+            say(f"the installation was not asked who needs it: {error}")
             return Needs()
         stop(
-            f"nobody can say what endpoints need: {error}; or remove one with `pilotlight snapshot rm --force DIGEST`",
+            f"cannot know what endpoints need: {error}; or remove one with `pilotlight snapshot rm --force DIGEST`",
             UNREACHABLE,
         )
     except ApiError as error:
-        stop(f"nobody can say what endpoints need: {error}")
+        stop(f"cannot know what endpoints need: {error}")
 
 
 def _gone(settings: Settings, found: Iterable[str], *, as_json: bool, dry_run: bool) -> None:

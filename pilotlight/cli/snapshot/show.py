@@ -60,7 +60,7 @@ def described_in_lines(manifest: Manifest, lineage: tuple[Step, ...]) -> list[st
         rows.append((step.how, f"{step.at or 'at a time not kept'} by {step.by or 'somebody'}"))
         rows += [("", line) for line in step.left_out]
     if not lineage:
-        rows.append(("origin", "nobody has told: it was packed by an earlier release, or came from another store"))
+        rows.append(("origin", "not known: an earlier release packed it, or it came from another store"))
     rows += [("file", f"{file.sha256}  {human(file.size):>9}  {file.path}") for file in manifest.files]
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {value}" for name, value in rows]

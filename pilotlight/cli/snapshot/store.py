@@ -93,9 +93,9 @@ def _say_pinned(found: list[str], *, stays: bool, as_json: bool) -> None:
     for digest in found:
         print(digest)
     say(
-        "pinned: what it takes on this node stays"
+        "pinned: it stays on this node"
         if stays
-        else "not pinned any more: it goes when room is needed and it is not in use"
+        else "not pinned any more: it is removed when room is needed and nothing uses it"
     )
 
 
@@ -117,7 +117,7 @@ def pull_snapshot(settings: Settings, url: str, digest: str, *, as_json: bool) -
     from snapshots.transfer import pull
 
     if not is_digest(digest):
-        stop(f"{digest!r} is no whole digest: write sha256: and 64 hex digits", USAGE)
+        stop(f"{digest!r} is not a complete digest: write sha256: and 64 hex digits", USAGE)
     settings.paths.make()
     store = settings.paths.snapshots
     with refusals(f"cannot pull {digest[:19]}… from {url}"):

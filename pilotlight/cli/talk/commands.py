@@ -64,14 +64,16 @@ def logs(
             autocompletion=endpoint_names,
         ),
     ],
-    process: Annotated[bool, typer.Option("--process", help="The process, where an endpoint has its name.")] = False,
+    process: Annotated[
+        bool, typer.Option("--process", help="The process, also where an endpoint has the same name.")
+    ] = False,
     replica: Annotated[
         str,
         typer.Option(
-            help="Only of the replica of this id (`ps` and `starts` show them), or of those it is the beginning of."
+            help="Only of the replica with this id, or of those whose ids begin so; `ps` and `starts` show them."
         ),
     ] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow what is written, until Ctrl-C.")] = False,
     since: Annotated[
         str | None, typer.Option(help="Only what was written since: 30s, 10m, 2h ago, or an ISO 8601 time.")
     ] = None,

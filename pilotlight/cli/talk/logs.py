@@ -61,10 +61,7 @@ def _need(replica: str, lines: Iterator[bytes], file: Path) -> None:
     there = replicas_in(lines)
     if not any(each.startswith(replica) for each in there):
         newest = ", ".join(there[: -MOST_NAMED - 1 : -1])
-        stop(
-            f"no replica {replica} in {file}: "
-            + (f"there are {newest}" if there else "none has said that it wrote there")
-        )
+        stop(f"no replica {replica} in {file}: " + (f"there are {newest}" if there else "no replica has written there"))
 
 
 def since_moment(
@@ -110,7 +107,7 @@ def file_of(paths: Paths, name: str, *, process: bool) -> Path:
     found = [folder / f"{name}.log" for folder in folders if (folder / f"{name}.log").is_file()]
     if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not found:
         there = ", ".join(path.stem for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.log")))
-        rest = f"there are {there}; an endpoint has one once it was woken" if there else "nothing has run yet"
+        rest = f"there are {there}; an endpoint has a log after its first start" if there else "nothing has run yet"
         stop(f"no log of {name} in {paths.logs}: {rest}")
     return found[0]
 

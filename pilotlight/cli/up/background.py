@@ -37,7 +37,7 @@ def detach(settings: Settings, *, as_json: bool) -> int:
     from pilotlight.cli.up.supervise import environ
 
     if pid_of(settings.paths):
-        say(f"pilotlight: it runs already on {settings.paths.state}: `pilotlight status` says how it stands")
+        say(f"pilotlight: it already runs on {settings.paths.state}: `pilotlight status` says how it stands")
         return FAILED
     settings.paths.make()
     log = settings.paths.logs / "up.log"
@@ -64,7 +64,7 @@ def detach(settings: Settings, *, as_json: bool) -> int:
         print_json(found | {"pid": process.pid})
     else:
         show_files(found)
-        say(f"pilotlight: {AGAIN}; its words are in {log}")
+        say(f"pilotlight: {AGAIN}; its log is {log}")
     return OK
 
 
@@ -108,7 +108,7 @@ def _held(pid: int) -> Iterator[int]:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         if MODULE.encode() not in words:
             stop(
-                f"process {pid} is no `pilotlight up`: it runs in another container, or as another user; stop it there"
+                f"process {pid} is not `pilotlight up`: it runs in another container, or as another user; stop it there"
             )
         yield descriptor
     finally:
@@ -116,8 +116,8 @@ def _held(pid: int) -> Iterator[int]:
 
 
 def take_down(settings: Settings, *, wait: bool, as_json: bool) -> None:
-    """As Ctrl-C does in the foreground: running answers may finish, then everything ends in order. Nothing to do is no
-    failure.
+    """As Ctrl-C does in the foreground: running answers may finish, then everything ends in order. It is not a failure
+    that nothing runs.
     """
     pid = pid_of(settings.paths)
     if not pid:
@@ -126,14 +126,12 @@ def take_down(settings: Settings, *, wait: bool, as_json: bool) -> None:
         say(f"nothing runs on {settings.paths.state}")
         return
     if pid < 0:
-        stop(
-            "it runs, and was started by a release that does not say which process it is: stop it where it was started"
-        )
+        stop("it runs, but an older release started it, which does not say its process: stop it where it was started")
     with _held(pid) as descriptor:
         try:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
         except PermissionError:
-            stop(f"process {pid} belongs to another user: stop it as that one")
+            stop(f"process {pid} belongs to another user: stop it as that user")
         ended = _until_ended(descriptor) if wait else False
     if as_json:
         print_json({"was_running": True, "stopped": ended, "pid": pid})

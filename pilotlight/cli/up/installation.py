@@ -82,7 +82,7 @@ class Installation:
         paths = self._settings.paths
         if paths.too_long:
             raise UpError(
-                f"{paths.state} has more than {LONGEST_STATE} bytes, too many for a socket of Postgres: choose a shorter --state"
+                f"{paths.state} has more than {LONGEST_STATE} bytes, too many for a Postgres socket: choose a shorter --state"
             )
         paths.make()
         self._lock = _only_one(paths.run / "up.lock")
@@ -146,7 +146,7 @@ class Installation:
                 raise
             reason = explain_os_error(error) if isinstance(error, OSError) else one_line(str(error))
             self._say(
-                f"{reason}. Starting without Postgres, with keys and endpoints as they were kept here; it is tried for ever, {RECORDS}"
+                f"{reason}. Starting without Postgres, with keys and endpoints as they were kept here. Postgres is tried again for ever, {RECORDS}"
             )
             self._keeping.append(asyncio.create_task(self._migrate_later(), name="tables"))
 
@@ -181,7 +181,7 @@ class Installation:
                 write_atomic(file, content)
         except OSError as error:
             self._say(
-                f"the command line cannot be told where this is ({explain_os_error(error)}): start `up` again when that is mended"
+                f"the command line cannot learn where this installation is ({explain_os_error(error)}): repair that, then start `up` again"
             )
 
     def _hung(self, pid: int) -> None:
@@ -350,7 +350,7 @@ def _only_one(file: Path) -> int:
             lock, f"{os.getpid():<20}\n".encode(), 0
         )  # for `pilotlight down`; of one length, so that a full disk takes it, too
     except OSError as error:
-        say(f"`pilotlight down` cannot be told which process this is ({explain_os_error(error)})")
+        say(f"`pilotlight down` cannot learn which process this is ({explain_os_error(error)})")
     return lock
 
 

@@ -110,7 +110,7 @@ class Postgres:
             ):
                 answered_at = now
             elif now - answered_at > silent_seconds and server is self._server:
-                self._tell(f"Postgres has answered nothing for {silent_seconds:g} s; killing it. {WARM}")
+                self._tell(f"Postgres has not answered for {silent_seconds:g} s; killing it. {WARM}")
                 server.kill()
                 answered_at = now
 

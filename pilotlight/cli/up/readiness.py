@@ -20,7 +20,7 @@ from pilotlight.settings import Settings
 LOOK_SECONDS = 0.5  # between two looks at the standbys: the admin API does not push
 ANSWER_SECONDS = 5.0
 MOST_BYTES = 64 << 20
-SLOW = "the engine is being rehearsed, once; until that is over, which is told here, a wake waits for it"
+SLOW = "the engine is being rehearsed, once; a wake waits until a line here says that it is over"
 FAST = "the engine is rehearsed: wakes are fast from now on"
 
 

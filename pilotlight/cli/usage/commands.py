@@ -12,7 +12,7 @@ from pilotlight.cli.options import USAGE, Json, State, endpoint_names, settings_
 
 
 class ShowUnlessNamed(TyperGroup):
-    """What is no command of the group is an argument of its `show`."""
+    """What is not a command of the group is an argument of its `show`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or (args[0] not in self.commands and args[0] not in ("-h", "--help")):
@@ -85,7 +85,7 @@ def export(
     since: Since = None,
     until: Until = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write, whole or not at all; stdout unless given.")
+        Path | None, typer.Option("--output", "-o", help="File to write, complete or absent; stdout unless given.")
     ] = None,
     state: State = None,
 ) -> None:
@@ -105,7 +105,7 @@ def request(
     request_id: Annotated[
         str,
         typer.Argument(
-            help="Id of the request, as `x-request-id`, `run` and `usage` say it; its beginning will do where that names one."
+            help="Id of the request, as `x-request-id`, `run` and `usage` show it; its beginning is enough where only one request has it."
         ),
     ],
     state: State = None,

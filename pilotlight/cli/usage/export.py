@@ -46,7 +46,7 @@ def export_usage(
 
 @contextlib.contextmanager
 def _target(output: Path | None) -> Iterator[BinaryIO]:
-    """Stdout; or a file beside `output` that takes its name at the end. What is no plain file is written to as it is.
+    """Stdout; or a file beside `output` that takes its name at the end. A pipe or a device is written to as it is.
     Raises OSError.
     """
     if output is None:

@@ -24,7 +24,7 @@ FIELDS = (
 def show_request(settings: Settings, given: str, *, as_json: bool) -> None:
     if not (given.isascii() and given.isalnum()) or len(given) < 6:
         stop(
-            "a request's id has 32 of 0-9 and a-f, and at least 6 of them name one: `pilotlight usage` lists them",
+            "a request's id has 32 of 0-9 and a-f; give at least 6: `pilotlight usage` lists them",
             USAGE,
         )
     found = Api(settings.paths).call("GET", f"/requests/{quote(given.lower(), safe='')}")
