@@ -29,9 +29,7 @@ def modules() -> Iterator[str]:
 def paragraphs(module: str) -> list[str]:
     """Without drawings, trees and lists, which are indented or have branches."""
     docstring = DOCSTRING.match((ROOT / module).read_text())
-    found = docstring[1].split("
-
-") if docstring else []
+    found = docstring[1].split("\n\n") if docstring else []
     held = found if module.startswith(HELD_TO_THE_LAST) else found[:1]
     return [paragraph for paragraph in held if not paragraph.startswith(" ") and "├──" not in paragraph]
 
