@@ -119,7 +119,7 @@ def test_down_signals_nothing_that_is_no_up(
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda descriptor, number: sent.append(number))
     lock = up._only_one(settings.paths.run / "up.lock")  # this process, which is pytest
     for content, said in (
-        (f"{os.getpid()}\n", "is no `pilotlight up`"),
+        (f"{os.getpid()}\n", "is not `pilotlight up`"),
         ("", "does not say which process"),
         ("x", "does not say which process"),
     ):

@@ -119,7 +119,7 @@ def test_a_standby_that_stays_is_no_start_from_staged(monkeypatch: pytest.Monkey
     stays: Any = Status(1)
     with pytest.raises(
         bench.BenchFailed,
-        match='zero = "staged" or set PILOTLIGHT_RUNTIME__STANDBYS=0, or measure it with --from standby',
+        match='set PILOTLIGHT_RUNTIME__STANDBYS=0, or deploy every endpoint with zero = "staged"',
     ):
         bench.until_rest(stays, "e", "staged")
     monkeypatch.setattr(bench, "STANDBY_SECONDS", 60.0)
