@@ -130,7 +130,7 @@ def test_a_refusal_is_the_servers_message_and_a_broken_answer_is_none(settings: 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https://", "nowhere", "https://[::1", "https://h:port"])
 def test_a_url_that_is_none_of_ours_is_damage(settings: Settings, url: str) -> None:
     settings.paths.client.write_text(json.dumps({"url": url}))
-    with pytest.raises(Unreachable, match="it writes them anew"):
+    with pytest.raises(Unreachable, match="which writes those files anew"):
         Api(settings.paths)
 
 

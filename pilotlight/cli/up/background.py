@@ -126,7 +126,7 @@ def take_down(settings: Settings, *, wait: bool, as_json: bool) -> None:
         say(f"nothing runs on {settings.paths.state}")
         return
     if pid < 0:
-        stop("it runs, but an older release started it, which does not say its process: stop it where it was started")
+        stop("it runs, but the release that started it does not say which process it is: stop it where it was started")
     with _held(pid) as descriptor:
         try:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
