@@ -8,6 +8,7 @@ old revision serving.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from activator.effects import Effects
@@ -27,6 +28,7 @@ class Checks:
 
     effects: Effects
     nodes: Nodes
+    new_id: Callable[[], str] = lambda: secrets.token_hex(8)  # never used twice, also not by who led before
     _waiting: dict[str, tuple[float, Reply]] = field(default_factory=dict)  # deadline, who asked
 
     def ask(self, event: ArgumentsAsked, now: float) -> None:
@@ -35,7 +37,7 @@ class Checks:
         if not able or able[0].connection is None:
             event.reply(_unchecked(NOBODY))
             return
-        check_id = secrets.token_hex(8)  # an agent tells everybody, also who led before
+        check_id = self.new_id()
         self._waiting[check_id] = (now + CHECK_SECONDS, event.reply)
         revision = event.revision
         frame = CheckArguments(

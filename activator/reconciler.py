@@ -19,6 +19,7 @@ import structlog
 
 from activator import events
 from activator.argument_checks import Checks
+from activator.catalogue import Catalogue
 from activator.effects import Effects
 from activator.events import Event
 from activator.eviction import EvictableReplicas
@@ -67,11 +68,13 @@ class Reconciler:
         stored: StoredState,
         clock: Callable[[], float],
         new_id: Callable[[], str] = new_replica_id,
+        catalogue: Catalogue | None = None,
     ) -> None:
+        """`catalogue`: empty still, and with whoever listens to it."""
         now = clock()
         terms = Terms(settings.turn_seconds, settings.least_stay_seconds)
         patience = Patience(settings.start_deadline_seconds, settings.drain_seconds)
-        state = ClusterState.restore(stored, settings, effects, epoch=epoch, now=now)
+        state = ClusterState.restore(stored, settings, effects, catalogue or Catalogue(), epoch=epoch, now=now)
         commands = NodeCommands(nodes=state.nodes, fence=state.fence, effects=effects)
         takeovers = Takeovers(state, effects)
         evictable = EvictableReplicas(state, takeovers=takeovers, terms=terms)

@@ -15,11 +15,13 @@ import time
 
 import structlog
 
+from activator.catalogue import Catalogue
 from activator.edges import catalogue_file as kept
 from activator.edges import metrics
 from activator.edges.agents import keep_node
 from activator.edges.catalogue_file import CatalogueFile
 from activator.edges.commands import Commands
+from activator.edges.journals import Journals
 from activator.edges.lease import Lease
 from activator.edges.machine_lock import MachineLock
 from activator.edges.real_effects import Links, RealEffects
@@ -27,9 +29,9 @@ from activator.edges.server import Server
 from activator.events import EpochTaken, Event, ShutDown, Tick
 from activator.launchers import Launcher
 from activator.reconciler import Reconciler
-from activator.state.journals import Journals
 from activator.state.stored_state import StoredState
-from activator.store import bad_rungs, catalogue, cold_starts, replicas
+from activator.store import bad_rungs, cold_starts, replicas
+from activator.store import catalogue as stored_catalogue
 from activator.store.connection import Pool
 from activator.store.housekeeping import keep_house
 from activator.store.writer import Writer
@@ -54,7 +56,7 @@ async def lead(settings: Settings, launcher: Launcher) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, None)
     lease, catalogue_file = Lease(dsn(settings), MachineLock.of(settings)), settings.paths.catalogue
-    leading = lease.take(without=lambda: kept.read(catalogue_file) is not None)
+    leading = lease.acquire(without=lambda: kept.read(catalogue_file) is not None)
     waiting, ending = asyncio.ensure_future(leading), asyncio.ensure_future(signals.get())
     await asyncio.wait((waiting, ending), return_when=asyncio.FIRST_COMPLETED)
     if ending.done():
@@ -74,7 +76,7 @@ async def restore(pool: Pool) -> StoredState:
     """What Postgres knows: where the last activator stopped."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         return StoredState(
-            endpoints=await catalogue.load(connection),
+            endpoints=await stored_catalogue.load(connection),
             replicas=await replicas.load_alive(connection, time.monotonic()),
             cold_starts=await cold_starts.past(connection),
             memory=await replicas.memory(connection),
@@ -90,44 +92,39 @@ async def _serve(
     ending: asyncio.Future[None],
     signals: asyncio.Queue[None],
 ) -> None:
+    """Lead until `ending`, then end what runs."""
     links, writer = Links(), Writer(pool)
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
-    journals = Journals(
-        agents=lambda: reconciler.state.nodes.connections(),
-        send=lambda connection, frame: effects.send(connection, frame),
-    )
+    journals = Journals(links.send)
     commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch, allowed=settings.runtime.allow_engine_args)
     effects = RealEffects(links, writer, lease.raise_above, commands.settle, journals.shipped)
-    behind = not lease.connected  # what is served is what was kept here, until Postgres is back
-    stored = StoredState(endpoints=kept.read(settings.paths.catalogue) or ()) if behind else await restore(pool)
-    reconciler = Reconciler(
-        settings=settings.activator, effects=effects, epoch=lease.epoch, stored=stored, clock=time.monotonic
+    stored = (
+        await restore(pool) if lease.connected else StoredState(endpoints=kept.read(settings.paths.catalogue) or ())
     )
     keeping = CatalogueFile(settings.paths.catalogue, stored.endpoints)
-    reconciler.state.catalogue.on_put, reconciler.state.catalogue.on_gone = keeping.put, keeping.drop
-
-    async def renewed(epoch: int) -> None:
-        nonlocal behind
-        await inbox.put(EpochTaken(epoch))
-        if behind and lease.connected:
-            behind = False
-            tasks.spawn(commands.catch_up(reconciler.state.catalogue), name="catch up")
-
+    catalogue = Catalogue(on_put=keeping.put, on_gone=keeping.drop)
+    reconciler = Reconciler(
+        settings=settings.activator,
+        effects=effects,
+        epoch=lease.epoch,
+        stored=stored,
+        clock=time.monotonic,
+        catalogue=catalogue,
+    )
+    agents = reconciler.state.nodes.connections
+    server = Server(inbox=inbox, links=links, commands=commands, journals=journals, agents=agents)
     async with Tasks() as tasks:
+        renewals = Renewals(inbox, lease, commands, catalogue, tasks)
         reconciling = tasks.spawn(reconciler.run(inbox), name="reconciler")
         tasks.spawn(writer.run(), name="writer")
         tasks.spawn(commands.keep_settling(), name="settling")
         tasks.spawn(commands.keep_sure(), name="unsure")
         tasks.spawn(keeping.run(), name="catalogue file")
-        tasks.spawn(lease.keep(renewed), name="lease")
-        days = {"keep_days": settings.activator.keep_days, "audit_days": settings.activator.audit_days}
-        house = keep_house(pool, **days, most_bytes=settings.disk.postgres_bytes)
-        tasks.spawn(house, name="housekeeping")
+        tasks.spawn(lease.keep(renewals.renewed), name="lease")
+        tasks.spawn(_keep_house(settings, pool), name="housekeeping")
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
         node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
-        server = await Server(inbox=inbox, links=links, commands=commands, journals=journals).serve(
-            settings.paths.address("activator")
-        )
+        listener = await server.serve(settings.paths.address("activator"))
         exposition = Exposition(lambda: metrics.collect(reconciler.state, effects.starts, writer.waiting))
         await exposition.on_socket(settings.paths.metrics("activator"))
         await ending
@@ -135,12 +132,37 @@ async def _serve(
         await inbox.put(ShutDown())
         tasks.spawn(_hasten(signals, inbox), name="second signal")
         await asyncio.wait((reconciling,), timeout=settings.activator.drain_seconds + PATIENCE_SECONDS)
-        server.close()
+        listener.close()
         node.cancel()
         await launcher.end()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(writer.flush(), FLUSH_SECONDS)
     log.info("ended", action="end")
+
+
+class Renewals:
+    """Hears of each new epoch. An activator that began while Postgres was away catches up once it is back."""
+
+    def __init__(
+        self, inbox: asyncio.Queue[Event], lease: Lease, commands: Commands, catalogue: Catalogue, tasks: Tasks
+    ) -> None:
+        self._inbox = inbox
+        self._lease = lease
+        self._commands = commands
+        self._catalogue = catalogue
+        self._tasks = tasks
+        self._behind = not lease.connected
+
+    async def renewed(self, epoch: int) -> None:
+        await self._inbox.put(EpochTaken(epoch))
+        if self._behind and self._lease.connected:
+            self._behind = False
+            self._tasks.spawn(self._commands.catch_up(self._catalogue), name="catch up")
+
+
+async def _keep_house(settings: Settings, pool: Pool) -> None:
+    keep_days, audit_days = settings.activator.keep_days, settings.activator.audit_days
+    await keep_house(pool, keep_days=keep_days, audit_days=audit_days, most_bytes=settings.disk.postgres_bytes)
 
 
 async def _tick(inbox: asyncio.Queue[Event], seconds: float) -> None:

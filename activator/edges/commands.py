@@ -62,12 +62,31 @@ class Connections(Protocol):
     def acquire(self) -> AbstractAsyncContextManager[Any]: ...
 
 
+def new_id(prefix: str) -> str:
+    """Of an endpoint or a revision; never used twice."""
+    return prefix + secrets.token_hex(6)
+
+
 class Commands:
+    """Carries out one command after another, each in one transaction."""
+
     def __init__(
-        self, *, pool: Connections, inbox: asyncio.Queue[Event], epoch: Callable[[], int], allowed: Collection[str] = ()
+        self,
+        *,
+        pool: Connections,
+        inbox: asyncio.Queue[Event],
+        epoch: Callable[[], int],
+        allowed: Collection[str] = (),
+        new_id: Callable[[str], str] = new_id,
     ) -> None:
-        """`allowed`: engine arguments that execute code or open files, and may here all the same."""
-        self._pool, self._inbox, self._epoch, self._allowed = pool, inbox, epoch, allowed
+        """`allowed`: engine arguments that execute code or open files, and may here all the same. `new_id`: by its
+        prefix, never used twice.
+        """
+        self._pool = pool
+        self._inbox = inbox
+        self._epoch = epoch
+        self._allowed = allowed
+        self._new_id = new_id
         self._one_at_a_time = asyncio.Lock()  # so that the reconciler hears of changes in the order they were stored
         self._settled: asyncio.Queue[tuple[str, str, str]] = asyncio.Queue(MOST_SETTLED)  # name, revision id, failure
         self._unsure: dict[str, None] = {}  # names of endpoints that may have been stored
@@ -139,7 +158,7 @@ class Commands:
         """
         async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection:
             stored = await _stored(connection, frame.name, past=isinstance(frame, Rollback))
-        new = _plan(frame, stored).new_revision
+        new = self._plan(frame, stored).new_revision
         if new is None or any(
             known.engine == new.engine and known.outcome == "proved" for known in (stored.revisions if stored else ())
         ):
@@ -206,7 +225,7 @@ class Commands:
         async with asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection, connection.transaction():
             await self._leads(connection)
             stored = await _stored(connection, frame.name, past=isinstance(frame, Rollback))
-            plan = _plan(frame, stored)
+            plan = self._plan(frame, stored)
             if plan.changed:
                 await catalogue.put(connection, plan.endpoint, plan.new_revision)
             ended = await catalogue.end_life(connection, plan.endpoint.endpoint_id) if plan.ends else Ended()
@@ -220,6 +239,13 @@ class Commands:
                 await catalogue.put(connection, plan.endpoint, None)
                 await catalogue.settle(connection, *plan.settled)
         return plan
+
+    def _plan(self, frame: Command, stored: Endpoint | None) -> Plan:
+        if isinstance(frame, Remove):
+            return plan_remove(frame, stored)
+        if isinstance(frame, Rollback):
+            return plan_rollback(frame, stored, new_id=self._new_id)
+        return plan_deploy(frame, stored, new_id=self._new_id, created=int(time.time()))
 
     async def _leads(self, connection: Connection) -> None:
         if await catalogue.leading_epoch(connection) != self._epoch():
@@ -235,18 +261,6 @@ class Commands:
 async def _stored(connection: Connection, name: str, *, past: bool = False) -> Endpoint | None:
     found = await catalogue.load(connection, name, past=past)
     return found[0] if found else None
-
-
-def _new_id(prefix: str) -> str:
-    return prefix + secrets.token_hex(6)
-
-
-def _plan(frame: Command, stored: Endpoint | None) -> Plan:
-    if isinstance(frame, Remove):
-        return plan_remove(frame, stored)
-    if isinstance(frame, Rollback):
-        return plan_rollback(frame, stored, new_id=_new_id)
-    return plan_deploy(frame, stored, new_id=_new_id, created=int(time.time()))
 
 
 def _as_stored(endpoint: Endpoint, reply: Reply) -> Event:

@@ -29,7 +29,7 @@ RETRY_SECONDS = 0.5
 HERE_SECONDS = 0.05  # between two looks at this machine's lock, whose holder is about to end
 AWAY_SECONDS = 1.0  # without Postgres, before this machine's own lock is enough
 PROBE_SECONDS = 5.0
-Connection: TypeAlias = "asyncpg.Connection[Any]"
+Session: TypeAlias = "asyncpg.Connection[Any]"
 
 
 class Lease:
@@ -39,7 +39,7 @@ class Lease:
 
     def __init__(self, dsn: str, alone: MachineLock | None = None) -> None:
         self._dsn, self._alone = dsn, alone
-        self._connection: Connection | None = None
+        self._connection: Session | None = None
         self._lost = asyncio.Event()
         self._raise_above = 0
         self.epoch = 0
@@ -48,11 +48,11 @@ class Lease:
     def connected(self) -> bool:
         return self._connection is not None and not self._connection.is_closed()
 
-    async def take(self, *, without: Callable[[], bool] = lambda: False) -> int:
+    async def acquire(self, *, without: Callable[[], bool] = lambda: False) -> int:
         """Wait, as long as it takes, until this process leads. Returns the epoch. `without`: it knows all it must where
         Postgres is away.
         """
-        loop, told = asyncio.get_running_loop(), False
+        loop, warned = asyncio.get_running_loop(), False
         began = loop.time()
         while True:
             try:
@@ -65,9 +65,9 @@ class Lease:
                     await asyncio.sleep(HERE_SECONDS)
                 return await self._begin(connection, self._alone.highest if self._alone is not None else 0)
             except FAILED as error:
-                if not told:
+                if not warned:
                     log.warning("Postgres does not answer; trying on", action="lease_retry", error=str(error))
-                told = True
+                warned = True
                 if (
                     loop.time() - began >= AWAY_SECONDS
                     and self._alone is not None
@@ -86,7 +86,7 @@ class Lease:
         """Lead on, for ever; `renewed` hears of each new epoch. Raises LeadershipLost."""
         away = False
         while True:
-            await self._trouble()
+            await self._until_lost()
             above = self._raise_above
             try:
                 if not self.connected:
@@ -116,7 +116,7 @@ class Lease:
         self.epoch = epoch
         return True
 
-    async def _trouble(self) -> None:
+    async def _until_lost(self) -> None:
         """Until the session ends or a higher epoch is needed. A statement now and then, for a session may end without a
         word.
         """
@@ -158,10 +158,10 @@ class Lease:
         if epoch != max(before, self._raise_above) + 1:
             raise LeadershipLost(f"another activator led under an epoch between {before} and {epoch}")
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> Session:
         return await connect(self._dsn, application="activator lease")
 
-    async def _begin(self, connection: Connection, above: int) -> int:
+    async def _begin(self, connection: Session, above: int) -> int:
         self.epoch = int(await connection.fetchval(SQL["take_epoch"], above))
         if connection is not self._connection:
             self._connection = connection

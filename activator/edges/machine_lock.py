@@ -36,7 +36,9 @@ class MachineLock:
     """This machine's word on who leads. `may`: it is enough, where Postgres has none."""
 
     def __init__(self, *, lock: Path, epochs: Path, may: bool) -> None:
-        self._file, self._epochs, self.may = lock, epochs, may
+        self._file = lock
+        self._epochs = epochs
+        self.may = may
         self._lock = -1
 
     @staticmethod

@@ -33,6 +33,11 @@ class Links:
     streams: dict[int, FrameStream[Any]] = field(default_factory=dict)
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
+    def send(self, connection: int, *frames: Frame | Encoded) -> None:
+        """Nothing happens where the link is gone."""
+        if stream := self.streams.get(connection):
+            stream.send(*frames)
+
     def open(self, stream: FrameStream[Any]) -> int:
         number = next(self._numbers)
         self.streams[number] = stream
@@ -68,8 +73,7 @@ class RealEffects:
         self.starts: Counter[tuple[str, str]] = Counter()  # that have ended, by rung and outcome
 
     def send(self, connection: int, *frames: Frame | Encoded) -> None:
-        if stream := self._links.streams.get(connection):
-            stream.send(*frames)
+        self._links.send(connection, *frames)
 
     def hang_up(self, connection: int) -> None:
         self._overflowed.discard(connection)

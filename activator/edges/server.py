@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from activator.edges.commands import Commands
+from activator.edges.journals import Journals
 from activator.edges.real_effects import Links
 from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
-from activator.state.journals import Journals
 from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, ShipJournals, Status, ToActivator, Wake
 from pilotlight import frames
 from pilotlight.frames import FrameError, FrameStream
@@ -27,8 +28,22 @@ log = structlog.get_logger()
 
 
 class Server:
-    def __init__(self, *, inbox: asyncio.Queue[Event], links: Links, commands: Commands, journals: Journals) -> None:
-        self._inbox, self._links, self._commands, self._journals = inbox, links, commands, journals
+    """The activator's socket. `agents`: the links to agents there are now."""
+
+    def __init__(
+        self,
+        *,
+        inbox: asyncio.Queue[Event],
+        links: Links,
+        commands: Commands,
+        journals: Journals,
+        agents: Callable[[], list[int]],
+    ) -> None:
+        self._inbox = inbox
+        self._links = links
+        self._commands = commands
+        self._journals = journals
+        self._agents = agents
 
     async def serve(self, address: str) -> asyncio.Server:
         return await frames.serve(address, ToActivator, self.attend)
@@ -46,7 +61,7 @@ class Server:
                 peer.send(await self._commands.execute(first))
                 await peer.drain()
             elif isinstance(first, ShipJournals):
-                peer.send(await self._journals.word())
+                peer.send(await self._journals.ask(self._agents()))
                 await peer.drain()
         except FrameError as error:
             log.warning("a peer sent what is no frame", action="bad_frame", error=str(error))

@@ -81,8 +81,11 @@ class ProcessLauncher:
     def __init__(
         self, *, address: str, identity_file: Path, log_file: Path, environ: Mapping[str, str], command: Sequence[str]
     ) -> None:
-        self._address, self._identity_file, self._log_file = address, identity_file, log_file
-        self._environ, self._command = environ, command
+        self._address = address
+        self._identity_file = identity_file
+        self._log_file = log_file
+        self._environ = environ
+        self._command = command
         self._agent: Process | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._started_at, self._short_lives = 0.0, 0
@@ -124,7 +127,7 @@ class ProcessLauncher:
                 await self._identify()
             except (OSError, FrameError) as error:
                 reason = str(error)
-            if not self._lives():
+            if not self._is_running():
                 await self._start()  # 2
                 deaf = 0.0
             elif deaf > DEAF_SECONDS and self._agent:  # 3
@@ -141,7 +144,7 @@ class ProcessLauncher:
         return self._agent is None or await self._agent.ended(1.0)
 
     async def end(self) -> None:
-        if not self._lives() or self._agent is None:
+        if not self._is_running() or self._agent is None:
             return
         log.info("ending the agent", action="agent_end", pid=self._agent.pid)
         self._agent.signal(signal.SIGTERM)
@@ -187,7 +190,7 @@ class ProcessLauncher:
             )
         log.info("agent started", action="agent_start", pid=self._agent.pid)
 
-    def _lives(self) -> bool:
+    def _is_running(self) -> bool:
         """Is there an agent, listening or not, ours or our predecessor's?"""
         if self._agent is None:
             with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
@@ -201,7 +204,7 @@ class ProcessLauncher:
 
     async def _identify(self) -> None:
         """Whose agent it is that listens: the one in the file, or one started by hand."""
-        if self._lives():
+        if self._is_running():
             return
         self._bury()
         with contextlib.suppress(OSError):

@@ -171,11 +171,11 @@ def _put(stored: Endpoint | None, base: Endpoint, revision: Revision, *, at_once
     serves, coming = _alone(base), base.revision(base.next)
     same = coming if coming and _same(revision, coming) else serves if serves and _same(revision, serves) else None  # 4
     wanted = same or revision
-    whole = ((wanted.revision_id, 100),)
+    all_of_it = ((wanted.revision_id, 100),)
     if wanted is serves:
         after = replace(base, next="")  # what was to come instead is not wanted any more
     elif at_once or not base.route or nothing_to_lose(base):  # 5
-        after = replace(base, route=whole, next="")
+        after = replace(base, route=all_of_it, next="")
     else:
         after = replace(base, next=wanted.revision_id)
     if same is None:

@@ -48,7 +48,7 @@ class StartEstimates:
         self._of: dict[tuple[str, Rung], deque[float]] = {}
         self._from: dict[Rung, deque[tuple[int, float]]] = {}  # (bytes, seconds)
         self._last: dict[str, Rung] = {}
-        self._scales: dict[
+        self._relative: dict[
             tuple[Rung, int], float
         ] = {}  # what others say, by rung and size class, until one more is learned
         for start in past:
@@ -58,7 +58,7 @@ class StartEstimates:
         self._of.setdefault((start.revision_id, start.rung), deque(maxlen=PAST_STARTS)).append(start.seconds)
         self._from.setdefault(start.rung, deque(maxlen=PAST_OF_A_RUNG)).append((start.nbytes, start.seconds))
         self._last[start.revision_id] = start.rung
-        self._scales.clear()
+        self._relative.clear()
 
     def forget(self, revision_id: str) -> None:
         """It is started no more; what others learn from its past starts stays."""
@@ -84,13 +84,13 @@ class StartEstimates:
         """By how much others took longer than the prior; 1 where there are none. A whole table asks it for every
         endpoint.
         """
-        known = self._scales.get((rung, size_class))
+        known = self._relative.get((rung, size_class))
         if known is None:
             others = sorted(
                 self._from.get(rung, ()), key=lambda other: abs(math.log2(_size(other[0])) - (size_class - 0.5))
             )[:NEAREST]
             known = statistics.median(seconds / prior(rung, size) for size, seconds in others) if others else 1.0
-            self._scales[rung, size_class] = known
+            self._relative[rung, size_class] = known
         return known
 
 

@@ -78,7 +78,7 @@ def claim(nodes: Iterable[NodeView], needs: Needs, places: Iterable[Place], now:
                 )
     if not found:
         return None
-    at, _, node_id, taken, nbytes = min(found, key=lambda each: each[:3])  # 2
+    at, _busy, node_id, taken, nbytes = min(found, key=lambda each: each[:3])  # 2
     room = Room(node_id, nbytes, tuple(place.replica_id for place in taken))
     return room if at <= now else replace(room, reserved=True)
 

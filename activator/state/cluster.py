@@ -51,13 +51,19 @@ class ClusterState:
 
     @staticmethod
     def restore(
-        stored: StoredState, settings: ActivatorSettings, effects: Effects, *, epoch: int, now: float
+        stored: StoredState,
+        settings: ActivatorSettings,
+        effects: Effects,
+        catalogue: Catalogue,
+        *,
+        epoch: int,
+        now: float,
     ) -> ClusterState:
         """Begin where the last activator stopped."""
         changed: set[str] = set()
         nodes = Nodes(settings.memory_fraction)
         state = ClusterState(
-            catalogue=Catalogue(),
+            catalogue=catalogue,
             demand=DemandBook(settings.silent_router_seconds),
             history=DemandHistory(),
             nodes=nodes,

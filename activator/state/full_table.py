@@ -30,7 +30,9 @@ class FullTable:
     def __init__(
         self, book: TableBook, estimates: StartEstimates, row: Callable[[Endpoint, float], EndpointRow]
     ) -> None:
-        self._book, self._estimates, self._row = book, estimates, row
+        self._book = book
+        self._estimates = estimates
+        self._row = row
         self._made: tuple[tuple[int, int], float, list[Encoded]] | None = None
 
     def parts(self, endpoints: Iterable[Endpoint], now: float) -> list[Encoded]:

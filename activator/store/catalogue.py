@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from activator.catalogue import Endpoint, Revision, RevisionOutcome
@@ -58,11 +59,15 @@ async def settle(connection: Connection, revision_id: str, outcome: RevisionOutc
     await connection.execute(SQL["settle_revision"], revision_id, outcome, failure)
 
 
-async def end_life(connection: Connection, endpoint_id: str) -> Ended:
+def new_price_id() -> str:
+    return f"price_{secrets.token_hex(10)}"
+
+
+async def end_life(connection: Connection, endpoint_id: str, new_id: Callable[[], str] = new_price_id) -> Ended:
     """Within a transaction: the keys and prices the endpoint has are of no more use. Raises asyncpg.PostgresError."""
     revoked = await connection.fetch(SQL["revoke_keys"], endpoint_id)
     await connection.execute(SQL["one_price_at_a_time"])
-    prices = await connection.fetchval(SQL["end_prices"], endpoint_id, f"price_{secrets.token_hex(10)}")
+    prices = await connection.fetchval(SQL["end_prices"], endpoint_id, new_id())
     if revoked or prices:
         await connection.execute(SQL["tell_ledgers"], endpoint_id)
     return Ended(tuple(row["key_id"] for row in revoked), prices is not None)

@@ -740,8 +740,8 @@ async def test_leadership_lost_ends_the_activator(all_of_it: Installation) -> No
 async def test_the_lease_is_one_at_a_time(state: tuple[Path, str]) -> None:
     _, dsn = state
     first, second = Lease(dsn), Lease(dsn)
-    epoch = await first.take()
-    waiting = asyncio.ensure_future(second.take())
+    epoch = await first.acquire()
+    waiting = asyncio.ensure_future(second.acquire())
     keeping: asyncio.Task[None] = asyncio.ensure_future(first.keep(lambda epoch: asyncio.sleep(0)))
     first.raise_above(epoch + 10)
     while first.epoch == epoch:

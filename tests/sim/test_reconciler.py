@@ -7,7 +7,7 @@ has more than its most.
 from __future__ import annotations
 
 import tracemalloc
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -691,11 +691,11 @@ def test_a_tick_over_a_thousand_endpoints_and_ten_thousand_replicas() -> None:
     world.demand()
     world.routers["w1"].requests = {f"rev_{name}1": 30 for name in names}
     world.demand()  # every revision has two replicas too many: the worst case, each is looked at on every tick
-    begun = perf_counter()
+    begun = process_time()
     for _ in range(5):
         world.now += 0.25
         world.reconciler.handle(events.Tick())
-    seconds = (perf_counter() - begun) / 5
+    seconds = (process_time() - begun) / 5
     print(f"a tick: {seconds * 1000:.1f} ms")
     assert seconds < 0.1, "10 ms is the goal on a quiet machine; ten times that is a defect on any"
 
@@ -724,9 +724,9 @@ def test_a_demand_frame_is_decided_quickly(world: World) -> None:
     for number in range(50):
         world.store(endpoint(f"e{number}", revision(f"e{number}")))
         world.routers["w1"].apply()
-        begun = perf_counter()
+        begun = process_time()
         world.demand(1, f"rev_e{number}1", apply=False)
-        took.append(perf_counter() - begun)
+        took.append(process_time() - begun)
     assert len(world.effects.of(Start)) == 50
     print(f"demand to start: {sorted(took)[25] * 1e6:.0f} µs median")
     assert sorted(took)[25] < 0.005

@@ -182,9 +182,9 @@ async def test_a_lease_is_taken_without_postgres_where_the_machine_is_enough(
         Lease(NOWHERE, machine(tmp_path)),
         Lease(NOWHERE, machine(tmp_path, may=False)),
     )
-    assert await leader.take(without=lambda: True) == 8 and not leader.connected
-    waiting = [asyncio.create_task(lease.take(without=lambda: True)) for lease in (other, far)]
-    waiting.append(asyncio.create_task(Lease(NOWHERE, machine(tmp_path)).take()))  # it knows no catalogue
+    assert await leader.acquire(without=lambda: True) == 8 and not leader.connected
+    waiting = [asyncio.create_task(lease.acquire(without=lambda: True)) for lease in (other, far)]
+    waiting.append(asyncio.create_task(Lease(NOWHERE, machine(tmp_path)).acquire()))  # it knows no catalogue
     told = asyncio.Queue[int]()
     keeping = asyncio.create_task(leader.keep(told.put))
     leader.raise_above(20)  # an agent has obeyed this one

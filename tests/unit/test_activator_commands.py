@@ -8,6 +8,7 @@ from typing import Any
 
 from activator.edges import server
 from activator.edges.commands import UNSTORED, Commands
+from activator.edges.journals import Journals
 from activator.edges.real_effects import Links
 from activator.events import Event
 from activator.wire import Deploy, Done, FromActivator
@@ -39,7 +40,9 @@ async def test_a_first_frame_that_nobody_knows_is_not_waited_behind(monkeypatch:
     monkeypatch.setattr(server, "HELLO_SECONDS", 0.05)
     address = f"unix:{tmp_path}/a.sock"
     inbox: asyncio.Queue[Event] = asyncio.Queue()
-    listening = await server.Server(inbox=inbox, links=Links(), commands=commands(inbox), journals=None).serve(address)  # type: ignore[arg-type]
+    journals = Journals(lambda connection, frame: None)
+    served = server.Server(inbox=inbox, links=Links(), commands=commands(inbox), journals=journals, agents=list)
+    listening = await served.serve(address)
     reader, writer = await asyncio.open_unix_connection(address[5:])
     writer.write(b'{"kind":"of_a_later_release"}\n')
     assert await reader.read() == b"", "it is closed, and the caller can say so"

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import pytest
 
+from activator.edges import journals
+from activator.edges.journals import Journals
 from activator.edges.real_effects import Links, RealEffects
 from activator.policy.lifecycle import Replica
 from activator.policy.quarantine import QuarantinedRung
-from activator.state import journals
-from activator.state.journals import Journals
 from activator.store import writer as module
 from activator.store.replicas import ReplicaRecord
 from activator.store.writer import Writer
@@ -175,8 +175,8 @@ async def test_word_of_an_agent_is_passed_on_behind_what_it_speaks_of(writer: Wr
 
 async def test_what_all_agents_say_is_one_answer_and_a_mute_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[int, Frame]] = []
-    made = Journals(agents=lambda: [1, 2], send=lambda connection, frame: sent.append((connection, frame)))
-    asking = asyncio.ensure_future(made.word())
+    made = Journals(lambda connection, frame: sent.append((connection, frame)))
+    asking = asyncio.ensure_future(made.ask([1, 2]))
     await asyncio.sleep(0)
     assert [connection for connection, _ in sent] == [1, 2]
     token = cast(Ship, sent[0][1]).token
@@ -187,8 +187,8 @@ async def test_what_all_agents_say_is_one_answer_and_a_mute_one_is_left_out(monk
     made.shipped(2, Shipped(token=token, replicas=("b",)))
     assert (await asking).result == {"replicas": ["a", "b"], "in_work": ["q"]}
     monkeypatch.setattr(journals, "SHIP_SECONDS", 0.01)
-    asking = asyncio.ensure_future(made.word())
+    asking = asyncio.ensure_future(made.ask([1, 2]))
     await asyncio.sleep(0)
     made.shipped(1, Shipped(token=cast(Ship, sent[2][1]).token, replicas=("a",)))
     assert (await asking).result == {"replicas": ["a"], "in_work": []}
-    assert (await Journals(agents=list, send=lambda connection, frame: None).word()).ok
+    assert (await Journals(lambda connection, frame: None).ask([])).ok

@@ -30,18 +30,18 @@ class _Asked:
 
 
 class Journals:
-    """`agents`: the links to agents there are now; `send`: a frame to one of them."""
+    """The questions that are not answered yet. `send`: a frame to an agent, by its link."""
 
-    def __init__(self, *, agents: Callable[[], Iterable[int]], send: Callable[[int, Frame], None]) -> None:
-        self._agents, self._send = agents, send
+    def __init__(self, send: Callable[[int, Frame], None]) -> None:
+        self._send = send
         self._tokens = count(1)
         self._asked: dict[int, _Asked] = {}
 
-    async def word(self) -> Done:
-        """Ask all agents. `result`: `replicas` whose journals are in Postgres up to the question, and the requests
+    async def ask(self, agents: Iterable[int]) -> Done:
+        """Ask these agents. `result`: `replicas` whose journals are in Postgres up to the question, and the requests
         still `in_work` there.
         """
-        token, asked = next(self._tokens), _Asked(set(self._agents()))
+        token, asked = next(self._tokens), _Asked(set(agents))
         self._asked[token] = asked
         try:
             for connection in asked.missing:
