@@ -1,3 +1,3 @@
-"""The control plane: which replicas run, where, and who is told."""
+"""The control plane: it decides which replicas run where, and publishes that to routers and nodes."""
 
 import pilotlight  # noqa: F401  (before structlog: see there)

@@ -1,4 +1,4 @@
-"""`python -m activator`: the control plane. Composition only. Steps 6, 7 and 10."""
+"""`python -m activator`: starts the control plane. Composition only. Steps 6, 7 and 10."""
 
 from __future__ import annotations
 

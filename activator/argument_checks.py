@@ -1,7 +1,7 @@
-"""Engine arguments are looked at by the engine's own parser, on a node, before a deploy moves anything. Step 6.
+"""Has the engine's own parser check engine arguments, on a node, before a deploy moves anything. Step 6.
 
-Part of the reconciler's one task. What must survive is a node that does not answer: nothing waits for it longer than a
-moment, the deploy goes on unchecked and says so, and its first start finds what the check would have found, with the
+Part of the reconciler's one task. What must survive is a node that does not answer. Nothing waits for it longer than a
+moment: the deploy goes on unchecked and says so. Its first start then finds what the check would have found, with the
 old revision serving.
 """
 

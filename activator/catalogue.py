@@ -1,7 +1,8 @@
 """What is to be served: endpoints, their routes and their revisions, as Postgres has them. Step 6.
 
-Immutable values: the reconciler swaps a whole endpoint when a command has been stored, so no half-applied deploy is
-ever seen. Postgres is the authority; after a crash the catalogue is read again from there and nothing else is needed.
+All values are immutable. The reconciler replaces an endpoint as one value when a command has been stored, so no
+half-applied deploy is ever seen. What must survive is a crash: Postgres is the authority, and the catalogue is read
+again from there.
 """
 
 from __future__ import annotations
@@ -164,8 +165,10 @@ class Catalogue:
         return found[0].finish_seconds if found else 0.0
 
     def forget(self, revision_id: str) -> None:
-        """Let go of a revision that has nothing running and is neither routed nor next nor newest; of a removed
-        endpoint of any, and with the last of them of the endpoint, which is in Postgres, should it come back.
+        """Let go of a revision that has nothing running, unless it is routed, next or newest.
+
+        Of a removed endpoint any may go, and the endpoint goes with the last of them. Postgres has it, should it come
+        back.
         """
         found = self.find(revision_id)
         if found is None:

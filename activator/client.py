@@ -1,4 +1,4 @@
-"""How router and admin reach the activator. See `wire.py`."""
+"""The client of the activator, for router and admin. `wire.py` has the frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ActivatorAway(ActivatorError):
 
 
 async def subscribe(address: str, hello: RouterHello) -> FrameStream[FromActivator]:
-    """Connect as a router; the first frame received is a whole table. Raises OSError when nobody listens."""
+    """Connect as a router; the first frame received is a full table. Raises OSError when nobody listens."""
     stream = await connect(address, FromActivator)
     stream.send(hello)
     return stream

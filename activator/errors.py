@@ -1,7 +1,7 @@
-"""What can go wrong in the activator, drawn as a tree.
+"""The errors of the activator, as a tree.
 
 ActivatorProblem
-├── CommandRefused    a command is malformed or may not be: the text says what to do
+├── CommandRefused    a command is malformed or not allowed: the text says what to do
 │   └── NotLeading    another activator would carry it out: ask again
 └── LeadershipLost    another activator leads, or may: this one ends, and its supervisor starts it to wait in line
 """

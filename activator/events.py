@@ -1,7 +1,7 @@
-"""What the reconciler hears. Everything that can change its mind comes as one of these, in order, through one inbox.
+"""The events of the reconciler: everything that can change its mind, in order, through one inbox. Steps 6, 7 and 10.
 
-A connection is a number that names one link for ever: what a link that was since replaced still has to say is told
-apart by it. `at` is when the news arrived, in monotonic seconds.
+A connection is a number that names one link for ever, so what a replaced link still has to say can be told apart. `at`
+is when the news arrived, in monotonic seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Reply = Callable[[Done], None]
 class RouterJoined:
     router_id: str
     connection: int
-    takes_parts: bool = False  # a router of the release before takes a whole table in one frame only
+    takes_parts: bool = False  # a router of the release before takes a full table in one frame only
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 Step 6. Part of the reconciler's one task.
 
 1. Replicas that nobody asks for are evicted at once, parked ones first.
-2. Where that is not enough and it is the start's turn (`turns.py`), so are those that are asked for, or their places
-   are reserved for it.
+2. Where that is not enough and it is the start's turn (`turns.py`), so are replicas that are asked for. Where their
+   least stay is not over, their places are reserved for it.
 3. Else the start waits. Its callers stay held in any case, and hear what for.
 
 What must survive is a start that came later and asks first. While others wait it evicts nobody, and the room that

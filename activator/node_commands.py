@@ -1,6 +1,6 @@
 """Commands to the nodes' agents, each stamped with the leader's epoch and a growing sequence. Steps 7 and 10.
 
-An agent that is away hears nothing, and nothing is kept for it: its next report shows what it did not hear, and the
+An agent that is away hears nothing, and nothing is kept for it. Its next report shows what it did not hear, and the
 command is given again. What must survive is a second leader: an agent obeys no lower stamp than it has seen.
 """
 

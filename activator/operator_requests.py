@@ -1,7 +1,7 @@
 """What operators ask of the reconciler: an endpoint that was stored, a wake, the status. Step 6. Part of the
 reconciler's one task.
 
-What must survive is a router that does not answer: the result of a command waits until the routers know it, and only so
+What must survive is a router that does not answer. The result of a command waits until the routers know it, and only so
 long (`state/replies.py`).
 """
 

@@ -1,7 +1,7 @@
-"""What the routers hear of the state: whole tables for those that join, deltas and depths for all. Step 10. Part of the
+"""What the routers hear of the state: full tables for those that join, deltas for all. Step 10. Part of the
 reconciler's one task.
 
-A delta has whole endpoints, so nothing is lost with a link that breaks: its router begins anew with everything. What
+A delta has complete endpoints, so nothing is lost with a link that breaks: its router begins anew with everything. What
 must survive is a router that joins in the middle. The others hear what is new before it hears all, so that one sequence
 means the same to everybody.
 """

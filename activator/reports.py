@@ -1,8 +1,8 @@
 """What nodes report, taken into the state: replicas adopted, observed, ended or lost. Steps 7 and 10. Part of the
 reconciler's one task.
 
-What must survive: a link to an agent that breaks with commands on their way, an agent that dies with its replicas, and
-an activator that comes back knowing only what Postgres had. All three end in `_adopt_all`: the node's own report
+Three failures must be survived: a link that breaks with commands on their way, an agent that dies with its replicas,
+and an activator that comes back knowing only what Postgres had. All three end in `_adopt_all`: the node's own report
 decides what runs, whatever was believed.
 """
 
@@ -99,7 +99,7 @@ class Reports:
             self._happened(replica, lifecycle.lost(replica, "its node did not come back", now), now)
 
     def _adopt_all(self, report: NodeReport, now: float) -> None:
-        """A node's whole state: adopt what runs, stop what nobody knows, and drop what it does not have.
+        """A node's complete state: adopt what runs, stop what nobody knows, and drop what it does not have.
 
         1. Of a replica believed in, the report is the truth.
         2. One that was not known is adopted if its revision is, else stopped.

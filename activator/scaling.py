@@ -4,7 +4,7 @@ task.
     facts ──scaler.decide──→ Target(serving, parked, reason) ──→ ScaleUp.start | ScaleDown.apply
 
 It gathers the facts, asks the scaler, and hands its target on. What must survive is a decision that cannot be carried
-out now: the revision stays awake, and is decided again on each tick until it is as it should be.
+out now. The revision stays awake, and is decided again on each tick until it is as it should be.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""One activator from its first line to its last: wait to lead, take over what runs, lead, end. Steps 6, 7 and 10.
+"""One activator from start to end: wait to lead, take over what runs, lead, end. Steps 6, 7 and 10.
+
+    waiting to lead ──lease──→ restoring ──→ leading ──SIGTERM──→ draining ──all gone──→ ended
+                                                └─ LeadershipLost, a crash: only this process ends
 
 The first SIGTERM (or SIGINT) ends every replica gently, then the node's agent; a second one does not wait for what
-runs. A crash, or leadership lost, ends only this process: replicas, agent and routers go on, and whoever leads next
-adopts them. With Postgres away, and one machine to lead, it begins with the catalogue as the last leader kept it
-(`catalogue_file.py`), and catches up later.
+runs. What must survive is a crash: replicas, agent and routers go on, and the next leader adopts them. With Postgres
+away, and one machine to lead, it begins with the catalogue as the last leader kept it (`catalogue_file.py`), and
+catches up later.
 """
 
 from __future__ import annotations

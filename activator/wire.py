@@ -1,10 +1,10 @@
-"""What the activator says and hears: the contract between router and activator (and, for commands, the admin API).
+"""The contract between router and activator, and, for commands, the admin API: frames and their fields. Steps 5 to 10.
 
-A router connects, sends `RouterHello`, gets a whole `Table` and from then on deltas; it sends `Demand` the moment a
+A router connects, sends `RouterHello`, gets a full `Table`, and from then on deltas. It sends `Demand` the moment a
 request has to wait, then whenever the number changes (at most every 0.1 s), and once a second in any case. Demand is
 absolute: held + in flight now, per revision. Frames carry (epoch, sequence); a router refuses lower ones. What others
-have in a replica is no part of the table, for it changes with every request: `Depths` tells it, gathered, to those it
-makes a difference to.
+have in a replica changes with every request, so the table does not have it. `Depths` says it, gathered, to the routers
+it matters to.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class ReplicaRow(Frame):
 
 
 class RevisionRow(Frame):
+    """One revision of an endpoint: its replicas, and how its next start stands."""
+
     revision_id: str
     task: Task
     replicas: tuple[ReplicaRow, ...] = ()
@@ -64,6 +66,8 @@ class RevisionRow(Frame):
 
 
 class EndpointRow(Frame):
+    """One endpoint as routers serve it: limits, route, revisions."""
+
     name: str
     org_id: str
     endpoint_id: str
@@ -84,7 +88,7 @@ class Table(Frame):
     epoch: int
     sequence: int
     whole: bool
-    more: bool = False  # the rest of this whole table comes in the next frames, to a router that takes parts
+    more: bool = False  # the rest of this full table comes in the next frames, to a router that takes parts
     takes_partial: bool = False  # the sender takes partial demand
     endpoints: tuple[EndpointRow, ...] = ()
     removed: tuple[str, ...] = ()
@@ -101,6 +105,8 @@ class Depths(Frame):
 
 
 class Alive(Frame):
+    """A heartbeat, either way."""
+
     kind: Literal["alive"] = "alive"
 
 
@@ -108,10 +114,12 @@ class Alive(Frame):
 
 
 class RouterHello(Frame):
+    """The first frame of a router: who it is, and what it can read."""
+
     kind: Literal["router"] = "router"
     router_id: str  # one a worker process, unique for ever
     boot_id: str
-    takes_parts: bool = False  # a whole table may come in several frames
+    takes_parts: bool = False  # a full table may come in several frames
     protocol: int = PROTOCOL
 
 
@@ -287,7 +295,7 @@ class Changes(Configuration):
 
 
 class Deploy(Frame):
-    """Make a revision that gets the whole route once it has shown that it serves. None, or no digest: as it is, or by
+    """Make a revision that gets all of the route once it has shown that it serves. None, or no digest: as it is, or by
     default where the endpoint is new (`Configuration`).
     """
 
@@ -331,6 +339,8 @@ class Rollback(Frame):
 
 
 class Remove(Frame):
+    """End an endpoint: no route, no replicas, no keys, no prices."""
+
     kind: Literal["remove"] = "remove"
     org_id: str
     name: str
@@ -359,6 +369,8 @@ class ShipJournals(Frame):
 
 
 class Done(Frame):
+    """The outcome of a command."""
+
     kind: Literal["done"] = "done"
     ok: bool
     message: str = ""  # what was wrong and what to do, where not ok

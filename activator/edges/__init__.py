@@ -1,1 +1,1 @@
-"""Where the activator meets others: sockets of routers and agents, commands, leadership. Steps 6, 7 and 10."""
+"""The activator's edges: sockets of routers and agents, commands, leadership. Steps 6, 7 and 10."""

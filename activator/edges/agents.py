@@ -1,7 +1,7 @@
-"""One task a node: keeps the link to its agent, and turns what the agent says into events. Steps 7 and 10.
+"""Keeps the link to one node's agent, and turns what the agent says into events. Steps 7 and 10.
 
-A link that breaks is made anew, and begins with the node's whole state; whether the agent itself died decides if its
-replicas are believed gone at once or only when the next report lacks them.
+What must survive is a link that breaks. It is made anew, and begins with the node's complete state. Whether the agent
+itself died decides when its replicas are given up: at once, or when the next report lacks them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""The catalogue beside the policy: what is to be served, as a file, for an activator that starts while Postgres is
-away. Step 6.
+"""The catalogue as a file, for an activator that starts while Postgres is away. Step 6.
 
-Postgres is the authority; the leader writes after each change what it serves by, whole, under another name until it is
-synced. No command is taken while Postgres is away, so the file is at most one command behind: one that was committed by
-a leader that died before it wrote. That is made good when Postgres is back (`differences`). Failures to survive: kill
--9 in the middle of a write (the old file stands), a full disk (it is tried again until there is room), and a file that
-cannot be read (then Postgres is waited for, as where nothing ever ran).
+Postgres is the authority. After each change the leader writes the file anew, under another name until it is synced. No
+command is taken while Postgres is away, so the file is at most one command behind: one that a leader committed and died
+before it wrote. `differences` makes that good when Postgres is back. Three failures must be survived:
+
+- kill -9 in the middle of a write: the old file stands;
+- a full disk: the write is tried again until there is room;
+- a file that cannot be read: the activator waits for Postgres, as on a new machine.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Commands of the admin API, and what the reconciler has seen become of deploys, one at a time: plan, store, tell the
-reconciler. Step 6.
+"""Carries out commands of the admin API and verdicts on deploys, one at a time. Step 6.
 
-What must survive is a crash or a lost connection in the middle: a command is one transaction that first makes sure,
-under a lock, that this activator still leads. Whether it committed or not, the next command and the next activator
-begin from what is stored, and a deploy that is repeated makes nothing twice. Where its answer was lost nobody knows
-whether it has committed, so the endpoint is read again until Postgres answers, and the reconciler is told what there
-is.
+    command ──→ planned ──→ stored ──→ EndpointStored ──→ answered once the routers know it
+                   │           └─ no answer from Postgres ──→ unsure ──keep_sure: read again──→ EndpointStored
+                   └─ CommandRefused ──→ answered
+
+What must survive is a crash or a lost connection in the middle. A command is one transaction, which first makes sure,
+under a lock, that this activator still leads. The next command and the next activator begin from what is stored, and a
+deploy that is repeated makes nothing twice. Where the answer was lost, nobody knows whether it has committed. So the
+endpoint is read again until Postgres answers, and the reconciler gets what is there.
 """
 
 from __future__ import annotations

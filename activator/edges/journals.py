@@ -1,10 +1,8 @@
-"""What the journals of all nodes have said up to a moment, asked by the ledger and answered once it is in Postgres.
-Step 12.
+"""Asks every node whether its usage journals are in Postgres up to now, for the ledger. Step 12.
 
-`ShipJournals` is passed to every agent that is connected; each answers behind the batches it speaks of, and its answer
-takes their way through the writer's queue. The failures to survive: an agent that hangs or a Postgres that is away
-(after SHIP_SECONDS the answer is given without it, and the ledger asks again), and a link that breaks in between (so
-does its word).
+`ShipJournals` goes to every connected agent. Each answers behind the batches it speaks of, and its answer takes their
+way through the writer's queue. What must survive is an agent that hangs, or Postgres being away: after `SHIP_SECONDS`
+the answer is given without it, and the ledger asks again. A link that breaks takes its answer with it.
 """
 
 from __future__ import annotations

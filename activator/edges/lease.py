@@ -1,9 +1,16 @@
-"""Who leads: one activator of many, by a Postgres session lock, each time under a new epoch. Step 6.
+"""Leadership: one activator of many, by a Postgres session lock, each time under a new epoch. Step 6.
 
-The lock ends with its session, so a leader killed by -9 is followed at once, and those that wait poll nothing. With
-Postgres away the last leader goes on, since nobody else can take its place then; when Postgres is back it takes the
-lock and a new epoch again, or, if somebody led in between, ends. Where all activators are of one machine, one that
-starts while Postgres is away leads by that machine's own lock until then (`machine_lock.py` has the argument).
+    waiting ──acquire: the lock in Postgres──→ leading, connected
+       └──────acquire: Postgres away, the machine's own lock──→ leading, not connected
+    leading, connected ──_until_lost: the session ended──→ leading, not connected
+    leading, not connected ──_regain: the lock and the next epoch──→ leading, connected
+                      └──────_regain: another has led meanwhile──→ LeadershipLost
+    leading ──give_up──→ ended
+
+The lock ends with its session. So a leader killed by -9 is followed at once, and those that wait poll nothing. What
+must survive is Postgres being away. The last leader goes on, since nobody else can take its place then. When Postgres
+is back it takes the lock and a new epoch again, or, if somebody led in between, ends. Where all activators run on one
+machine, that machine's own lock is enough until then (`machine_lock.py` has the argument).
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""Leading while Postgres is away, where one machine has all the activators there are. Step 6.
+"""Leadership while Postgres is away, where one machine has all the activators there are. Step 6.
 
 Postgres' session lock says who leads, and with Postgres gone nobody can take it. Only where every activator of an
 installation runs on one state folder (the embedded Postgres, or `activator.alone`) may one lead without it. Why two
 never lead with commands that are obeyed:
 
-1. On this machine: whoever leads, with Postgres or without, holds a `flock` on one file of the state folder from before
-   its first command until its end. The kernel drops it with the process and never before, so there is one holder.
-2. Over time: each leader writes its epoch into a file before it acts under it, and one that leads without Postgres
-   takes a higher one than the file has. So it is above every epoch led under from here; agents refuse what is lower,
-   and say so where they have obeyed a higher one, which is then stepped over. Where the file cannot be written, nobody
-   leads without Postgres.
+1. On this machine a leader holds a `flock` on one file of the state folder, from before its first command until its
+   end. The kernel drops it with the process and never before, so there is one holder.
+2. Over time each leader writes its epoch into a file before it acts under it. One that leads without Postgres takes a
+   higher one than the file has, so it is above every epoch led under from here. Agents refuse what is lower. They say
+   so where they have obeyed a higher one, which is then stepped over. Where the file cannot be written, nobody leads
+   without Postgres.
 3. When Postgres is back, the leader must take its lock and an epoch above its own there, before any command is stored.
-   If the lock is another's, or the epochs there have passed its own, somebody else has led, on another machine, against
-   what the setting says: it ends (`lease.py`).
+   If another has the lock, or the epochs there have passed its own, somebody has led on another machine, against what
+   the setting says. Then it ends (`lease.py`).
 
 What this cannot see is a setting that is wrong: two machines with `activator.alone` and one Postgres could both lead
 while that is away. Their agents are apart then, each obeys its own, and 3 ends one of the two.

@@ -1,8 +1,7 @@
-"""What operators scrape of the activator: `pilotlight_activator_…`, read from what it knows when somebody asks. Steps 6
-to 10.
+"""The activator's metrics, `pilotlight_activator_…`, read from its state when somebody scrapes. Steps 6 to 10.
 
-Nothing is by endpoint: how many there are must not decide how long a scrape takes. Replicas are few; they are counted
-then.
+Nothing is by endpoint: how many there are must not decide how long a scrape takes. Replicas are few, so they are
+counted then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The real effects: open connections by number, and the queue to Postgres. Steps 6, 7 and 10.
 
 A frame goes to its socket at once; a row goes into an ordered queue (`store/writer.py`). What must survive is Postgres
-being away: usage that does not fit the queue stays with its agent, which sends it again on a new link.
+being away. Usage that does not fit the queue stays with its agent, which sends it again on a new link.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Serves routers and admin commands: turns what comes over sockets into events for the reconciler. Steps 6 and 10.
+"""The activator's socket: turns frames of routers and admin into events for the reconciler. Steps 6 and 10.
 
-The first frame says who calls: a `RouterHello` opens a link that lives as long as its router, anything else is one
-command with one `Done`. A peer that talks nonsense loses its connection, nobody else does. The inbox is bounded; when
-it is full, reading stops, and the peers' sockets fill instead of this process's memory.
+The first frame says who calls. A `RouterHello` opens a link that lives as long as its router; anything else is one
+command with one `Done`. What must survive is a peer that talks nonsense: it loses its connection, and nobody else does.
+The inbox is bounded. When it is full, reading stops, and the peers' sockets fill instead of this process's memory.
 """
 
 from __future__ import annotations

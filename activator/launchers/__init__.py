@@ -1,4 +1,4 @@
-"""Launchers provide nodes, each with its agent and standbys: as a process, a container, a pod. Step 7."""
+"""The interface of launchers, which provide nodes with agent and standbys: as a process, a container, a pod. Step 7."""
 
 from __future__ import annotations
 

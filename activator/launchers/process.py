@@ -1,10 +1,10 @@
-"""The node as a process of this machine: `python -m runtime`, in a session of its own. Step 7.
+"""The launcher that runs the node as a process of this machine: `python -m runtime`, in a session of its own. Step 7.
 
-It outlives the activator, so a restarted one connects first and starts an agent only when nobody listens and none is on
-its way. Two agents on one state folder would end each other's replicas; what guards against a second is a file with the
-first one's identity (pid and start time, a pid alone is reused), written the moment it is started. An agent that lives
-and for `DEAF_SECONDS` neither listens nor, where the kernel accepts for it, says anything is of no use to anybody: it
-is killed and replaced. Its death is its pidfd's.
+The agent outlives the activator. So a restarted activator connects first, and starts an agent only when nobody listens
+and none is on its way. What must not happen is two agents on one state folder: they would end each other's replicas. A
+file with the agent's identity, written the moment it is started, guards against that. The identity is pid and start
+time, for a pid alone is reused. An agent that for `DEAF_SECONDS` neither listens nor says anything is killed and
+replaced. Its death is its pidfd's.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What should be: pure decisions on values. No I/O and no clock here; time is an argument. Step 6."""
+"""Pure decisions on values: no I/O and no clock, time is an argument. Step 6."""

@@ -1,8 +1,8 @@
-"""What a command means for the endpoint as it is stored. Step 6. Pure: plan here, execute in `commands.py`.
+"""Plans what a command changes in the stored endpoint. Step 6. Pure: `edges/commands.py` executes the plan.
 
-A deploy that changes nothing makes no revision, so that it may be repeated for ever, by people and by robots. What must
-survive is a new configuration that does not work: the route stays where it is until the reconciler has seen the new
-revision serve (`plan_settled`).
+A deploy that changes nothing makes no revision, so people and robots may repeat it for ever. What must survive is a new
+configuration that does not work. The route stays where it is until the reconciler has seen the new revision serve
+(`plan_settled`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ OF_THE_ENDPOINT = (
 class Plan:
     """The endpoint as it is to be, and the revision that is new in it, if any.
 
-    `wanted`: the revision that is to serve. `ends`: a life of its name ends, or has ended before it comes back: the
-    keys and prices of that life are worth nothing from now on. `settled`: what became of a revision.
+    `wanted`: the revision that is to serve. `settled`: what became of a revision. `ends`: the endpoint is removed, or
+    was before it comes back: its keys and prices are worth nothing from now on.
     """
 
     endpoint: Endpoint
@@ -67,12 +67,12 @@ def check(frame: Deploy, base: Endpoint | None) -> None:
 
 
 def plan_deploy(frame: Deploy, stored: Endpoint | None, *, new_id: Callable[[str], str], created: int) -> Plan:
-    """A revision of this configuration, and the whole route on it, now or once it serves.
+    """A revision of this configuration, and all of the route on it, now or once it serves.
 
     1. A name is one organisation's for ever, for its keys and its history hang on it.
     2. An unknown name is a new endpoint; a removed one comes back under its id, with nothing else.
-    3. What the deploy does not say stays as it is, or is about to be; a new endpoint, and one that comes back, has the
-       defaults.
+    3. What the deploy does not say stays as it is, or is about to be. A new endpoint has the defaults, and so has one
+       that comes back.
     4. A configuration that serves already, or is about to, stays; else a new revision, numbered on.
     5. It gets the route at once where that is wished, or nothing would be lost by it; else it is the next one.
     """
@@ -156,8 +156,8 @@ def _before(stored: Endpoint) -> int:
 
 
 def _way(earlier: list[Revision], serves: Revision) -> list[Revision]:
-    """The way to the one that serves, without what was gone back from: a revision that is what an earlier one was is a
-    way back to that.
+    """The way to the one that serves, without what was rolled back. A revision that equals an earlier one is a rollback
+    to that one.
     """
     way: list[Revision] = []
     for revision in (*sorted(earlier, key=lambda each: each.number), serves):
@@ -167,7 +167,7 @@ def _way(earlier: list[Revision], serves: Revision) -> list[Revision]:
 
 
 def _put(stored: Endpoint | None, base: Endpoint, revision: Revision, *, at_once: bool, ends: bool) -> Plan:
-    """The revision is to have the whole route. `base`: the endpoint, with its limits as they are to be."""
+    """The revision is to have all of the route. `base`: the endpoint, with its limits as they are to be."""
     serves, coming = _alone(base), base.revision(base.next)
     same = coming if coming and _same(revision, coming) else serves if serves and _same(revision, serves) else None  # 4
     wanted = same or revision
@@ -190,7 +190,7 @@ def nothing_to_lose(endpoint: Endpoint) -> bool:
 
 
 def _alone(endpoint: Endpoint) -> Revision | None:
-    """The revision that has the whole route."""
+    """The revision that has all of the route."""
     return endpoint.routed if len(endpoint.route) == 1 else None
 
 

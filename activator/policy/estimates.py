@@ -1,9 +1,9 @@
-"""How long a cold start takes, learned from past ones: by revision and rung, then by rung and size. Pure.
+"""Estimates how long a cold start takes, from past ones: by revision and rung, then by rung and size. Step 6. Pure.
 
-From it callers are told when to come back (`Retry-After`) and how long a start will still take. What must not happen is
-no answer: a revision that never started is judged by what other models took from the same rung, and an installation
-without any past by a rough prior; both are a straight line over the snapshot's bytes, and what was measured only scales
-it.
+Callers read from it when to come back (`Retry-After`) and how long a start will still take. What must survive is a lack
+of data, for there is always an answer. A revision that never started is judged by what other models took from the same
+rung, and an installation without any past by a rough prior. Both are a straight line over the snapshot's bytes;
+measured starts only scale it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class StartEstimates:
         return round(max(0.001, self._scale(rung, _size(nbytes).bit_length()) * prior(rung, nbytes)), 3)  # 2
 
     def _scale(self, rung: Rung, size_class: int) -> float:
-        """By how much others took longer than the prior; 1 where there are none. A whole table asks it for every
+        """By how much others took longer than the prior; 1 where there are none. A full table asks it for every
         endpoint.
         """
         known = self._relative.get((rung, size_class))

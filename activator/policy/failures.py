@@ -1,8 +1,13 @@
 """What a revision learns from starts that fail and replicas that die. Step 6. Pure: time is an argument.
 
-A replica that cannot start must neither be tried in a tight circle nor hold its callers: failures back off, and until
-the pause is over the routers hear the reason. A replica that dies is no reason to fail a caller: the first is replaced
-at once.
+    no failures ──start_failed──→ pausing, callers hear the reason ──pause over──→ may start again
+         ↑      ──died──────────→ replaced at once; pausing from the second death in a row
+         │      ──impossible────→ pausing, until nodes change
+         └──became_ready (failed starts) or quiet for long enough (deaths)
+
+What must survive is a replica that cannot start. It must neither be tried in a tight circle nor hold its callers.
+Failures back off, and until the pause is over the routers hear the reason. A death fails no caller: the first replica
+that dies is replaced at once.
 """
 
 from __future__ import annotations
@@ -56,7 +61,7 @@ class FailureHistory:
         return f"{self.reason} ({self.failed_starts} starts in a row have failed)" if often else self.reason
 
     def is_over(self, now: float, backoff: Backoff) -> bool:
-        """Quiet for so long that it is no longer "in a row"."""
+        """Has it been quiet for so long that the next failure begins a new row?"""
         return now - max(self.retry_at, self.at) > 10 * backoff.most
 
 

@@ -1,9 +1,9 @@
-"""Which node a replica starts on, and what must go to make room for it. Steps 6 and 7. Pure.
+"""Chooses the node that a replica starts on, and what must go to make room for it. Steps 6 and 7. Pure.
 
 Memory is private pages and KV cache, never RSS: what replicas share with their standby costs once. A start fits, or
-waits, or is refused with a reason a person can act on. What must survive is a start that can never succeed: only one
-that asks for more than the whole budget of every node is refused, so that nobody is held for a thing that will not
-happen, nor refused for one that will.
+waits, or is refused with a reason a person can act on. What must survive is a start that can never succeed. Only one
+that asks for more than the budget of every node is refused. So nobody is held for what will not happen, nor refused
+for what will.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def make_room(nodes: Iterable[NodeView], needs: Needs, idle: Iterable[Place]) ->
     """How a start that fits nowhere now will fit soon. None: it will not.
 
     1. What drains is enough.
-    2. With the fewest evicted: parked ones first, of those the cheapest to climb again, then the longest idle; those
+    2. With the fewest evicted: parked ones first, of those the cheapest to start again, then the longest idle. Those
        that are not needed after all stay.
     """
     spare = sorted(

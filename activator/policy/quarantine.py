@@ -1,14 +1,15 @@
-"""Rungs that gave a wrong answer: not stepped on again for a while, by this revision, on that node. Step 6. Pure.
+"""The quarantine of rungs that gave a wrong answer: a revision does not use them on that node for a while. Step 6.
+Pure: time is an argument.
 
     parked → standby, with baked copies → plain: a fresh standby, bytes verified anew, vLLM's own loader → failure
 
-A replica that answers its canary otherwise than recorded never serves. Whatever made it wrong may still be there:
-memory of the parked process or of the standby it was forked from, the baked copy, the stamp that says the bytes were
-verified. It may be there still when this activator is not: marks are stored, and the next activator begins with them.
-So the next one is started from the next rung down, which trusts less, while the same callers stay held; below the last
-there is nothing left to trust. A plain start that succeeds has made a standby anew, which took the place of an old one,
-the copies removed and the bytes verified, so that `standby` is good again; `parked` is after `BAD_SECONDS`. The canary
-stands before every climb in any case.
+A replica whose canary differs from the record never serves. Whatever made it wrong may still be there: memory of the
+parked process or of its standby, the baked copy, or the stamp that says the bytes were verified. So the next one starts
+from the next rung down, which trusts less, while the same callers stay held. Below the last nothing is left to trust.
+
+A plain start that succeeds clears `standby`: it has made a new standby, removed the copies and verified the bytes.
+`parked` is usable again after `BAD_SECONDS`. What must survive is this activator's end: marks are stored, and the next
+one begins with them. Every start from `parked` passes the canary in any case.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How a new revision takes the route over, and how it does not. Step 6. Pure: time is an argument.
+"""Judges whether a new revision takes the route over. Step 6. Pure: time is an argument.
 
-    next ─enough of it are ready→ proved: it has the route, the old one drains
-      └───its first start fails→ failed: the old one goes on, and nothing has changed
+    next ─judge: enough of it are ready──→ SERVES: it has the route, the old one drains
+     └────judge: its first start fails──→ FAILED: the old one goes on, and nothing has changed
+                  else ──→ WAIT, also while a start waits for room
 
 What must survive is a configuration that does not work, however it fails: before the switch nothing of the old revision
-is touched. What must hold through the switch is the capacity: as many replicas as the old one's callers ask for, or the
-least there must be, are ready before a single caller is sent there. A start that waits for room is no failure; it
-waits.
+is touched. The capacity must hold through the switch. As many replicas as the old one's callers ask for, or the least
+there must be, are ready before a single caller is sent there.
 """
 
 from __future__ import annotations

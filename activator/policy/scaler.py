@@ -1,8 +1,8 @@
 """How many replicas of a revision should serve, and how many may stay parked: the autoscaler's decision. Step 6. Pure.
 
-`decide` is the whole scaling policy, as one function from `Facts` to a `Target`. The law: enough replicas that none has
+`decide` is all of the scaling policy: one function from `Facts` to a `Target`. The law: enough replicas that none has
 more than its target concurrency of the requests held or in flight, at once. Fewer only when that has been too many for
-a whole `idle_timeout_seconds`, counted from the END of the demand that asked for more. What must survive is a signal
+a full `idle_timeout_seconds`, counted from the END of the demand that asked for more. What must survive is a signal
 that is missing: while not every router has reported, nothing is taken away.
 """
 

@@ -1,25 +1,25 @@
-"""Whose turn it is, where fewer replicas fit than are wanted. Step 6. Pure: time is an argument.
+"""Decides whose turn it is where fewer replicas fit than are wanted. Step 6. Pure: time is an argument.
 
 The law, where E endpoints are asked without a pause and R of their replicas fit:
 
-1. A replica that got its place because another gave way keeps it for its least stay, and so does every one that is
-   asked for. Less would be thrashing: a switch costs a start, so with a stay of `STARTS_STAYED` starts a place serves
-   at least that part of its time (4 of 5), and calls that alternate between two endpoints make at most one switch per
-   least stay.
-2. Who has waited for `turn_seconds` and has no replica (or fewer than its `min_replicas`) is due. The one that has
-   waited longest takes its turn; where the stays it needs are not over, those places are reserved for it: nobody else
-   starts there, so that one that needs much room does not see it taken in pieces by those that need little.
-3. Parked replicas give way first, then idle ones, then those of a revision that waits to take its route and serves
-   nobody yet, then those of revisions that have several, then the one that has been there longest. `min_replicas` never
-   give way. Who gives way drains: what it runs it may finish, for `drain_seconds` at most; its new calls are held, and
-   its revision waits its own turn at the end of the queue.
-4. Who failed when it had its turn waits twice as long for the next, and so on, or an endpoint that cannot start would
-   cost all others a start each time.
+1. A replica that got its place because another was evicted keeps it for its least stay, and so does every one that is
+   asked for. Less would be thrashing, for a switch costs a start. With a stay of `STARTS_STAYED` starts a place serves
+   at least that part of its time (4 of 5). Calls that alternate between two endpoints make at most one switch per least
+   stay.
+2. A revision is due that has waited for `turn_seconds` and has no replica (or fewer than its `min_replicas`). The one
+   that has waited longest takes its turn. Where the stays it needs are not over, those places are reserved for it, and
+   nobody else starts there. So one that needs much room does not see it taken in pieces by those that need little.
+3. Parked replicas go first, then idle ones, then those of a revision that waits to take its route and serves nobody
+   yet. Next are those of revisions that have several, then the one that has been there longest. `min_replicas` are
+   never evicted. An evicted replica drains: what it runs it may finish, for `drain_seconds` at most. Its new calls are
+   held, and its revision waits for its own turn at the end of the queue.
+4. A revision that failed when it had its turn waits twice as long for the next, and so on. Else an endpoint that cannot
+   start would cost all others a start each time.
 
-So a place changes hands at least once a cycle of stay + drain + start, always to the oldest, and who comes behind p
-others waits at most `turn_seconds` and ceil((p + 1) / R) cycles: `bound`. Streams longer than the drain limit are cut,
-or that would be no bound. What must survive is a caller that leaves: its turn ends with its demand, and who gave way
-comes back by the same law.
+So a place changes hands at least once a cycle of stay + drain + start, always to the oldest. Behind p others one waits
+at most `turn_seconds` and ceil((p + 1) / R) cycles: `bound`. Streams longer than the drain limit are cut, or that would
+not be a bound. What must survive is a caller that leaves: its turn ends with its demand, and the evicted one comes back
+by the same law.
 """
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
-"""What the one writer knows: demand, nodes, the table of routers, and what waits. Nothing here waits or sends. Step
-6.
+"""What the one writer knows: demand, nodes, replicas, the routers' table, and what waits. Step 6.
+
+Nothing here waits or sends a frame.
 """

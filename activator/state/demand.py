@@ -1,8 +1,8 @@
-"""Demand: held + in-flight requests per revision, as the routers told it last. Step 6. Pure: time is an argument.
+"""Demand: held + in-flight requests per revision, as the routers reported it last. Step 6. Pure: time is an argument.
 
 Numbers are absolute and fenced by sequence, so a frame that comes twice or late changes nothing. What must survive is a
-signal that is missing: a router that goes silent, or whose connection breaks, keeps its last numbers for
-`silent_seconds`; only its own word, or that much time, makes them less. Silence is never zero demand.
+signal that is missing. A router that goes silent, or whose connection breaks, keeps its last numbers for
+`silent_seconds`. Only its own word, or that much time, makes them less. Silence is never zero demand.
 """
 
 from __future__ import annotations

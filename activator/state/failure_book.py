@@ -1,6 +1,6 @@
 """The failure history of every revision that has one: what `policy/failures.py` says of each event. Step 6.
 
-What must survive is a revision that cannot start: it is known here until a start succeeds and lasts, so it is neither
+What must survive is a revision that cannot start. It is known here until a start succeeds and lasts, so it is neither
 tried in a tight circle nor forgotten between two tries.
 """
 

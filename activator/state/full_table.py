@@ -1,10 +1,9 @@
-"""The whole table as a router gets it when it joins: written once for all that join together, and in parts. Step 10.
-Pure.
+"""The full table that a router gets when it joins: written once for all that join together, and in parts. Step 10.
+Pure: time is an argument.
 
-With thousands of endpoints nearly all are at rest, and a row at rest says little: it is written by hand, because the
-frame classes would take most of the activator's second for nothing; a test holds it to the contract. Parts are small,
-so that no router's loop stands still while it reads one. The failure to survive is a burst: all workers come back at
-once after a restart.
+With thousands of endpoints nearly all are at rest, and a row at rest says little. It is written by hand, for the frame
+classes would take most of the activator's second; a test holds it to the contract. Parts are small, so that no router's
+loop stands still while it reads one. What must survive is a burst: all workers come back at once after a restart.
 """
 
 from __future__ import annotations

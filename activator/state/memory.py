@@ -1,8 +1,8 @@
 """What replicas need of their nodes' memory: estimated, then measured, and remembered by revision. Steps 6 and 7.
 
-A parked replica counts what it holds while it is parked, and is told nothing of what a serving one of its revision
-takes; the other way round too, for a start must find room for all of it. Rooms are promised to starts that wait for
-somebody's end, so that nobody who comes later takes the bytes they wait for.
+A parked replica is charged for what it holds while it is parked. Its size says nothing about a serving one, and a start
+must find room for all that a serving one needs. What must survive is a start that waits for another's end. The room is
+promised to it, so that nobody who comes later takes those bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The nodes: who is connected, what their standbys are like, and how commands to them are fenced. Step 7."""
+"""The nodes: which agents are connected, what their standbys are like, and how commands to them are fenced. Step 7.
+
+What must survive is an agent that falls silent: its link is cut after `SILENT_SECONDS`, and made anew.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ class Nodes:
     known: dict[str, Node] = field(default_factory=dict)
 
     def silent(self, now: float) -> list[int]:
-        """The connections of agents that have said nothing for too long. Each is told of once; its end is on its
+        """The connections of agents that have said nothing for too long. Each is named once; its end is on its
         way.
         """
         found = []

@@ -1,8 +1,8 @@
-"""Where a start that lasts has got to, for those who wait for it. Steps 6 and 10. Pure: time is an argument.
+"""How far a slow start has got, for those who wait for it. Steps 6 and 10. Pure: time is an argument.
 
-A start that is over within a second is told of once, when it is ready: each change of a row goes to every router, and
-quick starts have better use for those milliseconds. Of longer ones the routers hear each phase as it begins, looked for
-on a tick. Only durations are told, for routers have clocks of their own.
+A start that is over within a second is published once, when it is ready. Each change of a row goes to every router, and
+quick starts have better use for those milliseconds. Of longer ones the routers hear each phase as it begins, on a tick.
+Only durations travel, for routers have clocks of their own.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ PARKED_PHASES: tuple[PhaseName, ...] = ("place", "spawn", "init", "canary")
 
 
 class StartProgress(NamedTuple):
-    """The phase a start is in, how long the start had lasted when it began, in seconds, and how much of a fetch is
-    done, 0 to 1.
-    """
+    """The phase a start is in."""
 
     phase: PhaseName
-    began: float
-    fetched: float | None = None
+    began: float  # seconds the start had lasted when the phase began
+    fetched: float | None = None  # how much of a fetch is done, 0 to 1
 
 
 WAITING = StartProgress("place", 0.0)  # for room, or for a node

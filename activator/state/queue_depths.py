@@ -1,10 +1,12 @@
-"""How deep replicas are in requests of other routers, told to each router that has a choice. Steps 5 and 10. Pure.
+"""How deep replicas are in requests of other routers, for each router that has a choice. Steps 5 and 10. Pure.
 
 A router knows its own requests to the digit; of the rest it can only hear. What others have in a replica is what the
-replica reports less what this router said is its own, both a tenth of a second old, so it may be wrong for a moment;
-both are absolute and told again, so it comes right when things stand still. It decides only an order: no number told
-here ever makes a free slot vanish. Told on a tick, what has changed, and only where it can matter: revisions with two
-replicas and more that serve, while two routers and more are connected.
+replica reports less what this router reported as its own. Both are a tenth of a second old, so it may be wrong for a
+moment. Both are absolute and reported again, so it comes right when things stand still. It decides only an order: no
+number from here ever makes a free slot vanish.
+
+Changes go out on a tick, and only where they can matter: revisions with two or more replicas that serve, while two or
+more routers are connected.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ Of = Callable[[str], Iterable[Replica]]  # the replicas of a revision
 
 
 class QueueDepths:
-    """By connection: what each router said is its own, and, by revision too, what it was told of others."""
+    """By connection: what each router reported as its own, and, by revision too, what was sent to it of others."""
 
     def __init__(self) -> None:
         self._own: dict[int, dict[str, int]] = {}

@@ -1,4 +1,7 @@
-"""Answers to commands that wait until the routers know the result. Step 6. Pure: time is an argument."""
+"""Answers to commands that wait until the routers know the result. Step 6. Pure: time is an argument.
+
+What must survive is a router that does not answer: after `REPLY_SECONDS` the command is answered all the same.
+"""
 
 from __future__ import annotations
 

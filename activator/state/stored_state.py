@@ -1,4 +1,4 @@
-"""What is known when an activator takes over: where the last one stopped. Step 6."""
+"""What Postgres knows when an activator takes over: where the last one stopped. Step 6."""
 
 from __future__ import annotations
 

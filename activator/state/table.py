@@ -1,8 +1,9 @@
-"""The table every router has: whole when it connects, then what changed. Step 10. Pure.
+"""The table that every router has: complete when it connects, then what changed. Step 10. Pure.
 
-Sequences begin anew with each epoch, above every sequence of an earlier one, so an acknowledgement of an old leader's
-table is never taken for one of ours. Deltas are whole endpoints: one that is lost with its connection does no harm, the
-next connection begins with everything. Endpoints at rest cost no cached row; theirs is made when a router asks for all.
+Sequences begin anew with each epoch, above every sequence of an earlier one. So an acknowledgement of an old leader's
+table is never taken for one of ours. A delta has complete endpoints. What must survive is one that is lost with its
+connection: the next connection begins with everything. Endpoints at rest cost no cached row; theirs is made when a
+router asks for all.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ EPOCH_BITS = 32  # sequences per epoch
 
 
 class TableBook:
-    """What the routers have been told. `sequence` is that of the newest table."""
+    """What was sent to the routers. `sequence` is that of the newest table."""
 
     def __init__(self, epoch: int) -> None:
         self.begin(epoch)
@@ -29,7 +30,7 @@ class TableBook:
         self._changed: dict[str, EndpointRow | None] = {}
 
     def begin(self, epoch: int) -> None:
-        """A new epoch: whoever has a table must get a whole one."""
+        """A new epoch: whoever has a table must get a full one."""
         self.epoch, self.sequence = epoch, epoch << EPOCH_BITS
 
     def put(self, row: EndpointRow, *, at_rest: bool, altered: bool = False) -> None:

@@ -1,9 +1,9 @@
 """The revisions that would start and cannot yet: since when, and why. Steps 5 and 6. Pure: time is an argument.
 
-"Does not fit now" is no failure. Who asks stays held, and reads the reason here: in the comments of a held stream, in
-the 503 at the deadline, in `ps`. Whoever waits longest is decided first, so that room which comes free is not taken by
-those that came later. What must survive is an activator that is killed: ages are not stored, so its successor counts
-every wait from its own beginning.
+"Does not fit now" is not a failure. Callers stay held, and read the reason here: in the comments of a held stream, in
+the 503 at the deadline, in `ps`. The revision that waits longest is decided first, so that later ones do not take room
+that comes free. What must survive is an activator that is killed. Ages are not stored, so its successor counts every
+wait from its own beginning.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Revisions that are to start though nobody calls: `pilotlight wake`, and the first revision of a name, which one start
-proves. Step 6. Pure.
+"""Revisions that are to start though nobody calls: by `pilotlight wake`, or to prove a name's first revision. Step 6.
+Pure: time is an argument.
 
-Each counts as one request more, until a replica of it is ready, its start has failed, or it has waited as long as a
-caller would. So a wake has no rules of its own: it starts, waits for room and goes back to rest as for any call, and
-leaves nothing behind. What must survive is a start that never succeeds: nobody's wish keeps it going.
+Each counts as one request more, until a replica of it is ready or its start has failed, and no longer than a caller
+would wait. So a wake has no rules of its own: it starts, waits for room and goes back to rest as for any call. What
+must survive is a start that never succeeds: nobody's wish keeps it going.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Bad rungs in Postgres: written when a canary differs or a rung has been made anew, read when an activator takes over.
-Step 6.
+"""Rungs in quarantine, in Postgres: written on each change, read when an activator takes over. Step 6.
 
-What must survive is the activator's death between a wrong answer and the next start: whoever leads then must not step
-on the rung that gave it. A mark that was not written yet dies with its activator; then the canary, which stands before
-every climb, catches the same wrong answer once more.
+What must survive is the activator's death between a wrong answer and the next start: the next leader must not use the
+rung that gave it. A mark that was not written yet dies with its activator. Then the canary, which every start passes,
+catches the same wrong answer once more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Endpoints and revisions in Postgres. Read whole at a start, and one by one when a command has changed them."""
+"""Endpoints and revisions in Postgres: all of them read at a start, then one by one as commands change them. Step 6."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cold starts in Postgres: one immutable row a start, written when it has ended; read when an activator takes over."""
+"""Cold starts in Postgres: one immutable row a start, written when it has ended. Steps 6 and 10.
+
+They are read when an activator takes over, so that its estimates begin where the last one's stopped.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a statement runs on: a connection of the pool, or one of its own."""
+"""What a statement runs on (a connection of the pool, or one of its own), and how it can fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What happened to a revision that an operator should hear of, in Postgres: written once, read by the admin API."""
+"""Events in Postgres: what happened to a revision that an operator should hear of. Written once, read by the admin
+API.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Deletes what Postgres need not keep: settled journal rows, events and ended replicas past their days, and what
-operators did past days of its own, however large the database is. Step 12.
+"""Deletes old rows that Postgres need not keep, once an hour. Step 12.
 
-Where the database is larger than it may be, what need not be kept goes sooner: each time in half the days, down to one,
-and later again once it is not. What is settled is never deleted, so it may stay too large: that is told. An hour apart,
-in batches, so that no statement holds anything for long. The failure to survive is a Postgres that is away: the next
-hour does it.
+These are settled journal rows, events and ended replicas past `keep_days`, and the audit past `audit_days`. Where the
+database is larger than it may be, rows go sooner: each time in half the days, down to one, and later again once it is
+not. What is settled is never deleted, so the database may stay too large; then the log says so. It deletes in batches,
+so that no statement holds anything for long. What must survive is Postgres being away: the next hour does it.
 """
 
 from __future__ import annotations

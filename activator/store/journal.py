@@ -1,4 +1,7 @@
-"""The engines' usage journal in Postgres. Step 12."""
+"""The engines' usage journal in Postgres. Step 12.
+
+What must survive is an entry that Postgres refuses: it is left out, loudly, and the others are stored.
+"""
 
 from __future__ import annotations
 

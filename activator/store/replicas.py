@@ -1,4 +1,4 @@
-"""Replicas in Postgres: written on every change of state, read once, when an activator takes over."""
+"""Replicas in Postgres: written on every change of state, read once, when an activator takes over. Step 6."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ async def memory(connection: Connection) -> dict[str, int]:
 
 
 def _replica(row: Any, now: float) -> Replica:
-    """`started_at` and `ready_at` are of its first climb: of one that is parked, or comes up again, they say
-    nothing.
-    """
+    """`started_at` and `ready_at` are of its first start: they say nothing of one that is parked, or comes up again."""
     again = row["state"] == "parked" or (row["state"] == "starting" and row["ready_age"] is not None)
     phases = [Phase(**phase) for phase in json.loads(row["phases"])]
     return Replica(

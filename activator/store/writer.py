@@ -1,8 +1,9 @@
-"""The queue between the reconciler and Postgres: in order, and never waited for.
+"""The queue between the reconciler and Postgres: in order, and never waited for. Steps 6 and 12.
 
-With Postgres away it keeps what it was given and goes on trying: a replica's row is kept in its newest form only, cold
-starts, events and bad rungs up to a bound, and usage up to a bound beyond which it is left with the agent, that keeps
-it anyway. A row Postgres refuses is logged and dropped; the next report of that replica, or its end, writes it again.
+What must survive is Postgres being away: the queue keeps what it was given and goes on trying. A replica's row is kept
+in its newest form only. Cold starts, events and rungs in quarantine are kept up to a bound, and so is usage; beyond it
+usage stays with the agent, which keeps it anyway. A row that Postgres refuses is logged and dropped. The next report of
+that replica, or its end, writes it again.
 """
 
 from __future__ import annotations

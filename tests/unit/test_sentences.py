@@ -14,11 +14,7 @@ DOCSTRING = re.compile(r'r?"""(.*?)"""', re.S)
 END = re.compile(r"(?<=[.!?])(?<!e\.g\.)\s+")
 
 # Modules that are not rewritten yet. The list only shrinks: a module that passes must leave it.
-NOT_YET = frozenset(
-    {
-        "activator/store/housekeeping.py",
-    }
-)
+NOT_YET: frozenset[str] = frozenset()
 
 
 def modules() -> Iterator[str]:
