@@ -62,6 +62,8 @@ class Described:
 
 @dataclass(frozen=True)
 class Context:
+    """The context that a model has, and what of it a replica serves. In tokens."""
+
     tokens: int  # that a replica serves
     longest: int  # that the model has; 0: it does not say
     asked: bool  # by an engine argument

@@ -78,6 +78,8 @@ class Check(Frame):
 
 
 class Rehearsed(Frame):
+    """A standby is ready for orders."""
+
     kind: Literal["rehearsed"] = "rehearsed"
     engine: str
     version: str
@@ -96,6 +98,8 @@ class Exited(Frame):
 
 
 class Checked(Frame):
+    """The answer to `Check`."""
+
     kind: Literal["checked"] = "checked"
     check_id: str
     reason: str  # why it would not, naming the argument; "": it would
@@ -127,23 +131,31 @@ class LoadOutcome(StrEnum):
 
 
 class Born(Frame):
+    """A replica's first words: which process it is."""
+
     kind: Literal["born"] = "born"
     pid: int
     start_time: int
 
 
 class PhaseDone(Frame):
+    """A step of its start has ended."""
+
     kind: Literal["phase"] = "phase"
     phase: Phase
     load: LoadOutcome | None = None  # of the phase `load`; its note says the same for people
 
 
 class Serving(Frame):
+    """It admits requests at this address."""
+
     kind: Literal["serving"] = "serving"
     address: str
 
 
 class Depth(Frame):
+    """How many requests its gate has let through and not answered."""
+
     kind: Literal["depth"] = "depth"
     in_flight: int
 
@@ -155,6 +167,8 @@ class Journaled(Frame):
 
 
 class Failed(Frame):
+    """Why it ends, in the engine's own words."""
+
     kind: Literal["failed"] = "failed"
     reason: str
     mismatch: bool = False  # it answered its canary otherwise than recorded

@@ -24,6 +24,8 @@ IDENTITY_FILE = "identity.json"
 
 @dataclass(frozen=True)
 class Identity:
+    """A process for good: a pid alone is used again."""
+
     pid: int
     start_time: int  # clock ticks since boot
 

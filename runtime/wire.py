@@ -99,6 +99,8 @@ class RequestCount(Frame):
 
 
 class Start(Frame):
+    """Start a replica of this revision; nothing happens where it is there already."""
+
     kind: Literal["start"] = "start"
     epoch: int
     sequence: int
@@ -212,6 +214,8 @@ class NodeReport(Frame):
 
 
 class StandbyReport(Frame):
+    """The node's standbys, sent on every change."""
+
     kind: Literal["standby"] = "standby"
     ready: int
     private_bytes: int = 0  # of one standby
@@ -219,6 +223,8 @@ class StandbyReport(Frame):
 
 
 class UsageBatch(Frame):
+    """Lines of a journal, numbered; sent again until `UsageStored` has the number."""
+
     kind: Literal["usage"] = "usage"
     batch: int
     entries: tuple[UsageEntry, ...]
@@ -237,6 +243,8 @@ class Shipped(Frame):
 
 
 class ArgumentsChecked(Frame):
+    """The answer to `CheckArguments`."""
+
     kind: Literal["arguments_checked"] = "arguments_checked"
     check_id: str
     reason: str = ""  # why it would not, naming the argument; "": it would
@@ -245,6 +253,8 @@ class ArgumentsChecked(Frame):
 
 
 class Refused(Frame):
+    """A command that was older than one already seen."""
+
     kind: Literal["refused"] = "refused"
     replica_id: str
     reason: str

@@ -40,6 +40,8 @@ EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "em
 
 @dataclass(frozen=True)
 class Facts:
+    """What a snapshot is, by its own files."""
+
     architecture: str
     dtype: str
     tensors: int

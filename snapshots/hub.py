@@ -43,6 +43,8 @@ AT_ONCE = 8  # files fetched side by side
 
 @dataclass(frozen=True)
 class Reference:
+    """A model of a hub, at a revision."""
+
     repo: str  # "org/name"
     revision: str  # a branch, a tag or a commit
 
@@ -52,6 +54,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class Fetched:
+    """A model that is in the hub's cache."""
+
     folder: Path  # in the hub's cache
     commit: str
     licence: str = ""

@@ -44,6 +44,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}\z")]
 
 
 class SnapshotFile(BaseModel):
+    """One file of a snapshot: its path below the folder, its bytes and their SHA-256."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Annotated[str, AfterValidator(_inside)]  # below the snapshot's folder, with /
@@ -61,6 +63,8 @@ class SnapshotFile(BaseModel):
 
 
 class Manifest(BaseModel):
+    """The list of a snapshot's files, and what is known of the model. Its digest is the snapshot's name."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1

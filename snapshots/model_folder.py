@@ -31,6 +31,8 @@ _BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True)
 class Source:
+    """One file of a model folder, and how it is opened."""
+
     root: Path  # the model's folder, resolved
     path: str  # below it, with /
     size: int
@@ -54,6 +56,8 @@ class Source:
 
 @dataclass(frozen=True)
 class ModelFolder:
+    """What packing takes of a folder, and what it leaves."""
+
     root: Path  # resolved
     sources: tuple[Source, ...]  # the files to take, sorted by path
     left_out: tuple[str, ...]  # what is left out, in words

@@ -32,6 +32,8 @@ _LINE = re.compile(r"(\d{1,9}) (\d{1,9}) ([0-9a-f]{64})", re.ASCII)
 
 @dataclass(frozen=True)
 class Chunk:
+    """A run of one file's bytes that is fetched and checked at once."""
+
     file: SnapshotFile
     number: int
     begin: int  # bytes
@@ -79,7 +81,9 @@ class Partial:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self._folder, self.files, self._manifest = folder, folder / FILES, manifest
+        self._folder = folder
+        self.files = folder / FILES
+        self._manifest = manifest
         self._numbers = {file.path: number for number, file in enumerate(manifest.files)}
         self._chunks = {file.path: chunks_of(file) for file in manifest.files}
         self._maps: dict[str, mmap.mmap] = {}

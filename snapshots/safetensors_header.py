@@ -34,6 +34,8 @@ BITS = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
+    """One entry of the header. Offsets are bytes from the data's begin."""
+
     name: str
     dtype: str
     shape: tuple[int, ...]

@@ -47,6 +47,8 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safete
 
 @dataclass(frozen=True)
 class Selection:
+    """Which paths are taken, and why the others are not."""
+
     taken: tuple[str, ...]  # sorted
     left_out: dict[str, tuple[str, ...]]  # why → paths
 

@@ -64,6 +64,8 @@ LIKE: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Weight:
+    """One tensor to be made."""
+
     name: str
     shape: tuple[int, ...]
 

@@ -193,20 +193,21 @@ class _Pull:
         progress: Progress | None,
         usable: Callable[[], Awaitable[None]],
     ) -> None:
-        self._origin, self._digest, self._partial, self._progress, self._usable = (
-            origin,
-            digest,
-            partial,
-            progress,
-            usable,
-        )
-        self._manifest, self._files, self._total = manifest, manifest.files, manifest.size
+        self._origin = origin
+        self._digest = digest
+        self._partial = partial
+        self._progress = progress
+        self._usable = usable
+        self._manifest = manifest
+        self._files = manifest.files
+        self._total = manifest.size
         missing = partial.missing()
         self._done = manifest.size - sum(chunk.length for chunk in missing)
         early, late = in_order(missing)
         # Of a manifest without chunks a large file is good only once all of it is there: nothing begins before that.
         self._checked_at_the_end = any(file.size > CHUNK and not file.chunks for file in manifest.files)
-        self._early, self._begun = {chunk.key for chunk in early}, asyncio.Event()
+        self._early = {chunk.key for chunk in early}
+        self._begun = asyncio.Event()
         self._next = iter(early + late)
         self._left = {file.path: 0 for file in manifest.files}
         for chunk in missing:

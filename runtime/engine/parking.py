@@ -70,14 +70,12 @@ class Parking:
         phases: Phases,
         canary: Callable[[], Awaitable[None]],
     ) -> None:
-        self._engine, self._device, self._gate, self._control, self._phases, self._canary = (
-            engine,
-            device,
-            gate,
-            control,
-            phases,
-            canary,
-        )
+        self._engine = engine
+        self._device = device
+        self._gate = gate
+        self._control = control
+        self._phases = phases
+        self._canary = canary
         self.address = ""
         self._empty = asyncio.Event()
         self._parking: asyncio.Task[None] | None = None

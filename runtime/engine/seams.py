@@ -31,6 +31,8 @@ class SeamBroken(RuntimeError):
 
 @dataclass(frozen=True)
 class Seam:
+    """One place in another library that is replaced, as it was when it was tested."""
+
     module: str
     attribute: str
     parameters: str  # names in order, "=" with a default; VALUE or NEW

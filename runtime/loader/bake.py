@@ -45,6 +45,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class Layout:
+    """Where each parameter lies in a baked copy. Offsets and sizes in bytes."""
+
     header: bytes  # length, JSON and padding: all that comes before the data
     pieces: tuple[Piece, ...]
 

@@ -16,6 +16,8 @@ RING = "pilotlight_ring"  # `streamed.py`, on a GPU
 
 
 class Loaded(NamedTuple):
+    """What one load has come to."""
+
     outcome: LoadOutcome
     reason: str = ""  # why vLLM's own loader was used
 

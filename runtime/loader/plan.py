@@ -69,6 +69,8 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
+    """What a load will do: its blocks in order, the reads that fill them, and the peaks of memory. In bytes."""
+
     sources: tuple[Source, ...]
     blocks: tuple[Block, ...]
     reads: tuple[Read, ...]  # in the order of their blocks, and of the file within one

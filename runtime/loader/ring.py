@@ -125,6 +125,8 @@ def stream(
 
 
 class Ring(Generic[Memory]):
+    """The reader threads, their pinned slots, and the blocks on their way to the consumer."""
+
     def __init__(self, planned: Plan, device: Device[Memory, object], *, threads: int, direct: bool = False) -> None:
         self._plan, self._device = planned, device
         self._turn = threading.Condition()

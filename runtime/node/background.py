@@ -16,6 +16,8 @@ log = structlog.get_logger()
 
 
 class Background:
+    """The tasks that nobody awaits."""
+
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 

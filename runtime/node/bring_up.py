@@ -38,6 +38,8 @@ FORK_TRIES = 3  # standbys that may die with the same order in hand
 
 
 class BringUp:
+    """Leads a replica from the order to its birth."""
+
     def __init__(
         self,
         replicas: Replicas,

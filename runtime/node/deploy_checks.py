@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 
 class DeployChecks:
+    """Answers `CheckArguments`, together with a standby where arguments are given."""
+
     def __init__(self, *, device: str, settings: RuntimeSettings) -> None:
         self._device, self._settings = device, settings
         self._notes: dict[str, tuple[str, ...]] = {}  # by check, until a standby has answered

@@ -37,6 +37,8 @@ Kind = Literal["baked", "partial", "snapshot"]
 
 @dataclass(frozen=True)
 class Item:
+    """One thing on the disk that may go as a whole."""
+
     kind: Kind
     digest: str
     folder: Path

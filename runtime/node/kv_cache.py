@@ -42,6 +42,8 @@ NO_CONTEXT = Context(0, 0, asked=False)
 
 @dataclass(frozen=True)
 class Sizing:
+    """What a replica's cache takes, and the context it serves."""
+
     kv_cache_bytes: int
     max_model_len: int  # tokens; 0: as the model's config says
     context: Context = NO_CONTEXT

@@ -18,6 +18,8 @@ MEASURED = (*SERVING, "parked")
 
 
 class MemoryWatch:
+    """Measures what replicas hold, and reports what is news."""
+
     def __init__(self, replicas: Replicas, background: Background) -> None:
         self._replicas = replicas
         self._background = background

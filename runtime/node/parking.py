@@ -25,6 +25,8 @@ log = structlog.get_logger()
 
 
 class Parking:
+    """Parks and unparks replicas, as the activator orders."""
+
     def __init__(self, replicas: Replicas, *, end: ReplicaEnd, memory: MemoryWatch) -> None:
         self._replicas = replicas
         self._end = end

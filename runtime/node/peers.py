@@ -13,6 +13,8 @@ Peer = FrameStream[ToAgent]
 
 
 class Peers:
+    """The connections of activators, the newest last."""
+
     def __init__(self) -> None:
         self._peers: list[Peer] = []
 

@@ -18,6 +18,8 @@ from runtime.node.watermark import Watermark
 
 
 class PulseWatch:
+    """Remembers beats, and names the replicas that hang."""
+
     def __init__(self, replicas: Replicas, *, limits: Limits, watermark: Watermark) -> None:
         self._replicas = replicas
         self._limits = limits

@@ -35,6 +35,8 @@ AT_WORK = ("ready", "draining", "parking")  # states in which answers may be und
 
 
 class ReplicaEnd:
+    """Ends replicas, and removes what they leave."""
+
     def __init__(self, replicas: Replicas, *, orders: ForkOrders, watermark: Watermark) -> None:
         self._replicas = replicas
         self._orders = orders

@@ -48,6 +48,8 @@ FIRST_WEIGH_SECONDS = 1.0  # after ready: when the first answer is out, and litt
 
 
 class ReplicaWatch:
+    """Hears replicas, and hands on what they say to the part that it concerns."""
+
     def __init__(
         self,
         replicas: Replicas,

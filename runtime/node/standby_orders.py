@@ -18,6 +18,8 @@ from runtime.node.standby_pool import StandbyPool
 
 
 class ForkOrders:
+    """Gives orders to the standbys of one pool, one after the other."""
+
     def __init__(self, pool: StandbyPool) -> None:
         self._pool = pool
         self._turn = asyncio.Lock()  # of the one order that is given next

@@ -15,6 +15,8 @@ from runtime.node.standby_pool import StandbyPool
 
 
 class StandbyWatch:
+    """Asks standbys whether they are there, and measures what they hold."""
+
     def __init__(
         self, pool: StandbyPool, background: Background, *, silent_seconds: float, rehearsal_seconds: float
     ) -> None:

@@ -36,6 +36,8 @@ ALIVE_SECONDS = 0.01  # between two looks whether the last replicas are gone
 
 
 class ReplicaSupervisor:
+    """What the agent asks of its replicas, as one object."""
+
     def __init__(
         self,
         replicas: Replicas,

@@ -17,6 +17,8 @@ log = structlog.get_logger()
 
 
 class UsageReports:
+    """The journals, the counts and the watermark of one node."""
+
     def __init__(self, *, shipper: UsageShipper, counts: Counts, watermark: Watermark) -> None:
         self._shipper = shipper
         self._counts = counts

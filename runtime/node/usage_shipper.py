@@ -27,6 +27,8 @@ READ_BYTES = 1 << 20
 
 @dataclass
 class JournalFile:
+    """How far one replica's journal is sent, and stored."""
+
     replica_id: str
     path: Path
     sent: int = 0  # bytes, of whole lines
@@ -36,6 +38,8 @@ class JournalFile:
 
 
 class UsageShipper:
+    """Sends what the journals gain, until it is stored."""
+
     def __init__(self, folder: Path, send: Callable[[UsageBatch], bool], *, unended: Collection[str] = ()) -> None:
         """`send` gives a batch to the activator, or says False when there is no connection. `unended`: replicas that
         are gone, and whose journals still lack lines; `finished` is called for each in time.

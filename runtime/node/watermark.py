@@ -37,7 +37,9 @@ class Watermark:
     """`living`: the replicas there are now. `look` is called each second."""
 
     def __init__(self, *, shipper: UsageShipper, counts: Counts, living: Callable[[], Iterable[str]]) -> None:
-        self._shipper, self._counts, self._living = shipper, counts, living
+        self._shipper = shipper
+        self._counts = counts
+        self._living = living
         self._asked: list[_Asked] = []
 
     def ask(self, token: int, answer: Answer, *, now: float) -> None:

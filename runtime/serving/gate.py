@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 
 class Gate:
+    """The ASGI application in front of vLLM's own: slots, turns, counts and the drain of one replica."""
+
     def __init__(
         self,
         app: App,
@@ -47,7 +49,11 @@ class Gate:
         on_left: Callable[[list[str]], None],
     ) -> None:
         """`on_left` hears of sequences that the engine still works on when the exchange they are for is over."""
-        self._app, self._slots, self._journal, self._on_depth, self._on_left = app, slots, journal, on_depth, on_left
+        self._app = app
+        self._slots = slots
+        self._journal = journal
+        self._on_depth = on_depth
+        self._on_left = on_left
         self.in_flight = (
             0  # sequences: a request with several choices or prompts takes as many slots, at most all of them
         )

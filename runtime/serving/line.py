@@ -31,6 +31,8 @@ Place = asyncio.Future[str | None]
 
 
 class Stands(NamedTuple):
+    """One router in the line."""
+
     since: float  # when the request began to wait
     number: int
     place: Place
@@ -38,6 +40,8 @@ class Stands(NamedTuple):
 
 
 class Promise(NamedTuple):
+    """A freed slot that is kept for one router, for a moment."""
+
     router: str
     at: float
     seconds: float

@@ -15,6 +15,8 @@ from runtime.wire import Phase, PhaseName
 
 
 class Phases:
+    """Reports the steps of one start to the agent."""
+
     def __init__(self, control: Control) -> None:
         self._control = control
 

@@ -35,6 +35,8 @@ TAKES_LONG, TAKES_MEMORY, FAILS = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
+    """What one trial may take."""
+
     cpu_seconds: int = 5
     wall_seconds: float = 60.0  # for a machine on which nothing gets on
     memory_bytes: int = 512 << 20  # beyond what the process has when it is forked

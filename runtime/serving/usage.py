@@ -106,7 +106,10 @@ class Journal:
     ) -> None:
         """`grown` hears of every line that is in the file; `later` calls back after so many seconds."""
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._replica_id, self._grown, self._later, self._os_write = replica_id, grown, later, write
+        self._replica_id = replica_id
+        self._grown = grown
+        self._later = later
+        self._os_write = write
         self._tallies: dict[str, Tally] = {}
         self._sequences: dict[str, str] = {}  # engine's own id → request id
         self._kept: list[tuple[UsageEntry, bytes]] = []  # lines not yet written; of the first, `_torn` bytes are

@@ -27,7 +27,9 @@ class Reading:
     """One part being read; `abort` may be called from any thread."""
 
     def __init__(self, link: str, begin: int, into: memoryview) -> None:
-        self.url, self.begin, self.into = urlsplit(link), begin, into
+        self.url = urlsplit(link)
+        self.begin = begin
+        self.into = into
         self.length = 0  # bytes that have come
         self.aborted = False
         self.connection: http.client.HTTPConnection | None = None

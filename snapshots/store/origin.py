@@ -23,6 +23,8 @@ PUSH = "push it again from where it is whole (`pilotlight snapshot push`)"
 
 
 class Origin(Protocol):
+    """What every store can do that snapshots are pulled from."""
+
     name: str  # as errors call it
 
     async def ready(self) -> None:

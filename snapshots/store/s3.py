@@ -90,10 +90,16 @@ async def open_bucket(url: str) -> AsyncIterator[Bucket]:
 
 
 class Bucket:
+    """One bucket and prefix, over a client that is open."""
+
     def __init__(self, client: Any, bucket: str, prefix: str) -> None:
-        self.client, self.bucket, self._prefix = client, bucket, f"{prefix}/" if prefix else ""
+        self.client = client
+        self.bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
         self.name = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._pace, self._direct, self._threads = Pace(), Direct(), ThreadPoolExecutor(READERS, thread_name_prefix="s3")
+        self._pace = Pace()
+        self._direct = Direct()
+        self._threads = ThreadPoolExecutor(READERS, thread_name_prefix="s3")
         self._links: dict[str, tuple[str, float]] = {}  # key → link, until when it is used (monotonic seconds)
 
     def close(self) -> None:

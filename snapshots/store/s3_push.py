@@ -49,8 +49,12 @@ def part_size(size: int) -> int:
 
 class _Push:
     def __init__(self, folder: Path, manifest: Manifest, bucket: Bucket, progress: Progress | None) -> None:
-        self._folder, self._manifest, self._bucket, self._progress = folder, manifest, bucket, progress
-        self._slots, self._sent = asyncio.Semaphore(PARALLEL), dict.fromkeys((file.path for file in manifest.files), 0)
+        self._folder = folder
+        self._manifest = manifest
+        self._bucket = bucket
+        self._progress = progress
+        self._slots = asyncio.Semaphore(PARALLEL)
+        self._sent = dict.fromkeys((file.path for file in manifest.files), 0)
 
     async def open_uploads(self) -> dict[str, list[str]]:
         """Uploads begun for this snapshot and not completed, by key, the newest first."""
