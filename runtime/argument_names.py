@@ -102,7 +102,7 @@ REFUSED: Mapping[str, tuple[str, str, Judge]] = {
     **_each("tokens-only skip-tokenizer-init", UNCOUNTED, LEAVE_OUT, _on),
     **_each("enable-flash-late-interaction", UNCOUNTED, LEAVE_OUT, _on),
     **_each("stream-interval", MISCOUNTED, LEAVE_OUT),
-    **_each("help", "is no argument of an engine", LEAVE_OUT),
+    **_each("help", "is not an argument of an engine", LEAVE_OUT),
 }  # fmt: skip
 
 
@@ -220,7 +220,7 @@ def one_spelling(engine_args: Mapping[str, Value]) -> dict[str, Value]:
         name = plain_name(given)
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"{given!r} is no name of an argument: use a-z, 0-9, - and _, without leading dashes, such as max-model-len"
+                f"{given!r} is not a name of an argument: use a-z, 0-9, - and _, without leading dashes, such as max-model-len"
             )
         if name in found:
             raise ValueError(f"{found[name]} and {given} are the same argument: give one of them")

@@ -73,7 +73,7 @@ def describe(snapshot: Path) -> Described:
     """Raises OSError or ValueError for a config that cannot be read."""
     config = json.loads((snapshot / "config.json").read_text())
     if not isinstance(config, dict):
-        raise ValueError("config.json is no object")
+        raise ValueError("config.json is not an object")
     sentence = next((found for name in SENTENCE if (found := _whole(_file(snapshot / name).get("max_seq_length")))), 0)
     return Described(config, sentence, _whole(_file(snapshot / "tokenizer_config.json").get("model_max_length")))
 

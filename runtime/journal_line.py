@@ -31,7 +31,7 @@ def decode(line: bytes) -> UsageEntry:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise Damaged(
-            f"it is no entry of a usage journal: {'.'.join(map(str, first['loc']))} {first['msg']}".rstrip()
+            f"it is not an entry of a usage journal: {'.'.join(map(str, first['loc']))} {first['msg']}".rstrip()
         ) from None
 
 

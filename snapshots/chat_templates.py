@@ -54,7 +54,7 @@ def _templates(folder: Path, paths: list[str], documents: dict[str, dict[str, An
             try:
                 found[path] = (folder / path).read_text(encoding="utf-8")
             except UnicodeDecodeError:
-                raise PackError(f"{path} is no text in UTF-8: {MEND}") from None
+                raise PackError(f"{path} is not text in UTF-8: {MEND}") from None
     for path in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
         given = documents.get(path, {}).get("chat_template")
         if isinstance(given, str):

@@ -39,10 +39,10 @@ def check_modules(paths: Collection[str], read: Callable[[str], bytes]) -> tuple
         return ()
     modules = read_json(read(MODULES), MODULES)
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise PackError(f"{MODULES} is no list of modules: {ANEW}")
+        raise PackError(f"{MODULES} is not a list of modules: {ANEW}")
     for path in (module.get("path", "") for module in modules):
         if path != "" and not (isinstance(path, str) and is_path(path.rstrip("/"))):
-            raise PackError(f"{MODULES} names {str(path)[:100]!r}, which is no folder of the model: {ANEW}")
+            raise PackError(f"{MODULES} names {str(path)[:100]!r}, which is not a folder of the model: {ANEW}")
     kinds = [kind for module in modules if (kind := _kind(module))]
     if kinds.count("pooling") != 1:
         raise PackError(

@@ -72,7 +72,7 @@ def parse(text: str) -> Reference:
     try:
         uri = parse_hf_uri(text)
     except (HfUriError, ValueError) as error:
-        raise HubError(f"{text[:200]!r} names no model of a hub ({_line(error)}): {wanted}") from None
+        raise HubError(f"{text[:200]!r} does not name a model of a hub ({_line(error)}): {wanted}") from None
     if uri.type != "model":
         raise HubError(f"{text[:200]!r} names a {uri.type}, not a model: {wanted}")
     if uri.path_in_repo:
@@ -142,13 +142,13 @@ def _listed(reference: Reference, endpoint: str | None, cache: Path) -> Listed:
     ).resolved  # and kept, for when the hub is away
     if not COMMIT.fullmatch(commit):
         raise HubError(
-            f"{api.endpoint} says that {reference} is commit {commit[:100]!r}, which is none: check HF_ENDPOINT"
+            f"{api.endpoint} says that {reference} is commit {commit[:100]!r}, which is not one: check HF_ENDPOINT"
         )
     info = api.model_info(reference.repo, revision=commit)
     sizes, sha256, blobs = dict[str, int](), dict[str, str](), dict[str, str]()
     for number, entry in enumerate(api.list_repo_tree(reference.repo, recursive=True, revision=commit)):
         if number >= MOST_FILES:
-            raise HubError(f"{reference} lists more than {MOST_FILES} files and folders: that is no model")
+            raise HubError(f"{reference} lists more than {MOST_FILES} files and folders: that is not a model")
         size = getattr(entry, "size", None)
         if not isinstance(size, int):
             continue  # a folder

@@ -40,7 +40,7 @@ def first_files(listed: Listed) -> list[str]:
     found = [path for path in ASKED_FIRST if path in listed.sizes]
     if not found:
         refuse_other_formats(listed.sizes, Path())
-        raise Incomplete("it holds no config.json: it is no model in Hugging Face's format")
+        raise Incomplete("it holds no config.json: it is not a model in Hugging Face's format")
     _refuse_huge(found, listed)
     return found
 
@@ -101,7 +101,7 @@ def git_hash(content: bytes) -> str:
 def check_before_weights(folder: Path, selection: Selection, *, code: bool = False) -> None:
     """What its texts alone rule out. Raises PackError."""
     if "config.json" not in selection.taken:
-        raise Incomplete("it holds no config.json: it is no model in Hugging Face's format")
+        raise Incomplete("it holds no config.json: it is not a model in Hugging Face's format")
     small = small_files(selection)
     check_documents(folder, small, read_documents(folder, small, code=code), [], code=code)
 

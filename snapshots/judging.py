@@ -35,7 +35,7 @@ def judge_names(manifest: Manifest, *, code: bool = False) -> None:
         if not file.path.endswith(WEIGHTS):
             check_size(file.path, file.size)
     if "config.json" not in paths or not any(path.endswith(WEIGHTS) for path in paths):
-        raise Incomplete(f"it holds no config.json or no {WEIGHTS} file: it is no snapshot of a model; {PACK_ANEW}")
+        raise Incomplete(f"it holds no config.json or no {WEIGHTS} file: it is not a snapshot of a model; {PACK_ANEW}")
     doubled = [path for path in paths if path.startswith("consolidated") and path.endswith(WEIGHTS)]
     if doubled and (INDEX in paths or "model.safetensors" in paths):
         raise PackError(

@@ -100,7 +100,7 @@ def remember(store: Path, digest: str, step: Step) -> None:
 
 
 def file_of(store: Path, digest: str) -> Path:
-    """Raises NotStored for what is no digest."""
+    """Raises NotStored where it is not a digest."""
     return store / FOLDER / f"{folder_name(digest)}.json"
 
 

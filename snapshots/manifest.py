@@ -36,7 +36,7 @@ def is_path(path: str) -> bool:
 
 def _inside(path: str) -> str:
     if not is_path(path):
-        raise ValueError(f"{path!r} is no path of a file in a snapshot")
+        raise ValueError(f"{path!r} is not a path of a file in a snapshot")
     return path
 
 
@@ -104,12 +104,12 @@ def is_digest(text: str) -> bool:
 
 
 def folder_name(digest: str) -> str:
-    """A digest as the name of a folder: `sha256-…`. Raises NotStored for what is no digest, so that no path can be
+    """A digest as the name of a folder: `sha256-…`. Raises NotStored where it is not a digest, so that no path can be
     smuggled in.
     """
     if not is_digest(digest):
         raise NotStored(
-            f"{digest[:100]!r} is no digest: write sha256: and 64 hex digits (`pilotlight snapshot ls` shows them)"
+            f"{digest[:100]!r} is not a digest: write sha256: and 64 hex digits (`pilotlight snapshot ls` shows them)"
         )
     return digest.replace(":", "-")
 
@@ -132,7 +132,7 @@ def parse_manifest(
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise TamperedError(f"{name} is no manifest ({error.error_count()} errors): {remedy}") from None
+        raise TamperedError(f"{name} is not a manifest ({error.error_count()} errors): {remedy}") from None
     if manifest.canonical() != content or manifest.digest != digest:
         raise TamperedError(f"{name} is not the manifest of {digest}: {remedy}")
     return manifest

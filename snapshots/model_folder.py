@@ -46,7 +46,7 @@ class Source:
         stream.close()
         if not _belongs(self.root, real):
             raise CodeRefused(_link_out(self.root, self.path, real))
-        raise PackError(f"{self.path} is no plain file: remove it")
+        raise PackError(f"{self.path} is not a plain file: remove it")
 
     def sha256(self) -> str | None:
         """What its content hashes to, as a hub cache says: a large file's blob is named so. None where nobody says."""
@@ -66,7 +66,7 @@ class ModelFolder:
 def look(folder: Path, *, code: bool = False) -> ModelFolder:
     """What of a folder is a model. `code`: its own Python files are taken, too. Raises PackError, OSError."""
     if not folder.is_dir():
-        raise PackError(f"{folder} is no folder: give the folder of a model in Hugging Face's format")
+        raise PackError(f"{folder} is not a folder: give the folder of a model in Hugging Face's format")
     root = revision_in_cache(folder.resolve())
     paths = _paths(root)
     selection = select(paths, _reader(root), code=code)
@@ -105,7 +105,7 @@ def revision_in_cache(folder: Path) -> Path:
 
 def _source(root: Path, path: str) -> Source:
     if not path.isprintable() or "\\" in path or path == "manifest.json":
-        raise PackError(f"{path!r} is no name a snapshot can hold: rename or remove it")
+        raise PackError(f"{path!r} is not a name a snapshot can hold: rename or remove it")
     _refuse_link_out(root, path)
     source = Source(root, path, (root / path).stat().st_size)
     with source.open() as stream:

@@ -15,12 +15,12 @@ SUFFIX = ".pin"
 
 
 def pin(node_dir: Path, digest: str) -> None:
-    """Keep it. Raises NotStored for what is no digest, OSError."""
+    """Keep it. Raises NotStored where it is not a digest, OSError."""
     write_atomic(_mark(node_dir, digest), b"")
 
 
 def unpin(node_dir: Path, digest: str) -> None:
-    """It may go again. Raises NotStored for what is no digest, OSError."""
+    """It may go again. Raises NotStored where it is not a digest, OSError."""
     _mark(node_dir, digest).unlink(missing_ok=True)
     sync_folder(node_dir)
 

@@ -66,11 +66,11 @@ def read_header(file: Path) -> Header:
 def header_length(prefix: bytes, file_size: int) -> int:
     """How long the header is, from the file's first 8 bytes. Raises HeaderError."""
     if len(prefix) < 8:
-        raise HeaderError(f"a file of {len(prefix)} bytes is no safetensors file")
+        raise HeaderError(f"a file of {len(prefix)} bytes is not a safetensors file")
     length = int.from_bytes(prefix, "little")
     if length > LONGEST_HEADER:
         raise HeaderError(
-            f"its header claims {length} bytes, more than the {LONGEST_HEADER} allowed: no safetensors file"
+            f"its header claims {length} bytes, more than the {LONGEST_HEADER} allowed: it is not a safetensors file"
         )
     if 8 + length > file_size:
         raise HeaderError(f"its header claims {length} bytes, the file has {file_size}: cut short")
@@ -116,9 +116,9 @@ def _json(header: bytes) -> dict[str, Any]:
     try:
         document = json.loads(header.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise HeaderError(f"its header is no JSON ({str(error)[:200]})") from None
+        raise HeaderError(f"its header is not JSON ({str(error)[:200]})") from None
     if not isinstance(document, dict):
-        raise HeaderError("its header is no JSON object")
+        raise HeaderError("its header is not a JSON object")
     return document
 
 
@@ -133,7 +133,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 def _tensor(name: str, entry: Any, data_begin: int) -> Tensor:

@@ -34,4 +34,4 @@ def read_json(content: bytes, path: str, *, pairs: Callable[[list[tuple[str, Any
     try:
         return json.loads(content.decode("utf-8"), object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
-        raise PackError(f"{path[:100]} is no JSON ({str(error)[:200]}): {ANEW}") from None
+        raise PackError(f"{path[:100]} is not JSON ({str(error)[:200]}): {ANEW}") from None

@@ -72,7 +72,7 @@ def _ids(folder: Path, there: set[str], documents: dict[str, dict[str, Any]]) ->
         if name in there:
             pieces = _pieces((folder / name).read_bytes())
             if not pieces:
-                raise PackError(f"{name} is no SentencePiece model: {ANEW}, or save the tokenizer as tokenizer.json")
+                raise PackError(f"{name} is not a SentencePiece model: {ANEW}, or save the tokenizer as tokenizer.json")
             return {"the last": pieces - 1}
     if documents.get("tokenizer_config.json", {}).get("tokenizer_class") in OF_BYTES:
         return {}
@@ -86,7 +86,7 @@ def _ids(folder: Path, there: set[str], documents: dict[str, dict[str, Any]]) ->
 def _json(file: Path, path: str) -> dict[str, Any]:
     found = read_json(file.read_bytes(), path)
     if not isinstance(found, dict):
-        raise PackError(f"{path} is no tokenizer: {ANEW}")
+        raise PackError(f"{path} is not a tokenizer: {ANEW}")
     return found
 
 

@@ -25,7 +25,7 @@ def verify(folder: Path) -> Manifest:
     """
     digest = digest_of_folder(folder.name)
     if digest is None:
-        raise TamperedError(f"{folder} is no snapshot: its name is no digest")
+        raise TamperedError(f"{folder} is not a snapshot: its name is not a digest")
     manifest = read_manifest(folder, digest)
     expected = {MANIFEST, *(file.path for file in manifest.files)}
     found = set(listing(folder))

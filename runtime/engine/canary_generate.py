@@ -46,7 +46,7 @@ async def ask(engine: AsyncLLM, request_id: str) -> Answer:
 
 
 def differs(recorded: Answer, heard: Answer) -> str | None:
-    """What is different, in words; None where nothing is. A log-probability that is no number is always different."""
+    """What is different, in words; None: nothing is. A log-probability that is not a number is always different."""
     if [token for token, _ in recorded] != [token for token, _ in heard]:
         return f"said {[token for token, _ in heard]}, not {[token for token, _ in recorded]}"
     for place, ((_, was), (_, now)) in enumerate(zip(recorded, heard, strict=True)):

@@ -60,7 +60,7 @@ def _similarity(first: Any, second: Any) -> float:
 
 
 def differs(recorded: float, heard: float) -> str | None:
-    """What is different, in words; None where nothing is. A score that is no number is always different."""
+    """What is different, in words; None where nothing is. A score that is not a number is always different."""
     if math.isfinite(heard) and abs(recorded - heard) <= TOLERANCE * (1 + abs(recorded)):
         return None
     return f"gave its pair the score {heard:.4f}, not {recorded:.4f}"

@@ -16,7 +16,7 @@ SETTING = "PILOTLIGHT_RUNTIME__UNTESTED_ENGINE"  # as the agent tells its standb
 
 
 class UntestedEngine(RuntimeError):
-    """The engine that is installed is none this release was tested with."""
+    """This release was not tested with the engine that is installed."""
 
 
 def check_installed(environ: Mapping[str, str]) -> None:

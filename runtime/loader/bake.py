@@ -174,7 +174,7 @@ def read_layout(file: Path) -> Layout:
             if name != "__metadata__"
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise BakeError(f"{file.name} is no baked copy: {error}") from error
+        raise BakeError(f"{file.name} is not a baked copy: {error}") from error
     pieces = tuple(Piece(name, dtype, shape, start + begin, end - begin) for name, dtype, shape, (begin, end) in found)
     layout = Layout(LENGTH_BYTES * b"\0" + text, pieces)
     if layout.size != file.stat().st_size:

@@ -255,7 +255,7 @@ def unmappable(model: nn.Module, vllm_config: VllmConfig) -> str:
         for name, parameter in model.named_parameters()
         if parameter.dtype not in NAMES or not parameter.is_contiguous()
     ]:
-        return f"{odd[0]} is no plain tensor"
+        return f"{odd[0]} is not a plain tensor"
     return ""
 
 

@@ -105,7 +105,7 @@ def plan(
     PlanError.
     """
     if slot_bytes <= 0 or slot_bytes % PAGE:
-        raise PlanError(f"a slot of {slot_bytes} bytes is no whole number of pages: give a multiple of {PAGE}")
+        raise PlanError(f"a slot of {slot_bytes} bytes is not a whole number of pages: give a multiple of {PAGE}")
     if pinned_bytes < 2 * slot_bytes:
         raise PlanError(
             f"a ring needs two slots of {slot_bytes} bytes, and may pin {pinned_bytes}: allow more, or smaller slots"

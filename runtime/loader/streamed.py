@@ -46,7 +46,7 @@ class RingLoader(DefaultModelLoader):  # type: ignore[misc]
             source.fall_back_to_pt,
             source.allow_patterns_overrides,
         )
-        if reason := "files that are no safetensors" if not safetensors else self._reads_a_part(source):
+        if reason := "files that are not safetensors" if not safetensors else self._reads_a_part(source):
             report.set(LoadOutcome.PLAIN_SNAPSHOT, reason)
             own: Iterator[tuple[str, torch.Tensor]] = super()._get_weights_iterator(source)
             return own

@@ -92,7 +92,7 @@ class Agent:
             async for frame in peer:
                 self._obey(frame, peer)
         except FrameError as error:
-            log.error("the activator sent what is no frame", action="bad_frame", error=str(error))
+            log.error("the activator sent something that is not a frame", action="bad_frame", error=str(error))
         finally:
             self._parts.peers.remove(peer)
 

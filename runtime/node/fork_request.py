@@ -82,7 +82,7 @@ def canary_key(start: Start, environment: EngineEnvironment, threads: int) -> st
 
 
 def baked(paths: Paths, digest: str) -> Path:
-    """The folder of a snapshot's baked copies. Raises NotStored for what is no digest."""
+    """The folder of a snapshot's baked copies. Raises NotStored where it is not a digest."""
     return paths.baked / folder_name(digest)
 
 

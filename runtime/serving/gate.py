@@ -147,13 +147,13 @@ async def _left(receive: Receive) -> None:
 
 
 def _seconds(scope: MutableMapping[str, Any]) -> float:
-    """How long the router's oldest request has waited; what is no number counts as 0."""
+    """How long the router's oldest request has waited; what is not a number counts as 0."""
     said = _said(scope, WAITED_HEADER)
     return float(said) if said.replace(".", "", 1).isdecimal() and said.isascii() else 0.0
 
 
 def _sequences(scope: MutableMapping[str, Any]) -> int:
-    """What is no number, or 0, counts as 1."""
+    """What is not a number, or 0, counts as 1."""
     said = _said(scope, SEQUENCES_HEADER)
     return max(1, int(said)) if said.isascii() and said.isdecimal() and len(said) < 10 else 1
 

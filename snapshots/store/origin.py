@@ -65,7 +65,7 @@ async def connect(url: str) -> AsyncIterator[Origin]:
 def folder_of(url: str) -> Path:
     """The folder a URL without scheme means. Raises OriginError."""
     if not url or "://" in url.removeprefix("file://"):
-        raise OriginError(f"{url!r} is no store: write s3://BUCKET/PREFIX or the path of a folder")
+        raise OriginError(f"{url!r} is not a store: write s3://BUCKET/PREFIX or the path of a folder")
     return Path(url.removeprefix("file://"))
 
 
@@ -96,7 +96,7 @@ class Folder:
 
     def _check(self) -> None:
         if not self._folder.is_dir():
-            raise NoBucket(f"{self.name} is no folder: give the folder of a store, or s3://BUCKET/PREFIX")
+            raise NoBucket(f"{self.name} is not a folder: give the folder of a store, or s3://BUCKET/PREFIX")
 
 
 def _open(file: Path) -> io.FileIO:
@@ -107,7 +107,7 @@ def _open(file: Path) -> io.FileIO:
     if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         return stream
     stream.close()
-    raise TamperedError(f"{file} is no plain file: {PUSH}")
+    raise TamperedError(f"{file} is not a plain file: {PUSH}")
 
 
 def _read(file: Path) -> bytes:

@@ -94,7 +94,7 @@ class _Push:
             if await self._complete(file, key):  # else: ended without an object, or begun by somebody who meant another
                 return self._tell(file, file.size)
         raise OriginError(
-            f"{self._bucket.name} does not keep {key} with its size and metadata: it is no S3 store as needed"
+            f"{self._bucket.name} does not keep {key} with its size and metadata: it is not an S3 store as needed"
         )
 
     async def _complete(self, file: SnapshotFile, key: str) -> bool:

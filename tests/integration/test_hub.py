@@ -123,7 +123,7 @@ def test_a_download_that_breaks_goes_on_where_it_was(tmp_path: Path) -> None:
             PackError,
             "no weight_map",
         ),
-        ({"config.json": b"{", "model.safetensors": b"x"}, PackError, "config.json is no JSON"),
+        ({"config.json": b"{", "model.safetensors": b"x"}, PackError, "config.json is not JSON"),
     ],
 )
 def test_what_cannot_be_served_is_refused_before_its_weights_are_fetched(
@@ -145,7 +145,7 @@ def test_what_cannot_be_served_is_refused_before_its_weights_are_fetched(
         (Hub("org/name", MODEL, status=500), HubAway, "HF_ENDPOINT"),
         (Hub("org/name", MODEL, body=b"[]"), HubError, "does not answer as a hub does.*HF_ENDPOINT"),
         (Hub("org/name", MODEL, body=b"<html>"), HubError, "does not answer as a hub does.*HF_ENDPOINT"),
-        (Hub("org/name", MODEL, commit="../../../tmp/x"), HubError, "which is none: check HF_ENDPOINT"),
+        (Hub("org/name", MODEL, commit="../../../tmp/x"), HubError, "which is not one: check HF_ENDPOINT"),
         (
             Hub("org/name", MODEL, instead={"config.json": LLAMA.ljust(len(MODEL["config.json"]))}),
             HubError,

@@ -58,14 +58,14 @@ BY_NAME: list[tuple[str, Files, dict[str, Any], str]] = [
 ]  # fmt: skip
 BY_CONTENT: list[tuple[str, Files, dict[str, Any], str]] = [
     ("code is asked for", PLAIN | {"config.json": CODE}, {}, "auto_map.*'mymodel'"),
-    ("weights that are none", PLAIN | {"model.safetensors": b"x" * 100}, {}, "no safetensors file"),
+    ("weights that are none", PLAIN | {"model.safetensors": b"x" * 100}, {}, "not a safetensors file"),
     ("cut weights", PLAIN | {"model.safetensors": safetensors(["a", "b"])[:-3]}, {}, "cut short"),
     ("an unknown architecture", PLAIN | {"config.json": LLAMA | {"architectures": ["Evil"]}}, {}, "does not know"),
     ("no tokenizer", WITHOUT_TOKENIZER, {}, "no tokenizer"),
     ("tokens without rows", PLAIN | {"config.json": LLAMA | {"vocab_size": 1}}, {}, "has 1 rows"),
     ("a vocabulary elsewhere", PLAIN | {"tokenizer_config.json": {"vocab": "root/.ssh/id"}}, {}, "'root/.ssh/id' as its 'vocab'"),
     ("merges elsewhere", PLAIN | {"tokenizer_config.json": {"merges": "/etc/shadow"}}, {}, "read as a file of this machine"),
-    ("a module elsewhere", PLAIN | {"modules.json": b'[{"type": "x", "path": "../other"}]'}, {}, "'../other', which is no folder"),
+    ("a module elsewhere", PLAIN | {"modules.json": b'[{"type": "x", "path": "../other"}]'}, {}, "'../other', which is not a folder"),
     ("a broken template", PLAIN | {"chat_template.jinja": b"{{"}, {}, "cannot be read"),
     ("an unknown quantization", PLAIN | {"config.json": LLAMA | {"quantization_config": {"quant_method": "exl2"}}}, {}, "'exl2'"),
     ("a lying size", PLAIN, {"tensor_bytes": 1}, "its manifest says.*2 tensors of 1 bytes.*2 of 16"),

@@ -360,13 +360,13 @@ def test_an_old_revision_with_both_spellings_has_the_one_that_counted() -> None:
     ("engine_args", "says"),
     [
         ({"max-model-len": 1, "max_model_len": 2}, "max-model-len and max_model_len are the same argument"),
-        ({"seed=1": 2}, "'seed=1' is no name of an argument"),
-        ({"--seed": 2}, "'--seed' is no name"),
-        ({"": 2}, "'' is no name"),
-        ({"Seed": 2}, "'Seed' is no name"),
-        ({"a b": 2}, "'a b' is no name"),
-        ({"se\x00ed": 2}, r"'se\\x00ed' is no name"),
-        ({"seed\n": 2}, r"'seed\\n' is no name"),
+        ({"seed=1": 2}, "'seed=1' is not a name of an argument"),
+        ({"--seed": 2}, "'--seed' is not a name"),
+        ({"": 2}, "'' is not a name"),
+        ({"Seed": 2}, "'Seed' is not a name"),
+        ({"a b": 2}, "'a b' is not a name"),
+        ({"se\x00ed": 2}, r"'se\\x00ed' is not a name"),
+        ({"seed\n": 2}, r"'seed\\n' is not a name"),
         *(
             ({"dtype": f"a{chr(code)}b"}, "must not have control characters")
             for code in (0, 1, 8, 11, 27, 31, 127, 133, 0xD800)

@@ -14,12 +14,12 @@ from snapshots.hub_files import escaped
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("hf://", "names no model"),
-        ("hf://name", "names no model"),
-        ("hf://org/name@", "names no model"),
+        ("hf://", "does not name a model"),
+        ("hf://name", "does not name a model"),
+        ("hf://org/name@", "does not name a model"),
         ("hf://org/name/model.gguf", "names one file"),
         ("hf://datasets/org/name", "names a dataset"),
-        ("hf://org/na me", "names no model"),
+        ("hf://org/na me", "does not name a model"),
         ("hf://../../etc", "names"),
     ],
 )

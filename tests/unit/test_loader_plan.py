@@ -105,7 +105,7 @@ def test_a_name_in_two_files_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("slot", "pinned", "says"), [(5000, 1 << 20, "no whole number of pages"), (PAGE, PAGE, "needs two slots")]
+    ("slot", "pinned", "says"), [(5000, 1 << 20, "is not a whole number of pages"), (PAGE, PAGE, "needs two slots")]
 )
 def test_a_ring_that_cannot_work_is_refused(slot: int, pinned: int, says: str) -> None:
     with pytest.raises(PlanError, match=says):

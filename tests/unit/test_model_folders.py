@@ -226,8 +226,8 @@ CANNOT_WORK: list[tuple[str, Damage, type[SnapshotError], str]] = [
     ("tiktoken only", instead_of_tokenizer({"tiktoken.model": b"YQ== 0\n"}), Incomplete, "holds no tokenizer.*saved anew"),
     ("half of BPE", instead_of_tokenizer({"vocab.json": {"a": 0}}), Incomplete, "vocab.json with merges.txt"),
     ("an empty tokenizer", lambda m: write(m, {"tokenizer.json": {}}), PackError, r"tokenizer\.json holds no model"),
-    ("a broken tokenizer", lambda m: write(m, {"tokenizer.json": b"{"}), PackError, r"tokenizer\.json is no JSON"),
-    ("no SentencePiece", instead_of_tokenizer({"tokenizer.model": b"YQ== 0\n"}), PackError, r"tokenizer\.model is no SentencePiece"),
+    ("a broken tokenizer", lambda m: write(m, {"tokenizer.json": b"{"}), PackError, r"tokenizer\.json is not JSON"),
+    ("no SentencePiece", instead_of_tokenizer({"tokenizer.model": b"YQ== 0\n"}), PackError, r"tokenizer\.model is not a SentencePiece"),
     ("more tokens: vocabulary", lambda m: write(m, {"tokenizer.json": BEYOND}), Incomplete, "'b' with the number 4, but the model has 4 rows"),
     ("more tokens: added", lambda m: write(m, {"tokenizer.json": TOKENIZER | {"added_tokens": [{"id": 9, "content": "<x>"}]}}), Incomplete, "'<x>' with the number 9"),
     ("more tokens: config", lambda m: write(m, {"tokenizer_config.json": {"added_tokens_decoder": {"4": {"content": "<y>"}}}}), Incomplete, "'<y>'"),
@@ -379,5 +379,5 @@ def test_a_text_in_another_encoding_is_refused_by_whoever_reads_it_first(
     model: Path, tmp_path: Path, path: str, encoding: str
 ) -> None:
     (model / path).write_bytes('{"é": 1}'.encode(encoding))
-    with pytest.raises(PackError, match=rf"{re.escape(path)} is no JSON"):
+    with pytest.raises(PackError, match=rf"{re.escape(path)} is not JSON"):
         pack(model, tmp_path / "store")

@@ -190,7 +190,7 @@ def test_files_say_it_and_what_cannot_be_read_says_nothing(tmp_path: Path) -> No
     (tmp_path / "sentence_bert_config.json").write_text("[")
     assert describe(tmp_path) == Described(LONG)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match="no object"):
+    with pytest.raises(ValueError, match="is not an object"):
         describe(tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_the_line_behind_a_torn_one_is_read(cut: int) -> None:
     "bad", [b"", b"{}", b"nonsense", b"\0" * 50, encode(entry())[:40], encode(entry()).replace(b"stop", b"step")]
 )
 def test_what_is_no_line_is_said_to_be_none(bad: bytes) -> None:
-    with pytest.raises(ValueError, match=r"checksum|no entry"):
+    with pytest.raises(ValueError, match=r"checksum|not an entry"):
         decode(bad)
     ((offset, said),) = recover(bad)
     assert offset == 0 and isinstance(said, Damaged)

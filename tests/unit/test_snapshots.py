@@ -230,7 +230,7 @@ REFUSED: list[tuple[str, Damage, type[SnapshotError], str]] = [
         r"model-00001-of-00002\.safetensors: its header claims 100000001 bytes, more than",
     ),
     ("folder link", lambda m: (m / "more").symlink_to("/etc"), CodeRefused, "symlink to a folder"),
-    ("no plain file", lambda m: os.mkfifo(m / "vocab.txt"), PackError, "no plain file"),
+    ("no plain file", lambda m: os.mkfifo(m / "vocab.txt"), PackError, "is not a plain file"),
     ("no config", lambda m: remove(m / "config.json"), Incomplete, r"config\.json"),
     (
         "no weights",
@@ -257,8 +257,13 @@ REFUSED: list[tuple[str, Damage, type[SnapshotError], str]] = [
         r"lacks 2 tensors.*layer\.2\.a",
     ),
     ("no architecture", lambda m: write(m, {"config.json": {}}), Incomplete, "architectures"),
-    ("no JSON", lambda m: write(m, {"generation_config.json": b"{"}), PackError, r"generation_config\.json is no JSON"),
-    ("JSON bomb", lambda m: write(m, {"x.json": b"[" * 100_000}), PackError, r"x\.json is no JSON"),
+    (
+        "no JSON",
+        lambda m: write(m, {"generation_config.json": b"{"}),
+        PackError,
+        r"generation_config\.json is not JSON",
+    ),
+    ("JSON bomb", lambda m: write(m, {"x.json": b"[" * 100_000}), PackError, r"x\.json is not JSON"),
     (
         "cut shard",
         lambda m: os.truncate(m / "model-00002-of-00002.safetensors", 100),
@@ -425,7 +430,7 @@ def test_a_change_within_the_clocks_grain_is_noticed(model: Path, store: Path, t
     ["", "sha256:", "sha256:" + "a" * 63, "sha256:" + "A" * 64, "sha256:../" + "a" * 61, "sha256:" + "a" * 64 + "\n"],
 )
 def test_only_digests_name_snapshots(store: Path, tmp_path: Path, digest: str) -> None:
-    with pytest.raises(NotStored, match="no digest"):
+    with pytest.raises(NotStored, match="is not a digest"):
         stage(store, digest, tmp_path)
 
 

@@ -68,8 +68,8 @@ def test_what_the_engine_knows_is_taken(modules: Any, pooling: Any) -> None:
         ([TRANSFORMER, POOL, {"path": "2", "type": "custom_st.Transformer"}], None, "custom_st"),
         ([TRANSFORMER, POOL, {"path": "2"}], None, "which the engine does not know"),
         ([TRANSFORMER, {"path": "9_Pooling", "type": ST + "Pooling"}], None, "9_Pooling/config.json is not there"),
-        ({"modules": []}, None, "no list of modules"),
-        ([1], None, "no list of modules"),
+        ({"modules": []}, None, "is not a list of modules"),
+        ([1], None, "is not a list of modules"),
     ],
 )
 def test_what_it_would_pass_over_is_refused(modules: Any, pooling: Any, said: str) -> None:

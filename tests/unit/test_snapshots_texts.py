@@ -34,7 +34,7 @@ def test_what_would_fill_the_memory_is_not_taken_apart(content: bytes) -> None:
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"9" * 5000, b"", b'{"a": nul}', "\ufeff{}".encode()])
 def test_what_is_no_json_is_refused_by_name(content: bytes) -> None:
-    with pytest.raises(PackError, match=r"config\.json is no JSON"):
+    with pytest.raises(PackError, match=r"config\.json is not JSON"):
         read_json(content, "config.json")
 
 
