@@ -20,7 +20,7 @@ from snapshots.hub_files import escaped
         ("hf://org/name/model.gguf", "names one file"),
         ("hf://datasets/org/name", "names a dataset"),
         ("hf://org/na me", "does not name a model"),
-        ("hf://../../etc", "names"),
+        ("hf://../../etc", "does not name"),
     ],
 )
 def test_what_names_no_model_is_refused_before_anybody_is_asked(text: str, said: str) -> None:

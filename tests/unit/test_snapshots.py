@@ -272,7 +272,7 @@ REFUSED: list[tuple[str, Damage, type[SnapshotError], str]] = [
     ),
     ("a name", lambda m: write(m, {"a\nb.json": {}}), PackError, "rename"),
     ("our name", lambda m: write(m, {MANIFEST: {}}), PackError, "rename"),
-    ("no folder", lambda m: m.rename(m.with_name("gone")), PackError, "no folder"),
+    ("no folder", lambda m: m.rename(m.with_name("gone")), PackError, "is not a folder"),
 ]
 
 
