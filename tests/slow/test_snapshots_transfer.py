@@ -211,7 +211,7 @@ async def test_what_is_not_there_is_said(origin: Path, digest: str, tmp_path: Pa
     absent = "sha256:" + "a" * 64
     with pytest.raises(NotStored, match="push it there first"):
         await pull(str(origin), absent, tmp_path / "store")
-    with pytest.raises(NoBucket, match="no folder"):
+    with pytest.raises(NoBucket, match="is not a folder"):
         await pull(str(tmp_path / "nowhere"), digest, tmp_path / "store")
     with pytest.raises(OriginError, match="s3://BUCKET"):
         await pull("gs://bucket", digest, tmp_path / "store")
