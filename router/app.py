@@ -31,8 +31,8 @@ from router.admission.request import Request, new_event_id
 from router.admission.routes import Route, wrong_task
 from router.errors import BadRequest, Draining, NotReady, RouterError, UpstreamError
 from router.finish import Finish
-from router.hold.hold import Mark, Slot
 from router.hold.replicas import Endpoint, Revision
+from router.hold.slot import Mark, Slot
 from router.ledger.record import NO_TOKENS, Tokens
 from router.relay import engine_words, our_headers
 from router.relay.answer import Answer, Sink

@@ -32,7 +32,9 @@ class Series:
     def __init__(self) -> None:
         self.requests: dict[int, int] = defaultdict(int)
         self.cold_starts: dict[str, int] = defaultdict(int)  # by rung
-        self.hold, self.first_token, self.latency = Histogram(), Histogram(), Histogram()
+        self.hold = Histogram()
+        self.first_token = Histogram()
+        self.latency = Histogram()
         self.tokens = [0, 0, 0]
         self.uncounted = 0
 

@@ -127,7 +127,7 @@ class Worker:
             address=paths.address("ledger"), file=paths.policy, hello=hello, keys=self.keys, spool=self.spool
         )
 
-    def protocol(self) -> Any:
+    def protocol(self) -> partial[RouterProtocol]:
         """What makes the protocol of a connection."""
         router = self._config.router
         limits = ClientLimits(
@@ -154,7 +154,9 @@ class Server(uvicorn.Server):
         handshake_seconds: float,
     ) -> None:
         super().__init__(config)
-        self._router, self._visitors, self._porter = router, visitors, porter
+        self._router = router
+        self._visitors = visitors
+        self._porter = porter
         self._plain, self._handshake_seconds = plain, handshake_seconds
 
     @contextlib.contextmanager

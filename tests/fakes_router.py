@@ -13,8 +13,9 @@ from pilotlight.frames import Frame
 from router.admission.visitors import Standing
 from router.errors import RouterError
 from router.hold.activator_link import DemandBook
-from router.hold.hold import Hold, Slot
+from router.hold.hold import Hold
 from router.hold.replicas import Revision
+from router.hold.slot import Slot
 from router.hold.table import RouteTable
 
 

@@ -33,8 +33,9 @@ from pilotlight.frames import Frame
 from router.admission.auth import Keys, keyed
 from router.errors import RouterError
 from router.hold.activator_link import DemandBook
-from router.hold.hold import Hold, Slot
+from router.hold.hold import Hold
 from router.hold.replicas import Revision as Routed
+from router.hold.slot import Slot
 from router.hold.table import RouteTable
 from router.ledger.policy import LiveKeys, Policies
 from router.ledger.record import Tokens

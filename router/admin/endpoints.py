@@ -34,7 +34,10 @@ class Endpoints:
     """`activator` and `ledger` are their frame addresses."""
 
     def __init__(self, store: AdminStore, *, activator: str, ledger: str, snapshots: Snapshots) -> None:
-        self._store, self._activator, self._ledger, self._snapshots = store, activator, ledger, snapshots
+        self._store = store
+        self._activator = activator
+        self._ledger = ledger
+        self._snapshots = snapshots
 
     def routes(self) -> list[Route]:
         revisions = Revisions(

@@ -30,7 +30,9 @@ class Keys:
     """`ledger` is its frame address."""
 
     def __init__(self, store: AdminStore, *, ledger: str, pepper: bytes) -> None:
-        self._store, self._ledger, self._pepper = store, ledger, pepper
+        self._store = store
+        self._ledger = ledger
+        self._pepper = pepper
 
     def routes(self) -> list[Route]:
         return [

@@ -29,7 +29,10 @@ Command = Callable[[Rollback], Awaitable[Done]]
 
 class Revisions:
     def __init__(self, store: AdminStore, *, org_id: str, find: Find, command: Command) -> None:
-        self._store, self._org_id, self._find, self._command = store, org_id, find, command
+        self._store = store
+        self._org_id = org_id
+        self._find = find
+        self._command = command
 
     def routes(self) -> list[Route]:
         return [

@@ -30,7 +30,9 @@ class Tenant:
 
     def __init__(self, row: KeyRow, ends: float = 0.0) -> None:
         self.hash = bytes.fromhex(row.hash)
-        self.key_id, self.org_id, self.endpoint_id = row.key_id, row.org_id, row.endpoint_id
+        self.key_id = row.key_id
+        self.org_id = row.org_id
+        self.endpoint_id = row.endpoint_id
         self.scope, self.ends = row.scope, ends
         self.salt = b""  # made when it is asked for
         self.user = "key " + row.key_id  # as which it shares what all have
@@ -49,7 +51,9 @@ class Keys:
     """All keys, as the policy has them. `wall` gives Unix seconds: expiry is a date; `clock` runs from then on."""
 
     def __init__(self, *, pepper: bytes, wall: Callable[[], float], clock: Callable[[], float] = since_boot) -> None:
-        self._hash, self._wall, self._clock = keyed(pepper), wall, clock
+        self._hash = keyed(pepper)
+        self._wall = wall
+        self._clock = clock
         self._tenants: dict[bytes, Tenant] | None = None
         self._coming: dict[bytes, Tenant] = {}  # of a whole policy that is on its way
         self._begin = self._begin_coming = 0.0
@@ -70,7 +74,9 @@ class Keys:
             self._coming, self._begin_coming = {}, self._epoch(part.ahead_seconds)
         self._coming.update((tenant.hash, tenant) for tenant in _tenants(part.keys, self._begin_coming))
         if part.last:
-            self._tenants, self._begin, self.version = self._coming, self._begin_coming, part.version
+            self._tenants = self._coming
+            self._begin = self._begin_coming
+            self.version = part.version
             self._coming = {}
         return part.last
 

@@ -41,7 +41,9 @@ _ending: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
 class Job:
     def __init__(self, route: Route, packed: str, most: int, body: bytes, done: Done) -> None:
-        self.head, self.body, self.done = reading.question(route, packed, most), body, done
+        self.head = reading.question(route, packed, most)
+        self.body = body
+        self.done = done
         self.cancelled = False
 
     def cancel(self) -> None:

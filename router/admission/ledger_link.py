@@ -26,7 +26,11 @@ log = structlog.get_logger()
 
 class LedgerLink:
     def __init__(self, *, address: str, file: Path, hello: WorkerHello, keys: Keys, spool: Spool) -> None:
-        self._address, self._file, self._hello, self._keys, self._spool = address, file, hello, keys, spool
+        self._address = address
+        self._file = file
+        self._hello = hello
+        self._keys = keys
+        self._spool = spool
 
     async def run(self) -> None:
         self._restore()

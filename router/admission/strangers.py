@@ -28,7 +28,9 @@ class Strangers:
     """All of a worker's. `per_second`: refused requests from one address; 0: there is no limit."""
 
     def __init__(self, per_second: float, proxies: Proxies, clock: Clock) -> None:
-        self._rates, self._proxies, self._clock = Rates(per_second), proxies, clock
+        self._rates = Rates(per_second)
+        self._proxies = proxies
+        self._clock = clock
 
     def refusal(self, error: RouterError, peer: str, headers: Headers) -> RouterError:
         """What such a request is told that is refused with `error`. It counts, unless the fault is ours."""

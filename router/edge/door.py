@@ -49,7 +49,10 @@ class Visit:
     __slots__ = ("_connection", "_proven", "address", "greeting", "guest", "porter", "visitors")
 
     def __init__(self, visitors: Visitors, porter: Porter, connection: socket.socket, address: str) -> None:
-        self.visitors, self.porter, self._connection, self.address = visitors, porter, connection, address
+        self.visitors = visitors
+        self.porter = porter
+        self._connection = connection
+        self.address = address
         self._proven = False
         self.guest: Guest | None = None
         self.greeting: asyncio.Task[None] | None = None
@@ -141,8 +144,12 @@ class Door:
         is_proxy: Callable[[str], bool] = lambda address: False,
         porter: Porter | None = None,
     ) -> None:
-        self._listener, self._make, self._visitors = listener, make, visitors
-        self._handshake_seconds, self._context, self._is_proxy = handshake_seconds, context, is_proxy
+        self._listener = listener
+        self._make = make
+        self._visitors = visitors
+        self._handshake_seconds = handshake_seconds
+        self._context = context
+        self._is_proxy = is_proxy
         self._porter = porter or Porter()
         self._loop = asyncio.get_running_loop()
         self._greetings: set[asyncio.Task[None]] = set()

@@ -22,7 +22,9 @@ class Farewell:
     __slots__ = ("_cut_at", "_loop", "_timer", "_transport", "_unread_seconds")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, *, unread_seconds: float) -> None:
-        self._transport, self._loop, self._unread_seconds = transport, loop, unread_seconds
+        self._transport = transport
+        self._loop = loop
+        self._unread_seconds = unread_seconds
         self._cut_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 

@@ -112,7 +112,9 @@ class Intake(HttpToolsProtocol):
         self._in_message = self._in_head = True
         self._messages += 1
         self._bodiless = self._body_bytes = 0
-        self.url, self.headers, self._kept = b"", [], []
+        self.url = b""
+        self.headers = []
+        self._kept = []
 
     def on_url(self, url: bytes) -> None:
         if self._deaf:

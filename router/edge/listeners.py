@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,15 +65,12 @@ class Listeners:
                 each.close()
 
 
-def _named(what: str, make: object, *arguments: object) -> socket.socket:
-    assert callable(make)
+def _named(what: str, make: Callable[..., socket.socket], *arguments: object) -> socket.socket:
     try:
-        made = make(*arguments)
+        return make(*arguments)
     except OSError as error:
         error.filename = what
         raise
-    assert isinstance(made, socket.socket)
-    return made
 
 
 def _tcp(host: str, port: int) -> socket.socket:

@@ -21,7 +21,10 @@ class Patience:
     def __init__(self, limits: ClientLimits, now: float) -> None:
         self._limits = limits
         self.until = now + limits.header_seconds
-        self._message, self._headed, self._mark, self._complete_by = 0, False, BODY_STEP, 0.0
+        self._message = 0
+        self._headed = False
+        self._mark = BODY_STEP
+        self._complete_by = 0.0
 
     def rest(self, now: float, message: int, headed: bool, body: int) -> None:
         """A segment has ended, and the connection's so-many-eth request is not whole: `headed`: its head is; `body`: so
@@ -32,12 +35,10 @@ class Patience:
         """
         renewed = message != self._message
         if renewed:
-            self._message, self._headed, self._mark, self._complete_by = (
-                message,
-                False,
-                BODY_STEP,
-                now + self._limits.upload_seconds,
-            )
+            self._message = message
+            self._headed = False
+            self._mark = BODY_STEP
+            self._complete_by = now + self._limits.upload_seconds
         if headed and not self._headed:
             renewed = self._headed = True
         if body > self._mark:

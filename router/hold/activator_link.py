@@ -144,7 +144,9 @@ class ActivatorLink:
     """The subscription, kept for ever."""
 
     def __init__(self, *, address: str, router_id: str, table: RouteTable, demand: DemandBook) -> None:
-        self._address, self._table, self._demand = address, table, demand
+        self._address = address
+        self._table = table
+        self._demand = demand
         self._hello = RouterHello(router_id=router_id, boot_id=boot_id(), takes_parts=True)
 
     async def run(self) -> None:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, Protocol
 
 import structlog
 
@@ -35,87 +34,16 @@ from router.hold.budget import Budget
 from router.hold.machine import Alone, Machine
 from router.hold.refusals import bytes_full, endpoint_gone, hold_timeout, queue_full, start_failed
 from router.hold.replicas import Replica, Revision, pick
+from router.hold.slot import Mark, Slot, Waiter
 
 FULL_RETRY_SECONDS = 0.05  # the named fallback, where a full replica's gate has no line, or would not let us in
 DEAD_RETRY_SECONDS = 1.0  # and one we could not reach may just have been busy
-BROKEN_SECONDS = 0.25  # one that broke a connection off may be dying: by then the activator knows
 
 log = structlog.get_logger()
-
-Mark = Literal["full", "draining", "dead"]
-
-
-class Waiter(Protocol):
-    """A request that waits. Exactly one of the two is called, once, unless it leaves; neither may raise."""
-
-    held_in: Revision | None  # where it waits now; the hold's alone to set
-
-    @property
-    def user(self) -> str:
-        """As who it shares what all have."""
-
-    @property
-    def sequences(self) -> int:
-        """That it is for the engine: it takes as many slots."""
-
-    @property
-    def held_bytes(self) -> int:
-        """Of its request."""
-
-    @property
-    def entered_at(self) -> float:
-        """In the clock's seconds."""
-
-    @property
-    def deadline(self) -> float:
-        """In the clock's seconds."""
-
-    def granted(self, slot: Slot) -> None:
-        """It has a slot."""
-
-    def refused(self, error: RouterError) -> None:
-        """It waits no more, and has none."""
-
 
 LineUp = Callable[[Replica, float, Callable[[bytes | None, bool], None]], Timer]
 """Takes a place in a replica's line: (replica, seconds waited, news). `news(turn, draining)` follows once, never at
 once."""
-
-
-class Slot:
-    """The right to have one request at one replica, where it counts for `slots` of them. `turn`: what its gate called
-    it, where it was waited for in its line.
-    """
-
-    __slots__ = ("_hold", "_released", "replica", "revision", "slots", "turn", "user")
-
-    def __init__(self, hold: Hold, revision: Revision, replica: Replica, turn: bytes, user: str, slots: int) -> None:
-        self._hold = hold
-        self.revision = revision
-        self.replica = replica
-        self.turn = turn
-        self.user = user
-        self.slots = slots
-        self._released = False
-
-    def release(self) -> None:
-        """Give it back; the next waiter gets it. Later calls do nothing."""
-        if not self._released:
-            self._released = True
-            self._hold.free(self)
-
-    def broke(self) -> None:
-        """The replica broke the request's connection off: what waits is not sent after it, into a process that may be
-        dying.
-        """
-        if not self._released:
-            self._hold.rest(self.revision, self.replica, BROKEN_SECONDS)
-
-    def give_back(self, waiter: Waiter, mark: Mark) -> None:
-        """The replica would not have the request: the slot is free, and `waiter` has its place at the head again."""
-        if not self._released:
-            self._released = True
-            self._hold.put_back(self, waiter, mark)
 
 
 class Hold:

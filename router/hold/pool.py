@@ -109,7 +109,9 @@ class Upstream(asyncio.Protocol):
         self._partial_head: bytes | None = b""
         self._between = self._aligned = True
         self.aligned = False  # whether this segment is whole chunks
-        self.heard = self.done = self.chunked = False
+        self.heard = False
+        self.done = False
+        self.chunked = False
         self.token, self.status = token, 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.pieces: list[bytes] = []  # of the body, not yet read; the first `complete` make whole chunks

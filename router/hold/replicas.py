@@ -18,7 +18,7 @@ from router.hold.pool import Pool
 from router.hold.queue import Waiters
 
 if TYPE_CHECKING:
-    from router.hold.hold import Waiter
+    from router.hold.slot import Waiter
 
 LEAST_REMAINING_SECONDS = 0.1
 OVERDUE = 0.1  # of the time it has taken: what a start that takes longer than expected is taken to need still
@@ -30,7 +30,9 @@ class Replica:
     __slots__ = ("dead", "draining", "full", "heard", "in_flight", "others", "place", "pool", "retry", "row", "seen_at")
 
     def __init__(self, row: ReplicaRow, *, pool: Pool, now: float) -> None:
-        self.row, self.pool, self.seen_at = row, pool, now
+        self.row = row
+        self.pool = pool
+        self.seen_at = now
         self.in_flight = 0  # sequences of this router's
         self.heard, self.others = 0, 0.0  # requests of other routers, as heard last; the same by the number of routers
         self.draining = row.draining
@@ -86,7 +88,9 @@ class Revision:
     )
 
     def __init__(self, row: RevisionRow, endpoint: Endpoint) -> None:
-        self.revision_id, self.row, self.endpoint = row.revision_id, row, endpoint
+        self.revision_id = row.revision_id
+        self.row = row
+        self.endpoint = endpoint
         self.replicas: dict[str, Replica] = {}
         self.waiting: Waiters[Waiter] = Waiters()
         self.granted = 0  # sequences

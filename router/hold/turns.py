@@ -32,7 +32,9 @@ class Turn:
     __slots__ = ("_connecting", "_news", "_pool", "_request", "_retried", "_upstream")
 
     def __init__(self, pool: Pool, waited: float, news: News) -> None:
-        self._pool, self._news, self._request = pool, news, _ASK % waited
+        self._pool = pool
+        self._news = news
+        self._request = _ASK % waited
         self._connecting: asyncio.Task[None] | None = None
         self._retried = False
         self._upstream = pool.reuse()

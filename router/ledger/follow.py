@@ -32,7 +32,10 @@ class Follower:
     """The one reader of the spool. `settle` is called when requests have become ready."""
 
     def __init__(self, *, tail: Tail, join: Join, workers: Workers, settle: Callable[[], None]) -> None:
-        self._tail, self._join, self._workers, self._settle = tail, join, workers, settle
+        self._tail = tail
+        self._join = join
+        self._workers = workers
+        self._settle = settle
         self._grown: dict[str, None] = {}  # workers whose files have something to read, in the order of their notices
         self._lost: set[str] = set()  # dead workers whose open requests have been given up
         self._awake = asyncio.Event()

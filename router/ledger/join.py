@@ -171,7 +171,10 @@ class Join:
     def settled(self, cases: Iterable[PendingUsage]) -> None:
         """Postgres has them."""
         for case in cases:
-            case.state, case.open, case.end, case.engine = "settled", None, None, None
+            case.state = "settled"
+            case.open = None
+            case.end = None
+            case.engine = None
             self._taken -= 1
             for name in case.files:
                 self._unsettled[name] -= 1

@@ -54,7 +54,9 @@ class Policies:
         find: Callable[[Sequence[str]], Awaitable[LiveKeys]] | None = None,
         mark: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        self._load, self._find, self._mark = load, find, mark
+        self._load = load
+        self._find = find
+        self._mark = mark
         self._keeping = Keeping(file)
         self._changed = asyncio.Condition()
         self._stale = asyncio.Event()
@@ -197,7 +199,10 @@ class Policies:
             await self._keeping.write(keys, version, ahead)
         else:
             self._keeping.due.set()
-        base, self.version, self.keys, self.ahead_seconds = self.version, version, keys, ahead
+        base = self.version
+        self.version = version
+        self.keys = keys
+        self.ahead_seconds = ahead
         if anew:
             self._changes.clear()  # every worker gets everything: when its keys end is reckoned by the clock
         else:

@@ -140,7 +140,9 @@ class Listener:
     PROBE_SECONDS = 15.0
 
     def __init__(self, database: Database, *, on_notify: Calls, on_connect: list[Callable[[], None]]) -> None:
-        self._database, self._on_notify, self._on_connect = database, on_notify, on_connect
+        self._database = database
+        self._on_notify = on_notify
+        self._on_connect = on_connect
 
     async def run(self) -> None:
         outage = Outage("ledger.listen")

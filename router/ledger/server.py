@@ -31,7 +31,9 @@ log = structlog.get_logger()
 
 class LedgerServer:
     def __init__(self, *, policies: Policies, workers: Workers, spooled: Callable[[str], None]) -> None:
-        self._policies, self._workers, self._spooled = policies, workers, spooled
+        self._policies = policies
+        self._workers = workers
+        self._spooled = spooled
         self._applied: dict[
             FrameStream[ToLedger], int
         ] = {}  # by connected worker, the version it serves by; 0: none yet

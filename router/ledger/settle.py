@@ -46,7 +46,10 @@ class Settler:
     on_settled: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, *, join: Join, store: LedgerStore, reject: Reject, shelf: Shelf) -> None:
-        self._join, self._store, self._reject, self._shelf = join, store, reject, shelf
+        self._join = join
+        self._store = store
+        self._reject = reject
+        self._shelf = shelf
         self._prices: PriceList | None = None  # None: to be loaded
         self._ready = asyncio.Event()
         self._outage = Outage("ledger.settle")

@@ -85,14 +85,21 @@ class Spool:
         close: Callable[[int], None] = os.close,
         shortage: Callable[[], str] = lambda: "",
     ) -> None:
-        self._folder, self._worker_id, self._loop, self._shortage = folder, worker_id, loop, shortage
-        self._write, self._sync, self._close = write, sync, close
+        self._folder = folder
+        self._worker_id = worker_id
+        self._loop = loop
+        self._shortage = shortage
+        self._write = write
+        self._sync = sync
+        self._close = close
         self._file: _File | None = None
         self._number = 0
         self._retired: list[_File] = []
         self._fresh = False
         self._refusing = False
-        self._written = self._opened = self.synced = 0  # lines: in all, up to the last open, durable
+        self._written = 0  # lines in all
+        self._opened = 0  # lines up to the last open
+        self.synced = 0  # lines that are durable
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._ends: deque[bytes] = deque()  # not written yet
         self._full = False  # the disk had no room for them

@@ -51,7 +51,11 @@ class Waits:
     """`settle` is called when requests have become ready; `longest`: the last resort, in seconds."""
 
     def __init__(self, *, join: Join, store: LedgerStore, ask: Ask, settle: Callable[[], None], longest: float) -> None:
-        self._join, self._store, self._ask, self._settle, self._longest = join, store, ask, settle, longest
+        self._join = join
+        self._store = store
+        self._ask = ask
+        self._settle = settle
+        self._longest = longest
         self._arrived, self._waiting = asyncio.Event(), asyncio.Event()
         self._looking = self._mute = False
 

@@ -29,7 +29,9 @@ class Workers:
         keeps_locks: Callable[[str], bool],
         is_running: Callable[[int], bool] | None = None,
     ) -> None:
-        self._locked, self._keeps_locks, self._is_running = locked, keeps_locks, is_running or is_alive
+        self._locked = locked
+        self._keeps_locks = keeps_locks
+        self._is_running = is_running or is_alive
         self._connections: Counter[str] = Counter()
         self._pids: dict[str, int] = {}
         self._away_since: dict[str, float] = {}

@@ -98,9 +98,14 @@ class Meter:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Writes the open record. Raises SpoolFull; then there is nothing to close."""
-        self._spool, self._metrics, self._endpoint, self._monotonic = spool, metrics, endpoint.row.name, monotonic
+        self._spool = spool
+        self._metrics = metrics
+        self._endpoint = endpoint.row.name
+        self._monotonic = monotonic
         self.event_id = event_id
-        self.revision_id = self.replica_id = self.rung = ""
+        self.revision_id = ""
+        self.replica_id = ""
+        self.rung = ""
         self.held_seconds = 0.0
         self.cold = self._closed = False
         self.phases: tuple[Phase, ...] = ()
@@ -117,7 +122,9 @@ class Meter:
 
     def dispatched(self, revision_id: str, replica: Replica, cold: bool) -> None:
         """It goes to this replica; `cold`: the request waited for its start."""
-        self.revision_id, self.replica_id, self.cold = revision_id, replica.row.replica_id, cold
+        self.revision_id = revision_id
+        self.replica_id = replica.row.replica_id
+        self.cold = cold
         self._dispatched = self._monotonic()
         if cold:
             self.rung = replica.row.rung or ""

@@ -20,8 +20,8 @@ import asyncio
 from typing import Literal, Protocol
 
 from router.errors import RouterError, UpstreamError
-from router.hold.hold import Mark
 from router.hold.pool import Pool, Upstream
+from router.hold.slot import Mark
 from router.ledger.record import Tokens
 from router.relay.answer import EVENTS, JSON, Answer, lines_of
 from router.relay.meter import has_last_event, reported_tokens
@@ -71,10 +71,15 @@ class Relay:
 
     def __init__(self, request: bytes, pool: Pool, answer: Answer, handler: Handler, form: Form = "openai") -> None:
         self._form = form
-        self._request, self._pool, self._answer, self._handler = request, pool, answer, handler
+        self._request = request
+        self._pool = pool
+        self._answer = answer
+        self._handler = handler
         self.upstream: Upstream | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._retried = self._begun = self._paused = False
+        self._retried = False
+        self._begun = False
+        self._paused = False
         self.broken = False  # the replica has closed the connection before its answer was whole
         self._mode: Literal["head", "raw", "framed", "refused", "collect", "over"] = "head"
         self._refusal: Mark = "full"

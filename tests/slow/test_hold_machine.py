@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from router.errors import QueueFull, StartFailed
-from router.hold.hold import Mark
+from router.hold.slot import Mark
 from tests.fakes_router import Caller, Rig, replica, row
 
 

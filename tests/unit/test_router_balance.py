@@ -7,8 +7,9 @@ from collections import Counter
 
 from activator.policy.lifecycle import Replica as Known
 from activator.state.queue_depths import QueueDepths
-from router.hold.hold import FULL_RETRY_SECONDS, Slot
+from router.hold.hold import FULL_RETRY_SECONDS
 from router.hold.replicas import LEAST_REMAINING_SECONDS, pick
+from router.hold.slot import Slot
 from tests.fakes_router import Caller, Rig, replica, row
 
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from router.hold.hold import BROKEN_SECONDS
 from router.hold.pool import Pool
+from router.hold.slot import BROKEN_SECONDS
 from tests.fakes import SSE_HEAD, Die, FakeRequest, chunk, event, json_answer
 from tests.router_world import KEY, endpoint_row, request, until, world
 
