@@ -2,8 +2,8 @@
 
 1. Parked replicas, all of them: they serve nobody.
 2. Replicas that serve where nobody asks for them, beyond the least their revision must have.
-3. For a start whose turn it is, also those that are asked for, those of a revision that has not taken its route yet,
-   and those that are not wanted any more and finish long answers.
+3. Only for a start whose turn it is: replicas that are asked for, and those that finish long answers.
+4. Only for such a start, too: replicas of a revision that has not taken its route yet.
 
 What must survive is a missing signal: it counts as demand. The list is made once for all the decisions of one event, by
 walking the replicas there are, so endpoints at rest cost nothing.

@@ -1,9 +1,8 @@
 """What nodes report, taken into the state: replicas adopted, observed, ended or lost. Steps 7 and 10. Part of the
 reconciler's one task.
 
-Three failures must be survived: a link that breaks with commands on their way, an agent that dies with its replicas,
-and an activator that comes back knowing only what Postgres had. All three end in `_adopt_all`: the node's own report
-decides what runs, whatever was believed.
+Three failures must be survived: a link that breaks in the middle of a command, an agent that dies, and an activator
+that begins anew. All three end in `_adopt_all`: the node's own report decides what runs, whatever was believed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The contract between router and activator, and, for commands, the admin API: frames and their fields. Steps 5 to 10.
 
 A router connects, sends `RouterHello`, gets a full `Table`, and from then on deltas. It sends `Demand` the moment a
-request has to wait, then whenever the number changes (at most every 0.1 s), and once a second in any case. Demand is
+request has to wait, whenever the number changes (at most every 0.1 s), and at least once a second. Demand is
 absolute: held + in flight now, per revision. Frames carry (epoch, sequence); a router refuses lower ones. What others
 have in a replica changes with every request, so the table does not have it. `Depths` says it, gathered, to the routers
 it matters to.

@@ -80,9 +80,9 @@ class SimRouter:
 
     def sends_to(self) -> set[str]:
         """Replicas this router would send to now."""
-        told = [replica for e in self.rows.values() for row in e.revisions for replica in row.replicas]
+        rows = [replica for e in self.rows.values() for row in e.revisions for replica in row.replicas]
         return {
-            replica.replica_id for replica in told if not (replica.draining or replica.cold_start_id in self.retired)
+            replica.replica_id for replica in rows if not (replica.draining or replica.cold_start_id in self.retired)
         }
 
 
@@ -92,7 +92,7 @@ class SimAgent:
     def __init__(self, node_id: str = "n1", memory_bytes: int = 64 << 30) -> None:
         self.node_id, self.memory_bytes, self.connection = node_id, memory_bytes, 0
         self.replicas: dict[str, ReplicaReport] = {}
-        self.told: list[tuple[type[Frame], str]] = []
+        self.ordered: list[tuple[type[Frame], str]] = []
         self.stored: list[int] = []
         self.highest = (0, 0)
         self.refusing = False
@@ -110,7 +110,7 @@ class SimAgent:
         if isinstance(frame, KeepStandbys):
             self.standbys_at_most = frame.at_most
             return
-        self.told.append((type(frame), frame.replica_id))
+        self.ordered.append((type(frame), frame.replica_id))
         if isinstance(frame, Park | Unpark):
             self._park_or_unpark(frame)
         elif isinstance(frame, Start):
@@ -139,8 +139,8 @@ class SimAgent:
 
     def ordered_to_end(self) -> list[str]:
         """Told to drain or stop, and not stopped yet."""
-        told = {replica_id for kind, replica_id in self.told if kind in (Drain, Stop)}
-        return [replica_id for replica_id in self.replicas if replica_id in told]
+        ordered = {replica_id for kind, replica_id in self.ordered if kind in (Drain, Stop)}
+        return [replica_id for replica_id in self.replicas if replica_id in ordered]
 
 
 class World:
@@ -170,9 +170,9 @@ class World:
         )
 
     def handle(self, event: Event) -> None:
-        told = len(self.agent.told)
+        ordered = len(self.agent.ordered)
         self.reconciler.handle(event)
-        for kind, replica_id in self.agent.told[told:]:
+        for kind, replica_id in self.agent.ordered[ordered:]:
             if kind in (Drain, Stop, Park):
                 self._assert_nobody_sends_to(replica_id)
         self._assert_within_bounds()

@@ -154,7 +154,7 @@ class FakeAgent:
         self.says_of_arguments: str | None = (
             None  # why the engine would not take them, "" where it would; None: there is no standby to ask
         )
-        self.told: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()  # monotonic seconds, frame
+        self.received: asyncio.Queue[tuple[float, Frame]] = asyncio.Queue()  # monotonic seconds, frame
         self.replicas: dict[str, ReplicaReport] = {}
         self.peers: list[FrameStream[Any]] = []
         self._server: asyncio.Server | None = None
@@ -183,7 +183,7 @@ class FakeAgent:
         """The next command of this kind, and nothing lost: others before it are an error, but for heartbeats."""
         async with asyncio.timeout(seconds):
             while True:
-                _at, frame = await self.told.get()
+                _at, frame = await self.received.get()
                 if isinstance(frame, kind):
                     return frame
                 assert not isinstance(frame, Start | Drain | Stop | Park | Unpark), (
@@ -204,7 +204,7 @@ class FakeAgent:
         self.peers.append(peer)
         try:
             async for frame in peer:
-                self.told.put_nowait((time.monotonic(), frame))
+                self.received.put_nowait((time.monotonic(), frame))
                 self._obey(frame)
         finally:
             self.peers.remove(peer)
@@ -219,12 +219,12 @@ class FakeAgent:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         elif isinstance(frame, Park | Unpark) and (known := self.replicas.get(frame.replica_id)):
-            told = (
+            received = (
                 {"state": "parked"}
                 if isinstance(frame, Park)
                 else {"state": "ready", "climb": frame.climb, "rung": "parked"}
             )
-            self.say(known.model_copy(update=told))
+            self.say(known.model_copy(update=received))
         elif isinstance(frame, Drain | Stop) and (known := self.replicas.get(frame.replica_id)):
             self.say(known.model_copy(update={"state": "stopped"}))
 
@@ -274,14 +274,14 @@ class FakePostgres:
 class FakePool:
     """Postgres away for each of `trouble`, then with so many old rows of each kind."""
 
-    def __init__(self, trouble: list[Exception], rows: int) -> None:
-        self.trouble, self.left = trouble, dict.fromkeys(housekeeping.SQL.values(), rows)
+    def __init__(self, failures: list[Exception], rows: int) -> None:
+        self.failures, self.left = failures, dict.fromkeys(housekeeping.SQL.values(), rows)
         self.done = asyncio.Event()
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[FakePool]:
-        if self.trouble:
-            raise self.trouble.pop(0)
+        if self.failures:
+            raise self.failures.pop(0)
         yield self
         self.done.set()
 

@@ -1,12 +1,12 @@
 """The catalogue as a file, for an activator that starts while Postgres is away. Step 6.
 
 Postgres is the authority. After each change the leader writes the file anew, under another name until it is synced. No
-command is taken while Postgres is away, so the file is at most one command behind: one that a leader committed and died
-before it wrote. `differences` makes that good when Postgres is back. Three failures must be survived:
+command is taken while Postgres is away, so the file is at most one command behind. That is one which a leader committed
+before it died, and did not write. `differences` makes it good when Postgres is back. Three failures must be survived:
 
-- kill -9 in the middle of a write: the old file stands;
-- a full disk: the write is tried again until there is room;
-- a file that cannot be read: the activator waits for Postgres, as on a new machine.
+    kill -9 in the middle of a write    the old file stands
+    a full disk                         the write is tried again until there is room
+    a file that cannot be read          the activator waits for Postgres, as on a new machine
 """
 
 from __future__ import annotations

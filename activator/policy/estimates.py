@@ -2,7 +2,7 @@
 
 Callers read from it when to come back (`Retry-After`) and how long a start will still take. What must survive is a lack
 of data, for there is always an answer. A revision that never started is judged by what other models took from the same
-rung, and an installation without any past by a rough prior. Both are a straight line over the snapshot's bytes;
+rung. An installation without any past has a rough prior. Both are a straight line over the snapshot's bytes;
 measured starts only scale it.
 """
 

@@ -1,20 +1,19 @@
 """The state machine of one replica. Steps 6 and 10. Pure: time is an argument.
 
-    ┌───────────────────── unpark ────────────────────────┐
-    ↓                                                     │
     starting ──observe──→ ready ──park──→ parking ──observe──→ parked
-    │                       │                │               │
-    └────────┬──────────────┴────────────────┴───────────────┘
-           drain ──→ draining ──observe──→ stopped
+       ↑        │           │                │                  │  │
+       └────────┼───────────┼──── unpark ────┼──────────────────┘  │
+                └───────────┴──── drain ─────┴─────────────────────┘
+                                    ↓
+                                 draining ──observe──→ stopped
     any state ──observe, lost──→ stopped    (it ended as ordered, failed to start, or died)
 
-| arrow | made by | then ordered by `next_step` |
-|---|---|---|
-| to `ready`, `parked`, `stopped` | `observe`: the node's report | – |
-| to `draining` | `drain`: it is not wanted any more | `Action.DRAIN`, or `STOP` where no router knows it |
-| to `parking` | `park`: it is not wanted for now | `Action.PARK` |
-| to `starting` | `unpark`: it is asked for again | – |
-| to `stopped` | `lost`: its node does not have it any more, or is gone | – |
+    arrow to                   made by                                      then ordered by `next_step`
+    ready, parked, stopped     `observe`: the node's report
+    draining                   `drain`: it is not wanted any more           DRAIN, or STOP where no router knows it
+    parking                    `park`: it is not wanted for now             PARK
+    starting                   `unpark`: it is asked for again
+    stopped                    `lost`: its node does not have it any more
 
 What must survive is a router that has not heard yet. A replica is ordered to drain or to park only when no connected
 router could still send to it. So either begins in the table, and the order waits until every router has acknowledged

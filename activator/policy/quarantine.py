@@ -4,7 +4,7 @@ Pure: time is an argument.
     parked → standby, with baked copies → plain: a fresh standby, bytes verified anew, vLLM's own loader → failure
 
 A replica whose canary differs from the record never serves. Whatever made it wrong may still be there: memory of the
-parked process or of its standby, the baked copy, or the stamp that says the bytes were verified. So the next one starts
+parked process or its standby, the baked copy, the stamp of verified bytes. So the next one starts
 from the next rung down, which trusts less, while the same callers stay held. Below the last nothing is left to trust.
 
 A plain start that succeeds clears `standby`: it has made a new standby, removed the copies and verified the bytes.

@@ -5,8 +5,8 @@ replica reports less what this router reported as its own. Both are a tenth of a
 moment. Both are absolute and reported again, so it comes right when things stand still. It decides only an order: no
 number from here ever makes a free slot vanish.
 
-Changes go out on a tick, and only where they can matter: revisions with two or more replicas that serve, while two or
-more routers are connected.
+Changes go out on a tick, and only where they can matter: several replicas of a revision serve, and several routers are
+connected.
 """
 
 from __future__ import annotations

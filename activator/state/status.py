@@ -1,6 +1,6 @@
 """What an operator sees: every endpoint, revision, replica and node, as the reconciler sees them now. Pure.
 
-{"epoch": 3, "routers": 2,
+    {"epoch": 3, "routers": 2,
      "endpoints": [{"name", "endpoint_id", "org_id", "created", "removed", "route": [[revision_id, weight]], "next",
      "max_held", "hold_seconds", "finish_seconds", "cors_origins", "paused",
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",

@@ -1,8 +1,8 @@
 """Revisions that are to start though nobody calls: by `pilotlight wake`, or to prove a name's first revision. Step 6.
 Pure: time is an argument.
 
-Each counts as one request more, until a replica of it is ready or its start has failed, and no longer than a caller
-would wait. So a wake has no rules of its own: it starts, waits for room and goes back to rest as for any call. What
+Each counts as one request more, until a replica of it is ready or its start has failed. It does not wait longer than a
+caller would. So a wake has no rules of its own: it starts, waits for room and goes back to rest as for any call. What
 must survive is a start that never succeeds: nobody's wish keeps it going.
 """
 

@@ -1,6 +1,6 @@
 """Rungs in quarantine, in Postgres: written on each change, read when an activator takes over. Step 6.
 
-What must survive is the activator's death between a wrong answer and the next start: the next leader must not use the
+What must survive is the activator's death between a wrong answer and the next start. The next leader must not use the
 rung that gave it. A mark that was not written yet dies with its activator. Then the canary, which every start passes,
 catches the same wrong answer once more.
 """

@@ -1,9 +1,9 @@
 """Deletes old rows that Postgres need not keep, once an hour. Step 12.
 
 These are settled journal rows, events and ended replicas past `keep_days`, and the audit past `audit_days`. Where the
-database is larger than it may be, rows go sooner: each time in half the days, down to one, and later again once it is
-not. What is settled is never deleted, so the database may stay too large; then the log says so. It deletes in batches,
-so that no statement holds anything for long. What must survive is Postgres being away: the next hour does it.
+database is larger than it may be, rows go sooner: each time in half the days, down to one. Once it is not, the days
+double again. What is settled is never deleted, so the database may stay too large; then the log says so. It deletes in
+batches, so that no statement holds anything for long. What must survive is Postgres being away: the next hour does it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The queue between the reconciler and Postgres: in order, and never waited for. Steps 6 and 12.
 
 What must survive is Postgres being away: the queue keeps what it was given and goes on trying. A replica's row is kept
-in its newest form only. Cold starts, events and rungs in quarantine are kept up to a bound, and so is usage; beyond it
+in its newest form only. Cold starts, events and rungs in quarantine are kept up to a bound, and so is usage. Beyond it
 usage stays with the agent, which keeps it anyway. A row that Postgres refuses is logged and dropped. The next report of
 that replica, or its end, writes it again.
 """

@@ -373,7 +373,7 @@ async def test_how_long_a_demand_frame_takes_to_become_a_start(all_of_it: Instal
         begun = time.monotonic()
         router.demand(1, revision_id)
         while True:
-            at, frame = await agent.told.get()
+            at, frame = await agent.received.get()
             if isinstance(frame, Start):
                 took.append(at - begun)
                 break
@@ -420,7 +420,7 @@ async def test_kill_9_between_a_start_and_its_row(all_of_it: Installation) -> No
     await all_of_it.written({start.replica_id: "starting"})
     agent.say(report(start.replica_id, revision_id=revision_id))
     assert await router.ready() == start.replica_id
-    assert agent.told.empty() or not any(isinstance(frame, Start) for _, frame in list(agent.told._queue))  # type: ignore[attr-defined]
+    assert agent.received.empty() or not any(isinstance(frame, Start) for _, frame in list(agent.received._queue))  # type: ignore[attr-defined]
 
 
 async def test_what_ended_while_nobody_looked_is_put_right(all_of_it: Installation) -> None:

@@ -146,7 +146,7 @@ class Node:
         for replica_id in agent.ordered_to_end():
             if replica_id not in self.ended:
                 self.ended[replica_id] = now
-                self.cuts += (Stop, replica_id) in agent.told and (Drain, replica_id) not in agent.told
+                self.cuts += (Stop, replica_id) in agent.ordered and (Drain, replica_id) not in agent.ordered
                 if replica_id in self.ready_at:
                     self.stays.append(now - self.ready_at[replica_id])
             if now - self.ended[replica_id] >= self.answer:
@@ -192,8 +192,8 @@ def alternating(calls: int, *, start: float = 1.0, answer: float = 0.25) -> tupl
             node.turn_once()
         node.turn_once()
         answered += node.serves(name)
-        for replica_id, told in list(node.world.agent.replicas.items()):
-            if told.state == "ready" and told.in_flight:
+        for replica_id, ordered in list(node.world.agent.replicas.items()):
+            if ordered.state == "ready" and ordered.in_flight:
                 node.world.becomes(replica_id, "ready", in_flight=0)
         node.call(name, 0)
     return node.figures(node.world.now - began), answered
@@ -218,7 +218,7 @@ def open_loop(seconds: float, every: float, *, start: float = 1.0) -> tuple[Figu
         for name in node.names:
             if node.serves(name):  # what was held is answered within the step
                 held[name] = 0
-        for replica_id, told in list(node.world.agent.replicas.items()):
-            if told.state == "ready" and told.in_flight:
+        for replica_id, ordered in list(node.world.agent.replicas.items()):
+            if ordered.state == "ready" and ordered.in_flight:
                 node.world.becomes(replica_id, "ready", in_flight=0)
     return node.figures(seconds), came

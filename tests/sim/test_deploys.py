@@ -78,7 +78,7 @@ def test_a_bad_revision_over_a_good_one_leaves_the_good_one_serving(how: str) ->
                 world.becomes(new, "ready")
                 world.becomes(new, "stopped", reason="out of memory")
             world.pass_time(31.0)
-            world.agent.told.clear()
+            world.agent.ordered.clear()
     world.pass_time(30.0)
     assert routes(world) == "rev_a1" and world.routers["w1"].sends_to() == {old} and world.states()[old] == "ready"
     known = world.status()["endpoints"][0]
@@ -250,7 +250,7 @@ def test_a_second_deploy_takes_the_place_of_the_first() -> None:
     world.store(replace(known, revisions=(*known.revisions, third), next="rev_a3"))
     (second,) = set(world.agent.starting()) - {first}
     world.pass_time(1.0)
-    assert (first, "Stop") in [(replica_id, kind.__name__) for kind, replica_id in world.agent.told]
+    assert (first, "Stop") in [(replica_id, kind.__name__) for kind, replica_id in world.agent.ordered]
     world.becomes(first, "stopped")
     world.becomes(second, "ready")
     assert routes(world) == "rev_a3" and old in world.routers["w1"].sends_to()

@@ -55,8 +55,8 @@ def wake(world: World, name: str, gib: int) -> str:
     return replica_id
 
 
-def told(world: World) -> list[tuple[str, str]]:
-    return [(kind.__name__, replica_id) for kind, replica_id in world.agent.told]
+def ordered(world: World) -> list[tuple[str, str]]:
+    return [(kind.__name__, replica_id) for kind, replica_id in world.agent.ordered]
 
 
 def node_of(world: World) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def test_the_longest_idle_goes_and_the_held_wait_for_its_end() -> None:
     assert world.states() == {first: "draining", second: "ready"}
     assert router.revision("rev_c1").failure == "" and revision_of(world, "c")["waits_for_room"]
     world.pass_time(1.0)
-    assert told(world)[-1] == ("Drain", first), "nobody else is evicted meanwhile"
+    assert ordered(world)[-1] == ("Drain", first), "nobody else is evicted meanwhile"
     world.becomes(first, "stopped")
-    assert told(world)[-1][0] == "Start", "in the same turn"
+    assert ordered(world)[-1][0] == "Start", "in the same turn"
     third = world.ready()
     assert world.states() == {second: "ready", third: "ready"}
     assert not revision_of(world, "c")["waits_for_room"]
@@ -371,7 +371,7 @@ def test_the_words_of_an_eviction() -> None:
     first = wake(world, "a", 5)
     call(world, "a", 0)
     call(world, "b")
-    assert told(world) == [("Start", first)], "routers must know before it drains"
+    assert ordered(world) == [("Start", first)], "routers must know before it drains"
     world.demand()
-    assert world.agent.told[-1] == (Drain, first)
-    assert Stop not in {kind for kind, _ in world.agent.told}
+    assert world.agent.ordered[-1] == (Drain, first)
+    assert Stop not in {kind for kind, _ in world.agent.ordered}

@@ -26,8 +26,8 @@ def world() -> World:
     return made
 
 
-def told(agent: SimAgent) -> list[str]:
-    return [kind.__name__ for kind, _ in agent.told]
+def ordered(agent: SimAgent) -> list[str]:
+    return [kind.__name__ for kind, _ in agent.ordered]
 
 
 # From zero and back
@@ -36,7 +36,7 @@ def told(agent: SimAgent) -> list[str]:
 def test_demand_is_a_start_and_ready_is_a_row(world: World) -> None:
     router = world.routers["w1"]
     world.demand(0)
-    assert told(world.agent) == []
+    assert ordered(world.agent) == []
     world.demand(3)
     (start,) = world.effects.of(Start)
     assert (start.revision_id, start.endpoint, start.slots, start.epoch) == ("rev_a1", "a", 4, 1)
@@ -68,7 +68,7 @@ def test_the_start_goes_out_before_anything_else(world: World) -> None:
 def test_more_of_the_same_demand_starts_nothing_more(world: World) -> None:
     for count in (1, 2, 9, 1):
         world.demand(count)
-    assert told(world.agent) == ["Start"]
+    assert ordered(world.agent) == ["Start"]
 
 
 def test_it_goes_to_zero_an_idle_timeout_after_the_end_of_the_last_request(world: World) -> None:
@@ -80,7 +80,7 @@ def test_it_goes_to_zero_an_idle_timeout_after_the_end_of_the_last_request(world
     assert world.states() == {replica_id: "ready"}
     world.pass_time(1.0)
     assert world.states() == {replica_id: "draining"}
-    assert told(world.agent) == ["Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Drain"]
     world.becomes(replica_id, "draining")
     world.becomes(replica_id, "stopped")
     world.routers["w1"].apply()
@@ -95,9 +95,9 @@ def test_a_drain_waits_for_the_slowest_router(world: World) -> None:
     world.demand(0)
     world.demand(0, router_id="w2")
     world.pass_time(70.0, lagging=["w2"])
-    assert world.states() == {replica_id: "draining"} and told(world.agent) == ["Start"]
+    assert world.states() == {replica_id: "draining"} and ordered(world.agent) == ["Start"]
     world.demand(router_id="w2")
-    assert told(world.agent) == ["Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Drain"]
 
 
 def test_a_drain_waits_for_no_router_that_is_gone(world: World) -> None:
@@ -107,9 +107,9 @@ def test_a_drain_waits_for_no_router_that_is_gone(world: World) -> None:
     world.demand(0)
     world.demand(0, router_id="w2")
     world.pass_time(70.0, lagging=["w2"])
-    assert told(world.agent) == ["Start"], "w2 has not said that it knows"
+    assert ordered(world.agent) == ["Start"], "w2 has not said that it knows"
     world.leave("w2")
-    assert told(world.agent) == ["Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Drain"]
 
 
 def test_demand_that_comes_while_it_drains_starts_another(world: World) -> None:
@@ -118,7 +118,7 @@ def test_demand_that_comes_while_it_drains_starts_another(world: World) -> None:
     world.demand(0)
     world.pass_time(61.0)
     world.demand(1)
-    assert told(world.agent) == ["Start", "Drain", "Start"]
+    assert ordered(world.agent) == ["Start", "Drain", "Start"]
     assert world.states()[first] == "draining"
 
 
@@ -128,7 +128,7 @@ def test_a_caller_that_leaves_lets_the_start_go_on_until_the_idle_timeout(world:
     world.pass_time(59.0)
     assert list(world.states().values()) == ["starting"]
     world.pass_time(2.0)
-    assert told(world.agent) == ["Start", "Stop"], "no router knows it, so it need not drain"
+    assert ordered(world.agent) == ["Start", "Stop"], "no router knows it, so it need not drain"
 
 
 def test_an_agent_that_does_not_end_a_replica_is_told_again(world: World) -> None:
@@ -138,11 +138,11 @@ def test_an_agent_that_does_not_end_a_replica_is_told_again(world: World) -> Non
     world.pass_time(61.0)
     assert world.effects.of(Drain)[0].seconds == 3600.0
     world.pass_time(3609.0, step=5.0)
-    assert told(world.agent) == ["Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Drain"]
     world.pass_time(2.0)
-    assert told(world.agent) == ["Start", "Drain", "Stop"]
+    assert ordered(world.agent) == ["Start", "Drain", "Stop"]
     world.pass_time(11.0)
-    assert told(world.agent) == ["Start", "Drain", "Stop", "Stop"]
+    assert ordered(world.agent) == ["Start", "Drain", "Stop", "Stop"]
 
 
 def test_grows_with_demand_and_shrinks_to_what_was_lately_wanted() -> None:
@@ -150,7 +150,7 @@ def test_grows_with_demand_and_shrinks_to_what_was_lately_wanted() -> None:
     world.connect_agent()
     world.join()
     world.demand(9)
-    assert told(world.agent) == ["Start"] * 3
+    assert ordered(world.agent) == ["Start"] * 3
     for replica_id in world.agent.starting():
         world.becomes(replica_id, "ready", in_flight=2)
     busy = next(iter(world.agent.replicas))
@@ -164,7 +164,7 @@ def test_grows_with_demand_and_shrinks_to_what_was_lately_wanted() -> None:
 def test_min_replicas_start_without_demand_and_stay() -> None:
     world = World(endpoint("a", revision(min_replicas=2, max_replicas=3)))
     world.connect_agent()
-    assert told(world.agent) == ["Start", "Start"]
+    assert ordered(world.agent) == ["Start", "Start"]
     for replica_id in world.agent.starting():
         world.becomes(replica_id, "ready")
     world.join()
@@ -184,14 +184,14 @@ def test_a_failed_start_fails_the_held_with_the_engines_reason_then_is_tried_aga
     router.apply()
     assert router.revision("rev_a1").failure == "no such file"
     assert router.revision("rev_a1").retry_after_seconds == 0.5
-    assert told(world.agent) == ["Start"]
+    assert ordered(world.agent) == ["Start"]
     world.demand(0)  # the router failed what it held
     world.pass_time(1.0)
     router.apply()
     assert router.revision("rev_a1").failure == "", "over, or nobody would ever ask again"
-    assert told(world.agent) == ["Start"]
+    assert ordered(world.agent) == ["Start"]
     world.demand(1)
-    assert told(world.agent) == ["Start", "Start"]
+    assert ordered(world.agent) == ["Start", "Start"]
 
 
 def test_failures_back_off_and_a_success_forgets_them(world: World) -> None:
@@ -224,9 +224,9 @@ def test_a_failed_start_beside_a_ready_replica_fails_nobody() -> None:
     world.becomes(second, "stopped", failed=True, reason="no memory")
     router.apply()
     assert router.revision("rev_a1").failure == ""
-    assert told(world.agent) == ["Start", "Start"]
+    assert ordered(world.agent) == ["Start", "Start"]
     world.pass_time(1.0)
-    assert told(world.agent) == ["Start", "Start", "Start"]
+    assert ordered(world.agent) == ["Start", "Start", "Start"]
 
 
 def test_a_crash_is_noticed_at_once_and_replaced_and_the_held_stay_held(world: World) -> None:
@@ -266,7 +266,7 @@ def test_a_crash_without_demand_is_not_replaced(world: World) -> None:
     world.demand(0)
     world.becomes(replica_id, "stopped", failed=True, reason="killed")
     world.pass_time(5.0)
-    assert told(world.agent) == ["Start"] and world.states() == {}
+    assert ordered(world.agent) == ["Start"] and world.states() == {}
 
 
 def test_a_start_that_takes_too_long_is_stopped_and_counts_as_failed(world: World) -> None:
@@ -275,9 +275,9 @@ def test_a_start_that_takes_too_long_is_stopped_and_counts_as_failed(world: Worl
     world.pass_time(300.5)
     router.apply()
     assert "not ready after 300 s" in router.revision("rev_a1").failure
-    assert told(world.agent)[:2] == ["Start", "Stop"]
+    assert ordered(world.agent)[:2] == ["Start", "Stop"]
     world.pass_time(1.0)
-    assert told(world.agent) == ["Start", "Stop", "Start"]
+    assert ordered(world.agent) == ["Start", "Stop", "Start"]
 
 
 def test_a_refused_start_has_failed(world: World) -> None:
@@ -299,7 +299,7 @@ def test_without_a_node_callers_are_held_and_told_why() -> None:
     assert row.failure == "" and row.phase == "place" and "no node is connected" in row.waits_for
     world.connect_agent()
     router.apply()
-    assert told(world.agent) == ["Start"] and router.revision("rev_a1").waits_for == ""
+    assert ordered(world.agent) == ["Start"] and router.revision("rev_a1").waits_for == ""
 
 
 def test_what_can_never_fit_is_refused_at_once() -> None:
@@ -309,7 +309,7 @@ def test_what_can_never_fit_is_refused_at_once() -> None:
     router = world.join()
     world.demand(1)
     router.apply()
-    assert "needs 4.0 GiB" in router.revision("rev_a1").failure and told(world.agent) == []
+    assert "needs 4.0 GiB" in router.revision("rev_a1").failure and ordered(world.agent) == []
 
 
 # Signals that are missing
@@ -385,7 +385,7 @@ def test_a_broken_link_to_the_agent_changes_nothing_until_the_agent_says_so(worl
     world.pass_time(5.0)
     assert world.states() == {replica_id: "ready"}
     world.connect_agent()
-    assert world.states() == {replica_id: "ready"} and told(world.agent) == ["Start"]
+    assert world.states() == {replica_id: "ready"} and ordered(world.agent) == ["Start"]
 
 
 def test_a_dead_agents_replicas_are_gone_at_once_and_replaced_when_there_is_an_agent(world: World) -> None:
@@ -396,7 +396,7 @@ def test_a_dead_agents_replicas_are_gone_at_once_and_replaced_when_there_is_an_a
     router.apply()
     assert world.states() == {} and router.sends_to() == set() and router.revision("rev_a1").failure == ""
     world.connect_agent()
-    assert told(world.agent) == ["Start", "Start"]
+    assert ordered(world.agent) == ["Start", "Start"]
 
 
 def test_commands_lost_with_a_link_are_said_again(world: World) -> None:
@@ -404,14 +404,14 @@ def test_commands_lost_with_a_link_are_said_again(world: World) -> None:
     world.agent.replicas.clear()  # the start never arrived
     world.disconnect_agent()
     world.connect_agent()
-    assert told(world.agent) == ["Start", "Start"]
+    assert ordered(world.agent) == ["Start", "Start"]
     replica_id = world.ready()
     world.demand(0)
     world.pass_time(61.0)
-    assert told(world.agent)[2:] == ["Drain"]  # and never arrived either
+    assert ordered(world.agent)[2:] == ["Drain"]  # and never arrived either
     world.disconnect_agent()
     world.connect_agent()
-    assert told(world.agent)[2:] == ["Drain", "Drain"]
+    assert ordered(world.agent)[2:] == ["Drain", "Drain"]
     world.disconnect_agent()
     world.agent.replicas.clear()
     world.connect_agent()
@@ -436,10 +436,10 @@ def test_a_new_activator_adopts_what_runs(world: World, forget_rows: bool) -> No
     router.apply()
     assert router.sends_to() == {replica_id} and router.epoch == 2
     world.demand(1)
-    assert told(world.agent) == ["Start"], "no second one"
+    assert ordered(world.agent) == ["Start"], "no second one"
     world.demand(0)
     world.pass_time(61.0)
-    assert told(world.agent) == ["Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Drain"]
 
 
 def test_what_was_adopted_has_an_idle_timeout_to_prove_itself(world: World) -> None:
@@ -497,7 +497,7 @@ def test_a_new_activator_finishes_a_start_of_the_old_one(world: World) -> None:
     router = world.join()
     world.connect_agent()
     world.demand(1)
-    assert told(world.agent) == ["Start"]
+    assert ordered(world.agent) == ["Start"]
     replica_id = world.ready()
     router.apply()
     assert router.sends_to() == {replica_id}
@@ -522,9 +522,9 @@ def test_replicas_of_a_node_that_never_comes_back_are_given_up(world: World) -> 
     world.connect_agent()
     world.demand(1)
     world.pass_time(9.0)
-    assert told(world.agent) == ["Start"], "its node may still be on its way"
+    assert ordered(world.agent) == ["Start"], "its node may still be on its way"
     world.pass_time(2.0)
-    assert told(world.agent) == ["Start", "Start"] and world.effects.rows[first][-1] == "stopped"
+    assert ordered(world.agent) == ["Start", "Start"] and world.effects.rows[first][-1] == "stopped"
 
 
 def test_a_drain_of_the_last_activator_is_let_go_on(world: World) -> None:
@@ -535,16 +535,16 @@ def test_a_drain_of_the_last_activator_is_let_go_on(world: World) -> None:
     router.apply()
     assert router.sends_to() == set() and [r.draining for r in router.revision("rev_a1").replicas] == [True]
     world.pass_time(3609.0, step=5.0)
-    assert told(world.agent) == []
+    assert ordered(world.agent) == []
     world.pass_time(2.0)
-    assert told(world.agent) == ["Stop"]
+    assert ordered(world.agent) == ["Stop"]
 
 
 def test_replicas_of_unknown_revisions_are_stopped() -> None:
     world = World(endpoint("a"))
     world.agent.replicas["r9"] = report("r9", revision_id="rev_unheard")
     world.connect_agent()
-    assert world.agent.told == [(Stop, "r9")] and world.states() == {}
+    assert world.agent.ordered == [(Stop, "r9")] and world.states() == {}
 
 
 def test_after_a_restart_nothing_is_taken_away_until_it_has_settled() -> None:
@@ -555,7 +555,7 @@ def test_after_a_restart_nothing_is_taken_away_until_it_has_settled() -> None:
     world.pass_time(9.0)
     assert world.states() == {"r1": "ready"}
     world.pass_time(2.0)
-    assert told(world.agent) == ["Drain"]
+    assert ordered(world.agent) == ["Drain"]
 
 
 def test_an_agent_that_obeyed_a_higher_epoch_is_taken_on_under_one_still_higher() -> None:
@@ -565,10 +565,10 @@ def test_an_agent_that_obeyed_a_higher_epoch_is_taken_on_under_one_still_higher(
     assert world.effects.raised == [7] and world.agent.connection in world.effects.hung_up
     router = world.join()
     world.demand(1)
-    assert told(world.agent) == []
+    assert ordered(world.agent) == []
     world.handle(events.EpochTaken(8))
     world.connect_agent()
-    assert told(world.agent) == ["Start"] and world.agent.highest[0] == 8
+    assert ordered(world.agent) == ["Start"] and world.agent.highest[0] == 8
     router.apply()
     assert router.epoch == 8
 
@@ -597,11 +597,11 @@ def test_a_deploy_puts_the_route_on_the_new_revision_then_drains_the_old(world: 
     assert world.states() == {first: "ready"}, "it still has a request"
     assert router.sends_to() == {first}
     world.demand(1, "rev_a2")
-    assert told(world.agent) == ["Start", "Start"]
+    assert ordered(world.agent) == ["Start", "Start"]
     world.demand(0)
     assert world.states()[first] == "draining"
     world.demand()
-    assert told(world.agent) == ["Start", "Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Start", "Drain"]
     world.becomes(first, "stopped")
     router.apply()
     assert [row.revision_id for row in router.rows["a"].revisions] == ["rev_a2"]
@@ -622,7 +622,7 @@ def test_an_idle_old_revision_drains_with_the_deploy(world: World) -> None:
     world.store(endpoint("a", revision(), revision(number=2)))
     assert world.states() == {first: "draining"}
     world.demand()
-    assert told(world.agent) == ["Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Drain"]
 
 
 def test_a_command_is_answered_even_if_a_router_never_acknowledges(world: World) -> None:
@@ -637,19 +637,19 @@ def test_a_removed_endpoint_leaves_the_table_then_drains(world: World) -> None:
     replica_id = world.ready()
     world.demand()
     answers = world.store(endpoint("a", removed=True))
-    assert world.states() == {replica_id: "draining"} and told(world.agent) == ["Start"]
+    assert world.states() == {replica_id: "draining"} and ordered(world.agent) == ["Start"]
     world.demand()
     assert "a" not in router.rows and len(answers) == 1
-    assert told(world.agent) == ["Start", "Drain"]
+    assert ordered(world.agent) == ["Start", "Drain"]
     world.becomes(replica_id, "stopped")
     assert world.status()["endpoints"] == []
     world.demand(1)
     world.pass_time(5.0)
-    assert told(world.agent) == ["Start", "Drain"], "nothing starts for what is removed"
+    assert ordered(world.agent) == ["Start", "Drain"], "nothing starts for what is removed"
     world.demand(0)
     world.store(endpoint("a", revision(), revision(number=2)))
     world.demand(1, "rev_a2")
-    assert told(world.agent) == ["Start", "Drain", "Start"]
+    assert ordered(world.agent) == ["Start", "Drain", "Start"]
 
 
 @pytest.mark.parametrize("hastily", [False, True])
@@ -666,7 +666,7 @@ def test_shutting_down_ends_everything(world: World, hastily: bool) -> None:
     world.handle(events.ShutDown(hastily))
     assert not world.reconciler.is_finished
     world.pass_time(1.0)
-    assert {kind for kind, _ in world.agent.told if kind is not Start} == ({Stop} if hastily else {Drain, Stop})
+    assert {kind for kind, _ in world.agent.ordered if kind is not Start} == ({Stop} if hastily else {Drain, Stop})
     for replica_id in list(world.agent.replicas):
         world.becomes(replica_id, "stopped")
     assert world.reconciler.is_finished

@@ -23,8 +23,8 @@ def world() -> World:
     return made
 
 
-def told(agent: SimAgent) -> list[str]:
-    return [kind.__name__ for kind, _ in agent.told]
+def ordered(agent: SimAgent) -> list[str]:
+    return [kind.__name__ for kind, _ in agent.ordered]
 
 
 def parked(world: World) -> str:
@@ -52,7 +52,7 @@ def test_at_the_idle_timeout_the_last_replica_is_parked_and_no_router_knows_it(w
     assert sorted(states.values()) == ["draining", "parking"], "one is kept, the surplus ends"
     router.apply()
     assert router.sends_to() == set() and all(row.draining for row in router.revision("rev_a1").replicas)
-    assert sorted(told(world.agent)) == ["Drain", "Park", "Start", "Start"]
+    assert sorted(ordered(world.agent)) == ["Drain", "Park", "Start", "Start"]
     (replica_id,) = world.agent.parking()
     world.becomes(replica_id, "parked", memory_bytes=5)
     router.apply()
@@ -100,7 +100,7 @@ def test_demand_brings_it_up_as_a_climb_of_its_own(world: World) -> None:
     router = world.routers["w1"]
     world.demand(1)
     (unpark,) = world.effects.of(Unpark)
-    assert (unpark.replica_id, unpark.climb) == (replica_id, 1) and told(world.agent)[-1] == "Unpark"
+    assert (unpark.replica_id, unpark.climb) == (replica_id, 1) and ordered(world.agent)[-1] == "Unpark"
     router.apply()
     assert router.revision("rev_a1").starting and router.sends_to() == set()
     world.now += 0.05
@@ -119,7 +119,7 @@ def test_demand_brings_it_up_as_a_climb_of_its_own(world: World) -> None:
 def test_more_than_one_is_asked_for(world: World) -> None:
     replica_id = parked(world)
     world.demand(8)
-    assert told(world.agent)[-2:] == ["Unpark", "Start"]
+    assert ordered(world.agent)[-2:] == ["Unpark", "Start"]
     assert world.agent.starting()[0] == replica_id
 
 
@@ -141,12 +141,12 @@ def test_demand_before_the_routers_have_heard_of_the_parking(world: World) -> No
     replica_id = world.ready()
     world.demand(0)
     world.pass_time(61.0, lagging=["w2"])
-    assert world.states()[replica_id] == "parking" and told(world.agent) == ["Start"]
+    assert world.states()[replica_id] == "parking" and ordered(world.agent) == ["Start"]
     world.demand(1)
-    assert told(world.agent) == ["Start"], "w2 could still send to it"
+    assert ordered(world.agent) == ["Start"], "w2 could still send to it"
     assert world.routers["w1"].sends_to() == set()
     world.demand(router_id="w2")
-    assert told(world.agent) == ["Start", "Park", "Unpark"], "the agent takes the one back for the other"
+    assert ordered(world.agent) == ["Start", "Park", "Unpark"], "the agent takes the one back for the other"
     world.becomes(replica_id, "ready")
     world.routers["w1"].apply()
     assert world.routers["w1"].sends_to() == {replica_id}
@@ -163,7 +163,7 @@ def test_demand_that_comes_and_goes_before_the_routers_have_heard(world: World) 
     world.demand(0)
     world.pass_time(61.0, lagging=["w2"])
     world.demand(router_id="w2")
-    assert told(world.agent) == ["Start", "Park"]
+    assert ordered(world.agent) == ["Start", "Park"]
     world.becomes(replica_id, "parked")
     assert world.states() == {replica_id: "parked"}
 
@@ -174,7 +174,7 @@ def test_demand_while_it_parks(world: World) -> None:
     world.demand(0)
     world.pass_time(61.0)
     world.demand(1)
-    assert told(world.agent) == ["Start", "Park", "Unpark"]
+    assert ordered(world.agent) == ["Start", "Park", "Unpark"]
     assert world.agent.starting() == [replica_id]
     world.becomes(replica_id, "ready")
     assert world.states() == {replica_id: "ready"}
@@ -190,7 +190,7 @@ def test_a_parked_replica_that_dies_is_forgotten_and_the_next_call_starts_anothe
     world.routers["w1"].apply()
     assert world.routers["w1"].revision("rev_a1").failure == ""
     world.demand(1)
-    assert told(world.agent)[-1] == "Start"
+    assert ordered(world.agent)[-1] == "Start"
 
 
 def test_one_that_dies_on_its_way_up_fails_nobody(world: World) -> None:
@@ -198,7 +198,7 @@ def test_one_that_dies_on_its_way_up_fails_nobody(world: World) -> None:
     world.demand(1)
     world.becomes(replica_id, "stopped", failed=True, reason="killed")
     world.routers["w1"].apply()
-    assert world.routers["w1"].revision("rev_a1").failure == "" and told(world.agent)[-1] == "Start"
+    assert world.routers["w1"].revision("rev_a1").failure == "" and ordered(world.agent)[-1] == "Start"
     world.ready()
 
 
@@ -206,7 +206,7 @@ def test_one_that_does_not_come_up_in_time_is_ended_and_another_started(world: W
     replica_id = parked(world)
     world.demand(1)
     world.pass_time(UNPARK_SECONDS + 1)
-    assert told(world.agent)[-2:] == ["Stop", "Start"] and world.states()[replica_id] == "draining"
+    assert ordered(world.agent)[-2:] == ["Stop", "Start"] and world.states()[replica_id] == "draining"
     world.routers["w1"].apply()
     assert world.routers["w1"].revision("rev_a1").failure == ""
 
@@ -223,10 +223,10 @@ def test_a_parking_that_never_ends_is_ended(world: World) -> None:
     world.demand(0)
     world.pass_time(61.0)
     world.pass_time(41.0)
-    assert told(world.agent) == ["Start", "Park", "Stop"]
+    assert ordered(world.agent) == ["Start", "Park", "Stop"]
     world.becomes(replica_id, "stopped")
     world.demand(1)
-    assert told(world.agent)[-1] == "Start"
+    assert ordered(world.agent)[-1] == "Start"
 
 
 # The activator itself, and commands
@@ -242,7 +242,7 @@ def test_a_new_activator_adopts_what_is_parked(world: World, forget_rows: bool) 
     world.pass_time(100.0)
     assert world.states() == {replica_id: "parked"}
     world.demand(1)
-    assert told(world.agent)[-1] == "Unpark"
+    assert ordered(world.agent)[-1] == "Unpark"
     world.becomes(replica_id, "ready")
     world.routers["w1"].apply()
     assert world.routers["w1"].sends_to() == {replica_id}
@@ -255,7 +255,7 @@ def test_a_new_activator_finishes_a_climb_of_the_old_one(world: World) -> None:
     world.join()
     world.connect_agent()
     world.demand(1)
-    assert told(world.agent)[-1] == "Unpark", "no second one"
+    assert ordered(world.agent)[-1] == "Unpark", "no second one"
     world.becomes(replica_id, "ready")
     world.demand(0)
     world.pass_time(61.0)
@@ -274,7 +274,7 @@ def test_commands_lost_with_a_link_are_said_again(world: World) -> None:
     )  # the Park never arrived
     world.disconnect_agent()
     world.connect_agent()
-    assert told(world.agent) == ["Start", "Park", "Park"]
+    assert ordered(world.agent) == ["Start", "Park", "Park"]
     world.becomes(replica_id, "parked")
     world.demand(1)
     world.agent.replicas[replica_id] = world.agent.replicas[replica_id].model_copy(
@@ -282,7 +282,7 @@ def test_commands_lost_with_a_link_are_said_again(world: World) -> None:
     )  # nor the Unpark
     world.disconnect_agent()
     world.connect_agent()
-    assert told(world.agent)[-2:] == ["Unpark", "Unpark"]
+    assert ordered(world.agent)[-2:] == ["Unpark", "Unpark"]
     world.becomes(replica_id, "ready")
     assert world.states() == {replica_id: "ready"}
 
@@ -290,13 +290,13 @@ def test_commands_lost_with_a_link_are_said_again(world: World) -> None:
 def test_a_deploy_ends_what_the_old_revision_has_parked(world: World) -> None:
     replica_id = parked(world)
     world.store(endpoint("a", revision("a", zero="parked", max_replicas=2), revision("a", 2, zero="parked")))
-    assert world.agent.told[-1] == (Stop, replica_id)
+    assert world.agent.ordered[-1] == (Stop, replica_id)
 
 
 def test_removing_and_shutting_down_end_it(world: World) -> None:
     replica_id = parked(world)
     world.handle(events.ShutDown())
-    assert world.agent.told[-1] == (Stop, replica_id) and not world.reconciler.is_finished
+    assert world.agent.ordered[-1] == (Stop, replica_id) and not world.reconciler.is_finished
     world.becomes(replica_id, "stopped")
     assert world.reconciler.is_finished
 
@@ -304,7 +304,7 @@ def test_removing_and_shutting_down_end_it(world: World) -> None:
 def test_an_endpoint_that_is_removed_keeps_nothing_parked(world: World) -> None:
     replica_id = parked(world)
     world.store(endpoint("a", removed=True))
-    assert world.agent.told[-1] == (Stop, replica_id)
+    assert world.agent.ordered[-1] == (Stop, replica_id)
 
 
 # Memory
@@ -327,17 +327,17 @@ def test_a_parked_replica_counts_what_it_holds() -> None:
     replica_id = parked(world)
     assert world.reconciler.state.nodes.known["n1"].replica_bytes == 5
     world.demand(1, "rev_b1")
-    assert told(world.agent)[-1] == "Start", "there is room beside it"
+    assert ordered(world.agent)[-1] == "Start", "there is room beside it"
     (b,) = world.agent.starting()
     world.becomes(b, "ready")
     world.demand(0, "rev_b1")
     world.demand(1)
     world.demand()
-    assert told(world.agent)[-1] == "Drain" and world.agent.told[-1][1] == b, (
+    assert ordered(world.agent)[-1] == "Drain" and world.agent.ordered[-1][1] == b, (
         "to come up it needs its room: the idle one goes"
     )
     world.becomes(b, "stopped")
-    assert world.agent.told[-1] == (Unpark, replica_id)
+    assert world.agent.ordered[-1] == (Unpark, replica_id)
 
 
 def test_what_a_parked_one_holds_is_not_taken_for_what_one_that_serves_needs() -> None:
@@ -375,10 +375,10 @@ def test_parked_ones_go_before_those_that_serve() -> None:
     replica_id = parked(world)
     world.becomes(replica_id, "parked", memory_bytes=11 * GIB)
     world.demand(1, "rev_c1")
-    assert world.agent.told[-1] == (Stop, replica_id), "no router knows it: no drain"
+    assert world.agent.ordered[-1] == (Stop, replica_id), "no router knows it: no drain"
     assert world.states()[b] == "ready"
     world.becomes(replica_id, "stopped")
-    assert told(world.agent)[-1] == "Start"
+    assert ordered(world.agent)[-1] == "Start"
 
 
 # Answers that were wrong
@@ -422,7 +422,7 @@ def test_a_bad_rung_is_passed_over_for_a_while(world: World) -> None:
     second = world.ready()
     world.demand(0)
     world.pass_time(61.0)
-    assert world.agent.told[-1] == (Drain, second), "it is not parked here any more"
+    assert world.agent.ordered[-1] == (Drain, second), "it is not parked here any more"
     world.becomes(second, "stopped")
     world.pass_time(60.0)
     assert world.status()["endpoints"][0]["revisions"][0]["bad_rungs"] == [["n1", "parked"]], "at zero too"
@@ -508,7 +508,7 @@ def test_where_all_rest_on_staged_no_standby_is_kept_at_zero() -> None:
     world.pass_time(1.0)
     assert world.agent.standbys_at_most == 0
     world.demand(1)
-    assert told(world.agent) == ["Start"]
+    assert ordered(world.agent) == ["Start"]
     world.pass_time(1.0)
     assert world.agent.standbys_at_most is None, "while anything runs there is one"
     world.ready()

@@ -186,7 +186,7 @@ def test_what_finishes_long_answers_has_only_the_short_time_once_another_is_due(
     world.pass_time(3.0)
     assert world.reconciler.state.replicas.by_id[first].hurried_at is not None, "b is due"
     world.pass_time(world.settings.drain_seconds + 1.0)
-    assert (Stop, first) in world.agent.told
+    assert (Stop, first) in world.agent.ordered
     world.becomes(first, "stopped")
     assert world.agent.starting()
 

@@ -153,7 +153,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.agent_up and self.world.agent.ordered_to_end())
     @rule(data=st.data())
-    def ends_as_told(self, data: st.DataObject) -> None:
+    def ends_as_ordered(self, data: st.DataObject) -> None:
         replica_id = data.draw(st.sampled_from(self.world.agent.ordered_to_end()))
         self.watch(lambda: self.world.becomes(replica_id, "stopped"))
 
@@ -166,8 +166,8 @@ class Machine(RuleBasedStateMachine):
             for router_id in sorted(self.up) if heard else ():
                 connection = self.world.routers[router_id].connection
                 if connection in self.world.effects.peers:
-                    _, requests, told = self.said[router_id]
-                    self.said[router_id] = (self.world.now, requests, told)
+                    _, requests, reported = self.said[router_id]
+                    self.said[router_id] = (self.world.now, requests, reported)
                     self.watch(lambda r=router_id, c=connection: self.world.handle(events.RouterHeard(r, c)))
             if self.agent_up:
                 self.watch(lambda: self.world.say(None))

@@ -185,11 +185,11 @@ async def test_a_lease_is_taken_without_postgres_where_the_machine_is_enough(
     assert await leader.acquire(without=lambda: True) == 8 and not leader.connected
     waiting = [asyncio.create_task(lease.acquire(without=lambda: True)) for lease in (other, far)]
     waiting.append(asyncio.create_task(Lease(NOWHERE, machine(tmp_path)).acquire()))  # it knows no catalogue
-    told = asyncio.Queue[int]()
-    keeping = asyncio.create_task(leader.keep(told.put))
+    epochs = asyncio.Queue[int]()
+    keeping = asyncio.create_task(leader.keep(epochs.put))
     leader.raise_above(20)  # an agent has obeyed this one
     async with asyncio.timeout(5):
-        assert await told.get() == 21
+        assert await epochs.get() == 21
         assert epoch_file.read(tmp_path / "epoch") == 21 and not any(task.done() for task in waiting)
         keeping.cancel()
         await leader.give_up()

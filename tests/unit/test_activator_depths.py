@@ -32,7 +32,7 @@ class Rig:
     def said(self, connection: int, **own: int) -> None:
         self.book.reported(connection, own, lambda replica_id: "v" if replica_id in self.replicas else None)
 
-    def told(self) -> dict[int, dict[str, int]]:
+    def sent(self) -> dict[int, dict[str, int]]:
         return {
             connection: frame.others
             for connection, frame in self.book.updates(lambda revision_id: self.replicas.values())
@@ -42,59 +42,59 @@ class Rig:
 def test_each_router_hears_what_the_others_have_and_each_number_once() -> None:
     rig = Rig(replica("a", 5), replica("b"))
     rig.said(1, a=3)
-    assert rig.told() == {1: {"a": 2}, 2: {"a": 5}}
-    assert rig.told() == {}
+    assert rig.sent() == {1: {"a": 2}, 2: {"a": 5}}
+    assert rig.sent() == {}
     rig.said(2, a=2)
-    assert rig.told() == {2: {"a": 3}}, "what was its own in truth"
+    assert rig.sent() == {2: {"a": 3}}, "what was its own in truth"
     rig.book.touch("v")
-    assert rig.told() == {}
+    assert rig.sent() == {}
     rig.replicas["a"].in_flight = 3  # the second one's ended
     rig.said(2)
     rig.book.touch("v")
-    assert rig.told() == {1: {"a": 0}}
+    assert rig.sent() == {1: {"a": 0}}
 
 
 def test_a_report_older_than_a_router_s_own_word_is_no_negative_number() -> None:
     rig = Rig(replica("a", 1), replica("b", 4))
     rig.said(1, a=6)
-    assert rig.told()[1] == {"b": 4}
+    assert rig.sent()[1] == {"b": 4}
 
 
 def test_nothing_is_told_of_a_choice_nobody_has() -> None:
     rig = Rig(replica("a", 5))
-    assert rig.told() == {}
+    assert rig.sent() == {}
     rig.replicas["b"] = replica("b", state="draining")
     rig.book.touch("v")
-    assert rig.told() == {}
+    assert rig.sent() == {}
     rig.replicas["b"].state = "ready"
     rig.book.touch("v")
-    assert rig.told() == {1: {"a": 5}, 2: {"a": 5}}
+    assert rig.sent() == {1: {"a": 5}, 2: {"a": 5}}
     rig.replicas["b"].state = "parked"
     rig.book.touch("v")
-    assert rig.told() == {1: {"a": 0}, 2: {"a": 0}}
+    assert rig.sent() == {1: {"a": 0}, 2: {"a": 0}}
 
 
 def test_who_is_alone_in_the_end_hears_of_nobody_else() -> None:
     rig = Rig(replica("a", 5), replica("b"))
-    assert rig.told()[1] == {"a": 5}
+    assert rig.sent()[1] == {"a": 5}
     rig.book.leave(2)
-    assert rig.told() == {1: {"a": 0}}
+    assert rig.sent() == {1: {"a": 0}}
     rig.book.join(3, {"v"})
-    assert rig.told() == {1: {"a": 5}, 3: {"a": 5}}
+    assert rig.sent() == {1: {"a": 5}, 3: {"a": 5}}
 
 
 def test_one_that_comes_back_knows_nothing() -> None:
     rig = Rig(replica("a", 5), replica("b"))
-    rig.told()
+    rig.sent()
     rig.book.leave(2)
     rig.book.join(4, {"v"})
-    assert rig.told() == {4: {"a": 5}}
+    assert rig.sent() == {4: {"a": 5}}
 
 
 def test_a_router_more_is_told_to_all_who_weigh_what_others_have_by_it() -> None:
     rig = Rig(replica("a", 5), replica("b"))
     rig.said(1, a=5)
-    assert rig.told() == {2: {"a": 5}}
+    assert rig.sent() == {2: {"a": 5}}
     rig.book.join(3, {"v"})
     frames = {
         connection: (frame.others, frame.routers)
@@ -105,7 +105,7 @@ def test_a_router_more_is_told_to_all_who_weigh_what_others_have_by_it() -> None
     assert {connection: frame.routers for connection, frame in rig.book.updates(lambda _: rig.replicas.values())} == {
         2: 2
     }
-    assert rig.told() == {}
+    assert rig.sent() == {}
 
 
 def phases(*names: str) -> tuple[Phase, ...]:
@@ -119,11 +119,11 @@ def test_the_phase_is_the_one_after_the_last_that_is_finished() -> None:
     ]
     assert steps == [StartProgress("fetch", 0.25), StartProgress("load", 0.75), StartProgress("init", 1.0)]
     assert progress_of(replica("a")).phase == "place"
-    climbs = [
+    unparking = [
         progress_of(replica("a", rung="parked", place=phases("place"), phases=phases(*done))).phase
         for done in ([], ["spawn"], ["spawn", "init"])
     ]
-    assert climbs == ["spawn", "init", "canary"]
+    assert unparking == ["spawn", "init", "canary"]
 
 
 def test_a_fetch_goes_on_while_what_has_come_is_loaded() -> None:

@@ -26,7 +26,7 @@ async def test_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
     async with asyncio.timeout(5):
         await pool.done.wait()
     task.cancel()
-    assert not any(pool.left.values()) and not pool.trouble
+    assert not any(pool.left.values()) and not pool.failures
 
 
 def test_a_database_too_large_keeps_less_and_less_and_later_more_again() -> None:

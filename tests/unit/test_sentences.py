@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots")
-HELD_TO_THE_LAST = ("pilotlight", "router", "runtime", "snapshots")  # of these every paragraph, of the others the first
+HELD_TO_THE_LAST = PACKAGES  # of these every paragraph, of others the first
 MOST_WORDS = 25
 DOCSTRING = re.compile(r'r?"""(.*?)"""', re.S)
 END = re.compile(r"(?<=[.!?])(?<!e\.g\.)\s+")
