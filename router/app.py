@@ -104,7 +104,7 @@ class Call:
 
     __slots__ = (
         "_answer", "_body", "_choices", "_closed", "_disk_slow", "_held_since", "_keepalive", "_meter", "_paused", "_relay", "_request",
-        "_revision", "_router", "_slot", "_tenant", "deadline", "entered_at", "held_bytes", "held_in", "sequences", "user",
+        "_revision", "_router", "_shaped_by", "_slot", "_tenant", "deadline", "entered_at", "held_bytes", "held_in", "sequences", "user",
     )  # fmt: skip
 
     def __init__(
@@ -126,6 +126,7 @@ class Call:
         self._meter = meter
         self._answer = Answer(sink, router.spool, self._hold_back, request.route.form, meter.number)
         self._choices = asked.choices
+        self._shaped_by = asked.wants.shaped_by
         self._slot: Slot | None = None
         self._relay: Relay | None = None
         self._keepalive: Keepalive | None = None
@@ -203,7 +204,7 @@ class Call:
     def engine_refused(self, status: int, body: bytes) -> None:
         """The engine's error: it bills nothing, its words go to the log, and the caller is told in ours."""
         event_id = self._meter.event_id
-        error = engine_words.error_of(status, body, request_id=event_id)
+        error = engine_words.error_of(status, body, request_id=event_id, shaped_by=self._shaped_by)
         words = engine_words.for_operators(body)
         log.warning(
             "the engine did not serve a request",

@@ -120,6 +120,7 @@ class Engine:
     ) -> None:
         self.journal, self.stream, self.status, self.sequences, self.broken = journal, stream, status, sequences, broken
         self.closes = True
+        self.answer = b"{}"
         self.events: list[bytes] = []  # of its stream, where they are not those of a chat
         self.go = asyncio.Event()
         self.seen: list[str] = []
@@ -136,7 +137,7 @@ class Engine:
         await send({"type": "http.response.start", "status": self.status, "headers": [(b"content-type", kind)]})
         error = [b'data: {"error": {"message": "engine"}}\n\n'] if self.broken else []
         for piece in (
-            [*(self.events or [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"])] if self.stream else [b"{}"]
+            [*(self.events or [b'data: {"x":1}\n\n', *error, b"data: [DONE]\n\n"])] if self.stream else [self.answer]
         ):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -27,10 +27,14 @@ class Wants:
 
     allowances: dict[str, str]
     hosts: dict[str, str]  # of media URLs
+    shaped_by: str  # the field that says what the answer is to look like; "": none does
 
-    def __init__(self, allowances: dict[str, str] | None = None, hosts: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, allowances: dict[str, str] | None = None, hosts: dict[str, str] | None = None, shaped_by: str = ""
+    ) -> None:
         self.allowances = {} if allowances is None else allowances
         self.hosts = {} if hosts is None else hosts
+        self.shaped_by = shaped_by
 
 
 Check = Callable[[Any, str, Wants], None]

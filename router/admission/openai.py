@@ -19,6 +19,7 @@ from pydantic_core import from_json
 from router.admission import fields
 from router.admission.fields import Wants, short
 from router.admission.routes import MOST_SEQUENCES, Route
+from router.admission.schemas import SHAPING
 from router.errors import BadRequest, ModelNotFound
 
 INPUTS_A_SLOT = 32  # an input is read in a moment, where an answer is made token by token
@@ -70,6 +71,7 @@ def read(body: bytes, route: Route) -> Asked:
         raise BadRequest("The body must be a JSON object.")
     wants = Wants()
     fields.check(given, route.fields, wants)
+    wants.shaped_by = next((name for name in SHAPING if given.get(name)), "")
     needed = given.get(route.needs)
     if needed is None:
         raise missing(route.needs)

@@ -90,6 +90,9 @@ def tools(value: Any, name: str, wants: Wants) -> None:
 
 tool_choice = bounded(64, 4096, 6)
 
+SHAPING = ("structured_outputs", "response_format", "text", "output_config", "tools")
+"""Fields of which the engine makes a grammar: whatever it was, it names the same one when it refuses that."""
+
 NAMED: Table = {"name": text(LONGEST_NAME), "description": text(1 << 14), "schema": schema, "strict": flag}
 _KIND = one_of("text", "json_object", "json_schema", "structural_tag")
 _FORMATS = {

@@ -24,6 +24,7 @@ from router.errors import (
     quoted,
 )
 
+SHAPED = "response_format"  # what an engine calls any field of which it makes a grammar
 LONGEST_SENTENCE = 300  # characters of what an engine says that are passed on
 LONGEST_LOGGED = 1000  # characters
 MOST_READ = 8 * LONGEST_SENTENCE  # characters; what follows decides nothing, and patterns need time for each
@@ -70,8 +71,9 @@ def read(body: bytes) -> Words:
     return Words(text[:MOST_READ], param if named else None, code if isinstance(code, str) else "")
 
 
-def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
-    """What the caller of `request_id` is told of an answer of this status.
+def error_of(status: int, body: bytes, *, request_id: str, shaped_by: str = "") -> RouterError:
+    """What the caller of `request_id` is told of an answer of this status. `shaped_by`: the field of the request that
+    says what its answer is to look like, for the engine calls all of them by one name.
 
     1. Not of the kinds a caller can do anything about: a reference. An engine without room says so with a 503, and is
        tried again.
@@ -80,6 +82,8 @@ def error_of(status: int, body: bytes, *, request_id: str) -> RouterError:
     4. What else it refuses: its sentence, cut, where it says nothing that is for operators only.
     """
     words = read(body)
+    if shaped_by and words.param == SHAPED:
+        words = words._replace(param=shaped_by)
     if words.code == DiskFull.code and status == 503:  # 1
         return DiskFull(DISK_FULL)
     if (status >= 500 and status != 501) or status < 400:

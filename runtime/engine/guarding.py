@@ -5,6 +5,7 @@ model. Grammars and schemas are compiled in the engine core, uninterruptibly; vL
 loop that moves everyone's tokens. Here each new one is first tried in a fork (`runtime/serving/trial.py`): checked,
 compiled, and used for some tokens. The failure to survive is one that is small and valid, but takes minutes or
 gigabytes to compile. Or it takes a moment too long for every token.
+Or it allows no answer at all, which the engine notices only when it has read the prompt.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from runtime.serving.trial import Limits, Trials
 STEPS = 16  # of an answer that a grammar is tried with
 MOST_STEP_SECONDS = 0.1  # of CPU: every token of every answer waits for it
 SLOW = "it takes too long for every token"
+EMPTY = "it lets no token begin an answer, as where a rule or a reference leads only to itself"
 
 
 class Guarded(AsyncLLM):  # type: ignore[misc]
@@ -60,8 +62,8 @@ class Guarded(AsyncLLM):  # type: ignore[misc]
         work = functools.partial(compile_and_use, params.clone(), self.vllm_config, self.tokenizer, self._backend)
         if reason := await self._trials.outcome(hashlib.sha256(repr(constraint).encode()).digest(), user, work):
             raise VLLMValidationError(
-                f"The grammar or schema of this request is not served: {reason}. Make it smaller: fewer optional properties, alternatives "
-                "and counted repetitions.",
+                f"The grammar or schema of this request is not served: {reason}. Change it; where it is large, make it smaller: fewer "
+                "optional properties, alternatives and counted repetitions.",
                 parameter="response_format",
             )
 
@@ -105,7 +107,7 @@ def compile_and_use(params: SamplingParams, config: Any, tokenizer: Any, backend
     grammar = backend.compile_grammar(*get_structured_output_key(constraint))
     mask = xgrammar.allocate_token_bitmask(1, backend.vocab_size)
     words, chance = mask.numpy()[0], random.Random(0)
-    for _ in range(STEPS):
+    for step in range(STEPS):
         if grammar.is_terminated():
             return
         began = time.process_time()
@@ -113,6 +115,8 @@ def compile_and_use(params: SamplingParams, config: Any, tokenizer: Any, backend
         if time.process_time() - began > MOST_STEP_SECONDS:
             raise ValueError(SLOW)
         allowed = [place for place, word in enumerate(words) if word]
+        if not allowed and step == 0:
+            raise ValueError(EMPTY)  # the engine would find out once it has read the prompt, and fail
         if not allowed:
             return
         place = chance.choice(allowed)

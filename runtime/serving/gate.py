@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from runtime.serving.line import Line
-from runtime.serving.streams import STREAMS
+from runtime.serving.streams import STREAMS, Stream
 from runtime.serving.usage import Counts, Journal
 from runtime.tasks import BY_PATH, Route
 from runtime.wire import ROUTER_HEADER, SEQUENCES_HEADER, TURN_HEADER, TURN_PATH, WAITED_HEADER
@@ -108,7 +108,9 @@ class Gate:
         request_id = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
         self._journal.begun(request_id)
         try:
-            await self._app(scope, receive, _metered(send, self._journal, request_id, route))
+            await self._app(
+                scope, receive, _metered(_in_form(send, STREAMS[route.form]), self._journal, request_id, route)
+            )
         finally:
             self.in_flight -= sequences  # first: whatever happens behind it, the slot is given back
             self.line.give()
@@ -183,7 +185,7 @@ def _metered(send: Send, journal: Journal, request_id: str, route: Route) -> Sen
     def head(message: Message) -> Message:
         nonlocal streaming
         headers = list(message.get("headers", ()))
-        streaming = any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
+        streaming = _is_stream(message)
         if streaming:
             return message
         if message["status"] >= 400:  # 1
@@ -219,6 +221,37 @@ def _metered(send: Send, journal: Journal, request_id: str, route: Route) -> Sen
         await send(message)
 
     return sending
+
+
+def _in_form(send: Send, stream: Stream) -> Send:
+    """Where the engine's answers of this API have in their `usage` what the API does not: without it. The head of one
+    that is no stream waits for its body, whose length it has.
+    """
+    if not stream.lists_turns:
+        return send
+    head: Message | None = None
+    parts: list[bytes] = []
+
+    async def sending(message: Message) -> None:
+        nonlocal head
+        if message["type"] == "http.response.start" and not _is_stream(message):
+            head = message
+        elif head is None:
+            await send(message)
+        else:
+            parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                body = stream.without_turns(b"".join(parts))
+                others = [field for field in head["headers"] if field[0] != b"content-length"]
+                await send({**head, "headers": [*others, (b"content-length", b"%d" % len(body))]})
+                await send({**message, "body": body})
+
+    return sending
+
+
+def _is_stream(head: Message) -> bool:
+    kind = next((value for name, value in head.get("headers", ()) if name == b"content-type"), b"")
+    return bool(kind.startswith(b"text/event-stream"))
 
 
 def counts_header(counts: Counts | None) -> bytes:

@@ -23,8 +23,9 @@ from runtime.forms import DONE, Form
 COUNTS = b": pilotlight-usage %s\n"
 BROKEN = b": pilotlight-usage %s broken\n"
 BY_TURN = re.compile(rb',\s*"\w+_per_turn":\s*\[[\d,\s]*\]|"\w+_per_turn":\s*\[[\d,\s]*\],?\s*')
-"""Fields of `usage` that only vLLM has. In a text of the model quotes stand behind backslashes, so no text is taken for
-one."""
+"""Fields of `usage` that only vLLM has."""
+USAGE = b'"usage":'
+"""Where they begin. In a text of the model quotes stand behind backslashes, so no text is taken for one."""
 FAILED = "The engine broke this answer off. Send the request again; if it stays so, tell your operator this answer's x-request-id."
 REFUSED = (
     "The engine does not serve this request, most likely for a grammar or schema that cannot be compiled. Change 'response_format', "
@@ -41,6 +42,7 @@ class Stream:
     error: tuple[bytes, ...] = (
         b'data: {"error":',
     )  # what one begins with that breaks it; what a model says stands behind other names
+    lists_turns: bool = False  # vLLM adds lists by turn to its `usage`
 
     def ends(self, event: bytes) -> bool:
         return event.startswith(self.last) if self.last else event.endswith(DONE)
@@ -65,7 +67,12 @@ class Stream:
         """
         if not self.last:
             return event[: -len(DONE)] + COUNTS % counts + DONE
-        return BY_TURN.sub(b"", event[:-1]) + COUNTS % counts + b"\n"
+        return self.without_turns(event[:-1]) + COUNTS % counts + b"\n"
+
+    def without_turns(self, answer: bytes) -> bytes:
+        """An event, or a whole answer, whose `usage` has nothing that the API does not know."""
+        usage = answer.rfind(USAGE) if self.lists_turns else -1
+        return answer[:usage] + BY_TURN.sub(b"", answer[usage:]) if usage >= 0 else answer
 
     def broken(self, event: bytes, counts: bytes) -> bytes:
         """Of an answer that is not whole: without the last word, by which it would be taken for one."""
@@ -78,6 +85,7 @@ RESPONSES = Stream(
     "responses",
     last=(b"event: response.completed\n", b"event: response.incomplete\n"),
     error=(b"event: response.failed\n", b"event: error\n", b'data: {"error":'),
+    lists_turns=True,
 )
 MESSAGES = Stream("messages", last=(b"event: message_stop\n",), error=(b"event: error\n",))
 STREAMS: Mapping[Form, Stream] = {stream.form: stream for stream in (OPENAI, RESPONSES, MESSAGES)}

@@ -138,6 +138,17 @@ def test_a_field_is_named_as_its_caller_has_it() -> None:
     assert told(400, "--max-model-len is for you", param="body.stop").param == "stop"
 
 
+def test_a_grammar_is_refused_by_the_name_of_the_field_that_has_it() -> None:
+    body = json.dumps(
+        {"error": {"message": "The grammar is not served.", "param": "response_format", "code": 400}}
+    ).encode()
+    for field in ("structured_outputs", "tools"):
+        assert error_of(400, body, request_id=ID, shaped_by=field).param == field
+    assert error_of(400, body, request_id=ID).param == "response_format"
+    other = body.replace(b"response_format", b"seed")
+    assert error_of(400, other, request_id=ID, shaped_by="tools").param == "seed"
+
+
 @pytest.mark.parametrize("mark", ["''", '""', "``", "{}", "[]"])
 def test_nothing_long_is_quoted(mark: str) -> None:
     error = told(400, f"Invalid value {mark[0]}{'secret ' * 900}{mark[1]}: not allowed")

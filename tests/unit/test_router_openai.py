@@ -199,6 +199,23 @@ def test_more_sequences_than_a_request_may_have_are_refused() -> None:
     assert read(json.dumps({"input": ["a"] * 65}).encode(), VECTORS).sequences == 3
 
 
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, ""),
+        ({"response_format": None}, ""),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        (
+            {"structured_outputs": {"regex": "a"}, "tools": [{"type": "function", "function": {"name": "f"}}]},
+            "structured_outputs",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ],
+)
+def test_the_field_that_shapes_the_answer_is_known(fields: dict[str, Any], name: str) -> None:
+    assert read(chat(**fields), CHAT).wants.shaped_by == name
+
+
 def test_a_null_model_is_replaced() -> None:
     body = chat(model=None)
     assert json.loads(b"".join(body_for("tiny", read(body, CHAT), body))) == {"messages": MESSAGES, "model": "tiny"}

@@ -80,6 +80,16 @@ async def test_a_json_answer_carries_the_engines_counts(tmp_path: Path) -> None:
     assert headers[b"x-pilotlight-usage"] == b"4;1;2"
 
 
+async def test_a_whole_answer_of_the_responses_api_has_no_usage_but_that_apis(tmp_path: Path) -> None:
+    """And its head says how long it is."""
+    gate, engine, _ = make(tmp_path)
+    engine.answer = b'{"output":[],"usage":{"input_tokens":4,"input_tokens_details":{"cached_tokens":1,"input_tokens_per_turn":[4]}}}'
+    engine.go.set()
+    _, headers, body = await call(gate, "/v1/responses")
+    assert body == b'{"output":[],"usage":{"input_tokens":4,"input_tokens_details":{"cached_tokens":1}}}'
+    assert (headers[b"content-length"], headers[b"x-pilotlight-usage"]) == (b"%d" % len(body), b"4;1;2")
+
+
 async def test_a_stream_carries_them_before_its_end(tmp_path: Path) -> None:
     gate, engine, _ = make(tmp_path, stream=True)
     engine.go.set()

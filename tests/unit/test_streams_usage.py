@@ -38,3 +38,5 @@ def test_lists_by_turn_are_left_out_of_usage_and_of_nothing_else(
         "input_tokens_details": {key: value for key, value in details.items() if key == "cached_tokens"},
     }
     assert (name, counts, rest) == (b"event: response.completed", b": pilotlight-usage 5;2;3", [b"", b""])
+    whole = json.dumps(told["response"], separators=separators).encode()
+    assert json.loads(STREAMS["responses"].without_turns(whole)) == heard, "as a whole answer has it"

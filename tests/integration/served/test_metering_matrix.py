@@ -191,6 +191,9 @@ def test_what_is_refused_costs_nothing(system: System) -> None:
         {"structured_outputs": {"json": '{"type": "string", "pattern": "("}'}},
         {"structured_outputs": {"structural_tag": "{}"}},
         {"structured_outputs": {"json": WIDE}},
+        {"structured_outputs": {"grammar": "root ::= root"}},
+        {"structured_outputs": {"json": {"$ref": "#"}}},
+        {"structured_outputs": {"regex": r"[^\s\S]"}},
         {"max_tokens": 0},
         {"max_tokens": 1 << 20},
         {"use_beam_search": True, "n": 1},
@@ -204,10 +207,12 @@ def test_what_is_refused_costs_nothing(system: System) -> None:
     with system.client(key) as client:
         assert client.post(TEXT, json={"model": "refusing", "prompt": "x", "max_tokens": 1}).status_code == 200
         answers = [client.post(TEXT, json=body) for body in bodies]
-    told = [(answer.status_code, body, answer.text[:300]) for answer, body in zip(answers, bodies, strict=True)]
+    told = [(answer.status_code, body, answer.text) for answer, body in zip(answers, bodies, strict=True)]
     for status, body, text in told:
         assert status == 400 or (status == 200 and '{"error"' in text and "[DONE]" not in text), (status, body, text)
         assert body["stream"] or status == 400, (status, body, text)
+        if "structured_outputs" in body and not body["stream"]:
+            assert json.loads(text)["error"]["param"] == "structured_outputs", (body, text)
     for answer in answers:
         if "x-pilotlight-start" in answer.headers:  # it was at the replica
             row = system.request(answer.headers["x-request-id"])

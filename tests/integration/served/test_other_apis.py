@@ -66,6 +66,10 @@ def test_both_apis_are_served_and_told_as_they_are_billed(system: System, key: s
         identity = streamed.response.headers["x-request-id"]
     told[identity] = (last.usage.input_tokens + (last.usage.cache_read_input_tokens or 0), last.usage.output_tokens)
 
+    with system.client(key) as client:
+        bare = client.post("/e/apis/v1/responses", json={"input": QUESTION, "max_output_tokens": 2})
+    assert bare.json()["usage"]["output_tokens"] == 2 and "per_turn" not in bare.text, "strict clients choke on it"
+
     counted = theirs.messages.count_tokens(model="apis", messages=[{"role": "user", "content": QUESTION}])
     assert counted.input_tokens == read
 
