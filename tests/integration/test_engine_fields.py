@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
 import transformers
+from transformers import AutoTokenizer
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from transformers.tokenization_python import PythonBackend
 from transformers.utils.chat_template_utils import render_jinja_template
+from vllm.config import StructuredOutputsConfig
 from vllm.entrypoints.anthropic.protocol import AnthropicCountTokensRequest, AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
@@ -23,7 +27,8 @@ from vllm.entrypoints.pooling.embed.protocol import EmbeddingChatRequest, Embedd
 from vllm.entrypoints.pooling.scoring.protocol import RerankRequest, ScoreRequest
 from vllm.renderers.chat_utils import MM_PARSER_MAP
 from vllm.renderers.hf import safe_apply_chat_template
-from vllm.sampling_params import StructuredOutputsParams
+from vllm.sampling_params import SamplingParams, StructuredOutputsParams
+from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
 
 from router.admission.field_tables import (
     ARGUMENTS,
@@ -42,9 +47,10 @@ from router.admission.media import EMBEDDINGS as TENSORS
 from router.admission.media import MEDIA, TEXTS, messages
 from router.admission.schemas import structured_outputs
 from router.errors import BadRequest
-from runtime.engine.guarding import ends_within
+from runtime.engine.guarding import EMPTY, compile_and_use, ends_within
 from snapshots.errors import CodeRefused
 from snapshots.tokenizer_files import PATHS, check_paths
+from tests.integration.system import MODEL
 
 MODELS: list[tuple[Any, Table]] = [
     (ChatCompletionRequest, CHAT),
@@ -108,6 +114,56 @@ def test_no_part_that_the_engine_opens_passes_as_text(kind: str) -> None:
 def test_every_way_to_shape_an_answer_is_bounded() -> None:
     for name in {field for field in StructuredOutputsParams.__dataclass_fields__ if not field.startswith("_")}:
         structured_outputs({name: None}, "structured_outputs", Wants())
+
+
+NO_ANSWER: list[dict[str, Any]] = [
+    {"json": {"$ref": "#"}},
+    {"json": {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}},
+    {"grammar": "root ::= root"},
+    {"grammar": "root ::= a\na ::= root"},
+    {"grammar": "start: start"},
+    {"regex": r"[^\s\S]"},
+]
+ANSWERS: list[dict[str, Any]] = [
+    {"json": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}},
+    {"json": {"type": "object"}},
+    {"grammar": 'root ::= "a" root'},
+    {"grammar": 'root ::= ""'},
+    {"regex": ""},
+    {"choice": ["", "north"]},
+]
+
+
+@pytest.fixture(scope="module")
+def grammars() -> Callable[[dict[str, Any]], None]:
+    """Tries a constraint as a replica of the demo model would."""
+    tokenizer = AutoTokenizer.from_pretrained(str(MODEL))
+    model = SimpleNamespace(is_diffusion=False, hf_config=SimpleNamespace(model_type="llama"))
+    config = SimpleNamespace(
+        model_config=model, structured_outputs_config=StructuredOutputsConfig(), speculative_config=None
+    )
+    backend = XgrammarBackend(config, tokenizer=tokenizer, vocab_size=len(tokenizer))
+
+    def attempt(constraint: dict[str, Any]) -> None:
+        params = SamplingParams(structured_outputs=StructuredOutputsParams(**constraint))
+        compile_and_use(params, config, tokenizer, backend)
+
+    return attempt
+
+
+@pytest.mark.parametrize("constraint", NO_ANSWER, ids=str)
+def test_what_allows_no_answer_is_found_out_before_a_prompt_is_read(
+    grammars: Callable[[dict[str, Any]], None], constraint: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(EMPTY)):
+        grammars(constraint)
+
+
+@pytest.mark.parametrize("constraint", ANSWERS, ids=str)
+def test_what_allows_an_answer_is_served(
+    grammars: Callable[[dict[str, Any]], None], constraint: dict[str, Any]
+) -> None:
+    grammars(constraint)
 
 
 def makers_of_tokenizers() -> Iterator[tuple[str, str, str]]:
