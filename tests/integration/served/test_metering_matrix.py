@@ -180,6 +180,9 @@ def test_a_schema_that_compiles_for_minutes_holds_up_nobody(system: System) -> N
         assert (again.status_code, again.json()["error"]["param"]) == (400, "response_format")
 
 
+NO_ANSWER: list[dict[str, Any]] = [{"grammar": "root ::= root"}, {"json": {"$ref": "#"}}, {"regex": r"[^\s\S]"}]
+
+
 def test_what_is_refused_costs_nothing(system: System) -> None:
     key = system.deploy("refusing", "--idle-timeout", "60")
     refused: list[dict[str, Any]] = [
@@ -191,9 +194,7 @@ def test_what_is_refused_costs_nothing(system: System) -> None:
         {"structured_outputs": {"json": '{"type": "string", "pattern": "("}'}},
         {"structured_outputs": {"structural_tag": "{}"}},
         {"structured_outputs": {"json": WIDE}},
-        {"structured_outputs": {"grammar": "root ::= root"}},
-        {"structured_outputs": {"json": {"$ref": "#"}}},
-        {"structured_outputs": {"regex": r"[^\s\S]"}},
+        *({"structured_outputs": constraint} for constraint in NO_ANSWER),
         {"max_tokens": 0},
         {"max_tokens": 1 << 20},
         {"use_beam_search": True, "n": 1},
@@ -211,7 +212,7 @@ def test_what_is_refused_costs_nothing(system: System) -> None:
     for status, body, text in told:
         assert status == 400 or (status == 200 and '{"error"' in text and "[DONE]" not in text), (status, body, text)
         assert body["stream"] or status == 400, (status, body, text)
-        if "structured_outputs" in body and not body["stream"]:
+        if body.get("structured_outputs") in NO_ANSWER and not body["stream"]:
             assert json.loads(text)["error"]["param"] == "structured_outputs", (body, text)
     for answer in answers:
         if "x-pilotlight-start" in answer.headers:  # it was at the replica
