@@ -23,7 +23,9 @@ SEED = 1 << 63
 
 @dataclass(slots=True, init=False)
 class Wants:
-    """What a request asks for that only an endpoint's configuration allows: each with the field that asks for it."""
+    """What is noted of a request while its fields are checked: what only an endpoint's configuration allows, each with the
+    field that asks for it, and which field shapes the answer.
+    """
 
     allowances: dict[str, str]
     hosts: dict[str, str]  # of media URLs

@@ -199,7 +199,8 @@ def test_beyond_its_maximum_a_field_is_refused(given: dict[str, Any], param: str
     ],
 )
 def test_what_clients_send_is_served(given: dict[str, Any]) -> None:
-    assert asked(**given).wants == Wants()
+    wants = asked(**given).wants
+    assert not wants.allowances and not wants.hosts, "no endpoint has to allow it"
 
 
 def parts_of_answers() -> set[str]:
