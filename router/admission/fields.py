@@ -23,8 +23,8 @@ SEED = 1 << 63
 
 @dataclass(slots=True, init=False)
 class Wants:
-    """What is noted of a request while its fields are checked: what only an endpoint's configuration allows, each with the
-    field that asks for it, and which field shapes the answer.
+    """What is noted of a request while its fields are checked: what only an endpoint's configuration allows, each with
+    the field that asks for it; and the field that shapes the answer.
     """
 
     allowances: dict[str, str]
