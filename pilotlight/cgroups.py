@@ -17,6 +17,8 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
+    """What the cgroups of this process allow; None where they set no limit."""
+
     memory_bytes: int | None  # None: no cgroup limits it
     used_bytes: int | None  # of that, without what the kernel can take back
     cores: float | None  # processor seconds a second

@@ -74,6 +74,8 @@ class BadAddress(ValueError):
 
 @dataclass(frozen=True)
 class Address:
+    """An address as our driver takes it."""
+
     dsn: str  # for the driver, with nothing in it that it would send on as a setting of the session
     place: str  # for people: host and database
     arguments: dict[str, Any] = field(default_factory=dict)  # for the driver besides: timeout, ssl

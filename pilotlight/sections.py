@@ -17,10 +17,14 @@ from pilotlight.setting_kinds import ArgumentNames, File, Names, Store
 
 
 class Section(BaseModel):
+    """A group of settings. Values do not change; unknown names are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RouterSettings(Section):
+    """Of the public port and the admin API."""
+
     host: str = Field(default="127.0.0.1", description="Address the public HTTPS port listens on.")
     port: int = Field(default=8443, ge=1, le=65535, description="Public HTTPS port.")
     domain: str = Field(
@@ -142,6 +146,8 @@ class RouterSettings(Section):
 
 
 class ActivatorSettings(Section):
+    """Of scaling, and of what Postgres keeps."""
+
     tick_seconds: float = Field(
         default=0.25, gt=0, description="How often decisions that depend on time (idle, backoff) are made, in seconds."
     )
@@ -204,6 +210,8 @@ class ActivatorSettings(Section):
 
 
 class LedgerSettings(Section):
+    """Of settling usage."""
+
     journal_wait_seconds: float = Field(
         default=3600.0,
         gt=0,
@@ -218,6 +226,8 @@ class LedgerSettings(Section):
 
 
 class RuntimeSettings(Section):
+    """Of a node: its standbys and its replicas."""
+
     standbys: int = Field(default=1, ge=0, le=16, description="Rehearsed engine processes kept ready on this node.")
     kv_cache_bytes: int = Field(
         default=64 << 20,
@@ -264,6 +274,8 @@ class RuntimeSettings(Section):
 
 
 class SnapshotSettings(Section):
+    """Of where snapshots come from and what they may take."""
+
     origin: Store = Field(
         default="",
         description="Store from which a node fetches snapshots that it does not have: s3://BUCKET/PREFIX (AWS_ENDPOINT_URL names another S3 server), "
@@ -283,6 +295,8 @@ class SnapshotSettings(Section):
 
 
 class LogSettings(Section):
+    """Of log files and their sizes."""
+
     max_bytes: int = Field(
         default=16 << 20,
         ge=1 << 16,
@@ -297,6 +311,8 @@ class LogSettings(Section):
 
 
 class DiskSettings(Section):
+    """Of the disk: bounds, the floor for new calls, the reserve."""
+
     floor_bytes: int = Field(
         default=64 << 20,
         ge=0,
@@ -336,6 +352,8 @@ class DiskSettings(Section):
 
 
 class WatchSettings(Section):
+    """Of processes that stand still."""
+
     silent_seconds: float = Field(
         default=10.0,
         ge=0,

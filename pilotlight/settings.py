@@ -50,6 +50,8 @@ PREFIX = "PILOTLIGHT_"
 
 
 class Settings(Section):
+    """All settings of an installation."""
+
     state_dir: Annotated[Path, AfterValidator(absolute)] = Field(
         default_factory=default_state_dir, description="Folder of everything this machine keeps."
     )

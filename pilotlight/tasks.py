@@ -20,6 +20,8 @@ Result = TypeVar("Result")
 
 
 class Tasks:
+    """Owns background tasks. One that crashes ends the `async with` with its error."""
+
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._running: set[asyncio.Task[Any]] = set()

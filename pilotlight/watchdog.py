@@ -58,6 +58,8 @@ class Notifier:
 
 @dataclass(slots=True)
 class Said:
+    """What is known of one watched process."""
+
     at: float  # attentive seconds: its last word, or when it was first looked for
     spoken: bool = False
 

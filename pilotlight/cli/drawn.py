@@ -24,6 +24,8 @@ REHEARSES = "first rehearsal of the engine"
 
 
 class Drawn(Protocol):
+    """Draws a text in place of the one before."""
+
     def __call__(self, text: str) -> None: ...
 
 

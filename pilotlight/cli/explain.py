@@ -20,6 +20,8 @@ from pilotlight.settings import Settings
 
 @dataclass(frozen=True)
 class Explained:
+    """One setting with its value, and where that comes from."""
+
     name: str  # "router.port"
     value: Any
     origin: str  # flag, file NAME, environment VARIABLE, default

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
+    """`remedy` says what to do; it is empty where nothing is wrong."""
+
     ok: bool
     text: str
     remedy: str = ""

@@ -17,6 +17,8 @@ from pilotlight.sizes import human
 
 @dataclass(frozen=True)
 class Share:
+    """What one part of an installation has of the disk."""
+
     name: str
     used: int  # bytes
     bound: int

@@ -28,6 +28,8 @@ MODEL = "m"
 
 @dataclass(frozen=True)
 class Stock:
+    """A running stock vLLM server."""
+
     url: str
     first_token: float  # seconds from the start of its process
     group: int  # of its processes

@@ -27,6 +27,8 @@ class ManifestError(Exception):
 
 
 class Strict(BaseModel):
+    """A part of a manifest: fields that it does not have are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
@@ -76,6 +78,8 @@ class Prices(Strict):
 
 
 class Named(Strict):
+    """An endpoint's name, and the model it serves."""
+
     name: str = Field(
         pattern=f"^{endpoint_names.PATTERN}$", description=f"Public name: {endpoint_names.SAID}; part of its URL."
     )

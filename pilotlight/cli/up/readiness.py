@@ -25,6 +25,8 @@ FAST = "the engine is rehearsed: wakes are fast from now on"
 
 
 class Asker:
+    """Asks the router, each time over a connection of its own."""
+
     def __init__(self, settings: Settings, host: str) -> None:
         """`host`: where this machine reaches the public port."""
         self._settings, self._host = settings, host
