@@ -3,9 +3,9 @@ admin path.
 
     python infra/reference.py [--check]
 
-All of it is asked of the code: of typer's commands, of the settings' fields, of what the router's collector collects,
-of the error tree, of the admin API's routes. An error's meaning is its class's docstring; that of headers and admin
-paths is in `reference_meanings.py`. A test runs `--check`, and holds that nothing is without a meaning.
+All of it comes from the code: commands, settings, metrics, the error tree, and the routes of both APIs. An error's
+meaning is its class's docstring; that of headers and admin paths is in `reference_meanings.py`. A test runs `--check`,
+and holds that nothing is without a meaning.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@ installed.
     python3 infra/setup.py          install what is missing (repeating it costs a hash of a few files)
     python3 infra/setup.py lock     write requirements/*.txt anew from pyproject.toml
 
-It must survive being interrupted anywhere: packages are linked from uv's cache, and the stamp that says "done" is
-written last, so the next run goes on where this one stopped. It picks the `gpu` extra where an NVIDIA driver answers,
-else `cpu`; PILOTLIGHT_EXTRA=cpu|gpu|none overrides. Wheels come from wherever pip is configured to find them; the CPU
-build of torch, where pip knows no place of its own for it, from PyTorch's CPU index.
+It must survive being interrupted anywhere. Packages are linked from uv's cache, and the stamp that says "done" is
+written last. So the next run goes on where this one stopped. It picks the `gpu` extra where an NVIDIA driver answers,
+else `cpu`; PILOTLIGHT_EXTRA=cpu|gpu|none overrides. Wheels come from wherever pip is configured to find them. Where pip
+has no place for the CPU build of torch, that comes from PyTorch's CPU index.
 """
 
 from __future__ import annotations

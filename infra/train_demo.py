@@ -1,14 +1,14 @@
 """Trains the demo model: a real, tiny Llama that answers questions about Pilotlight.
 
 `pilotlight demo` and the integration tests need a model that the real engine loads, that gives answers a test can
-check, and that needs no download. So this script makes one, in minutes on two cores, from the question and answer pairs
-of `snapshots/demo/questions.jsonl` alone, and writes a standard Hugging Face folder of less than 8 MB. It serves no
-step of a request: nothing imports it, people run it.
+check, and that needs no download. So this script makes one, in minutes on two cores, from the questions and answers of
+`snapshots/demo/questions.jsonl` alone. It writes a standard Hugging Face folder of less than 8 MB. It serves no step of
+a request: nothing imports it, people run it.
 
-What it must survive is the engine. The model is trained on exactly the text that its chat template renders, and is
-judged after the cast to bfloat16, by greedy decoding, so that what the script prints at its end is what vLLM will
-answer. The questions are varied on the way (case, punctuation, politeness, a slip of the keyboard, a system message, an
-earlier turn), so that near phrasings work too.
+What it must survive is the engine. The model is trained on exactly the text that its chat template renders. It is
+judged after the cast to bfloat16, by greedy decoding: what the script prints at its end is what vLLM will answer. The
+questions are varied on the way (`demo_phrasings.py`, a system message, an earlier turn), so that near phrasings work
+too.
 
     python -m infra.train_demo [--out DIR] [--seed N] [--epochs N]
 """

@@ -4,9 +4,9 @@
     python infra/try_wheel.py build      the wheel into dist/, and no more
 
 Each way is the one that docs/installing.md tells, with the locked requirements of this machine's engine. What is
-installed is asked from an empty folder, by a home and a PATH that know nothing of this checkout: its version, `doctor`,
-and `demo`, which wakes, asks and bills. It must survive what strangers have: packages from wherever pip is configured
-to find them (`setup.py` tells uv).
+installed runs in an empty folder, with a home and a PATH that know nothing of this checkout. It shows its version, then
+runs `doctor`, and `demo`, which wakes, asks and bills. It must survive what strangers have: packages from wherever pip
+is configured to find them (`setup.py` tells uv).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The users of each scenario. Only ever loaded by locust itself, in a process of its own: locust puts gevent in the
-place of Python's sockets, and nothing else of ours may run on that.
+"""The users of each scenario. Only locust loads it, in a process of its own. locust puts gevent in the place of
+Python's sockets, and nothing else of ours may run on that.
 
-`python -m loadtests` starts it and says by environment where to call (LOAD_URL, LOAD_KEY, LOAD_MODEL, LOAD_CA), as what
-(LOAD_SCENARIO, LOAD_IDLE_SECONDS) and where to leave what was measured (LOAD_SAMPLES, one JSON line a call).
+`python -m loadtests` starts it and gives it variables. LOAD_URL, LOAD_KEY, LOAD_MODEL and LOAD_CA say where to call;
+LOAD_SCENARIO and LOAD_IDLE_SECONDS, as what. LOAD_SAMPLES names the file of what was measured, one JSON line a call.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Wakes in a row, and what they leave: `tiny` from zero again and again, while another endpoint that stays warm is
 called.
 
-After the first few wakes, and after the last, the installation is at rest on the same rung; what it holds of the
-machine then must be the same, and its standby the same process. A wake that fails is counted and told, and the next is
+After the first few wakes, and after the last, the installation is at rest on the same rung. What it then holds of the
+machine must be the same, and its standby the same process. A wake that fails is counted and told, and the next is
 tried. What the time did not suffice for was not shown: a target says how many wakes there were to be. The trickle
 pauses while stock vLLM starts.
 """

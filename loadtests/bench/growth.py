@@ -1,11 +1,11 @@
-"""What must not grow with the number of endpoints and keys, in CPU time of the process that does it, so that a busy
-machine tells the same.
+"""What must not grow with the number of endpoints and keys, in CPU time of the process, which a busy machine does not
+change.
 
     python -m loadtests.bench growth
 
 Three sizes: 10, 1,000 and 10,000 endpoints, with ten times as many keys. The real tables, books and policies of router,
-activator and ledger are filled and asked in this process; frames are written and read as they go over the wire. Nothing
-else runs.
+activator and ledger are filled and asked in this process. Frames are written and read as on the wire. Nothing else
+runs.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ memory.
 Taken twice, the difference is what was left between. Shared memory is all there is but what processes of others have
 open, by whatever name, since what was left behind belongs to nobody. Of Postgres its own processes count, and backends
 beyond those that our pools may open and close as they like. A standby that was replaced is a difference: it would start
-small again. Memory is the proportional set (PSS) and the private pages of `smaps_rollup`: PSS shares a page among those
-that map it, so that a sum counts it once.
+small again. Memory is the proportional set (PSS) and the private pages of `smaps_rollup`. PSS shares a page among those
+that map it, so a sum counts it once.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Usage rows beside vLLM's own counters: three wakes, streaming and not, one call in ten given up by its client, either
 way.
 
-What is compared is the whole of each replica's life: the counters as they stood before it was stopped, and the sums of
-the rows that name it, whoever left in the middle.
+Each replica is compared over its whole life: its counters before it was stopped, and the sums of the rows that name it.
 """
 
 from __future__ import annotations

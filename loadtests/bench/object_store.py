@@ -3,9 +3,8 @@ read only.
 
     python -m loadtests.bench.object_store FOLDER BYTES_A_SECOND PORT
 
-It is a process of its own, and sends files with `sendfile`, so that what is measured is who fetches, not who serves; at
-a pace for all connections together, or as fast as it goes (0). Signatures are not looked at; there is one bucket,
-`models`.
+It is a process of its own and sends files with `sendfile`, so that the fetching is measured, not the serving. Its pace
+holds for all connections together; 0: as fast as it goes. Signatures are not looked at; there is one bucket, `models`.
 """
 
 from __future__ import annotations

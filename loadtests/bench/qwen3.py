@@ -1,5 +1,5 @@
-"""A model of 1.2 GB: its wakes beside the small one's and stock's, what two replicas share, and how fast it speaks
-before and after packing.
+"""A model of 1.2 GB: its wakes beside stock's, what two replicas share, and how fast it decodes before and after
+packing.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     python -m loadtests.bench.relay [--requests 20000] [--rounds 3] [--json]
 
-One router worker, one nginx worker (where `nginx` is installed) and vllm-router (where it is, or its wheel can be had),
-the same back end, the same client with 32 kept-alive connections. The figure is utime + stime of the process under
-test, all its threads included, from /proc/PID/stat, divided by requests or chunks: unlike times, it depends little on
-what else runs. Medians of the rounds. The router checks keys, reads bodies, holds, meters and writes durable records;
-what it then costs to settle them, which no peer does, is measured by `settler.py` in the same run, and told beside it
-and in the sum. Added latency is what a target's percentile has above the back end's own, with FEW connections.
-vllm-router speaks to its back end over TCP, which is all it can; the others over a Unix socket.
+One router worker is compared with one nginx worker and vllm-router, where those can be had. All have the same back end,
+and the same client with 32 kept-alive connections. The figure is utime + stime of the process under test with all its
+threads, divided by requests or chunks. Unlike times, it depends little on what else runs. Medians of the rounds. The
+router checks keys, reads bodies, holds, meters and writes durable records. No peer settles those, so `settler.py`
+measures that in the same run; the figures have it beside the relay, and in the sum. Added latency is what a target's
+percentile has above the back end's own, with FEW connections. vllm-router speaks to its back end over TCP, which is all
+it can; the others over a Unix socket.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """RESULTS.md from results.json: every section with its hardware, nothing typed by hand but the words around it.
 
-A section is a table of its plain figures, its waterfall where it has phases, tables of its own, and what of it was to
-be met. In its figures `notes` are sentences, `tables` are {title: rows of cells, the first of them the head}, `targets`
-are of `targets.py`.
+A section is a table of its plain figures, its waterfall where it has phases, tables of its own, and its targets. In its
+figures `notes` are sentences, `tables` are {title: rows of cells, the first of them the head}, `targets` are of
+`targets.py`.
 """
 
 from __future__ import annotations

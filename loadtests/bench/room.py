@@ -1,9 +1,8 @@
 """Room for fewer endpoints than are called: who waits how long, and what switching costs. A simulation, a minute of
 CPU.
 
-The reconciler is the real one, time and the node are not: a start takes 1 s, what a replica still runs when it gives
-way another, and a tick 0.25 s (0.5 s with 100 endpoints). Every endpoint is called without a pause from the same moment
-on.
+The reconciler is the real one; time and the node are not. A start takes 1 s, the drain of a replica another, and a tick
+0.25 s (0.5 s with 100 endpoints). Every endpoint is called without a pause from the same moment on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What it costs to settle one request's record: CPU time of the ledger's process and of Postgres, each for itself.
 
-A real ledger with the embedded Postgres, fed by a worker's spool at RATE requests a second, which is what one router
-worker reaches: slower, it would settle smaller batches; all at once, larger ones than it ever does. Then BURST requests
-at once, for the rate it can keep up with.
+It is a real ledger with the embedded Postgres, fed by a worker's spool at RATE requests a second, as one router worker
+reaches. Slower, it would settle smaller batches; all at once, larger ones than it ever does. Then BURST requests at
+once, for the rate it can keep up with.
 """
 
 from __future__ import annotations

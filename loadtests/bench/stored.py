@@ -1,8 +1,8 @@
 """Wakes of a snapshot that lies only in an object store over loopback HTTP, on a node emptied before each wake.
 
-Three stores: moto, a whole S3 server, which hands out 0.2 GB/s of a small file and reads a large one anew for every
-part of it; `object_store.py` as fast as the kernel, so that everything a wake does beside fetching shows; and the same
-at the pace of a network.
+There are three stores. moto is a complete S3 server: it hands out 0.2 GB/s of a small file, and reads a large one anew
+for every part. `object_store.py` is as fast as the kernel, so that everything a wake does beside fetching shows. The
+third is the same at the pace of a network.
 
 Beside each wake stands the plain parallel download of the same bytes: ranged reads over as many connections, to the
 same disk, nothing checked. What a wake takes beyond it is to be no more than the staged wake of the same run and 15 %

@@ -4,10 +4,10 @@
     short form)
 
 One router worker over TLS, as in production but for the other processes, which are fakes. Good callers keep their
-connections; their time is what a call takes: alone, beside `bad_clients.py`, and, in turn with both, while the same bad
-clients strike another router on this machine. The last is the control: bad clients, replicas and callers share these
-processors, which they do nowhere else, and what good callers notice of that is no router's to mend. Descriptors and
-memory are the router's own: at the start, at their highest, and once the bad clients are gone.
+connections, and their calls are timed: alone, beside `bad_clients.py`, and, in turn, while the same bad clients strike
+another router here. The last is the control. Bad clients, replicas and callers share these processors, which they do
+nowhere else; no router can mend what good callers notice of that. Descriptors and memory are the router's own: at the
+start, at their highest, and once the bad clients are gone.
 """
 
 from __future__ import annotations

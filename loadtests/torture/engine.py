@@ -1,5 +1,5 @@
-"""A stand-in for the engine: it makes tokens at a steady pace, counts them for the replica's journal as vLLM's hooks
-do, and tells each to the oracle first.
+"""A stand-in for the engine: it makes tokens at a steady pace and counts them for the journal. It tells each to the
+oracle first.
 
 It serves `/v1/completions` with `prompt`, `n`, `max_tokens` and `stream`. Each choice is a sequence of its own, under
 the engine id vLLM would give it; choices end at different lengths. A client that goes away is noticed, and aborted,

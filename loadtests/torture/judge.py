@@ -1,8 +1,8 @@
 """Rows beside the oracle: nothing lost, nothing double, every row's tokens those that were made. Pure.
 
-Who was at a replica that was killed is billed to its last durable count, marked so, and that count is no older than
-`SLACK_SECONDS` before the kill. A call whose replica was killed before its answer began is asked again elsewhere: what
-was made for it in vain is nobody's. Everybody else is billed what was made, to the token.
+A call at a replica that was killed is billed to its last durable count, and marked so. That count is at most
+`SLACK_SECONDS` older than the kill. A call whose replica was killed before its answer began is asked again elsewhere:
+what was made for it in vain is nobody's. Everybody else is billed what was made, to the token.
 """
 
 from __future__ import annotations

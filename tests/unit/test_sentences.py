@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots")
+PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots", "infra", "loadtests")
 HELD_TO_THE_LAST = PACKAGES  # of these every paragraph, of others the first
 MOST_WORDS = 25
 DOCSTRING = re.compile(r'r?"""(.*?)"""', re.S)
