@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from typing import NamedTuple
 
 import structlog
 
@@ -49,6 +50,16 @@ log = structlog.get_logger()
 INBOX = 10_000  # events waiting; when it is full, sockets are not read
 FLUSH_SECONDS = 2.0  # for the last rows, at the end
 PATIENCE_SECONDS = 5.0  # beyond the drain, for agents to report that replicas are gone
+UNUSED_SECONDS = 2.0  # of a connection to Postgres for what operators ask: all at once, or nothing
+
+
+class Pools(NamedTuple):
+    """Connections to Postgres, none before the first statement: it may be away. What a wake writes has one of its own,
+    which stays.
+    """
+
+    writing: Pool
+    asking: Pool
 
 
 async def lead(settings: Settings, launcher: Launcher) -> None:
@@ -66,12 +77,15 @@ async def lead(settings: Settings, launcher: Launcher) -> None:
         waiting.cancel()
         return
     log.info("leading", action="lead", epoch=waiting.result())
-    pool = await connect_pool(dsn(settings), application="activator", smallest=0, largest=4)  # 0: Postgres may be away
+    pools = Pools(
+        await connect_pool(dsn(settings), application="activator", smallest=0, largest=1),
+        await connect_pool(dsn(settings), application="activator", smallest=0, largest=3, unused=UNUSED_SECONDS),
+    )
     try:
-        await _serve(settings, lease, pool, launcher, ending, signals)
+        await _serve(settings, lease, pools, launcher, ending, signals)
     finally:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(pool.close(), 1.0)
+            await asyncio.wait_for(asyncio.gather(pools.writing.close(), pools.asking.close()), 1.0)
         await lease.give_up()
 
 
@@ -90,19 +104,23 @@ async def restore(pool: Pool) -> StoredState:
 async def _serve(
     settings: Settings,
     lease: Lease,
-    pool: Pool,
+    pools: Pools,
     launcher: Launcher,
     ending: asyncio.Future[None],
     signals: asyncio.Queue[None],
 ) -> None:
     """Lead until `ending`, then end what runs."""
-    links, writer = Links(), Writer(pool)
+    links, writer = Links(), Writer(pools.writing)
     inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
     journals = Journals(links.send)
-    commands = Commands(pool=pool, inbox=inbox, epoch=lambda: lease.epoch, allowed=settings.runtime.allow_engine_args)
+    commands = Commands(
+        pool=pools.asking, inbox=inbox, epoch=lambda: lease.epoch, allowed=settings.runtime.allow_engine_args
+    )
     effects = RealEffects(links, writer, lease.raise_above, commands.settle, journals.shipped)
     stored = (
-        await restore(pool) if lease.connected else StoredState(endpoints=kept.read(settings.paths.catalogue) or ())
+        await restore(pools.writing)
+        if lease.connected
+        else StoredState(endpoints=kept.read(settings.paths.catalogue) or ())
     )
     keeping = CatalogueFile(settings.paths.catalogue, stored.endpoints)
     catalogue = Catalogue(on_put=keeping.put, on_gone=keeping.drop)
@@ -124,7 +142,7 @@ async def _serve(
         tasks.spawn(commands.keep_sure(), name="unsure")
         tasks.spawn(keeping.run(), name="catalogue file")
         tasks.spawn(lease.keep(renewals.renewed), name="lease")
-        tasks.spawn(_keep_house(settings, pool), name="housekeeping")
+        tasks.spawn(_keep_house(settings, pools.asking), name="housekeeping")
         tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
         node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
         listener = await server.serve(settings.paths.address("activator"))
