@@ -31,6 +31,7 @@ from runtime.control import Control, Failed, Parked, Serving
 from runtime.engine import seams
 from runtime.engine.pages import kv_pages
 from runtime.errors import CanaryMismatch
+from runtime.failure import failure
 from runtime.loader.mapped import unpacked
 from runtime.serving.gate import Gate
 from runtime.serving.phases import Phases
@@ -127,7 +128,5 @@ class Parking:
         except Exception as error:
             traceback.print_exc()
             self._control.sock.setblocking(True)
-            self._control.send(
-                Failed(reason=f"{type(error).__name__}: {error}", mismatch=isinstance(error, CanaryMismatch))
-            )
+            self._control.send(Failed(reason=failure(error), mismatch=isinstance(error, CanaryMismatch)))
             os._exit(1)

@@ -55,6 +55,7 @@ from runtime.engine.metering import Abandoned, meter, of_the_canary
 from runtime.engine.parallel_tokenizer import load_the_tokenizer_beside_the_engine_core
 from runtime.engine.parking import Parking, add_give_back_to_the_engine_core
 from runtime.engine.rehearsed import Rehearsal, set_num_threads
+from runtime.failure import failure
 from runtime.loader import streamed  # noqa: F401  (its load format is known to the forks)
 from runtime.loader.formats import report
 from runtime.loader.mapped import unpacked
@@ -296,7 +297,7 @@ def _run_the_model_in_the_engine_core(
         try:
             original(*args, **kwargs)
         except Exception as error:
-            control.send(Failed(reason=f"{type(error).__name__}: {error}"))
+            control.send(Failed(reason=failure(error)))
             raise
 
     seams.replace("engine core process", as_ours)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from runtime.control import Born, Control, Failed, Fork
 from runtime.errors import CanaryMismatch
+from runtime.failure import failure
 from runtime.reap import Identity
 from runtime.serving import log_marks as whose_line
 from runtime.serving.phases import Phases
@@ -43,7 +44,7 @@ def run(rehearsal: Rehearsal, fork: Fork, control: Control) -> NoReturn:
     except BaseException as error:
         traceback.print_exc()
         control.sock.setblocking(True)
-        control.send(Failed(reason=f"{type(error).__name__}: {error}", mismatch=isinstance(error, CanaryMismatch)))
+        control.send(Failed(reason=failure(error), mismatch=isinstance(error, CanaryMismatch)))
     finally:
         os._exit(status)
 
