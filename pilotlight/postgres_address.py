@@ -93,6 +93,8 @@ def understood(url: str) -> Address:
             raise BadAddress(f"connect_timeout={_short(seconds)} is not a number of seconds")
         if float(seconds) > 0:
             arguments["timeout"] = float(seconds)
+    if not all(host.startswith("/") or HOST.fullmatch(host) for host in kept.get("host", "").split(",")):
+        raise BadAddress("its host= is neither a name or address nor the folder of a socket: host=/run/postgresql")
     _encrypt(given, kept, arguments)
     if not userinfo.partition(":")[0] and not kept.get("user"):
         kept["user"] = _own_name()

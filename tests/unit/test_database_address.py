@@ -127,6 +127,7 @@ def test_no_variable_of_libpq_counts(url: str, monkeypatch: pytest.MonkeyPatch) 
         (f"{HOST}/db?sslx={HOST}/db", "sslx=… is about encryption"),
         ("postgresql://u:p\udcff@h/db", "not UTF-8"),
         (f"{HOST}/d\x00b", "control character"),
+        (f"postgresql:///db?host={HOST}", "its host= is neither"),
     ],
 )
 def test_what_cannot_be_used_is_named(url: str, says: str) -> None:
