@@ -1,4 +1,4 @@
-"""EleutherAI's evaluation harness, by its command line: log-probabilities of what stands in the prompt, and generation."""
+"""EleutherAI's evaluation harness, by its command line: log-probabilities of prompts, and generation."""
 
 import json
 

