@@ -96,6 +96,13 @@ class FakeReplica(Changes):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def end(self) -> None:
+        """A fixture's way to stop it: whoever has left must have left no call behind that it still serves."""
+        with contextlib.suppress(TimeoutError):
+            await self.until(lambda: not self.in_flight, seconds=20.0)
+        await self.stop()
+        assert not self.stopped_while_serving, "a call goes on at the replica though nobody waits for it"
+
     async def drop_connections(self) -> None:
         """Close every connection, as a server does with those that are idle too long."""
         for task in self._tasks:

@@ -317,6 +317,9 @@ async def world(
             made.show(endpoint_row(made.row()))
         try:
             yield made
+            for client in made.clients:
+                client.writer.close()
+            await replica.end()
         finally:
             for client in made.clients:
                 client.writer.close()

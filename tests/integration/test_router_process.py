@@ -92,6 +92,7 @@ async def site() -> AsyncIterator[Site]:
         await made.ledger.start()
         try:
             yield made
+            await made.replica.end()
         finally:
             await made.replica.stop()
             await made.activator.stop()

@@ -84,4 +84,4 @@ async def test_the_books_balance(seed: int) -> None:
         for revision in w.table.revisions.values():
             assert revision.demand == 0
             assert all(replica.in_flight == 0 for replica in revision.replicas.values())
-        await second.stop()
+        await second.end()
