@@ -96,10 +96,10 @@ class FakeReplica(Changes):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def end(self) -> None:
+    async def end(self, *, seconds: float = 20.0) -> None:
         """A fixture's way to stop it: whoever has left must have left no call behind that it still serves."""
         with contextlib.suppress(TimeoutError):
-            await self.until(lambda: not self.in_flight, seconds=20.0)
+            await self.until(lambda: not self.in_flight, seconds=seconds)
         await self.stop()
         assert not self.stopped_while_serving, "a call goes on at the replica though nobody waits for it"
 

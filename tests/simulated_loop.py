@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+from collections.abc import Callable, Coroutine
+from functools import wraps
 from typing import Any
 
 
@@ -26,3 +28,14 @@ class Simulated(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.jumps.now
+
+
+def simulated(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test that runs in simulated time: it waits for nothing, and no busy machine makes it fail."""
+
+    @wraps(test)
+    def run(*args: Any, **given: Any) -> None:
+        with asyncio.Runner(loop_factory=Simulated) as runner:
+            runner.run(test(*args, **given))
+
+    return run

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pilotlight.audit import LARGEST, LONGEST_TEXT, Begun, Note, bounded, noted, plain, waiting
+from tests.pipes import heard
 
 
 def note(**given: Any) -> Note:
@@ -41,12 +42,12 @@ def test_of_who_is_killed_amid_an_act_the_outcome_is_unknown(tmp_path: Path) -> 
         Begun(tmp_path, note())
         os.write(writer, b".")
         signal.pause()
-    os.read(reader, 1)
+    os.close(writer)
+    heard(reader)
     assert ready(tmp_path) == []
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(reader)
-    os.close(writer)
     (left,) = ready(tmp_path)
     assert left is not None and left.outcome == "unknown" and left.act == "endpoint.rm"
 

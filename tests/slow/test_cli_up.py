@@ -35,6 +35,7 @@ from pilotlight.database.embedded import EmbeddedPostgres
 from pilotlight.database.errors import EmbeddedError
 from pilotlight.settings import LONGEST_STATE, LogSettings, Paths, RouterSettings, Settings, load
 from tests.fakes_cli import FakeServer
+from tests.pipes import fifo, heard
 
 
 @pytest.fixture
@@ -252,7 +253,7 @@ async def test_what_a_dead_child_leaves_in_its_session_is_killed_with_it(
     """Also what is stopped: it would hold what it inherited, the port for one, for ever."""
     monkeypatch.setattr(supervise, "stop_seconds", lambda module, settings: 5.0)
     left = tmp_path / "left"
-    os.mkfifo(left)
+    says = fifo(left)
 
     class Leaves(supervise.Child):
         def _start(self) -> subprocess.Popen[bytes]:
@@ -260,7 +261,8 @@ async def test_what_a_dead_child_leaves_in_its_session_is_killed_with_it(
             return subprocess.Popen(["sh", "-c", script], start_new_session=True)
 
     child = Leaves("router", settings)
-    held = os.pidfd_open(int(await asyncio.to_thread(left.read_text)))
+    held = os.pidfd_open(int(await asyncio.to_thread(heard, says)))
+    os.close(says)
     assert child.process is not None
     if not in_order:
         monkeypatch.setattr(child, "_try_to_start", lambda: False)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from pilotlight.ports import free_port
+from tests.pipes import fifo, heard
 
 PARENT = """
 import asyncio, sys
@@ -32,15 +33,13 @@ asyncio.run(main())
 
 def test_a_worker_that_is_stopped_ends_with_its_parent_and_the_port_is_free(tmp_path: Path) -> None:
     said, worker = tmp_path / "said", tmp_path / "worker"
-    os.mkfifo(said)
-    hears = os.open(said, os.O_RDONLY | os.O_NONBLOCK)
+    hears = fifo(said)
     worker.write_text(f"#!/bin/sh\necho $$ > {said}\nexec sleep 1000\n")
     worker.chmod(0o700)
     port = free_port()
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "state"), str(port), str(worker)])
     try:
-        assert select.select([hears], [], [], 30)[0], "no worker was started"
-        pid = int(os.read(hears, 20))
+        pid = int(heard(hears))
         held = os.pidfd_open(pid)
         os.kill(pid, signal.SIGSTOP)
     finally:

@@ -15,6 +15,7 @@ import pytest
 from runtime.control import Beat, Control, FromReplica, ToReplica
 from runtime.serving.pulse import COUNTS_IN_A_BEAT, Beats, Pulse
 from runtime.wire import RequestCount
+from tests.pipes import heard
 
 
 @pytest.fixture
@@ -43,13 +44,13 @@ def test_what_a_forked_engine_core_does_is_seen_here(ends: tuple[Control, Contro
             os.sched_yield()
         os.write(doing, b"x")
         signal.pause()
-    assert os.read(done, 1) == b"x"
+    os.close(doing)
+    assert heard(done) == b"x"
     Beats(ends[0], pulse).beat(1.0)
     (beat,) = ends[1].waiting()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     os.close(done)
-    os.close(doing)
     assert (beat.steps, beat.core_beats) == (3, 1)
 
 

@@ -16,6 +16,7 @@ from snapshots.manifest import CHUNK
 from snapshots.store import stall as pace
 from snapshots.store.s3 import Bucket
 from snapshots.store.stall import Pace
+from tests.simulated_loop import simulated
 
 SECONDS = 0.02
 LONG = 5.0  # s, after which it would wait for ever
@@ -33,12 +34,14 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@simulated
 async def test_what_is_read_in_time_is_done() -> None:
     work = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(SECONDS / 4, work.set_result, 1)
     assert await Pace().keeps(work, Part(), 0)
 
 
+@simulated
 async def test_a_part_alone_that_trickles_is_given_up() -> None:
     work, part = asyncio.get_running_loop().create_future(), Part()
 
@@ -52,6 +55,7 @@ async def test_a_part_alone_that_trickles_is_given_up() -> None:
     trickling.cancel()
 
 
+@simulated
 async def test_a_part_that_has_its_share_of_a_slow_way_is_waited_for_and_one_that_has_not_is_given_up() -> None:
     loop, shared, parts = asyncio.get_running_loop(), Pace(), [Part() for _ in range(4)]
     works = [loop.create_future() for _ in parts]

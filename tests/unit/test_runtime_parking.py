@@ -15,6 +15,7 @@ from runtime.node.parking import Parking
 from runtime.node.replica_record import ReplicaRecord
 from runtime.node.replicas import Replicas
 from runtime.wire import Park, Phase, ReplicaReport, Start, Unpark
+from tests.router_world import until
 
 
 class Scene:
@@ -101,10 +102,10 @@ async def test_only_what_serves_is_parked_and_only_what_rests_comes_up(tmp_path:
 async def test_what_never_ends_is_ended(tmp_path: Path) -> None:
     scene = Scene(tmp_path)
     scene.park(seconds=0.0)
-    await asyncio.sleep(0.001)
+    await until(lambda: len(scene.told) == 2)
     assert scene.told == ["parking", "end"]
     scene.unpark(seconds=0.0)
-    await asyncio.sleep(0.001)
+    await until(lambda: len(scene.told) == 4)
     assert scene.told[2:] == ["starting", "not ready 0 s after it was un-parked"]
     scene.close()
 
