@@ -1,4 +1,4 @@
-"""The commands about this machine: up, doctor, config explain, and the demo behind `make demo`."""
+"""The commands about this machine: up, down, status, backup, restore, audit, doctor, help, config explain and demo."""
 
 from __future__ import annotations
 
