@@ -18,6 +18,8 @@ Reply = Callable[[Done], None]
 
 @dataclass(frozen=True, slots=True)
 class RouterJoined:
+    """A router connected."""
+
     router_id: str
     connection: int
     takes_parts: bool = False  # a router of the release before takes a full table in one frame only
@@ -25,6 +27,8 @@ class RouterJoined:
 
 @dataclass(frozen=True, slots=True)
 class DemandHeard:
+    """A router's demand, and the table it has applied."""
+
     router_id: str
     connection: int
     frame: Demand
@@ -41,12 +45,16 @@ class RouterHeard:
 
 @dataclass(frozen=True, slots=True)
 class RouterLeft:
+    """The link to a router broke."""
+
     router_id: str
     connection: int
 
 
 @dataclass(frozen=True, slots=True)
 class NodeJoined:
+    """An agent connected, with its node's complete state."""
+
     connection: int
     report: NodeReport
 
@@ -90,6 +98,8 @@ class ArgumentsAsked:
 
 @dataclass(frozen=True, slots=True)
 class StatusAsked:
+    """`reply`: all there is, as `state/status.py` has it."""
+
     reply: Reply
 
 

@@ -76,7 +76,7 @@ class EvictableReplicas:
             for replica in serving:
                 yield _place(endpoint, replica, since=-_began(replica), coming=True)
             return
-        bounds = self._takeovers.bounds(endpoint, revision)
+        bounds, _coming = self._takeovers.bounds(endpoint, revision)
         left = self._state.replicas.live(revision_id)
         if left <= bounds.min_replicas:
             return

@@ -12,15 +12,13 @@ others are waiting for is promised to them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import structlog
 
-from activator.catalogue import Endpoint, Revision
 from activator.effects import Effects
 from activator.eviction import EvictableReplicas
 from activator.policy import lifecycle, turns
 from activator.policy.placement import Needs, NodeView, Place, Room, make_room
+from activator.policy.scale_up_request import ScaleUpRequest
 from activator.policy.scaler import bounds_of
 from activator.policy.turns import Terms
 from activator.state.cluster import ClusterState
@@ -31,20 +29,6 @@ from activator.takeover import Takeovers
 log = structlog.get_logger()
 
 LONG_SECONDS = 60.0  # a wait of which operators should hear
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScaleUpRequest:
-    """A revision wants more replicas."""
-
-    endpoint: Endpoint
-    revision: Revision
-    asked_at: float  # when the news came that made it want them
-    now: float
-
-    @property
-    def revision_id(self) -> str:
-        return self.revision.revision_id
 
 
 class RoomMaker:
@@ -122,7 +106,7 @@ class RoomMaker:
         live, age = self._state.replicas.live(request.revision_id), wait.age(request.now)
         if not wait.recorded and age >= LONG_SECONDS and not live:
             wait.recorded = True
-            text = f"waits for a start since {age:.0f} s: {reason}"
+            text = f"a start has waited for {age:.0f} s: {reason}"
             org_id, revision_id = request.revision.org_id, request.revision_id
             self._effects.save_event(EventRecord(org_id, revision_id, "", "", "no_room", text, request.now))
 
@@ -132,18 +116,18 @@ class RoomMaker:
             until = self._no_room(request)
         else:
             until = self._state.waits.begin(request.revision_id, request.asked_at).expects
-        self.wait(request, f"{reason}; {until or 'what makes room for it is ending'}")
+        self.wait(request, f"{reason}; {until or 'the replicas that make room for it are ending'}")
 
     def _no_room(self, request: ScaleUpRequest) -> str:
         if self._state.replicas.live(request.revision_id):
-            return "nothing that runs there can be spared for one more"
+            return "no replica there may be evicted for one more"
         if request.endpoint.next == request.revision_id:
             return (
-                "what serves its endpoint stays until it can take over: add memory, or deploy with --at-once, which "
+                "the old revision stays until the new one can take over: add memory, or deploy with --at-once, which "
                 "makes room first"
             )
         if not self._places(request):
-            return "nothing that runs there may give way: lower the min_replicas of others, or add memory"
+            return "no replica there may be evicted: lower the min_replicas of others, or add memory"
         return f"its turn comes after {self._terms.turn:g} s, and after those that have waited longer"
 
     def end(self, revision_id: str) -> None:

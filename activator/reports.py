@@ -27,9 +27,10 @@ log = structlog.get_logger()
 START_ENDED = (Outcome.READY, Outcome.START_FAILED, Outcome.FELL, Outcome.MISMATCHED)
 EXPECTED = (Outcome.NOTHING, Outcome.READY, Outcome.PARKED, Outcome.ENDED)  # no reason for a warning
 LAST_RUNG = (
-    "{reason}. That was from verified bytes and without anything kept, so there is nothing left to try: if the engine "
-    "or the machine has changed on purpose, remove the record named, and the next start makes a new one; else check "
-    "the machine's memory"
+    "{reason}. This start used verified bytes and nothing that was kept, so there is nothing left to try. If the "
+    "engine "
+    "or the machine has changed on purpose, remove the record named: the next start makes a new one. Else check the "
+    "machine's memory"
 )
 
 

@@ -17,11 +17,12 @@ from dataclasses import replace
 import structlog
 
 from activator.catalogue import Revision
-from activator.making_room import RoomMaker, ScaleUpRequest
+from activator.making_room import RoomMaker
 from activator.node_commands import NodeCommands
 from activator.policy import lifecycle
 from activator.policy.lifecycle import Patience, Replica
 from activator.policy.placement import GIB, Needs, NodeView, asked, choose
+from activator.policy.scale_up_request import ScaleUpRequest
 from activator.state.cluster import ClusterState
 from runtime.wire import Phase
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 
 from activator.catalogue import Endpoint, Revision
-from activator.making_room import RoomMaker, ScaleUpRequest
+from activator.making_room import RoomMaker
 from activator.policy import scaler
+from activator.policy.scale_up_request import ScaleUpRequest
 from activator.policy.scaler import Facts, Load, Target
 from activator.publishing import Publisher
 from activator.scale_down import ScaleDown
@@ -69,16 +70,16 @@ class Scaling:
         target = scaler.decide(facts)
         self._state.targets[revision_id] = target
         self._apply(endpoint, revision, facts, target, asked_at)  # 2
-        self._takeovers.look(endpoint, revision, now)  # 3
+        judged = self._takeovers.look(endpoint, revision, now)  # 3
         self._publish(endpoint, revision_id, facts.routed, now)  # 4
-        self._rest(revision_id, target, facts, past, now)
+        self._rest(endpoint, revision_id, target, facts, past, judged=judged)
 
     def _facts(self, endpoint: Endpoint, revision: Revision, now: float) -> tuple[Facts, PastDemand]:
         state = self._state
         revision_id = revision.revision_id
         requests = state.demand.total(revision_id) + self._woken(revision_id, now)
         live = state.replicas.live(revision_id)
-        bounds = self._takeovers.bounds(endpoint, revision)
+        bounds, coming = self._takeovers.bounds(endpoint, revision)
         past = state.history.remember(revision_id, bounds, requests, live, now)
         if live and past.idle_since == now:
             state.look_again_for_room()
@@ -89,7 +90,7 @@ class Scaling:
             now=now,
             idle_since=past.idle_since,
             routed=endpoint.routes_to(revision_id),
-            coming=self._takeovers.comes(endpoint, revision),
+            coming=coming,
             parks=revision.zero == "parked",
             paused=endpoint.paused,
             removed=endpoint.removed,
@@ -125,30 +126,28 @@ class Scaling:
             self._publisher.put(endpoint, now)
             state.changed.discard(revision_id)
 
-    def _rest(self, revision_id: str, target: Target, facts: Facts, past: PastDemand, now: float) -> None:
-        """Look at it again on every tick only while time alone may change the decision."""
+    def _rest(
+        self, endpoint: Endpoint, revision_id: str, target: Target, facts: Facts, past: PastDemand, *, judged: bool
+    ) -> None:
+        """Look at it again on every tick only while time alone may change the decision.
+
+        `judged`: a verdict on its takeover waits to be stored.
+        """
         state, live = self._state, self._state.replicas.live(revision_id)
         steady = live == target.serving == max(past.target, facts.bounds.min_replicas)
         expires = target.until < math.inf and state.replicas.has(revision_id)
-        if not steady or past.peaks or expires or self._waits(revision_id):
+        pauses = revision_id in state.failures.known
+        waits = judged or pauses or endpoint.next == revision_id or state.wakes.waits(revision_id)
+        if not steady or past.peaks or expires or waits:
             state.awake.add(revision_id)
             return
         state.awake.discard(revision_id)
         if not live and not past.target:
             state.history.forget(revision_id)
             state.targets.pop(revision_id, None)
-            if not state.replicas.has(revision_id) and state.tenure.is_settled(now):  # before, a node may report one
+            if not state.replicas.has(revision_id) and state.tenure.is_settled(
+                facts.now
+            ):  # before, a node may report one
                 state.catalogue.forget(revision_id)
                 if state.catalogue.find(revision_id) is None:
                     state.forget(revision_id)
-
-    def _waits(self, revision_id: str) -> bool:
-        """For a pause to end, a verdict to be stored, or its turn to serve."""
-        found = self._state.catalogue.find(revision_id)
-        comes = found is not None and found[0].next == revision_id
-        return (
-            comes
-            or revision_id in self._state.failures.known
-            or self._takeovers.waits(revision_id)
-            or self._state.wakes.waits(revision_id)
-        )

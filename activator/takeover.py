@@ -43,11 +43,13 @@ class Takeovers:
         """Is it on its way to the route, and short of what it needs to take it? Then what it has serves nobody yet."""
         return self.comes(endpoint, revision) and self._verdicts.of(revision.revision_id) is Verdict.WAIT
 
-    def bounds(self, endpoint: Endpoint, revision: Revision) -> Bounds:
-        """One on its way to the route has as many as it needs to take it, whoever asks for it."""
+    def bounds(self, endpoint: Endpoint, revision: Revision) -> tuple[Bounds, bool]:
+        """The revision's bounds, and whether it is on its way to the route. If so, it has as many replicas as it needs
+        to take it, whoever asks for it.
+        """
         if not self.comes(endpoint, revision):
-            return bounds_of(revision, endpoint.routes_to(revision.revision_id))
-        return replace(bounds_of(revision, True), min_replicas=self._needed(endpoint, revision))
+            return bounds_of(revision, endpoint.routes_to(revision.revision_id)), False
+        return replace(bounds_of(revision, True), min_replicas=self._needed(endpoint, revision)), True
 
     def may_evict(self, endpoint: Endpoint, place: Place) -> bool:
         """May this replica give way to one of the endpoint's that is on its way to the route?
@@ -58,37 +60,38 @@ class Takeovers:
         serves = endpoint.routes_to(self._state.replicas.by_id[place.replica_id].revision_id)
         return not (place.busy or place.coming or serves)
 
-    def waits(self, revision_id: str) -> bool:
-        """For a verdict of its to be stored."""
-        return not self._verdicts.is_new(revision_id)
-
     def stored(self, endpoint: Endpoint) -> None:
         """The endpoint as it is now has come from Postgres."""
         for revision in endpoint.revisions:
             self._verdicts.forget(revision.revision_id)
 
-    def look(self, endpoint: Endpoint, revision: Revision, now: float) -> None:
-        """Say what became of a revision, once that is known and until it is stored.
+    def look(self, endpoint: Endpoint, revision: Revision, now: float) -> bool:
+        """Say what became of a revision, once that is known and until it is stored. True while a verdict waits for it.
 
         1. One on its way to the route: it serves, or has failed.
         2. One that has the route and has never been tried: the same, and nothing follows but that it is known.
         """
         revision_id = revision.revision_id
         coming = endpoint.next == revision_id
-        if endpoint.removed or not (coming or (endpoint.routes_to(revision_id) and revision.outcome != "proved")):
-            return
-        history = self._state.failures.of(revision_id)
+        if not endpoint.removed and (coming or (endpoint.routes_to(revision_id) and revision.outcome != "proved")):
+            history = self._state.failures.of(revision_id)
+            verdict = self._judge(endpoint, revision, history)
+            if verdict is not Verdict.WAIT:
+                self._give(endpoint, revision, verdict, history, now)
+        return not self._verdicts.is_new(revision_id)
+
+    def _judge(self, endpoint: Endpoint, revision: Revision, history: FailureHistory) -> Verdict:
+        """The first verdict stands. A failure that is known already is not one again."""
+        revision_id = revision.revision_id
+        known = self._verdicts.of(revision_id)
+        if known is not Verdict.WAIT:
+            return known
         ready = sum(replica.state == "ready" for replica in self._state.replicas.of(revision_id))
-        if coming:  # 1
-            verdict = judge(needed=self._needed(endpoint, revision), ready=ready, failures=history)
-        else:  # 2
-            verdict = Verdict.SERVES if ready else judge(needed=1, ready=0, failures=history)
-        if self._verdicts.of(revision_id) is not Verdict.WAIT:
-            verdict = self._verdicts.of(revision_id)
-        elif verdict is Verdict.FAILED and not coming and revision.outcome == "failed":
-            return
-        if verdict is not Verdict.WAIT:
-            self._give(endpoint, revision, verdict, history, now)
+        if endpoint.next == revision_id:  # 1
+            return judge(needed=self._needed(endpoint, revision), ready=ready, failures=history)
+        verdict = Verdict.SERVES if ready else judge(needed=1, ready=0, failures=history)  # 2
+        repeated = verdict is Verdict.FAILED and revision.outcome == "failed"
+        return Verdict.WAIT if repeated else verdict
 
     def _needed(self, endpoint: Endpoint, revision: Revision) -> int:
         routed = [revision_id for revision_id, weight in endpoint.route if weight]

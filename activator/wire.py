@@ -193,7 +193,8 @@ class Configuration(BaseModel):
     task: Annotated[Task, AfterValidator(deployable)] = Field(DEFAULT, description="What the model does.")
     engine_args: EngineArguments = Field(
         {},
-        description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048; underscores are hyphens. One is ours: "graphs-when-idle" = true, on a GPU, '
+        description='Arguments of vLLM\'s serve command, such as "max-model-len" = 2048; underscores are hyphens. One '
+        'is ours: "graphs-when-idle" = true, on a GPU, '
         "answers before CUDA graphs are captured.",
     )
     min_replicas: int = Field(
@@ -212,8 +213,10 @@ class Configuration(BaseModel):
     )
     zero: Zero = Field(
         "standby",
-        description='Where it rests without a call: "parked" (one replica stays built, its memory given back; wakes soonest), "standby" '
-        '(nothing of it runs), "staged" (where every endpoint says so, not even a standby is kept ready for its start).',
+        description='Where it rests without a call: "parked" (one replica stays built, its memory given back; wakes '
+        'soonest), "standby" '
+        '(nothing of it runs), "staged" (where every endpoint says so, not even a standby is kept ready for its '
+        "start).",
     )
     hold_seconds: float = Field(
         300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds."
@@ -222,7 +225,8 @@ class Configuration(BaseModel):
         3600.0,
         ge=0,
         le=7 * 86400,
-        description="Longest time that running answers may take to end at a replica that is not wanted any more, after a deploy or with less "
+        description="Longest time that running answers may take to end at a replica that is not wanted any more, "
+        "after a deploy or with less "
         "demand, in seconds.",
     )
     max_held: int = Field(
@@ -230,23 +234,29 @@ class Configuration(BaseModel):
     )
     cors_origins: Origins = Field(
         (),
-        description="Origins of web pages that may call it from a browser, such as https://app.example.org, or * for all; as a list, or "
+        description="Origins of web pages that may call it from a browser, such as https://app.example.org, or * for "
+        "all; as a list, or "
         "between commas. Besides those of router.cors_origins.",
     )
     allow: Allowances = Field(
         (),
-        description='What callers may ask for beyond what every endpoint serves: "prompt_logprobs" and "echo_logprobs" (log-probabilities of '
-        'prompts; each takes memory for the whole vocabulary), "media" (images, audio and video, in data: URLs or from media_hosts), '
-        '"chat_template" (a template of the caller\'s own), "shared_prefix_cache" (prompts of all keys share one prefix cache: for an endpoint '
+        description='What callers may ask for beyond what every endpoint serves: "prompt_logprobs" and '
+        '"echo_logprobs" (log-probabilities of '
+        'prompts; each takes memory for the whole vocabulary), "media" (images, audio and video, in data: URLs or '
+        "from media_hosts), "
+        '"chat_template" (a template of the caller\'s own), "shared_prefix_cache" (prompts of all keys share one '
+        "prefix cache: for an endpoint "
         "whose keys are one customer's).",
     )
     media_hosts: HostNames = Field(
         (),
-        description='Host names from which the engine may fetch media, such as "images.example.com"; none: data: URLs only.',
+        description='Host names from which the engine may fetch media, such as "images.example.com"; none: data: URLs '
+        "only.",
     )
     paused: bool = Field(
         False,
-        description="Nothing of it runs and calls are answered 503 until it is resumed; in a manifest without it this stays as it is.",
+        description="Nothing of it runs and calls are answered 503 until it is resumed; in a manifest without it this "
+        "stays as it is.",
     )
 
     @model_validator(mode="after")
@@ -266,7 +276,8 @@ class Configuration(BaseModel):
         if self.target_concurrency > self.slots:
             yield (
                 ("target_concurrency", "slots"),
-                f"target_concurrency ({self.target_concurrency}) must not be more than slots ({self.slots}); 0: as many as slots",
+                f"target_concurrency ({self.target_concurrency}) must not be more than slots ({self.slots}); 0: as "
+                "many as slots",
             )
         if self.media_hosts and "media" not in self.allow:
             yield (
@@ -276,7 +287,8 @@ class Configuration(BaseModel):
         if self.zero == "parked" and not KINDS[self.task].parks:
             yield (
                 ("zero", "task"),
-                f'zero is "parked" and the task is {self.task}: only a replica with the task {PARKING} can be parked; use "standby"',
+                f'zero is "parked" and the task is {self.task}: only a replica with the task {PARKING} can be parked; '
+                'use "standby"',
             )
 
     def _decides(self, *fields: str) -> bool:

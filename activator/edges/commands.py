@@ -44,10 +44,10 @@ MOST_SETTLED = 10_000  # verdicts that wait; the reconciler repeats what is lost
 
 Command = Deploy | Rollback | Remove
 UNSURE = (
-    "Postgres does not answer, so whether this was stored is not known yet; what serves goes on serving, and the activator follows what "
-    "is stored once Postgres answers; try again"
+    "Postgres does not answer, so whether this was stored is not known yet. What serves goes on serving, and the "
+    "activator follows what is stored once Postgres answers; try again"
 )
-UNSTORED = "Postgres does not answer; nothing was stored, and what serves goes on serving; try again"
+UNSTORED = "Postgres does not answer, so nothing was stored. What serves goes on serving; try again"
 
 
 @dataclass(frozen=True)

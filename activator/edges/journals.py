@@ -21,6 +21,8 @@ SHIP_SECONDS = 8.0  # an agent takes up to four, the writer's queue what it take
 
 @dataclass(slots=True)
 class _Asked:
+    """One question, and what was answered so far."""
+
     missing: set[int]  # connections that have not answered
     replicas: set[str] = field(default_factory=set)
     in_work: set[str] = field(default_factory=set)

@@ -78,6 +78,8 @@ class Process:
 
 
 class ProcessLauncher:
+    """Provides this machine as the node."""
+
     def __init__(
         self, *, address: str, identity_file: Path, log_file: Path, environ: Mapping[str, str], command: Sequence[str]
     ) -> None:

@@ -53,11 +53,13 @@ def check(frame: Deploy, base: Endpoint | None) -> None:
         (endpoint_names.is_name(frame.name), f"the name {frame.name!r} is not allowed: use {endpoint_names.SAID}"),
         (
             bool(DIGEST.fullmatch(frame.digest)) or not frame.digest,
-            f"digest {frame.digest!r} is none: give sha256: and 64 hexadecimal digits (`pilotlight snapshot ls`)",
+            f"digest {frame.digest!r} is not a digest: give sha256: and 64 hexadecimal digits "
+            "(`pilotlight snapshot ls`)",
         ),
         (
             bool(frame.digest) or not new,
-            f"there is no endpoint {frame.name!r} to change: deploy it with a model or a digest (`pilotlight ls` lists those there are)",
+            f"there is no endpoint {frame.name!r} to change: deploy it with a model or a digest (`pilotlight ls` "
+            "lists those there are)",
         ),
         (frame.weight_bytes >= 0, f"weight_bytes is {frame.weight_bytes}: it must not be negative"),
     )
@@ -150,8 +152,8 @@ def _before(stored: Endpoint) -> int:
         if len(way) > 1:
             return way[-2].number
     raise CommandRefused(
-        f"{stored.name!r} has no earlier revision that has not failed or been rolled back from: `pilotlight revisions {stored.name}` lists "
-        "all, --to takes one"
+        f"{stored.name!r} has no earlier revision that has not failed or been rolled back from: "
+        f"`pilotlight revisions {stored.name}` lists all, --to takes one"
     )
 
 

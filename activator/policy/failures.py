@@ -69,7 +69,7 @@ def start_failed(
     history: FailureHistory, reason: str, *, started_at: float, now: float, backoff: Backoff
 ) -> FailureHistory:
     """A start failed: pause, longer each time. Starts that were on their way together count once."""
-    reason = printable(reason) or "the engine stopped without a word; see the log of its endpoint"
+    reason = printable(reason) or "the engine stopped and gave no reason; see the log of its endpoint"
     if started_at < history.at and history.reason:
         return replace(history, reason=reason, last=reason)
     failed_starts = history.failed_starts + 1

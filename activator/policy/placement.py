@@ -207,8 +207,10 @@ def _enough(spare: list[Place], missing: int) -> list[Place] | None:
 
 def _too_much(node: NodeView, needs: Needs) -> str:
     return (
-        f"a replica needs {asked(node, needs) / GIB:.1f} GiB of memory ({_how(needs)}) and node {node.node_id} has at most "
-        f"{node.most_bytes / GIB:.1f} GiB for one: lower kv_cache_memory_bytes, raise activator.memory_fraction, or add memory"
+        f"a replica needs {asked(node, needs) / GIB:.1f} GiB of memory ({_how(needs)}) and node {node.node_id} has at "
+        "most "
+        f"{node.most_bytes / GIB:.1f} GiB for one: lower kv_cache_memory_bytes, raise activator.memory_fraction, or "
+        "add memory"
     )
 
 

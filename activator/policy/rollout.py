@@ -23,6 +23,8 @@ AGAIN_SECONDS = 2.0  # until a verdict that was not stored is given again
 
 
 class Verdict(Enum):
+    """What became of a revision on its way to the route."""
+
     WAIT = "wait"
     SERVES = "serves"
     FAILED = "failed"

@@ -15,6 +15,8 @@ from activator.policy.scaler import Bounds, Peak
 
 @dataclass(slots=True)
 class PastDemand:
+    """What one revision was asked for until now."""
+
     target: int = 0
     peaks: tuple[Peak, ...] = ()
     idle_since: float | None = None  # the end of the last request; None while there are any

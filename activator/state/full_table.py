@@ -65,10 +65,11 @@ def resting(endpoint: Endpoint, estimates: StartEstimates) -> str:
     revisions = ",".join(_resting(revision, estimates) for revision in routed)
     route = ",".join(f"[{quoted(revision_id)},{weight}]" for revision_id, weight in endpoint.route)
     return (
-        f'{{"name":{quoted(endpoint.name)},"org_id":{quoted(endpoint.org_id)},"endpoint_id":{quoted(endpoint.endpoint_id)},'
-        f'"created":{endpoint.created},"task":"{routed[0].task if routed else DEFAULT}","max_held":{endpoint.max_held},'
-        f'"hold_seconds":{endpoint.hold_seconds},"route":[{route}],"revisions":[{revisions}],"cors_origins":{json.dumps(endpoint.cors_origins)},'
-        f'"paused":{_json(endpoint.paused)}}}'
+        f'{{"name":{quoted(endpoint.name)},"org_id":{quoted(endpoint.org_id)},'
+        f'"endpoint_id":{quoted(endpoint.endpoint_id)},"created":{endpoint.created},'
+        f'"task":"{routed[0].task if routed else DEFAULT}","max_held":{endpoint.max_held},'
+        f'"hold_seconds":{endpoint.hold_seconds},"route":[{route}],"revisions":[{revisions}],'
+        f'"cors_origins":{json.dumps(endpoint.cors_origins)},"paused":{_json(endpoint.paused)}}}'
     )
 
 
@@ -79,7 +80,10 @@ def _resting(revision: Revision, estimates: StartEstimates) -> str:
         if revision.allow
         else ""
     )
-    return f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}","expected_seconds":{seconds},"slots":{revision.slots}{allows}}}'
+    return (
+        f'{{"revision_id":{quoted(revision.revision_id)},"task":"{revision.task}",'
+        f'"expected_seconds":{seconds},"slots":{revision.slots}{allows}}}'
+    )
 
 
 def _json(yes: bool) -> str:

@@ -21,6 +21,8 @@ MOST_LIKE = 1000  # engines whose measure is kept for revisions to come
 
 
 class Memory:
+    """What each revision needs, and the room that is promised. `measured`: by an earlier activator."""
+
     def __init__(self, nodes: Nodes, measured: Mapping[str, int]) -> None:
         self._nodes = nodes
         self.measured = dict(measured)  # what the last serving replica of a revision needed, in bytes

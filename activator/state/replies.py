@@ -15,6 +15,8 @@ REPLY_SECONDS = 3.0  # how long a command waits for the routers to know its resu
 
 @dataclass(slots=True)
 class Replies:
+    """Those that are not given yet."""
+
     _waiting: list[tuple[int, float, Reply, Done]] = field(default_factory=list)  # (table sequence, deadline, …)
 
     def add(self, sequence: int, now: float, reply: Reply, done: Done) -> None:

@@ -12,6 +12,8 @@ from activator.policy.failures import FailureHistory
 
 
 class Wakes:
+    """Wishes that are not over, by revision id."""
+
     def __init__(self) -> None:
         self._wishes: dict[str, tuple[float, float]] = {}  # revision id → since, until: monotonic seconds
 

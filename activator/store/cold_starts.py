@@ -46,7 +46,7 @@ class ColdStart:
             replica.place + replica.phases,
             replica.started_at,
             now,
-            "" if replica.state == "ready" else replica.reason or "it ended without a word",
+            "" if replica.state == "ready" else replica.reason or "it ended and gave no reason",
         )
 
 

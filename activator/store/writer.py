@@ -48,6 +48,8 @@ Key = str | int | tuple[str, ...]
 
 
 class Writer:
+    """The queue, and the task that empties it (`run`)."""
+
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: OrderedDict[Key, Item] = OrderedDict()
