@@ -203,7 +203,7 @@ def test_with_room_for_some_of_what_it_needs_a_next_revision_keeps_what_it_has()
     assert starts(world, "rev_a2") == 1 and routes(world) == "rev_a1"
     (new,) = of(world, "rev_a2")
     assert world.states() == dict.fromkeys({*olds, new}, "ready") and not world.effects.of(Drain)
-    assert "nothing that runs there can be spared" in world.status()["endpoints"][0]["revisions"][1]["waits_for"]
+    assert "no replica there may be evicted" in world.status()["endpoints"][0]["revisions"][1]["waits_for"]
     world.agent.memory_bytes = 20 * GIB
     world.connect_agent()
     obeyed(world, 10.0)
