@@ -43,8 +43,8 @@ from router.shared import Router
 from runtime.wire import TURN_HEADER
 
 CUT_OFF = (
-    "This answer was cut off: its replica is not wanted any more (its endpoint was removed or deployed anew, needs fewer, or Pilotlight "
-    "shuts down), and the time it had to end what it was working on is over. Send the request again."
+    "This answer was cut off: its replica is ending, and its time to finish is over. The endpoint was removed, deployed anew or scaled "
+    "down, or Pilotlight shuts down. Send the request again."
 )
 
 log = structlog.get_logger()

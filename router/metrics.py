@@ -142,8 +142,8 @@ class Metrics:
         yield Family(
             "pilotlight_router_connections_turned_away",
             "counter",
-            "Client connections closed for others' sake: newcomers refused, idle ones that gave way to newcomers, and those that waited for their "
-            "handshake until their time was over because their address brought more without a good key than its rate.",
+            "Client connections closed for others' sake. refused: newcomers. gave_way: idle ones, for newcomers. over_rate: those whose time "
+            "for a handshake was over, because their address brought more without a good key than its rate.",
             ("outcome",),
             [(("refused",), here.refused), (("gave_way",), here.gave_way), (("over_rate",), self.step.over_rate)],
         )

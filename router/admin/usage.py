@@ -73,8 +73,8 @@ class Usage:
         row = await self._store.request(event_id, org_id=ORG) if "\0" not in event_id else None
         if row is None:
             raise NotFound(
-                f"no settled request {quoted(event_id)!r}. One that has just ended is settled within a second, or a few where the "
-                "engine's journal is waited for: look again; one still running has no row yet.",
+                f"no settled request {quoted(event_id)!r}. One still running has no row yet. One that has just ended is settled within a "
+                "second, or a few where the engine's journal is waited for: look again.",
                 param="event_id",
             )
         corrections = await self._store.corrections(event_id, org_id=ORG)

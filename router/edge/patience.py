@@ -57,6 +57,6 @@ class Patience:
         """What a client hears whose time is over."""
         limits = self._limits
         return (
-            f"The request did not come whole in time: send it, or the next {BODY_STEP >> 10} KiB of it, within {limits.header_seconds:g} s, "
+            f"The request came too slowly. Send it, or the next {BODY_STEP >> 10} KiB of it, within {limits.header_seconds:g} s, "
             f"and all of it within {limits.upload_seconds:g} s."
         )
