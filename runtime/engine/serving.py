@@ -132,20 +132,13 @@ async def _serve(
     began: float,
     beats: Beats,
 ) -> None:
+    """Engine, application, gate and server, in this order; then the canary decides whether the replica is ready."""
     loop = asyncio.get_running_loop()
     journal = Journal(fork.journal, fork.replica_id, grown=lambda: _tell(control, Journaled()), later=loop.call_later)
     meter(journal)
-    engine_args = AsyncEngineArgs.from_cli_args(args)
-    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    load_the_tokenizer_beside_the_engine_core(log_stats=not engine_args.disable_log_stats)
-    engine = Guarded.from_vllm_config(
-        config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
-    )
+    engine = _build_engine(args)
     beats.follow(loop, in_work=engine.output_processor.must_step, counts=journal.running)
-    tasks = (GENERATE,) if fork.task == GENERATE else await engine.get_supported_tasks()
-    app = rehearsal.app if fork.task == GENERATE else build_app(args, tasks, engine.model_config)
-    app.state.args = args
-    await init_app_state(engine, app.state, args, tasks)
+    app = await _application(rehearsal, args, fork, engine)
     gate = Gate(
         app,
         slots=fork.slots,
@@ -154,31 +147,16 @@ async def _serve(
         on_left=Abandoned(engine, journal).left,
     )
     record = caches.of_this_hardware(Path(fork.canary), hardware(rehearsal.device))
+
+    async def check_canary() -> None:
+        await _canary(engine, journal, fork, phases, record)
+
     path = f"{fork.folder}/s"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        Path(path).chmod(0o600)
-        server = _Server(
-            uvicorn.Config(
-                gate,
-                http="httptools",
-                loop="none",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,  # what is set here clears the caches of 400 loggers, three times (10 ms)
-                log_level=None,
-                server_header=False,
-            )
-        )
+    with _listener(path) as listener:
+        server = _Server(_http(gate))
         app.state.server = server  # vLLM's error handlers look at it
         parking = Parking(
-            engine=engine,
-            device=rehearsal.device,
-            gate=gate,
-            control=control,
-            phases=phases,
-            canary=lambda: _canary(engine, journal, fork, phases, record),
+            engine=engine, device=rehearsal.device, gate=gate, control=control, phases=phases, canary=check_canary
         )
         parking.address = f"unix:{path}"
         _obey(control, gate, journal, server, parking)
@@ -187,10 +165,53 @@ async def _serve(
         while not server.started and not serving.done():
             await asyncio.sleep(0)
         phases.add("init", began, note=seams.uses.note())
-        await _canary(engine, journal, fork, phases, record)
+        await check_canary()
         control.send(Serving(address=parking.address))
         seams.uses.write(Path(fork.folder) / "seams.json")
         await serving
+
+
+def _build_engine(args: argparse.Namespace) -> Guarded:
+    """vLLM's engine; its core is forked here."""
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    load_the_tokenizer_beside_the_engine_core(log_stats=not engine_args.disable_log_stats)
+    engine: Guarded = Guarded.from_vllm_config(
+        config, usage_context=UsageContext.OPENAI_API_SERVER, disable_log_stats=engine_args.disable_log_stats
+    )
+    return engine
+
+
+async def _application(rehearsal: Rehearsal, args: argparse.Namespace, fork: Fork, engine: Guarded) -> Any:
+    """vLLM's own, with the routes of this task: those of text were rehearsed, others depend on the model."""
+    tasks = (GENERATE,) if fork.task == GENERATE else await engine.get_supported_tasks()
+    app = rehearsal.app if fork.task == GENERATE else build_app(args, tasks, engine.model_config)
+    app.state.args = args
+    await init_app_state(engine, app.state, args, tasks)
+    return app
+
+
+@contextlib.contextmanager
+def _listener(path: str) -> Iterator[socket.socket]:
+    """A Unix socket at this path, for nobody else on this machine."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        Path(path).chmod(0o600)
+        yield listener
+
+
+def _http(gate: Gate) -> uvicorn.Config:
+    return uvicorn.Config(
+        gate,
+        http="httptools",
+        loop="none",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,  # what is set here clears the caches of 400 loggers, three times (10 ms)
+        log_level=None,
+        server_header=False,
+    )
 
 
 async def _canary(engine: AsyncLLM, journal: Journal, fork: Fork, phases: Phases, record: Path) -> None:
