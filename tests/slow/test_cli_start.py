@@ -135,6 +135,10 @@ def test_a_url_that_is_none_of_ours_is_damage(settings: Settings, url: str) -> N
 
 
 def test_logging_brings_nothing_that_no_service_uses_and_who_wants_it_has_it() -> None:
-    look = "import pilotlight, structlog, sys; print({'rich', 'greenlet'} & set(sys.modules)); import rich, greenlet"
+    look = (
+        "import pilotlight, structlog, sys, pilotlight.settings\n"
+        "print({'rich', 'greenlet', 'importlib.metadata', 'email.message'} & set(sys.modules))\n"
+        "import rich, greenlet, importlib.metadata\n"
+    )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
