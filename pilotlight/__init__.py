@@ -10,7 +10,6 @@ these later has it.
 
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
@@ -34,7 +33,7 @@ class _Alone(SourceFileLoader):
                     sys.modules[name] = was
 
 
-class _NoPlugins(Loader):
+class _NoPlugins(SourceFileLoader):
     """In place of pydantic's module that looks for plugins."""
 
     def exec_module(self, module: ModuleType) -> None:
@@ -47,7 +46,7 @@ class _Lean:
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name == PLUGINS:
-            return ModuleSpec(name, _NoPlugins())
+            return ModuleSpec(name, _NoPlugins(name, ""))
         if name != "structlog":
             return None
         found = PathFinder.find_spec(name, path, target)
