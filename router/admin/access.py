@@ -46,9 +46,9 @@ class RequireAdminKey:
         await self._app(scope, receive, send)
 
     def _tell(self, request: Request) -> None:
-        told = self._wrong.came(request.headers.get("x-forwarded-for", ""), time.monotonic())
-        if told is not None:
-            who, count = told
+        noted = self._wrong.came(request.headers.get("x-forwarded-for", ""), time.monotonic())
+        if noted is not None:
+            who, count = noted
             log.warning("a wrong admin key", action="admin.wrong_key", origin=who or HERE, count=count)
 
 

@@ -22,9 +22,9 @@ class WrongKeys:
         if who not in self._of and len(self._of) >= MOST_ADDRESSES:
             self._of = {name: seen for name, seen in self._of.items() if now - seen[0] < EVERY_SECONDS}
             who = who if len(self._of) < MOST_ADDRESSES else OTHERS
-        told, since = self._of.get(who, (now - EVERY_SECONDS, 0))
-        if now - told < EVERY_SECONDS:
-            self._of[who] = (told, since + 1)
+        logged_at, since = self._of.get(who, (now - EVERY_SECONDS, 0))
+        if now - logged_at < EVERY_SECONDS:
+            self._of[who] = (logged_at, since + 1)
             return None
         self._of[who] = (now, 0)
         return who, since + 1
