@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import signal
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import structlog
@@ -40,7 +41,7 @@ from activator.store.connection import Pool
 from activator.store.housekeeping import keep_house
 from activator.store.writer import Writer
 from pilotlight.database.pool import connect_pool, dsn
-from pilotlight.exposition import Exposition
+from pilotlight.exposition import Exposition, Family
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier
@@ -82,7 +83,11 @@ async def lead(settings: Settings, launcher: Launcher) -> None:
         await connect_pool(dsn(settings), application="activator", smallest=0, largest=3, unused=UNUSED_SECONDS),
     )
     try:
-        await _serve(settings, lease, pools, launcher, ending, signals)
+        if lease.connected:
+            stored = await restore(pools.writing)
+        else:  # what the last leader kept here is served until Postgres is back
+            stored = StoredState(endpoints=kept.read(catalogue_file) or ())
+        await Activator(settings, lease, pools, launcher, stored).run(ending, signals)
     finally:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(pools.writing.close(), pools.asking.close()), 1.0)
@@ -101,64 +106,77 @@ async def restore(pool: Pool) -> StoredState:
         )
 
 
-async def _serve(
-    settings: Settings,
-    lease: Lease,
-    pools: Pools,
-    launcher: Launcher,
-    ending: asyncio.Future[None],
-    signals: asyncio.Queue[None],
-) -> None:
-    """Lead until `ending`, then end what runs."""
-    links, writer = Links(), Writer(pools.writing)
-    inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
-    journals = Journals(links.send)
-    commands = Commands(
-        pool=pools.asking, inbox=inbox, epoch=lambda: lease.epoch, allowed=settings.runtime.allow_engine_args
-    )
-    effects = RealEffects(links, writer, lease.raise_above, commands.settle, journals.shipped)
-    stored = (
-        await restore(pools.writing)
-        if lease.connected
-        else StoredState(endpoints=kept.read(settings.paths.catalogue) or ())
-    )
-    keeping = CatalogueFile(settings.paths.catalogue, stored.endpoints)
-    catalogue = Catalogue(on_put=keeping.put, on_gone=keeping.drop)
-    reconciler = Reconciler(
-        settings=settings.activator,
-        effects=effects,
-        epoch=lease.epoch,
-        stored=stored,
-        clock=time.monotonic,
-        catalogue=catalogue,
-    )
-    agents = reconciler.state.nodes.connections
-    server = Server(inbox=inbox, links=links, commands=commands, journals=journals, agents=agents)
-    async with Tasks() as tasks:
-        renewals = Renewals(inbox, lease, commands, catalogue, tasks)
-        reconciling = tasks.spawn(reconciler.run(inbox), name="reconciler")
-        tasks.spawn(writer.run(), name="writer")
-        tasks.spawn(commands.keep_settling(), name="settling")
-        tasks.spawn(commands.keep_sure(), name="unsure")
-        tasks.spawn(keeping.run(), name="catalogue file")
-        tasks.spawn(lease.keep(renewals.renewed), name="lease")
-        tasks.spawn(_keep_house(settings, pools.asking), name="housekeeping")
-        tasks.spawn(_tick(inbox, settings.activator.tick_seconds), name="tick")
-        node = tasks.spawn(keep_node(launcher, inbox=inbox, links=links), name="node")
-        listener = await server.serve(settings.paths.address("activator"))
-        exposition = Exposition(lambda: metrics.collect(reconciler.state, effects.starts, writer.waiting))
-        await exposition.on_socket(settings.paths.metrics("activator"))
-        await ending
-        exposition.close()
-        await inbox.put(ShutDown())
-        tasks.spawn(_hasten(signals, inbox), name="second signal")
-        await asyncio.wait((reconciling,), timeout=settings.activator.drain_seconds + PATIENCE_SECONDS)
-        listener.close()
-        node.cancel()
-        await launcher.end()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(writer.flush(), FLUSH_SECONDS)
-    log.info("ended", action="end")
+class Activator:
+    """All parts of one activator, put together; `run` leads until it is to end."""
+
+    def __init__(self, settings: Settings, lease: Lease, pools: Pools, launcher: Launcher, stored: StoredState) -> None:
+        self._settings = settings
+        self._lease = lease
+        self._pools = pools
+        self._launcher = launcher
+        self._links = Links()
+        self._writer = Writer(pools.writing)
+        self._inbox: asyncio.Queue[Event] = asyncio.Queue(INBOX)
+        self._keeping = CatalogueFile(settings.paths.catalogue, stored.endpoints)
+        self._catalogue = Catalogue(on_put=self._keeping.put, on_gone=self._keeping.drop)
+        journals = Journals(self._links.send)
+        allowed = settings.runtime.allow_engine_args
+        self._commands = Commands(pool=pools.asking, inbox=self._inbox, epoch=lambda: lease.epoch, allowed=allowed)
+        self._effects = RealEffects(
+            self._links, self._writer, lease.raise_above, self._commands.settle, journals.shipped
+        )
+        self._reconciler = Reconciler(
+            settings=settings.activator,
+            effects=self._effects,
+            epoch=lease.epoch,
+            stored=stored,
+            clock=time.monotonic,
+            catalogue=self._catalogue,
+        )
+        self._server = Server(
+            inbox=self._inbox,
+            links=self._links,
+            commands=self._commands,
+            journals=journals,
+            agents=self._reconciler.state.nodes.connections,
+        )
+
+    async def run(self, ending: asyncio.Future[None], signals: asyncio.Queue[None]) -> None:
+        """Lead until `ending`, then end what runs."""
+        paths = self._settings.paths
+        async with Tasks() as tasks:
+            reconciling = tasks.spawn(self._reconciler.run(self._inbox), name="reconciler")
+            self._spawn_keepers(tasks)
+            node = tasks.spawn(keep_node(self._launcher, inbox=self._inbox, links=self._links), name="node")
+            listener = await self._server.serve(paths.address("activator"))
+            exposition = Exposition(self._metrics)
+            await exposition.on_socket(paths.metrics("activator"))
+            await ending
+            exposition.close()
+            await self._inbox.put(ShutDown())
+            tasks.spawn(_hasten(signals, self._inbox), name="second signal")
+            patience = self._settings.activator.drain_seconds + PATIENCE_SECONDS
+            await asyncio.wait((reconciling,), timeout=patience)
+            listener.close()
+            node.cancel()
+            await self._launcher.end()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._writer.flush(), FLUSH_SECONDS)
+        log.info("ended", action="end")
+
+    def _spawn_keepers(self, tasks: Tasks) -> None:
+        """Tasks that run for ever beside the reconciler."""
+        renewals = Renewals(self._inbox, self._lease, self._commands, self._catalogue, tasks)
+        tasks.spawn(self._writer.run(), name="writer")
+        tasks.spawn(self._commands.keep_settling(), name="settling")
+        tasks.spawn(self._commands.keep_sure(), name="unsure")
+        tasks.spawn(self._keeping.run(), name="catalogue file")
+        tasks.spawn(self._lease.keep(renewals.renewed), name="lease")
+        tasks.spawn(_keep_house(self._settings, self._pools.asking), name="housekeeping")
+        tasks.spawn(_tick(self._inbox, self._settings.activator.tick_seconds), name="tick")
+
+    def _metrics(self) -> Iterator[Family]:
+        return metrics.collect(self._reconciler.state, self._effects.starts, self._writer.waiting)
 
 
 class Renewals:

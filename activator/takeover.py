@@ -54,7 +54,7 @@ class Takeovers:
     def may_evict(self, endpoint: Endpoint, place: Place) -> bool:
         """May this replica give way to one of the endpoint's that is on its way to the route?
 
-        Not one that serves the endpoint now, not one that is asked for, and not one that is on its way itself: two that
+        Not one that serves the endpoint now, not one that is asked for, and not one that is on its way itself. Two that
         cannot both have all they need would take it from each other for ever.
         """
         serves = endpoint.routes_to(self._state.replicas.by_id[place.replica_id].revision_id)

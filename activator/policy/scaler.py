@@ -137,7 +137,7 @@ def _serving(facts: Facts) -> tuple[int, str]:
     if wanted >= facts.live:  # 1
         return wanted, _why(facts)
     if not load.complete:  # 2
-        return min(facts.live, bounds.max_replicas), "not every router has reported its requests yet"
+        return min(facts.live, bounds.max_replicas), "routers may not have reported all requests yet"
     peaks = forget(load.peaks, bounds, facts.now)
     recent = max(peak.replicas for peak in peaks) if peaks else 0
     if recent > wanted:  # 3

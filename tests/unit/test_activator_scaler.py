@@ -116,7 +116,7 @@ def facts(**given: Any) -> Facts:
         ({"load": Load(9, True)}, Target(1, 1, "9 requests need 3, and max_replicas is 1")),
         ({"bounds": MANY}, Target(1, 1, "min_replicas is 1")),
         ({"bounds": MANY, "routed": False, "coming": True}, Target(1, 0, "it must be ready before it takes the route")),
-        ({"load": Load(0, False)}, Target(1, 1, "not every router has reported its requests yet")),
+        ({"load": Load(0, False)}, Target(1, 1, "routers may not have reported all requests yet")),
         (
             {"load": Load(0, True, (Peak(990.0, 1),))},
             Target(1, 1, "requests within the last 60 s needed 1"),
