@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any, Protocol
 
 import asyncpg
@@ -23,6 +24,7 @@ from activator.store.statements import statements
 from activator.wire import FromActivator
 from pilotlight import frames
 from pilotlight.frames import Encoded, Frame, FrameStream
+from runtime.client import connect_agent
 from runtime.wire import (
     ArgumentsChecked,
     CheckArguments,
@@ -149,7 +151,8 @@ class FakeEffects:
 class FakeAgent:
     """An agent on a real socket: it makes replicas ready by itself, and says what it was told."""
 
-    def __init__(self, *, ready_seconds: float | None = 0.01) -> None:
+    def __init__(self, *, ready_seconds: float | None = 0.01, node_id: str = "n1") -> None:
+        self.node_id = node_id
         self.ready_seconds = ready_seconds  # None: replicas start for ever
         self.says_of_arguments: str | None = (
             None  # why the engine would not take them, "" where it would; None: there is no standby to ask
@@ -193,7 +196,7 @@ class FakeAgent:
     async def _attend(self, peer: FrameStream[Any]) -> None:
         peer.send(
             NodeReport(
-                node_id="n1",
+                node_id=self.node_id,
                 boot_id="b",
                 environment=ENVIRONMENT,
                 memory_bytes=64 << 30,
@@ -294,3 +297,29 @@ class FakePool:
         deleted = min(batch, self.left[statement])
         self.left[statement] -= deleted
         return f"DELETE {deleted}"
+
+
+class FakeLauncher:
+    """Its agents live in the test's process. `running`: the one that lives, for all launchers of one place."""
+
+    def __init__(self, address: str, running: list[FakeAgent]) -> None:
+        self._address, self._running = address, running
+        self._reached: FakeAgent | None = None
+
+    async def reach(self) -> tuple[FrameStream[Any], NodeReport]:
+        if not self._running:
+            agent = FakeAgent(node_id=f"n{next(_NODES)}")
+            await agent.serve(self._address)
+            self._running.append(agent)
+        self._reached = self._running[0]
+        return await connect_agent(self._address)
+
+    async def is_dead(self) -> bool:
+        return self._reached not in self._running
+
+    async def end(self) -> None:
+        if self._running:
+            await self._running.pop().close()
+
+
+_NODES = count(1)

@@ -6,10 +6,11 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import asyncpg
 
+from router.ledger.late import Correction, Late
 from router.ledger.prices import Price, PriceList
 from router.ledger.row import UsageRow
 from router.ledger.store import LedgerStore, Settled
@@ -95,3 +96,31 @@ class Disk:
         if self.broken:
             raise OSError(errno.EIO, "Input/output error")
         os.fdatasync(descriptor)
+
+
+class LateStore(LedgerStore):
+    """What came late, page by page; `back` is how far each pass looked back."""
+
+    def __init__(self, price: Price, late: list[Late]) -> None:
+        self.price = price
+        self.late, self.made, self.back = late, list[Correction](), list[float]()
+        self.slow = 0
+
+    async def prices(self) -> PriceList:
+        return PriceList([self.price])
+
+    async def correct(
+        self,
+        decide: Callable[[Sequence[Late]], Sequence[Correction]],
+        *,
+        back: float,
+        most: int,
+        without: Sequence[str],
+    ) -> list[Late]:
+        self.back.append(back)
+        if self.slow:
+            self.slow -= 1
+            raise TimeoutError
+        found = [late for late in self.late if late.event_id not in without][:2]
+        self.made += decide(found)
+        return found

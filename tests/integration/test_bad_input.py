@@ -23,7 +23,7 @@ import pytest_asyncio
 from activator.wire import Demand, EndpointRow, ReplicaRow
 from pilotlight.keys import ensure_pepper, hash_key, mint
 from router.ledger.wire import KeyRow, Policy
-from tests.integration.test_router_process import Site, stopped
+from tests.integration.router_site import Site, stopped
 from tests.router_world import endpoint_row
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -15,7 +15,7 @@ from cryptography import x509
 
 from tests.certificates import write_pair
 from tests.fakes import Admin
-from tests.integration.test_router_process import Site, site, stopped
+from tests.integration.router_site import Site, site, stopped
 
 
 async def serial_shown(s: Site, name: str | None) -> int:

@@ -19,7 +19,7 @@ from pilotlight.exposition import Exposition
 from router.ledger import metrics
 from router.ledger.wire import WorkerHello
 from tests.fakes_gate import GatedReplica
-from tests.integration.test_router_process import Site, site, stopped
+from tests.integration.router_site import Site, site, stopped
 from tests.router_world import endpoint_row, until
 
 APART_SECONDS = 0.3  # more than it takes to tell a gate how long somebody has waited

@@ -5,7 +5,6 @@ priced.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.ledger.corrections import FIRST_SECONDS, MARGIN_SECONDS, Corrections
-from router.ledger.late import Correction, Late, correction
-from router.ledger.prices import Price, PriceList, cost
-from router.ledger.store import LedgerStore
+from router.ledger.late import Late, correction
+from router.ledger.prices import Price, cost
+from tests.fakes_ledger import LateStore
 
 PRICE = Price(
     version=3, org_id="default", endpoint_id="", valid_from=0.0, input=10**9, cached=5 * 10**8, output=4 * 10**9
@@ -66,36 +65,9 @@ def test_rows_and_corrections_sum_up_to_the_best_that_is_known(
     assert len(rows) <= 3
 
 
-class FakeStore(LedgerStore):
-    """What came late, page by page; `back` is how far each pass looked back."""
-
-    def __init__(self, late: list[Late]) -> None:
-        self.late, self.made, self.back = late, list[Correction](), list[float]()
-        self.slow = 0
-
-    async def prices(self) -> PriceList:
-        return PriceList([PRICE])
-
-    async def correct(
-        self,
-        decide: Callable[[Sequence[Late]], Sequence[Correction]],
-        *,
-        back: float,
-        most: int,
-        without: Sequence[str],
-    ) -> list[Late]:
-        self.back.append(back)
-        if self.slow:
-            self.slow -= 1
-            raise TimeoutError
-        found = [late for late in self.late if late.event_id not in without][:2]
-        self.made += decide(found)
-        return found
-
-
 def test_a_pass_takes_all_there_is_and_the_next_looks_back_to_it() -> None:
     late = [Late(f"e{number}", 3, "client_disconnect", True, 5, 0, 0, number, 0, False, 1, 0, 3) for number in range(5)]
-    store = FakeStore([*late, Late("right", 3, "client_disconnect", True, 5, 0, 0, 0, 0, False, 0, 0, 0)])
+    store = LateStore(PRICE, [*late, Late("right", 3, "client_disconnect", True, 5, 0, 0, 0, 0, False, 0, 0, 0)])
     corrections = Corrections(store, every=1.0)
 
     async def scene() -> None:
@@ -111,7 +83,7 @@ def test_a_pass_takes_all_there_is_and_the_next_looks_back_to_it() -> None:
 
 
 def test_a_first_look_that_takes_too_long_is_made_shorter() -> None:
-    store = FakeStore([])
+    store = LateStore(PRICE, [])
     store.slow = 20
     corrections = Corrections(store, every=1.0)
 

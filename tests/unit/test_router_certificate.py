@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import shutil
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -202,19 +200,3 @@ def test_doctor_says_what_cannot_be_used(tmp_path: Path) -> None:
     finding = own_certificate(load(state_dir=tmp_path / "s", router={"certificate": str(tmp_path / "none.pem")}))
     assert finding is not None and "none.pem cannot be read" in finding.remedy
     assert own_certificate(load(state_dir=tmp_path / "s")) is None
-
-
-SHOW_OURS = """
-import sys
-from pathlib import Path
-from router.edge.certificate import Certificates, Pair
-pair = Pair(Path(sys.argv[1]), Path(sys.argv[1]))
-certificates = Certificates(pair)
-certificates.look()
-print("cryptography" in sys.modules)
-"""
-
-
-def test_where_nobody_has_one_of_his_own_the_library_that_reads_them_is_not_in_memory(ours: Pair) -> None:
-    command = [sys.executable, "-c", SHOW_OURS, str(ours.certificate)]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
