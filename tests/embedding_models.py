@@ -86,6 +86,24 @@ def make_reranker(folder: Path) -> Path:
     return folder
 
 
+def make_late_interaction(folder: Path) -> Path:
+    """colbert-ir/colbertv2.0's shape: BERT that gives each token of a text a vector; how long, only its weights say."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(7)
+    folder.mkdir(parents=True)
+    sizes = {"hidden_size": DIM, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = BertConfig(vocab_size=_bert(folder), max_position_embeddings=512, **sizes)
+    config.architectures = ["HF_ColBERT"]
+    model: Any = BertModel(config, add_pooling_layer=False)
+    weights = {f"bert.{name}": weight * (6 if weight.dim() > 1 else 1) for name, weight in model.state_dict().items()}
+    save_file({**weights, "linear.weight": torch.randn(64, DIM)}, folder / "model.safetensors", {"format": "pt"})
+    config.save_pretrained(folder)
+    return folder
+
+
 def _bert(folder: Path) -> int:
     from transformers import BertTokenizerFast
 

@@ -4,7 +4,6 @@ errors as they read them.
 
 from __future__ import annotations
 
-import json
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ import openai
 import pytest
 from transformers import AutoTokenizer
 
-from tests.embedding_models import make_reranker
+from tests.embedding_models import make_late_interaction, make_reranker
 from tests.integration.system import System
 
 QUESTION = "What is Pilotlight?"
@@ -185,41 +184,46 @@ def test_cached_tokens_are_told_as_they_are_billed(system: System, key: str) -> 
 QUERY, DOCUMENTS = "Who serves models?", ["Pilotlight serves models.", "A cat sleeps.", "What serves models?"]
 
 
-def test_a_cross_encoder_wakes_scores_and_is_billed_for_each_pair(system: System, key: str, tmp_path: Path) -> None:
-    """Its task is found in its files. The second start has a canary to agree with."""
-    folder = make_reranker(tmp_path / "reranker")
-    reranker = system.deploy("reranker", model=folder)
+@pytest.mark.parametrize("kind", ["cross", "late"])
+def test_a_reranker_wakes_scores_and_is_billed_for_what_it_read(
+    system: System, key: str, tmp_path: Path, kind: str
+) -> None:
+    """A cross-encoder reads each pair at once, and its task is found in its files; late interaction reads each text
+    once. The second start has a canary to agree with.
+    """
+    make, options = (make_reranker, ()) if kind == "cross" else (make_late_interaction, ("--task", "score"))
+    folder, name = make(tmp_path / kind), f"reranker-{kind}"
+    reranker = system.deploy(name, *options, model=folder)
     encode = AutoTokenizer.from_pretrained(str(folder))
-    pairs = [len(encode(QUERY, document).input_ids) for document in DOCUMENTS]
+    read = [encode(QUERY, document) for document in DOCUMENTS] if kind == "cross" else map(encode, [QUERY, *DOCUMENTS])
+    tokens = sum(len(each.input_ids) for each in read)
     rerank = {"query": QUERY, "documents": DOCUMENTS}
     scores: list[list[float]] = []
-    rows: dict[str, int] = {}
+    usage: dict[str, dict[str, int]] = {}
     with system.client(reranker) as client:
         for number in range(2):
-            answer = client.post("/e/reranker/v1/rerank", json=rerank)
-            assert answer.status_code == 200, answer.text
-            scores.append([each["relevance_score"] for each in sorted(answer.json()["results"], key=by_index)])
-            rows[answer.headers["x-request-id"]] = answer.json()["usage"]["total_tokens"]
+            answer = client.post(f"/e/{name}/v1/rerank", json=rerank)
+            assert answer.status_code == 200, answer.text + system.failure(name)
+            results = sorted(answer.json()["results"], key=by_index)
+            scores.append([each["relevance_score"] for each in results])
+            usage[answer.headers["x-request-id"]] = answer.json()["usage"]
             if number == 0:
-                counted = system.engine_counters(system.until_ready("reranker"))
-                assert counted == (sum(pairs), 0), "the engine read each pair, and nobody's canary"
-                system.to_zero("reranker")
-        answer = client.post("/e/reranker/v1/score", json={"text_1": QUERY, "text_2": DOCUMENTS})
-        assert [each["score"] for each in answer.json()["data"]] == pytest.approx(scores[0], abs=1e-4)
-        rows[answer.headers["x-request-id"]] = answer.json()["usage"]["prompt_tokens"]
-        wrong = client.post("/e/reranker/v1/rerank", json={**rerank, "rank_fields": ["a"]})
+                counted = system.engine_counters(system.until_ready(name))
+                assert counted == (tokens, 0), "the engine read this, and a canary that is nobody's"
+                system.to_zero(name)
+        answer = client.post(f"/e/{name}/v1/score", json={"text_1": QUERY, "text_2": DOCUMENTS})
+        scores.append([each["score"] for each in answer.json()["data"]])
+        usage[answer.headers["x-request-id"]] = answer.json()["usage"]
+        wrong = client.post(f"/e/{name}/v1/rerank", json={**rerank, "rank_fields": ["a"]})
         assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "rank_fields")
-        other = client.post("/e/reranker/v1/embeddings", json={"input": "a"})
+        other = client.post(f"/e/{name}/v1/embeddings", json={"input": "a"})
         assert other.status_code == 400 and "needs 'embed'" in other.json()["error"]["message"]
-    assert scores[0] == pytest.approx(scores[1], abs=1e-4) and len(set(scores[0])) == len(DOCUMENTS)
-    for request_id, tokens in rows.items():
+    assert len(set(scores[0])) == len(DOCUMENTS), "texts differ, and so do scores"
+    assert all(each == pytest.approx(scores[0], abs=1e-4) for each in scores)
+    for request_id, told in usage.items():
         row = system.request(request_id)
         assert (row["input_tokens"], row["output_tokens"], row["count_source"]) == (tokens, 0, "engine"), row
-        assert tokens == sum(pairs)
-    (canary,) = [
-        each for each in system.paths.canaries.glob("*.json") if isinstance(json.loads(each.read_text()), float)
-    ]
-    assert canary.exists(), "its canary is a score"
+        assert told["prompt_tokens"] == told["total_tokens"] == tokens
     with system.client(key) as client:
         refused = client.post("/e/apis/v1/rerank", json=rerank)
     assert refused.status_code == 400 and "needs 'score' or 'embed'" in refused.json()["error"]["message"]
