@@ -18,40 +18,16 @@ import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight.files import populate, write_atomic
 from snapshots.arrival import FILES, Writer
-from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile
+from snapshots.chunks import Chunk, chunks_of
+from snapshots.manifest import MANIFEST, Manifest, SnapshotFile
 from snapshots.store.disk import free, publish, remove_folder
 
 THREADS = 4  # hashing releases the interpreter lock
 _LINE = re.compile(r"(\d{1,9}) (\d{1,9}) ([0-9a-f]{64})", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A run of one file's bytes that is fetched and checked at once."""
-
-    file: SnapshotFile
-    number: int
-    begin: int  # bytes
-    length: int
-    sha256: str | None  # None where the manifest knows no chunks
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.file.path, self.number
-
-
-def chunks_of(file: SnapshotFile) -> list[Chunk]:
-    """The chunks of a file, in order; none of an empty one."""
-    known = file.chunks or ((file.sha256,) if file.size <= CHUNK else ())
-    return [
-        Chunk(file, number, begin, min(CHUNK, file.size - begin), known[number] if known else None)
-        for number, begin in enumerate(range(0, file.size, CHUNK))
-    ]
 
 
 def give_back(folder: Path, manifest: Manifest) -> None:

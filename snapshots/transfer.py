@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snapshots.arrival import FILES
+from snapshots.chunks import Chunk, chunks_of
 from snapshots.errors import HeaderError, PackError, StoreFull, TamperedError
 from snapshots.judging import judge_contents, judge_names, tables_within
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name, parse_manifest, read_manifest
-from snapshots.partial import Chunk, Partial, chunks_of, give_back
+from snapshots.partial import Partial, give_back
 from snapshots.singleflight import alone_async, together
 from snapshots.store import disk
 from snapshots.store.origin import PUSH, Origin, connect, folder_of, uncancelled

@@ -70,6 +70,7 @@ class Parking:
         control: Control,
         phases: Phases,
         canary: Callable[[], Awaitable[None]],
+        address: str,
     ) -> None:
         self._engine = engine
         self._device = device
@@ -77,7 +78,7 @@ class Parking:
         self._control = control
         self._phases = phases
         self._canary = canary
-        self.address = ""
+        self._address = address
         self._empty = asyncio.Event()
         self._parking: asyncio.Task[None] | None = None
         self._unparking: asyncio.Task[None] | None = None
@@ -120,7 +121,7 @@ class Parking:
             await self._canary()  # 3
         self._parking = None
         self._gate.reopen()
-        self._control.send(Serving(address=self.address))
+        self._control.send(Serving(address=self._address))
 
     async def _or_end(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -62,11 +62,11 @@ class Seam:
 SEAMS: dict[str, Seam] = {
     "engine core process": Seam(
         "vllm.v1.engine.core", "EngineCoreProc.run_engine_core", "*args, dp_rank=, local_dp_rank=, **kwargs",
-        True, "", "serving", "one compute thread, no end with its parent, no word of why it failed",
+        True, "", "engine_core", "one compute thread, no end with its parent, no word of why it failed",
     ),
     "engine step": Seam(
         "vllm.v1.engine.core", "EngineCoreProc._process_engine_step", "self",
-        True, "", "serving", "steps are not counted, so a hung engine is not seen; mapped layers are never packed",
+        True, "", "engine_core", "steps are not counted, so a hung engine is not seen; mapped layers are never packed",
     ),
     "engine core's wait": Seam(
         "vllm.v1.engine.core", "EngineCoreProc._process_input_queue", "self",
@@ -86,11 +86,11 @@ SEAMS: dict[str, Seam] = {
     ),
     "executor": Seam(
         "vllm.v1.executor.abstract", "Executor.get_class", "vllm_config",
-        False, "cpu", "serving", "one process more for each replica, 0.3 s of a start",
+        False, "cpu", "engine_core", "one process more for each replica, 0.3 s of a start",
     ),
     "load": Seam(
         "vllm.v1.worker.gpu_worker", "Worker.load_model", "self, *, load_dummy_weights=",
-        True, "", "serving", "nobody hears that weights are loaded, and room stays promised",
+        True, "", "engine_core", "nobody hears that weights are loaded, and room stays promised",
     ),
     "capture by name": Seam(
         "vllm.v1.worker.gpu_worker", "Worker.pilotlight_capture_graphs", NEW,
@@ -190,7 +190,7 @@ SEAMS: dict[str, Seam] = {
     ),
     "how processes are made": Seam(
         "multiprocessing", "get_context", "method=",
-        True, "", "serving", "the engine core imports everything again, 10 s and more",
+        True, "", "engine_core", "the engine core imports everything again, 10 s and more",
     ),
     "folder of temporary files": Seam(
         "tempfile", "tempdir", VALUE,

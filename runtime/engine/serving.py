@@ -10,14 +10,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
-import itertools
-import multiprocessing
 import os
 import signal
 import socket
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +27,7 @@ from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
 from vllm.platforms import current_platform
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-from pilotlight.process_death import end_with_parent
 from runtime.control import (
     Control,
     Depth,
@@ -47,26 +41,21 @@ from runtime.control import (
     UnparkNow,
 )
 from runtime.engine import arguments as engine_arguments
-from runtime.engine import caches, canary, seams, vocabulary
+from runtime.engine import caches, canary, engine_core, seams, vocabulary
 from runtime.engine import fork_state as own
 from runtime.engine.graphs import capture_when_idle
 from runtime.engine.guarding import Guarded
 from runtime.engine.metering import Abandoned, meter, of_the_canary
 from runtime.engine.parallel_tokenizer import load_the_tokenizer_beside_the_engine_core
-from runtime.engine.parking import Parking, add_give_back_to_the_engine_core
-from runtime.engine.rehearsed import Rehearsal, set_num_threads
-from runtime.failure import failure
+from runtime.engine.parking import Parking
+from runtime.engine.rehearsed import Rehearsal
 from runtime.loader import streamed  # noqa: F401  (its load format is known to the forks)
 from runtime.loader.formats import report
-from runtime.loader.mapped import unpacked
-from runtime.serving import log_marks as whose_line
 from runtime.serving.gate import Gate
 from runtime.serving.phases import Phases
 from runtime.serving.pulse import Beats, Pulse
 from runtime.serving.usage import Journal
 from runtime.tasks import GENERATE, canary_of
-
-STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
 
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
@@ -79,11 +68,7 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
     beats.begin()
     os.environ.update(caches_of(rehearsal, fork))
     os.environ["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] = "0"  # a host that is allowed would lead to one that is not
-    _fork_instead_of_spawn()
-    _run_the_model_in_the_engine_core(rehearsal.device, fork.threads, control, pulse, replica)
-    _count_steps(pulse)
-    _time_the_load(phases)
-    add_give_back_to_the_engine_core()
+    engine_core.prepare(rehearsal.device, fork.threads, control=control, phases=phases, pulse=pulse, replica=replica)
     if engine_arguments.graphs_when_idle(fork, device=rehearsal.device):
         capture_when_idle()
     if fork.baked:
@@ -155,10 +140,16 @@ async def _serve(
     with _listener(path) as listener:
         server = _Server(_http(gate))
         app.state.server = server  # vLLM's error handlers look at it
+        address = f"unix:{path}"
         parking = Parking(
-            engine=engine, device=rehearsal.device, gate=gate, control=control, phases=phases, canary=check_canary
+            engine=engine,
+            device=rehearsal.device,
+            gate=gate,
+            control=control,
+            phases=phases,
+            canary=check_canary,
+            address=address,
         )
-        parking.address = f"unix:{path}"
         _obey(control, gate, journal, server, parking)
         _end_with_the_engine_core(engine, journal, control)
         serving = asyncio.ensure_future(server.serve([listener]))
@@ -166,7 +157,7 @@ async def _serve(
             await asyncio.sleep(0)
         phases.add("init", began, note=seams.uses.note())
         await check_canary()
-        control.send(Serving(address=parking.address))
+        control.send(Serving(address=address))
         seams.uses.write(Path(fork.folder) / "seams.json")
         await serving
 
@@ -286,85 +277,3 @@ def _end_with_the_engine_core(engine: AsyncLLM, journal: Journal, control: Contr
 
     for process in engine.engine_core.resources.engine_manager.processes:
         loop.add_reader(process.sentinel, died, process)
-
-
-def _fork_instead_of_spawn() -> None:
-    """vLLM's CPU platform asks for spawn, which would import everything again; on a GPU fork is its default."""
-    context = multiprocessing.get_context("fork")
-    seams.replace("how processes are made", lambda choose: lambda method=None: context)
-
-
-def _run_the_model_in_the_engine_core(
-    device: str, threads: int, control: Control, pulse: Pulse, replica: own.Replica
-) -> None:
-    """One process less on CPU, threads set where they compute, its pulse, and the engine core's own failure told to the
-    agent.
-    """
-    if device == "cpu":
-        # The platform turns `uni` into `mp` because of OpenMP's environment; here the thread count is set in the child.
-        seams.replace("executor", lambda choose: staticmethod(lambda vllm_config: UniProcExecutor))
-        _pack_between_steps()
-
-    def as_ours(original: Callable[..., None]) -> staticmethod[..., None]:
-        return staticmethod(functools.partial(run, original))
-
-    def run(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        end_with_parent()
-        own.adopt_process(replica)
-        whose_line.say(replica.replica_id, "engine core")
-        if device == "cpu":
-            set_num_threads(threads)
-        pulse.begin_in_the_engine_core()
-        try:
-            original(*args, **kwargs)
-        except Exception as error:
-            control.send(Failed(reason=failure(error)))
-            raise
-
-    seams.replace("engine core process", as_ours)
-
-
-def _count_steps(pulse: Pulse) -> None:
-    """One that executed nothing is none: an engine that turns in place does not get on."""
-
-    def counting(step: Callable[[Any], bool]) -> Callable[[Any], bool]:
-        def counted(core: Any) -> bool:
-            executed = step(core)
-            if executed:
-                pulse.stepped()
-            return executed
-
-        return counted
-
-    seams.replace("engine step", counting)
-
-
-def _pack_between_steps() -> None:
-    """Once there is traffic, pack a mapped layer after each step: the first tokens do not wait for it, the many do not
-    miss it.
-    """
-    steps = itertools.count()
-
-    def packing(step: Callable[[Any], bool]) -> Callable[[Any], bool]:
-        def step_and_pack(core: Any) -> bool:
-            executed = step(core)
-            if unpacked.layers and next(steps) >= STEPS_BEFORE_PACKING:
-                unpacked.pack_one()
-            return executed
-
-        return step_and_pack
-
-    seams.replace("engine step", packing)
-
-
-def _time_the_load(phases: Phases) -> None:
-
-    def timed(original: Callable[..., None]) -> Callable[..., None]:
-        def load_model(worker: Any, **kwargs: Any) -> None:
-            begin = time.monotonic()
-            original(worker, **kwargs)
-            phases.add("load", begin, note=report.note, load=report.outcome)
-
-        return load_model
-
-    seams.replace("load", timed)

@@ -17,9 +17,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError  # type: ignore[import-untyped]
 
+from snapshots.chunks import Chunk, chunks_of
 from snapshots.errors import NoBucket, OriginError, TamperedError, Unreachable
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile
-from snapshots.partial import Chunk, chunks_of
 from snapshots.singleflight import together
 from snapshots.store.s3 import Bucket, code_of, translated
 from snapshots.verify import REMEDY, verify

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from snapshots.arrival import Arrival, FetchEnded, Writer, arrived
+from snapshots.chunks import chunks_of
 from snapshots.manifest import CHUNK, Manifest, SnapshotFile
-from snapshots.partial import chunks_of
 from snapshots.transfer import in_order
 
 

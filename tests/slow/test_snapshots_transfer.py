@@ -22,10 +22,11 @@ from pydantic import ValidationError
 
 from snapshots import partial, transfer
 from snapshots import stage as staging
+from snapshots.chunks import chunks_of
 from snapshots.errors import NoBucket, NotStored, OriginError, StoreFull, TamperedError, Unreachable
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name
 from snapshots.pack import pack
-from snapshots.partial import Partial, chunks_of
+from snapshots.partial import Partial
 from snapshots.singleflight import alone
 from snapshots.stage import stage
 from snapshots.store.disk import building, digests, path_of, publish
