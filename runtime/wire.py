@@ -26,7 +26,6 @@ DeviceKind = Literal["cpu", "cuda"]  # what an engine computes on
 MOST_STOPS = (
     32  # texts an answer may stop at. OpenAI's API and vLLM by itself have 4; evaluation harnesses send half a dozen
 )
-HUNG = "hung: "  # how the reason begins of a replica that was killed for its silence
 
 
 class Phase(Frame):

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from runtime.wire import HUNG
+from runtime.wire import ReplicaState
+
+HUNG = "hung: "  # how the reason begins, for people; `ReplicaReport.hung` is for programs
 
 AT_ITS_WORK = frozenset(
     {"ready", "draining", "parked"}
@@ -33,14 +35,14 @@ class Heard:
     at: float  # of its last beat
     core_at: float  # when its engine core was last seen to beat
     stepped_at: float  # when its engine was last seen to step, or to have nothing to do
-    state: str = ""  # as its agent has it
+    state: ReplicaState = "starting"  # as its agent has it
     core_beats: int = 0  # 0: there is no engine core yet
     steps: int = 0
     in_work: int = 0
     loop_seconds: float = 0.0
 
 
-def anew(now: float, state: str) -> Heard:
+def anew(now: float, state: ReplicaState) -> Heard:
     """Nothing is held against one whose life has just changed."""
     return Heard(at=now, core_at=now, stepped_at=now, state=state)
 

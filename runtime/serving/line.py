@@ -57,10 +57,20 @@ class Late:
 
 
 class Line:
-    """`free` gives the number of slots that nothing runs in; one is kept for `promise_seconds` for who has its turn."""
+    """`free` gives the number of slots that nothing runs in; one is kept for `promise_seconds` for who has its turn.
+    `new_turn` names a turn; nobody may guess it.
+    """
 
-    def __init__(self, free: Callable[[], int], *, promise_seconds: float = PROMISE_SECONDS) -> None:
-        self._free, self._promise_seconds = free, promise_seconds
+    def __init__(
+        self,
+        free: Callable[[], int],
+        *,
+        promise_seconds: float = PROMISE_SECONDS,
+        new_turn: Callable[[], str] = lambda: secrets.token_hex(8),
+    ) -> None:
+        self._free = free
+        self._promise_seconds = promise_seconds
+        self._new_turn = new_turn
         self._places: list[Stands] = []  # oldest first
         self._numbers = itertools.count()
         self._promised: dict[str, Promise] = {}
@@ -101,12 +111,12 @@ class Line:
     def give(self) -> None:
         """Promise every slot that is free to those who have waited longest.
 
-        Who was late goes behind the others for a while; where none of them stands here it is told to come, and nothing
+        Who was late goes behind the others for a while; where none of them stands here it is asked to come, and nothing
         is kept for it.
         """
         loop = asyncio.get_running_loop()
         while self._places and self._free() > len(self._promised):
-            now, turn = loop.time(), secrets.token_hex(8)
+            now, turn = loop.time(), self._new_turn()
             first = next((stands for stands in self._places if not self._behind(stands.router, now)), None)
             stands = first or self._places[0]
             self._places.remove(stands)

@@ -8,13 +8,14 @@ import pytest
 
 from pilotlight.attention import LONGEST_LOOK, Attention
 from runtime.node.silence import Heard, Limits, anew, heard, hung
+from runtime.wire import ReplicaState
 
 LIMITS = Limits(silent=5.0, hang=60.0)
 ALIVE: dict[str, Any] = {"core_beats": 1, "steps": 1, "in_work": 1, "loop_seconds": 0.0}
 
 
 def life(
-    state: str, seconds: int, *, core_beats: int | None = None, steps: int | None = None, **same: Any
+    state: ReplicaState, seconds: int, *, core_beats: int | None = None, steps: int | None = None, **same: Any
 ) -> tuple[Heard, float]:
     """A beat each second, in which everything moves but for what is given."""
     known = anew(0.0, state)
@@ -26,7 +27,7 @@ def life(
 
 
 @pytest.mark.parametrize("state", ["starting", "ready", "parking", "parked", "draining"])
-def test_whoever_beats_and_moves_is_fine_for_ever(state: str) -> None:
+def test_whoever_beats_and_moves_is_fine_for_ever(state: ReplicaState) -> None:
     known, now = life(state, 10_000)
     assert hung(known, now, LIMITS) == ""
 
@@ -34,14 +35,14 @@ def test_whoever_beats_and_moves_is_fine_for_ever(state: str) -> None:
 @pytest.mark.parametrize(
     ("state", "patience"), [("ready", 5), ("draining", 5), ("parked", 5), ("starting", 60), ("parking", 60)]
 )
-def test_a_silent_process_is_hung_after_what_its_state_allows(state: str, patience: int) -> None:
+def test_a_silent_process_is_hung_after_what_its_state_allows(state: ReplicaState, patience: int) -> None:
     known, _ = life(state, 100)
     assert hung(known, 100.0 + patience, LIMITS) == ""
     assert hung(known, 100.1 + patience, LIMITS) == f"hung: its API process has said nothing for {patience} s"
 
 
 @pytest.mark.parametrize(("state", "patience"), [("ready", 5), ("parked", 5), ("starting", 60)])
-def test_an_engine_core_that_is_silent_while_its_api_process_speaks(state: str, patience: int) -> None:
+def test_an_engine_core_that_is_silent_while_its_api_process_speaks(state: ReplicaState, patience: int) -> None:
     known, now = life(state, patience + 1, core_beats=7)  # seen to beat in the first second
     assert hung(known, now, LIMITS) == ""
     known, now = life(state, patience + 2, core_beats=7)
