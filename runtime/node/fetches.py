@@ -6,7 +6,7 @@
               verified: every byte is good; replicas may serve, and what waited for them is made durable later
                 │
                 ▼
-              published: in the store, where the link leads from now on; the flight is over
+              published: in the store, where the link leads from now on; the fetch is over
 
     an error at any step ──► `usable` and `verified` fail with it, as far as they were not reached
 
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Flight:
+class Fetch:
     """One snapshot on its way. Its futures belong to the agent's loop."""
 
     digest: str
@@ -58,73 +58,71 @@ class Flight:
 
 
 class Fetches:
-    """`flights`: those under way, by digest; shared with those who must know what is on its way."""
+    """`under_way`: those that are not over, by digest; shared with those who must know what is on its way."""
 
-    def __init__(self, disk: Disk, room: DiskRoom, flights: dict[str, Flight], *, code: bool) -> None:
+    def __init__(self, disk: Disk, room: DiskRoom, under_way: dict[str, Fetch], *, code: bool) -> None:
         self._disk = disk
         self._room = room
-        self._flights = flights
+        self._under_way = under_way
         self._code = code
 
-    def begin(self, digest: str, fetcher: Fetcher) -> Flight:
+    def begin(self, digest: str, fetcher: Fetcher) -> Fetch:
         loop = asyncio.get_running_loop()
-        flight = Flight(digest, loop, loop.create_future(), loop.create_future())
-        self._flights[digest] = flight
-        flight.task = asyncio.ensure_future(self._fly(flight, fetcher))
-        return flight
+        fetch = Fetch(digest, loop, loop.create_future(), loop.create_future())
+        self._under_way[digest] = fetch
+        fetch.task = asyncio.ensure_future(self._run(fetch, fetcher))
+        return fetch
 
-    async def _fly(self, flight: Flight, fetcher: Fetcher) -> None:
-        digest = flight.digest
+    async def _run(self, fetch: Fetch, fetcher: Fetcher) -> None:
+        digest = fetch.digest
         try:
             await asyncio.to_thread(self._disk.use, digest)
-            steps = Steps(
-                partial(self._usable, flight), partial(self._verified, flight), partial(self._published, flight)
-            )
-            manifest = await fetcher.pull(digest, self._disk.store, steps, partial(self._room_for, flight))
-            await self._landed(flight, manifest)
+            steps = Steps(partial(self._usable, fetch), partial(self._verified, fetch), partial(self._published, fetch))
+            manifest = await fetcher.pull(digest, self._disk.store, steps, partial(self._room_for, fetch))
+            await self._stored(fetch, manifest)
             log.info("snapshot staged", action="staged", digest=digest)
         except Exception as error:
             if not isinstance(error, SnapshotError | OSError):
                 log.exception("fetching failed unexpectedly", action="fetch_failed", digest=digest)
             log.warning("snapshot not staged", action="fetch_failed", digest=digest, reason=str(error))
-            flight.failed(error)
+            fetch.failed(error)
         finally:
-            del self._flights[digest]
+            del self._under_way[digest]
 
-    async def _landed(self, flight: Flight, manifest: Manifest) -> None:
+    async def _stored(self, fetch: Fetch, manifest: Manifest) -> None:
         """It is in the store: by our fetch, or by another process while we waited for its lock."""
-        folder = path_of(self._disk.store, flight.digest)
-        if flight.verified.done():
+        folder = path_of(self._disk.store, fetch.digest)
+        if fetch.verified.done():
             await asyncio.to_thread(adopt, folder, self._disk.node_dir, code=self._code)
             return
-        await asyncio.to_thread(stage, self._disk.store, flight.digest, self._disk.node_dir, code=self._code)
-        self._disk.lead(flight.digest, folder)
-        flight.usable.set_result((folder, manifest))
-        flight.verified.set_result(None)
+        await asyncio.to_thread(stage, self._disk.store, fetch.digest, self._disk.node_dir, code=self._code)
+        self._disk.lead(fetch.digest, folder)
+        fetch.usable.set_result((folder, manifest))
+        fetch.verified.set_result(None)
 
     # On the fetcher's loop
 
-    def _usable(self, flight: Flight, folder: Path) -> None:
-        self._disk.lead(flight.digest, folder / "files")
-        flight.loop.call_soon_threadsafe(flight.usable.set_result, (folder, read_manifest(folder, flight.digest)))
+    def _usable(self, fetch: Fetch, folder: Path) -> None:
+        self._disk.lead(fetch.digest, folder / "files")
+        fetch.loop.call_soon_threadsafe(fetch.usable.set_result, (folder, read_manifest(folder, fetch.digest)))
 
-    async def _verified(self, flight: Flight) -> None:
+    async def _verified(self, fetch: Fetch) -> None:
         """Syncing a large snapshot takes the disk and a core for seconds: who waits for its first token goes first."""
-        flight.loop.call_soon_threadsafe(flight.verified.set_result, None)
-        served = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(flight.served.wait(), flight.loop))
+        fetch.loop.call_soon_threadsafe(fetch.verified.set_result, None)
+        served = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fetch.served.wait(), fetch.loop))
         with suppress(TimeoutError):
             await asyncio.wait_for(served, CALM_SECONDS)
 
-    def _published(self, flight: Flight, folder: Path) -> None:
-        self._disk.lead(flight.digest, folder)
+    def _published(self, fetch: Fetch, folder: Path) -> None:
+        self._disk.lead(fetch.digest, folder)
 
     @asynccontextmanager
-    async def _room_for(self, flight: Flight, size: int) -> AsyncIterator[None]:
+    async def _room_for(self, fetch: Fetch, size: int) -> AsyncIterator[None]:
         """Room for the partial folder, promised for as long as it grows."""
-        place: Place = ("partial", flight.digest)
-        asked = asyncio.run_coroutine_threadsafe(self._room.make_room(size, place), flight.loop)
+        place: Place = ("partial", fetch.digest)
+        asked = asyncio.run_coroutine_threadsafe(self._room.make_room(size, place), fetch.loop)
         await asyncio.wrap_future(asked)
         try:
             yield
         finally:
-            flight.loop.call_soon_threadsafe(self._room.release, place)
+            fetch.loop.call_soon_threadsafe(self._room.release, place)

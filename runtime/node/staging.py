@@ -24,7 +24,7 @@ from runtime.node.baked_copies import BakedCopies
 from runtime.node.disk import Disk
 from runtime.node.disk_room import DiskRoom
 from runtime.node.fetcher import Fetcher
-from runtime.node.fetches import Fetches, Flight
+from runtime.node.fetches import Fetch, Fetches
 from snapshots.manifest import folder_name, read_manifest
 from snapshots.stage import stage
 
@@ -64,15 +64,15 @@ class Staging:
         self._disk = Disk(store=store, node_dir=node_dir, baked=baked)
         self._disk.sweep()
         self._fetcher = Fetcher(origin, code=code) if origin else None
-        self._flights: dict[str, Flight] = {}
+        self._under_way: dict[str, Fetch] = {}
         self.room = DiskRoom(
             self._disk,
             fetcher=self._fetcher,
             max_bytes=max_bytes,
-            busy=lambda: {*in_use(), *self._flights},
+            busy=lambda: {*in_use(), *self._under_way},
         )
         self._copies = BakedCopies(self._disk, self.room)
-        self._fetches = Fetches(self._disk, self.room, self._flights, code=code)
+        self._fetches = Fetches(self._disk, self.room, self._under_way, code=code)
 
     @classmethod
     def of(cls, settings: Settings, *, in_use: Callable[[], Collection[str]]) -> Staging:
@@ -99,22 +99,22 @@ class Staging:
         """
         name = folder_name(digest)
         await self.room.evicted(digest)
-        flight = self._flights.get(digest)
-        if flight is None and (self._fetcher is None or (self._store / name).is_dir()):  # 1, 3
+        fetch = self._under_way.get(digest)
+        if fetch is None and (self._fetcher is None or (self._store / name).is_dir()):  # 1, 3
             return await self._from_the_store(digest, copy)
-        if flight is None:
+        if fetch is None:
             assert self._fetcher is not None
-            flight = self._fetches.begin(digest, self._fetcher)  # 2
-        fetched = not flight.verified.done()
-        partial, manifest = await asyncio.shield(flight.usable)
+            fetch = self._fetches.begin(digest, self._fetcher)  # 2
+        fetched = not fetch.verified.done()
+        partial, manifest = await asyncio.shield(fetch.usable)
         bakes = await self._copies.may_bake(digest, copy, lambda: manifest)
         return Staged(
             folder=self._disk.link(digest),
-            verified=flight.verified,
-            arriving=None if flight.verified.done() else partial,
+            verified=fetch.verified,
+            arriving=None if fetch.verified.done() else partial,
             bakes=bakes,
             fetched=fetched,
-            served=flight.served,
+            served=fetch.served,
         )
 
     def loaded(self, digest: str, copy: str, outcome: LoadOutcome) -> None:
@@ -123,7 +123,7 @@ class Staging:
 
     def fetching(self) -> list[str]:
         """Digests that are on their way here, or are being made durable."""
-        return list(self._flights)
+        return list(self._under_way)
 
     async def _from_the_store(self, digest: str, copy: str) -> Staged:
         folder = await asyncio.to_thread(stage, self._store, digest, self._node_dir, code=self._code)
