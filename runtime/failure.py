@@ -22,13 +22,13 @@ def failure(
     free: Callable[[str], int] = lambda place: shutil.disk_usage(place).free,
 ) -> str:
     """The error's kind and words; `places`: where engines write besides the state folder."""
-    told = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
-        return told
+        return text
     looked_at = (SHARED_MEMORY, tempfile.gettempdir()) if places is None else places
     full = [place for place in looked_at if free(place) < LEAST]
     return (
-        f"{told}; {' and '.join(full)} {'is' if len(full) == 1 else 'are'} full: free some space there"
+        f"{text}; {' and '.join(full)} {'is' if len(full) == 1 else 'are'} full: free some space there"
         if full
-        else told
+        else text
     )
