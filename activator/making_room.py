@@ -96,9 +96,13 @@ class RoomMaker:
         patience = self._terms.patience(history.failed_starts + history.deaths)
         return self._state.replicas.live(request.revision_id) < least and wait.age(request.now) >= patience
 
-    def wait(self, request: ScaleUpRequest, reason: str) -> None:  # 3
-        """Its callers stay held, and hear why."""
+    def wait_for_node(self, request: ScaleUpRequest, reason: str) -> None:
+        """No node is connected that could run it. Its callers stay held, and hear why."""
+        self._wait(request, reason, for_node=True)
+
+    def _wait(self, request: ScaleUpRequest, reason: str, *, for_node: bool) -> None:
         wait = self._state.waits.begin(request.revision_id, request.asked_at)
+        wait.for_node = for_node
         if wait.reason != reason:
             wait.reason = reason
             self._state.changed.add(request.revision_id)
@@ -111,12 +115,13 @@ class RoomMaker:
             self._effects.save_event(EventRecord(org_id, revision_id, "", "", "no_room", text, request.now))
 
     def wait_for_room(self, request: ScaleUpRequest, reason: str, room: Room | None) -> None:
-        """The same, for want of memory; `room`: what there will be."""
+        """The same, for want of memory (3); `room`: what there will be."""
         if room is None:
             until = self._no_room(request)
         else:
             until = self._state.waits.begin(request.revision_id, request.asked_at).expects
-        self.wait(request, f"{reason}; {until or 'the replicas that make room for it are ending'}")
+        until = until or "the replicas that make room for it are ending"
+        self._wait(request, f"{reason}; {until}", for_node=False)
 
     def _no_room(self, request: ScaleUpRequest) -> str:
         if self._state.replicas.live(request.revision_id):

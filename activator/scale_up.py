@@ -174,7 +174,7 @@ class ScaleUp:
         elif chosen.short:
             self._rooms.wait_for_room(request, chosen.reason, self._rooms.make_room(request, nodes, needs))
         else:
-            self._rooms.wait(request, chosen.reason)
+            self._rooms.wait_for_node(request, chosen.reason)
         return None
 
     def _placed(self, replica: Replica, asked_at: float) -> None:

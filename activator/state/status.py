@@ -6,7 +6,7 @@
        "revisions": [{"revision_id", "number", "digest", "task", "engine_args", "min_replicas", "max_replicas",
          "idle_timeout_seconds", "slots", "target_concurrency", "weight_bytes", "zero", "allow", "media_hosts",
          "created_by", "outcome", "demand", "reason", "failure", "failures", "deaths", "retry_in_seconds",
-         "expected_seconds", "needs_bytes", "waits_for_room", "waits_for",
+         "expected_seconds", "needs_bytes", "waits_for_room", "waits_for", "waits_for_node",
          "bad_rungs": [[node_id, "parked" | "standby"]],
          "replicas": [{"replica_id", "node_id", "state", "rung", "climb", "address", "slots", "in_flight",
            "private_bytes", "kv_cache_bytes", "needs_bytes", "pid", "devices", "age_seconds",
@@ -16,9 +16,9 @@
 
 A revision's `outcome` is "proved", "failed" or, before it was tried, empty; an endpoint's `next` gets the route once it
 is ready. `reason` says why a revision should have as many replicas as that, and `waits_for` why a start that is wanted
-cannot be made now. `failure` stays after its pause, until a start succeeds; `failures` and `deaths` are in a row.
-`bad_rungs` gave a wrong answer and are passed over for now. A replica's `rung` is where its last start began, and
-`climb` how often it has come up from `parked`.
+cannot be made now: it waits for a node (`waits_for_node`) or for room. `failure` stays after its pause, until a start
+succeeds; `failures` and `deaths` are in a row. `bad_rungs` gave a wrong answer and are passed over for now.
+A replica's `rung` is where its last start began, and `climb` how often it has come up from `parked`.
 
 Bytes are of a node's memory: `memory_bytes` all of it, `budget_bytes` what standbys and replicas may have,
 `committed_bytes` what they need. A revision's `needs_bytes` is what its last replica needed, 0 for none measured.
@@ -91,6 +91,7 @@ def _revision(endpoint: Endpoint, revision: Revision, state: ClusterState, now: 
         "needs_bytes": state.memory.measured.get(revision_id, 0),
         "waits_for_room": bool(waits_for),
         "waits_for": waits_for,
+        "waits_for_node": state.waits.is_for_node(revision_id),
         "bad_rungs": [list(each) for each in state.quarantine.of(revision_id, now)],
         "replicas": [_replica(replica, now) for replica in replicas],
     }

@@ -19,6 +19,7 @@ class Wait:
 
     since: float  # monotonic seconds of the call that found none
     reason: str = ""
+    for_node: bool = False  # no node is connected that could run it; else it waits for room
     expects: str = ""  # who gives way for it, in words
     evicting: bool = False  # somebody has begun to give way
     recorded: bool = False  # an event says that it lasts
@@ -48,6 +49,11 @@ class Waits:
         """Why its callers are held; "" where it waits for nothing."""
         wait = self._of.get(revision_id)
         return wait.reason if wait else ""
+
+    def is_for_node(self, revision_id: str) -> bool:
+        """Does it wait for a node, and not for room?"""
+        wait = self._of.get(revision_id)
+        return wait is not None and wait.for_node
 
     def has_evicted(self, revision_id: str) -> bool:
         """Has anybody given way for the start that it waits for?"""

@@ -19,7 +19,6 @@ from pilotlight.cli.tables import cells
 
 LOOK_SECONDS = 0.5  # between two looks at a wake: the admin API does not push
 QUIET_SECONDS = 2.0  # a shorter wait is not news where stderr is not a terminal
-NO_NODE = "no node is connected"  # as the activator says it
 REHEARSES = "first rehearsal of the engine"
 
 
@@ -117,7 +116,7 @@ def standing(revision: dict[str, Any] | None, nodes: Any = (), *, beside: bool =
     if revision is None:
         return "is on its way"
     if waits_for := revision.get("waits_for"):
-        if waits_for.startswith(NO_NODE):
+        if revision.get("waits_for_node"):
             return f"waits: {waits_for}"
         return f"waits, for there is no room for both: {waits_for}" if beside else f"waits for room: {waits_for}"
     starting = [replica for replica in revision["replicas"] if replica["state"] == "starting"]

@@ -105,7 +105,7 @@ def test_what_does_not_fit_now_is_held_and_hears_why() -> None:
     call(world, "a", 0)
     world.pass_time(0.25)
     assert world.states() == {first: "draining"}, "as soon as nobody calls a any more"
-    assert revision_of(world, "b")["waits_for_room"]
+    assert revision_of(world, "b")["waits_for_room"] and not revision_of(world, "b")["waits_for_node"]
 
 
 def test_what_its_gate_still_has_is_not_evicted() -> None:

@@ -297,6 +297,8 @@ def test_without_a_node_callers_are_held_and_told_why() -> None:
     router.apply()
     row = router.revision("rev_a1")
     assert row.failure == "" and row.phase == "place" and "no node is connected" in row.waits_for
+    (shown,) = world.status()["endpoints"][0]["revisions"]
+    assert shown["waits_for_node"] and "no node is connected" in shown["waits_for"]
     world.connect_agent()
     router.apply()
     assert ordered(world.agent) == ["Start"] and router.revision("rev_a1").waits_for == ""

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import typer
 
-from activator.policy.placement import Needs, Refusal, choose
 from pilotlight.cli import drawn
 from pilotlight.cli import main as command_line
 from pilotlight.cli.acts import who
@@ -315,10 +314,9 @@ def test_what_a_held_call_waits_for_is_said() -> None:
         == "chat starts, for 2 s of about 7 s, load done"
     )
     assert held_by(status(routed="rev2", waits_for="memory"), "chat") == "chat waits for room: memory"
-    nobody = choose([], Needs())
-    assert isinstance(nobody, Refusal)
-    told = nobody.reason
-    assert held_by(status(routed="rev2", waits_for=told), "chat") == f"chat waits: {told}"
+    reason = "no node is connected (n1)"
+    away = status(routed="rev2", waits_for=reason, waits_for_node=True)
+    assert held_by(away, "chat") == f"chat waits: {reason}"
 
 
 def test_a_line_is_drawn_in_place_only_on_a_terminal_that_can_and_is_gone_at_the_end(

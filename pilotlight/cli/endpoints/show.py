@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from pilotlight.cli.api import Api, filters
-from pilotlight.cli.drawn import NO_NODE
 from pilotlight.cli.options import print_json, say
 from pilotlight.cli.tables import Table, show, show_text
 from pilotlight.cli.waterfall import print_waterfall
@@ -121,7 +120,7 @@ def show_events(settings: Settings, name: str, limit: int, *, as_json: bool) -> 
 def _replica(replica: dict[str, Any], revision: dict[str, Any], *, paused: bool = False) -> tuple[str, ...]:
     if not replica:
         failure = revision.get("failure", "")
-        away = revision.get("waits_for", "").startswith(NO_NODE)
+        away = revision.get("waits_for_node")
         waits = (
             "waits"
             if away
