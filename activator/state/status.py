@@ -15,10 +15,10 @@
        "committed_bytes", "devices", "standbys_ready", "standby_bytes", "standby_reason"}]}
 
 A revision's `outcome` is "proved", "failed" or, before it was tried, empty; an endpoint's `next` gets the route once it
-is ready. `reason` says why a revision should have as many replicas as that, and `waits_for` why a start that is wanted
-cannot be made now: it waits for a node (`waits_for_node`) or for room. `failure` stays after its pause, until a start
-succeeds; `failures` and `deaths` are in a row. `bad_rungs` gave a wrong answer and are passed over for now.
-A replica's `rung` is where its last start began, and `climb` how often it has come up from `parked`.
+is ready. `reason` says why a revision should have as many replicas as that. `waits_for` says why a start that is wanted
+cannot be made now: for want of a node (`waits_for_node`) or of room. `failure` stays after its pause, until a start
+succeeds; `failures` and `deaths` are in a row. `bad_rungs` gave a wrong answer and are passed over for now. A replica's
+`rung` is where its last start began, and `climb` how often it has come up from `parked`.
 
 Bytes are of a node's memory: `memory_bytes` all of it, `budget_bytes` what standbys and replicas may have,
 `committed_bytes` what they need. A revision's `needs_bytes` is what its last replica needed, 0 for none measured.
