@@ -23,6 +23,7 @@ from tests.integration.system import MODEL, System, running
 # A model this small would fill its answer with blanks before it said what a schema asks for.
 TIGHT = 'structured-outputs-config={"backend":"xgrammar","disable_any_whitespace":true}'
 WIDE = 131_072  # tokens
+SERVED = 32_768  # of them
 
 
 def main(names: list[str]) -> int:
@@ -60,7 +61,8 @@ def with_wide(place: Place, system: System, folder: Path) -> Place:
     shutil.copytree(MODEL, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": WIDE}))
-    arguments = (TIGHT, "enable-auto-tool-choice=true", "tool-call-parser=hermes")
+    asked = f"max-model-len={SERVED}"  # on CPU it is 4,096 unless one asks: coding agents begin with 20,000
+    arguments = (TIGHT, "enable-auto-tool-choice=true", "tool-call-parser=hermes", asked)
     told = [part for argument in arguments for part in ("--engine-arg", argument)]
     key = system.deploy(
         "wide", "--slots", "32", "--idle-timeout", "600", "--allow", "echo_logprobs", *told, model=folder

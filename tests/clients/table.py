@@ -89,6 +89,8 @@ PROGRAMS = (
     Program("TensorZero's gateway", "python", ("tensorzero==2026.6.0",), "tensorzero_python.py", "`api_base` in tensorzero.toml, `OPENAI_API_KEY`"),
     Program("Open WebUI", "python", ("open-webui==0.12.4",), "open_webui.py", "`OPENAI_API_BASE_URLS`, `OPENAI_API_KEYS`",
             told="`SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`"),
+    Program("gptme", "python", ("gptme==0.35.1",), "gptme_python.py", BY_VARIABLES),
+    Program("Codex CLI", "npm", ("@openai/codex@0.171.0",), "coding_agents.py codex", "`base_url`, `env_key` in config.toml", told="`SSL_CERT_FILE`"),
     Program("OpenAI Agents SDK for JavaScript", "node", ("@openai/agents@0.20.0", "openai@6.49.0", "zod@4.6.7"), "openai_agents_node.mjs",
             "`setDefaultOpenAIClient`"),
     Program("OpenCode", "npm", ("opencode-ai@1.18.33",), "coding_agents.py opencode", "`baseURL`, `apiKey` in opencode.json"),

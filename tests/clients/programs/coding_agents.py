@@ -22,6 +22,25 @@ def configured(path, text):
     file.write_text(text)
 
 
+def codex():
+    """exec, Responses API with its tools"""
+    configured(
+        ".codex/config.toml",
+        f'model = "{WIDE}"\nmodel_provider = "ours"\nmodel_context_window = 32000\n[model_providers.ours]\nname = "ours"\n'
+        f'base_url = "{WIDE_URL}"\nenv_key = "WIDE_KEY"\nwire_api = "responses"\nrequest_max_retries = 0\n'
+        "stream_max_retries = 0\n",
+    )
+    ours = {
+        "CODEX_HOME": str(FOLDER / ".codex"),
+        "WIDE_KEY": WIDE_KEY,
+        "SSL_CERT_FILE": os.environ["NODE_EXTRA_CA_CERTS"],
+    }
+    asked = ("exec", "--json", "--skip-git-repo-check", "--sandbox", "read-only", SAY)
+    said = out(MODULES / ".bin" / "codex", *asked, given=b"", **ours)
+    told = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert any(each["type"] == "turn.completed" for each in told), told[-3:]
+
+
 def opencode():
     """run"""
     ours = {"npm": "@ai-sdk/openai-compatible", "options": {"baseURL": WIDE_URL, "apiKey": WIDE_KEY}}
@@ -42,4 +61,4 @@ def pi():
     assert said.strip()
 
 
-run({"opencode": opencode, "pi": pi}[sys.argv[1]])
+run({"codex": codex, "opencode": opencode, "pi": pi}[sys.argv[1]])
