@@ -11,8 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -32,37 +30,16 @@ from snapshots.store.disk import digests, path_of
 from snapshots.store.s3 import open_bucket, translated
 from snapshots.transfer import digests_at, pull, push
 from snapshots.verify import verify
+from tests.s3_server import reach, s3_server
 
 SIZE = 44 << 20  # bytes of the weights
 WEIGHTS = "model.safetensors"
 
 
-SERVER = """
-import sys, time
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer("127.0.0.1", int(sys.argv[1]), verbose=False)
-server.start()
-sys.stdin.read()
-"""
-
-
 @pytest.fixture(scope="module")
 def moto() -> Iterator[int]:
-    """The port of a moto server of its own process, so that it does not share our interpreter lock."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(port)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert process.poll() is None
-            signal.sigtimedwait([], 0.1)
+    with s3_server() as port:
         yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 class Proxy:
@@ -107,13 +84,7 @@ async def proxy(moto: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pro
     """The way to the store, which has one bucket, `models`."""
     proxy = Proxy()
     server = await proxy.serve(moto)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    reach(server.sockets[0].getsockname()[1], monkeypatch)
     async with s3() as client:
         await client.create_bucket(Bucket="models")  # again and again: it stays
     yield proxy
