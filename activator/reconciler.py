@@ -121,13 +121,13 @@ class Reconciler:
         """
         now = self._clock()
         self._evictable.look_anew()
-        touched = self._take_in(event, now)  # 1
+        touched = self._note(event, now)  # 1
         asked_at = event.at if isinstance(event, events.DemandHeard) else now
         self._scaling.decide_all(touched, asked_at, now)  # 2
         self.publisher.publish(now)  # 3
         self._advance(now)  # 4
 
-    def _take_in(self, event: Event, now: float) -> set[str]:
+    def _note(self, event: Event, now: float) -> set[str]:
         """Returns the revisions to decide, beside those that are marked as changed."""
         match event:
             case events.DemandHeard():
@@ -139,7 +139,7 @@ class Reconciler:
             case events.RouterLeft():
                 self._routers.left(event)
             case events.NodeJoined() | events.NodeHeard() | events.NodeLeft():
-                return self._take_in_node(event, now)
+                return self._note_node(event, now)
             case events.EndpointStored():
                 self._operators.stored(event, now)
             case events.ArgumentsAsked():
@@ -157,7 +157,7 @@ class Reconciler:
                 return self._shut_down(event.hastily, now)
         return set()
 
-    def _take_in_node(self, event: events.NodeJoined | events.NodeHeard | events.NodeLeft, now: float) -> set[str]:
+    def _note_node(self, event: events.NodeJoined | events.NodeHeard | events.NodeLeft, now: float) -> set[str]:
         match event:
             case events.NodeJoined():
                 self._reports.joined(event.report, event.connection, now)

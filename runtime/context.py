@@ -74,8 +74,8 @@ def describe(snapshot: Path) -> Described:
     config = json.loads((snapshot / "config.json").read_text())
     if not isinstance(config, dict):
         raise ValueError("config.json is not an object")
-    sentence = next((found for name in SENTENCE if (found := _whole(_file(snapshot / name).get("max_seq_length")))), 0)
-    return Described(config, sentence, _whole(_file(snapshot / "tokenizer_config.json").get("model_max_length")))
+    sentence = next((found for name in SENTENCE if (found := _count(_file(snapshot / name).get("max_seq_length")))), 0)
+    return Described(config, sentence, _count(_file(snapshot / "tokenizer_config.json").get("model_max_length")))
 
 
 def context(described: Described, *, task: Task, engine_args: EngineArgs, setting: int) -> Context:
@@ -93,7 +93,7 @@ def longest_of(described: Described, *, task: Task, overrides: Mapping[str, Any]
     config = {**described.config, **(overrides or {})}
     inner = config.get("text_config")
     text: Mapping[str, Any] = {**inner, **(overrides or {})} if isinstance(inner, dict) else config
-    least = min((found for name in NAMES if (found := _whole(text.get(name)))), default=0)
+    least = min((found for name in NAMES if (found := _count(text.get(name)))), default=0)
     if KINDS[task].pools:
         if described.sentence:
             return described.sentence
@@ -139,7 +139,7 @@ def amount(value: object) -> int:
     return int(float(found[1]) * UNITS[found[2]]) if found else 0
 
 
-def _whole(value: object) -> int:
+def _count(value: object) -> int:
     """Tokenizers say 1e30 where they mean that there is no end."""
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1 << 31 else 0
 

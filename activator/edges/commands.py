@@ -208,11 +208,11 @@ class Commands:
             while self._unsure:
                 name = next(iter(self._unsure))
                 del self._unsure[name]  # before it is read: a command that comes meanwhile has it read again
-                if not await self._told_again(name):
+                if not await self._is_reported(name):
                     self._unsure[name] = None
                     await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _told_again(self, name: str) -> bool:
+    async def _is_reported(self, name: str) -> bool:
         try:
             async with self._one_at_a_time, asyncio.timeout(STORE_SECONDS), self._pool.acquire() as connection:
                 stored = await _stored(connection, name)

@@ -90,7 +90,7 @@ class ProcessLauncher:
         self._command = command
         self._agent: Process | None = None
         self._child: subprocess.Popen[bytes] | None = None
-        self._started_at, self._short_lives = 0.0, 0
+        self._started_at, self._early_ends = 0.0, 0
 
     @staticmethod
     def of(settings: Settings) -> ProcessLauncher:
@@ -160,8 +160,8 @@ class ProcessLauncher:
     async def _start(self) -> None:
         self._bury()
         lived = time.monotonic() - self._started_at
-        self._short_lives = self._short_lives + 1 if self._started_at and lived < LEAST_LIFE_SECONDS else 0
-        pause = PAUSES[min(self._short_lives, len(PAUSES) - 1)]
+        self._early_ends = self._early_ends + 1 if self._started_at and lived < LEAST_LIFE_SECONDS else 0
+        pause = PAUSES[min(self._early_ends, len(PAUSES) - 1)]
         if pause:
             log.warning(
                 "the agent ended soon after its start", action="agent_pause", seconds=pause, log=str(self._log_file)

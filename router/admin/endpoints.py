@@ -24,7 +24,7 @@ from router.admin.revisions import CONFIGURED, Revisions, deployed
 from router.admin.snapshots import Snapshots
 from router.admin.store import AdminStore, Row
 from router.errors import BadRequest, NotFound, Unavailable, quoted
-from router.ledger.client import TOLD_SECONDS, key_is_known
+from router.ledger.client import CONFIRM_SECONDS, key_is_known
 
 COMMAND_SECONDS = 30.0
 ORG = "default"  # the installation's admin key acts for this organisation
@@ -91,7 +91,7 @@ class Endpoints:
             {"digest": row.get("digest"), **{name: done.get(name) for name in ("revoked_keys", "prices_ended")}},
         )
         revoked = done.get("revoked_key")
-        everywhere = not revoked or await key_is_known(self._ledger, revoked, live=False, seconds=TOLD_SECONDS)
+        everywhere = not revoked or await key_is_known(self._ledger, revoked, live=False, seconds=CONFIRM_SECONDS)
         answer = {
             "revoked_keys": done.get("revoked_keys", 0),
             "prices_ended": done.get("prices_ended", False),

@@ -21,7 +21,7 @@ from router.admin.bodies import KeyBody, RotateBody, read_body
 from router.admin.endpoints import ORG, find_endpoint
 from router.admin.store import AdminStore, Row
 from router.errors import NotFound, quoted
-from router.ledger.client import TOLD_SECONDS, key_is_known
+from router.ledger.client import CONFIRM_SECONDS, key_is_known
 
 MADE = ("key_id", "endpoint", "name", "prefix", "last_four", "expires_at")  # of a new key, as its note tells it
 
@@ -95,7 +95,7 @@ class Keys:
                 param="key_id",
             )
         changed(request, {"revoked_at": row.get("revoked_at")})
-        everywhere = await key_is_known(self._ledger, key_id, live=False, seconds=TOLD_SECONDS)
+        everywhere = await key_is_known(self._ledger, key_id, live=False, seconds=CONFIRM_SECONDS)
         return JSONResponse({"object": "key", **row, "revoked": True, "everywhere": everywhere})
 
     def _mint(self) -> tuple[str, dict[str, Any]]:
@@ -106,10 +106,10 @@ class Keys:
 
     async def _shown_once(self, row: Row, key: str) -> JSONResponse:
         """After a rotation without grace the old key must be known no more, too."""
-        everywhere = await key_is_known(self._ledger, row["key_id"], live=True, seconds=TOLD_SECONDS)
+        everywhere = await key_is_known(self._ledger, row["key_id"], live=True, seconds=CONFIRM_SECONDS)
         if row.get("replaced_revoked_at"):
             everywhere = (
-                await key_is_known(self._ledger, row["replaces"], live=False, seconds=TOLD_SECONDS) and everywhere
+                await key_is_known(self._ledger, row["replaces"], live=False, seconds=CONFIRM_SECONDS) and everywhere
             )
         answer = {**row, "key": key, "everywhere": everywhere}
         return JSONResponse(answer, status_code=201, headers={"cache-control": "no-store"})

@@ -19,7 +19,7 @@ from router.admin.bodies import PriceBody, read_body
 from router.admin.endpoints import find_endpoint
 from router.admin.store import AdminStore, Row
 
-TOLD = ("input_per_million", "cached_per_million", "output_per_million", "valid_from")
+AUDITED = ("input_per_million", "cached_per_million", "output_per_million", "valid_from")
 
 
 class Prices:
@@ -59,7 +59,7 @@ class Prices:
             output=body.output_per_million,
             valid_from=body.valid_from,
         )
-        changed(request, differing(before, {field: row.get(field) for field in TOLD}))
+        changed(request, differing(before, {field: row.get(field) for field in AUDITED}))
         return JSONResponse(shown(row, endpoint["name"]), status_code=201)
 
 

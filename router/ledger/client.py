@@ -12,7 +12,7 @@ from typing import Any
 from pilotlight.frames import FrameError, FrameStream, connect
 from router.ledger.wire import AwaitKey, FromLedger, KeyTold
 
-TOLD_SECONDS = 3.0  # how long an answer of the admin API waits for the routers
+CONFIRM_SECONDS = 3.0  # how long an answer of the admin API waits for the routers
 ANSWER_SECONDS = 0.5  # beyond what it was given, for its answer to come
 
 

@@ -23,7 +23,7 @@ BACKLOG = 20_000  # complete requests in memory; beyond it the spool is left on 
 LINGER_SECONDS = 0.02  # what workers write meanwhile is read together
 SCAN_SECONDS = 1.0
 FINISH_SECONDS = 5.0
-MOST_TOLD = 5  # damaged lines of a chunk that get a line in the log each; rejected.jsonl has all
+MOST_LOGGED = 5  # damaged lines of a chunk that get a line in the log each; rejected.jsonl has all
 
 log = structlog.get_logger()
 
@@ -121,11 +121,11 @@ class Follower:
 
     def _set_aside(self, lines: list[tuple[bytes, str]], file: SpoolFile) -> None:
         self._tail.reject(lines, source=file.name)
-        for _, why in lines[:MOST_TOLD]:
+        for _, why in lines[:MOST_LOGGED]:
             log.error(
                 "a line that is no record is kept in rejected.jsonl", action="ledger.reject", file=file.name, reason=why
             )
-        if len(lines) > MOST_TOLD:
+        if len(lines) > MOST_LOGGED:
             log.error("and more lines of the same file", action="ledger.reject", file=file.name, lines=len(lines))
 
     def _bury(self, worker: str) -> None:

@@ -196,7 +196,7 @@ class Ring(Generic[Memory]):
         """One reader: its `count` slots in turn, each when the device has copied what was in it before."""
         slots: deque[tuple[memoryview, Done | None]] = deque()
         try:
-            while (taken := self._take()) is not None:
+            while (taken := self._next_read()) is not None:
                 read, memory = taken
                 slot, copy = slots.popleft() if len(slots) == count else (self._slot(), None)
                 if copy is not None:
@@ -220,7 +220,7 @@ class Ring(Generic[Memory]):
         self._buffers.append(slot)
         return slot
 
-    def _take(self) -> tuple[Read, Memory] | None:
+    def _next_read(self) -> tuple[Read, Memory] | None:
         """The next piece, once its block may be on its way; None at the end."""
         with self._turn:
             if self._next == len(self._plan.reads):

@@ -130,7 +130,7 @@ class Bucket:
                 return await self.head(self.key(digest, MANIFEST)) is not None
 
         there = await asyncio.gather(*map(is_complete, found))
-        return sorted(digest for digest, is_whole in zip(found, there, strict=True) if is_whole)
+        return sorted(digest for digest, is_there in zip(found, there, strict=True) if is_there)
 
     async def manifest(self, digest: str) -> bytes:
         try:
