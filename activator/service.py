@@ -26,7 +26,7 @@ from activator.edges import metrics
 from activator.edges.agents import keep_node
 from activator.edges.catalogue_file import CatalogueFile
 from activator.edges.commands import Commands
-from activator.edges.journals import Journals
+from activator.edges.journal_watermarks import Journals
 from activator.edges.lease import Lease
 from activator.edges.machine_lock import MachineLock
 from activator.edges.real_effects import Links, RealEffects

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from activator.edges.commands import Commands
-from activator.edges.journals import Journals
+from activator.edges.journal_watermarks import Journals
 from activator.edges.real_effects import Links
 from activator.events import DemandHeard, Event, RouterHeard, RouterJoined, RouterLeft
 from activator.wire import Alive, Demand, Deploy, Remove, Rollback, RouterHello, ShipJournals, Status, ToActivator, Wake

@@ -1,6 +1,6 @@
 """The standby: a process that has imported and rehearsed the engine, and starts replicas by forking. Step 8.
 
-    started ──► imported and rehearsed ──Rehearsed──► attending ──Fork──► child: a replica (`replica.py`)
+    started ──► imported and rehearsed ──Rehearsed──► attending ──Fork──► child: a replica (`child.py`)
         │ Failed                                         │     ──Check──► child: looks at arguments, answers, ends
         ▼                                                │     ──Ask────► Beat
       ended                                              └──the agent's end of the socket is closed──► ended
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 
 from pilotlight.process_death import end_with_parent
 from runtime.control import Ask, Beat, Check, Control, Exited, Failed, Fork, Rehearsed, ToReplica, ToStandby
+from runtime.fork import child as replica
 from runtime.fork import give_back as memory
-from runtime.fork import replica
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal

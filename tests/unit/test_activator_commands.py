@@ -8,7 +8,7 @@ from typing import Any
 
 from activator.edges import server
 from activator.edges.commands import UNSTORED, Commands
-from activator.edges.journals import Journals
+from activator.edges.journal_watermarks import Journals
 from activator.edges.real_effects import Links
 from activator.events import Event
 from activator.wire import Deploy, Done, FromActivator

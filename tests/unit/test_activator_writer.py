@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import pytest
 
-from activator.edges import journals
-from activator.edges.journals import Journals
+from activator.edges import journal_watermarks as journals
+from activator.edges.journal_watermarks import Journals
 from activator.edges.real_effects import Links, RealEffects
 from activator.policy.lifecycle import Replica
 from activator.policy.quarantine import QuarantinedRung

@@ -12,7 +12,7 @@ import pytest
 from router.admission.fields import Wants
 from router.admission.openai import read
 from router.admission.routes import ROUTES, Route
-from router.edge import openapi
+from router.edge import api_document as openapi
 from router.errors import BadRequest
 from tests.router_world import world
 

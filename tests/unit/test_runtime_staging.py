@@ -120,7 +120,7 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("runtime.node.fetches.CALM_SECONDS", 0.0)
+    monkeypatch.setattr("runtime.node.downloads.CALM_SECONDS", 0.0)
     yield
 
 
