@@ -1,8 +1,8 @@
 """What the agent does to have a snapshot on this node: verify it, fetch it, make room for it. Step 9, phase `fetch`.
 
 1. It is in the store: verified once, then a few stats (`snapshots/stage.py`).
-2. It is at the origin: fetched once, however many ask (`downloads.py`). A replica may start as soon as all but weights is
-   there; it reads these as they arrive, each chunk checked before it counts.
+2. It is at the origin: fetched once, however many ask (`downloads.py`). A replica may start as soon as all but weights
+   is there; it reads these as they arrive, each chunk checked before it counts.
 3. It is nowhere: the start fails.
 
 A replica opens a link, the same one first and later: an engine's compile caches know a model by its path. The link
@@ -23,12 +23,8 @@ from runtime.control import LoadOutcome
 from runtime.node.baked_copies import BakedCopies
 from runtime.node.disk import Disk
 from runtime.node.disk_room import DiskRoom
-from runtime.node.downloads import Fetches, Flight
+from runtime.node.downloads import Fetch, Fetches
 from runtime.node.fetcher import Fetcher
-<<<<<<< HEAD
-from runtime.node.fetches import Fetch, Fetches
-=======
->>>>>>> 3218cc4 (rooms: no two modules of a package differ by a letter)
 from snapshots.manifest import folder_name, read_manifest
 from snapshots.stage import stage
 
