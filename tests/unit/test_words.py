@@ -33,7 +33,7 @@ PLAIN = set(
         metering method metrics mismatch model name no node not now open operator origin outcome pack parent
         parked part partial paused phase pool price problem process protocol publisher queue ready reason
         reconciler record reference refusal refused rehearsed remove renewals replicas report request require
-        room router row runtime scaling selection series server serving settings ship shipped shut slot slow
+        room router row runtime scaling selection series server serving set settings ship shipped shut slot slow
         snapshots source start state states status step stop store stored sums table taken takeovers tampered
         task tasks tensor tick timeout timer tokens too transitions unauthorized unavailable unknown unreachable
         unsupported up upload upstream url usage wait wake weight work worker writer wrong
