@@ -141,8 +141,9 @@ class World:
         return await client.answer()
 
     async def records(self) -> list[dict[str, Any]]:
-        """All lines of the spool, once every request has ended."""
+        """All lines of the spool, once every request has ended. An end that no answer waits for is written later."""
         await until(lambda: not any(revision.demand for revision in self.table.revisions.values()))
+        self.router.spool.flush()
         return [
             json.loads(line) for file in sorted(self.folder.glob("*.jsonl")) for line in file.read_text().splitlines()
         ]
