@@ -12,8 +12,7 @@ from pilotlight import logs, settings
 from pilotlight.certificate_terms import NameRefused
 from pilotlight.keys import SecretError, ensure_pepper
 from pilotlight.settings import SettingsError
-from router import parent as workers
-from router import worker
+from router import parent, worker
 from router.edge import certificate
 from router.edge.certificate import CertificateRefused
 from router.edge.listeners import Listeners
@@ -34,7 +33,7 @@ def main() -> int:
     if config.router.workers == 1:
         worker.run(config, listeners)
         return 0
-    return asyncio.run(workers.supervise(config, listeners))
+    return asyncio.run(parent.supervise(config, listeners))
 
 
 def _explain(error: OSError) -> str:

@@ -33,7 +33,7 @@ from pilotlight.room import Watched, look
 from pilotlight.settings import Settings
 from pilotlight.tasks import Tasks
 from pilotlight.watchdog import Notifier
-from router.admission import body_reader as reader
+from router.admission import body_reader
 from router.admission.auth import Keys
 from router.admission.body_reader import Reader
 from router.admission.ledger_link import LedgerLink
@@ -95,7 +95,7 @@ class Worker:
             machine=machine,
         )
         self.table = RouteTable(clock=loop, hold=self.hold, gone=self.metrics.forget)
-        self.reader = Reader(reader.start)
+        self.reader = Reader(body_reader.start)
         self.router = Router(
             keys=self.keys,
             table=self.table,

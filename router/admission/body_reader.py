@@ -21,7 +21,7 @@ import structlog
 
 from pilotlight import children
 from pilotlight.parsed import json_of
-from router.admission import reading_process as reading
+from router.admission import reading_process
 from router.admission.openai import LARGE_BODY, Asked
 from router.admission.routes import Route
 from router.errors import RouterError, Unavailable
@@ -41,7 +41,7 @@ _ending: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
 class Job:
     def __init__(self, route: Route, packed: str, most: int, body: bytes, done: Done) -> None:
-        self.head = reading.question(route, packed, most)
+        self.head = reading_process.question(route, packed, most)
         self.body = body
         self.done = done
         self.cancelled = False
@@ -59,8 +59,8 @@ class InPlace:
     """Reads on the loop."""
 
     def read(self, user: str, job: Job) -> None:
-        answered, plain = reading.answer(job.head, job.body)
-        job.done(reading.understood(answered), plain or job.body)
+        answered, plain = reading_process.answer(job.head, job.body)
+        job.done(reading_process.understood(answered), plain or job.body)
 
 
 class Reader:
@@ -124,7 +124,7 @@ class Reader:
                 if self._connection is None:
                     self._connection = await self._connect()
                 answered, plain = await _asked(self._connection, job.head, body)
-            return reading.understood(answered), plain or body
+            return reading_process.understood(answered), plain or body
         except (OSError, EOFError, TimeoutError, ValueError, LookupError, TypeError) as error:
             log.warning(
                 "a large body could not be read",
@@ -144,9 +144,9 @@ def _tell(job: Job, result: Asked | RouterError, body: bytes) -> None:
 async def _asked(connection: Connection, head: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     """Raises OSError, EOFError; ValueError for what is no answer."""
     stream, writer = connection
-    writer.write(reading.framed(head, body))
+    writer.write(reading_process.framed(head, body))
     writer.write(body)
-    head_size, body_size = reading.SIZES.unpack(await stream.readexactly(reading.SIZES.size))
+    head_size, body_size = reading_process.SIZES.unpack(await stream.readexactly(reading_process.SIZES.size))
     if head_size + body_size > TIMES * max(head["most"], len(body), LARGE):
         raise ValueError(f"an answer of {head_size} and {body_size} bytes")
     answered = json_of(await stream.readexactly(head_size))

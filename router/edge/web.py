@@ -26,7 +26,7 @@ from router.admission.cors import with_cors
 from router.admission.proxies import with_callers
 from router.admission.request import match_route, named_by_host, new_event_id
 from router.admission.routes import ROUTES
-from router.edge import api_document as openapi
+from router.edge import api_document
 from router.edge.admin_relay import AdminRelay
 from router.errors import ModelNotFound, NotFound, NotReady, RouterError, WrongMethod, quoted
 from router.hold.replicas import Endpoint
@@ -170,7 +170,7 @@ async def _document(request: Request) -> Response:
 
 @functools.cache
 def _written() -> bytes:
-    return json.dumps(openapi.document()).encode()
+    return json.dumps(api_document.document()).encode()
 
 
 def _ready(router: Router) -> Callable[[Request], Awaitable[Response]]:

@@ -21,7 +21,7 @@ from vllm.usage.usage_lib import UsageContext
 
 from runtime.argument_names import too_wide
 from runtime.control import Check, Checked, Control, Fork
-from runtime.engine import arguments as engine_arguments
+from runtime.engine import arguments
 from runtime.engine.rehearsed import REFUSED, Rehearsal
 from runtime.reason import first_sentences
 
@@ -45,12 +45,12 @@ def reason(rehearsal: Rehearsal, order: Check) -> str:
     it.
     """
     try:
-        given = engine_arguments.arguments(_fork(order), device=rehearsal.device, version=rehearsal.version, seed=0)
+        given = arguments.arguments(_fork(order), device=rehearsal.device, version=rehearsal.version, seed=0)
         if misspelt := _misspelt(rehearsal, order):
             return misspelt
         if rehearsal.device == "cpu" and (spread := too_wide(order.engine_args, cpus=len(os.sched_getaffinity(0)))):
             return spread
-        parsed = rehearsal.parser.parse_args(engine_arguments.words(given))
+        parsed = rehearsal.parser.parse_args(arguments.words(given))
         validate_parsed_serve_args(parsed)
         validate_api_server_args(parsed)
         if order.snapshot:
@@ -82,9 +82,9 @@ def _misspelt(rehearsal: Rehearsal, order: Check) -> str:
         for option, action in rehearsal.parser._option_string_actions.items()
         if "--" in option
     }
-    for name, value in engine_arguments.revisions(_fork(order)).items():
+    for name, value in arguments.revisions(_fork(order)).items():
         plain = name.split(".")[0].removesuffix("+")
-        if plain == engine_arguments.GRAPHS_WHEN_IDLE:
+        if plain == arguments.GRAPHS_WHEN_IDLE:
             continue
         if plain not in options:
             near = difflib.get_close_matches(plain, options, n=1)

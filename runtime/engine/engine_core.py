@@ -18,21 +18,22 @@ from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
 from pilotlight.process_death import end_with_parent
 from runtime.control import Control, Failed
-from runtime.engine import fork_state as own
-from runtime.engine import seams
+from runtime.engine import fork_state, seams
 from runtime.engine.parking import add_give_back_to_the_engine_core
 from runtime.engine.rehearsed import set_num_threads
 from runtime.failure import failure
 from runtime.loader.formats import report
 from runtime.loader.mapped import unpacked
-from runtime.serving import log_marks as whose_line
+from runtime.serving import log_marks
 from runtime.serving.phases import Phases
 from runtime.serving.pulse import Pulse
 
 STEPS_BEFORE_PACKING = 8  # the canary's, and a first request's first tokens
 
 
-def prepare(device: str, threads: int, *, control: Control, phases: Phases, pulse: Pulse, replica: own.Replica) -> None:
+def prepare(
+    device: str, threads: int, *, control: Control, phases: Phases, pulse: Pulse, replica: fork_state.Replica
+) -> None:
     """All of it, once, before the engine is made."""
     _fork_instead_of_spawn()
     _run_the_model_here(device, threads, control, pulse, replica)
@@ -47,7 +48,7 @@ def _fork_instead_of_spawn() -> None:
     seams.replace("how processes are made", lambda choose: lambda method=None: context)
 
 
-def _run_the_model_here(device: str, threads: int, control: Control, pulse: Pulse, replica: own.Replica) -> None:
+def _run_the_model_here(device: str, threads: int, control: Control, pulse: Pulse, replica: fork_state.Replica) -> None:
     """One process less on CPU, threads set where they compute, its pulse, and the engine core's own failure told to the
     agent.
     """
@@ -61,8 +62,8 @@ def _run_the_model_here(device: str, threads: int, control: Control, pulse: Puls
 
     def run(original: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         end_with_parent()
-        own.adopt_process(replica)
-        whose_line.say(replica.replica_id, "engine core")
+        fork_state.adopt_process(replica)
+        log_marks.say(replica.replica_id, "engine core")
         if device == "cpu":
             set_num_threads(threads)
         pulse.begin_in_the_engine_core()

@@ -41,8 +41,7 @@ from runtime.control import (
     UnparkNow,
 )
 from runtime.engine import arguments as engine_arguments
-from runtime.engine import caches, canary, engine_core, seams, vocabulary
-from runtime.engine import fork_state as own
+from runtime.engine import caches, canary, engine_core, fork_state, seams, vocabulary
 from runtime.engine.graphs import capture_when_idle
 from runtime.engine.guarding import Guarded
 from runtime.engine.metering import Abandoned, meter, of_the_canary
@@ -61,8 +60,8 @@ from runtime.tasks import GENERATE, canary_of
 def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, began: float) -> None:
     """Build the engine and serve until told to stop. `began`: monotonic seconds at which the phase `init` begins."""
     seams.uses.own()
-    replica = own.Replica(fork.replica_id, fork.folder)
-    own.adopt_replica(replica)
+    replica = fork_state.Replica(fork.replica_id, fork.folder)
+    fork_state.adopt_replica(replica)
     pulse = Pulse()
     beats = Beats(control, pulse)
     beats.begin()
@@ -81,7 +80,9 @@ def serve(rehearsal: Rehearsal, fork: Fork, control: Control, phases: Phases, be
 
 def arguments(rehearsal: Rehearsal, fork: Fork) -> argparse.Namespace:
     """vLLM's serve arguments. Raises ValueError, SystemExit."""
-    given = engine_arguments.arguments(fork, device=rehearsal.device, version=rehearsal.version, seed=own.engine_seed())
+    given = engine_arguments.arguments(
+        fork, device=rehearsal.device, version=rehearsal.version, seed=fork_state.engine_seed()
+    )
     args: argparse.Namespace = rehearsal.parser.parse_args(engine_arguments.words(given))
     validate_parsed_serve_args(args)
     return args

@@ -17,7 +17,7 @@ from runtime.control import Born, Control, Failed, Fork
 from runtime.errors import CanaryMismatch
 from runtime.failure import failure
 from runtime.reap import Identity
-from runtime.serving import log_marks as whose_line
+from runtime.serving import log_marks
 from runtime.serving.phases import Phases
 
 if TYPE_CHECKING:
@@ -56,4 +56,4 @@ def _own_streams(fork: Fork) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    whose_line.say(fork.replica_id, "API server")
+    log_marks.say(fork.replica_id, "API server")

@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING
 
 from pilotlight.process_death import end_with_parent
 from runtime.control import Ask, Beat, Check, Control, Exited, Failed, Fork, Rehearsed, ToReplica, ToStandby
-from runtime.fork import child as replica
-from runtime.fork import give_back as memory
+from runtime.fork import child, give_back
 
 if TYPE_CHECKING:
     from runtime.engine.rehearsed import Rehearsal
@@ -49,7 +48,7 @@ def main(control_fd: int, model: Path) -> int:
         import runtime.engine.serving  # noqa: F401  (for the forks)
 
         threads = check_forkable(rehearsal.device)
-        memory.give_back()
+        give_back.give_back()
     except BaseException as error:
         control.send(Failed(reason=f"{type(error).__name__}: {error}"))
         raise
@@ -59,7 +58,7 @@ def main(control_fd: int, model: Path) -> int:
             version=rehearsal.version,
             device=rehearsal.device,
             seconds=time.monotonic() - begin,
-            private_bytes=memory.private_bytes(),
+            private_bytes=give_back.private_bytes(),
             threads=threads,
         )
     )
@@ -121,7 +120,7 @@ def fork(rehearsal: Rehearsal, order: Fork, control_fd: int, control: Control, p
         for fd in pipe:
             os.close(fd)
         gc.enable()
-        replica.run(rehearsal, order, Control(socket.socket(fileno=control_fd), ToReplica))
+        child.run(rehearsal, order, Control(socket.socket(fileno=control_fd), ToReplica))
     os.close(control_fd)
 
 

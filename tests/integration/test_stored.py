@@ -19,7 +19,7 @@ import pytest
 from snapshots.errors import Unreachable
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, folder_name
 from snapshots.pack import pack
-from snapshots.store import stall as pace
+from snapshots.store import stall
 from snapshots.store.disk import remove_folder
 from snapshots.synth import synth
 from snapshots.transfer import pull
@@ -209,8 +209,8 @@ async def test_a_connection_that_trickles_is_given_up_for_a_new_one(
     """Only new connections are good again: whoever holds on to an old one waits 32 s for its chunk."""
     for name, value in store.environ.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(pace, "PATIENCE", 1.5)
-    monkeypatch.setattr(pace, "SLOWEST", 100 * CHUNK)
+    monkeypatch.setattr(stall, "PATIENCE", 1.5)
+    monkeypatch.setattr(stall, "SLOWEST", 100 * CHUNK)
     place = (WEIGHTS, 2 * CHUNK)
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="pl-t-", ignore_cleanup_errors=True) as name:
         try:

@@ -11,8 +11,7 @@ import pytest
 from loadtests.bench import report, targets
 from loadtests.bench.inventory import Inventory, Memory
 from loadtests.bench.parts import Parts, PartsFailed
-from pilotlight.cli.bench import coldstart as bench
-from pilotlight.cli.bench import loaders, peers
+from pilotlight.cli.bench import coldstart, loaders, peers
 
 
 def status(*states: str, standbys: int = 1) -> dict[str, Any]:
@@ -25,26 +24,26 @@ def status(*states: str, standbys: int = 1) -> dict[str, Any]:
 
 
 def test_an_endpoint_rests_on_the_rung_asked_for() -> None:
-    assert bench.rests(status(), "e", "standby")
-    assert not bench.rests(status(standbys=0), "e", "standby")
-    assert bench.rests(status(standbys=0), "e", "staged")
-    assert not bench.rests(status(), "e", "staged"), "it would be woken from standby"
-    assert not bench.rests(status("ready"), "e", "standby")
-    assert not bench.rests(status("parking"), "e", "parked")
-    assert bench.rests(status("parked"), "e", "parked")
+    assert coldstart.rests(status(), "e", "standby")
+    assert not coldstart.rests(status(standbys=0), "e", "standby")
+    assert coldstart.rests(status(standbys=0), "e", "staged")
+    assert not coldstart.rests(status(), "e", "staged"), "it would be woken from standby"
+    assert not coldstart.rests(status("ready"), "e", "standby")
+    assert not coldstart.rests(status("parking"), "e", "parked")
+    assert coldstart.rests(status("parked"), "e", "parked")
 
 
 @pytest.mark.parametrize(
     ("states", "rung", "says"), [((), "parked", "instead of being parked"), (("parked",), "standby", "--from parked")]
 )
 def test_a_rung_it_will_never_rest_on_is_told_at_once(states: tuple[str, ...], rung: str, says: str) -> None:
-    with pytest.raises(bench.BenchFailed, match=says):
-        bench.rests(status(*states), "e", rung)
+    with pytest.raises(coldstart.BenchFailed, match=says):
+        coldstart.rests(status(*states), "e", rung)
 
 
 def test_percentiles_are_nearest_rank_and_phases_follow_each_other() -> None:
     wakes = [{"seconds": float(number), "init": 2.0, "hold": 1.0, "new": 0.5} for number in range(1, 101)]
-    found = bench.summary(wakes, [101.0])
+    found = coldstart.summary(wakes, [101.0])
     assert (found["p50_s"], found["p95_s"], found["p99_s"], found["max_s"]) == (50.5, 95, 99, 100)
     assert list(found["phases"]) == ["hold", "init", "new"]
     assert found["ratio"] == 2.0
@@ -92,9 +91,9 @@ def test_what_was_to_be_met_is_said_in_words() -> None:
 
 def test_results_show_tables_failures_and_targets() -> None:
     machine = {"cpu": "c", "cores": 2, "memory_gib": 1, "gpu": "none", "python": "3", "date": "d", "versions": {}}
-    phases = {"init": bench.percentiles([0.2]), "hold": bench.percentiles([0.1])}
+    phases = {"init": coldstart.percentiles([0.2]), "hold": coldstart.percentiles([0.1])}
     figures = {
-        **bench.percentiles([0.3]),
+        **coldstart.percentiles([0.3]),
         "wakes": 1,
         "max_s": 0.3,
         "phases": phases,

@@ -23,9 +23,7 @@ from pilotlight import children, tls
 from pilotlight.cli import main as command_line
 from pilotlight.cli import trust
 from pilotlight.cli.running import pid_of
-from pilotlight.cli.up import background as running
-from pilotlight.cli.up import installation as up
-from pilotlight.cli.up import readiness
+from pilotlight.cli.up import background, installation, readiness
 from pilotlight.cli.up.readiness import Asker, tell_when_fast
 from pilotlight.settings import Settings, load
 from tests.fakes_cli import prepared
@@ -45,7 +43,7 @@ def standin(script: str, folder: Path) -> list[str]:
     """A program that looks like `up` in the list of processes."""
     file = folder / "standin.py"
     file.write_text(script)
-    return [sys.executable, "-S", str(file), running.MODULE]
+    return [sys.executable, "-S", str(file), background.MODULE]
 
 
 def test_a_background_start_returns_what_it_prints_when_ready(
@@ -61,10 +59,10 @@ def test_a_background_start_returns_what_it_prints_when_ready(
     }
     command = standin(f"import sys; print({json.dumps(told)!r}, flush=True)", tmp_path)
     monkeypatch.setattr(children, "python", lambda module, *arguments: command)
-    assert running.detach(settings, as_json=False) == 0
+    assert background.detach(settings, as_json=False) == 0
     out = capfd.readouterr().out
     assert "https://h:1/e/ENDPOINT/v1" in out and "/bundle" in out
-    assert running.detach(settings, as_json=True) == 0
+    assert background.detach(settings, as_json=True) == 0
     assert json.loads(capfd.readouterr().out).items() > told.items()
 
 
@@ -74,14 +72,14 @@ def test_a_background_start_that_fails_says_its_last_words_and_has_its_exit_code
     (settings.paths.logs / "up.log").write_text("pilotlight: of another day\n")
     command = standin("import sys; print('pilotlight: port 8443 is taken', file=sys.stderr); sys.exit(3)", tmp_path)
     monkeypatch.setattr(children, "python", lambda module, *arguments: command)
-    assert running.detach(settings, as_json=False) == 3
+    assert background.detach(settings, as_json=False) == 3
     assert capfd.readouterr().err.splitlines()[-1] == "pilotlight: port 8443 is taken"
 
 
 def test_one_that_runs_is_not_started_again(settings: Settings, capfd: pytest.CaptureFixture[str]) -> None:
-    lock = up._only_one(settings.paths.run / "up.lock")
+    lock = installation._only_one(settings.paths.run / "up.lock")
     assert pid_of(settings.paths) == os.getpid()
-    assert running.detach(settings, as_json=False) == 1
+    assert background.detach(settings, as_json=False) == 1
     assert "it already runs" in capfd.readouterr().err
     os.close(lock)
     assert pid_of(settings.paths) == 0, "a number that nobody's lock stands behind is nobody's"
@@ -104,11 +102,13 @@ def test_down_stops_the_one_that_holds_the_folder_and_a_second_down_is_no_failur
     command = standin(HOLDS.format(lock=str(settings.paths.run / "up.lock")), tmp_path)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"holds\n"
-        assert dict(running.words_of(running.standing(settings)))["running"].startswith(f"yes, process {process.pid}")
-        running.take_down(settings, wait=True, as_json=True)
+        assert dict(background.words_of(background.standing(settings)))["running"].startswith(
+            f"yes, process {process.pid}"
+        )
+        background.take_down(settings, wait=True, as_json=True)
         assert process.wait(timeout=10) == 0
     assert json.loads(capfd.readouterr().out) == {"was_running": True, "stopped": True, "pid": process.pid}
-    running.take_down(settings, wait=True, as_json=True)
+    background.take_down(settings, wait=True, as_json=True)
     assert json.loads(capfd.readouterr().out) == {"was_running": False, "stopped": True}
 
 
@@ -117,7 +117,7 @@ def test_down_signals_nothing_that_is_no_up(
 ) -> None:
     sent: list[int] = []
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda descriptor, number: sent.append(number))
-    lock = up._only_one(settings.paths.run / "up.lock")  # this process, which is pytest
+    lock = installation._only_one(settings.paths.run / "up.lock")  # this process, which is pytest
     for content, said in (
         (f"{os.getpid()}\n", "is not `pilotlight up`"),
         ("", "does not say which process"),
@@ -133,9 +133,9 @@ def test_down_signals_nothing_that_is_no_up(
 
 
 def test_the_standing_in_numbers_and_words(settings: Settings) -> None:
-    found = running.standing(settings)
+    found = background.standing(settings)
     assert not found["running"] and not found["answers"] and found["version"]
-    assert dict(running.words_of(found))["running"] == "no: `pilotlight up` starts it"
+    assert dict(background.words_of(found))["running"] == "no: `pilotlight up` starts it"
     replicas = [{"state": "ready"}, {"state": "starting"}]
     status: dict[str, Any] = {
         "endpoints": [
@@ -145,10 +145,10 @@ def test_the_standing_in_numbers_and_words(settings: Settings) -> None:
         ],
         "nodes": [{"connected": True, "standbys_ready": 1}, {"connected": False, "standbys_ready": 0}],
     }
-    numbers = running.counted(status)
+    numbers = background.counted(status)
     assert numbers == {"endpoints": 2, "awake": 1, "replicas": 3, "nodes": 2, "nodes_connected": 1, "standbys_ready": 1}
     told = dict(
-        running.words_of(
+        background.words_of(
             found | numbers | {"running": True, "pid": 7, "seconds": 90, "answers": True, "url": "https://h"}
         )
     )

@@ -23,13 +23,12 @@ import pytest
 
 from pilotlight import certificate_terms, tls
 from pilotlight.addresses import of_this_machine
-from pilotlight.cli import exit_codes as exits
+from pilotlight.cli import exit_codes
 from pilotlight.cli import main as command_line
 from pilotlight.cli.doctor import state_checks
 from pilotlight.cli.port_checks import here
 from pilotlight.cli.talk.logs import parts_of
-from pilotlight.cli.up import installation as up
-from pilotlight.cli.up import postgres, rotation, supervise
+from pilotlight.cli.up import installation, postgres, rotation, supervise
 from pilotlight.cli.up.postgres import Postgres
 from pilotlight.database.embedded import EmbeddedPostgres
 from pilotlight.database.errors import EmbeddedError
@@ -54,13 +53,13 @@ async def test_up_refuses_a_path_too_long_for_sockets_before_it_makes_anything(t
     state = Path("/tmp") / ("x" * (LONGEST_STATE - len("/tmp/") + beyond))
     assert state_checks.folder(load(state_dir=state)).ok == (not beyond)
     if beyond:
-        with pytest.raises(up.UpError, match="choose a shorter --state"):
-            await up.Installation(load(state_dir=state), lambda text: None).start()
+        with pytest.raises(installation.UpError, match="choose a shorter --state"):
+            await installation.Installation(load(state_dir=state), lambda text: None).start()
         assert not state.exists()
 
 
 def test_up_waits_as_long_as_its_settings_let_a_process_drain(settings: Settings) -> None:
-    assert [supervise.stop_seconds(module, settings) for module in up.PROCESSES] == [45.0, 10.0, 5.0, 40.0]
+    assert [supervise.stop_seconds(module, settings) for module in installation.PROCESSES] == [45.0, 10.0, 5.0, 40.0]
     patient = load(state_dir=settings.state_dir, router={"drain_seconds": 300.0}, activator={"drain_seconds": 600.0})
     assert [supervise.stop_seconds(module, patient) for module in ("activator", "router")] == [615.0, 310.0]
 
@@ -75,8 +74,8 @@ def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypat
     )
     passed: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda program, arguments, environ: passed.append((arguments, environ)))
-    up.become_up(given, as_json=True)
-    up.become_up(given, as_json=False)
+    installation.become_up(given, as_json=True)
+    installation.become_up(given, as_json=False)
     assert [arguments[1:] for arguments, _ in passed] == [
         ["-P", "-m", "pilotlight.cli.up.installation", "--json"],
         ["-P", "-m", "pilotlight.cli.up.installation"],
@@ -88,7 +87,7 @@ def test_up_goes_on_with_the_settings_it_was_given(settings: Settings, monkeypat
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert load() == given
-    assert up.Installation(given, lambda text: None).url == "https://[::1]:7"
+    assert installation.Installation(given, lambda text: None).url == "https://[::1]:7"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_what_listens_everywhere_is_reached_here_and_its_certificate_is_the_rout
     settings: Settings, host: str, url: str
 ) -> None:
     given = load(state_dir=settings.state_dir, router={"port": 7, "host": host, "domain": "llm.test"})
-    assert up.Installation(given, lambda text: None).url == url
+    assert installation.Installation(given, lambda text: None).url == url
     settings.paths.make()
     tls.ensure(settings.paths, tls.names(given.router))
     names = subprocess.check_output(
@@ -111,7 +110,7 @@ def test_what_listens_everywhere_is_reached_here_and_its_certificate_is_the_rout
 def test_ready_is_one_line_of_json_and_nobody_need_read_it(
     settings: Settings, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    up._show(settings, "https://h:1", as_json=True)
+    installation._show(settings, "https://h:1", as_json=True)
     told = json.loads(capfd.readouterr().out)
     assert told == {
         "url": "https://h:1",
@@ -139,7 +138,7 @@ def nobody_reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         patched.setattr(sys, "stdout", stdout)
         patched.setattr(sys, "stderr", sys.stderr)  # typer replaces both
         patched.setattr(command_line, "unread", unread)
-        patched.setattr(exits, "unread", unread)
+        patched.setattr(exit_codes, "unread", unread)
         yield noticed
         unread()
     os.close(nowhere)
@@ -166,7 +165,7 @@ def test_who_has_read_enough_of_a_command_makes_it_no_failure(
 
 def test_up_goes_on_though_nobody_reads_what_it_prints(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     with nobody_reads(monkeypatch) as noticed:
-        up._show(settings, "https://h:1", as_json=False)
+        installation._show(settings, "https://h:1", as_json=False)
         assert noticed == [True]
 
 
@@ -182,11 +181,11 @@ def test_what_is_said_to_nobody_is_lost(monkeypatch: pytest.MonkeyPatch) -> None
     os.close(reader)
     with os.fdopen(writer, "w", closefd=True) as broken:
         monkeypatch.setattr(sys, "stderr", broken)
-        exits.say("x")
+        exit_codes.say("x")
         with pytest.raises(BrokenPipeError):
             broken.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), writer)
-    exits.say("y")  # closed
+    exit_codes.say("y")  # closed
 
 
 @pytest.mark.parametrize(
@@ -430,7 +429,7 @@ def test_a_terminal_that_closes_stops_it_in_order_unless_it_was_told_to_outlive_
 ) -> None:
     had = signal.signal(signal.SIGHUP, before)
     try:
-        assert (signal.SIGHUP in up.stopped_by()) is stops
+        assert (signal.SIGHUP in installation.stopped_by()) is stops
     finally:
         signal.signal(signal.SIGHUP, had)
 

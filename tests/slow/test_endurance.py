@@ -18,7 +18,7 @@ import pytest
 from loadtests.bench import inventory
 from loadtests.bench.endurance import targets
 from loadtests.bench.inventory import SHARED_MEMORY, Inventory, Memory
-from pilotlight.cli.bench import coldstart as bench
+from pilotlight.cli.bench import coldstart
 from runtime.reap import Identity
 
 
@@ -82,7 +82,13 @@ def test_of_postgres_its_own_processes_are_told_from_those_that_come_and_go(
     assert inventory.postgres_role(1) == role
 
 
-MADE: dict[str, Any] = {**bench.percentiles([0.2]), "wakes": 200, "failures": [], "left": {}, "standby_growth_bytes": 0}
+MADE: dict[str, Any] = {
+    **coldstart.percentiles([0.2]),
+    "wakes": 200,
+    "failures": [],
+    "left": {},
+    "standby_growth_bytes": 0,
+}
 
 
 @pytest.mark.parametrize(
@@ -114,14 +120,14 @@ class Status:
 
 
 def test_a_standby_that_stays_is_no_start_from_staged(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "STANDBY_SECONDS", 0.0)
+    monkeypatch.setattr(coldstart, "STANDBY_SECONDS", 0.0)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     stays: Any = Status(1)
     with pytest.raises(
-        bench.BenchFailed,
+        coldstart.BenchFailed,
         match='set PILOTLIGHT_RUNTIME__STANDBYS=0, or deploy every endpoint with zero = "staged"',
     ):
-        bench.until_rest(stays, "e", "staged")
-    monkeypatch.setattr(bench, "STANDBY_SECONDS", 60.0)
+        coldstart.until_rest(stays, "e", "staged")
+    monkeypatch.setattr(coldstart, "STANDBY_SECONDS", 60.0)
     goes: Any = Status(1, 1, 0)
-    bench.until_rest(goes, "e", "staged")
+    coldstart.until_rest(goes, "e", "staged")

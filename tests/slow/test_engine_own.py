@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from runtime.engine import fork_state as own
+from runtime.engine import fork_state
 
 Shown = dict[str, Any]
-NAMES = [entry.what for entry in own.OWN] + [what for what, _ in own.BY_THEMSELVES]
+NAMES = [entry.what for entry in fork_state.OWN] + [what for what, _ in fork_state.BY_THEMSELVES]
 
 
 def shown() -> Shown:
-    return {entry.what: entry.shown() for entry in own.OWN} | {what: shows() for what, shows in own.BY_THEMSELVES}
+    return {entry.what: entry.shown() for entry in fork_state.OWN} | {
+        what: shows() for what, shows in fork_state.BY_THEMSELVES
+    }
 
 
 def in_a_fork(work: Callable[[], Any]) -> Any:
@@ -37,9 +39,9 @@ def in_a_fork(work: Callable[[], Any]) -> Any:
     return pickle.loads(told)
 
 
-def a_replica(name: str) -> own.Replica:
-    replica = own.Replica(name, f"/run/{name}")
-    own.adopt_replica(replica)
+def a_replica(name: str) -> fork_state.Replica:
+    replica = fork_state.Replica(name, f"/run/{name}")
+    fork_state.adopt_replica(replica)
     return replica
 
 
@@ -59,13 +61,13 @@ def test_without_it_they_share_what_is_on_the_list() -> None:
     """
 
     def as_it_is() -> Shown:
-        own._folders(own.Replica("same", "/same"))
-        own._names(own.Replica("same", "/same"))
+        fork_state._folders(fork_state.Replica("same", "/same"))
+        fork_state._names(fork_state.Replica("same", "/same"))
         return shown()
 
     one, two = in_a_fork(as_it_is), in_a_fork(as_it_is)
     alike = {what for what in NAMES if one[what] == two[what]}
-    assert alike == {entry.what for entry in own.OWN} - {"Python's random", "tracker of shared memory"}
+    assert alike == {entry.what for entry in fork_state.OWN} - {"Python's random", "tracker of shared memory"}
 
 
 def test_two_processes_of_one_replica_share_only_what_is_the_replicas() -> None:
@@ -73,7 +75,7 @@ def test_two_processes_of_one_replica_share_only_what_is_the_replicas() -> None:
         replica = a_replica("one")
 
         def as_its_engine_core() -> Shown:
-            own.adopt_process(replica)
+            fork_state.adopt_process(replica)
             return shown()
 
         core = in_a_fork(as_its_engine_core)
@@ -81,9 +83,9 @@ def test_two_processes_of_one_replica_share_only_what_is_the_replicas() -> None:
 
     server, core = in_a_fork(both)
     alike = {what for what in NAMES if server[what] == core[what]}
-    assert alike == {entry.what for entry in own.OWN if entry.per == "replica"} - {"tracker of shared memory"}
+    assert alike == {entry.what for entry in fork_state.OWN if entry.per == "replica"} - {"tracker of shared memory"}
 
 
 def test_a_seed_is_one_that_numpy_takes_and_seldom_the_same() -> None:
-    seeds = {own.engine_seed() for _ in range(64)}
+    seeds = {fork_state.engine_seed() for _ in range(64)}
     assert len(seeds) == 64 and all(0 <= seed < 2**32 for seed in seeds)

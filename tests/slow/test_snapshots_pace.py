@@ -13,7 +13,7 @@ import pytest
 
 from snapshots.errors import Unreachable
 from snapshots.manifest import CHUNK
-from snapshots.store import stall as pace
+from snapshots.store import stall
 from snapshots.store.s3 import Bucket
 from snapshots.store.stall import Pace
 from tests.simulated_loop import simulated
@@ -29,8 +29,8 @@ class Part:
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pace, "PATIENCE", SECONDS)
-    monkeypatch.setattr(pace, "SLOWEST", 1000)
+    monkeypatch.setattr(stall, "PATIENCE", SECONDS)
+    monkeypatch.setattr(stall, "SLOWEST", 1000)
     yield
 
 
@@ -142,7 +142,7 @@ class Endless(Body):
 
 
 async def test_an_answer_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "PATIENCE", LONG)
+    monkeypatch.setattr(stall, "PATIENCE", LONG)
     body = Endless(trickles=False)
     bucket, into = Bucket(Client(trickles=False, body=body), "models", ""), memoryview(bytearray(1 << 20))
     try:

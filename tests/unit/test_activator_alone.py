@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from activator.catalogue import Catalogue
-from activator.edges import catalogue_file as kept
-from activator.edges import lease
+from activator.edges import catalogue_file, lease
 from activator.edges.catalogue_file import CatalogueFile
 from activator.edges.lease import Lease
 from activator.edges.machine_lock import MachineLock
@@ -33,24 +32,24 @@ def machine(folder: Path, *, may: bool = True) -> MachineLock:
 
 async def written(file: Path, names: list[str]) -> None:
     async with asyncio.timeout(5):
-        while sorted(found.name for found in kept.read(file) or ()) != names:
+        while sorted(found.name for found in catalogue_file.read(file) or ()) != names:
             await asyncio.sleep(0.001)
 
 
 def test_what_is_kept_is_what_was_served(tmp_path: Path) -> None:
     file = tmp_path / "catalogue.json"
-    assert kept.read(file) is None
+    assert catalogue_file.read(file) is None
     args = {"dtype": "bfloat16", "max-model-len": 7, "enforce-eager": True, "gpu-memory-utilization": 0.5}
     served = [
         endpoint("a", revision("a", 1), revision("a", 2, engine_args=args, zero="parked")),
         endpoint("b", removed=True),
     ]
-    kept.write(file, served)
-    assert kept.read(file) == served
+    catalogue_file.write(file, served)
+    assert catalogue_file.read(file) == served
     file.write_bytes(file.read_bytes().replace(b'"name":"a"', b'"name":"a","later":1'))  # of a release after this one
-    assert kept.read(file) == served
+    assert catalogue_file.read(file) == served
     file.write_bytes(file.read_bytes()[:-9])
-    assert kept.read(file) is None
+    assert catalogue_file.read(file) is None
 
 
 async def test_every_change_of_the_catalogue_is_kept(tmp_path: Path) -> None:
@@ -64,7 +63,7 @@ async def test_every_change_of_the_catalogue_is_kept(tmp_path: Path) -> None:
     await written(file, ["a", "b"])
     catalogue.put(endpoint("a", revision("a", 2)))
     async with asyncio.timeout(5):
-        while [len(found.revisions) for found in kept.read(file) or ()] != [
+        while [len(found.revisions) for found in catalogue_file.read(file) or ()] != [
             2,
             1,
         ]:  # one that may still run is kept with the new one
@@ -75,7 +74,7 @@ async def test_every_change_of_the_catalogue_is_kept(tmp_path: Path) -> None:
 async def test_a_full_disk_keeps_what_was_and_takes_the_rest_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(catalogue_file, "RETRY_SECONDS", 0.01)
     with small_disk(tmp_path / "d", 256 << 10) as folder:
         file = folder / "catalogue.json"
         keeping = CatalogueFile(file, [endpoint("a")])
@@ -88,7 +87,7 @@ async def test_a_full_disk_keeps_what_was_and_takes_the_rest_when_there_is_room(
                 while not logs:
                     await asyncio.sleep(0.001)
         assert [line["action"] for line in logs] == ["catalogue_unkept"]
-        assert [found.name for found in kept.read(file) or ()] == ["a"] and not running.done()
+        assert [found.name for found in catalogue_file.read(file) or ()] == ["a"] and not running.done()
         filler.unlink()
         await written(file, ["a", "b"])
         running.cancel()
@@ -97,7 +96,7 @@ async def test_a_full_disk_keeps_what_was_and_takes_the_rest_when_there_is_room(
 def test_what_postgres_has_otherwise() -> None:
     served = [endpoint("a"), endpoint("b"), endpoint("c", removed=True), endpoint("same")]
     changed = endpoint("a", revision("a", 2))
-    assert kept.differences(served, [changed, endpoint("same"), endpoint("new")]) == [
+    assert catalogue_file.differences(served, [changed, endpoint("same"), endpoint("new")]) == [
         changed,
         endpoint("new"),
         replace(endpoint("b"), removed=True, route=()),

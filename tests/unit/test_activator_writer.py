@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from activator.edges import journal_watermarks as journals
+from activator.edges import journal_watermarks
 from activator.edges.journal_watermarks import Journals
 from activator.edges.real_effects import Links, RealEffects
 from activator.policy.lifecycle import Replica
@@ -186,7 +186,7 @@ async def test_what_all_agents_say_is_one_answer_and_a_mute_one_is_left_out(monk
     assert not asking.done()
     made.shipped(2, Shipped(token=token, replicas=("b",)))
     assert (await asking).result == {"replicas": ["a", "b"], "in_work": ["q"]}
-    monkeypatch.setattr(journals, "SHIP_SECONDS", 0.01)
+    monkeypatch.setattr(journal_watermarks, "SHIP_SECONDS", 0.01)
     asking = asyncio.ensure_future(made.ask([1, 2]))
     await asyncio.sleep(0)
     made.shipped(1, Shipped(token=cast(Ship, sent[2][1]).token, replicas=("a",)))

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from pilotlight.cli.api import Unreachable
-from pilotlight.cli.snapshot import prune as unused
+from pilotlight.cli.snapshot import prune
 from pilotlight.cli.snapshot.prune import MOST_REVISIONS, needs, why_not
 from pilotlight.settings import Settings, load
 from snapshots.manifest import folder_name
@@ -42,7 +42,7 @@ def answers(call: Call) -> Said:
 
 @pytest.fixture(autouse=True)
 def there(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unused, "Api", lambda paths: answered(settings, answers))
+    monkeypatch.setattr(prune, "Api", lambda paths: answered(settings, answers))
 
 
 def left(settings: Settings) -> set[str]:
@@ -60,15 +60,15 @@ def but(*gone: str) -> set[str]:
 def test_prune_removes_what_nobody_needs_and_says_what_it_freed(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    unused.prune(settings, history=False, dry_run=True, as_json=False)
+    prune.prune(settings, history=False, dry_run=True, as_json=False)
     out, said = capsys.readouterr()
     assert out == f"{FREE}\n" and "nothing has been removed" in said and left(settings) == but()
-    unused.prune(settings, history=False, dry_run=False, as_json=True)
+    prune.prune(settings, history=False, dry_run=False, as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
     assert row["digest"] == FREE and row["bytes"] >= 10_000 and row["removed"] and left(settings) == but(FREE)
-    unused.prune(settings, history=True, dry_run=False, as_json=False)
+    prune.prune(settings, history=True, dry_run=False, as_json=False)
     assert left(settings) == but(FREE, EARLIER)
-    unused.prune(settings, history=True, dry_run=False, as_json=False)
+    prune.prune(settings, history=True, dry_run=False, as_json=False)
     assert "nothing to remove" in capsys.readouterr().err
 
 
@@ -86,12 +86,12 @@ def test_what_is_needed_is_not_removed_and_nothing_with_it(
     digest: str, force: bool, said: str, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(typer.Exit):
-        unused.remove(settings, [FREE, digest], force=force, as_json=False)
+        prune.remove(settings, [FREE, digest], force=force, as_json=False)
     assert said in capsys.readouterr().err and left(settings) == but()
 
 
 def test_rm_takes_beginnings_and_removes_an_earlier_one_where_that_is_said(settings: Settings) -> None:
-    unused.remove(settings, ["5555", EARLIER], force=True, as_json=False)
+    prune.remove(settings, ["5555", EARLIER], force=True, as_json=False)
     assert left(settings) == but(FREE, EARLIER)
 
 
@@ -101,14 +101,14 @@ def test_while_nobody_can_be_asked_only_force_removes(
     def away(paths: Any) -> Any:
         raise Unreachable("no answer")
 
-    monkeypatch.setattr(unused, "Api", away)
+    monkeypatch.setattr(prune, "Api", away)
     with pytest.raises(typer.Exit) as ended:
-        unused.remove(settings, [FREE], force=False, as_json=False)
+        prune.remove(settings, [FREE], force=False, as_json=False)
     assert ended.value.exit_code == 3 and "cannot know what endpoints need" in capsys.readouterr().err
     with pytest.raises(typer.Exit) as ended:
-        unused.prune(settings, history=True, dry_run=False, as_json=False)
+        prune.prune(settings, history=True, dry_run=False, as_json=False)
     assert ended.value.exit_code == 3 and left(settings) == but()
-    unused.remove(settings, [FREE], force=True, as_json=False)
+    prune.remove(settings, [FREE], force=True, as_json=False)
     assert left(settings) == but(FREE)
 
 

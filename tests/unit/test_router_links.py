@@ -15,7 +15,7 @@ from activator.wire import Demand, Depths, Table
 from router import reconnect
 from router.admission.auth import Keys
 from router.admission.ledger_link import LedgerLink
-from router.hold import activator_link as demand_module
+from router.hold import activator_link
 from router.hold.activator_link import ActivatorLink, DemandBook
 from router.hold.hold import Hold
 from router.hold.replicas import Revision
@@ -86,7 +86,7 @@ async def test_table_then_demand_then_acknowledgement(side: Side) -> None:
     began = time.monotonic()
     waiting = side.ask()
     await activator.until(lambda: activator.demand == {"r1": 1})
-    assert time.monotonic() - began < demand_module.GATHER_SECONDS, "the first waiter's demand is told at once"
+    assert time.monotonic() - began < activator_link.GATHER_SECONDS, "the first waiter's demand is told at once"
     activator.push(endpoint_row(replica()))
     await until(lambda: bool(waiting.slots))
     await activator.until(lambda: activator.acknowledged == 2)
@@ -108,7 +108,7 @@ async def test_demand_is_gathered(side: Side) -> None:
 
 
 async def test_a_heartbeat(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demand_module, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(activator_link, "HEARTBEAT_SECONDS", 0.01)
     activator = FakeActivator(f"unix:{side.folder}/a.sock")
     await activator.start()
     await activator.until(lambda: len(activator.heard) > 5)

@@ -12,11 +12,11 @@ import pytest
 from router.admission.fields import Wants
 from router.admission.openai import read
 from router.admission.routes import ROUTES, Route
-from router.edge import api_document as openapi
+from router.edge import api_document
 from router.errors import BadRequest
 from tests.router_world import world
 
-DOCUMENT = openapi.document()
+DOCUMENT = api_document.document()
 FIELDS = [(route, field) for route in ROUTES.values() for field in route.fields]
 SIMPLE = ({"type", "minimum", "maximum"}, {"type", "maxLength"}, {"type"}, {"enum"})
 

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from router.admission import openai
-from router.admission import reading_process as reading
+from router.admission import openai, reading_process
 from router.admission.body_reader import LARGE, Connection, InPlace, Job, Reader
 from router.admission.openai import Asked
 from router.admission.routes import ROUTES
@@ -50,7 +49,7 @@ class Beside:
     def _serve(self, connection: socket.socket) -> None:
         self.may_go.wait()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            reading.serve(connection)
+            reading_process.serve(connection)
 
 
 @contextlib.asynccontextmanager
@@ -90,8 +89,8 @@ CASES = [
 def test_beside_the_loop_a_body_is_what_it_is_on_it(content: bytes, packed: str) -> None:
     sent = gzip.compress(content) if packed else content
     route = ROUTES["chat/completions"]
-    told, plain = reading.answer(json.loads(json.dumps(reading.question(route, packed, 1 << 20))), sent)
-    found = reading.understood(json.loads(json.dumps(told)))
+    told, plain = reading_process.answer(json.loads(json.dumps(reading_process.question(route, packed, 1 << 20))), sent)
+    found = reading_process.understood(json.loads(json.dumps(told)))
     try:
         asked = openai.read(content, route)
     except RouterError as error:
@@ -112,8 +111,10 @@ def test_beside_the_loop_a_body_is_what_it_is_on_it(content: bytes, packed: str)
 
 
 def test_what_is_too_large_once_it_is_unpacked_is_413() -> None:
-    told, _ = reading.answer(reading.question(ROUTES["completions"], "gzip", 1000), gzip.compress(bytes(2000)))
-    assert isinstance(reading.understood(told), BodyTooLarge)
+    told, _ = reading_process.answer(
+        reading_process.question(ROUTES["completions"], "gzip", 1000), gzip.compress(bytes(2000))
+    )
+    assert isinstance(reading_process.understood(told), BodyTooLarge)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -167,13 +168,13 @@ async def test_a_reader_that_dies_costs_one_call_a_503() -> None:
 
 
 WHAT_NONE_SAYS = [
-    reading.SIZES.pack(3, 0) + b"[1]",
-    reading.SIZES.pack(2, 0) + b"{]",
-    reading.SIZES.pack(2, 0) + b"{}",
-    reading.SIZES.pack(4, 0) + b"null",
-    reading.SIZES.pack(20000, 0) + b"[" * 20000,
-    reading.SIZES.pack(15, 0) + b'{"error":"Bad"}',
-    reading.SIZES.pack(2, 1 << 31) + b"{}",
+    reading_process.SIZES.pack(3, 0) + b"[1]",
+    reading_process.SIZES.pack(2, 0) + b"{]",
+    reading_process.SIZES.pack(2, 0) + b"{}",
+    reading_process.SIZES.pack(4, 0) + b"null",
+    reading_process.SIZES.pack(20000, 0) + b"[" * 20000,
+    reading_process.SIZES.pack(15, 0) + b'{"error":"Bad"}',
+    reading_process.SIZES.pack(2, 1 << 31) + b"{}",
 ]
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pilotlight.cli.api import Api
-from pilotlight.cli.bench import coldstart as bench
-from pilotlight.cli.bench import loaders, stock
+from pilotlight.cli.bench import coldstart, loaders, stock
 from pilotlight.cli.tables import Table, show, show_text
 from pilotlight.cli.talker import Talker, Took
 from pilotlight.settings import Settings
@@ -35,12 +34,12 @@ def measure_coldstart(
     def stock_start() -> float:
         return stock.first_token(model, kv_cache_bytes=sizing.kv_cache_bytes, max_model_len=sizing.max_model_len)
 
-    found = bench.coldstart(
+    found = coldstart.coldstart(
         talker.api, name, talker.key, wakes=wakes, rung=rung, stock=stock_start, stock_starts=stock_starts
     )
     found["from"] = rung
     if loader_rounds:
-        bench.until_rest(talker.api, name, rung)
+        coldstart.until_rest(talker.api, name, rung)
         found |= compare_loaders(model, settings.paths.state, loader_rounds)
     return found
 
@@ -49,9 +48,9 @@ def compare_loaders(model: Path, scratch: Path, rounds: int) -> dict[str, Any]:
     """The loader table on the largest file of a model. Raises ApiError where it has none."""
     files = sorted(model.glob("*.safetensors"), key=lambda file: file.stat().st_size)
     if not files:
-        raise bench.BenchFailed(f"{model} has no safetensors file to load")
+        raise coldstart.BenchFailed(f"{model} has no safetensors file to load")
     return loaders.compare(
-        files[-1], rounds=rounds, gpu=shutil.which("nvidia-smi") is not None, scratch=scratch, say=bench.say
+        files[-1], rounds=rounds, gpu=shutil.which("nvidia-smi") is not None, scratch=scratch, say=coldstart.say
     )
 
 
@@ -60,7 +59,7 @@ def print_coldstart(found: dict[str, Any]) -> None:
     rows = Table(f"from {found['from']}, {found['wakes']} wakes", "p50, s", "p95, s", "p99, s", "")
     rows.add_row("first token", *(f"{found[at]:.3f}" for at in POINTS), "")
     begin, total = 0.0, max(sum(figures["p50_s"] for figures in found["phases"].values()), 1e-9)
-    for phase in bench.ordered(found["phases"]):
+    for phase in coldstart.ordered(found["phases"]):
         figures = found["phases"][phase]
         bar = " " * round(begin / total * WIDTH) + "█" * max(1, round(figures["p50_s"] / total * WIDTH))
         rows.add_row(f"  {phase}", *(f"{figures[at]:.3f}" for at in POINTS), bar)

@@ -31,7 +31,7 @@ from typing import NoReturn
 
 from pilotlight import children, keys, tls
 from pilotlight.certificate_terms import NameRefused
-from pilotlight.cli import exit_codes as exits
+from pilotlight.cli import exit_codes
 from pilotlight.cli.exit_codes import FAILED, INTERRUPTED, OK, UNREACHABLE, USAGE, explain_os_error, one_line
 from pilotlight.cli.port_checks import PortTaken, here, need_port, with_metrics_port
 from pilotlight.cli.trust import write_bundle
@@ -246,7 +246,7 @@ def become_up(settings: Settings, *, as_json: bool) -> NoReturn:
 
 
 def main() -> int:
-    exits.settle_in()
+    exit_codes.settle_in()
     try:
         settings = load()
         os.chdir(children.FOLDER)
@@ -304,7 +304,7 @@ def stopped_by() -> list[signal.Signals]:
 
 
 def say(text: str) -> None:
-    exits.say(f"pilotlight: {text}")
+    exit_codes.say(f"pilotlight: {text}")
 
 
 def _show(settings: Settings, url: str, *, as_json: bool) -> None:
@@ -332,7 +332,7 @@ def _show(settings: Settings, url: str, *, as_json: bool) -> None:
             print(f"metrics    {metrics}")
             print(f"logs       {paths.logs}", flush=True)
     except BrokenPipeError:
-        exits.unread()
+        exit_codes.unread()
 
 
 def _only_one(file: Path) -> int:

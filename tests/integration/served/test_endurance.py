@@ -5,7 +5,7 @@ hundred.
 from __future__ import annotations
 
 from loadtests.bench import inventory
-from pilotlight.cli.bench import coldstart as bench
+from pilotlight.cli.bench import coldstart
 from snapshots.pack import pack
 from tests.integration.system import MODEL, System, wait_until
 
@@ -22,8 +22,8 @@ def test_ten_wakes_leave_nothing_and_the_standby_does_not_grow(system: System) -
 
     def wake(times: int) -> None:
         for _ in range(times):
-            bench.wake(system.api, "again", key, rest=0)
-        bench.until_rest(system.api, "again")
+            coldstart.wake(system.api, "again", key, rest=0)
+        coldstart.until_rest(system.api, "again")
 
     wake(3)  # the first ones make what later ones find
     before = inventory.inventory_of(system.state, [system.up.pid])
