@@ -13,7 +13,6 @@ import structlog
 from activator.policy.placement import NodeView
 from runtime.wire import EngineEnvironment, NodeReport, StandbyReport
 
-EPOCH_BITS = 32  # sequences per epoch
 SILENT_SECONDS = 15.0  # an agent that says nothing for so long is connected to anew
 
 log = structlog.get_logger()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("pilotlight", "router", "activator", "runtime", "snapshots", "infra", "loadtests")
-HELD_TO_THE_LAST = PACKAGES  # of these every paragraph, of others the first
 MOST_WORDS = 25
 DOCSTRING = re.compile(r'r?"""(.*?)"""', re.S)
 END = re.compile(r"(?<=[.!?])(?<!e\.g\.)\s+")
@@ -26,8 +25,7 @@ def paragraphs(module: str) -> list[str]:
     """Without drawings, trees and lists, which are indented or have branches."""
     docstring = DOCSTRING.match((ROOT / module).read_text())
     found = docstring[1].split("\n\n") if docstring else []
-    held = found if module.startswith(HELD_TO_THE_LAST) else found[:1]
-    return [paragraph for paragraph in held if not paragraph.startswith(" ") and "├──" not in paragraph]
+    return [paragraph for paragraph in found if not paragraph.startswith(" ") and "├──" not in paragraph]
 
 
 def sentences(paragraph: str) -> list[str]:
