@@ -21,6 +21,7 @@ from typing import NamedTuple
 import structlog
 
 from activator.catalogue import Catalogue
+from activator.control.reconciler import Reconciler
 from activator.edges import catalogue_file as kept
 from activator.edges import metrics
 from activator.edges.agents import keep_node
@@ -33,7 +34,6 @@ from activator.edges.real_effects import Links, RealEffects
 from activator.edges.server import Server
 from activator.events import EpochTaken, Event, ShutDown, Tick
 from activator.launchers import Launcher
-from activator.reconciler import Reconciler
 from activator.state.stored_state import StoredState
 from activator.store import bad_rungs, cold_starts, replicas
 from activator.store import catalogue as stored_catalogue

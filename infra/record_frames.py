@@ -29,13 +29,17 @@ CONTRACTS = (
     "runtime.wire:UsageEntry",  # a line of a replica's journal
     "router.ledger.wire:ToLedger",
     "router.ledger.wire:FromLedger",  # and `policy.json`
-    "router.ledger.record:SpoolLine",
+    "router.spool.record:SpoolLine",
     "router.ledger.shelf:Kept",  # a line of `unpriced.jsonl`
     "runtime.node.last_counts:Snapshot",  # a line of `counts.log`
     "activator.catalogue:Endpoint",  # of `catalogue.json`
 )
 
-MOVED = {"runtime.counts:Snapshot": "runtime.node.last_counts:Snapshot"}  # where a release called it otherwise
+# where a release called it otherwise
+MOVED = {
+    "runtime.counts:Snapshot": "runtime.node.last_counts:Snapshot",
+    "router.ledger.record:SpoolLine": "router.spool.record:SpoolLine",
+}
 
 
 def adapter(contract: str) -> TypeAdapter[Any]:

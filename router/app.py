@@ -33,13 +33,13 @@ from router.errors import BadRequest, Draining, NotReady, RouterError, UpstreamE
 from router.finish import Finish
 from router.hold.replicas import Endpoint, Revision
 from router.hold.slot import Mark, Slot
-from router.ledger.record import NO_TOKENS, Tokens
 from router.relay import engine_words, our_headers
 from router.relay.answer import Answer, Sink
 from router.relay.keepalive import Keepalive, comment
 from router.relay.meter import Meter, estimated_tokens, has_last_event, reported_tokens
 from router.relay.relay import Relay
 from router.shared import Router
+from router.spool.record import NO_TOKENS, Tokens
 from runtime.wire import TURN_HEADER
 
 CUT_OFF = (

@@ -18,7 +18,7 @@ from pilotlight.exposition import Family, Histogram, Sample
 from router.admission.doorstep import Doorstep
 from router.admission.rates import Rates
 from router.admission.visitors import Visitors
-from router.ledger.record import Tokens
+from router.spool.record import Tokens
 from runtime.wire import Phase
 
 OTHER = "(other)"  # no endpoint can be called so

@@ -22,9 +22,9 @@ from router.hold.hold import Hold
 from router.hold.machine import Alone, Machine
 from router.hold.replicas import Endpoint
 from router.hold.table import RouteTable
-from router.ledger.spool import Spool
 from router.metrics import Metrics
 from router.relay.keepalive import WAITING_SECONDS
+from router.spool.spool import Spool
 
 
 class Upload(Protocol):

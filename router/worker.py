@@ -50,10 +50,10 @@ from router.hold.hold import Hold
 from router.hold.machine import Alone, Machine, Memory, Together
 from router.hold.table import RouteTable
 from router.hold.turns import stand_in_line
-from router.ledger.spool import Spool
 from router.ledger.wire import WorkerHello
 from router.metrics import Metrics
 from router.shared import Router
+from router.spool.spool import Spool
 
 COLLECTED = (
     50_000,

@@ -25,8 +25,11 @@ def failure(
     text = f"{type(error).__name__}: {error}"
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename:
         return text
-    looked_at = (SHARED_MEMORY, tempfile.gettempdir()) if places is None else places
-    full = [place for place in looked_at if free(place) < LEAST]
+    try:
+        looked_at = (SHARED_MEMORY, tempfile.gettempdir()) if places is None else places
+        full = [place for place in looked_at if free(place) < LEAST]
+    except OSError:  # a place that is not there, or a full disk on which no folder can be tried: the words alone
+        full = []
     return (
         f"{text}; {' and '.join(full)} {'is' if len(full) == 1 else 'are'} full: free some space there"
         if full

@@ -13,9 +13,9 @@ from typing import Any
 
 from activator import events
 from activator.catalogue import Endpoint
+from activator.control.reconciler import Reconciler
 from activator.events import Event
 from activator.policy.deploy import plan_settled
-from activator.reconciler import Reconciler
 from activator.state.stored_state import StoredState
 from activator.wire import Demand, Done, EndpointRow, RevisionRow, Table
 from pilotlight.frames import Frame

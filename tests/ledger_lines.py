@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pilotlight.sealed import seal
 from router.finish import Finish
-from router.ledger.record import EndRecord, OpenRecord, ToldBy
+from router.spool.record import EndRecord, OpenRecord, ToldBy
 from runtime.wire import UsageEntry
 
 

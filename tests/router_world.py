@@ -29,11 +29,11 @@ from router.hold.hold import Hold
 from router.hold.replicas import Revision
 from router.hold.table import RouteTable
 from router.hold.turns import stand_in_line
-from router.ledger.spool import Spool
 from router.ledger.wire import KeyRow, Policy
 from router.ledger.worker_locks import Workers
 from router.metrics import Metrics
 from router.shared import Router
+from router.spool.spool import Spool
 from runtime.tasks import Task
 from runtime.wire import Phase
 from tests.fakes import FakeReplica

@@ -119,7 +119,7 @@ def observe(replica: Replica, report: ReplicaReport, now: float) -> Outcome:
     if report.state == "stopped":  # 1
         replica.phases = report.phases or replica.phases
         replica.rung = report.rung or replica.rung
-        replica.hung = report.hung
+        replica.hung = report.hung or report.reason.startswith("hung: ")  # an agent of 2026-11-27 has no such field
         return ended(replica, report.reason, now, mismatch=report.mismatch)
     if report.climb < replica.unparks:  # 2
         return Outcome.NOTHING

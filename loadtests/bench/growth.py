@@ -38,10 +38,10 @@ from router.hold.replicas import Revision as Routed
 from router.hold.slot import Slot
 from router.hold.table import RouteTable
 from router.ledger.policy import LiveKeys, Policies
-from router.ledger.record import Tokens
 from router.ledger.server import PART_KEYS
 from router.ledger.wire import FromLedger, KeyRow, PolicyChange, PolicyPart
 from router.metrics import Metrics
+from router.spool.record import Tokens
 from router.worker import COLLECTED
 
 SIZES = (10, 1_000, 10_000)

@@ -30,7 +30,7 @@ from pilotlight.database.migrate import migrate
 from pilotlight.sealed import seal
 from pilotlight.settings import Paths
 from router.admission.request import new_event_id
-from router.ledger.record import EndRecord, OpenRecord
+from router.spool.record import EndRecord, OpenRecord
 
 RATE = 10_000  # requests a second
 REQUESTS = 20_000

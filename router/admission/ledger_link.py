@@ -16,8 +16,8 @@ import structlog
 from pilotlight.frames import FrameError, FrameStream, connect
 from router import reconnect
 from router.admission.auth import Keys
-from router.ledger.spool import Spool
 from router.ledger.wire import Alive, Applied, FromLedger, Policy, PolicyChange, PolicyPart, Spooled, WorkerHello
+from router.spool.spool import Spool
 
 HEARTBEAT_SECONDS = 1.0
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from router.admission import fields
+from router.admission import fields, pairs
 from router.admission.fields import Wants, short
 from router.admission.routes import MOST_SEQUENCES, Route
 from router.admission.schemas import SHAPING
@@ -77,6 +77,8 @@ def read(body: bytes, route: Route) -> Asked:
         raise missing(route.needs)
     if route.also and given.get(route.also) is None:
         raise missing(route.also)
+    if route.pools and route.also:
+        pairs.check(given, route.also, route.needs)
     if route.needs == "prompt" and given.get("echo") and given.get("logprobs") is not None:
         wants.allowances.setdefault("echo_logprobs", "logprobs")
     choices = given.get("n") or 1

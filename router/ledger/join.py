@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.watermark import Word
+from router.spool.record import EndRecord, OpenRecord
 from runtime.wire import UsageEntry
 
 MOST_WAITING = 50_000  # about 100 MB; beyond it the oldest are settled by what is known, and corrected by what comes

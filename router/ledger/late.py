@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from router.finish import Finish
 from router.ledger.prices import Price, cost
-from router.ledger.record import CountSource
+from router.spool.record import CountSource
 
 
 class Late(NamedTuple):

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from router.ledger.join import PendingUsage
 from router.ledger.prices import PriceList, cost
-from router.ledger.record import CountSource, EndRecord
+from router.spool.record import CountSource, EndRecord
 from runtime.wire import Phase, UsageEntry
 
 _phases = TypeAdapter(tuple[Phase, ...])

@@ -20,7 +20,7 @@ from pilotlight.files import write_atomic
 from pilotlight.frames import Frame
 from pilotlight.sealed import is_intact, is_sealed, pieces, seal
 from router.ledger.join import PendingUsage
-from router.ledger.record import EndRecord, OpenRecord
+from router.spool.record import EndRecord, OpenRecord
 from runtime.wire import UsageEntry
 
 START = b'{"open":'

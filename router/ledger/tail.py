@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from pilotlight.sealed import is_intact, is_sealed, pieces
-from router.ledger.record import UNNAMED, EndRecord, OpenRecord, SpoolLine
+from router.spool.record import UNNAMED, EndRecord, OpenRecord, SpoolLine
 
 CHUNK_BYTES = 256 << 10  # read at once: about 3 ms of parsing; also the longest line there may be
 START = b'{"kind":'

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from router.ledger.record import EndRecord, OpenRecord
+from router.spool.record import EndRecord, OpenRecord
 
 PARTING_SECONDS = 600.0  # a replica that ended so long before a request was admitted never had it, whatever clocks say
 

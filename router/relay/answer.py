@@ -14,7 +14,7 @@ from typing import Protocol
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from router import errors
-from router.ledger.spool import Spool
+from router.spool.spool import Spool
 from runtime.forms import Form
 
 LAST_CHUNK = b"0\r\n\r\n"

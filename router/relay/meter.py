@@ -22,9 +22,9 @@ from router.admission.auth import Tenant
 from router.finish import Finish
 from router.hold.pool import Upstream
 from router.hold.replicas import Endpoint, Replica
-from router.ledger.record import NO_TOKENS, Tokens
-from router.ledger.spool import Spool
 from router.metrics import Metrics
+from router.spool.record import NO_TOKENS, Tokens
+from router.spool.spool import Spool
 from runtime.forms import DONE, TOKEN
 from runtime.wire import Phase
 

@@ -22,9 +22,9 @@ from typing import Literal, Protocol
 from router.errors import RouterError, UpstreamError
 from router.hold.pool import Pool, Upstream
 from router.hold.slot import Mark
-from router.ledger.record import Tokens
 from router.relay.answer import EVENTS, JSON, Answer, lines_of
 from router.relay.meter import has_last_event, reported_tokens
+from router.spool.record import Tokens
 from runtime.forms import TOKEN, Form
 
 MOST_CARRIED = 256 << 10  # bytes of one unfinished chunk; a longer one is passed on in parts

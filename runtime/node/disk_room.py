@@ -115,7 +115,8 @@ class DiskRoom:
         """Asked once more, just before it goes: what was so when room was asked for may be no more."""
         if item.kind == "snapshot" and not await self._is_elsewhere(item.digest):
             return False
-        return item.digest not in self._busy() | await asyncio.to_thread(self._disk.pinned)
+        pinned = await asyncio.to_thread(self._disk.pinned)
+        return item.digest not in self._busy() | pinned
 
     async def _is_elsewhere(self, digest: str) -> bool:
         """Does the origin have all of it, so that this node is not the only holder?"""

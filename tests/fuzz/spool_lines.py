@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from pilotlight.sealed import seal
-from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.tail import Tail, is_sound
+from router.spool.record import EndRecord, OpenRecord
 
 OPEN = b'{"kind":"open","event_id":"e1","org_id":"o","key_id":"k","endpoint_id":"ep","endpoint":"n","path":"/v1/completions","streamed":false,"at":1.0}'
 

@@ -12,9 +12,9 @@ import httptools
 
 from router.errors import RouterError
 from router.hold.pool import Pool, Upstream
-from router.ledger.record import Tokens
 from router.relay.answer import Answer
 from router.relay.relay import Relay
+from router.spool.record import Tokens
 from runtime.forms import Form
 from tests.fuzz.wires import Wire, segments, turn
 

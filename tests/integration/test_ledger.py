@@ -38,8 +38,8 @@ from pilotlight.frames import FrameStream, connect, serve
 from pilotlight.keys import ensure_admin_key, ensure_pepper, hash_key
 from pilotlight.sealed import seal
 from pilotlight.settings import Paths
-from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.wire import Applied, FromLedger, Policy, Spooled, WorkerHello
+from router.spool.record import EndRecord, OpenRecord
 
 PRICE = {
     "input": Fraction(10, 100),
@@ -885,8 +885,8 @@ import asyncio, os, sys, time
 from pathlib import Path
 from pilotlight.frames import connect
 from pilotlight.sealed import seal
-from router.ledger.record import EndRecord, OpenRecord
-from router.ledger.spool import Spool
+from router.spool.record import EndRecord, OpenRecord
+from router.spool.spool import Spool
 from router.ledger.wire import FromLedger, Spooled, WorkerHello
 
 async def main(folder, address):

@@ -26,12 +26,12 @@ from router.ledger.follow import Follower
 from router.ledger.join import Join, PendingUsage
 from router.ledger.late import Late, correction
 from router.ledger.prices import Price, PriceList
-from router.ledger.record import EndRecord, OpenRecord, ToldBy
 from router.ledger.row import UsageRow, usage_row
 from router.ledger.tail import Tail
 from router.ledger.watermark import Unfinished
 from router.ledger.watermark import Word as LedgerWord
 from router.ledger.worker_locks import Workers
+from router.spool.record import EndRecord, OpenRecord, ToldBy
 from runtime.journal_line import encode
 from runtime.node.last_counts import Counts
 from runtime.node.usage_shipper import UsageShipper

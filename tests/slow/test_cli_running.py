@@ -39,11 +39,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settin
     shutil.rmtree(short)
 
 
-def standin(script: str, folder: Path) -> list[str]:
+def standin(script: str, folder: Path, module: str = background.MODULE) -> list[str]:
     """A program that looks like `up` in the list of processes."""
     file = folder / "standin.py"
     file.write_text(script)
-    return [sys.executable, "-S", str(file), background.MODULE]
+    return [sys.executable, "-S", str(file), module]
 
 
 def test_a_background_start_returns_what_it_prints_when_ready(
@@ -96,10 +96,11 @@ signal.pause()
 """
 
 
+@pytest.mark.parametrize("module", background.MODULES)
 def test_down_stops_the_one_that_holds_the_folder_and_a_second_down_is_no_failure(
-    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str], module: str
 ) -> None:
-    command = standin(HOLDS.format(lock=str(settings.paths.run / "up.lock")), tmp_path)
+    command = standin(HOLDS.format(lock=str(settings.paths.run / "up.lock")), tmp_path, module)
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"holds\n"
         assert dict(background.words_of(background.standing(settings)))["running"].startswith(

@@ -9,8 +9,8 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from pilotlight.exposition import Exposition, Family, Histogram, ask, text
-from router.ledger.record import Tokens
 from router.metrics import OTHER, Metrics
+from router.spool.record import Tokens
 
 NOTHING: dict[str, Any] = {
     "status": 200,

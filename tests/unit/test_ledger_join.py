@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from router.ledger import join as join_module
 from router.ledger.join import Join, best
 from router.ledger.prices import Price, PriceList
-from router.ledger.record import EndRecord, OpenRecord
 from router.ledger.row import UsageRow, figures, usage_row
 from router.ledger.watermark import PARTING_SECONDS, Unfinished, Word
+from router.spool.record import EndRecord, OpenRecord
 from runtime.wire import Phase, UsageEntry
 from tests.examples import examples
 from tests.ledger_lines import ended, journalled, opened

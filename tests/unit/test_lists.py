@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from router.finish import Finish
-from router.ledger.record import CountSource
+from router.spool.record import CountSource
 from runtime.tasks import Task
 from runtime.wire import ReplicaState, Rung, Zero
 

@@ -18,7 +18,7 @@ from pilotlight.database.embedded import wal
 from pilotlight.room import Room, Watched, blocks, held, look, reserve, shortage, taken
 from pilotlight.settings import DiskSettings, Paths, load
 from router.errors import DiskFull, answer
-from router.ledger.spool import Spool
+from router.spool.spool import Spool
 from tests.small_disks import fill, small_disk
 
 MB = 1 << 20

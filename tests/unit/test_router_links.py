@@ -20,8 +20,8 @@ from router.hold.activator_link import ActivatorLink, DemandBook
 from router.hold.hold import Hold
 from router.hold.replicas import Revision
 from router.hold.table import RouteTable
-from router.ledger.spool import Spool
 from router.ledger.wire import Applied, Policy, Spooled, WorkerHello
+from router.spool.spool import Spool
 from tests.fakes import FakeActivator, FakeLedger
 from tests.fakes_router import Caller, replica
 from tests.router_world import KEY, PEPPER, POLICY, endpoint_row, until

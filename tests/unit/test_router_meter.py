@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.ledger.record import Tokens
 from router.relay.meter import estimated_tokens
+from router.spool.record import Tokens
 from runtime.forms import TOKEN, Form
 
 

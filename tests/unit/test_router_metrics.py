@@ -12,8 +12,8 @@ import pytest
 from activator.edges import metrics as of_activator
 from pilotlight.exposition import Family, Histogram, text
 from router.ledger import metrics as of_ledger
-from router.ledger.record import Tokens
 from router.metrics import Metrics
+from router.spool.record import Tokens
 from runtime.node import metrics as of_agent
 from runtime.wire import Phase
 from tests.router_world import KEY, endpoint_row, get, world

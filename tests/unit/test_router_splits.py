@@ -12,10 +12,10 @@ import pytest
 
 from router.errors import RouterError, UpstreamError
 from router.hold.pool import Pool, Upstream
-from router.ledger.record import Tokens
 from router.relay.answer import Answer
 from router.relay.engine_words import error_of
 from router.relay.relay import Relay
+from router.spool.record import Tokens
 from tests.fakes import SSE_HEAD, chunk, event, json_answer
 
 EVENTS = [event({"choices": [{"delta": {"content": word}}]}) for word in ("", "a", "b", "data: [DONE]")]

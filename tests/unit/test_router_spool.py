@@ -26,13 +26,13 @@ from router.edge.exchange import Exchange
 from router.errors import SpoolFull
 from router.hold.pool import Pool
 from router.hold.replicas import Endpoint, Replica
-from router.ledger import spool as spool_module
-from router.ledger.record import NO_TOKENS, EndRecord, OpenRecord, SpoolLine, Tokens
-from router.ledger.spool import Spool
 from router.ledger.tail import Tail
 from router.metrics import Metrics
 from router.relay.answer import MOST_KEPT
 from router.relay.meter import Meter, waited_for
+from router.spool import spool as spool_module
+from router.spool.record import NO_TOKENS, EndRecord, OpenRecord, SpoolLine, Tokens
+from router.spool.spool import Spool
 from runtime.wire import Phase
 from tests.fakes import SSE_HEAD, FakeRequest, chunk, event
 from tests.fakes_ledger import Disk

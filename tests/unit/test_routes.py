@@ -15,8 +15,8 @@ from router import errors
 from router.admission.routes import CHECKS, ROUTES, Route, wrong_task
 from router.edge.web import SERVED
 from router.errors import BadRequest, UpstreamError
-from router.ledger.record import NO_TOKENS, Tokens
 from router.relay import meter
+from router.spool.record import NO_TOKENS, Tokens
 from runtime import tasks
 from runtime.forms import DONE, TOKEN, Form
 from runtime.serving.gate import counts_header

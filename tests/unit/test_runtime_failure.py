@@ -37,3 +37,7 @@ def test_what_says_where_or_is_something_else_is_told_as_it_is(error: BaseExcept
 
 def test_where_engines_write_is_looked_at() -> None:
     assert failure(refused(errno.EDQUOT)).startswith("OSError: ")
+
+
+def test_a_place_that_is_not_there_hides_no_reason() -> None:
+    assert failure(refused(errno.ENOSPC), places=["/not/there"]) == "OSError: [Errno 28] No space left on device"

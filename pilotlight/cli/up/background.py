@@ -29,6 +29,7 @@ from pilotlight.settings import Settings
 
 LOOK_SECONDS = 0.5
 MODULE = "pilotlight.cli.up.installation"
+MODULES = (MODULE, "pilotlight.cli.up")  # the second: an `up` of the release before
 AGAIN = "it goes on in the background: `pilotlight status` says how it stands, `pilotlight down` stops it"
 
 
@@ -106,7 +107,7 @@ def _held(pid: int) -> Iterator[int]:
         stop("it has just ended")
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if MODULE.encode() not in words:
+        if not any(module.encode() in words for module in MODULES):
             stop(
                 f"process {pid} is not `pilotlight up`: it runs in another container, or as another user; stop it there"
             )

@@ -30,7 +30,7 @@ import structlog
 
 from pilotlight.files import sync_folder
 from router.errors import DiskFull, SpoolFull
-from router.ledger.record import UNNAMED
+from router.spool.record import UNNAMED
 
 ROTATE_BYTES = 16 << 20
 END_SYNC_SECONDS = 0.003

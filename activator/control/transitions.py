@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import structlog
 
+from activator.control.node_commands import NodeCommands
+from activator.control.scale_up import ScaleUp
 from activator.effects import Effects
-from activator.node_commands import NodeCommands
 from activator.policy import lifecycle
 from activator.policy.lifecycle import Action, Patience, Replica
-from activator.scale_up import ScaleUp
 from activator.state.cluster import ClusterState
 
 log = structlog.get_logger()

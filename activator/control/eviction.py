@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from activator.catalogue import Endpoint, Revision
+from activator.control.takeover import Takeovers
 from activator.policy import scaler
 from activator.policy.lifecycle import Replica
 from activator.policy.placement import Place
 from activator.policy.scaler import Load
 from activator.policy.turns import Terms
 from activator.state.cluster import ClusterState
-from activator.takeover import Takeovers
 
 PARKED = ("parked", "parking")
 SERVING = ("starting", "ready")

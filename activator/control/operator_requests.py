@@ -7,13 +7,13 @@ long (`state/replies.py`).
 
 from __future__ import annotations
 
+from activator.control.publishing import Publisher
+from activator.control.scaling import Scaling
+from activator.control.takeover import Takeovers
 from activator.events import EndpointStored, StatusAsked, WakeAsked
-from activator.publishing import Publisher
-from activator.scaling import Scaling
 from activator.state.cluster import ClusterState
 from activator.state.replies import Replies
 from activator.state.status import status
-from activator.takeover import Takeovers
 from activator.wire import Done
 
 

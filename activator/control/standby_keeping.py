@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import structlog
 
-from activator.node_commands import NodeCommands
+from activator.control.node_commands import NodeCommands
 from activator.state.cluster import ClusterState
 
 log = structlog.get_logger()

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import structlog
 
-from activator.argument_checks import Checks
 from activator.catalogue import Revision
+from activator.control.argument_checks import Checks
+from activator.control.node_commands import NodeCommands
 from activator.effects import Effects
 from activator.events import NodeHeard
-from activator.node_commands import NodeCommands
 from activator.policy import lifecycle
 from activator.policy.estimates import PastStart
 from activator.policy.lifecycle import Outcome, Patience, Replica

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import structlog
 
+from activator.control.publishing import Publisher
 from activator.effects import Effects
 from activator.events import DemandHeard, RouterHeard, RouterJoined, RouterLeft
-from activator.publishing import Publisher
 from activator.state.cluster import ClusterState
 from activator.state.queue_depths import QueueDepths
 

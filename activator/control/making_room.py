@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import structlog
 
+from activator.control.eviction import EvictableReplicas
+from activator.control.takeover import Takeovers
 from activator.effects import Effects
-from activator.eviction import EvictableReplicas
 from activator.policy import lifecycle, turns
 from activator.policy.placement import Needs, NodeView, Place, Room, make_room
 from activator.policy.scale_up_request import ScaleUpRequest
@@ -24,7 +25,6 @@ from activator.policy.turns import Terms
 from activator.state.cluster import ClusterState
 from activator.state.waits import Wait
 from activator.store.events import EventRecord
-from activator.takeover import Takeovers
 
 log = structlog.get_logger()
 

@@ -17,8 +17,8 @@ from dataclasses import replace
 import structlog
 
 from activator.catalogue import Revision
-from activator.making_room import RoomMaker
-from activator.node_commands import NodeCommands
+from activator.control.making_room import RoomMaker
+from activator.control.node_commands import NodeCommands
 from activator.policy import lifecycle
 from activator.policy.lifecycle import Patience, Replica
 from activator.policy.placement import GIB, Needs, NodeView, asked, choose

@@ -12,16 +12,16 @@ from __future__ import annotations
 import math
 
 from activator.catalogue import Endpoint, Revision
-from activator.making_room import RoomMaker
+from activator.control.making_room import RoomMaker
+from activator.control.publishing import Publisher
+from activator.control.scale_down import ScaleDown
+from activator.control.scale_up import ScaleUp
+from activator.control.takeover import Takeovers
 from activator.policy import scaler
 from activator.policy.scale_up_request import ScaleUpRequest
 from activator.policy.scaler import Facts, Load, Target
-from activator.publishing import Publisher
-from activator.scale_down import ScaleDown
-from activator.scale_up import ScaleUp
 from activator.state.cluster import ClusterState
 from activator.state.demand_history import PastDemand
-from activator.takeover import Takeovers
 
 
 class Scaling:
