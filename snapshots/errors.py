@@ -22,6 +22,8 @@ LineageError          what is told of a snapshot's origin cannot be read; a Snap
 
 from __future__ import annotations
 
+PUSH = "push it again from where it is whole (`pilotlight snapshot push`)"  # the remedy of several
+
 
 class SnapshotError(Exception):
     """Base of all."""

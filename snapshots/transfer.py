@@ -17,13 +17,13 @@ from pathlib import Path
 
 from snapshots.arrival import FILES
 from snapshots.chunks import Chunk, chunks_of
-from snapshots.errors import HeaderError, PackError, StoreFull, TamperedError
+from snapshots.errors import PUSH, HeaderError, PackError, StoreFull, TamperedError
 from snapshots.judging import judge_contents, judge_names, tables_within
 from snapshots.manifest import CHUNK, MANIFEST, Manifest, SnapshotFile, folder_name, parse_manifest, read_manifest
 from snapshots.partial import Partial, give_back
 from snapshots.singleflight import alone_async, together
 from snapshots.store import disk
-from snapshots.store.origin import PUSH, Origin, connect, folder_of, uncancelled
+from snapshots.store.origin import Origin, connect, folder_of, uncancelled
 
 Progress = Callable[[int, int], None]  # bytes done, those of an earlier try included, and bytes in all
 Room = Callable[

@@ -14,12 +14,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from snapshots.errors import NoBucket, NotStored, OriginError, TamperedError
+from snapshots.errors import PUSH, NoBucket, NotStored, OriginError, TamperedError
 from snapshots.manifest import LARGEST_MANIFEST, MANIFEST, folder_name
 from snapshots.store import disk
 
 T = TypeVar("T")
-PUSH = "push it again from where it is whole (`pilotlight snapshot push`)"
 
 
 class Origin(Protocol):

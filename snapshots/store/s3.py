@@ -35,10 +35,9 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 from botocore.exceptions import ConnectionError as NotConnected
 
-from snapshots.errors import Denied, NoBucket, NotStored, OriginError, TamperedError, Unreachable
+from snapshots.errors import PUSH, Denied, NoBucket, NotStored, OriginError, TamperedError, Unreachable
 from snapshots.manifest import CHUNK, LARGEST_MANIFEST, MANIFEST, digest_of_folder, folder_name
 from snapshots.store.direct import SLICE, Direct, Reading
-from snapshots.store.origin import PUSH
 from snapshots.store.stall import Pace
 
 CONNECTIONS = 32
