@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -209,7 +209,7 @@ def _decimals(data: bytes) -> Any:
     """JSON with no float in it. Raises BadRequest."""
     try:
         return json.loads(data or b"{}", parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, InvalidOperation) as error:  # the last: an exponent that Decimal does not have
         raise BadRequest(f"the body is not JSON: {quoted(str(error))}") from error
 
 

@@ -494,6 +494,7 @@ def test_a_wrong_price_is_refused_by_name(tmp_path: Path, body: dict[str, Any], 
 @pytest.mark.parametrize(
     "body",
     [
+        b'{"input_per_million": 1e99999999999999999999}',
         b"{",
         b'{"input_per_million": NaN}',
         b"[" * 100_000,
