@@ -208,13 +208,20 @@ async def read_body(request: Request, model: type[Given], *, exact: bool = False
 def _decimals(data: bytes) -> Any:
     """JSON with no float in it. Raises BadRequest."""
     try:
-        return json.loads(data or b"{}", parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError, InvalidOperation) as error:  # the last: an exponent that Decimal does not have
+        return json.loads(data or b"{}", parse_float=_decimal, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is not JSON: {quoted(str(error))}") from error
 
 
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # an exponent that no Decimal has
+        raise ValueError(f"{quoted(text)} is not a number that can be kept") from None
+
+
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{quoted(text)} is no number")
+    raise ValueError(f"{quoted(text)} is not a number")
 
 
 def read_query(request: Request, model: type[Given]) -> Given:
