@@ -103,9 +103,8 @@ class Catalogue:
     on_put: Callable[[Endpoint], None] = lambda endpoint: None  # hears of each endpoint as it is from now on
     on_gone: Callable[[str], None] = lambda endpoint_id: None  # and of each that is forgotten
     _of_revision: dict[str, str] = field(default_factory=dict)
-    _routed: dict[str, bool] = field(
-        default_factory=dict
-    )  # endpoints with a route → do all its revisions rest on `staged`?
+    # endpoints with a route → do all its revisions rest on `staged`?
+    _routed: dict[str, bool] = field(default_factory=dict)
     _not_staged: int = 0  # of those, how many do not
 
     def put(self, endpoint: Endpoint) -> None:

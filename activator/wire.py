@@ -218,9 +218,8 @@ class Configuration(BaseModel):
         '(nothing of it runs), "staged" (where every endpoint says so, not even a standby is kept ready for its '
         "start).",
     )
-    hold_seconds: float = Field(
-        300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds."
-    )  # clients wait 600 s
+    # clients wait 600 s
+    hold_seconds: float = Field(300.0, gt=0, lt=600, description="Longest wait of a request for a slot, in seconds.")
     finish_seconds: float = Field(
         3600.0,
         ge=0,

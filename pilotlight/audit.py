@@ -35,9 +35,8 @@ MOST_PARTS = 50  # fields, or items of a list
 READABLE = (
     0o644  # root may act in a state folder of another user, whose admin process has to read it; nothing in it is secret
 )
-SECRET = re.compile(
-    r"secret|passw|token$|api.?key|credential|authorization", re.IGNORECASE
-)  # names of what is never noted
+# names of what is never noted
+SECRET = re.compile(r"secret|passw|token$|api.?key|credential|authorization", re.IGNORECASE)
 USERINFO = re.compile(r"://[^/@\s]+@")
 ID = re.compile(r"act_[0-9a-f]{12}_[0-9a-f]{12}", re.ASCII)
 

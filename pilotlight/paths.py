@@ -98,9 +98,8 @@ def private_folder(folder: Path) -> Path:
 
 
 LONGEST_STATE = 107 - len("/postgres/.s.PGSQL.5432")  # bytes: the kernel holds 107 of a socket's path
-SHORT_STATE = (
-    107 - len("/run/r/r01234567/") - 36
-)  # up to here sockets lie in it, also vLLM's, which are named by a UUID
+# up to here sockets lie in it, also vLLM's, which are named by a UUID
+SHORT_STATE = 107 - len("/run/r/r01234567/") - 36
 
 
 class Paths:
@@ -121,14 +120,12 @@ class Paths:
         self.journal = state / "journal"  # what engines produced, until Postgres has it
         self.audit = state / "audit"  # notes of what operators did, until Postgres has them
         self.logs = state / "logs"  # of our processes, by name
-        self.endpoint_logs = (
-            state / "logs" / "endpoints"
-        )  # of replicas, by endpoint: which may be called as a process is
+        # of replicas, by endpoint: which may be called as a process is
+        self.endpoint_logs = state / "logs" / "endpoints"
         self.postgres = state / "postgres"
         self.policy = state / "policy.json"  # keys, prices and limits, for routers that start without Postgres
-        self.catalogue = (
-            state / "catalogue.json"
-        )  # endpoints and revisions, for an activator that starts without Postgres
+        # endpoints and revisions, for an activator that starts without Postgres
+        self.catalogue = state / "catalogue.json"
         self.epoch = state / "epoch"  # the highest under which this machine has led
         self.ca_cert = state / "ca.pem"
         self.ca_bundle = state / "ca-bundle.pem"  # the machine's authorities and ours, for clients

@@ -224,9 +224,8 @@ def _encrypt(given: Mapping[str, str], kept: dict[str, str], arguments: dict[str
         mode = "verify-full"
     verified = mode in ("verify-ca", "verify-full")
     if given.get("sslcert") and mode != "disable":
-        _certified(
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), given
-        )  # here, where a key without its password is an error and not a question
+        # here, where a key without its password is an error and not a question
+        _certified(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), given)
     if authority not in ("", "system"):
         file = absolute(Path(authority))
         if not file.is_file():

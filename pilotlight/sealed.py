@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from zlib import crc32
 
 MARK = b',"crc":"'
-LENGTH = (
-    len(MARK) + 8 + 2
-)  # bytes a seal adds, before the closing brace is taken off: eight hex digits, a quote, a brace
+# bytes a seal adds, before the closing brace is taken off: eight hex digits, a quote, a brace
+LENGTH = len(MARK) + 8 + 2
 
 
 class Damaged(ValueError):

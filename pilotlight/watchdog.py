@@ -141,9 +141,8 @@ class Watchdog:
             os.close(self._held.pop(pid))
             self._said.pop(pid, None)
         for pid in running - self._held.keys():
-            with contextlib.suppress(
-                OSError
-            ):  # it is gone already, or there is no descriptor for the moment: at the next look
+            # it is gone already, or there is no descriptor for the moment: at the next look
+            with contextlib.suppress(OSError):
                 self._held[pid] = os.pidfd_open(pid)
         self._said = {pid: self._said.get(pid, Said(self._now)) for pid in self._held}
 

@@ -57,9 +57,8 @@ def open_call(router: Router, request: Request, tenant: Tenant, sink: Sink, aske
     """
     router.keys.check(tenant)  # 2, again: uploading takes a while
     if asked is None:
-        asked = openai.read(
-            request.body, request.route
-        )  # 3: before the endpoint is looked for, for `model` may name it
+        # 3: before the endpoint is looked for, for `model` may name it
+        asked = openai.read(request.body, request.route)
     name = request.endpoint or asked.model
     if name is None:
         raise BadRequest("'model' is missing. Name the endpoint in it, or use its URL: /e/ENDPOINT/v1/…", param="model")

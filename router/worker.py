@@ -218,9 +218,8 @@ async def serve(
     Notifier.of_starter().keep()
     certificates = None if plain else certificate.of_settings(config)
     worker = Worker(config, machine or Alone())
-    others = (
-        [config.paths.metrics(name) for name in MEASURED] if index == 0 else []
-    )  # one worker tells of them, or they would count twice
+    # one worker tells of them, or they would count twice
+    others = [config.paths.metrics(name) for name in MEASURED] if index == 0 else []
     exposition = Exposition(worker.metrics.collect, others=others)
     await exposition.on_port(config.router.metrics_port + index)
     application = asgi_app(worker.router, admin=config.paths.address("admin"), reach=config.router.admin)

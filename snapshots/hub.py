@@ -137,9 +137,8 @@ def _listed(reference: Reference, endpoint: str | None, cache: Path) -> Listed:
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=endpoint, library_name="pilotlight")
-    commit = api.resolve_revision(
-        reference.repo, revision=reference.revision, cache_dir=cache
-    ).resolved  # and kept, for when the hub is away
+    # and kept, for when the hub is away
+    commit = api.resolve_revision(reference.repo, revision=reference.revision, cache_dir=cache).resolved
     if not COMMIT.fullmatch(commit):
         raise HubError(
             f"{api.endpoint} says that {reference} is commit {commit[:100]!r}, which is not one: check HF_ENDPOINT"

@@ -29,9 +29,8 @@ MOST_STEPS = 20  # the newest are kept
 LARGEST_FILE = 1 << 20  # bytes
 LARGEST_CARD = 64 << 10  # bytes of a README that are looked at
 HUB_COMMIT = re.compile(r"[0-9a-f]{40}")
-METADATA = Path(
-    ".cache/huggingface/download/config.json.metadata"
-)  # what `hf download --local-dir` leaves: the commit on its first line
+# what `hf download --local-dir` leaves: the commit on its first line
+METADATA = Path(".cache/huggingface/download/config.json.metadata")
 
 Text = Annotated[str, StringConstraints(max_length=4096)]
 

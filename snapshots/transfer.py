@@ -127,9 +127,8 @@ async def pull_from(
                     asyncio.to_thread(judge_contents, folder / FILES, manifest, code=code, twice=False)
                 )
             )
-            texts[-1].add_done_callback(
-                lambda done: done.cancelled() or done.exception()
-            )  # of a pull that ends otherwise nobody asks
+            # of a pull that ends otherwise nobody asks
+            texts[-1].add_done_callback(lambda done: done.cancelled() or done.exception())
 
         async with _partial(folder, manifest, room) as partial:
             try:

@@ -60,9 +60,8 @@ def run(session: pytest.Session, files: list[Path]) -> None:
     gc.collect()
     gc.freeze()  # what every test stands on lives to the end: the collector need not look at it again and again
     todo, more = os.pipe()
-    os.write(
-        more, b"".join(number.to_bytes(2) for number in range(len(files)))
-    )  # a fork reads a number, runs that file
+    # a fork reads a number, runs that file
+    os.write(more, b"".join(number.to_bytes(2) for number in range(len(files))))
     os.close(more)
     forks: dict[Connection, _Fork] = {}
     for _ in range((os.cpu_count() or 1) + 1):  # one more than cores: some wait now and then

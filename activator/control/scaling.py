@@ -145,9 +145,8 @@ class Scaling:
         if not live and not past.target:
             state.history.forget(revision_id)
             state.targets.pop(revision_id, None)
-            if not state.replicas.has(revision_id) and state.tenure.is_settled(
-                facts.now
-            ):  # before, a node may report one
+            # before, a node may report one
+            if not state.replicas.has(revision_id) and state.tenure.is_settled(facts.now):
                 state.catalogue.forget(revision_id)
                 if state.catalogue.find(revision_id) is None:
                     state.forget(revision_id)

@@ -102,9 +102,8 @@ class Commands:
             return await (await self._tell(partial(WakeAsked, frame.org_id, frame.name)))
         began = False
         try:
-            looked = (
-                Looked() if isinstance(frame, Remove) else await self._check_arguments(frame)
-            )  # a slow node holds up nobody else
+            # a slow node holds up nobody else
+            looked = Looked() if isinstance(frame, Remove) else await self._check_arguments(frame)
             async with self._one_at_a_time:
                 began = True
                 plan, ended = await self._store(frame)

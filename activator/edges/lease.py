@@ -66,9 +66,8 @@ class Lease:
                 connection = await self._connect()
                 log.info("waiting to lead", action="lease_wait")
                 await connection.execute(SQL["wait"], LOCK)
-                while (
-                    self._alone is not None and not self._alone.hold()
-                ):  # its holder led without Postgres, and is told to end
+                # its holder led without Postgres, and is told to end
+                while self._alone is not None and not self._alone.hold():
                     await asyncio.sleep(HERE_SECONDS)
                 return await self._begin(connection, self._alone.highest if self._alone is not None else 0)
             except FAILED as error:

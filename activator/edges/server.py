@@ -50,9 +50,8 @@ class Server:
 
     async def attend(self, peer: FrameStream[Any]) -> None:
         try:
-            async with asyncio.timeout(
-                HELLO_SECONDS
-            ):  # one of a kind we do not know is passed over, and nothing follows it
+            # one of a kind we do not know is passed over, and nothing follows it
+            async with asyncio.timeout(HELLO_SECONDS):
                 first = await peer.receive()
             if isinstance(first, RouterHello):
                 frames.check_protocol(first.protocol, f"router {first.router_id}")

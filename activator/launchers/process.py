@@ -50,9 +50,8 @@ class Process:
     def __init__(self, pid: int) -> None:
         """Raises ProcessLookupError."""
         self.pid, self._fd = pid, os.pidfd_open(pid)
-        self.start_time = start_time(
-            pid
-        )  # then: whoever has the pid from here on is not whom the descriptor means, and is not signalled
+        # then: whoever has the pid from here on is not whom the descriptor means, and is not signalled
+        self.start_time = start_time(pid)
 
     def alive(self) -> bool:
         return self.start_time is not None and start_time(self.pid) == self.start_time

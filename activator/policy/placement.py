@@ -196,9 +196,8 @@ def _enough(spare: list[Place], missing: int) -> list[Place] | None:
         missing -= replica.nbytes
     if missing > 0:
         return None
-    for replica in sorted(
-        taken, key=lambda replica: replica.parked
-    ):  # a larger one may have made an earlier one needless, serving ones first
+    # a larger one may have made an earlier one needless, serving ones first
+    for replica in sorted(taken, key=lambda replica: replica.parked):
         if missing + replica.nbytes <= 0:
             taken.remove(replica)
             missing += replica.nbytes

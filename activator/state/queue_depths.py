@@ -76,9 +76,8 @@ class QueueDepths:
                 }
         routers = len(self._own)
         for connection, sent in self._sent.items():
-            if news[connection] or (
-                sent and self._counted.get(connection) != routers
-            ):  # or: what it was told weighs less, or more
+            # or: what it was told weighs less, or more
+            if news[connection] or (sent and self._counted.get(connection) != routers):
                 self._counted[connection] = routers
                 yield connection, Depths(others=news[connection], routers=routers)
 

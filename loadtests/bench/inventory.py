@@ -37,9 +37,8 @@ POOLED_BACKENDS = (
     15  # connections that the pools of activator, ledger and admin, and their listeners, may have at a time
 )
 SHARED_MEMORY = Path("/dev/shm")
-IN_SHARED_MEMORY = re.compile(
-    rf"(?: |^){SHARED_MEMORY}/(.+)$", re.MULTILINE
-)  # a line of `maps`, and what a descriptor leads to
+# a line of `maps`, and what a descriptor leads to
+IN_SHARED_MEMORY = re.compile(rf"(?: |^){SHARED_MEMORY}/(.+)$", re.MULTILINE)
 
 
 class Memory(NamedTuple):

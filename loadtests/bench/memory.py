@@ -128,9 +128,8 @@ def _wake(api: Api, name: str) -> None:
     body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 16}
     headers = {"authorization": f"Bearer {key}"}
     path = f"/e/{name}/v1/chat/completions"
-    _until(
-        lambda: api.succeeds("POST", path, json=body, headers=headers, timeout=120), 120, f"{name} is woken"
-    )  # a new key is a 401 first
+    # a new key is a 401 first
+    _until(lambda: api.succeeds("POST", path, json=body, headers=headers, timeout=120), 120, f"{name} is woken")
 
 
 def _until(condition: Callable[[], Any], seconds: float, what: str) -> None:

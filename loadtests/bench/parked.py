@@ -20,9 +20,8 @@ async def measure(model: Path, found: dict[str, Any], *, wakes: int) -> None:
         key = await bench.deploy("bench", model, idle_timeout_seconds=IDLE_SECONDS, slots=SLOTS, zero="parked")
         found["first_boot_s"] = (await bench.first_token("bench", key, measured.QUESTION))[0]
         ready = await asyncio.to_thread(_replica_bytes, bench.paths.state)
-        await asyncio.to_thread(
-            measured.wake, bench.api, "bench", key, rung="parked"
-        )  # the first climb also makes what later ones find
+        # the first climb also makes what later ones find
+        await asyncio.to_thread(measured.wake, bench.api, "bench", key, rung="parked")
         found |= await asyncio.to_thread(measured.coldstart, bench.api, "bench", key, wakes=wakes, rung="parked")
         await asyncio.to_thread(measured.until_rest, bench.api, "bench", "parked")
         at_rest = await asyncio.to_thread(_replica_bytes, bench.paths.state)

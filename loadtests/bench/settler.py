@@ -69,9 +69,8 @@ class Settling:
         self._postgres = postgres
         self._connection = connection
         self._file = (spool / f"{uuid.uuid4().hex}.0.jsonl").open("ab", buffering=0)
-        fcntl.flock(
-            self._file, fcntl.LOCK_EX
-        )  # a worker lives as long as it holds this; a dead one's file is read once and deleted
+        # a worker lives as long as it holds this; a dead one's file is read once and deleted
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         self._expected = 0
 
     async def settle(self, count: int, *, pause: float) -> Settled:

@@ -139,9 +139,8 @@ async def start(paths: Paths, *, wal_bytes: int = DiskSettings().wal_bytes) -> E
     server = EmbeddedPostgres(process, lock, dsn)
     try:
         await _ready(process, data / "postmaster.pid", paths.logs / "postgres.log")
-        if (
-            not paths.database_dsn.exists() or paths.database_dsn.read_text() != dsn
-        ):  # it stays the same: a full disk does not matter
+        # it stays the same: a full disk does not matter
+        if not paths.database_dsn.exists() or paths.database_dsn.read_text() != dsn:
             write_atomic(paths.database_dsn, dsn.encode())
     except BaseException:
         await server.stop()

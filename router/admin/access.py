@@ -58,9 +58,8 @@ def answer(error: RouterError) -> Response:
         headers["retry-after"] = str(math.ceil(error.retry_after))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return Response(
-        payload(error), status_code=error.status, headers=headers, media_type="application/json"
-    )  # half a character, too
+    # half a character, too
+    return Response(payload(error), status_code=error.status, headers=headers, media_type="application/json")
 
 
 async def on_router_error(request: Request, error: Exception) -> Response:

@@ -61,9 +61,8 @@ class RotateBody(Body):
     """POST /api/v1/keys/KEY_ID/rotate"""
 
     grace_seconds: float = Field(86400.0, ge=0, le=TEN_YEARS)  # how long the old key goes on working; 0: not at all
-    expires_in_seconds: float | None = Field(
-        None, gt=0, le=TEN_YEARS
-    )  # of the new one; none: as long as the old one was given
+    # of the new one; none: as long as the old one was given
+    expires_in_seconds: float | None = Field(None, gt=0, le=TEN_YEARS)
 
 
 def _iso(value: str) -> datetime | None:

@@ -103,9 +103,8 @@ def _starts(encoding: str, body: bytes) -> Callable[[], _Unpacker]:
         return lambda: zstd.ZstdDecompressor(options=limit)
     if encoding == "gzip":
         return lambda: zlib.decompressobj(GZIP)
-    window = (
-        ZLIB if len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0 else RAW
-    )  # "deflate" is both in the wild
+    # "deflate" is both in the wild
+    window = ZLIB if len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0 else RAW
     return lambda: zlib.decompressobj(window)
 
 

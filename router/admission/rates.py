@@ -23,9 +23,8 @@ class Rates:
     def __init__(self, per_second: float, *, most_addresses: int = MOST_ADDRESSES) -> None:
         self._per_second, self._most_addresses = per_second, most_addresses
         self._saved = max(1.0, per_second * SAVED_SECONDS)
-        self._of: OrderedDict[str, tuple[float, float]] = (
-            OrderedDict()
-        )  # address → tokens, and when it had them; heard of last: last
+        # address → tokens, and when it had them; heard of last: last
+        self._of: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._of)

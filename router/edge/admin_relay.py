@@ -25,12 +25,10 @@ READ_BYTES = 64 << 10
 _HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
 )  # fmt: skip
-_OURS = frozenset(
-    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"}
-)  # never the client's word
-_KEPT = frozenset(
-    {b"content-length", b"host"}
-)  # though `Connection` names them: a body without its length would be a second request
+# never the client's word
+_OURS = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"})
+# though `Connection` names them: a body without its length would be a second request
+_KEPT = frozenset({b"content-length", b"host"})
 _AWAY = "The admin API is not running. Start it (`pilotlight up` does), and try again."
 
 

@@ -117,9 +117,8 @@ class AsgiTurn:
         self._stranger: RouterError | None = None  # what whoever has no valid key is told
         self._wanted = is_relayed(scope["path"])
         self._known: bool | None = None
-        self._most = (
-            limits.max_body if self._wanted and self._knows(headers) else MOST_DISCARDED
-        )  # a stranger may send a form, no more
+        # a stranger may send a form, no more
+        self._most = limits.max_body if self._wanted and self._knows(headers) else MOST_DISCARDED
         expects = expects_continue(headers)
         sized = dict(headers).get(b"content-length")
         endless = any(name == b"transfer-encoding" for name, _ in headers)

@@ -229,9 +229,8 @@ class Door:
         if context is not None:
             await self._porter.wait(visit.address)
 
-        def made() -> (
-            asyncio.Protocol
-        ):  # called before the handshake; it is `visit.guest` from its `connection_made` on
+        # called before the handshake; it is `visit.guest` from its `connection_made` on
+        def made() -> asyncio.Protocol:
             guest = self._make()
             guest.visit = visit
             return cast(asyncio.Protocol, guest)

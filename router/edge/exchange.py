@@ -80,9 +80,8 @@ class Exchange:
         self.keep_alive = keep_alive
         self._expects_continue = b"expect" in request.headers and expects_continue(request.headers.items())
         origin = request.headers.get(b"origin")
-        self._for_pages = (
-            b"" if origin is None else router.cors.lines(origin, request.endpoint)
-        )  # of the head of its answer
+        # of the head of its answer
+        self._for_pages = b"" if origin is None else router.cors.lines(origin, request.endpoint)
         self._encoding = ""  # of its body
         self._pieces: list[bytes | bytearray] = []  # of its body, in few places: a byte in tiny chunks is a byte
         self._size = 0

@@ -42,9 +42,8 @@ from router.shared import Router
 
 MOST_TURNS = 32  # requests of one connection whose answers are due; then it is closed after them
 MOST_AT_ONCE = 4  # requests of one connection begun in one go; then others have their turn
-MOST_STASHED = (
-    16 << 10
-)  # bytes of pipelined requests not looked at yet; then the connection ends after the answers that are due
+# bytes of pipelined requests not looked at yet; then the connection ends after the answers that are due
+MOST_STASHED = 16 << 10
 MOST_UNSENT = 64 << 10  # bytes that wait for a client to read; then nothing more is made for it
 
 

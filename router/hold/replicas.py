@@ -236,9 +236,8 @@ def pick(replicas: Iterable[Replica], chance: Callable[[], float]) -> Replica | 
     """
     best, least, ties = None, 0.0, 1
     for replica in replicas:
-        if (
-            replica.in_flight >= replica.row.slots or replica.draining or replica.full or replica.dead
-        ):  # it is not `free`
+        # it is not `free`
+        if replica.in_flight >= replica.row.slots or replica.draining or replica.full or replica.dead:
             continue
         depth = replica.in_flight + replica.others
         if best is None or depth < least:

@@ -61,9 +61,8 @@ class Corrections:
             ):
                 done.update(late.event_id for late in found)
         except TimeoutError:
-            self._first = max(
-                self._first / 4, MARGIN_SECONDS
-            )  # too much for one statement, or Postgres hangs: a shorter look is one
+            # too much for one statement, or Postgres hangs: a shorter look is one
+            self._first = max(self._first / 4, MARGIN_SECONDS)
             raise
         self._since = begun
         return len(done)

@@ -55,9 +55,8 @@ class Follower:
             await self.read()
             await asyncio.sleep(LINGER_SECONDS)
             with suppress(TimeoutError):
-                async with asyncio.timeout(
-                    max(scan_at - time.monotonic(), 0)
-                ):  # not wait_for: on Python 3.11 it may lose a cancellation
+                # not wait_for: on Python 3.11 it may lose a cancellation
+                async with asyncio.timeout(max(scan_at - time.monotonic(), 0)):
                     await self._awake.wait()
             self._awake.clear()
 

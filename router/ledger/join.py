@@ -50,9 +50,8 @@ class Join:
         self._cases: dict[str, PendingUsage] = {}
         self._events: dict[str, list[str]] = defaultdict(list)  # by file: the requests with a line in it
         self._unsettled: dict[str, int] = defaultdict(int)  # by file: those of them neither new nor settled
-        self._waiting: OrderedDict[str, float] = (
-            OrderedDict()
-        )  # since when, monotonic seconds; who was looked up longest ago first
+        # since when, monotonic seconds; who was looked up longest ago first
+        self._waiting: OrderedDict[str, float] = OrderedDict()
         self._ready: deque[PendingUsage] = deque()
         self._taken = 0
 

@@ -112,9 +112,8 @@ class Database:
         """A pooled connection; the whole block must end within STATEMENT_SECONDS. Raises one of AWAY, or POISON."""
         async with asyncio.timeout(STATEMENT_SECONDS):
             async with self._making:
-                if (
-                    self._pool is None
-                ):  # smallest 0: else it reconnects by itself and logs a traceback each time it cannot
+                # smallest 0: else it reconnects by itself and logs a traceback each time it cannot
+                if self._pool is None:
                     self._pool = await connect_pool(
                         dsn(self._settings),
                         application=self._application,

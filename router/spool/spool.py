@@ -268,9 +268,9 @@ class Spool:
             for file in job.retired:
                 try:
                     self._close(file.descriptor)
-                except (
-                    OSError
-                ) as failure:  # the descriptor is gone all the same; what it says of the disk counts as a sync's word
+                except OSError as failure:
+                    # the descriptor is gone all the same;
+                    # what it says of the disk counts as a sync's word
                     error = error or failure
             try:
                 self._loop.call_soon_threadsafe(self._done, job, target, error)

@@ -85,9 +85,8 @@ def _numpy(_: Replica) -> None:
 
 
 def _torch(_: Replica) -> None:
-    torch.default_generator.manual_seed(
-        secrets.randbits(63)
-    )  # not `torch.seed`: it would also note what CUDA is to do later
+    # not `torch.seed`: it would also note what CUDA is to do later
+    torch.default_generator.manual_seed(secrets.randbits(63))
 
 
 def _c_library(_: Replica) -> None:

@@ -42,9 +42,8 @@ def put_off(capture_model: Callable[..., int]) -> Callable[..., int]:
     def later(runner: Any, **how: Any) -> int:
         if how:
             return capture_model(runner, **how)
-        dispatcher = getattr(
-            runner, "cudagraph_dispatcher", None
-        )  # the second runner has none: its own knows what is captured
+        # the second runner has none: its own knows what is captured
+        dispatcher = getattr(runner, "cudagraph_dispatcher", None)
         if dispatcher is not None and dispatcher.keys_initialized:
             dispatcher.keys_initialized = False
             runner.put_off = lambda: _known_again(dispatcher, lambda: capture_model(runner))

@@ -101,9 +101,8 @@ class Metered(OutputProcessor):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.request_states = self._states = States(self.journal)
-        self._cached: WeakKeyDictionary[ParentRequest, int] = (
-            WeakKeyDictionary()
-        )  # of the prompt, as its first sequence found it
+        # of the prompt, as its first sequence found it
+        self._cached: WeakKeyDictionary[ParentRequest, int] = WeakKeyDictionary()
 
     def must_step(self) -> int:
         """Sequences in work that the engine must be seen to step for."""

@@ -113,9 +113,8 @@ def _build_and_drop_an_engine(model: Path) -> None:
     del llm
     gc.collect()
     del os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"]
-    os.environ.pop(
-        "VLLM_DIST_IDENT", None
-    )  # left by its CPU worker; each fork's sets its own, and vLLM warns of one it finds
+    # left by its CPU worker; each fork's sets its own, and vLLM warns of one it finds
+    os.environ.pop("VLLM_DIST_IDENT", None)
     destroy_model_parallel()
     destroy_distributed_environment()
     seams.give(torch, "set_num_threads", set_num_threads)

@@ -40,9 +40,8 @@ from runtime.loader.first_token import linear, populate
 from runtime.loader.formats import MAPPED, Loaded, report
 from snapshots.singleflight import alone
 
-SMALL_BYTES = (
-    1 << 20
-)  # parameters up to this size keep what their constructor put there, until the snapshot says otherwise
+# parameters up to this size keep what their constructor put there, until the snapshot says otherwise
+SMALL_BYTES = 1 << 20
 SEAL_SECONDS = 5.0  # after loading: the first answer is out, and the disk is free for a copy's bytes
 NAMES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
 

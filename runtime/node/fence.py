@@ -26,9 +26,8 @@ class Fence:
         self._file, self._write = file, write or keep
         kept = read(file)
         self.highest = (kept, 0)
-        self._kept: int | None = (
-            kept if is_full_size(file) else None
-        )  # the epoch on disk; None: no file that can be overwritten
+        # the epoch on disk; None: no file that can be overwritten
+        self._kept: int | None = kept if is_full_size(file) else None
         self.retry()
 
     def admit(self, at: tuple[int, int]) -> bool:

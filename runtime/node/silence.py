@@ -14,9 +14,8 @@ from runtime.wire import ReplicaState
 
 HUNG = "hung: "  # how the reason begins, for people; `ReplicaReport.hung` is for programs
 
-AT_ITS_WORK = frozenset(
-    {"ready", "draining", "parked"}
-)  # what needs long without a word (a build, memory given back) is over, or not begun
+# what needs long without a word (a build, memory given back) is over, or not begun
+AT_ITS_WORK = frozenset({"ready", "draining", "parked"})
 STEPS = frozenset({"ready", "draining", "parking"})  # where requests in work must move
 
 

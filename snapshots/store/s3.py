@@ -207,9 +207,8 @@ class Bucket:
                             content += piece
                             part.length = len(content)
                             more = len(content) <= length
-                        return (
-                            bytes(content) if more else b""
-                        )  # it did not hear how much was asked for: nothing to hold in memory
+                        # it did not hear how much was asked for: nothing to hold in memory
+                        return bytes(content) if more else b""
                 except _CUT:
                     if not left:
                         raise

@@ -43,9 +43,8 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [UV, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(python), str(wheel)], check=True
     )
     (ours,) = folder.glob("lib/python*/site-packages")
-    (ours / "requirements.pth").write_text(
-        sysconfig.get_path("purelib")
-    )  # a .pth in there, as the checkout's, is not followed
+    # a .pth in there, as the checkout's, is not followed
+    (ours / "requirements.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin" / "pilotlight"
 
 

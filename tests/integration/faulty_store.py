@@ -28,9 +28,8 @@ class Faults:
     bytes_a_second: float = 0  # of each answer; 0: as fast as it goes
     slow_from: int = 0  # only answers that begin here or later in their file are that slow
     resets: int = 0  # answers still to be broken off, each in the middle of its body
-    trickles: Counter[tuple[str, int]] = field(
-        default_factory=Counter
-    )  # (file, begin) → answers still to trickle, to their end
+    # (file, begin) → answers still to trickle, to their end
+    trickles: Counter[tuple[str, int]] = field(default_factory=Counter)
     lies: Counter[tuple[str, int]] = field(default_factory=Counter)  # (file, begin) → answers still to be wrong
     stopped: threading.Event = field(default_factory=threading.Event)  # set: nothing waits any more
 

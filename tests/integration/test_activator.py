@@ -518,9 +518,8 @@ async def test_remove_and_deploy_again(all_of_it: Installation) -> None:
     assert (await agent.expect(Drain)).replica_id == start.replica_id
     with pytest.raises(ActivatorError, match="there is no endpoint"):
         await all_of_it.command(Remove(org_id="default", name="demo"))
-    await all_of_it.fetch(
-        "UPDATE keys SET revoked_at = NULL WHERE key_id = 'k1'"
-    )  # as one made while it was being removed
+    # as one made while it was being removed
+    await all_of_it.fetch("UPDATE keys SET revoked_at = NULL WHERE key_id = 'k1'")
     second = await all_of_it.deploy()
     assert (second["endpoint_id"], second["number"]) == (first["endpoint_id"], 2)
     assert (second["revoked_keys"], second["prices_ended"]) == (1, False), (

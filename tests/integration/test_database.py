@@ -121,9 +121,8 @@ async def test_it_is_durable_private_and_off_the_network(server: EmbeddedPostgre
     password = (paths.secrets / "database.password").read_text()
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(server.dsn.replace(password, "guessed"))
-    assert (
-        await fetch(server.dsn, "SELECT current_setting('dynamic_shared_memory_type')") == "mmap"
-    )  # nothing in /dev/shm
+    # nothing in /dev/shm
+    assert await fetch(server.dsn, "SELECT current_setting('dynamic_shared_memory_type')") == "mmap"
     command_line = Path(f"/proc/{server.pid}/cmdline").read_bytes()
     assert password.encode() not in command_line
 

@@ -176,9 +176,8 @@ def makers_of_tokenizers() -> Iterator[tuple[str, str, str]]:
     }
     for name in sorted(names):
         found = getattr(transformers, name)
-        replaced = set(
-            getattr(found, "vocab_files_names", None) or {}
-        )  # by the model's own files, whatever its configuration says
+        # by the model's own files, whatever its configuration says
+        replaced = set(getattr(found, "vocab_files_names", None) or {})
         for kind in found.__mro__[:-1]:
             for entry, given in inspect.signature(kind.__init__).parameters.items():
                 if entry not in replaced:

@@ -509,9 +509,8 @@ def test_a_line_that_is_no_record_and_a_row_postgres_never_takes_hold_up_nobody(
     worker.request(dice)
     worker.write(b"nonsense\n")
     never = worker.open()
-    worker.end(
-        never, input_tokens=2**62, output_tokens=2**62, count_source="engine"
-    )  # the cost has more digits than the column
+    # the cost has more digits than the column
+    worker.end(never, input_tokens=2**62, output_tokens=2**62, count_source="engine")
     worker.request(dice)
     bench.until(lambda: bench.count() == 2, "the good ones are settled")
     kept = bench.paths.spool / "rejected.jsonl"

@@ -269,9 +269,8 @@ def test_commands_lost_with_a_link_are_said_again(world: World) -> None:
     replica_id = world.ready()
     world.demand(0)
     world.pass_time(61.0)
-    world.agent.replicas[replica_id] = world.agent.replicas[replica_id].model_copy(
-        update={"state": "ready"}
-    )  # the Park never arrived
+    # the Park never arrived
+    world.agent.replicas[replica_id] = world.agent.replicas[replica_id].model_copy(update={"state": "ready"})
     world.disconnect_agent()
     world.connect_agent()
     assert ordered(world.agent) == ["Start", "Park", "Park"]

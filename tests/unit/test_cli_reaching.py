@@ -32,9 +32,8 @@ async def test_it_is_reached_over_https_or_at_its_socket(tmp_path: Path, admin: 
     state.paths.make()
     made = tls.ensure(state.paths)
     keys.ensure_admin_key(state.paths)
-    own = write_pair(
-        tmp_path, "llm.example.org", "127.0.0.1"
-    )  # good for the address too, so shown to whoever names nothing
+    # good for the address too, so shown to whoever names nothing
+    own = write_pair(tmp_path, "llm.example.org", "127.0.0.1")
     context = Certificates(Pair(made.cert_file, made.key_file), own).context
 
     async def router(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

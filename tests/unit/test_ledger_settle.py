@@ -86,9 +86,8 @@ def test_what_postgres_refuses_for_now_is_tried_again(monkeypatch: pytest.Monkey
 
     async def scene() -> None:
         async with Bench() as bench:
-            cut = asyncpg.InternalClientError(
-                "got result for unknown protocol state 0"
-            )  # a connection cut while in use
+            # a connection cut while in use
+            cut = asyncpg.InternalClientError("got result for unknown protocol state 0")
             bench.store.trouble = [ConnectionRefusedError(), asyncpg.AdminShutdownError("bye"), cut]
             bench.finish("a", "b")
             await bench.store.has(2)

@@ -154,9 +154,8 @@ def test_the_rest_of_a_start_is_what_is_expected_less_what_has_passed_and_never_
     assert rig.revision.remaining(rig.clock.now) == 7.0
     rig.show(row(expected_seconds=8.0, starting=True, phase="load", phase_began_seconds=3.0))
     rig.clock.advance(1.0)
-    rig.show(
-        row(expected_seconds=8.0, starting=True, phase="load", phase_began_seconds=3.0)
-    )  # a row that says nothing new of it
+    # a row that says nothing new of it
+    rig.show(row(expected_seconds=8.0, starting=True, phase="load", phase_began_seconds=3.0))
     assert rig.revision.remaining(rig.clock.now) == 4.0
     rig.clock.advance(4.5)
     assert 0.1 <= rig.revision.remaining(rig.clock.now) < 1.0

@@ -299,9 +299,8 @@ async def test_a_disk_that_hangs_bounds_what_is_kept_of_an_answer() -> None:
         assert MOST_KEPT < answer._kept_bytes == sum(map(len, answer._kept)) < 2 * MOST_KEPT + (256 << 10)
         for _ in range(1000):
             await asyncio.sleep(0)
-        assert sent < whole and answer._kept_bytes < 2 * MOST_KEPT + (
-            256 << 10
-        )  # what is beyond it waits at the replica
+        # what is beyond it waits at the replica
+        assert sent < whole and answer._kept_bytes < 2 * MOST_KEPT + (256 << 10)
         disk.may_sync.set()
         reply = await client.answer()
         assert reply.status == 200 and sent == whole and reply.body.count(b"x" * (16 << 10)) == whole

@@ -243,9 +243,8 @@ async def test_who_is_turned_away_from_the_warm_path_is_told_as_who_has_waited_a
             body += piece
             seen += piece.startswith(b": pilotlight phase=hold")
             if seen == 2:
-                if (
-                    why == "full"
-                ):  # a full one is asked again and again: first none of that is on its way to p1 any more
+                # a full one is asked again and again: first none of that is on its way to p1 any more
+                if why == "full":
                     w.show(endpoint_row(w.row(replica_id="p2")))
                     await until(lambda: list(w.table.revisions["r1"].replicas) == ["p2"])
                     await asks_twice(w.replica)

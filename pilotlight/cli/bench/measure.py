@@ -25,9 +25,8 @@ def measure_coldstart(
 ) -> dict[str, Any]:
     """Wakes of a deployed endpoint; stock starts, and the loader table, on its snapshot. Raises ApiError."""
     talker = Talker(settings, name, key)
-    list(
-        talker.stream({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}, Took())
-    )  # its key is known then
+    # its key is known then
+    list(talker.stream({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}, Took()))
     model = path_of(settings.paths.snapshots, Api(settings.paths).call("GET", f"/endpoints/{name}")["digest"])
     sizing = size(model, slots=16, settings=settings.runtime)
 

@@ -71,9 +71,8 @@ def ask_and_stream(api: Api, endpoint: str, key: str, question: str) -> dict[str
         headers = answer.headers
         return {
             "id": headers["x-request-id"],
-            "start": headers.get(
-                "x-pilotlight-start", "cold"
-            ),  # a head that goes out while the call is still held does not say it
+            # a head that goes out while the call is still held does not say it
+            "start": headers.get("x-pilotlight-start", "cold"),
             "first": first,
             "whole": time.monotonic() - begin,
             "text": text,

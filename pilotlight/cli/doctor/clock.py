@@ -26,9 +26,8 @@ TIME_ERROR = 5  # of adjtimex(2): not synchronised
 REMEDY = (
     "set the clock and keep it in time (timedatectl set-ntp true, or chrony): certificates, keys and bills go by it"
 )
-BOOTED = Path(
-    "/run/systemd/system"
-)  # where systemd runs the machine, it can be told to keep the clock; in a container it cannot
+# where systemd runs the machine, it can be told to keep the clock; in a container it cannot
+BOOTED = Path("/run/systemd/system")
 
 
 def clock(settings: Settings) -> Finding:

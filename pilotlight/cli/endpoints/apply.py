@@ -167,9 +167,8 @@ def _prices(api: Api, name: str, valid_from: datetime | None) -> dict[str, Any] 
     in_force: dict[str, Any] | None = found["in_force"]
     if valid_from is None or valid_from <= datetime.now(UTC):
         return in_force
-    versions = takewhile(
-        lambda row: not row.get("ends"), found["data"]
-    )  # newest first, down to where the name was last removed
+    # newest first, down to where the name was last removed
+    versions = takewhile(lambda row: not row.get("ends"), found["data"])
     return next((row for row in versions if datetime.fromisoformat(row["valid_from"]) == valid_from), None)
 
 

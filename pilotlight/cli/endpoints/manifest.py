@@ -107,9 +107,8 @@ class EndpointManifest(Configuration, Named):
 
     def configuration(self) -> dict[str, Any]:
         """What of it PUT /api/v1/endpoints/NAME takes, but for the digest."""
-        stays = (
-            set() if "paused" in self.model_fields_set else {"paused"}
-        )  # whoever paused it has a reason that no file knows
+        # whoever paused it has a reason that no file knows
+        stays = set() if "paused" in self.model_fields_set else {"paused"}
         return self.model_dump(mode="json", exclude={"name", "model", "digest", "prices"} | stays)
 
 

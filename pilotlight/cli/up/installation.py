@@ -346,9 +346,8 @@ def _only_one(file: Path) -> int:
             f"another `pilotlight up` runs on {file.parent.parent}: stop it with `pilotlight down`, or choose another folder with --state"
         ) from None
     try:
-        os.pwrite(
-            lock, f"{os.getpid():<20}\n".encode(), 0
-        )  # for `pilotlight down`; of one length, so that a full disk takes it, too
+        # for `pilotlight down`; of one length, so that a full disk takes it, too
+        os.pwrite(lock, f"{os.getpid():<20}\n".encode(), 0)
     except OSError as error:
         say(f"`pilotlight down` cannot learn which process this is ({explain_os_error(error)})")
     return lock

@@ -144,9 +144,8 @@ async def test_the_replicas_api_process_under_load(system: System, demo: str) ->
         assert answer.status_code in (200, 503), answer.text
         if answer.status_code == 503:
             assert answer.json()["error"]["message"] and "retry-after" in answer.headers
-    assert (
-        sum(answer.status_code == 503 for answer in answers) <= 16
-    )  # its slots: what was held was served by the next replica
+    # its slots: what was held was served by the next replica
+    assert sum(answer.status_code == 503 for answer in answers) <= 16
     nothing_left_of(system, replica)
     await asyncio.to_thread(works, system, demo)
 

@@ -199,9 +199,8 @@ async def test_a_death_in_each_phase_of_a_climb_from_parked(system: System, rest
     await asyncio.to_thread(works, system, rest)
     parked = await asyncio.to_thread(until_parked, system)
     answer = await killed_after(system, rest, phase, "rest", climb=parked["climb"] + 1)
-    if (
-        answer.status_code != 200
-    ):  # on a busy machine it may be ready, and have the request, before the signal reaches it
+    # on a busy machine it may be ready, and have the request, before the signal reaches it
+    if answer.status_code != 200:
         row = await asyncio.to_thread(system.request, answer.headers["x-request-id"])
         assert row["replica_id"] == parked["replica_id"], (
             f"whoever it did not have is held, and served from a standby: {answer.text}"

@@ -287,9 +287,8 @@ def test_a_snapshot_that_was_tampered_with_is_never_served(system: System, demo:
         ]
         assert "model.safetensors does not have the content" in revision["failure"]
         assert not system.replicas("line"), "no engine was even begun"
-        _flip(
-            weights, weights.stat().st_size // 2, 1
-        )  # as it was; and so it serves, when the pause after the failure is over
+        # as it was; and so it serves, when the pause after the failure is over
+        _flip(weights, weights.stat().st_size // 2, 1)
         wait_until(lambda: client.post(path, json=body()).status_code == 200, 60, "it serves again")
         system.to_zero("line")
         (copy,) = (system.paths.baked / folder).glob("*.safetensors")
